@@ -1,0 +1,9 @@
+"""Home: what this is, the recorded first picture, where to begin. `streamlit run app.py` starts here."""
+
+from pages.parts.setup import setup
+
+setup("Home")
+
+from pages.parts.home import home  # noqa: E402
+
+home()

@@ -1,0 +1,78 @@
+"""The per-run key/value cache: rows of a whole tree are written behind the committed ones, then one path is kept.
+
+Built on transformers' cache interface, because its own caches either copy everything at every step or cannot gather rows.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from transformers.cache_utils import Cache, CacheLayerMixin
+
+FIRST_ROWS = 256
+
+
+class Layer(CacheLayerMixin):
+    """Keys and values of one layer, (1, heads, capacity, width) each, in buffers that double when they are full."""
+
+    is_sliding = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.length = 0
+
+    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
+        self.dtype, self.device = key_states.dtype, key_states.device
+        self.keys, self.values = (s.new_empty(*s.shape[:2], FIRST_ROWS, s.shape[3]) for s in (key_states, value_states))
+        self.is_initialized = True
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args, **kwargs) -> tuple[Tensor, Tensor]:
+        """Write (1, heads, rows, width) behind what is there; returns views of all rows so far."""
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        end = self.length + key_states.shape[2]
+        while end > self.keys.shape[2]:
+            self.keys, self.values = (torch.cat((b, torch.empty_like(b)), 2) for b in (self.keys, self.values))
+        self.keys[:, :, self.length : end] = key_states
+        self.values[:, :, self.length : end] = value_states
+        self.length = end
+        return self.keys[:, :, :end], self.values[:, :, :end]
+
+    def keep(self, committed: int, rows: Tensor | None, count: int) -> None:
+        """Move `rows` (count,) to right behind the `committed` ones and forget the rest; None: they stand there already."""
+        end = committed + count
+        if rows is not None:
+            for buffer in (self.keys, self.values):
+                buffer[:, :, committed:end] = buffer.index_select(2, rows)  # a copy first: the ranges may overlap
+        self.length = end
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        return self.length + query_length, 0
+
+    def get_seq_length(self) -> int:
+        return self.length
+
+    def get_max_length(self) -> int:
+        return -1
+
+
+class TreeCache(Cache):
+    """All layers. `committed` rows belong to committed text; whatever was read since stands behind them."""
+
+    def __init__(self) -> None:
+        super().__init__(layer_class_to_replicate=Layer)
+        self.committed = 0
+
+    @property
+    def length(self) -> int:
+        return self.layers[0].length if self.layers else 0
+
+    @torch.inference_mode()
+    def keep(self, rows: Sequence[int]) -> None:
+        """Commit `rows`, counted from the first uncommitted one, in this order; drop the other uncommitted rows."""
+        index = None
+        if list(rows) != list(range(len(rows))):
+            index = torch.tensor(rows, device=self.layers[0].device) + self.committed
+        for layer in self.layers:
+            layer.keep(self.committed, index, len(rows))
+        self.committed += len(rows)

@@ -1,0 +1,124 @@
+"""Draft: a tree of guessed tokens below the committed text. A chain is a thin tree, plain decoding an empty one."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+from torch import Tensor
+
+How = Literal["drawn", "drawn without replacement", "chosen"]
+
+
+@dataclass(frozen=True, eq=False)
+class Draft:
+    """n drafted tokens, parents before children, siblings in the order they were drawn.
+
+    `how` says which acceptance rules are exact for it (table in `decoding.verify`):
+    *drawn*: node i was drawn from q[i], whatever its siblings; *drawn without replacement*: from q[i], in which the tokens
+    of its elder siblings are already zero; *chosen*: top-k, retrieved, pruned by score. Then q is None.
+    `belief` is for the pictures only and never judged with.
+    """
+
+    tokens: tuple[int, ...]
+    parents: tuple[int, ...]  # -1 = child of the root
+    q: Tensor | None = None  # (n, vocab) the distribution node i was drawn from
+    belief: Tensor | None = None  # (n, vocab) the drafter's distribution at node i before sampling; None = q
+    how: How = "chosen"
+    source: tuple[str, ...] = ()  # where node i came from
+    scores: dict[str, Tensor] = field(default_factory=dict)  # (n,) each
+    calls: int = 0  # of the drafter's model
+
+    def __post_init__(self) -> None:
+        n = len(self.tokens)
+        if len(self.parents) != n or len(self.source) != n:
+            raise ValueError(
+                f"{n} tokens, {len(self.parents)} parents and {len(self.source)} sources do not fit together."
+            )
+        if any(not -1 <= parent < i for i, parent in enumerate(self.parents)):
+            raise ValueError(f"Parents must stand before their children: {self.parents}.")
+        if (self.q is None) != (self.how == "chosen" or n == 0):
+            raise ValueError(f"A draft that was {self.how} must{' not' if self.how == 'chosen' else ''} carry q.")
+        if self.q is not None and len(self.q) != n:
+            raise ValueError(f"{n} nodes but {len(self.q)} rows of q.")
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    @cached_property
+    def depths(self) -> np.ndarray:
+        """(n,) 1 for children of the root.
+
+        >>> chain([7, 8], "prompt").depths.tolist()
+        [1, 2]
+        """
+        depths = np.zeros(len(self), dtype=np.int64)
+        for i, parent in enumerate(self.parents):
+            depths[i] = 1 if parent < 0 else depths[parent] + 1
+        return depths
+
+    @cached_property
+    def ranks(self) -> tuple[int, ...]:
+        """(n,) the place of node i among its siblings: 0 for the eldest."""
+        seen: dict[int, int] = {}
+        ranks = []
+        for parent in self.parents:
+            ranks.append(seen.get(parent, 0))
+            seen[parent] = ranks[-1] + 1
+        return tuple(ranks)
+
+    @cached_property
+    def by_parent(self) -> dict[int, tuple[int, ...]]:
+        """Parent (or -1) -> its children in order."""
+        found: dict[int, list[int]] = {}
+        for i, parent in enumerate(self.parents):
+            found.setdefault(parent, []).append(i)
+        return {parent: tuple(nodes) for parent, nodes in found.items()}
+
+    def children(self, node: int) -> tuple[int, ...]:
+        return self.by_parent.get(node, ())
+
+    @cached_property
+    def visible(self) -> np.ndarray:
+        """(n + 1, n + 1) bool: row r sees row c: itself, its ancestors, the root. Row 0 is the root, row i + 1 node i.
+
+        >>> chain([7, 8], "prompt").visible.astype(int).tolist()
+        [[1, 0, 0], [1, 1, 0], [1, 1, 1]]
+        """
+        seen = np.eye(len(self) + 1, dtype=bool)
+        seen[:, 0] = True
+        for i, parent in enumerate(self.parents):
+            seen[i + 1] |= seen[parent + 1]
+        return seen
+
+    def path_to(self, node: int) -> tuple[int, ...]:
+        """The nodes from the root's child down to `node`; () for -1."""
+        return tuple(reversed(tuple(self._upwards(node))))
+
+    def _upwards(self, node: int) -> Iterator[int]:
+        while node >= 0:
+            yield node
+            node = self.parents[node]
+
+    def cut(self, keep: np.ndarray) -> "Draft":
+        """Only the nodes where `keep` (n,) is True; must be closed under parents."""
+        kept = np.flatnonzero(keep)
+        place = {-1: -1} | {int(old): new for new, old in enumerate(kept)}
+        return replace(
+            self,
+            tokens=tuple(self.tokens[i] for i in kept),
+            parents=tuple(place[self.parents[i]] for i in kept),
+            q=None if self.q is None or not len(kept) else self.q[kept],
+            belief=None if self.belief is None else self.belief[kept],
+            source=tuple(self.source[i] for i in kept),
+            scores={name: values[kept] for name, values in self.scores.items()},
+        )
+
+
+EMPTY = Draft((), ())
+
+
+def chain(tokens: list[int] | tuple[int, ...], source: str) -> Draft:
+    """A chosen chain, each token below the one before."""
+    return Draft(tuple(tokens), tuple(range(-1, len(tokens) - 1)), source=(source,) * len(tokens))

@@ -1,0 +1,202 @@
+"""The one loop: propose, read, judge, commit; one Step per target call.
+
+`decode` is a generator, so a page can stop between any two steps. `Run` is the door for scripts, pages and benchmarks:
+
+    run = Run(load("embedded"), method="speculative_sampling", prompt="Once upon a time")
+    for step in run: ...
+    run.trace
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from time import perf_counter
+from typing import Any
+
+import torch
+import transformers
+from torch import Generator
+
+from decoding import record
+from decoding.cache import TreeCache
+from decoding.draft import Draft
+from decoding.family import Family
+from decoding.method import Drafter
+from decoding.methods import METHODS
+from decoding.sample import Sampling
+from decoding.target import Reading, Target
+from decoding.trace import Ending, Header, Origin, SamplingData, Step, Times, Trace
+from decoding.verify import Accept, Decision
+
+MAX_TOKENS = 4096  # of one run
+
+
+@torch.inference_mode()
+def decode(
+    target: Target,
+    drafter: Drafter,
+    accept: Accept,
+    prompt: Sequence[int],
+    *,
+    sampling: Sampling,
+    rng: Generator,
+    max_tokens: int,
+    recorded: bool = True,
+) -> Iterator[Step]:
+    """Yield one Step per target call until the text ends.
+
+    Args:
+        prompt: token ids, at least one; the last one is the first root.
+        rng: a CPU generator; every die of the run comes from it, in the order propose, judge.
+        recorded: False leaves `Step.rows` empty.
+    """
+    cache = TreeCache()
+    tokens = list(prompt)
+    limits = Limits(target.ends, len(prompt) + max_tokens, context_of(target, drafter))
+    drafter.begin(tokens, prefill(target, cache, tokens, drafter, sampling))
+    ending: Ending = ""
+    while not ending:
+        started = perf_counter()
+        draft = limits.fitting(drafter.propose(tokens, rng), len(tokens))
+        proposed = lap(target, recorded)
+        reading = target.read(cache, tokens, draft, sampling, drafter.taps)
+        read = lap(target, recorded)
+        decision = accept(draft, reading, torch.rand(len(draft) + 1, generator=rng))
+        judged = perf_counter()
+        new, origins, ending = limits.committed(draft, decision, len(tokens))
+        kept = decision.cut(min(len(decision.path), len(new) - 1))  # the last token has no row yet: it is the next root
+        cache.keep([0, *(node + 1 for node in kept.path)])
+        drafter.observe(draft, reading, kept)
+        tokens += new
+        rows = record.rows(draft, reading, decision, greedy=sampling.greedy) if recorded else ()
+        times = Times(
+            *(1000 * t for t in (proposed - started, read - proposed, judged - read, perf_counter() - judged))
+        )
+        nodes = record.nodes(draft, decision)
+        path = decision.path[: len(new)]
+        yield Step(nodes, rows, path, tuple(new), origins, draft.calls, times, ending)
+
+
+def lap(target: Target, recorded: bool) -> float:
+    """The time; on a GPU the work that was queued is waited for, or all of it would be booked on the next phase."""
+    if recorded and target.device.type == "cuda":
+        torch.cuda.synchronize(target.device)
+    return perf_counter()
+
+
+def context_of(target: Target, drafter: Drafter) -> int:
+    return target.context if drafter.context is None else min(target.context, drafter.context)
+
+
+def prefill(
+    target: Target, cache: TreeCache, tokens: Sequence[int], drafter: Drafter, sampling: Sampling
+) -> Reading | None:
+    """Read all of the prompt but the root; a Reading of every row only if the drafter wants one."""
+    if len(tokens) < 2:
+        return None
+    logits = target.extend(cache, tokens[:-1], every_row=drafter.reads_prompt)
+    return Reading(logits, sampling.probabilities(logits)) if drafter.reads_prompt else None
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Where a text ends: an end-of-text token, the token limit, the context; exactly there, also inside an accepted path."""
+
+    ends: frozenset[int]
+    tokens: int  # prompt and all
+    context: int
+
+    def fitting(self, draft: Draft, length: int) -> Draft:
+        """The draft without the nodes that lie beyond the context; behind `length` tokens a node of depth d is at length + d - 1."""
+        fits = draft.depths <= self.context - length
+        return draft if fits.all() else draft.cut(fits)
+
+    def committed(self, draft: Draft, decision: Decision, length: int) -> tuple[list[int], tuple[Origin, ...], Ending]:
+        """The tokens of a step, where each came from, and why the run ends with it ("" if it does not)."""
+        new = [*(draft.tokens[node] for node in decision.path), decision.token]
+        last: Origin = "plain" if not len(draft) else "correction" if draft.children(decision.row - 1) else "bonus"
+        origins: tuple[Origin, ...] = ("accepted",) * len(decision.path) + (last,)
+        ends = [i + 1 for i, token in enumerate(new) if token in self.ends][:1]
+        reasons: list[tuple[int, Ending]] = [(count, "end of text") for count in ends]
+        reasons += [(self.tokens - length, "token limit"), (self.context - length, "context limit")]
+        count, ending = min(reasons, key=lambda reason: reason[0])
+        if count > len(new):
+            return new, origins, ""
+        return new[:count], origins[:count], ending
+
+
+class Run:
+    """One prompt, one method, one seed: an iterator of Steps that also keeps them as a Trace.
+
+    Raises:
+        ValueError: an unknown method, a parameter or setting out of range, an empty prompt, one that does not fit the context,
+            a method this family cannot serve. Nothing is computed before everything is checked.
+    """
+
+    def __init__(
+        self,
+        family: Family,
+        method: str,
+        params: Mapping[str, Any] | None = None,
+        prompt: str = "",
+        sampling: Sampling | None = None,
+        seed: int = 0,
+        max_tokens: int = 64,
+        record: bool = True,
+    ) -> None:
+        if method not in METHODS:
+            raise ValueError(f"There is no method {method!r}; there are {', '.join(METHODS)}.")
+        chosen = METHODS[method]
+        if reason := chosen.missing(family):
+            raise ValueError(reason)
+        if not 1 <= max_tokens <= MAX_TOKENS:
+            raise ValueError(f"The token limit must lie between 1 and {MAX_TOKENS:,}; it is {max_tokens}.")
+        if not 0 <= seed < 2**63:
+            raise ValueError(f"The seed must be a whole number from 0 to 2^63 - 1; it is {seed}.")
+        sampling = sampling or Sampling()
+        values = chosen.checked(params or {})
+        drafter, accept = chosen.build(family, values, sampling)
+        tokens = family.encode(prompt, limit=context_of(family.target, drafter))
+        self.family = family
+        self.header = Header(
+            method=method,
+            params=asdict(values),
+            family=family.name,
+            sampling=SamplingData(**asdict(sampling)),
+            seed=seed,
+            prompt=prompt,
+            prompt_tokens=tokens,
+            max_tokens=max_tokens,
+            device=str(family.target.device),
+            dtype=str(family.target.dtype).removeprefix("torch."),
+            versions={"torch": str(torch.__version__), "transformers": transformers.__version__},
+        )
+        self.steps: list[Step] = []
+        self.pieces: dict[int, bytes] = family.pieces(tokens)
+        rng = Generator().manual_seed(seed)
+        self._decode = decode(
+            family.target, drafter, accept, tokens, sampling=sampling, rng=rng, max_tokens=max_tokens, recorded=record
+        )
+
+    def __iter__(self) -> "Run":
+        return self
+
+    def __next__(self) -> Step:
+        step = next(self._decode)
+        self.pieces.update(self.family.pieces(t for t in step.occurring() if t not in self.pieces))
+        self.steps.append(step)
+        return step
+
+    @property
+    def ended(self) -> bool:
+        return bool(self.steps and self.steps[-1].ending)
+
+    @property
+    def trace(self) -> Trace:
+        """Everything so far, frozen."""
+        steps = tuple(self.steps)  # first: another thread may add a step now, and pieces come before their step
+        return Trace(self.header, dict(self.pieces), steps)
+
+    @property
+    def text(self) -> str:
+        """The committed text without the prompt."""
+        return self.trace.text_bytes().decode("utf-8", "replace")

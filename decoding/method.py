@@ -1,0 +1,99 @@
+"""Method: what a decoding method is to the rest of the program, and Drafter: what it must be able to do.
+
+A method is one file in `decoding.methods` that ends in `METHOD = Method(...)`. Its parameters are the fields of a frozen
+dataclass, made with `param`; the pages derive their controls from them and `checked` refuses what does not fit.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any
+
+from torch import Generator
+
+from decoding.draft import Draft
+from decoding.sample import Sampling
+from decoding.target import Reading
+from decoding.verify import Accept, Decision
+
+if TYPE_CHECKING:
+    from decoding.family import Family
+
+
+class Drafter:
+    """Guesses what comes next, and learns from what was kept. Owns no randomness: it is handed in."""
+
+    taps: tuple[int, ...] = ()  # target layers it wants to see
+    reads_prompt = False  # True: `begin` gets a row for every prompt token but the last
+    context: int | None = None  # positions it can read; None = as many as the target
+
+    def begin(self, tokens: Sequence[int], reading: Reading | None) -> None:
+        """Called once, after the prompt was read; `tokens` is the whole prompt.
+
+        Args:
+            reading: (len(tokens) - 1, ...) rows of the prompt if `reads_prompt`; None otherwise.
+        """
+
+    def propose(self, tokens: Sequence[int], rng: Generator) -> Draft:
+        """Draft below `tokens`, the committed text."""
+        raise NotImplementedError
+
+    def observe(self, draft: Draft, reading: Reading, decision: Decision) -> None:
+        """Called after every step; `decision.path` holds the nodes that were committed."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """Everything a page, a script or a test asks of a method."""
+
+    key: str
+    title: str
+    paper: str  # address
+    authors: str  # and venue
+    year: int
+    idea: str  # one or two sentences
+    algorithm: tuple[str, ...]  # one step after the other
+    lossless: str  # why, and for which drafts
+    params: type
+    build: "Callable[[Family, Any, Sampling], tuple[Drafter, Accept]]"
+    needs: tuple[str, ...] = ()  # parts of a family: "draft"
+    is_lossless: bool = True
+
+    def missing(self, family: "Family") -> str:
+        """Why this family cannot serve the method, or ""."""
+        if "draft" in self.needs and family.draft is None:
+            return (
+                f"{self.title} needs a draft model, and the family {family.name} has none. Load one beside the target."
+            )
+        return ""
+
+    def checked(self, values: Mapping[str, Any]) -> Any:
+        """The method's parameters, defaults filled in.
+
+        Raises:
+            ValueError: an unknown name, a value of the wrong kind, or one outside its range.
+        """
+        known = {f.name: f for f in fields(self.params)}
+        for name, value in values.items():
+            if name not in known:
+                raise ValueError(f"{self.title} has no parameter {name!r}; it has {', '.join(known) or 'none'}.")
+            check_value(known[name], value)
+        return self.params(**values)
+
+
+def param(default: Any, label: str, help: str, *, low: Any = None, high: Any = None, choices: tuple = ()) -> Any:
+    """A parameter: a dataclass field with what a page needs to draw a control."""
+    return field(default=default, metadata={"label": label, "help": help, "low": low, "high": high, "choices": choices})
+
+
+def check_value(spec: dataclasses.Field, value: Any) -> None:
+    """Refuse `value` for the parameter `spec` with a sentence (ValueError)."""
+    rules, label, kind = spec.metadata, spec.metadata["label"], type(spec.default)
+    if rules["choices"]:
+        if value not in rules["choices"]:
+            raise ValueError(f"{label} must be one of {', '.join(map(str, rules['choices']))}; it is {value!r}.")
+        return
+    if isinstance(value, bool) != (kind is bool) or not isinstance(value, (kind, int) if kind is float else kind):
+        raise ValueError(f"{label} must be of kind {kind.__name__}; it is {value!r}.")
+    if kind is not bool and not rules["low"] <= value <= rules["high"]:
+        raise ValueError(f"{label} must lie between {rules['low']} and {rules['high']}; it is {value}.")

@@ -1,0 +1,213 @@
+"""DySpec: a sampled draft tree that grows where the draft model is confident, one draw at a time.
+
+Xiong et al. 2024, https://arxiv.org/abs/2410.11744, algorithms 1 (queue) and 2 (threshold). Siblings are drawn without
+replacement from what is left of q, and the ordinary recursive rejection stays exact because a draw is decided on before its token
+is known. Departures: q of a node is computed when its first child is due, which needs one call per inner node instead of one per
+node and gives the same law; a full budget stops the threshold tree in order of arrival (the paper does not say how it is
+capped); the threshold adapts to the budget (a parameter); at temperature 0 the tree may take the best unused tokens instead of drawn
+ones and is then judged by matching (a parameter).
+"""
+
+import heapq
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Generator, Tensor
+
+from decoding.draft import EMPTY, Draft
+from decoding.draft_model import DraftModel
+from decoding.method import Drafter, Method, param
+from decoding.sample import Sampling, draw
+from decoding.target import Target
+from decoding.verify import match, recursive_rejection
+
+NOTHING = 1e-12  # a value below this is no draw
+SAME = 0.0  # draft temperature: that of the run
+
+
+@dataclass(frozen=True)
+class Params:
+    nodes: int = param(24, "Tree size", "Node budget; the paper uses 64 and 768.", low=1, high=768)
+    variant: str = param(
+        "queue",
+        "Variant",
+        "queue: always the most promising draw; threshold: a level per call.",
+        choices=("queue", "threshold"),
+    )
+    temperature: float = param(
+        0.6,
+        "Draft temperature",
+        "What the draft model draws at, whatever the target does; 0 = as the target.",
+        low=0.0,
+        high=2.0,
+    )
+    adaptive: bool = param(
+        True, "Adaptive threshold", "After each step move the threshold so that trees come near the budget."
+    )
+    greedy: str = param(
+        "best first",
+        "At temperature 0",
+        "Take the best unused token, or draw as the paper does.",
+        choices=("best first", "sampled"),
+    )
+
+
+@dataclass
+class Growing:
+    """A tree while it grows. `left[u + 1]` is what q of node u (-1 the root) has left after its children, unnormalised."""
+
+    tokens: list[int] = field(default_factory=list)
+    parents: list[int] = field(default_factory=list)
+    q: list[Tensor] = field(default_factory=list)  # (vocab,) what each node was drawn from
+    values: list[float] = field(default_factory=list)  # the estimate that it is reached, before it was drawn
+    weights: list[float] = field(default_factory=lambda: [1.0])  # product of q along the path; [u + 1]
+    left: dict[int, Tensor] = field(default_factory=dict)
+    mass: dict[int, float] = field(default_factory=dict)  # sum of left[u]
+    depths: list[int] = field(default_factory=lambda: [0])
+
+    def value(self, u: int) -> float:
+        """The estimate that the verifier reaches the next child of u: W(u) times what its q has left."""
+        return self.weights[u + 1] * self.mass.get(u, 1.0)
+
+
+class DynamicTree(Drafter):
+    """Grows the tree with a priority queue, or level by level down to a threshold."""
+
+    def __init__(self, target: Target, params: Params, sampling: Sampling) -> None:
+        self.model = DraftModel(target)
+        self.context = target.context
+        self.params = params
+        temperature = params.temperature or sampling.temperature
+        self.chosen = sampling.greedy and params.greedy == "best first"
+        # Drawing needs a temperature; taking the best does not, it only scales the estimates.
+        self.sampling = Sampling(temperature or 1.0, sampling.top_k, sampling.top_p)
+        self.threshold = 1 / params.nodes
+
+    def begin(self, tokens, reading) -> None:
+        self.model.begin(tokens)
+
+    def propose(self, tokens, rng) -> Draft:
+        deepest = self.context - len(tokens)
+        if deepest < 1:
+            return EMPTY
+        tree = Growing()
+        self._know(tree, -1, self.model.root(tokens)[0])
+        if self.params.variant == "queue":
+            self._by_queue(tree, deepest, rng)
+        else:
+            self._by_level(tree, deepest, rng)
+        return self._draft(tree)
+
+    def _by_queue(self, tree: Growing, deepest: int, rng: Generator) -> None:
+        fed: dict[int, int] = {-1: -1}  # node of the tree -> node of the draft model
+        waiting = [(-1.0, 0, -1)]  # ties: the draw that has waited longest
+        count = 1
+        while waiting and len(tree.tokens) < self.params.nodes:
+            value, _, u = heapq.heappop(waiting)
+            if -value < NOTHING:
+                break
+            if u not in tree.left:
+                token = torch.tensor([tree.tokens[u]], device=tree.left[-1].device)
+                self._know(tree, u, self.model.extend(token, [fed[tree.parents[u]]])[0])
+                fed[u] = len(fed) - 1
+            child = self._draw(tree, u, rng)
+            heapq.heappush(waiting, (-tree.value(u), count, u))
+            if tree.depths[child + 1] < deepest:
+                heapq.heappush(waiting, (-tree.value(child), count + 1, child))
+            count += 2
+        self.fed = fed
+
+    def _by_level(self, tree: Growing, deepest: int, rng: Generator) -> None:
+        fed: dict[int, int] = {-1: -1}
+        level = [-1]
+        for depth in range(1, deepest + 1):
+            new: list[int] = []
+            for u in level:
+                while len(tree.tokens) < self.params.nodes and tree.value(u) >= max(self.threshold, NOTHING):
+                    new.append(self._draw(tree, u, rng))
+            level = [u for u in new if tree.weights[u + 1] >= self.threshold]
+            if not level or depth == deepest or len(tree.tokens) == self.params.nodes:
+                break
+            ids = torch.tensor([tree.tokens[u] for u in level], device=tree.left[-1].device)
+            logits = self.model.extend(ids, [fed[tree.parents[u]] for u in level])
+            for u, row in zip(level, logits, strict=True):
+                fed[u] = len(fed) - 1
+                self._know(tree, u, row)
+        self.fed = fed
+
+    def _know(self, tree: Growing, u: int, logits: Tensor) -> None:
+        tree.left[u] = self.sampling.probabilities(logits[None])[0]
+        tree.mass[u] = 1.0
+
+    def _draw(self, tree: Growing, u: int, rng: Generator) -> int:
+        """One more child of u, drawn from what its q has left; returns its node."""
+        q = tree.left[u] / tree.mass[u]
+        token = q.argmax()[None] if self.chosen else draw(q[None], torch.rand(1, generator=rng).to(q.device))
+        weight = float(tree.left[u][token])
+        tree.tokens.append(int(token))
+        tree.parents.append(u)
+        tree.q.append(q)
+        tree.values.append(tree.value(u))
+        tree.weights.append(tree.weights[u + 1] * weight)
+        tree.depths.append(tree.depths[u + 1] + 1)
+        tree.left[u] = tree.left[u].scatter(0, token, 0.0)
+        tree.mass[u] = max(0.0, float(tree.left[u].sum()))
+        return len(tree.tokens) - 1
+
+    def _draft(self, tree: Growing) -> Draft:
+        n = len(tree.tokens)
+        self.size = n
+        stacked = torch.stack(tree.q) if n else None
+        return Draft(
+            tuple(tree.tokens),
+            tuple(tree.parents),
+            None if self.chosen else stacked,
+            stacked if self.chosen else None,
+            how="chosen" if self.chosen else "drawn without replacement",
+            source=("draft model",) * n,
+            scores={
+                "order": torch.arange(1.0, n + 1),
+                "estimate before": torch.tensor(tree.values),
+                "estimate after": torch.tensor(tree.weights[1:]),
+            },
+            calls=self.model.calls,
+        )
+
+    def observe(self, draft, reading, decision) -> None:
+        self.model.keep(self._fed_path(decision.path))
+        if self.params.variant == "threshold" and self.params.adaptive:
+            moved = self.threshold * (max(self.size, 1) / self.params.nodes) ** 0.5
+            self.threshold = min(max(moved, 1 / (8 * self.params.nodes)), 4 / self.params.nodes)
+
+    def _fed_path(self, path: Sequence[int]) -> list[int]:
+        """The draft model's own numbers of the accepted nodes that it has read."""
+        return [self.fed[node] for node in path if node in self.fed]
+
+
+def build(family, params: Params, sampling: Sampling):
+    drafter = DynamicTree(family.draft, params, sampling)
+    return drafter, match if drafter.chosen else recursive_rejection
+
+
+METHOD = Method(
+    key="dyspec",
+    title="DySpec",
+    paper="https://arxiv.org/abs/2410.11744",
+    authors="Xiong et al. 2024",
+    year=2024,
+    idea=(
+        "A tree without a fixed shape: of all possible next draws, one more child here or a first child there, always make the one "
+        "that the verifier is most likely to reach."
+    ),
+    algorithm=(
+        "Estimate how likely the verifier is to reach each possible draw: the product of q down to the node, times what q has left.",
+        "Queue: make the draw with the largest estimate until the budget is used. Threshold: make all draws above it, level by level.",
+        "Draw siblings without replacement, and keep whatever comes out.",
+        "The target reads the tree in one call; children are tried in draw order as in a multi-candidate tree.",
+    ),
+    lossless="Whether a draw is made is decided before its token is known, so recursive rejection without replacement stays exact.",
+    params=Params,
+    build=build,
+    needs=("draft",),
+)

@@ -1,0 +1,134 @@
+"""Multi-candidate: a draft model grows a tree, several children per node; rejected siblings leave a residual for the next.
+
+Children drawn with replacement: SpecInfer, Miao et al. 2024, https://arxiv.org/abs/2305.09781 (multi-step speculative
+sampling). Without: Yang et al. 2024, https://arxiv.org/abs/2401.06706, and Sequoia, Chen et al. 2024,
+https://arxiv.org/abs/2402.12374, section 3.2, which also says how to go on when q is used up.
+At temperature 0 q is one-hot and would offer a single child, so the top-k of the draft model are chosen instead and judged by
+matching, as in all three papers.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from decoding.draft import Draft
+from decoding.draft_model import DraftModel
+from decoding.method import Drafter, Method, param
+from decoding.sample import Sampling, draw, without
+from decoding.target import Target
+from decoding.verify import match, recursive_rejection
+
+MAX_NODES = 256
+SHAPES = ("3-2-2-1", "4-2-2", "2-2-2-2", "1-1-3-1-1-1-1-1", "8-4-2", "4-4-4", "5-1-1-1-1", "2-1", "1-1-1-1")
+
+
+@dataclass(frozen=True)
+class Params:
+    shape: str = param(
+        "3-2-2-1",
+        "Tree shape",
+        "Children per node, level by level; 4-2-2 is the tree of the MCSD paper.",
+        choices=SHAPES,
+    )
+    replacement: bool = param(
+        False,
+        "Siblings with replacement",
+        "Draw siblings independently (SpecInfer) instead of without repeats (Sequoia).",
+    )
+
+
+class Tree(Drafter):
+    """Grows a tree level by level, one call of the draft model per level."""
+
+    def __init__(self, target: Target, params: Params, sampling: Sampling) -> None:
+        self.model = DraftModel(target)
+        self.context = target.context
+        self.shape = tuple(min(int(k), target.vocab) for k in params.shape.split("-"))
+        self.replacement = params.replacement
+        self.sampling = sampling
+
+    def begin(self, tokens, reading) -> None:
+        self.model.begin(tokens)
+
+    def propose(self, tokens, rng) -> Draft:
+        shape = self.shape[: max(0, self.context - len(tokens))]
+        if not shape:
+            return Draft((), ())
+        logits, level = self.model.root(tokens), [-1]
+        drawn, parents, q, beliefs = [], [], [], []
+        for depth, k in enumerate(shape):
+            if depth:
+                logits = self.model.extend(drawn[-1], [parents[node] for node in level])
+            children, from_q = self._children(logits, k, rng)
+            first = len(parents)
+            parents += [parent for parent in level for _ in range(k)]
+            level = list(range(first, len(parents)))
+            drawn.append(children)
+            q.append(from_q)
+            beliefs.append(logits.repeat_interleave(k, 0))
+        return self._draft(torch.cat(drawn).tolist(), parents, q, beliefs)
+
+    def _children(self, logits: Tensor, k: int, rng: torch.Generator) -> tuple[Tensor, Tensor | None]:
+        """(rows, vocab) logits -> (rows * k,) tokens, siblings together in draw order, and the q of each."""
+        if self.sampling.greedy:
+            return logits.topk(k).indices.flatten(), None
+        q = self.sampling.probabilities(logits)
+        dice = torch.rand(k, len(q), generator=rng).to(q.device)
+        tokens, rows = [], []
+        for u in dice:
+            tokens.append(draw(q, u))
+            rows.append(q)
+            if not self.replacement:
+                q = refill(without(q, tokens[-1]), tokens)
+        return torch.stack(tokens, 1).flatten(), torch.stack(rows, 1).flatten(0, 1)
+
+    def _draft(self, tokens: list[int], parents: list[int], q: list[Tensor], logits: list[Tensor]) -> Draft:
+        n, greedy = len(tokens), self.sampling.greedy
+        how = "chosen" if greedy else "drawn" if self.replacement else "drawn without replacement"
+        return Draft(
+            tuple(tokens),
+            tuple(parents),
+            None if greedy else torch.cat(q),
+            torch.cat(logits).softmax(-1) if greedy else None,
+            how=how,
+            source=("draft model",) * n,
+            calls=self.model.calls,
+        )
+
+    def observe(self, draft, reading, decision) -> None:
+        self.model.keep(decision.path)
+
+
+def refill(q: Tensor, drawn: list[Tensor]) -> Tensor:
+    """Rows of `q` (rows, vocab) that are used up go on uniformly over the tokens that were not `drawn` yet."""
+    unseen = torch.ones_like(q).scatter_(1, torch.stack(drawn, 1), 0.0)
+    return torch.where(q.isnan().any(-1, keepdim=True), unseen / unseen.sum(-1, keepdim=True), q)
+
+
+def build(family, params: Params, sampling: Sampling):
+    return Tree(family.draft, params, sampling), match if sampling.greedy else recursive_rejection
+
+
+METHOD = Method(
+    key="multi_candidate",
+    title="Multi-candidate tree",
+    paper="https://arxiv.org/abs/2401.06706",
+    authors="Yang et al. 2024 (MCSD); Miao et al., ASPLOS 2024 (SpecInfer); Chen et al., NeurIPS 2024 (Sequoia)",
+    year=2024,
+    idea=(
+        "Offer the target several guesses at every position. When one is rejected, the next sibling is tried against what is "
+        "left of p, so a second chance costs no second call."
+    ),
+    algorithm=(
+        "The draft model draws k children for every node of a level, level by level, in one call each.",
+        "The target reads the whole tree in one call; every node sees its own ancestors only.",
+        "At each node try the children in draw order: accept if u × q < p.",
+        "After a rejection p becomes the residual norm(max(p − q, 0)) and, without replacement, q loses the rejected token.",
+        "If no child is accepted, the correction is drawn from what is left.",
+    ),
+    lossless="Each try is ordinary rejection sampling against the current residual, so any number of children is exact.",
+    params=Params,
+    build=build,
+    needs=("draft",),
+)

@@ -1,0 +1,46 @@
+"""The bytes of a token. Tokens are bytes, not characters: a byte-level piece can be half a character."""
+
+import json
+from collections.abc import Callable
+
+from transformers import PreTrainedTokenizerBase
+
+
+def piece_maker(tokenizer: PreTrainedTokenizerBase) -> Callable[[int], bytes]:
+    """A function from token id to its bytes, for byte-level, byte-fallback and other tokenizers."""
+    special = set(tokenizer.all_special_ids)
+    byte_level = "ByteLevel" in decoder_kinds(tokenizer)
+    back = byte_of_character()
+
+    def piece(token: int) -> bytes:
+        text = tokenizer.convert_ids_to_tokens(token)
+        if text is None:
+            return b""
+        if token in special:
+            return text.encode()
+        if byte_level:
+            return bytes(back[c] for c in text) if all(c in back for c in text) else text.encode()
+        if len(text) == 6 and text.startswith("<0x") and text.endswith(">"):
+            return bytes([int(text[3:5], 16)])
+        return text.replace("\u2581", " ").encode()
+
+    return piece
+
+
+def decoder_kinds(tokenizer: PreTrainedTokenizerBase) -> set[str]:
+    """The kinds of the tokenizer's decoders; empty for one without a fast backend."""
+    if not tokenizer.is_fast:
+        return set()
+    decoder = json.loads(tokenizer.backend_tokenizer.to_str()).get("decoder") or {}
+    return {part["type"] for part in (decoder, *decoder.get("decoders", ())) if "type" in part}
+
+
+def byte_of_character() -> dict[str, int]:
+    """The inverse of GPT-2's printable spelling of bytes: printable bytes are themselves, the others count up from U+0100.
+
+    >>> back = byte_of_character(); back["A"], back["\u0120"]
+    (65, 32)
+    """
+    printable = [*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [byte for byte in range(256) if byte not in set(printable)]
+    return {chr(byte): byte for byte in printable} | {chr(256 + i): byte for i, byte in enumerate(others)}

@@ -1,0 +1,100 @@
+"""From tensors to the trace: what one step leaves behind, reduced on the device, copied once."""
+
+import torch
+from torch import Tensor
+
+from decoding.draft import Draft
+from decoding.target import Reading
+from decoding.trace import Node, Row
+from decoding.verify import Decision
+
+TOP = 8  # tokens kept of p, and of q
+TINY = 1e-30
+FLOOR = 1e-9  # of q inside KL(p || q), which would be infinite where a cut-off q is 0
+
+
+def nodes(draft: Draft, decision: Decision) -> tuple[Node, ...]:
+    """One Node per drafted token."""
+    scores = {name: values.tolist() for name, values in draft.scores.items()}
+    return tuple(
+        Node(
+            token,
+            draft.parents[i],
+            decision.q[i],
+            decision.p[i],
+            decision.u[i],
+            decision.verdicts[i],
+            draft.source[i],
+            {name: values[i] for name, values in scores.items()},
+        )
+        for i, token in enumerate(draft.tokens)
+    )
+
+
+@torch.inference_mode()
+def rows(draft: Draft, reading: Reading, decision: Decision, *, greedy: bool) -> tuple[Row | None, ...]:
+    """One Row for every position where something was drafted or drawn, None for the others: the top of p and q, every child's
+    token and the final one, with p, q and the rest.
+
+    Full distributions stay on the device. In a greedy run p and q are one-hot, which shows nothing: there p is shown at
+    temperature 1, and q as the drafter believed it.
+    """
+    wanted = [row for row in range(len(draft) + 1) if row == decision.row or draft.children(row - 1)]
+    index = torch.tensor(wanted, device=reading.probs.device)
+    p = reading.logits[index].softmax(-1) if greedy else reading.probs[index]
+    heads = [draft.children(row - 1)[0] if draft.children(row - 1) else 0 for row in wanted]
+    q = drafted(draft)[heads] if drafted(draft) is not None else None
+    tokens = torch.cat([tops(p), *([] if q is None else [tops(q)]), of_interest(draft, decision, wanted, p.device)], 1)
+    columns = [p, decision.rest[index], *([] if q is None else [q])]
+    packed = torch.cat([spread(p, q), tokens.to(p.dtype), *(column.gather(1, tokens) for column in columns)], 1)
+    made: list[Row | None] = [None] * (len(draft) + 1)
+    for row, values in zip(wanted, packed.tolist(), strict=True):  # the one copy from the device
+        made[row] = build(
+            values, tokens.shape[1], q is not None and bool(draft.children(row - 1)), decision.drawn.get(row)
+        )
+    return tuple(made)
+
+
+def drafted(draft: Draft) -> Tensor | None:
+    """(n, vocab) what the drafter believed at every node."""
+    return draft.q if draft.belief is None else draft.belief
+
+
+def tops(probs: Tensor) -> Tensor:
+    """(rows, vocab) -> (rows, TOP) tokens."""
+    return probs.topk(min(TOP, probs.shape[1]), sorted=False).indices
+
+
+def of_interest(draft: Draft, decision: Decision, wanted: list[int], device: torch.device) -> Tensor:
+    """(wanted, widest) the tokens drafted at each row, filled up with the final token."""
+    lists = [[draft.tokens[c] for c in draft.children(row - 1)] for row in wanted]
+    widest = max(map(len, lists)) + 1
+    return torch.tensor([found + [decision.token] * (widest - len(found)) for found in lists], device=device)
+
+
+def spread(p: Tensor, q: Tensor | None) -> Tensor:
+    """(rows, 3) entropy of p in bits, overlap of p and q, KL(p || q) in bits; zeros in place of the last two without q."""
+    log_p = p.clamp(min=TINY).log2()  # several times quicker than the functions that treat 0 log 0 apart
+    entropy = -(p * log_p).sum(1)
+    if q is None:
+        return torch.stack((entropy, torch.zeros_like(entropy), torch.zeros_like(entropy)), 1)
+    divergence = (p * (log_p - q.clamp(min=FLOOR).log2())).sum(1)
+    return torch.stack((entropy, torch.minimum(p, q).sum(1), divergence), 1)
+
+
+def build(values: list[float], size: int, has_q: bool, drawn: int | None) -> Row:
+    """A Row from one line of numbers: three of `spread`, `size` tokens, then their p, rest and q. One place per token."""
+    tokens, p, rest = (values[3 + i * size : 3 + (i + 1) * size] for i in range(3))
+    q = values[3 + 3 * size :] if has_q else p
+    places = {token: i for i, token in enumerate(tokens)}.values()
+    order = sorted((i for i in places if p[i] > 0 or q[i] > 0), key=p.__getitem__, reverse=True)
+    return Row(
+        tuple([int(tokens[i]) for i in order]),
+        tuple([p[i] for i in order]),
+        tuple([q[i] for i in order]) if has_q else None,
+        tuple([rest[i] for i in order]),
+        values[0],
+        values[1] if has_q else None,
+        values[2] if has_q else None,
+        drawn,
+    )

@@ -1,0 +1,236 @@
+"""Saved traces in SQLite: one row per trace, one MessagePack blob per step.
+
+Write-ahead logging, so that several app processes may read and write at once, and a process that is killed loses at most the
+step it was writing. The folder is the user's; what is read from it is checked like any other trace.
+"""
+
+import os
+import sqlite3
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from decoding.trace import Header, Step, Trace, check_steps
+
+FILE = "traces.sqlite"
+LIST_LIMIT = 200  # rows of one page of the list
+MAX_NAME, MAX_NOTE = 200, 4000  # characters
+
+TABLES = """
+CREATE TABLE IF NOT EXISTS traces (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL, note TEXT NOT NULL, study TEXT NOT NULL, created REAL NOT NULL,
+    method TEXT NOT NULL, family TEXT NOT NULL, prompt TEXT NOT NULL, text TEXT NOT NULL,
+    steps INTEGER NOT NULL, tokens INTEGER NOT NULL, ended INTEGER NOT NULL, header BLOB NOT NULL, pieces BLOB NOT NULL
+);
+CREATE INDEX IF NOT EXISTS newest ON traces (created DESC);
+CREATE INDEX IF NOT EXISTS by_study ON traces (study);
+CREATE TABLE IF NOT EXISTS steps (
+    trace INTEGER NOT NULL REFERENCES traces (id) ON DELETE CASCADE, number INTEGER NOT NULL, pieces BLOB NOT NULL,
+    data BLOB NOT NULL, PRIMARY KEY (trace, number)
+);
+"""
+COLUMNS = "id, name, note, study, created, method, family, prompt, text, steps, tokens, ended"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One line of the list of traces."""
+
+    id: int
+    name: str
+    note: str
+    study: str  # the debug run it belongs to, or ""
+    created: float  # seconds since 1970
+    method: str
+    family: str
+    prompt: str
+    text: str
+    steps: int
+    tokens: int
+    ended: bool
+
+    @property
+    def tau(self) -> float | None:
+        return self.tokens / self.steps if self.steps else None
+
+
+@dataclass(frozen=True)
+class Query:
+    """What to look for; empty fields match everything."""
+
+    words: str = ""  # every word must occur in name, note, prompt or text
+    method: str = ""
+    family: str = ""
+    study: str | None = None  # "" = only traces that belong to no debug run
+    since: float | None = None  # seconds since 1970
+    until: float | None = None
+
+
+def default_folder() -> Path:
+    """`$DRAFTSCOPE_HOME`, or `.draftscope` in the home folder."""
+    return Path(os.environ.get("DRAFTSCOPE_HOME") or Path.home() / ".draftscope")
+
+
+class Store:
+    """The traces of one folder. Cheap to make; every call opens its own connection, so threads may share it.
+
+    Raises:
+        ValueError: the folder cannot be written, or holds something else under the store's name.
+    """
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self.folder = folder or default_folder()
+        self.path = self.folder / FILE
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with self._open() as db:
+                db.execute("PRAGMA journal_mode = WAL")
+                db.executescript(TABLES)
+        except (OSError, sqlite3.Error) as error:
+            raise ValueError(f"Traces cannot be kept in {str(self.folder)!r}: {error}.") from error
+
+    @contextmanager
+    def _open(self) -> Iterator[sqlite3.Connection]:
+        """A connection whose statements are one transaction; waits for other processes up to ten seconds."""
+        db = sqlite3.connect(self.path, timeout=10)
+        try:
+            db.execute("PRAGMA foreign_keys = ON")
+            db.execute("PRAGMA synchronous = NORMAL")
+            with db:
+                yield db
+        finally:
+            db.close()
+
+    # -- writing --
+
+    def begin(self, header: Header, pieces: dict[int, bytes], name: str, note: str = "", study: str = "") -> int:
+        """A new trace without steps; returns its id."""
+        values = (
+            clipped(name, MAX_NAME, "name"),
+            clipped(note, MAX_NOTE, "note"),
+            study,
+            time.time(),
+            header.method,
+            header.family,
+            header.prompt,
+            "",
+            0,
+            0,
+            0,
+            msgspec.msgpack.encode(header),
+            msgspec.msgpack.encode(pieces),
+        )
+        with self._open() as db:
+            marks = ", ".join("?" * len(values))
+            cursor = db.execute(
+                "INSERT INTO traces (name, note, study, created, method, family, prompt, text, steps, tokens, ended, header, "
+                f"pieces) VALUES ({marks})",
+                values,
+            )
+            return cursor.lastrowid
+
+    def append(self, trace: int, steps: Sequence[Step], pieces: dict[int, bytes]) -> None:
+        """More steps of a trace, in one transaction.
+
+        Args:
+            pieces: at least those of the tokens that occur in `steps`.
+        """
+        with self._open() as db:
+            found = db.execute("SELECT steps FROM traces WHERE id = ?", (trace,)).fetchone()
+            if found is None:
+                raise ValueError(f"There is no trace {trace}; it may have been deleted.")
+            for number, step in enumerate(steps, found[0]):
+                own = {token: pieces[token] for token in set(step.occurring()) if token in pieces}
+                data = (trace, number, msgspec.msgpack.encode(own), msgspec.msgpack.encode(step))
+                db.execute("INSERT INTO steps VALUES (?, ?, ?, ?)", data)
+                text = b"".join(pieces.get(t, b"") for t in step.tokens).decode("utf-8", "replace")
+                db.execute(
+                    "UPDATE traces SET steps = steps + 1, tokens = tokens + ?, text = text || ?, ended = ? WHERE id = ?",
+                    (len(step.tokens), text, bool(step.ending), trace),
+                )
+
+    def keep(self, trace: Trace, name: str, note: str = "", study: str = "") -> int:
+        """A whole trace; returns its id."""
+        new = self.begin(trace.header, trace.pieces, name, note, study)
+        self.append(new, trace.steps, trace.pieces)
+        return new
+
+    def rename(self, trace: int, name: str, note: str) -> None:
+        with self._open() as db:
+            values = (clipped(name, MAX_NAME, "name"), clipped(note, MAX_NOTE, "note"), trace)
+            db.execute("UPDATE traces SET name = ?, note = ? WHERE id = ?", values)
+
+    def delete(self, trace: int) -> None:
+        with self._open() as db:
+            db.execute("DELETE FROM traces WHERE id = ?", (trace,))
+
+    # -- reading --
+
+    def entries(self, query: Query | None = None, page: int = 0, limit: int = LIST_LIMIT) -> list[Entry]:
+        """The newest first."""
+        where, values = conditions(query or Query())
+        with self._open() as db:
+            sql = f"SELECT {COLUMNS} FROM traces {where} ORDER BY created DESC, id DESC LIMIT ? OFFSET ?"
+            return [Entry(*row[:-1], bool(row[-1])) for row in db.execute(sql, (*values, limit, page * limit))]
+
+    def count(self, query: Query | None = None) -> int:
+        where, values = conditions(query or Query())
+        with self._open() as db:
+            return db.execute(f"SELECT COUNT(*) FROM traces {where}", values).fetchone()[0]
+
+    def families(self) -> list[str]:
+        """The names of all families that occur."""
+        with self._open() as db:
+            return [name for (name,) in db.execute("SELECT DISTINCT family FROM traces ORDER BY family")]
+
+    def open(self, trace: int) -> Trace:
+        """The whole trace.
+
+        Raises:
+            ValueError: there is none with this id, or it is damaged.
+        """
+        with self._open() as db:
+            found = db.execute("SELECT header, pieces FROM traces WHERE id = ?", (trace,)).fetchone()
+            rows = db.execute("SELECT pieces, data FROM steps WHERE trace = ? ORDER BY number", (trace,)).fetchall()
+        if found is None:
+            raise ValueError(f"There is no trace {trace}; it may have been deleted.")
+        try:
+            header = msgspec.msgpack.decode(found[0], type=Header)
+            pieces = PIECES.decode(found[1])
+            for own, _ in rows:
+                pieces |= PIECES.decode(own)
+            steps = tuple(STEP.decode(data) for _, data in rows)
+        except (msgspec.DecodeError, msgspec.ValidationError) as error:
+            raise ValueError(f"Trace {trace} is damaged: {error}") from error
+        return check_steps(Trace(header, pieces, steps))
+
+
+PIECES = msgspec.msgpack.Decoder(dict[int, bytes])
+STEP = msgspec.msgpack.Decoder(Step)
+
+
+def conditions(query: Query) -> tuple[str, list]:
+    """The WHERE clause of a query and its values."""
+    parts, values = [], []
+    for word in query.words.split()[:20]:
+        like = "%" + word.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_") + "%"
+        parts.append(
+            "(name LIKE ? ESCAPE '\\' OR note LIKE ? ESCAPE '\\' OR prompt LIKE ? ESCAPE '\\' OR text LIKE ? ESCAPE '\\')"
+        )
+        values += [like] * 4
+    exact = (("method = ?", query.method or None), ("family = ?", query.family or None), ("study = ?", query.study))
+    for clause, value in (*exact, ("created >= ?", query.since), ("created <= ?", query.until)):
+        if value is not None:
+            parts.append(clause)
+            values.append(value)
+    return ("WHERE " + " AND ".join(parts) if parts else ""), values
+
+
+def clipped(text: str, limit: int, what: str) -> str:
+    if len(text) > limit:
+        raise ValueError(f"The {what} has {len(text):,} characters; at most {limit:,} are kept.")
+    return text

@@ -1,0 +1,132 @@
+"""Target: a Hugging Face causal language model, read over a whole draft tree in one call.
+
+It knows token ids, positions, masks and a cache; it does not know methods or acceptance. A draft model is read through the
+same class. The 4-D mask is additive in the model's dtype: a boolean one is silently wrong with eager attention.
+"""
+
+import inspect
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from decoding.cache import TreeCache
+from decoding.draft import Draft
+from decoding.sample import Sampling
+
+PREFILL_ROWS = 512  # rows read at once, so that the logits of a long prompt never stand in memory together
+
+
+@dataclass(frozen=True, eq=False)
+class Reading:
+    """What the target said, one row per position read: row 0 after the root, row i + 1 after node i."""
+
+    logits: Tensor  # (n + 1, vocab) float32
+    probs: Tensor  # (n + 1, vocab) float32, after the run's sampling
+    hidden: dict[int, Tensor] = field(default_factory=dict)  # layer -> (n + 1, width), the layers that were asked for
+
+
+@dataclass(frozen=True, eq=False)
+class Target:
+    """A model's weights and what the loop must know of them; holds no state of any run.
+
+    `vocab` counts the tokenizer's entries: logits of a padded embedding beyond it are cut off.
+    """
+
+    model: PreTrainedModel
+    vocab: int
+    context: int  # positions
+    ends: frozenset[int] = frozenset()  # end-of-text tokens
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.model.dtype
+
+    @cached_property
+    def _keeps_logits(self) -> bool:
+        return "logits_to_keep" in inspect.signature(self.model.forward).parameters
+
+    @torch.inference_mode()
+    def forward(
+        self,
+        cache: TreeCache,
+        ids: Tensor,
+        positions: Sequence[int],
+        visible: np.ndarray | None = None,
+        *,
+        last_only: bool = False,
+        taps: Sequence[int] = (),
+    ) -> tuple[Tensor, dict[int, Tensor]]:
+        """One pass over new rows, written behind everything in the cache.
+
+        Args:
+            ids: (rows,) token ids on the model's device.
+            positions: (rows,) position of each row in its own path.
+            visible: (rows, k) bool, what a row sees of the last k rows, its own included; it sees all rows before those.
+                None: the rows are a causal chain.
+            taps: layers whose output is wanted, 0 for the embeddings.
+
+        Returns:
+            (rows, vocab) float32 logits, or (1, vocab) with `last_only`; and layer -> (rows, width).
+        """
+        extra = {"logits_to_keep": 1} if last_only and self._keeps_logits else {}
+        if taps:
+            extra["output_hidden_states"] = True
+        out = self.model(
+            input_ids=ids[None],
+            position_ids=torch.as_tensor(positions, device=self.device)[None],
+            attention_mask=self._mask(len(ids), cache.length, visible),
+            past_key_values=cache,
+            use_cache=True,
+            **extra,
+        )
+        logits = out.logits[0, :, : self.vocab]
+        return (logits[-1:] if last_only else logits).float(), {l: out.hidden_states[l][0] for l in taps}
+
+    def _mask(self, rows: int, before: int, visible: np.ndarray | None) -> Tensor | None:
+        """(1, 1, rows, before + rows) additive mask; None where a row may see everything before it."""
+        if rows == 1 and (visible is None or visible.all()):
+            return None
+        if visible is None:
+            if before == 0:
+                return None  # the model builds a plain causal mask, which takes the fast path
+            visible = np.tri(rows, dtype=bool)
+        hidden = torch.from_numpy(~visible)
+        mask = torch.zeros(rows, before + rows, dtype=self.dtype)
+        mask[:, before + rows - visible.shape[1] :].masked_fill_(hidden, torch.finfo(self.dtype).min)
+        return mask[None, None].to(self.device)
+
+    def ids(self, tokens: Sequence[int]) -> Tensor:
+        return torch.tensor(tokens, dtype=torch.long, device=self.device)
+
+    def extend(self, cache: TreeCache, tokens: Sequence[int], *, every_row: bool = False) -> Tensor:
+        """Read and commit `tokens`, which follow what the cache holds.
+
+        Returns:
+            (1, vocab) float32 logits after the last token, or (len(tokens), vocab) with `every_row`.
+        """
+        found = []
+        for start in range(0, len(tokens), PREFILL_ROWS):
+            part = tokens[start : start + PREFILL_ROWS]
+            positions = range(cache.length, cache.length + len(part))
+            found.append(self.forward(cache, self.ids(part), positions, last_only=not every_row)[0])
+            cache.keep(range(len(part)))
+        return torch.cat(found) if every_row else found[-1]
+
+    def read(
+        self, cache: TreeCache, tokens: Sequence[int], draft: Draft, sampling: Sampling, taps: Sequence[int] = ()
+    ) -> Reading:
+        """Read the root and every node of the draft in one pass; the cache must hold all tokens but the last (the root)."""
+        root = len(tokens) - 1
+        positions = [root, *(root + draft.depths).tolist()]
+        ids = self.ids([tokens[-1], *draft.tokens])
+        logits, hidden = self.forward(cache, ids, positions, draft.visible if len(draft) else None, taps=taps)
+        return Reading(logits, sampling.probabilities(logits), hidden)

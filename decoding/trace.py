@@ -1,0 +1,178 @@
+"""What a run did, as frozen plain data: stored, compared with `==`, exported and replayed without a model.
+
+No torch here. Everything the pages draw is a function of a Trace and a cursor; `viz` imports this file and nothing else of
+`decoding`. Rows and nodes count alike everywhere: row 0 is the position right behind the committed text (the root), row
+i + 1 the position behind node i, so node i stands at row `parent + 1`.
+"""
+
+from collections.abc import Iterator
+from typing import Literal
+
+import msgspec
+
+SCHEMA = 1
+MAX_BYTES = 200 * 2**20  # of an encoded trace that is read back
+
+Verdict = Literal["accepted", "rejected", "unread"]
+Origin = Literal["accepted", "bonus", "correction", "plain"]
+Ending = Literal["", "end of text", "token limit", "context limit"]
+
+
+class Node(msgspec.Struct, frozen=True):
+    """One drafted token and what the target made of it."""
+
+    token: int
+    parent: int  # index in Step.nodes; -1 hangs below the root
+    q: float | None  # probability of the token under the distribution it was drawn from; None for a chosen node
+    p: float  # target probability it is judged with: after its elder siblings were rejected
+    u: float | None  # the uniform it is judged with, accepted if u * q < p; None where the target drew a token instead
+    verdict: Verdict
+    source: str  # where it came from: "draft model", "prompt", "table", ...
+    scores: dict[str, float]  # method-specific numbers
+
+
+class Row(msgspec.Struct, frozen=True):
+    """The distributions at one position, cut to the tokens that matter: the top of p, the top of q, and all that was drawn.
+
+    The tuples run side by side, p descending. Probabilities are those after temperature, top-k and top-p; in a greedy run,
+    where those are one-hot, p and q are shown at temperature 1 (what the nodes were judged with stands in the nodes).
+    """
+
+    tokens: tuple[int, ...]
+    p: tuple[float, ...]
+    q: tuple[float, ...] | None  # the drafter's; None where it drafted nothing or has no distribution
+    rest: tuple[float, ...]  # what p leaves after every child was rejected; p itself without children
+    entropy: float  # of p, in bits
+    overlap: float | None  # sum of min(p, q) over the whole vocabulary; 1 - overlap is the total variation distance
+    kl: float | None  # KL(p || q) in bits, q floored at 1e-9
+    drawn: int | None  # the token the target drew here, where the rule draws first and matches then
+
+
+class Times(msgspec.Struct, frozen=True):
+    """Milliseconds of one step."""
+
+    propose: float
+    read: float
+    accept: float
+    commit: float
+
+    @property
+    def total(self) -> float:
+        return self.propose + self.read + self.accept + self.commit
+
+
+class Step(msgspec.Struct, frozen=True):
+    """One target call: the draft tree, the verdicts, and the tokens that were committed."""
+
+    nodes: tuple[Node, ...]  # parents before children, siblings in the order they were drawn
+    rows: tuple[Row | None, ...]  # len(nodes) + 1; None where nothing was drafted or drawn; () if recording was off
+    path: tuple[int, ...]  # the accepted nodes, in order
+    tokens: tuple[int, ...]  # committed: the tokens of the path, then the final one; cut where the text ended
+    origins: tuple[Origin, ...]  # one per token
+    draft_calls: int  # calls of the drafter's model
+    times: Times
+    ending: Ending  # why the run ended with this step; "" if it goes on
+
+    def occurring(self) -> Iterator[int]:
+        """Every token the step names, with repeats."""
+        yield from self.tokens
+        for node in self.nodes:
+            yield node.token
+        for row in self.rows:
+            if row is not None:
+                yield from row.tokens
+
+    @property
+    def end_row(self) -> int:
+        """The row the walk stopped at: where the bonus or correction was drawn."""
+        return self.path[-1] + 1 if self.path else 0
+
+
+class SamplingData(msgspec.Struct, frozen=True):
+    temperature: float
+    top_k: int  # 0 = off
+    top_p: float  # 1 = off
+
+
+class Header(msgspec.Struct, frozen=True):
+    """Everything needed to repeat the run."""
+
+    method: str
+    params: dict[str, int | float | bool | str]
+    family: str
+    sampling: SamplingData
+    seed: int
+    prompt: str
+    prompt_tokens: tuple[int, ...]
+    max_tokens: int
+    device: str
+    dtype: str
+    versions: dict[str, str]
+    schema: int = SCHEMA
+
+
+class Trace(msgspec.Struct, frozen=True):
+    header: Header
+    pieces: dict[int, bytes]  # the bytes of every token that occurs; a piece may be half a character
+    steps: tuple[Step, ...]
+
+    def text_bytes(self) -> bytes:
+        """The committed text without the prompt."""
+        return b"".join(self.pieces.get(t, b"") for step in self.steps for t in step.tokens)
+
+
+def encode(trace: Trace) -> bytes:
+    """Trace -> MessagePack."""
+    return msgspec.msgpack.encode(trace)
+
+
+def decode_trace(data: bytes) -> Trace:
+    """MessagePack -> Trace; untrusted input.
+
+    Raises:
+        ValueError: too large, damaged, of another schema version, or with numbers that cannot be (a parent behind its child,
+            an unknown node in the path, rows that do not fit the nodes).
+    """
+    if len(data) > MAX_BYTES:
+        raise ValueError(f"The trace has {len(data):,} bytes; at most {MAX_BYTES:,} are read.")
+    try:
+        trace = msgspec.msgpack.decode(data, type=Trace)
+    except (msgspec.DecodeError, msgspec.ValidationError) as error:
+        raise ValueError(f"This is not a Draftscope trace, or it is damaged: {error}") from error
+    if trace.header.schema != SCHEMA:
+        raise ValueError(f"The trace has schema {trace.header.schema}; this version reads schema {SCHEMA}.")
+    return check_steps(trace)
+
+
+def check_steps(trace: Trace) -> Trace:
+    """The trace itself; ValueError if a step's shape cannot be."""
+    for number, step in enumerate(trace.steps):
+        if problem := impossible(step):
+            raise ValueError(f"Step {number + 1} of the trace cannot be: {problem}.")
+    return trace
+
+
+def impossible(step: Step) -> str:
+    """What is wrong with the shape of a step, or ""."""
+    nodes = len(step.nodes)
+    if any(not -1 <= node.parent < i for i, node in enumerate(step.nodes)):
+        return "a node stands before its parent"
+    if any(not 0 <= i < nodes for i in step.path):
+        return "its path names a node that is not there"
+    if any(step.nodes[i].parent != before for before, i in zip((-1, *step.path), step.path)):
+        return "its path is not a chain from the root"
+    if any(step.nodes[i].token != token for i, token in zip(step.path, step.tokens)):
+        return "its tokens are not those of its path"
+    if step.rows and len(step.rows) != nodes + 1:
+        return f"{len(step.rows)} rows for {nodes} nodes"
+    if len(step.tokens) != len(step.origins):
+        return f"{len(step.tokens)} tokens but {len(step.origins)} origins"
+    if any(
+        len(part) != len(row.tokens)
+        for row in step.rows
+        if row
+        for part in (row.p, row.rest, row.q)
+        if part is not None
+    ):
+        return "a row whose columns differ in length"
+    return ""

@@ -1,0 +1,1 @@
+"""How the shipped weights were made. Nothing here is imported by the app."""

@@ -1,0 +1,61 @@
+"""The training text: three domains, each split into documents to learn from and documents held out.
+
+A corpus folder holds `fairytales.jsonl`, `tinystories-slice.txt`, `gsm8k-train.jsonl` and `gsm8k-test.jsonl`; the third
+domain, Python source, is the standard library of the running interpreter, so nothing has to be fetched for it.
+"""
+
+import json
+import re
+import sysconfig
+from dataclasses import dataclass
+from pathlib import Path
+
+HOLD_OUT_EVERY = 20  # of the source files
+NOT_SOURCE = {"test", "tests", "idle_test", "site-packages", "__pycache__"}
+
+
+@dataclass(frozen=True)
+class Domain:
+    """Documents of one kind of text."""
+
+    name: str
+    share: float  # of every training batch
+    train: tuple[str, ...]
+    held_out: tuple[str, ...]
+
+
+def read(folder: Path) -> tuple[Domain, ...]:
+    """All three domains; a missing file raises FileNotFoundError with its path."""
+    return (
+        Domain("stories", 0.4, *stories(folder)),
+        Domain("mathematics", 0.3, *mathematics(folder)),
+        Domain("python", 0.3, *python_source()),
+    )
+
+
+def stories(folder: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    rows = [json.loads(line) for line in (folder / "fairytales.jsonl").read_text("utf-8").splitlines()]
+    simple = (folder / "tinystories-slice.txt").read_text("utf-8")
+    # In the slice a blank line ends a paragraph and a single line break ends a story.
+    simple_stories = [text.strip() for text in re.split(r"(?<!\n)\n(?!\n)", simple)]
+    train = [f"{row['title']}\n\n{row['text']}" for row in rows if row["split"] == "train"]
+    held_out = [f"{row['title']}\n\n{row['text']}" for row in rows if row["split"] != "train"]
+    return (*train, *(text for text in simple_stories if text)), tuple(held_out)
+
+
+def mathematics(folder: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    return tuple(
+        tuple(
+            f"Question: {row['question']}\nAnswer: {row['answer']}"
+            for row in map(json.loads, (folder / f"gsm8k-{split}.jsonl").read_text("utf-8").splitlines())
+        )
+        for split in ("train", "test")
+    )
+
+
+def python_source() -> tuple[tuple[str, ...], tuple[str, ...]]:
+    root = Path(sysconfig.get_paths()["stdlib"])
+    files = sorted(f for f in root.rglob("*.py") if not NOT_SOURCE & set(f.relative_to(root).parts))
+    texts = [f.read_text("utf-8", errors="ignore") for f in files]
+    train = tuple(t for i, t in enumerate(texts) if i % HOLD_OUT_EVERY and t)
+    return train, tuple(t for t in texts[::HOLD_OUT_EVERY] if t)

@@ -1,0 +1,168 @@
+"""Acceptance rules, pure: (draft, reading, dice) -> Decision. The letters: p target, q drafter, u uniform.
+
+Which rule is exact for which draft:
+
+| how the children came about              | recursive_rejection | match |
+|------------------------------------------|---------------------|-------|
+| drawn independently, all kept            | yes                 | yes   |
+| drawn without replacement, order kept    | yes                 | yes   |
+| chosen: top-k, retrieved, pruned, heads  | no                  | yes   |
+
+Leviathan et al. 2023 and Chen et al. 2023 for one child (R1), Miao et al. 2024 (SpecInfer) for several drawn with
+replacement (R3w), Chen et al. 2024 (Sequoia) without (R3). All three are one recursion here, because a draft carries the
+distribution each node was really drawn from.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from decoding.draft import Draft
+from decoding.sample import draw
+from decoding.target import Reading
+from decoding.trace import Verdict
+
+
+@dataclass(frozen=True, eq=False)
+class Decision:
+    """What became of a draft of n nodes."""
+
+    path: tuple[int, ...]  # accepted nodes, in order
+    verdicts: tuple[Verdict, ...]  # (n,)
+    p: tuple[float, ...]  # (n,) what each node was judged with, after its elder siblings were rejected
+    q: tuple[float | None, ...]  # (n,)
+    u: tuple[float | None, ...]  # (n,)
+    token: int  # the final one: bonus or correction
+    rest: Tensor  # (n + 1, vocab) what each row leaves after all its children were rejected
+    drawn: dict[int, int]  # row -> the token the target drew there, for `match`
+
+    @property
+    def row(self) -> int:
+        """The row the walk ended at."""
+        return self.path[-1] + 1 if self.path else 0
+
+    def cut(self, count: int) -> "Decision":
+        """Only the first `count` nodes of the path: the text ended there."""
+        return replace(self, path=self.path[:count])
+
+
+Accept = Callable[[Draft, Reading, Tensor], Decision]
+
+
+def recursive_rejection(draft: Draft, reading: Reading, u: Tensor) -> Decision:
+    """Try the children in order; accept with min(1, p/q), else go on with the residual norm(max(p - q, 0)).
+
+    Args:
+        reading: probs (n + 1, vocab).
+        u: (n + 1,) uniforms on the CPU: u[i] judges node i, u[n] draws the final token.
+    """
+    check(recursive_rejection, draft)
+    n = len(draft)
+    p, rest = judged(draft, reading.probs)
+    finals = draw(rest, u[n:].to(rest.device).expand(n + 1))
+    if n == 0:
+        return Decision((), (), (), (), (), int(finals[0]), rest, {})
+    q = draft.q.gather(1, _column(draft.tokens, rest.device)).squeeze(1)
+    copied = torch.cat((p, q, finals.to(p.dtype))).tolist()  # the one copy from the device
+    p, q, dice = tuple(copied[:n]), tuple(copied[n : 2 * n]), tuple(u[:n].tolist())
+    path, verdicts = walk(draft, lambda i: dice[i] * q[i] < p[i])
+    end = path[-1] + 1 if path else 0
+    return Decision(path, verdicts, p, q, dice, int(copied[2 * n + end]), rest, {})
+
+
+def match(draft: Draft, reading: Reading, u: Tensor) -> Decision:
+    """Draw from p at every row and follow the child that carries the drawn token (R2); exact for any draft.
+
+    Args:
+        u: (n + 1,) uniforms on the CPU: u[r] draws the token of row r.
+    """
+    n = len(draft)
+    probs = reading.probs
+    drawn = draw(probs, u.to(probs.device))
+    rows = torch.tensor(draft.parents, device=probs.device, dtype=torch.long) + 1
+    tokens = torch.tensor(draft.tokens, device=probs.device, dtype=torch.long)
+    copied = torch.cat((probs[rows, tokens], drawn.to(probs.dtype))).tolist()  # the one copy from the device
+    y = [int(token) for token in copied[n:]]
+    path, verdicts = walk(draft, lambda i: y[draft.parents[i] + 1] == draft.tokens[i])
+    visited = (0, *(i + 1 for i in path))
+    rest = probs.index_put((rows, tokens), probs.new_zeros(())) if n else probs
+    return Decision(
+        path,
+        verdicts,
+        _in_turn(draft, copied[:n]),
+        (None,) * n,
+        (None,) * n,
+        y[visited[-1]],
+        _normalised(rest, probs),
+        {row: y[row] for row in visited},
+    )
+
+
+EXACT_FOR = {
+    recursive_rejection: frozenset({"drawn", "drawn without replacement"}),
+    match: frozenset({"drawn", "drawn without replacement", "chosen"}),
+}
+
+
+def check(rule: Accept, draft: Draft) -> None:
+    """Refuse a rule that is not exact for how the draft was made (ValueError)."""
+    if len(draft) and draft.how not in EXACT_FOR[rule]:
+        raise ValueError(f"{rule.__name__} is not exact for a draft whose nodes were {draft.how}.")
+
+
+def walk(draft: Draft, accepted: Callable[[int], bool]) -> tuple[tuple[int, ...], tuple[Verdict, ...]]:
+    """Follow the first accepted child from the root down; returns the path and a verdict for every node."""
+    verdicts: list[Verdict] = ["unread"] * len(draft)
+    path: list[int] = []
+    at = -1
+    while True:
+        for child in draft.children(at):
+            if accepted(child):
+                verdicts[child] = "accepted"
+                path.append(child)
+                at = child
+                break
+            verdicts[child] = "rejected"
+        else:
+            return tuple(path), tuple(verdicts)
+
+
+def judged(draft: Draft, probs: Tensor) -> tuple[Tensor, Tensor]:
+    """The chain of residuals at every row. It does not depend on the dice: to reach the k-th sibling, its elder ones must have
+    been rejected.
+
+    Returns:
+        (n,) the probability each node is judged with; (n + 1, vocab) what remains of p after all children.
+    """
+    p, rest = probs.new_empty(len(draft)), probs.clone()
+    for rank in range(max(draft.ranks, default=-1) + 1):
+        nodes = [i for i, r in enumerate(draft.ranks) if r == rank]
+        index = torch.tensor(nodes, device=probs.device)
+        rows = torch.tensor([draft.parents[i] + 1 for i in nodes], device=probs.device)
+        current = rest[rows]
+        p[index] = current.gather(1, _column([draft.tokens[i] for i in nodes], probs.device)).squeeze(1)
+        rest[rows] = _normalised((current - draft.q[index]).clamp_(min=0), current)
+    return p, rest
+
+
+def _normalised(weights: Tensor, otherwise: Tensor) -> Tensor:
+    """(rows, vocab) weights scaled to sum to 1; a row that rounding left empty is replaced by that of `otherwise`."""
+    total = weights.sum(-1, keepdim=True)
+    return torch.where(total > 0, weights / total, otherwise)
+
+
+def _column(tokens: tuple[int, ...] | list[int], device: torch.device) -> Tensor:
+    return torch.tensor(tokens, device=device)[:, None]
+
+
+def _in_turn(draft: Draft, p: list[float]) -> tuple[float, ...]:
+    """(n,) each child's probability given that its elder siblings were not drawn: the sequential form of `match`."""
+    left: dict[int, float] = {}
+    turn = []
+    for i, parent in enumerate(draft.parents):
+        remaining = left.get(parent, 1.0)
+        turn.append(min(1.0, p[i] / remaining) if remaining > 1e-12 else 0.0)
+        left[parent] = remaining - p[i]
+    return tuple(turn)

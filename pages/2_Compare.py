@@ -1,0 +1,31 @@
+"""Compare: several methods on one prompt, one parameter swept, or saved runs."""
+
+import streamlit as st
+
+from pages.parts.setup import setup
+
+setup("Compare")
+
+from pages.parts.columns import columns  # noqa: E402  after setup: it imports torch, and the page already has its title
+from pages.parts.race import race  # noqa: E402
+from pages.parts.saved import saved  # noqa: E402
+from pages.parts.session import session  # noqa: E402
+from pages.parts.share import VIEW, open_compare_link  # noqa: E402
+from pages.parts.sweep_view import sweep  # noqa: E402
+
+VIEWS = {"columns": ("Side by side", columns), "sweep": ("One parameter swept", sweep), "saved": ("Saved runs", saved)}
+
+here, runs = session(), race()
+open_compare_link(here, runs)
+st.session_state.setdefault(VIEW, runs.values.get(VIEW, "columns"))
+with st.container(horizontal=True, vertical_alignment="center", key="compare_head"):
+    st.html('<h1 class="ds-title">Compare</h1>', width="content")
+    runs.values[VIEW] = st.segmented_control(
+        "View",
+        list(VIEWS),
+        key=VIEW,
+        required=True,
+        format_func=lambda key: VIEWS[key][0],
+        label_visibility="collapsed",
+    )
+VIEWS[runs.values[VIEW]][1](here, runs)

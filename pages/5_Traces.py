@@ -1,0 +1,13 @@
+"""Traces: kept runs: find, open and replay, export, import, delete."""
+
+import streamlit as st
+
+from pages.parts.setup import setup
+
+setup("Traces")
+
+from pages.parts.session import session  # noqa: E402  after setup: it imports torch, and the page already has its title
+from pages.parts.traces import traces  # noqa: E402
+
+st.html('<h1 class="ds-title">Traces <span class="ds-badge">kept runs, replayed without a model</span></h1>')
+traces(session())

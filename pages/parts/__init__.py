@@ -1,0 +1,1 @@
+"""Widgets that several pages need; not listed as pages."""

@@ -1,0 +1,201 @@
+"""The left rail: prompt, method, its parameters, sampling, seed, limit, models. Derived from METHODS; nothing is computed here.
+
+Widgets of one page forget their values on another, so they are kept in `Session.values` as well. `read` is what the
+controls say right now, also inside a callback, before anything was drawn again.
+"""
+
+from dataclasses import Field, fields
+from typing import Any
+
+import streamlit as st
+
+from decoding.loop import MAX_TOKENS
+from decoding.methods import METHODS
+from decoding.sample import MAX_TEMPERATURE
+from pages.parts.examples import EXAMPLES
+from pages.parts.session import Session
+from pages.parts.settings import MAX_PROMPT, MAX_SEED, Settings, family_named
+
+OWN = "my own prompt"
+EMBEDDED, FOLDER, HUB, NONE = "embedded", "a local folder", "a Hub id", "none"
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+
+
+def param_key(method: str, name: str) -> str:
+    return f"param.{method}.{name}"
+
+
+def say(session: Session, settings: Settings) -> None:
+    """Let the controls say `settings`; before they are drawn, or in a callback."""
+    example = next((key for key, e in EXAMPLES.items() if e.prompt == settings.prompt), OWN)
+    values: dict[str, Any] = {
+        "prompt": settings.prompt,
+        "example": example,
+        "method": settings.method,
+        "temperature": settings.temperature,
+        "top_k": settings.top_k,
+        "top_p": settings.top_p,
+        "seed": settings.seed,
+        "max_tokens": settings.max_tokens,
+        "device": settings.device,
+        "dtype": settings.dtype,
+        "target": EMBEDDED if settings.target == EMBEDDED else FOLDER,
+        "target_name": "" if settings.target == EMBEDDED else settings.target,
+        "draft": NONE if settings.draft is None else EMBEDDED if settings.draft == EMBEDDED else FOLDER,
+        "draft_name": settings.draft or "",
+    }
+    values |= {param_key(settings.method, name): value for name, value in settings.full_params.items()}
+    session.values.update(values)
+    for key, value in values.items():
+        st.session_state[key] = value
+
+
+def value(session: Session, key: str, default: Any) -> Any:
+    return st.session_state.get(key, session.values.get(key, default))
+
+
+def read(session: Session) -> Settings:
+    """What the controls say right now."""
+    base = Settings()
+    method = value(session, "method", base.method)
+    params = {f.name: value(session, param_key(method, f.name), f.default) for f in fields(METHODS[method].params)}
+    simple = ("prompt", "temperature", "top_k", "top_p", "seed", "max_tokens", "device", "dtype")
+    target = value(session, "target", EMBEDDED)
+    draft = value(session, "draft", NONE)
+    return Settings(
+        **{name: value(session, name, getattr(base, name)) for name in simple},
+        method=method,
+        params=params,
+        target=target if target == EMBEDDED else value(session, "target_name", "").strip(),
+        draft=None if draft == NONE else draft if draft == EMBEDDED else value(session, "draft_name", "").strip(),
+    )
+
+
+def remember(session: Session, key: str, default: Any) -> str:
+    """Give the widget `key` the value it had, on whatever page that was; returns the key."""
+    if key not in st.session_state:
+        st.session_state[key] = session.values.get(key, default)
+    return key
+
+
+def controls(session: Session) -> Settings:
+    """Draw the rail; returns what it says."""
+    if not session.values:
+        say(session, session.settings or Settings())
+    with st.sidebar:
+        prompt_controls(session)
+        method_controls(session)
+        with st.expander("Sampling and length", expanded=False, key="sampling_box"):
+            sampling_controls(session)
+        with st.expander("Model", expanded=False, key="model_box"):
+            model_controls(session)
+    settings = read(session)
+    session.values |= {key: st.session_state[key] for key in KEYS if key in st.session_state}
+    session.values |= {param_key(settings.method, name): v for name, v in settings.params.items()}
+    return settings
+
+
+KEYS = ("prompt", "example", "method", "temperature", "top_k", "top_p", "seed", "max_tokens", "device", "dtype",
+        "target", "target_name", "draft", "draft_name")  # fmt: skip
+
+
+def prompt_controls(session: Session) -> None:
+    """The menu of examples and the prompt."""
+    keep = lambda key, default: remember(session, key, default)  # noqa: E731
+    st.selectbox(
+        "Example",
+        [OWN, *EXAMPLES],
+        key=keep("example", OWN),
+        format_func=lambda key: EXAMPLES[key].title if key in EXAMPLES else OWN,
+        on_change=take_example,
+        help="Puts a prompt into the box below.",
+    )
+    st.text_area(
+        "Prompt", key=keep("prompt", Settings().prompt), height=112, max_chars=MAX_PROMPT, on_change=own_prompt,
+        help="The text the target goes on from. Ctrl+Enter, or a click elsewhere, takes it over.",
+    )  # fmt: skip
+    if (example := EXAMPLES.get(st.session_state["example"])) is not None:
+        st.caption(example.look)
+
+
+def take_example() -> None:
+    key = st.session_state["example"]
+    if key in EXAMPLES:
+        st.session_state["prompt"] = EXAMPLES[key].prompt
+
+
+def own_prompt() -> None:
+    if st.session_state["example"] in EXAMPLES and st.session_state["prompt"] != EXAMPLES[st.session_state["example"]].prompt:
+        st.session_state["example"] = OWN
+
+
+def method_controls(session: Session) -> None:
+    now = read(session)
+    family = family_named(now.target, now.draft)
+    lacking = {key: reason for key, method in METHODS.items() if (reason := method.missing(family))}
+    key = st.selectbox(
+        "Method",
+        list(METHODS),
+        key=remember(session, "method", "speculative_sampling"),
+        format_func=lambda key: METHODS[key].title + (" (not with these models)" if key in lacking else ""),
+        help="How the draft is made and judged. The page Methods explains each.",
+    )
+    if key in lacking:
+        st.warning(lacking[key], icon=":material/block:")
+    else:
+        st.caption(METHODS[key].idea)
+    for spec in fields(METHODS[key].params):
+        param_control(session, key, spec)
+
+
+def param_control(session: Session, method: str, spec: Field) -> None:
+    """One control for one parameter, from its kind and range."""
+    rules = spec.metadata
+    key = remember(session, param_key(method, spec.name), spec.default)
+    if rules["choices"]:
+        st.selectbox(rules["label"], list(rules["choices"]), key=key, help=rules["help"])
+    elif isinstance(spec.default, bool):
+        st.toggle(rules["label"], key=key, help=rules["help"])
+    elif isinstance(spec.default, int):
+        st.number_input(
+            f"{rules['label']} ({rules['low']} to {rules['high']})", rules["low"], rules["high"], step=1, key=key, help=rules["help"]
+        )
+    else:
+        st.slider(rules["label"], rules["low"], rules["high"], key=key, help=rules["help"])
+
+
+def sampling_controls(session: Session, prefix: str = "") -> None:
+    """Another page takes a `prefix` for its keys and any object that has `values`."""
+    keep = lambda key: remember(session, prefix + key, getattr(Settings(), key))  # noqa: E731
+    st.slider(
+        "Temperature", 0.0, MAX_TEMPERATURE, step=0.05, key=keep("temperature"), help="0 is greedy: always the likeliest token."
+    )
+    st.number_input("Top-k", 0, 1000, step=1, key=keep("top_k"), help="Only the k likeliest tokens stay; 0 is off. For p and q alike.")
+    st.slider(
+        "Top-p", 0.05, 1.0, step=0.05, key=keep("top_p"), help="The smallest set that reaches this probability stays; 1 is off."
+    )
+    st.number_input("Seed", 0, MAX_SEED, step=1, key=keep("seed"), help="Every die of the run comes from it: same seed, same run.")
+    st.number_input("Token limit", 1, MAX_TOKENS, step=16, key=keep("max_tokens"), help="New tokens; the run ends exactly there.")
+
+
+def model_controls(session: Session) -> None:
+    keep = lambda key, default: remember(session, key, default)  # noqa: E731
+    kind = st.selectbox("Target", [EMBEDDED, FOLDER, HUB], key=keep("target", EMBEDDED))
+    if kind != EMBEDDED:
+        st.text_input(f"Target, {kind}", key=keep("target_name", ""), placeholder=hint(kind))
+    kind = st.selectbox(
+        "Draft model",
+        [NONE, EMBEDDED, FOLDER, HUB],
+        key=keep("draft", NONE),
+        format_func=lambda k: "the one that belongs to the target" if k == NONE else k,
+        help="Needs the tokenizer of the target. A target other than the embedded one brings no draft model of its own.",
+    )
+    if kind not in (NONE, EMBEDDED):
+        st.text_input(f"Draft model, {kind}", key=keep("draft_name", ""), placeholder=hint(kind))
+    st.text_input("Device", key=keep("device", "auto"), help="auto, cpu, cuda, cuda:1 or mps")
+    st.selectbox("Number format", DTYPES, key=keep("dtype", "auto"), help="auto: float32 on a CPU, else as stored.")
+    st.caption("Models are loaded with the first step. Only safetensors are read and no code of a model is run.")
+
+
+def hint(kind: str) -> str:
+    return "/path/to/model" if kind == FOLDER else "owner/name"

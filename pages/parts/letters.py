@@ -1,0 +1,34 @@
+"""Letter keys for what has an arrow key already: a button has one shortcut only, and sliders eat arrows."""
+
+from collections.abc import Callable, Mapping
+
+import streamlit as st
+
+SCRIPT = """
+export default function({ data, parentElement, setTriggerValue }) {
+  const letters = (e) => {
+    const at = e.composedPath()[0];
+    if (e.ctrlKey || e.metaKey || e.altKey || e.repeat) return;
+    if (at.closest && at.closest("input, textarea, select, [contenteditable=true], [role=combobox]")) return;
+    if (data.letters.includes(e.key.toLowerCase())) setTriggerValue("letter", e.key.toLowerCase());
+  };
+  // this function runs again with every new data, the clean-up only at the end: one listener at a time
+  const box = parentElement;
+  if (box.letters) document.removeEventListener("keydown", box.letters);
+  box.letters = letters;
+  document.addEventListener("keydown", letters);
+  return () => document.removeEventListener("keydown", box.letters);
+}
+"""
+
+component = st.components.v2.component("draftscope_letters", html="<span></span>", js=SCRIPT)
+
+
+def letters(key: str, actions: Mapping[str, Callable[[], None]]) -> None:
+    """Call `actions[letter]` when the letter is pressed, unless somebody is writing."""
+
+    def pressed() -> None:
+        if (letter := st.session_state[key].letter) in actions:
+            actions[letter]()
+
+    component(key=key, data={"letters": list(actions)}, on_letter_change=pressed, height=1)

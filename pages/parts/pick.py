@@ -1,0 +1,33 @@
+"""A table of which one line is chosen: by a click on the line, or in a box below it that the keyboard reaches as well."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+
+def pick(
+    frame: pd.DataFrame, names: Sequence[Any], key: str, label: str, format_func: Callable[[Any], str], **look: Any
+) -> Any:
+    """Draw the table; returns the name of the chosen line.
+
+    Args:
+        frame: at least one line.
+        names: what each line is called in the state, so that a choice outlives another order of the lines.
+        look: of the table, as `st.dataframe` takes it.
+    """
+    chosen, marks = f"{key}.chosen", f"{key}.marks"
+    table = f"{key}.table.{st.session_state.get(marks, 0)}"
+
+    def choose() -> None:
+        if rows := st.session_state[table].selection.rows:
+            st.session_state[chosen] = names[rows[0]]
+
+    def unmark() -> None:  # another table, or the old line would stay marked
+        st.session_state[marks] = st.session_state.get(marks, 0) + 1
+
+    st.dataframe(frame, key=table, hide_index=True, on_select=choose, selection_mode="single-row", **look)
+    if st.session_state.get(chosen) not in names:
+        st.session_state[chosen] = names[0]
+    return st.selectbox(label, list(names), key=chosen, on_change=unmark, format_func=format_func)

@@ -1,0 +1,87 @@
+"""At temperature 0 every method writes what `transformers` writes itself, token for token, in float32."""
+
+from functools import cache
+
+import pytest
+import torch
+
+from decoding.loop import Run
+from decoding.methods import METHODS
+from decoding.sample import Sampling
+from tests.toys import ARCHITECTURES
+
+LENGTH = 60
+PROMPTS = (
+    "the cat sat on the mat and the dog sat on the",
+    "a",
+    "12 and 34; 12 and 34; 12 and 34; 12 and",
+)
+LOSSLESS = [key for key, method in METHODS.items() if method.is_lossless]
+TREES = {"multi_candidate": [{"shape": "2-1"}, {"shape": "8-4-2"}], "token_recycling": [{"k": 1}, {"nodes": 12}]}
+
+
+@cache
+def generated(family, prompt: str, count: int = LENGTH) -> list[int]:
+    """What transformers writes, computed once per family and prompt."""
+    ids = torch.tensor([family.tokenizer(prompt)["input_ids"]])
+    with torch.inference_mode():
+        out = family.target.model.generate(
+            ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=count, pad_token_id=0
+        )
+    return out[0, ids.shape[1] :].tolist()
+
+
+def written(family, key: str, prompt: str, count: int = LENGTH, **params) -> tuple[list[int], int]:
+    """The tokens of a greedy run and its number of target calls."""
+    run = Run(family, key, params, prompt, Sampling(0), max_tokens=count, record=False)
+    return [token for step in run for token in step.tokens], len(run.steps)
+
+
+@pytest.mark.parametrize("kind", ARCHITECTURES)
+@pytest.mark.parametrize("key", LOSSLESS)
+def test_random_weights(families, key, kind):
+    for prompt in PROMPTS:
+        assert written(families(kind), key, prompt)[0] == generated(families(kind), prompt)
+
+
+@pytest.mark.parametrize("key, params", [(key, params) for key, several in TREES.items() for params in several])
+def test_other_trees(llama, key, params):
+    for prompt in PROMPTS:
+        assert written(llama, key, prompt, **params)[0] == generated(llama, prompt)
+
+
+@pytest.mark.parametrize("key", [key for key, method in METHODS.items() if "draft" in method.needs])
+def test_the_draft_models_of_these_tests_are_sometimes_right(llama, key):
+    """Else everything above would hold for a dead drafter too."""
+    tokens, calls = written(llama, key, PROMPTS[0])
+    assert 1.3 < len(tokens) / calls < 4.5
+
+
+@pytest.mark.parametrize("key", LOSSLESS)
+def test_embedded_family(embedded, key):
+    for prompt in ("Once upon a time there was", "Tom has 3 apples. He buys 4 more. Now Tom has"):
+        assert written(embedded, key, prompt)[0] == generated(embedded, prompt)
+
+
+def test_prompt_lookup_takes_as_many_steps_as_the_one_of_transformers(embedded):
+    """With the first match and no overlap it is the same drafter; calls of the target counted on either side."""
+    model, prompt = embedded.target.model, "the cat sat on the mat. " * 6
+    ids = torch.tensor([embedded.tokenizer(prompt)["input_ids"]])
+    calls = []
+    hook = model.register_forward_hook(lambda *_: calls.append(1))
+    try:
+        out = model.generate(
+            ids,
+            attention_mask=torch.ones_like(ids),
+            do_sample=False,
+            max_new_tokens=40,
+            prompt_lookup_num_tokens=8,
+            max_matching_ngram_size=3,
+            pad_token_id=0,
+        )
+    finally:
+        hook.remove()
+    run = {"ngram": 3, "length": 8, "which": "first", "overlap": False}
+    tokens, steps = written(embedded, "prompt_lookup", prompt, 40, **run)
+    assert tokens == out[0, ids.shape[1] :].tolist()
+    assert steps == len(calls)

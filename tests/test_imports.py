@@ -1,0 +1,69 @@
+"""Imports point down only: pages -> viz, decoding; viz -> decoding.trace; decoding -> nobody."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+HEAVY = ("torch", "transformers", "numpy", "streamlit", "plotly")
+FORBIDDEN = {
+    "decoding": ("streamlit", "plotly", "viz", "pages", "app", "tests"),
+    "viz": ("streamlit", "torch", "transformers", "pages", "app", "tests"),
+    "pages": ("app", "tests"),
+}
+
+
+def imported(source: str) -> set[str]:
+    """Dotted names a file imports, anywhere in it; `from a import b` counts as a and as a.b."""
+    names = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            module = "." * node.level + (node.module or "")
+            names |= {module} | {f"{module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def files(layer: str) -> list[Path]:
+    return sorted((ROOT / layer).rglob("*.py"))
+
+
+def inside(name: str, package: str) -> bool:
+    return name == package or name.startswith(f"{package}.")
+
+
+def wrong(source: str, forbidden: tuple[str, ...]) -> set[str]:
+    return {name for name in imported(source) if name.startswith(".") or any(inside(name, f) for f in forbidden)}
+
+
+@pytest.mark.parametrize("layer", FORBIDDEN)
+def test_layer_imports_only_downwards(layer):
+    assert files(layer), layer
+    found = {str(file): bad for file in files(layer) if (bad := wrong(file.read_text(), FORBIDDEN[layer]))}
+    assert not found
+
+
+def test_viz_knows_nothing_of_decoding_but_the_trace():
+    for file in files("viz"):
+        names = {name for name in imported(file.read_text()) if inside(name, "decoding")}
+        assert all(inside(name, "decoding.trace") for name in names - {"decoding"}), (file, names)
+
+
+def test_the_trace_needs_no_model_library():
+    names = imported((ROOT / "decoding/trace.py").read_text())
+    assert not [name for name in names if any(inside(name, heavy) for heavy in HEAVY) or inside(name, "decoding")]
+
+
+def test_methods_know_no_other_method():
+    for file in files("decoding/methods"):
+        assert not wrong(file.read_text(), ("decoding.methods", "decoding.loop", "decoding.worker")), file
+
+
+UPWARDS = ("import streamlit", "from viz.tree import f", "if 1:\n  from pages import parts", "from ..viz import x")
+
+
+@pytest.mark.parametrize("source", UPWARDS)
+def test_the_check_notices(source):
+    assert wrong(source, FORBIDDEN["decoding"])

@@ -1,0 +1,180 @@
+"""Tiny models for the tests: tables that can be enumerated by hand, and random Hugging Face models that are real code.
+
+The models know nothing; what matters is that every architecture keeps its own masks, positions and caches.
+"""
+
+import copy
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from types import SimpleNamespace
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from torch import Tensor
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
+
+from decoding.cache import TreeCache
+from decoding.family import Family
+from decoding.loop import decode
+from decoding.methods import METHODS
+from decoding.sample import Sampling
+from decoding.target import Reading, Target
+from decoding.trace import Step
+
+ARCHITECTURES = ("llama", "gpt2", "qwen2", "qwen3", "mistral", "gpt_neox", "olmo", "phi")
+ATTENTIONS = ("sdpa", "eager")
+VOCAB = 280
+CONTEXT = 160
+END = "<|endoftext|>"  # the name that the tokenizer class of Qwen 2 would add
+TEXT = "the cat sat on the mat and the dog sat on the log; a cat and a dog, 12 and 34."
+SIZES = {
+    "vocab_size": VOCAB,
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 2,
+    "intermediate_size": 48,
+    "max_position_embeddings": CONTEXT,
+    "initializer_range": 0.3,  # far from flat, or every greedy choice would be a near-tie
+    "bos_token_id": 0,
+    "eos_token_id": 0,
+    "pad_token_id": None,
+}
+GREEDY = Sampling(temperature=0)
+OWN = {"mistral": {"sliding_window": None}}
+
+
+# -- Hugging Face models -----------------------------------------------------------------------------------------------
+
+
+def causal_lm(kind: str, *, seed: int = 0, attention: str = "sdpa", **more):
+    """A random float32 model of architecture `kind`."""
+    config = AutoConfig.for_model(kind, **(SIZES | OWN.get(kind, {}) | more))
+    torch.manual_seed(seed)
+    return AutoModelForCausalLM.from_config(config, attn_implementation=attention, dtype=torch.float32).eval()
+
+
+def noisy(model, scale: float, seed: int = 1):
+    """A copy of `model` with noise on its weights: a draft model that is often right."""
+    other = copy.deepcopy(model)
+    rng = torch.Generator().manual_seed(seed)
+    for weights in other.parameters():
+        weights.data += scale * weights.data.std().nan_to_num() * torch.randn(weights.shape, generator=rng)
+    return other
+
+
+def with_draft(family: Family, scale: float = 0.05) -> Family:
+    target = family.target
+    return replace(family, draft=replace(target, model=noisy(target.model, scale)))
+
+
+def tiny_target(seed: int, vocab: int = 5, kind: str = "llama", **more) -> Target:
+    """One layer over a handful of tokens: all texts of three tokens can be enumerated."""
+    sizes = {"vocab_size": vocab, "hidden_size": 16, "num_hidden_layers": 1, "intermediate_size": 16}
+    return Target(causal_lm(kind, seed=seed, **(sizes | more)), vocab, 64)
+
+
+@cache
+def tokenizer() -> PreTrainedTokenizerFast:
+    """Byte-level BPE with a few merges; every text can be written."""
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    options = {"special_tokens": [END], "initial_alphabet": alphabet, "show_progress": False}
+    trainer = trainers.BpeTrainer(vocab_size=VOCAB, **options)
+    bpe.train_from_iterator([TEXT], trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=bpe, bos_token=END, eos_token=END)
+
+
+def save(folder: Path, model, words: PreTrainedTokenizerFast) -> None:
+    model.save_pretrained(folder)
+    words.save_pretrained(folder)
+
+
+# -- tables ------------------------------------------------------------------------------------------------------------
+
+
+class Markov(torch.nn.Module):
+    """A model whose next token depends on the last one only, behind the interface of a Hugging Face one."""
+
+    dtype = torch.float32
+    device = torch.device("cpu")
+
+    def __init__(self, logits: Tensor) -> None:
+        super().__init__()
+        self.logits = logits  # (vocab, vocab)
+
+    def forward(self, input_ids, position_ids, attention_mask, past_key_values, use_cache):
+        rows = torch.zeros(1, 1, input_ids.shape[1], 1)
+        past_key_values.update(rows, rows, 0)
+        return SimpleNamespace(logits=self.logits[input_ids])
+
+
+def markov(table: Tensor, context: int = 4096) -> Target:
+    """A Target with next-token probabilities `table` (vocab, vocab)."""
+    return Target(Markov(table.float().log()), len(table), context)
+
+
+def cycle(length: int) -> Target:
+    """Token t is always followed by t + 1, the last by 0."""
+    return markov(torch.eye(length).roll(1, 1).clamp(min=1e-9))
+
+
+def reading_of(probs: Tensor) -> Reading:
+    """(n + 1, vocab) target probabilities -> a Reading."""
+    return Reading(probs.log(), probs)
+
+
+# -- runs --------------------------------------------------------------------------------------------------------------
+
+
+def toy_family(target: Target, draft: Target | None = None) -> Family:
+    return Family("toy", None, target, draft)
+
+
+def run_steps(
+    family: Family,
+    key: str,
+    prompt: Sequence[int],
+    /,
+    *,
+    sampling: Sampling = GREEDY,
+    seed: int = 0,
+    max_tokens: int = 40,
+    recorded: bool = False,
+    **params,
+) -> list[Step]:
+    """One run of method `key` on token ids."""
+    method = METHODS[key]
+    drafter, accept = method.build(family, method.checked(params), sampling)
+    rng = torch.Generator().manual_seed(seed)
+    limits = {"max_tokens": max_tokens, "recorded": recorded}
+    return list(decode(family.target, drafter, accept, prompt, sampling=sampling, rng=rng, **limits))
+
+
+def tokens_of(steps: Sequence[Step]) -> list[int]:
+    return [token for step in steps for token in step.tokens]
+
+
+def greedy_text(target: Target, prompt: Sequence[int], count: int) -> list[int]:
+    """`count` tokens of plain greedy decoding, every one from a fresh pass over the whole text."""
+    tokens = list(prompt)
+    for _ in range(count):
+        tokens.append(int(target.extend(TreeCache(), tokens).argmax()))
+    return tokens[len(prompt) :]
+
+
+def probabilities_after(target: Target, prompt: Sequence[int], texts: Tensor, sampling: Sampling) -> Tensor:
+    """(m, length) texts -> (m,) their probability behind `prompt`, from one plain pass without a cache."""
+    ids = torch.cat((torch.tensor(prompt).expand(len(texts), -1), texts), 1)
+    with torch.inference_mode():
+        logits = target.model(input_ids=ids).logits[:, len(prompt) - 1 : -1].double()
+    p = torch.stack([sampling.probabilities(part) for part in logits])  # (m, length, vocab)
+    return p.gather(2, texts[:, :, None])[..., 0].prod(1)
+
+
+def total_variation(a: Tensor, b: Tensor) -> float:
+    return 0.5 * (a - b).abs().sum().item()

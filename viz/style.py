@@ -1,0 +1,115 @@
+"""The one place for colours and marks: what each state of a token looks like, in every figure and in the text.
+
+Knows no trace and no page. A state is never told by its colour alone: it has a mark (in words and boxes), a symbol (in
+figures) and a dash (of its border). Filled means: this token is in the text. Hollow means: it is not.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+MONO = "'Source Code Pro', ui-monospace, 'DejaVu Sans Mono', Menlo, Consolas, monospace"
+SANS = "'Source Sans', 'Source Sans Pro', system-ui, 'DejaVu Sans', sans-serif"
+
+
+@dataclass(frozen=True)
+class Look:
+    """How one state is drawn."""
+
+    color: str
+    line: str  # of borders and edges: the colour, darkened where it would vanish on a light page
+    mark: str  # one character for text; unread tokens have none
+    symbol: str  # Plotly marker symbol
+    dash: str  # Plotly dash of borders and edges
+    width: float  # of edges, in px
+    filled: bool  # the token is in the text
+    ink: str = ""  # text on the filled box; a hollow one takes the theme's
+    meaning: str = ""
+
+
+LOOKS: dict[str, Look] = {
+    "accepted": Look(
+        "#0072B2", "#0072B2", "✓", "circle", "solid", 4, True, "#FFFFFF", "drafted, and kept by the target"
+    ),
+    "rejected": Look("#D55E00", "#D55E00", "✗", "x", "dash", 1.8, False, "", "drafted, read, and turned down"),
+    "unread": Look("#999999", "#999999", "", "circle-open", "dot", 1.1, False, "", "drafted, but never looked at"),
+    "correction": Look(
+        "#F0E442", "#A89A00", "↩", "square", "solid", 3, True, "#1F2328", "the target's own, after a rejection"
+    ),
+    "bonus": Look(
+        "#56B4E9", "#3A94C8", "+", "star", "solid", 3, True, "#1F2328", "the target's own, after an accepted path"
+    ),
+    "plain": Look("#C8C4BA", "#8C887E", "·", "diamond", "solid", 3, True, "#1F2328", "the target's own, with no draft"),
+    "prompt": Look("#8A8F98", "#8A8F98", "▸", "triangle-right", "solid", 1.5, False, "", "given, not generated"),
+}
+
+COLOR = {state: look.color for state, look in LOOKS.items()}
+MARK = {state: look.mark for state, look in LOOKS.items()}
+SYMBOL = {state: look.symbol for state, look in LOOKS.items()}
+DASH = {state: look.dash for state, look in LOOKS.items()}
+
+# Series that are not states keep clear of the states' hues; a correction is drawn from the rest, hence its colour.
+SERIES = {"p": "#009E73", "q": "#CC79A7", "rest": COLOR["correction"]}
+SERIES_LINE = {"p": "#007A59", "q": "#A85483", "rest": LOOKS["correction"].line}
+SERIES_PATTERN = {"p": "", "q": "/", "rest": "."}
+
+PHASES = ("propose", "read", "accept", "commit")
+PHASE_COLOR = {"propose": "#CC79A7", "read": "#009E73", "accept": "#E69F00", "commit": "#7F7F7F"}
+PHASE_PATTERN = {"propose": "/", "read": "", "accept": "x", "commit": "."}
+
+GRID = "rgba(128,128,128,0.28)"  # a mid-tone is seen on white and on black
+
+
+def ink(dark: bool) -> str:
+    """Colour of text on the page."""
+    return "#F0F2F6" if dark else "#1F2328"
+
+
+def muted(dark: bool) -> str:
+    """Colour of text that steps back."""
+    return "#A9AFBB" if dark else "#5F6670"
+
+
+def text_color(state: str, dark: bool) -> str:
+    """Colour of the text in the state's box."""
+    return LOOKS[state].ink or (muted(dark) if state == "unread" else ink(dark))
+
+
+def tint(color: str, alpha: float) -> str:
+    """'#RRGGBB' -> 'rgba(...)', for fills that let either theme through."""
+    red, green, blue = (int(color[i : i + 2], 16) for i in (1, 3, 5))
+    return f"rgba({red},{green},{blue},{alpha})"
+
+
+def ring(state: str) -> str:
+    """Outline of the state's symbol: one of its own colour would drown in the filled box it sits on."""
+    return LOOKS[state].ink or LOOKS[state].line
+
+
+def fill(state: str) -> str:
+    """Fill of the state's box."""
+    if LOOKS[state].filled:
+        return COLOR[state]
+    return tint(COLOR[state], 0.12) if state == "rejected" else "rgba(0,0,0,0)"
+
+
+def layout(height: int, dark: bool, **more: Any) -> dict[str, Any]:
+    """What every figure has in common: no background of its own, the theme's text, no surprises on a drag."""
+    hover = {"bgcolor": "#2B303B" if dark else "#FFFFFF", "font": {"color": ink(dark), "family": SANS, "size": 13}}
+    common = {
+        "height": height,
+        "paper_bgcolor": "rgba(0,0,0,0)",
+        "plot_bgcolor": "rgba(0,0,0,0)",
+        "font": {"color": ink(dark), "family": SANS, "size": 13},
+        "margin": {"l": 8, "r": 8, "t": 34, "b": 8},
+        "hoverlabel": {**hover, "align": "left", "bordercolor": "#8A8F98"},
+        "legend": {
+            "orientation": "h",
+            "x": 0,
+            "y": 1,
+            "yanchor": "bottom",
+            "itemclick": False,
+            "itemdoubleclick": False,
+        },
+        "dragmode": "pan",
+    }
+    return common | more

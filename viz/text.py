@@ -1,0 +1,138 @@
+"""The text as tokens, told apart by where they came from: a list of plain spans, and the same as escaped HTML.
+
+Knows a trace and how far to show it. Origin is never colour alone: prompt is muted, accepted underlined, a correction
+underlined twice, a bonus has a plus sign, plain has nothing.
+"""
+
+from collections.abc import Sequence
+from itertools import groupby
+from typing import TypedDict
+
+from decoding.trace import Trace
+from viz.style import COLOR, LOOKS, MONO, tint
+from viz.tokens import NEWLINE, SPACE, TAB, as_html, full, is_half, joined, label
+
+
+class Span(TypedDict):
+    """One token of the text."""
+
+    label: str  # short, plain text
+    text: str  # in full, every character visible
+    origin: str  # "prompt", "accepted", "bonus", "correction" or "plain"
+    step: int | None  # index of the step that committed it; None in the prompt
+    id: int
+    half: bool  # holds bytes that are no character by themselves
+    group: int | None  # first span of the run of tokens that share a character; None if it shares none
+    whole: str  # what that run spells; "" if it shares none
+
+
+def strip(trace: Trace, upto_step: int | None = None) -> list[Span]:
+    """Prompt and committed tokens through step index `upto_step` (None: all; -1: the prompt alone)."""
+    last = len(trace.steps) if upto_step is None else upto_step + 1
+    found: list[tuple[int, str, int | None]] = [(token, "prompt", None) for token in trace.header.prompt_tokens]
+    for number, step in enumerate(trace.steps[:last]):
+        found += [(token, origin, number) for token, origin in zip(step.tokens, step.origins, strict=True)]
+    pieces = [trace.pieces.get(token) for token, _, _ in found]
+    spans = [span(*item, piece) for item, piece in zip(found, pieces, strict=True)]
+    for group in joined([piece or b"" for piece in pieces]):
+        if group.stop - group.start > 1:
+            for member in spans[group.start : group.stop]:
+                member["group"], member["whole"] = group.start, group.text
+    return spans
+
+
+def span(token: int, origin: str, step: int | None, piece: bytes | None) -> Span:
+    """A token by itself; `strip` adds what it shares with its neighbours."""
+    missing = f"#{token}"
+    return Span(
+        label=missing if piece is None else label(piece),
+        text=missing if piece is None else full(piece),
+        origin=origin,
+        step=step,
+        id=token,
+        half=piece is not None and is_half(piece),
+        group=None,
+        whole="",
+    )
+
+
+def strip_html(spans: Sequence[Span], current: int | None = None, legend: bool = True) -> str:
+    """The spans as HTML; the tokens of step index `current` are boxed. Put `CSS` on the page once."""
+    parts = []
+    for group, members in groupby(spans, key=lambda span: span["group"]):
+        tokens = [(span["whole"], span_html(span, current is not None and span["step"] == current)) for span in members]
+        inside = "".join(token for _, token in tokens)
+        parts.append(inside if group is None else joined_html(inside, tokens[0][0]))
+    body = "".join(parts) or '<span class="ds-none">no text yet</span>'
+    strip_ = f'<div class="ds-strip" role="list" aria-label="The text, token by token">{body}</div>'
+    return strip_ + (legend_html(spans) if legend else "")
+
+
+def span_html(span: Span, now: bool) -> str:
+    """One token: visible whitespace steps back, a newline also breaks the line."""
+    classes = f"ds-tok ds-{as_html(span['origin'])}" + " ds-now" * now + " ds-half" * span["half"]
+    title = as_html(describe(span))
+    glyphs = {SPACE, NEWLINE, TAB}
+    shown = "".join(f'<span class="ds-ws">{c}</span>' if c in glyphs else as_html(c) for c in span["text"])
+    breaks = "<br>" * span["text"].count(NEWLINE)
+    before = "<wbr>" if span["text"][:1] in glyphs else ""  # lines wrap between words, not inside them
+    return (
+        f'{before}<span class="{classes}" role="listitem" title="{title}" aria-label="{title}">{shown}</span>{breaks}'
+    )
+
+
+def joined_html(tokens: str, whole: str) -> str:
+    """Tokens that share a character, in a bracket, followed by what they spell."""
+    return f'<span class="ds-joined">{tokens}<span class="ds-whole">= {as_html(whole)}</span></span>'
+
+
+def describe(span: Span) -> str:
+    """What the title of a token says; plain text."""
+    where = "" if span["step"] is None else f", step {span['step'] + 1}"
+    half = f", half character{' of ' + span['whole'] if span['whole'] else ''}" if span["half"] else ""
+    return f"{span['text']}: {span['origin']}{where}, id {span['id']}{half}"
+
+
+def legend_html(spans: Sequence[Span]) -> str:
+    """The origins that occur in the text, each shown as its tokens are."""
+    present = {span["origin"] for span in spans}
+    entries = (
+        f'<span class="ds-tok ds-{origin}">{look.mark} {origin}</span> {as_html(look.meaning)}'
+        for origin, look in LOOKS.items()
+        if origin in present
+    )
+    keys = "".join(f'<span class="ds-key">{entry}</span>' for entry in entries)
+    return f'<div class="ds-legend">{keys}</div>'
+
+
+def plain_text(trace: Trace, upto_step: int | None = None) -> str:
+    """Prompt and committed text as text, bytes that are no character replaced; not escaped."""
+    ids = [span["id"] for span in strip(trace, upto_step)]
+    return b"".join(trace.pieces.get(token, b"") for token in ids).decode("utf-8", "replace")
+
+
+# Colours are laid over whatever the page has, so that one sheet serves the light and the dark theme.
+CSS = f"""
+<style>
+.ds-strip {{ font-family: {MONO}; font-size: 0.95rem; line-height: 2.05; overflow-wrap: anywhere; }}
+.ds-tok {{ padding: 0.12em 0.05em; border-radius: 0.2em; unicode-bidi: isolate; text-underline-offset: 0.28em;
+  text-decoration-thickness: 2px; box-decoration-break: clone; -webkit-box-decoration-break: clone; }}
+.ds-prompt {{ opacity: 0.68; }}
+.ds-accepted {{ background: {tint(COLOR["accepted"], 0.22)};
+  text-decoration: underline solid {LOOKS["accepted"].line} 2px; }}
+.ds-correction {{ background: {tint(COLOR["correction"], 0.38)};
+  text-decoration: underline double {LOOKS["correction"].line} 2px; }}
+.ds-bonus {{ background: {tint(COLOR["bonus"], 0.30)}; }}
+.ds-strip .ds-bonus::before {{ content: "+"; font-size: 0.75em; vertical-align: super; font-weight: 700; }}
+.ds-plain {{ background: transparent; }}
+.ds-now {{ outline: 2px solid currentColor; outline-offset: 1px; margin: 0 0.16em; }}
+.ds-half {{ font-size: 0.8em; }}
+.ds-joined {{ border-left: 2px solid currentColor; border-right: 2px solid currentColor; border-radius: 0.4em;
+  padding: 0 0.25em; margin: 0 0.1em; }}
+.ds-whole {{ font-weight: 700; padding-left: 0.3em; }}
+.ds-ws {{ opacity: 0.42; }}
+.ds-none {{ opacity: 0.7; font-style: italic; }}
+.ds-legend {{ display: flex; flex-wrap: wrap; gap: 0.3rem 1.2rem; margin-top: 0.5rem; font-size: 0.82rem; }}
+.ds-key .ds-tok {{ padding: 0.1em 0.4em; font-family: {MONO}; }}
+</style>
+"""

@@ -1,0 +1,190 @@
+"""Sentences: what happened to a node, what a step did, what the words mean. Plain text; escape it where it goes.
+
+Knows traces and tallies. Whatever it says was recorded: where a verdict does not follow from the numbers of the node,
+it says that the method has a rule of its own instead of printing an inequality that is false.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from decoding.trace import Node, Step
+from viz.tally import Tally, modelled_speedup
+from viz.tokens import quoted
+
+GLOSSARY = {
+    "target": "The model whose text we want. p is its distribution after temperature, top-k and top-p.",
+    "drafter": "Whatever guesses tokens. q is the distribution each guess was drawn from, after the same processors.",
+    "draft": "A tree of guessed tokens. A chain is a thin tree; plain decoding has an empty one.",
+    "root": "The end of the committed text; the draft hangs below it.",
+    "step": "One target call: propose, read, judge, commit.",
+    "accepted": "The verdict on a drafted token that the target keeps.",
+    "rejected": "The verdict on a drafted token that the target read and turned down.",
+    "unread": "A drafted token that was never judged: its parent was not accepted, or a sibling won.",
+    "bonus": "The token the target adds after a fully accepted path.",
+    "correction": "The token the target puts in place of a rejected one.",
+    "residual": "max(p − q, 0), scaled to sum to 1: what the correction is drawn from.",
+    "u": "The uniform random number a token was judged with: accepted if u × q < p.",
+    "lossless": "The output follows the target's distribution exactly; greedy: token for token, up to numerics.",
+    "family": "A tokenizer, a target, and the drafts and heads that fit it.",
+}
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A number the pages show, and what it is."""
+
+    formula: str
+    meaning: str
+
+
+METRICS = {
+    "tau": Metric(
+        "tokens committed / target calls", "Mean tokens per target call, the target's own token included; plain is 1."
+    ),
+    "alpha": Metric(
+        "accepted / judged", "Share of the drafted tokens the target looked at that it kept; unread ones do not count."
+    ),
+    "yield": Metric("accepted / drafted", "Share of all drafted tokens that were kept; unread ones count as lost."),
+    "wasted": Metric("drafted − accepted", "Drafted tokens that did not reach the text."),
+    "calls saved": Metric(
+        "1 − target calls / tokens", "Share of the target calls of plain decoding that were not needed."
+    ),
+    "tokens per second": Metric(
+        "tokens / seconds of all steps",
+        "Measured on the machine the run was made on: the four phases of its steps, nothing else.",
+    ),
+    "modelled speed-up": Metric(
+        "tau / (1 + c × drafter calls per step)",
+        "Not measured: follows from tau and the cost ratio c = t(drafter call) / t(target call).",
+    ),
+}
+
+
+def number(x: float, digits: int = 3) -> str:
+    """A probability for a sentence: `digits` significant ones, at least two decimals, no exponent above 0.0001.
+
+    >>> number(0.2), number(0.155), number(1.0), number(0.000012345)
+    ('0.20', '0.155', '1.00', '1.23e-05')
+    """
+    short = f"{x:.{digits}g}"
+    if "e" in short or "n" in short:  # an exponent, or nan and inf
+        return short
+    whole, _, decimals = short.partition(".")
+    return f"{whole}.{decimals.ljust(2, '0')}"
+
+
+def comparison(left: float, right: float) -> str:
+    """'0.155 < 0.20', with as many digits as it takes to see the difference."""
+    sign = "<" if left < right else "≥"
+    for digits in range(3, 17):
+        a, b = number(left, digits), number(right, digits)
+        if a != b or left == right:
+            break
+    return f"{a} {sign} {b}"
+
+
+def judgement(node: Node, pieces: Mapping[int, bytes] | None = None, step: Step | None = None) -> str:
+    """Why the node has its verdict, with its numbers: '0.31 × 0.50 = 0.155 < 0.20: accepted' is u × q against p.
+
+    With `step`, an unread node says which reason it was, and a drawn token that rejected the node is named.
+    """
+    if node.verdict == "unread":
+        return f"never looked at: {unread_reason(node, step)}"
+    if node.u is None:
+        return drawn_judgement(node, pieces or {}, step)
+    if node.p in (0, 1) and node.q in (None, 0, 1):
+        return greedy_judgement(node, pieces or {})
+    weight = 1.0 if node.q is None else node.q
+    if (node.u * weight < node.p) != (node.verdict == "accepted"):
+        return f"the method's own rule, p = {number(node.p)}: {node.verdict}"
+    factors = "" if node.q is None else f"{number(node.u)} × {number(node.q)} = "
+    return f"{factors}{comparison(node.u * weight, node.p)}: {node.verdict}"
+
+
+def unread_reason(node: Node, step: Step | None) -> str:
+    if step is None:
+        return "its parent was not accepted, or an elder sibling was"
+    if node.parent >= 0 and step.nodes[node.parent].verdict != "accepted":
+        return "its parent was not accepted"
+    if any(other.parent == node.parent and other.verdict == "accepted" for other in step.nodes):
+        return "a sibling was accepted"
+    return "the walk ended before it"
+
+
+def greedy_judgement(node: Node, pieces: Mapping[int, bytes]) -> str:
+    """With one-hot p the dice do not matter."""
+    is_or_not = "is" if node.p == 1 else "is not"
+    return f"greedy: {quoted(node.token, pieces)} {is_or_not} the target's choice here: {node.verdict}"
+
+
+def drawn_judgement(node: Node, pieces: Mapping[int, bytes], step: Step | None) -> str:
+    """The target drew a token first; the child that carries it, if any, is accepted."""
+    row = step.rows[node.parent + 1] if step and step.rows else None
+    drawn = row.drawn if row else None
+    this = quoted(node.token, pieces)
+    if node.verdict == "accepted":
+        if drawn is not None and drawn != node.token:
+            return f"the method's own rule, p = {number(node.p)}: accepted"
+        return f"the target drew {this} here: accepted"
+    if drawn == node.token:
+        return f"the method's own rule, p = {number(node.p)}: rejected"
+    return f"the target drew {'another token' if drawn is None else quoted(drawn, pieces)} here, not {this}: rejected"
+
+
+def narrate(step: Step, number: int, pieces: Mapping[int, bytes]) -> str:
+    """One sentence on what a step did; `number` counts from 1."""
+    accepted = sum(node.verdict == "accepted" for node in step.nodes)
+    ends = f" The run ends here: {step.ending}." if step.ending else ""
+    return f"Step {number}: {kept(accepted, len(step.nodes))}{final_words(step, pieces)}.{ends}"
+
+
+def kept(accepted: int, drafted: int) -> str:
+    if not drafted:
+        return "nothing was drafted"
+    tokens = "token" if drafted == 1 else "tokens"
+    if accepted == drafted:
+        return "the only drafted token accepted" if drafted == 1 else f"all {drafted} drafted tokens accepted"
+    return f"{accepted or 'none'} of {drafted} drafted {tokens} accepted"
+
+
+def final_words(step: Step, pieces: Mapping[int, bytes]) -> str:
+    """What the target added, if anything: the text may end inside the accepted path."""
+    if not step.origins or step.origins[-1] == "accepted":
+        return ""
+    token = quoted(step.tokens[-1], pieces)
+    if step.origins[-1] == "plain":
+        return f", the target wrote {token}"
+    return f", then a {step.origins[-1]} {token}"
+
+
+def filled(metric: str, tally: Tally) -> str:
+    """The formula of a metric with the run's numbers: 'tau = tokens committed / target calls = 12 / 4 = 3.00'.
+
+    Raises:
+        KeyError: not a metric of a tally (the modelled speed-up needs a cost ratio: `filled_speedup`).
+    """
+    seconds = sum(tally.ms.values()) / 1000
+    numbers = {
+        "tau": (f"{tally.tokens} / {tally.target_calls}", tally.tau),
+        "alpha": (f"{tally.accepted} / {tally.judged}", tally.alpha),
+        "yield": (f"{tally.accepted} / {tally.drafted}", tally.accepted_per_drafted),
+        "wasted": (f"{tally.drafted} − {tally.accepted}", tally.wasted),
+        "calls saved": (f"1 − {tally.target_calls} / {tally.tokens}", tally.calls_saved),
+        "tokens per second": (f"{tally.tokens} / {seconds:.3f}", tally.tokens_per_second),
+    }
+    sum_, value = numbers[metric]
+    if value is None:
+        return f"{metric} = {METRICS[metric].formula}: nothing to divide by yet"
+    return f"{metric} = {METRICS[metric].formula} = {sum_} = {value if isinstance(value, int) else f'{value:.2f}'}"
+
+
+def filled_speedup(tally: Tally, c: float) -> str:
+    """The modelled speed-up with its numbers; c is the cost of a drafter call in target calls."""
+    if tally.tau is None or tally.calls_per_step is None:
+        return "modelled speed-up: no step was run yet"
+    value = modelled_speedup(tally.tau, tally.calls_per_step, c)
+    formula = METRICS["modelled speed-up"].formula
+    return (
+        f"modelled speed-up = {formula} = "
+        f"{tally.tau:.2f} / (1 + {number(c)} × {tally.calls_per_step:.2f}) = {value:.2f}"
+    )
