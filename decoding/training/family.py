@@ -10,6 +10,7 @@ import argparse
 import math
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from decoding.training.card import write_card
 from decoding.training.corpus import Domain, read
+from decoding.training.distil import Lessons, disagreement, divergence, kept_log_q
 from decoding.training.fit import fit
 
 END = "<|endoftext|>"
@@ -29,6 +31,8 @@ CONTEXT = 1024
 BATCH = 8192  # tokens
 SHORT = 256  # window of the first steps; attention is cheap there
 LONG_FROM = 0.8  # of the steps: from here on windows of the whole context
+KL_UNTIL = 0.25  # of the draft model's steps
+DRAFT_SHARES = (0.5, 0.2, 0.3)  # stories are the hardest to follow
 
 EMBEDDED = Path(__file__).parent.parent / "embedded"
 
@@ -41,12 +45,13 @@ def main() -> None:
     tokenizer = load_tokenizer(options.work / "tokenizer", domains)
     text = Text(domains, tokenizer, options.work)
 
-    target = llama(layers=12, hidden=256, heads=4, inner=688).to(options.device)
+    target = begin("target", options, layers=12, hidden=256, heads=4, inner=688)
     train_target(target, text, options)
-    draft = llama(layers=2, hidden=128, heads=2, inner=344).to(options.device)
+    draft = begin("draft", options, layers=2, hidden=128, heads=2, inner=344)
     train_draft(draft, target, text, options)
 
-    for name, model in (("target", target), ("draft", draft)):
+    for name, model, tokens in (("target", target, options.tokens), ("draft", draft, options.draft_tokens)):
+        model.config.tokens_seen = getattr(model.config, "tokens_seen", 0) + math.ceil(tokens / BATCH) * BATCH
         export(model, tokenizer, options.out / name)
     write_card(options.out / "README.md", figures(target, draft, text, options))
 
@@ -58,6 +63,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=EMBEDDED, help="folder for the finished family")
     parser.add_argument("--tokens", type=float, default=40e6, help="tokens the target sees")
     parser.add_argument("--draft-tokens", type=float, default=16e6, help="tokens the draft model sees")
+    parser.add_argument("--lesson-tokens", type=float, default=4e6, help="tokens of a domain that the target comments on")
+    parser.add_argument("--draft-lr", type=float, default=4e-3, help="learning rate of the draft model")
+    parser.add_argument("--go-on", action="store_true", help="start from the finished family in --out; --tokens count on top")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=True, help="use torch.compile")
     return parser.parse_args()
@@ -148,10 +156,22 @@ def llama(*, layers: int, hidden: int, heads: int, inner: int) -> LlamaForCausal
     return LlamaForCausalLM(config)
 
 
+def begin(name: str, options: argparse.Namespace, **sizes: int) -> LlamaForCausalLM:
+    """Random weights, or with --go-on those of the finished family; its config says how many tokens they have seen."""
+    if options.go_on:
+        return LlamaForCausalLM.from_pretrained(options.out / name, dtype=torch.float32).to(options.device)
+    return llama(**sizes).to(options.device)
+
+
 def read_logits(model: LlamaForCausalLM, tokens: Tensor) -> Tensor:
     """(rows, length) tokens -> (rows, length, vocab) logits, in bfloat16 where the device is quick at it."""
-    with torch.autocast(tokens.device.type, torch.bfloat16):
+    with torch.autocast(tokens.device.type, torch.bfloat16, enabled=quick_at_bfloat16(tokens.device)):
         return model(tokens, use_cache=False).logits
+
+
+def quick_at_bfloat16(device: torch.device) -> bool:
+    """False on a processor without such instructions, where bfloat16 is an order slower than float32."""
+    return device.type != "cpu" or torch.backends.cpu.get_cpu_capability().startswith(("AVX512", "AMX"))
 
 
 def window(step: int, steps: int) -> int:
@@ -178,24 +198,43 @@ def train_target(target: LlamaForCausalLM, text: Text, options: argparse.Namespa
 
 
 def train_draft(draft: LlamaForCausalLM, target: LlamaForCausalLM, text: Text, options: argparse.Namespace) -> None:
-    """Distillation: KL(p || q) against the target's distribution at every position (forward KL, temperature 1)."""
+    """Distillation: first KL(p || q) against the target's distribution, then the chance of a rejection itself.
 
-    def divergence(tokens: Tensor) -> Tensor:
-        with torch.no_grad():
-            log_p = read_logits(target, tokens[:, :-1]).float().log_softmax(-1)
-        log_q = read_logits(draft, tokens[:, :-1]).float().log_softmax(-1)
-        return F.kl_div(log_q.flatten(0, 1), log_p.flatten(0, 1), log_target=True, reduction="batchmean")
+    The second loss departs from plain distillation. A model of this size cannot follow the target everywhere; KL makes it
+    spread its probability over all that the target might say, and what counts here is how often it says the same.
+    """
+    steps = math.ceil(options.draft_tokens / BATCH)
+    lessons = [
+        Lessons(tokens, options.work / "lessons" / domain.name, CONTEXT, options.lesson_tokens)
+        for domain, tokens in zip(text.domains, text.train, strict=True)
+    ]
+    for domain, lesson in zip(text.domains, lessons, strict=True):
+        lesson.write(target, domain.name)
 
-    run_fit(
+    def batch(step: int) -> list[Tensor]:
+        rng = np.random.default_rng((5, step))
+        share = rng.multinomial(BATCH // CONTEXT, DRAFT_SHARES)
+        parts = [lesson.rows(rng.choice(len(lesson.tokens), n)) for lesson, n in zip(lessons, share, strict=True)]
+        return [torch.cat(column).to(options.device) for column in zip(*parts, strict=True)]
+
+    def loss(step: int, tokens: Tensor, ids: Tensor, p: Tensor) -> Tensor:
+        compare = divergence if step < KL_UNTIL * steps else disagreement
+        return compare(kept_log_q(draft(tokens, use_cache=False).logits, ids), p)
+
+    by_divergence, by_disagreement = (compiled(partial(loss, step), options) for step in (0, steps))
+    fit(
         draft,
-        divergence,
-        text,
-        options,
-        name="draft",
-        tokens=options.draft_tokens,
-        lr=4e-3,
+        lambda step: (by_divergence if step < KL_UNTIL * steps else by_disagreement)(*batch(step)),
+        steps=steps,
+        lr=options.draft_lr,
+        checkpoint=options.work / "draft.pt",
+        title="draft",
         report=lambda step: written(overlap(target, draft, text, rows=24)),
     )
+
+
+def compiled(loss: Callable[..., Tensor], options: argparse.Namespace) -> Callable[..., Tensor]:
+    return torch.compile(loss, dynamic=False) if options.compile else loss
 
 
 def run_fit(
@@ -210,7 +249,7 @@ def run_fit(
     report: Callable[[int], str],
 ) -> None:
     steps = math.ceil(tokens / BATCH)
-    fast = torch.compile(loss, dynamic=False) if options.compile else loss
+    fast = compiled(loss, options)
 
     def at_step(step: int) -> Tensor:
         length = window(step, steps)
@@ -283,13 +322,14 @@ def figures(
     return {
         "target_parameters": target.num_parameters(),
         "draft_parameters": draft.num_parameters(),
-        "target_tokens": math.ceil(options.tokens / BATCH) * BATCH,
-        "draft_tokens": math.ceil(options.draft_tokens / BATCH) * BATCH,
+        "target_tokens": target.config.tokens_seen,
+        "draft_tokens": draft.config.tokens_seen,
         "distinct_tokens": sum(len(t) for t in text.train),
         "target_bits": bits_per_byte(target, text),
         "draft_bits": bits_per_byte(draft, text),
         "overlap": overlap(target, draft, text),
-        "options": f"--tokens {options.tokens:.3g} --draft-tokens {options.draft_tokens:.3g}",
+        "options": f"--tokens {options.tokens:.3g} --draft-tokens {options.draft_tokens:.3g}"
+        f" --lesson-tokens {options.lesson_tokens:.3g}" + " --go-on" * options.go_on,
         "date": time.strftime("%Y-%m-%d"),
     }
 

@@ -18,6 +18,7 @@ from pages.parts.setup import dark
 from pages.parts.strip import legend, text_strip
 from pages.parts.tallies import tallies
 from pages.parts.transport import progress, transport
+from pages.parts.views import view_of
 from viz.tokens import as_markdown, name
 from viz.tree import node_table, picked, tree_alt, tree_figure
 from viz.words import judgement, narrate
@@ -71,6 +72,8 @@ def draw(session: Session) -> None:
     left, right = st.columns([0.64, 0.36], gap="medium")
     with left:  # first, and each only once: in the other order Streamlit 1.67 painted this fragment one run late
         tree(session)
+        if (own := view_of(session.trace.header.method)) is not None:
+            own(session)
         tallies(session, dark())
         link(session)
         keep(session)

@@ -1,0 +1,76 @@
+"""Distillation of the draft model: what the target says about the training text, kept on disk, and the losses against it.
+
+The target reads the text once; the draft model then sees it many times at the price of its own calls alone. Of every
+distribution the 64 most probable tokens are kept (they hold more than 97 % of the probability), and the rest as one.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+from transformers import PreTrainedModel
+
+KEPT = 64  # tokens of every distribution
+ROWS = 4  # windows the target reads at once
+
+
+class Lessons:
+    """Windows of one domain and the target's distributions on them, in files that a stopped run goes on with.
+
+    Args:
+        tokens: the domain's token stream; `most` tokens from its start are used, in windows of `length`.
+        folder: for the files: `ids` (n, length, KEPT) uint16, `p` (n, length, KEPT) float16, `done` windows so far.
+    """
+
+    def __init__(self, tokens: np.ndarray, folder: Path, length: int, most: float) -> None:
+        count = min(int(most), len(tokens) - 1) // length
+        self.tokens = tokens[: count * length].reshape(count, length)
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        self.ids = self._array("ids", np.uint16)
+        self.p = self._array("p", np.float16)
+
+    def _array(self, name: str, dtype: type) -> np.memmap:
+        path = self.folder / f"{name}.npy"
+        if path.exists():
+            return np.load(path, mmap_mode="r+")
+        return np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=(*self.tokens.shape, KEPT))
+
+    def write(self, target: PreTrainedModel, title: str) -> None:
+        """Let the target read every window that it has not read yet."""
+        mark = self.folder / "done"
+        first = int(mark.read_text()) if mark.exists() else 0
+        starts = range(first, len(self.tokens), ROWS)
+        for start in tqdm(starts, desc=f"target reads {title}", mininterval=10):
+            ids = torch.from_numpy(self.tokens[start : start + ROWS].astype(np.int64)).to(target.device)
+            with torch.no_grad():
+                p, top = target(ids, use_cache=False).logits.float().softmax(-1).topk(KEPT)
+            self.ids[start : start + ROWS] = top.cpu().numpy().astype(np.uint16)
+            self.p[start : start + ROWS] = p.cpu().numpy().astype(np.float16)
+            mark.write_text(str(start + ROWS))
+
+    def rows(self, which: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
+        """(rows, length) tokens, (rows, length, KEPT) ids and (rows, length, KEPT) probabilities."""
+        tokens, ids = (torch.from_numpy(part[which].astype(np.int64)) for part in (self.tokens, self.ids))
+        return tokens, ids, torch.from_numpy(self.p[which].astype(np.float32))
+
+
+def kept_log_q(logits: Tensor, ids: Tensor) -> Tensor:
+    """Log probabilities of the tokens in `ids`: (rows, length, vocab) logits -> (rows, length, KEPT)."""
+    logits = logits.float()
+    return logits.gather(-1, ids) - logits.logsumexp(-1, keepdim=True)
+
+
+def divergence(log_q: Tensor, p: Tensor) -> Tensor:
+    """KL(p || q) over the kept tokens and the rest as one, in nats: a lower bound of the full divergence."""
+    rest_p = (1 - p.sum(-1)).clamp_min(1e-6)
+    rest_q = (1 - log_q.exp().sum(-1)).clamp_min(1e-6)
+    kept = (p * (p.clamp_min(1e-8).log() - log_q)).sum(-1)
+    return (kept + rest_p * (rest_p.log() - rest_q.log())).mean()
+
+
+def disagreement(log_q: Tensor, p: Tensor) -> Tensor:
+    """1 - sum_v min(p, q) over the kept tokens: the chance of a rejection (total variation; DistillSpec, Zhou et al. 2024, section 4)."""
+    return 1 - torch.minimum(p, log_q.exp()).sum(-1).mean()
