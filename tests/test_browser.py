@@ -155,7 +155,6 @@ def test_play_and_pause(tab):
     assert number(page) == stopped
 
 
-@pytest.mark.xfail(reason="open: while a long run of big trees is taken to its end, the page may not follow it", strict=False)
 def test_run_to_end_and_stop(tab):
     page = tab("/Step?v=1&prompt=Once+upon+a+time&method=multi_candidate&p.shape=8-4-2&temperature=2&tokens=1000&seed=3&step=1")
     shows(page, 1)

@@ -5,6 +5,7 @@ import os
 import re
 
 import pytest
+from playwright.sync_api import TimeoutError
 
 from decoding.transfer import from_json
 from tests.test_browser_compare import browser, button, page, said, site  # noqa: F401  fixtures
@@ -45,6 +46,21 @@ def select(page, name: str) -> None:  # noqa: F811
     page.get_by_role("textbox", name="Search").press("Enter")
     text_of(page, "^1 of |^1 trace").wait_for()
     page.locator(".ds-verdict", has_text=name).wait_for()
+
+
+def downloaded(page, press, folder):  # noqa: F811
+    """The file behind a button, saved in `folder`; a press that falls into a rerun of the page is lost, so it is pressed again."""
+    settled(page)
+    for patience in (15_000, 30_000, 120_000):
+        try:
+            with page.expect_download(timeout=patience) as arriving:
+                press()
+        except TimeoutError:
+            continue
+        file = folder / arriving.value.suggested_filename
+        arriving.value.save_as(file)
+        return file
+    raise AssertionError("no file came")
 
 
 def test_a_debug_run_over_fifty_prompts_leads_to_a_rejection(site, page, tmp_path):  # noqa: F811
@@ -92,10 +108,7 @@ def test_the_exported_replay_runs_from_disk_without_a_network(site, page, browse
     keep_as(page, site, "to be exported")
     page.goto(f"{site}/Traces")
     select(page, "to be exported")
-    with page.expect_download() as arriving:
-        page.get_by_role("button", name="Replay (HTML)").click()
-    file = tmp_path / "replay.html"
-    arriving.value.save_as(file)
+    file = downloaded(page, page.get_by_role("button", name="Replay (HTML)").click, tmp_path)
     context = browser.new_context(offline=True)
     asked, errors = [], []
     context.route("**/*", lambda route: (asked.append(route.request.url), route.continue_() if route.request.url == file.as_uri() else route.abort()))
@@ -114,10 +127,7 @@ def test_the_exported_json_is_the_trace_and_comes_back(site, page, tmp_path):  #
     keep_as(page, site, "there and back")
     page.goto(f"{site}/Traces")
     select(page, "there and back")
-    with page.expect_download() as arriving:
-        page.get_by_role("button", name=re.compile(r"\bJSON$")).click()
-    file = tmp_path / arriving.value.suggested_filename
-    arriving.value.save_as(file)
+    file = downloaded(page, page.get_by_role("button", name=re.compile(r"\bJSON$")).click, tmp_path)
     assert from_json(file.read_bytes()).steps
     page.locator('input[type="file"]').set_input_files(file)
     page.get_by_role("button", name="Open it").click()
@@ -142,11 +152,7 @@ def test_a_tree_is_saved_as_svg(site, page, tmp_path):  # noqa: F811
     page.get_by_text("Picture of a tree").click()
     page.get_by_role("radio", name="SVG").or_(page.get_by_role("button", name="SVG")).first.click()
     page.locator(".js-plotly-plot").first.wait_for()
-    settled(page)
-    with page.expect_download() as arriving:
-        page.locator(".modebar-btn").first.click(force=True)
-    file = tmp_path / arriving.value.suggested_filename
-    arriving.value.save_as(file)
+    file = downloaded(page, lambda: page.locator(".modebar-btn").first.click(force=True), tmp_path)
     assert file.suffix == ".svg" and "<svg" in file.read_text()
 
 

@@ -127,7 +127,7 @@ def tree_figure(
     boxes = boxes_of(step, root, selected)
     frame = frame_of(boxes, step, width, extent)
     figure = go.Figure(layout=tree_layout(frame, dark))
-    figure.update_layout(shapes=[*(outline(box, i, frame) for i, box in enumerate(boxes))])
+    figure.update_layout(shapes=outlines(boxes, frame))
     for i, box in enumerate(boxes):
         if box.index == selected:
             figure.add_shape(selection(i, frame, dark))
@@ -259,11 +259,21 @@ def box_path(i: int, frame: Frame, grow: float = 0) -> str:
     return rounded(*ends, radius / frame.column_px, radius / frame.row_px)
 
 
-def outline(box: Box, i: int, frame: Frame) -> dict:
-    """The box itself: filled if the token is in the text, else hollow with the border of its state."""
-    look = LOOKS[box.state]
+def outlines(boxes: Sequence[Box], frame: Frame) -> list[dict]:
+    """The boxes themselves, one path for all of a state: filled if the token is in the text, else hollow with the border of it.
+
+    A browser spends most of a redraw on the number of shapes, hardly any on the length of a path.
+    """
+    places: dict[str, list[int]] = {}
+    for i, box in enumerate(boxes):
+        places.setdefault(box.state, []).append(i)
+    return [outline(state, " ".join(box_path(i, frame) for i in found), frame) for state, found in places.items()]
+
+
+def outline(state: str, path: str, frame: Frame) -> dict:
+    look = LOOKS[state]
     line = {"color": look.line, "dash": look.dash, "width": frame.stroke(1.6)}
-    return {"type": "path", "path": box_path(i, frame), "layer": "below", "fillcolor": fill(box.state), "line": line}
+    return {"type": "path", "name": state, "path": path, "layer": "below", "fillcolor": fill(state), "line": line}
 
 
 def selection(i: int, frame: Frame, dark: bool) -> dict:

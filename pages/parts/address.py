@@ -14,7 +14,7 @@ from decoding.loop import MAX_TOKENS
 from decoding.methods import METHODS
 from decoding.sample import Sampling
 from pages.parts.examples import EXAMPLES
-from pages.parts.settings import MAX_PROMPT, MAX_SEED, Settings
+from pages.parts.settings import LEAST_TOP_P, MAX_PROMPT, MAX_SEED, Settings
 from viz.tokens import plain
 
 VERSION = "1"
@@ -122,6 +122,8 @@ def sampling_of(query: Mapping[str, str], settings: Settings, complaints: list[s
             try:
                 value = converted(query[name], 1.0)
                 Sampling(**{name: value})
+                if name == "top_p" and value < LEAST_TOP_P:
+                    raise ValueError(f"The least that this page offers is {LEAST_TOP_P}.")
                 settings = replace(settings, **{name: value})
             except ValueError as error:
                 complaints.append(f"{name}: {shown(query[name])} was left out. {readable(error)}")

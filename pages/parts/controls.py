@@ -4,6 +4,7 @@ Widgets of one page forget their values on another, so they are kept in `Session
 controls say right now, also inside a callback, before anything was drawn again.
 """
 
+from collections.abc import Sequence
 from dataclasses import Field, fields
 from typing import Any
 
@@ -14,7 +15,7 @@ from decoding.methods import METHODS
 from decoding.sample import MAX_TEMPERATURE
 from pages.parts.examples import EXAMPLES
 from pages.parts.session import Session
-from pages.parts.settings import MAX_PROMPT, MAX_SEED, Settings, family_named
+from pages.parts.settings import LEAST_TOP_P, MAX_PROMPT, MAX_SEED, Settings, family_named
 
 OWN = "my own prompt"
 EMBEDDED, FOLDER, HUB, NONE = "embedded", "a local folder", "a Hub id", "none"
@@ -78,6 +79,18 @@ def remember(session: Session, key: str, default: Any) -> str:
     return key
 
 
+def kept(session: Session, key: str, default: Any, options: Sequence[Any] | None = None) -> dict[str, Any]:
+    """Key and default of a remembered widget, as its keyword arguments; with `options` those of a menu.
+
+    The default is the value it has: a browser that is still busy when the page runs for the second time never hears of a value
+    that only the first run set, shows the default, and sends that back with the next click.
+    """
+    now = st.session_state[remember(session, key, default)]
+    if options is None:
+        return {"key": key, "value": now}
+    return {"key": key, "index": list(options).index(now) if now in options else 0}
+
+
 def controls(session: Session) -> Settings:
     """Draw the rail; returns what it says."""
     if not session.values:
@@ -101,17 +114,17 @@ KEYS = ("prompt", "example", "method", "temperature", "top_k", "top_p", "seed", 
 
 def prompt_controls(session: Session) -> None:
     """The menu of examples and the prompt."""
-    keep = lambda key, default: remember(session, key, default)  # noqa: E731
+    menu = [OWN, *EXAMPLES]
     st.selectbox(
         "Example",
-        [OWN, *EXAMPLES],
-        key=keep("example", OWN),
+        menu,
+        **kept(session, "example", OWN, menu),
         format_func=lambda key: EXAMPLES[key].title if key in EXAMPLES else OWN,
         on_change=take_example,
         help="Puts a prompt into the box below.",
     )
     st.text_area(
-        "Prompt", key=keep("prompt", Settings().prompt), height=112, max_chars=MAX_PROMPT, on_change=own_prompt,
+        "Prompt", **kept(session, "prompt", Settings().prompt), height=112, max_chars=MAX_PROMPT, on_change=own_prompt,
         help="The text the target goes on from. Ctrl+Enter, or a click elsewhere, takes it over.",
     )  # fmt: skip
     if (example := EXAMPLES.get(st.session_state["example"])) is not None:
@@ -136,7 +149,7 @@ def method_controls(session: Session) -> None:
     key = st.selectbox(
         "Method",
         list(METHODS),
-        key=remember(session, "method", "speculative_sampling"),
+        **kept(session, "method", "speculative_sampling", METHODS),
         format_func=lambda key: METHODS[key].title + (" (not with these models)" if key in lacking else ""),
         help="How the draft is made and judged. The page Methods explains each.",
     )
@@ -151,49 +164,51 @@ def method_controls(session: Session) -> None:
 def param_control(session: Session, method: str, spec: Field) -> None:
     """One control for one parameter, from its kind and range."""
     rules = spec.metadata
-    key = remember(session, param_key(method, spec.name), spec.default)
-    if rules["choices"]:
-        st.selectbox(rules["label"], list(rules["choices"]), key=key, help=rules["help"])
+    name, choices = param_key(method, spec.name), rules["choices"]
+    now = kept(session, name, spec.default, choices or None)
+    if choices:
+        st.selectbox(rules["label"], list(choices), **now, help=rules["help"])
     elif isinstance(spec.default, bool):
-        st.toggle(rules["label"], key=key, help=rules["help"])
+        st.toggle(rules["label"], **now, help=rules["help"])
     elif isinstance(spec.default, int):
         st.number_input(
-            f"{rules['label']} ({rules['low']} to {rules['high']})", rules["low"], rules["high"], step=1, key=key, help=rules["help"]
+            f"{rules['label']} ({rules['low']} to {rules['high']})", rules["low"], rules["high"], step=1, **now, help=rules["help"]
         )
     else:
-        st.slider(rules["label"], rules["low"], rules["high"], key=key, help=rules["help"])
+        st.slider(rules["label"], rules["low"], rules["high"], **now, help=rules["help"])
 
 
 def sampling_controls(session: Session, prefix: str = "") -> None:
     """Another page takes a `prefix` for its keys and any object that has `values`."""
-    keep = lambda key: remember(session, prefix + key, getattr(Settings(), key))  # noqa: E731
+    keep = lambda key: kept(session, prefix + key, getattr(Settings(), key))  # noqa: E731
     st.slider(
-        "Temperature", 0.0, MAX_TEMPERATURE, step=0.05, key=keep("temperature"), help="0 is greedy: always the likeliest token."
+        "Temperature", 0.0, MAX_TEMPERATURE, step=0.05, **keep("temperature"), help="0 is greedy: always the likeliest token."
     )
-    st.number_input("Top-k", 0, 1000, step=1, key=keep("top_k"), help="Only the k likeliest tokens stay; 0 is off. For p and q alike.")
+    st.number_input("Top-k", 0, 1000, step=1, **keep("top_k"), help="Only the k likeliest tokens stay; 0 is off. For p and q alike.")
     st.slider(
-        "Top-p", 0.05, 1.0, step=0.05, key=keep("top_p"), help="The smallest set that reaches this probability stays; 1 is off."
+        "Top-p", LEAST_TOP_P, 1.0, step=0.05, **keep("top_p"), help="The smallest set that reaches this probability stays; 1 is off."
     )
-    st.number_input("Seed", 0, MAX_SEED, step=1, key=keep("seed"), help="Every die of the run comes from it: same seed, same run.")
-    st.number_input("Token limit", 1, MAX_TOKENS, step=16, key=keep("max_tokens"), help="New tokens; the run ends exactly there.")
+    st.number_input("Seed", 0, MAX_SEED, step=1, **keep("seed"), help="Every die of the run comes from it: same seed, same run.")
+    st.number_input("Token limit", 1, MAX_TOKENS, step=16, **keep("max_tokens"), help="New tokens; the run ends exactly there.")
 
 
 def model_controls(session: Session) -> None:
-    keep = lambda key, default: remember(session, key, default)  # noqa: E731
-    kind = st.selectbox("Target", [EMBEDDED, FOLDER, HUB], key=keep("target", EMBEDDED))
+    keep = lambda key, default, options=None: kept(session, key, default, options)  # noqa: E731
+    targets, drafts = (EMBEDDED, FOLDER, HUB), (NONE, EMBEDDED, FOLDER, HUB)
+    kind = st.selectbox("Target", targets, **keep("target", EMBEDDED, targets))
     if kind != EMBEDDED:
-        st.text_input(f"Target, {kind}", key=keep("target_name", ""), placeholder=hint(kind))
+        st.text_input(f"Target, {kind}", **keep("target_name", ""), placeholder=hint(kind))
     kind = st.selectbox(
         "Draft model",
-        [NONE, EMBEDDED, FOLDER, HUB],
-        key=keep("draft", NONE),
+        drafts,
+        **keep("draft", NONE, drafts),
         format_func=lambda k: "the one that belongs to the target" if k == NONE else k,
         help="Needs the tokenizer of the target. A target other than the embedded one brings no draft model of its own.",
     )
     if kind not in (NONE, EMBEDDED):
-        st.text_input(f"Draft model, {kind}", key=keep("draft_name", ""), placeholder=hint(kind))
-    st.text_input("Device", key=keep("device", "auto"), help="auto, cpu, cuda, cuda:1 or mps")
-    st.selectbox("Number format", DTYPES, key=keep("dtype", "auto"), help="auto: float32 on a CPU, else as stored.")
+        st.text_input(f"Draft model, {kind}", **keep("draft_name", ""), placeholder=hint(kind))
+    st.text_input("Device", **keep("device", "auto"), help="auto, cpu, cuda, cuda:1 or mps")
+    st.selectbox("Number format", DTYPES, **keep("dtype", "auto", DTYPES), help="auto: float32 on a CPU, else as stored.")
     st.caption("Models are loaded with the first step. Only safetensors are read and no code of a model is run.")
 
 

@@ -17,7 +17,7 @@ from pages.parts.controls import (
     param_key,
     prompt_controls,
     read,
-    remember,
+    kept,
     sampling_controls,
     say,
     value,
@@ -120,7 +120,7 @@ def one_column(session: Session, race: Race, slot: int, number: int) -> None:
     method = st.selectbox(
         f"Method of column {number}",
         list(METHODS),
-        key=remember(race, method_key(slot), default_method(slot)),
+        **kept(race, method_key(slot), default_method(slot), METHODS),
         format_func=lambda key: METHODS[key].title + (" (not with these models)" if key in lacking else ""),
     )
     if method in lacking:

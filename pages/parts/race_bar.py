@@ -84,6 +84,7 @@ def mode(race: Race) -> None:
     st.segmented_control(
         "What the columns share",
         list(MODES),
+        default=race.mode,
         key="compare_mode",
         format_func=lambda key: MODES[key].split(":")[0],
         required=True,
@@ -99,6 +100,7 @@ def pace(race: Race) -> None:
         st.select_slider(
             "Slowed down",
             [0.5, 1.0, 2.0, 4.0, 8.0, 16.0],
+            value=race.slow,
             key="compare_slow",
             width=170,
             format_func=lambda x: f"{x:g} ×",
@@ -110,6 +112,7 @@ def pace(race: Race) -> None:
         st.select_slider(
             "Seconds per step",
             [0.25, 0.5, 1.0, 2.0, 3.0],
+            value=race.pace,
             key="compare_pace",
             width=170,
             help="The pace of Play.",

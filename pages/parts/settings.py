@@ -12,6 +12,7 @@ from decoding.trace import Header
 from pages.parts.examples import EXAMPLES
 
 MAX_SEED = 2**53 - 1  # what a browser's number can hold
+LEAST_TOP_P = 0.05  # where the slider begins
 MAX_PROMPT = 20_000  # characters in the box and in a link
 
 

@@ -9,7 +9,7 @@ from decoding.methods import METHODS
 from decoding.prompts import MAX_FILE, MAX_PROMPTS, Prompt, checked, read_prompts
 from decoding.sample import Sampling
 from decoding.study import Plan
-from pages.parts.controls import DTYPES, EMBEDDED, param_control, param_key, remember, sampling_controls, value
+from pages.parts.controls import DTYPES, EMBEDDED, kept, param_control, param_key, remember, sampling_controls, value
 from pages.parts.examples import EXAMPLES
 from pages.parts.settings import Settings, family_named
 from pages.parts.study import Desk, Job
@@ -27,7 +27,7 @@ def study_controls(desk: Desk) -> tuple[tuple[Prompt, ...], str]:
     with st.sidebar:
         prompts, problem = prompt_source(desk)
         method_box(desk, "A")
-        if st.toggle("Second drafter", key=remember(desk, "study.two", False), help="The same prompts, dice and limits, for a comparison."):
+        if st.toggle("Second drafter", **kept(desk, "study.two", False), help="The same prompts, dice and limits, for a comparison."):
             method_box(desk, "B")
         with st.expander("Sampling and length", key="study.sampling_box"):
             sampling_controls(desk, "study.")
@@ -41,7 +41,7 @@ def study_controls(desk: Desk) -> tuple[tuple[Prompt, ...], str]:
 def prompt_source(desk: Desk) -> tuple[tuple[Prompt, ...], str]:
     """Where the prompts come from; at most so many of them."""
     source = st.segmented_control(
-        "Prompts", [EXAMPLE, TYPED, FILE], key=remember(desk, "study.source", EXAMPLE), required=True, width="stretch"
+        "Prompts", [EXAMPLE, TYPED, FILE], default=st.session_state[remember(desk, "study.source", EXAMPLE)], key="study.source", required=True, width="stretch"
     )
     try:
         found = {EXAMPLE: examples, TYPED: typed, FILE: uploaded}[source](desk)
@@ -49,7 +49,7 @@ def prompt_source(desk: Desk) -> tuple[tuple[Prompt, ...], str]:
         st.error(as_markdown(plain(str(error), 300)), icon=":material/error:")
         return (), f"The prompts cannot be read. {error}"
     most = st.number_input(
-        "At most so many prompts", 0, MAX_PROMPTS, step=10, key=remember(desk, "study.most", 0), help="The first ones; 0 takes all."
+        "At most so many prompts", 0, MAX_PROMPTS, step=10, **kept(desk, "study.most", 0), help="The first ones; 0 takes all."
     )
     found = found[:most] if most else found
     return found, "" if found else "There is no prompt yet: type some, upload a file, or take the examples."
@@ -63,7 +63,7 @@ def examples(desk: Desk) -> tuple[Prompt, ...]:
 def typed(desk: Desk) -> tuple[Prompt, ...]:
     """One prompt per paragraph."""
     text = st.text_area(
-        "Prompts, one per paragraph", key=remember(desk, "study.typed", ""), height=160, max_chars=LONGEST,
+        "Prompts, one per paragraph", **kept(desk, "study.typed", ""), height=160, max_chars=LONGEST,
         placeholder="Once upon a time\n\nQuestion: Tom has 3 apples", help="An empty line parts two prompts. Ctrl+Enter takes them over.",
     )  # fmt: skip
     parts = [part.strip("\n") for part in re.split(r"\n\s*\n", text.replace("\r\n", "\n")) if part.strip()]
@@ -91,8 +91,9 @@ def method_box(desk: Desk, side: str) -> None:
     family = family_named(settings.target, settings.draft)
     lacking = {key: reason for key, method in METHODS.items() if (reason := method.missing(family))}
     with st.container(border=True, key=f"study_{side}"):
+        drafters = [k for k in METHODS if k != "plain"]
         key = st.selectbox(
-            f"Drafter {side}", [k for k in METHODS if k != "plain"], key=remember(desk, f"study.{side}.method", SIDES[side]),
+            f"Drafter {side}", drafters, **kept(desk, f"study.{side}.method", SIDES[side], drafters),
             format_func=lambda k: METHODS[k].title + (" (not with these models)" if k in lacking else ""),
         )  # fmt: skip
         if key in lacking:
@@ -101,7 +102,7 @@ def method_box(desk: Desk, side: str) -> None:
             param_control(desk, f"{side}.{key}", spec)
         if METHODS[key].needs:
             st.text_input(
-                "Draft model", key=remember(desk, f"study.{side}.draft", ""), placeholder="the target’s own",
+                "Draft model", **kept(desk, f"study.{side}.draft", ""), placeholder="the target’s own",
                 help="A folder or a Hub id, with the tokenizer of the target; empty: the target's own.",
             )  # fmt: skip
 
@@ -109,10 +110,10 @@ def method_box(desk: Desk, side: str) -> None:
 def models(desk: Desk) -> None:
     """The target of both."""
     st.text_input(
-        "Target", key=remember(desk, "study.target", EMBEDDED), help="embedded, a folder in Hugging Face format, or a Hub id."
+        "Target", **kept(desk, "study.target", EMBEDDED), help="embedded, a folder in Hugging Face format, or a Hub id."
     )
-    st.text_input("Device", key=remember(desk, "study.device", "auto"), help="auto, cpu, cuda, cuda:1 or mps")
-    st.selectbox("Number format", DTYPES, key=remember(desk, "study.dtype", "auto"))
+    st.text_input("Device", **kept(desk, "study.device", "auto"), help="auto, cpu, cuda, cuda:1 or mps")
+    st.selectbox("Number format", DTYPES, **kept(desk, "study.dtype", "auto", DTYPES))
     st.caption("Models are loaded with the first prompt. Only safetensors are read and no code of a model is run.")
 
 

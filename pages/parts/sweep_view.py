@@ -9,7 +9,7 @@ import streamlit as st
 from decoding.methods import METHODS
 from pages.parts.compare_address import sweep_parameters
 from pages.parts.comparison import chart
-from pages.parts.controls import param_control, param_key, read, remember, value
+from pages.parts.controls import kept, param_control, param_key, read, remember, value
 from pages.parts.entries import lacking_methods, shared_controls
 from pages.parts.race import Race, shown_value
 from pages.parts.session import POLL, Session
@@ -53,7 +53,7 @@ def method_rail(session: Session, race: Race) -> None:
     method = st.selectbox(
         "Method",
         list(METHODS),
-        key=remember(race, "sweep.method", "speculative_sampling"),
+        **kept(race, "sweep.method", "speculative_sampling", METHODS),
         format_func=lambda key: METHODS[key].title + (" (not with these models)" if key in lacking else ""),
     )
     if method in lacking:
@@ -72,7 +72,7 @@ def range_controls(session: Session, race: Race) -> Plan:
         parameter = st.selectbox(
             "Swept parameter",
             list(known),
-            key=remember(race, f"sweep.parameter.{method}", next(iter(known))),
+            **kept(race, f"sweep.parameter.{method}", next(iter(known)), known),
             format_func=lambda name: known[name][0],
             width=220,
             help="Its value on the left is not used.",
@@ -81,17 +81,17 @@ def range_controls(session: Session, race: Race) -> Plan:
         whole = isinstance(low, int) and isinstance(high, int)
         keys = [f"sweep.{end}.{method}.{parameter}" for end in ("low", "high")]
         step = 1 if whole else 0.05
-        start = st.number_input("From", low, high, step=step, key=remember(race, keys[0], low), width=120)
+        start = st.number_input("From", low, high, step=step, **kept(race, keys[0], low), width=120)
         end = st.number_input(
-            "To", low, high, step=step, key=remember(race, keys[1], min(high, low + 7) if whole else high), width=120
+            "To", low, high, step=step, **kept(race, keys[1], min(high, low + 7) if whole else high), width=120
         )
-        points = st.number_input("Points", 2, MOST_POINTS, step=1, key=remember(race, "sweep.points", 6), width=110)
+        points = st.number_input("Points", 2, MOST_POINTS, step=1, **kept(race, "sweep.points", 6), width=110)
         seeds = st.number_input(
             "Seeds",
             1,
             MOST_SEEDS,
             step=1,
-            key=remember(race, "sweep.seeds", 1),
+            **kept(race, "sweep.seeds", 1),
             width=110,
             help="Runs per point, with one seed after the other; their steps are added up.",
         )
@@ -202,6 +202,7 @@ def cost(race: Race, measured: float | None, calls: bool) -> float:
             "Cost ratio c = t(drafter call) / t(target call)",
             0.0,
             MOST_C,
+            st.session_state[C],
             step=0.001,
             key=C,
             on_change=moved,

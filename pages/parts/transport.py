@@ -73,7 +73,7 @@ def pace(session: Session) -> None:
         session.pace = float(st.session_state["pace"])
 
     st.select_slider(
-        "Seconds per step", [0.25, 0.5, 1.0, 1.5, 2.0, 3.0], key="pace", on_change=take, width=170, help="The pace of Play."
+        "Seconds per step", [0.25, 0.5, 1.0, 1.5, 2.0, 3.0], st.session_state["pace"], key="pace", on_change=take, width=170, help="The pace of Play."
     )
 
 
