@@ -4,6 +4,7 @@ Untrusted input: only safetensors are opened, no code of a model folder is ever 
 be read over a tree before anybody relies on it.
 """
 
+import hashlib
 import os
 import re
 from collections.abc import Iterable, Iterator
@@ -84,6 +85,23 @@ def load(target: str = "embedded", draft: str | None = None, device: str = "auto
             f"The draft model scores {small.vocab:,} tokens and the target {big.vocab:,}; they must agree."
         )
     return Family(name, tokenizer, big, small)
+
+
+def weights_mark(source: str | None) -> str:
+    """A short checksum of the weights a name stands for, from file sizes and last bytes; "" for a Hub id.
+
+    Kept results of a folder whose weights were trained on must not pass for results of the new ones.
+    """
+    folder = EMBEDDED if source == "embedded" else Path(source or "")
+    if source is None or not folder.is_dir():
+        return ""
+    found = hashlib.sha256()
+    for file in sorted(folder.rglob("*.safetensors")):
+        with file.open("rb") as data:
+            size = data.seek(0, os.SEEK_END)
+            data.seek(max(0, size - 65_536))
+            found.update(f"{file.name} {size} ".encode() + data.read())
+    return found.hexdigest()[:8]
 
 
 def find_device(device: str) -> torch.device:

@@ -11,7 +11,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast, T5Config, T5ForConditionalGeneration
 
 from decoding import shelf
-from decoding.family import check_architecture, context, load
+from decoding.family import EMBEDDED, check_architecture, context, load, weights_mark
 from decoding.loop import Run
 from decoding.sample import Sampling
 from tests.toys import ARCHITECTURES, END, VOCAB, causal_lm, save
@@ -343,3 +343,16 @@ def test_shelf_keeps_the_embedded_family_if_another_cannot_be_loaded(empty_shelf
     with pytest.raises(ValueError, match="neither a folder"):
         shelf.family("no such folder")
     assert shelf.family("embedded") is embedded
+
+
+def test_other_weights_have_another_mark(tmp_path):
+    folder = tmp_path / "model"
+    shutil.copytree(EMBEDDED / "draft", folder)
+    before = weights_mark(str(folder))
+    assert len(before) == 8 and weights_mark(str(folder)) == before != weights_mark("embedded")
+    file = folder / "model.safetensors"
+    data = bytearray(file.read_bytes())
+    data[-1] ^= 1
+    file.write_bytes(data)
+    assert weights_mark(str(folder)) != before
+    assert weights_mark("owner/name") == weights_mark(None) == ""

@@ -31,7 +31,6 @@ CONTEXT = 1024
 BATCH = 8192  # tokens
 SHORT = 256  # window of the first steps; attention is cheap there
 LONG_FROM = 0.8  # of the steps: from here on windows of the whole context
-KL_UNTIL = 0.25  # of the draft model's steps
 DRAFT_SHARES = (0.5, 0.2, 0.3)  # stories are the hardest to follow
 
 EMBEDDED = Path(__file__).parent.parent / "embedded"
@@ -65,6 +64,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--draft-tokens", type=float, default=16e6, help="tokens the draft model sees")
     parser.add_argument("--lesson-tokens", type=float, default=4e6, help="tokens of a domain that the target comments on")
     parser.add_argument("--draft-lr", type=float, default=4e-3, help="learning rate of the draft model")
+    parser.add_argument("--kl-share", type=float, default=0.5, help="of the draft model's steps that follow KL")
     parser.add_argument("--go-on", action="store_true", help="start from the finished family in --out; --tokens count on top")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=True, help="use torch.compile")
@@ -218,13 +218,13 @@ def train_draft(draft: LlamaForCausalLM, target: LlamaForCausalLM, text: Text, o
         return [torch.cat(column).to(options.device) for column in zip(*parts, strict=True)]
 
     def loss(step: int, tokens: Tensor, ids: Tensor, p: Tensor) -> Tensor:
-        compare = divergence if step < KL_UNTIL * steps else disagreement
+        compare = divergence if step < options.kl_share * steps else disagreement
         return compare(kept_log_q(draft(tokens, use_cache=False).logits, ids), p)
 
     by_divergence, by_disagreement = (compiled(partial(loss, step), options) for step in (0, steps))
     fit(
         draft,
-        lambda step: (by_divergence if step < KL_UNTIL * steps else by_disagreement)(*batch(step)),
+        lambda step: (by_divergence if step < options.kl_share * steps else by_disagreement)(*batch(step)),
         steps=steps,
         lr=options.draft_lr,
         checkpoint=options.work / "draft.pt",
@@ -329,7 +329,8 @@ def figures(
         "draft_bits": bits_per_byte(draft, text),
         "overlap": overlap(target, draft, text),
         "options": f"--tokens {options.tokens:.3g} --draft-tokens {options.draft_tokens:.3g}"
-        f" --lesson-tokens {options.lesson_tokens:.3g}" + " --go-on" * options.go_on,
+        f" --draft-lr {options.draft_lr:g} --kl-share {options.kl_share:g} --lesson-tokens {options.lesson_tokens:.3g}"
+        + " --go-on" * options.go_on,
         "date": time.strftime("%Y-%m-%d"),
     }
 

@@ -5,6 +5,7 @@ from dataclasses import fields
 
 import streamlit as st
 
+from decoding.family import weights_mark
 from decoding.methods import METHODS
 from decoding.prompts import MAX_FILE, MAX_PROMPTS, Prompt, checked, read_prompts
 from decoding.sample import Sampling
@@ -141,6 +142,7 @@ def jobs(desk: Desk, prompts: tuple[Prompt, ...]) -> tuple[Job, ...]:
 
 def job(settings: Settings, prompts: tuple[Prompt, ...], side: str) -> Job:
     family = settings.target if settings.draft is None else f"{settings.target} + {settings.draft}"
+    family += "".join(f" {mark}" for mark in map(weights_mark, (settings.target, settings.draft)) if mark)
     sampling = Sampling(settings.temperature, settings.top_k, settings.top_p)
     plan = Plan(
         family if settings.dtype == "auto" else f"{family} ({settings.dtype})",
