@@ -1,13 +1,17 @@
 """Sums of a run."""
 
+import re
+
 import pytest
 from viz_samples import chain, small_tree, step_of
 
+from viz.style import PHASES
 from viz.tally import (
     alpha_alt,
     alpha_figure,
     alpha_table,
     modelled_speedup,
+    phase_bar,
     tally,
     times_alt,
     times_figure,
@@ -74,3 +78,14 @@ def test_modelled_speedup():
 def test_figures_have_no_background_of_their_own(dark):
     for figure in (times_figure(RUN, dark), alpha_figure(tally(RUN), dark)):
         assert figure.layout.paper_bgcolor == figure.layout.plot_bgcolor == "rgba(0,0,0,0)"
+
+
+def test_the_phase_bar_is_the_mean_step():
+    total = tally(RUN)
+    bar = phase_bar(total)
+    widths = [float(w) for w in re.findall(r"width:([\d.]+)%", bar)]
+    assert sum(widths) == pytest.approx(100, abs=0.1)
+    for phase, width in zip(PHASES, widths, strict=True):
+        assert width == pytest.approx(100 * total.ms[phase] / sum(total.ms.values()), abs=0.01)
+        assert f"{phase} {total.ms[phase] / total.target_calls:.1f} ms" in bar
+    assert "0.0 ms" in phase_bar(tally([]))

@@ -56,6 +56,13 @@ PHASES = ("propose", "read", "accept", "commit")
 PHASE_COLOR = {"propose": "#CC79A7", "read": "#009E73", "accept": "#E69F00", "commit": "#7F7F7F"}
 PHASE_PATTERN = {"propose": "/", "read": "", "accept": "x", "commit": "."}
 
+PHASE_STRIPES = {  # the same as CSS backgrounds
+    "propose": "repeating-linear-gradient(135deg,#CC79A7 0 5px,#A85483 5px 7px)",
+    "read": "#009E73",
+    "accept": "repeating-linear-gradient(45deg,#E69F00 0 4px,#A87400 4px 6px)",
+    "commit": "repeating-linear-gradient(90deg,#7F7F7F 0 4px,#5A5A5A 4px 6px)",
+}
+
 GRID = "rgba(128,128,128,0.28)"  # a mid-tone is seen on white and on black
 
 

@@ -10,7 +10,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from decoding.trace import Step
-from viz.style import COLOR, GRID, LOOKS, PHASE_COLOR, PHASE_PATTERN, PHASES, ink, layout
+from viz.style import COLOR, GRID, LOOKS, PHASE_COLOR, PHASE_PATTERN, PHASE_STRIPES, PHASES, ink, layout
 
 
 @dataclass(frozen=True)
@@ -118,6 +118,26 @@ def times_figure(steps: Sequence[Step], dark: bool = False) -> go.Figure:
     figure.update_xaxes(title="step", range=[0.4, max(len(steps), 12) + 0.6], showgrid=False, tickformat="d")
     figure.update_yaxes(title="ms", rangemode="tozero", gridcolor=GRID, zerolinecolor=GRID)
     return figure.update_layout(margin={"l": 8, "r": 8, "t": 34, "b": 40}, legend_traceorder="normal")
+
+
+def phase_bar(total: Tally) -> str:
+    """The mean step as one stacked bar, with its numbers below: HTML, light enough to be drawn anew with every step."""
+    calls = total.target_calls or 1
+    means = {phase: total.ms.get(phase, 0.0) / calls for phase in PHASES}
+    whole = sum(means.values()) or 1.0
+    parts = "".join(
+        f'<span style="width:{100 * ms / whole:.2f}%;height:100%;background:{PHASE_STRIPES[phase]}"></span>' for phase, ms in means.items()
+    )
+    keys = "".join(
+        f'<span style="white-space:nowrap"><span style="display:inline-block;width:0.8em;height:0.8em;background:{PHASE_STRIPES[phase]}">'
+        f"</span> {phase} {ms:.1f} ms</span>"
+        for phase, ms in means.items()
+    )
+    alt = "mean milliseconds per step: " + ", ".join(f"{phase} {ms:.1f}" for phase, ms in means.items())
+    return (
+        f'<div role="img" aria-label="{alt}" style="display:flex;height:0.9rem;border-radius:0.3rem;overflow:hidden">{parts}</div>'
+        f'<div style="display:flex;gap:1.1rem;flex-wrap:wrap;font-size:0.86rem;margin-top:0.2rem">{keys}</div>'
+    )
 
 
 def times_table(steps: Sequence[Step]) -> pd.DataFrame:

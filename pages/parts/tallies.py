@@ -11,6 +11,7 @@ from viz.tally import (
     alpha_figure,
     alpha_table,
     modelled_speedup,
+    phase_bar,
     tally,
     times_alt,
     times_figure,
@@ -27,18 +28,23 @@ def tallies(session: Session, dark: bool) -> None:
     total = tally(steps)
     numbers(total)
     speed(session, total)
+    st.html(phase_bar(total))
+    with st.expander("Every step's milliseconds, and alpha by depth", key="tally_charts", on_change="rerun") as box:
+        if box.open:
+            charts(steps, total, dark)
+
+
+def charts(steps: tuple[Step, ...], total: Tally, dark: bool) -> None:
+    """Two charts and their tables; drawn only when wanted, because every chart makes every click slower."""
     left, right = st.columns(2)
     with left:
         st.markdown("**Milliseconds per step**")
         st.plotly_chart(times_figure(steps, dark), key="times", config=CONFIG, alt=times_alt(steps))
+        st.dataframe(times_table(steps), hide_index=True, key="times_table")
     with right:
         st.markdown("**Alpha by depth**")
         st.plotly_chart(alpha_figure(total, dark), key="alphas", config=CONFIG, alt=alpha_alt(total))
-    with st.expander("Both as tables", key="tally_tables", on_change="rerun") as box:
-        if box.open:
-            left, right = st.columns(2)
-            left.dataframe(times_table(steps), hide_index=True, key="times_table")
-            right.dataframe(alpha_table(total), hide_index=True, key="alpha_table")
+        st.dataframe(alpha_table(total), hide_index=True, key="alpha_table")
 
 
 def numbers(total: Tally) -> None:
