@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 from torch import Tensor
 
-How = Literal["drawn", "drawn without replacement", "chosen"]
+How = Literal["drawn", "drawn without replacement", "drawn as sequences", "chosen"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -17,7 +17,8 @@ class Draft:
 
     `how` says which acceptance rules are exact for it (table in `decoding.verify`):
     *drawn*: node i was drawn from q[i], whatever its siblings; *drawn without replacement*: from q[i], in which the tokens
-    of its elder siblings are already zero; *chosen*: top-k, retrieved, pruned by score. Then q is None.
+    of its elder siblings are already zero; *drawn as sequences*: whole sequences were drawn, independently, and those that
+    agree share a node (`copies`); *chosen*: top-k, retrieved, pruned by score. Then q is None.
     `belief` is for the pictures only and never judged with.
     """
 
@@ -29,6 +30,7 @@ class Draft:
     source: tuple[str, ...] = ()  # where node i came from
     scores: dict[str, Tensor] = field(default_factory=dict)  # (n,) each
     calls: int = 0  # of the drafter's model
+    copies: tuple[tuple[int, ...], ...] | None = None  # (n,) the sequences through node i, ascending; None = one draw per node
 
     def __post_init__(self) -> None:
         n = len(self.tokens)
@@ -42,6 +44,29 @@ class Draft:
             raise ValueError(f"A draft that was {self.how} must{' not' if self.how == 'chosen' else ''} carry q.")
         if self.q is not None and len(self.q) != n:
             raise ValueError(f"{n} nodes but {len(self.q)} rows of q.")
+        if (self.copies is None) == (self.how == "drawn as sequences"):
+            word = "must" if self.copies is None else "must not"
+            raise ValueError(f"A draft that was {self.how} {word} say which sequences share a node.")
+        if self.copies is not None and (problem := self._torn()):
+            raise ValueError(f"Sequences that cannot be: {problem} in {self.copies}.")
+
+    def _torn(self) -> str:
+        """What is wrong with `copies`, or ""."""
+        if len(self.copies) != len(self):
+            return f"{len(self)} nodes but {len(self.copies)} entries"
+        reached: dict[int, int] = {}  # sequence -> its last node so far
+        for node, (through, parent) in enumerate(zip(self.copies, self.parents, strict=True)):
+            if not through or tuple(sorted(set(through))) != through:
+                return f"node {node} needs its sequences once each, in ascending order"
+            if any(reached.get(sequence, -1) != parent for sequence in through):
+                return f"a sequence comes to node {node} from elsewhere than its parent"
+            reached |= dict.fromkeys(through, node)
+        return ""
+
+    @property
+    def dice(self) -> int:
+        """Uniforms that judging it takes: one per draw, so several for a node that several sequences share."""
+        return len(self) if self.copies is None else sum(map(len, self.copies))
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -113,6 +138,7 @@ class Draft:
             belief=None if self.belief is None else self.belief[kept],
             source=tuple(self.source[i] for i in kept),
             scores={name: values[kept] for name, values in self.scores.items()},
+            copies=None if self.copies is None else tuple(self.copies[i] for i in kept),
         )
 
 

@@ -60,7 +60,7 @@ def decode(
         proposed = lap(target, recorded)
         reading = target.read(cache, tokens, draft, sampling, drafter.taps)
         read = lap(target, recorded)
-        decision = accept(draft, reading, torch.rand(len(draft) + 1, generator=rng))
+        decision = accept(draft, reading, torch.rand(draft.dice + 1, generator=rng))
         judged = perf_counter()
         new, origins, ending = limits.committed(draft, decision, len(tokens))
         kept = decision.cut(min(len(decision.path), len(new) - 1))  # the last token has no row yet: it is the next root

@@ -25,7 +25,7 @@ def nodes(draft: Draft, decision: Decision) -> tuple[Node, ...]:
             decision.u[i],
             decision.verdicts[i],
             draft.source[i],
-            {name: values[i] for name, values in scores.items()},
+            {name: values[i] for name, values in scores.items()} | (decision.scores[i] if decision.scores else {}),
         )
         for i, token in enumerate(draft.tokens)
     )

@@ -2,15 +2,16 @@
 
 Which rule is exact for which draft:
 
-| how the children came about              | recursive_rejection | match |
-|------------------------------------------|---------------------|-------|
-| drawn independently, all kept            | yes                 | yes   |
-| drawn without replacement, order kept    | yes                 | yes   |
-| chosen: top-k, retrieved, pruned, heads  | no                  | yes   |
+| how the children came about              | recursive_rejection | match | k_seq |
+|------------------------------------------|---------------------|-------|-------|
+| drawn independently, all kept            | yes                 | yes   | no    |
+| drawn without replacement, order kept    | yes                 | yes   | no    |
+| drawn as sequences, repeats counted      | no                  | yes   | yes   |
+| chosen: top-k, retrieved, pruned, heads  | no                  | yes   | no    |
 
 Leviathan et al. 2023 and Chen et al. 2023 for one child (R1), Miao et al. 2024 (SpecInfer) for several drawn with
 replacement (R3w), Chen et al. 2024 (Sequoia) without (R3). All three are one recursion here, because a draft carries the
-distribution each node was really drawn from.
+distribution each node was really drawn from. K-SEQ (R4) stands in `decoding.k_seq`.
 """
 
 from collections.abc import Callable
@@ -37,6 +38,7 @@ class Decision:
     token: int  # the final one: bonus or correction
     rest: Tensor  # (n + 1, vocab) what each row leaves after all its children were rejected
     drawn: dict[int, int]  # row -> the token the target drew there, for `match`
+    scores: tuple[dict[str, float], ...] = ()  # (n,) numbers of the rule's own per node, or none
 
     @property
     def row(self) -> int:
@@ -76,11 +78,11 @@ def match(draft: Draft, reading: Reading, u: Tensor) -> Decision:
     """Draw from p at every row and follow the child that carries the drawn token (R2); exact for any draft.
 
     Args:
-        u: (n + 1,) uniforms on the CPU: u[r] draws the token of row r.
+        u: (n + 1,) uniforms on the CPU, or more: u[r] draws the token of row r.
     """
     n = len(draft)
     probs = reading.probs
-    drawn = draw(probs, u.to(probs.device))
+    drawn = draw(probs, u[: n + 1].to(probs.device))
     rows = torch.tensor(draft.parents, device=probs.device, dtype=torch.long) + 1
     tokens = torch.tensor(draft.tokens, device=probs.device, dtype=torch.long)
     copied = torch.cat((probs[rows, tokens], drawn.to(probs.dtype))).tolist()  # the one copy from the device
@@ -102,8 +104,8 @@ def match(draft: Draft, reading: Reading, u: Tensor) -> Decision:
 
 EXACT_FOR = {
     recursive_rejection: frozenset({"drawn", "drawn without replacement"}),
-    match: frozenset({"drawn", "drawn without replacement", "chosen"}),
-}
+    match: frozenset({"drawn", "drawn without replacement", "drawn as sequences", "chosen"}),
+}  # a rule in a file of its own adds itself
 
 
 def check(rule: Accept, draft: Draft) -> None:

@@ -7,10 +7,18 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # before huggingface_hub is imported: an unk
 import pytest
 import torch
 
+from decoding import library
 from decoding.family import Family, load
 from tests import toys
 
 torch.set_num_threads(1)  # the models are tiny: more threads only wait for each other
+
+
+@pytest.fixture(scope="session", autouse=True)
+def small_datastores(tmp_path_factory):
+    """Stores of the retrieval methods are built in a moment, and not in the user's cache folder."""
+    os.environ["DRAFTSCOPE_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+    library.LIMIT = 200_000
 
 
 @pytest.fixture(scope="session")

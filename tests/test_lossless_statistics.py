@@ -32,6 +32,12 @@ SHORT = {  # drafts of a size that three tokens can use
     "multi_candidate": {"shape": "2-1"},
     "dyspec": {"nodes": 3},
     "token_recycling": {"nodes": 12},
+    "spectr": {"sequences": 2, "length": 2},
+    "jacobi": {"window": 2},
+    "speculative_jacobi": {"window": 2},
+    "rest": {"shortest": 1, "nodes": 5},
+    "infinigram": {"shortest": 1, "threshold": 0.0, "length": 2},
+    "rasd": {"shortest": 1, "drafted": 3, "retrieved": 3},
 }
 LOSSLESS = [key for key, method in METHODS.items() if method.is_lossless]
 SETTINGS = (Sampling(1.0), Sampling(0.7, top_p=0.9))

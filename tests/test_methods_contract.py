@@ -16,7 +16,7 @@ from decoding.loop import Run
 from decoding.method import Drafter
 from decoding.methods import METHODS
 from decoding.sample import Sampling
-from decoding.trace import Row, Step, Trace, decode_trace, encode
+from decoding.trace import Node, Row, Step, Trace, decode_trace, encode
 from decoding.verify import EXACT_FOR
 
 KEYS = list(METHODS)
@@ -202,9 +202,9 @@ def check_path(step: Step) -> None:
         assert nodes[i].parent == parent
         parent = i
     for i, node in enumerate(nodes):
-        elder = [n for n in nodes[:i] if n.parent == node.parent]
         above = node.parent < 0 or nodes[node.parent].verdict == "accepted"
-        reached = above and all(n.verdict == "rejected" for n in elder)
+        winners = [turns(n, j)[1] for j, n in enumerate(nodes) if n.parent == node.parent and n.verdict == "accepted"]
+        reached = above and all(turns(node, i)[0] <= winner for winner in winners)
         assert (node.verdict == "unread") == (not reached), (i, node)
     tokens = [nodes[i].token for i in step.path]
     assert list(step.tokens[: len(tokens)]) == tokens
@@ -214,6 +214,12 @@ def check_path(step: Step) -> None:
         assert step.origins[len(tokens) :] == ("plain" if not nodes else "correction" if children else "bonus",)
     else:
         assert step.ending
+
+
+def turns(node: Node, place: int) -> tuple[int, int]:
+    """When the node was first tried among its siblings and when its verdict fell; sequences that share a node try it in turn."""
+    dice = {int(key.rsplit(" ", 1)[1]): u for key, u in node.scores.items() if key.startswith("u of sequence ")}
+    return (min(dice), next(s for s, u in dice.items() if u == node.u)) if dice else (place, place)
 
 
 def check_row(row: Row, children: list, *, greedy: bool) -> None:
@@ -230,8 +236,8 @@ def check_row(row: Row, children: list, *, greedy: bool) -> None:
     if children and not greedy:
         eldest = children[0]
         place = dict(zip(row.tokens, row.p, strict=True))
-        # the first child is judged with p itself; a token of no probability at all is not listed
-        assert eldest.p == pytest.approx(place.get(eldest.token, 0.0), abs=1e-5)
+        # the first child is judged with p itself, divided by rho where there is one; a token of no probability is not listed
+        assert eldest.p * eldest.scores.get("rho", 1.0) == pytest.approx(place.get(eldest.token, 0.0), abs=1e-5)
     if not children:
         assert row.rest == pytest.approx(row.p, abs=1e-5) or greedy
 

@@ -27,6 +27,7 @@ FLOORS = {
     "dyspec": 1.9,
     "prompt_lookup": 1.05,
     "token_recycling": 1.5,
+    "spectr": 1.8,
 }
 OTHERWISE = 1.05  # a method without a floor of its own
 TOKENS = 32
