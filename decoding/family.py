@@ -15,7 +15,15 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
+from torch import nn
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from decoding.pieces import piece_maker
 from decoding.selftest import check_tree_reading
@@ -144,7 +152,7 @@ def opening(source: str) -> Iterator[None]:
         raise ValueError(f"The model {source!r} cannot be opened: {first_line(error)}") from error
 
 
-def open_weights(source: str, device: torch.device, dtype: str):
+def open_weights(source: str, device: torch.device, dtype: str) -> PreTrainedModel:
     """The model with fused attention where it has it; safetensors only, no remote code."""
     wanted = torch.float32 if dtype == "auto" and device.type == "cpu" else DTYPES.get(dtype, "auto")
     options = {"dtype": wanted, "use_safetensors": True, "trust_remote_code": False}
@@ -152,7 +160,19 @@ def open_weights(source: str, device: torch.device, dtype: str):
         model = AutoModelForCausalLM.from_pretrained(source, attn_implementation="sdpa", **options)
     except ValueError:  # this architecture has no fused attention
         model = AutoModelForCausalLM.from_pretrained(source, attn_implementation="eager", **options)
-    return model.to(device)
+    return laid_out(model.to(device))
+
+
+def laid_out(model: PreTrainedModel) -> PreTrainedModel:
+    """The same weights; on a CPU those of linear layers lie in memory input by input rather than output by output.
+
+    A draft tree has few rows, and multiplying few rows by a matrix that lies like this takes half the time there.
+    """
+    if model.device.type == "cpu" and model.dtype == torch.float32:
+        for part in model.modules():
+            if isinstance(part, nn.Linear):
+                part.weight.data = part.weight.data.t().contiguous().t()
+    return model
 
 
 def check_architecture(config: PreTrainedConfig, source: str) -> None:

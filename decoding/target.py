@@ -42,11 +42,11 @@ class Target:
     context: int  # positions
     ends: frozenset[int] = frozenset()  # end-of-text tokens
 
-    @property
+    @cached_property
     def device(self) -> torch.device:
         return self.model.device
 
-    @property
+    @cached_property
     def dtype(self) -> torch.dtype:
         return self.model.dtype
 

@@ -14,9 +14,10 @@ from statistics import median
 from time import perf_counter
 
 import torch
+from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from decoding import record
-from decoding.family import Family, load
+from decoding.family import EMBEDDED, Family, load
 from decoding.loop import Run
 from decoding.sample import Sampling
 from decoding.trace import Step
@@ -134,25 +135,27 @@ class Stopwatch:
 
 def theirs(family: Family, options: argparse.Namespace) -> list[tuple[str, Callable[[], tuple[float, float]]]]:
     """`transformers` generate: plain, with the draft model as assistant at the same fixed draft length, with prompt lookup."""
-    assistant = family.draft.model
+    target, assistant = (
+        AutoModelForCausalLM.from_pretrained(EMBEDDED / name, dtype=torch.float32).eval() for name in ("target", "draft")
+    )  # as everybody loads them
     assistant.generation_config.num_assistant_tokens = options.length
     assistant.generation_config.num_assistant_tokens_schedule = "constant"
     assistant.generation_config.assistant_confidence_threshold = 0.0  # a fixed length, as ours
     return [
-        ("generate", lambda: generate(family, options)),
-        ("generate, assisted", lambda: generate(family, options, assistant_model=assistant)),
-        ("generate, prompt lookup", lambda: generate(family, options, prompt_lookup_num_tokens=10)),
+        ("generate", lambda: generate(target, family, options)),
+        ("generate, assisted", lambda: generate(target, family, options, assistant_model=assistant)),
+        ("generate, prompt lookup", lambda: generate(target, family, options, prompt_lookup_num_tokens=10)),
     ]
 
 
 @torch.inference_mode()
-def generate(family: Family, options: argparse.Namespace, **how) -> tuple[float, float]:
+def generate(target: PreTrainedModel, family: Family, options: argparse.Namespace, **how) -> tuple[float, float]:
     """(tokens per second, 0)."""
     sampled = {"do_sample": True, "temperature": options.temperature} if options.temperature else {"do_sample": False}
     started, count = perf_counter(), 0
     for prompt in PROMPTS:
         ids = family.tokenizer(prompt, return_tensors="pt")["input_ids"]
-        out = family.target.model.generate(
+        out = target.generate(
             ids, attention_mask=torch.ones_like(ids), max_new_tokens=options.tokens, pad_token_id=0, **sampled, **how
         )
         count += out.shape[1] - ids.shape[1]
