@@ -1,7 +1,5 @@
 """Step: one method on one prompt, one target call at a time."""
 
-import streamlit as st
-
 from pages.parts.setup import setup
 
 setup("Step")

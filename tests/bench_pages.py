@@ -94,7 +94,7 @@ def main() -> None:
     print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
     with tempfile.TemporaryDirectory() as folder:
         bench_store(Path(folder) / "store", options.traces)
-        traces = recorded(Path(folder))
+        traces = recorded(Path(folder), 2 * options.presses + 20)
         bench_long(Path(folder), traces[0], options.presses)
         bench_step(Path(folder), traces[0], options.presses)
         bench_columns(Path(folder), traces, options.presses)
@@ -108,7 +108,7 @@ def report(what: str, values: list[float], limit: str) -> None:
 # -- material ---------------------------------------------------------------------------------------------------------
 
 
-def recorded(folder: Path) -> list[Path]:
+def recorded(folder: Path, presses: int) -> list[Path]:
     """Six real runs of the embedded models; of their steps those with about 64 nodes, again and again."""
     from decoding.family import load
     from decoding.loop import Run
@@ -122,7 +122,7 @@ def recorded(folder: Path) -> list[Path]:
         near = sorted(run.steps, key=lambda step: abs(len(step.nodes) - NODES))[:12]
         sizes += [len(step.nodes) for step in near]
         files.append(folder / f"{seed}.trace")
-        files[-1].write_bytes(encode(repeated(replace(run.trace, steps=tuple(near)), 60)))
+        files[-1].write_bytes(encode(repeated(replace(run.trace, steps=tuple(near)), presses)))
     print(f"trees of {min(sizes)} to {max(sizes)} nodes, {mean(sizes):.0f} on average")
     return files
 

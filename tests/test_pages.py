@@ -1,5 +1,6 @@
 """Home, Step and Methods without a browser: AppTest runs the scripts, the worker runs the real embedded models."""
 
+import re
 import time
 from pathlib import Path
 
@@ -72,8 +73,11 @@ def test_first_open_shows_the_recorded_run_paused_at_a_rejection():
 
 def test_every_picture_has_words():
     at = opened()
-    charts = at.get("plotly_chart")
-    assert len(charts) >= 3 and all(chart.proto.alt for chart in charts)
+    at.session_state["tally_charts"] = True
+    charts = at.run().get("plotly_chart")
+    assert len(charts) == 3 and all(chart.proto.alt for chart in charts)  # the tree, and two behind the tally
+    drawn = re.findall(r'<[^>]*role="img"[^>]*>', said(at))
+    assert len(drawn) >= 3 and all(re.search('aria-label="[^"]', tag) for tag in drawn)  # the dice, the bars, the phases
 
 
 def test_back_and_forward_ask_for_nothing():

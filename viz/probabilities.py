@@ -7,38 +7,36 @@ from collections.abc import Mapping
 from math import ceil, isfinite
 
 import pandas as pd
-import plotly.graph_objects as go
 
 from decoding.trace import Node, Row
-from viz.style import COLOR, GRID, LOOKS, MONO, SERIES, SERIES_LINE, SERIES_PATTERN, ink, layout, tint
-from viz.tokens import as_plotly, full, name, quoted
+from viz.style import LOOKS, SERIES_LINE, SERIES_STRIPES, tint
+from viz.tokens import as_html, full, name, quoted
 from viz.words import judgement, number
 
 NAMES = {"p": "p target", "q": "q drafter", "rest": "rest, after the rejections"}
-ROW_PX = {1: 32, 2: 36, 3: 48}  # per token, by how many bars it has
+BORDER = {"dash": "dashed", "dot": "dotted"}  # Plotly's words -> those of CSS
 
 
-def probability_figure(
-    row: Row, pieces: Mapping[int, bytes], highlight: int | None = None, dark: bool = False, limit: int = 10
-) -> go.Figure:
-    """p, q and the rest of a row as bars, one group per token, the likeliest on top.
+def probability_bars(
+    row: Row, pieces: Mapping[int, bytes], highlight: int | None = None, limit: int = 10
+) -> str:
+    """p, q and the rest of a row as bars, one group per token, the likeliest on top: HTML, light enough for every step.
 
     `highlight` is the token of the node that is looked at; it and the token the target drew are always shown.
     """
-    places = shown(row, highlight, limit)
-    series = series_of(row)
-    height = 34 + 44 + ROW_PX[len(series)] * max(len(places), 1)
-    figure = go.Figure(layout=layout(height, dark, barmode="group", bargap=0.28, bargroupgap=0.06))
-    for key, values in series.items():
-        figure.add_trace(bars(key, [values[i] for i in places], [row_name(row, i, pieces) for i in places], dark))
-    if highlight is not None and highlight in row.tokens:
-        figure.add_shape(band(places.index(row.tokens.index(highlight)), dark))
-    ticks = [tick(row, i, pieces, highlight) for i in places]
-    # Numbered places with tick texts: as categories equal labels would fall together, and "1" would be a number.
-    figure.update_yaxes(tickvals=list(range(len(places))), ticktext=ticks, tickfont={"family": MONO, "size": 13})
-    figure.update_yaxes(range=[max(len(places), 1) - 0.5, -0.5], showgrid=False, zeroline=False, automargin=True)
-    figure.update_xaxes(range=[0, upper(series, places)], gridcolor=GRID, zerolinecolor=GRID, title="probability")
-    return figure.update_layout(margin={"l": 8, "r": 8, "t": 34, "b": 40}, legend_traceorder="normal")
+    places, series = shown(row, highlight, limit), series_of(row)
+    top = upper(series, places)
+    groups = "".join(
+        f'<div class="ds-bars-name{" ds-bars-now" * (row.tokens[i] == highlight)}">{heading(row, i, pieces, highlight)}</div>'
+        f'<div class="ds-bars-group">{"".join(bar(key, values[i], top, row_name(row, i, pieces)) for key, values in series.items())}</div>'
+        for i in places
+    )
+    keys = "".join(
+        f'<span><i style="background:{SERIES_STRIPES[key]};border-color:{SERIES_LINE[key]}"></i> {NAMES[key]}</span>' for key in series
+    )
+    alt = as_html(probability_alt(row, pieces, highlight))
+    scale = f"<span>full width {number(top, 2)}</span>"
+    return f'<div class="ds-keys">{keys}{scale}</div><div class="ds-bars" role="img" aria-label="{alt}">{groups}</div>'
 
 
 def shown(row: Row, highlight: int | None, limit: int = 10) -> list[int]:
@@ -58,45 +56,18 @@ def series_of(row: Row) -> dict[str, tuple[float, ...]]:
     return found
 
 
-def bars(key: str, values: list[float], names: list[str], dark: bool) -> go.Bar:
-    """One series; told apart by hatching as well as by colour."""
-    return go.Bar(
-        name=NAMES[key],
-        x=values,
-        y=list(range(len(values))),
-        orientation="h",
-        marker={
-            "color": SERIES[key],
-            "line": {"color": SERIES_LINE[key], "width": 1},
-            "pattern": {
-                "shape": SERIES_PATTERN[key],
-                "solidity": 0.3,
-                "fgcolor": SERIES_LINE[key],
-                "bgcolor": SERIES[key],
-            },
-        },
-        text=[number(value, 2) if value else "0" for value in values],
-        textposition="outside",
-        textfont={"color": ink(dark), "size": 11},
-        constraintext="none",
-        cliponaxis=False,
-        hovertext=[
-            f"{as_plotly(label)}<br>{NAMES[key]}: {number(v, 4)}" for label, v in zip(names, values, strict=True)
-        ],
-        hoverinfo="text",
-    )
+def bar(key: str, value: float, top: float, label: str) -> str:
+    """One bar with its number behind it; told apart by hatching as well as by colour."""
+    width = 100 * min(1.0, value / top) if isfinite(value) else 0.0
+    hint = as_html(f"{label}: {NAMES[key]} {number(value, 4)}")
+    look = f"--w:{width:.2f}%;background:{SERIES_STRIPES[key]};border-color:{SERIES_LINE[key]}"
+    return f'<div title="{hint}"><i style="{look}"></i><span>{number(value, 2) if value else "0"}</span></div>'
 
 
 def upper(series: Mapping[str, tuple[float, ...]], places: list[int]) -> float:
-    """End of the axis: the next quarter, so that it seldom moves, and room for the number behind the bar."""
+    """End of the scale: the next quarter, so that it seldom moves."""
     top = max([values[i] for values in series.values() for i in places if isfinite(values[i])], default=1.0)
-    return min(1.0, max(1, ceil(top * 4)) / 4) * 1.15
-
-
-def band(place: int, dark: bool) -> dict:
-    """A frame around the token that is looked at."""
-    ends = {"x0": 0, "x1": 1, "y0": place - 0.48, "y1": place + 0.48}
-    return {"type": "rect", "xref": "paper", **ends, "line": {"color": ink(dark), "width": 1.6}, "layer": "below"}
+    return min(1.0, max(1, ceil(top * 4)) / 4)
 
 
 def row_name(row: Row, i: int, pieces: Mapping[int, bytes], limit: int = 14) -> str:
@@ -106,13 +77,11 @@ def row_name(row: Row, i: int, pieces: Mapping[int, bytes], limit: int = 14) -> 
     return f"{label} #{row.tokens[i]}" if twins > 1 else label
 
 
-def tick(row: Row, i: int, pieces: Mapping[int, bytes], highlight: int | None) -> str:
-    """Axis label, escaped; the marked tokens say in a second line what they are."""
-    label = as_plotly(row_name(row, i, pieces))
-    roles = ["▶ this node"] * (row.tokens[i] == highlight) + ["drawn"] * (row.tokens[i] == row.drawn)
-    if not roles:
-        return f"{label} "
-    return f'<b>{label}</b> <br><span style="font-size:10px">{", ".join(roles)} </span>'
+def heading(row: Row, i: int, pieces: Mapping[int, bytes], highlight: int | None) -> str:
+    """What stands before a token's bars, escaped; the marked tokens say in a second line what they are."""
+    roles = ["▶ this node"] * (row.tokens[i] == highlight) + ["⚄ drawn"] * (row.tokens[i] == row.drawn)
+    below = f"<small>{', '.join(roles)}</small>" if roles else ""
+    return as_html(row_name(row, i, pieces)) + below
 
 
 def probability_alt(row: Row, pieces: Mapping[int, bytes], highlight: int | None = None) -> str:
@@ -157,52 +126,29 @@ def threshold(node: Node) -> float:
     return min(1.0, node.p / q)
 
 
-def dice_figure(node: Node, dark: bool = False) -> go.Figure | None:
-    """u on a rule from 0 to 1, with the part that accepts; None where the node was not judged with a u."""
+def dice_rule(node: Node) -> str:
+    """u on a rule from 0 to 1, with the part that accepts, as HTML; "" where the node was not judged with a u."""
     if node.u is None or node.verdict == "unread":
-        return None
+        return ""
     limit = threshold(node)
-    zones = [zone("accepted", 0, limit), zone("rejected", limit, 1)]
-    figure = go.Figure(layout=layout(112, dark, shapes=[*zones, rule(limit, dark)], showlegend=False))
-    look = LOOKS[node.verdict]
-    figure.add_scatter(
-        x=[node.u],
-        y=[0.5],
-        mode="markers+text",
-        marker={"symbol": look.symbol, "size": 15, "color": look.color, "line": {"color": ink(dark), "width": 1.5}},
-        text=[f"<b>u = {number(node.u)}</b>"],
-        textposition="middle right" if node.u < 0.75 else "middle left",
-        textfont={"color": ink(dark)},
-        hovertext=[as_plotly(judgement(node))],
-        hoverinfo="text",
-        cliponaxis=False,
-    )
     ratio = "p / q" if node.q is not None else "p"
-    where = {
-        "x": limit,
-        "yref": "paper",
-        "y": 1,
-        "yanchor": "bottom",
-        "xanchor": "right" if limit > 0.5 else "left",
-        "showarrow": False,
-    }
-    figure.add_annotation(**where, text=f"accepted below min(1, {ratio}) = {number(limit)}", font={"color": ink(dark)})
-    figure.update_xaxes(
-        range=[-0.01, 1.01], dtick=0.25, showgrid=False, zeroline=False, ticks="outside", tickcolor=GRID
+    zones = zone("accepted", limit) + zone("rejected", 1 - limit)
+    look, at = LOOKS[node.verdict], 100 * node.u
+    side = "left" if node.u < 0.7 else "right"  # of the mark there is room for the number
+    shift = f"{side}:{at if side == 'left' else 100 - at:.2f}%"
+    return (
+        f'<div class="ds-dice" role="img" aria-label="{as_html(dice_alt(node))}">'
+        f'<div class="ds-dice-rule">{zones}<b style="left:{at:.2f}%;background:{look.color}"></b>'
+        f'<span style="{shift}">{look.mark} u = {number(node.u)}</span></div>'
+        f"<div><span>0</span><span>accepted below min(1, {ratio}) = {number(limit)}</span><span>1</span></div></div>"
     )
-    figure.update_yaxes(visible=False, range=[0, 1])
-    return figure.update_layout(margin={"l": 12, "r": 12, "t": 30, "b": 26})
 
 
-def zone(state: str, start: float, end: float) -> dict:
+def zone(state: str, share: float) -> str:
     """A stretch of the rule; the two differ in their borders too."""
-    line = {"color": LOOKS[state].line, "dash": LOOKS[state].dash, "width": 1.5}
-    ends = {"x0": start, "x1": end, "y0": 0.08, "y1": 0.92}
-    return {"type": "rect", **ends, "fillcolor": tint(COLOR[state], 0.28), "line": line, "layer": "below"}
-
-
-def rule(limit: float, dark: bool) -> dict:
-    return {"type": "line", "x0": limit, "x1": limit, "y0": 0, "y1": 1, "line": {"color": ink(dark), "width": 2.5}}
+    look = LOOKS[state]
+    border = f"1.5px {BORDER.get(look.dash, look.dash)} {look.line}"
+    return f'<i style="width:{100 * share:.2f}%;background:{tint(look.color, 0.28)};border:{border}"></i>' if share > 0 else ""
 
 
 def dice_alt(node: Node) -> str:

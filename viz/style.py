@@ -51,6 +51,11 @@ DASH = {state: look.dash for state, look in LOOKS.items()}
 SERIES = {"p": "#009E73", "q": "#CC79A7", "rest": COLOR["correction"]}
 SERIES_LINE = {"p": "#007A59", "q": "#A85483", "rest": LOOKS["correction"].line}
 SERIES_PATTERN = {"p": "", "q": "/", "rest": "."}
+SERIES_STRIPES = {  # the same as CSS backgrounds
+    "p": "#009E73",
+    "q": "repeating-linear-gradient(135deg,#CC79A7 0 5px,#A85483 5px 7px)",
+    "rest": "repeating-linear-gradient(90deg,#F0E442 0 4px,#A89A00 4px 5px)",
+}
 
 PHASES = ("propose", "read", "accept", "commit")
 PHASE_COLOR = {"propose": "#CC79A7", "read": "#009E73", "accept": "#E69F00", "commit": "#7F7F7F"}

@@ -33,7 +33,7 @@ from viz.compare import (
     time_split_figure,
     time_split_table,
 )
-from viz.probabilities import probability_alt, probability_figure
+from viz.probabilities import probability_bars
 from viz.tally import tally
 from viz.tokens import as_markdown, quoted
 from viz.words import METRICS
@@ -213,10 +213,7 @@ def difference(first: tuple[str, Trace], other: tuple[str, Trace], key: str) -> 
                 with cell:
                     st.markdown(as_markdown(f"{label} took {quoted(found.tokens[i], pieces)}"))
                     if row is not None:
-                        figure = probability_figure(row, pieces, found.tokens[i], dark(), limit=6)
-                        st.plotly_chart(
-                            figure, key=f"{key}_{i}", config=CONFIG, alt=probability_alt(row, pieces, found.tokens[i])
-                        )
+                        st.html(probability_bars(row, pieces, found.tokens[i], limit=6))
             show(difference_table(found, pieces), f"{key}_table")
 
 

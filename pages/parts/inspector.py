@@ -6,16 +6,14 @@ import streamlit as st
 
 from decoding.trace import Node, Step
 from pages.parts.session import Session
-from viz.probabilities import dice_alt, dice_figure, probability_alt, probability_figure, probability_table
+from viz.probabilities import dice_rule, probability_bars, probability_table
 from viz.style import LOOKS
 from viz.tokens import full, name, plain
 from viz.tree import ROOT, final_index, has_final
 from viz.words import judgement, number
 
-CONFIG = {"displayModeBar": False, "scrollZoom": False}
 
-
-def inspector(session: Session, dark: bool) -> None:
+def inspector(session: Session) -> None:
     """Draw it for the session's selected node, which may also be the root or the token the target added."""
     step, selected = session.step, session.selected
     picker(session, step, selected)
@@ -24,8 +22,8 @@ def inspector(session: Session, dark: bool) -> None:
     elif selected == final_index(step):
         final_token(step, session.trace.pieces)
     else:
-        node_facts(step, selected, session.trace.pieces, dark)
-    probabilities(step, selected, session.trace.pieces, dark)
+        node_facts(step, selected, session.trace.pieces)
+    probabilities(step, selected, session.trace.pieces)
 
 
 def picker(session: Session, step: Step, selected: int) -> None:
@@ -61,14 +59,14 @@ def say(sentence: str, kind: str = "ds-dim") -> None:
     st.html(f'<p class="{kind}">{html.escape(sentence)}</p>')
 
 
-def node_facts(step: Step, index: int, pieces: dict[int, bytes], dark: bool) -> None:
+def node_facts(step: Step, index: int, pieces: dict[int, bytes]) -> None:
     """Verdict with its numbers, the dice, and where the node came from."""
     node = step.nodes[index]
     look = LOOKS[node.verdict]
     say(f"{look.mark} {judgement(node, pieces, step)}", "ds-verdict")
-    if (figure := dice_figure(node, dark)) is not None:
+    if rule := dice_rule(node):
         say("u × q against p: the die u decides.")
-        st.plotly_chart(figure, key="dice", config=CONFIG, alt=dice_alt(node))
+        st.html(rule)
     facts(node, index, pieces)
 
 
@@ -96,7 +94,7 @@ def final_token(step: Step, pieces: dict[int, bytes]) -> None:
     say(source[step.origins[-1]])
 
 
-def probabilities(step: Step, selected: int, pieces: dict[int, bytes], dark: bool) -> None:
+def probabilities(step: Step, selected: int, pieces: dict[int, bytes]) -> None:
     """p, q and the residual at the position where the node stands."""
     if not step.rows:
         say("This run was recorded without probabilities.")
@@ -107,8 +105,7 @@ def probabilities(step: Step, selected: int, pieces: dict[int, bytes], dark: boo
         row, token = step.rows[step.end_row], step.tokens[-1]
     else:
         row, token = step.rows[step.nodes[selected].parent + 1], step.nodes[selected].token
-    figure = probability_figure(row, pieces, token, dark, limit=6)
-    st.plotly_chart(figure, key="bars", config=CONFIG, alt=probability_alt(row, pieces, token))
+    st.html(probability_bars(row, pieces, token, limit=6))
     overlap = "" if row.overlap is None else f", overlap Σ min(p, q) = {number(row.overlap)}, KL(p‖q) = {number(row.kl or 0)} bits"
     say(f"At this position: entropy of p {number(row.entropy)} bits{overlap}. ▶ selected, ⚄ drawn by the target.")
     with st.expander("Probabilities as a table", key="bars_table_box", on_change="rerun") as box:

@@ -28,6 +28,22 @@ CSS = """
 .ds-dim { opacity: 0.75; font-size: 0.86rem; margin: 0; overflow-wrap: anywhere; }
 .ds-facts { display: grid; grid-template-columns: max-content 1fr; gap: 0.1rem 0.8rem; font-size: 0.9rem; margin: 0; }
 .ds-facts dt { opacity: 0.75; } .ds-facts dd { margin: 0; overflow-wrap: anywhere; }
+.ds-keys { display: flex; flex-wrap: wrap; gap: 0 0.9rem; font-size: 0.82rem; margin-bottom: 0.3rem; }
+.ds-keys i { display: inline-block; width: 0.8em; height: 0.8em; border: 1px solid; vertical-align: -0.05em; }
+.ds-bars { display: grid; grid-template-columns: max-content 1fr; gap: 0.28rem 0.6rem; align-items: center; font-size: 0.78rem; }
+.ds-bars-name { text-align: right; font-family: 'Source Code Pro', ui-monospace, monospace; font-size: 0.84rem; line-height: 1.15; }
+.ds-bars-name small { display: block; font-size: 0.7rem; opacity: 0.8; }
+.ds-bars-now { font-weight: 700; outline: 1.5px solid; outline-offset: 2px; border-radius: 2px; }
+.ds-bars-group { border-left: 1px solid #8886; }
+.ds-bars-group div { display: flex; align-items: center; height: 0.86rem; padding-right: 2.6rem; }
+.ds-bars-group i { flex: none; width: var(--w); height: 0.72rem; border: 1px solid; border-left: none; }
+.ds-bars-group span { margin-left: 0.3rem; white-space: nowrap; width: 0; line-height: 1; }
+.ds-dice { font-size: 0.82rem; }
+.ds-dice > div:last-child { display: flex; justify-content: space-between; opacity: 0.85; }
+.ds-dice-rule { position: relative; display: flex; height: 1.9rem; }
+.ds-dice-rule i { box-sizing: border-box; }
+.ds-dice-rule b { position: absolute; top: -0.1rem; bottom: -0.1rem; width: 4px; margin-left: -2px; outline: 1px solid; }
+.ds-dice-rule span { position: absolute; top: 0.35rem; padding: 0 0.5rem; font-weight: 600; white-space: nowrap; }
 [data-testid="stMetricValue"] { font-size: 1.55rem; }
 @media (prefers-reduced-motion: reduce) { * { animation: none !important; transition: none !important; } }
 </style>

@@ -78,7 +78,7 @@ def draw(session: Session) -> None:
         link(session)
         keep(session)
     with right:
-        inspector(session, dark())
+        inspector(session)
 
 
 def notices(session: Session) -> None:
