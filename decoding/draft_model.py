@@ -15,8 +15,10 @@ from decoding.target import Target
 class DraftModel:
     """One run's view of a draft model. Nodes count as in the Draft that is being grown: 0, 1, ... in the order of `extend`."""
 
-    def __init__(self, target: Target) -> None:
+    def __init__(self, target: Target, taps: Sequence[int] = ()) -> None:
         self.target = target
+        self.taps = taps
+        self.hidden: dict[int, Tensor] = {}  # tap -> (m, width) of the last `extend`
         self.cache = TreeCache()
         self.calls = 0  # since `root`
         self._tree = np.zeros((0, 0), dtype=bool)  # what each node read so far sees of the others
@@ -51,7 +53,9 @@ class DraftModel:
         self._depths += depths
         self.calls += 1
         root = self.cache.committed - 1
-        return self.target.forward(self.cache, tokens, [root + d for d in depths], tree[old:])[0]
+        positions = [root + d for d in depths]
+        logits, self.hidden = self.target.forward(self.cache, tokens, positions, tree[old:], taps=self.taps)
+        return logits
 
     def keep(self, path: Sequence[int]) -> None:
         """Commit the accepted nodes that were read; nodes that were never fed are read with the next root."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Generator
 
+from decoding import heads
 from decoding.draft import Draft
 from decoding.sample import Sampling
 from decoding.target import Reading
@@ -58,6 +59,7 @@ class Method:
     build: "Callable[[Family, Any, Sampling], tuple[Drafter, Accept]]"
     needs: tuple[str, ...] = ()  # parts of a family: "draft"
     is_lossless: bool = True
+    head: str = ""  # the part of a family that a trained head of this method reads: "target", "draft", or none
 
     def missing(self, family: "Family") -> str:
         """Why this family cannot serve the method, or ""."""
@@ -65,7 +67,7 @@ class Method:
             return (
                 f"{self.title} needs a draft model, and the family {family.name} has none. Load one beside the target."
             )
-        return ""
+        return heads.missing(self.key, self.title, self.head, family) if self.head else ""
 
     def checked(self, values: Mapping[str, Any]) -> Any:
         """The method's parameters, defaults filled in.

@@ -25,7 +25,8 @@ def nodes(draft: Draft, decision: Decision) -> tuple[Node, ...]:
             decision.u[i],
             decision.verdicts[i],
             draft.source[i],
-            {name: values[i] for name, values in scores.items()} | (decision.scores[i] if decision.scores else {}),
+            {name: values[i] for name, values in scores.items() if values[i] == values[i]}  # NaN: this node has no such number
+            | (decision.scores[i] if decision.scores else {}),
         )
         for i, token in enumerate(draft.tokens)
     )

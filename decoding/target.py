@@ -5,19 +5,21 @@ same class. The 4-D mask is additive in the model's dtype: a boolean one is sile
 """
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from decoding.cache import TreeCache
 from decoding.draft import Draft
 from decoding.sample import Sampling
 
+PRE_NORM = -1  # a tap: what the last layer puts out; the last of the numbered ones stands behind the final norm
 PREFILL_ROWS = 512  # rows read at once, so that the logits of a long prompt never stand in memory together
 
 
@@ -72,24 +74,52 @@ class Target:
             positions: (rows,) position of each row in its own path.
             visible: (rows, k) bool, what a row sees of the last k rows, its own included; it sees all rows before those.
                 None: the rows are a causal chain.
-            taps: layers whose output is wanted, 0 for the embeddings.
+            taps: layers whose output is wanted, 0 for the embeddings, PRE_NORM for the last one before the final norm.
 
         Returns:
             (rows, vocab) float32 logits, or (1, vocab) with `last_only`; and layer -> (rows, width).
         """
         extra = {"logits_to_keep": 1} if last_only and self._keeps_logits else {}
-        if taps:
+        if any(tap != PRE_NORM for tap in taps):
             extra["output_hidden_states"] = True
-        out = self.model(
-            input_ids=ids[None],
-            position_ids=torch.as_tensor(positions, device=self.device)[None],
-            attention_mask=self._mask(len(ids), cache.length, visible),
-            past_key_values=cache,
-            use_cache=True,
-            **extra,
-        )
+        with self._last_output(PRE_NORM in taps) as hidden:
+            out = self.model(
+                input_ids=ids[None],
+                position_ids=torch.as_tensor(positions, device=self.device)[None],
+                attention_mask=self._mask(len(ids), cache.length, visible),
+                past_key_values=cache,
+                use_cache=True,
+                **extra,
+            )
+        hidden |= {tap: out.hidden_states[tap][0] for tap in taps if tap != PRE_NORM}
         logits = out.logits[0, :, : self.vocab]
-        return (logits[-1:] if last_only else logits).float(), {l: out.hidden_states[l][0] for l in taps}
+        return (logits[-1:] if last_only else logits).float(), hidden
+
+    @contextmanager
+    def _last_output(self, wanted: bool) -> Iterator[dict[int, Tensor]]:
+        """What the last layer puts out while the block runs, under PRE_NORM: no entry of `output_hidden_states` holds it."""
+        found: dict[int, Tensor] = {}
+        if not wanted:
+            yield found
+            return
+
+        def note(layer: nn.Module, inputs: tuple, output: Tensor | tuple) -> None:
+            found[PRE_NORM] = (output[0] if isinstance(output, tuple) else output)[0]
+
+        handle = self.last_layer.register_forward_hook(note)
+        try:
+            yield found
+        finally:
+            handle.remove()
+
+    @cached_property
+    def last_layer(self) -> nn.Module:
+        """The last of the decoder layers; a ValueError for a model whose layers stand in no list of their number."""
+        count = self.model.config.num_hidden_layers
+        lists = [part for part in self.model.modules() if isinstance(part, nn.ModuleList) and len(part) == count]
+        if not lists:
+            raise ValueError(f"The layers of a {type(self.model).__name__} are not where they are expected; it cannot be tapped.")
+        return lists[0][-1]
 
     def _mask(self, rows: int, before: int, visible: np.ndarray | None) -> Tensor | None:
         """(1, 1, rows, before + rows) additive mask; None where a row may see everything before it."""

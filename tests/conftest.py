@@ -7,7 +7,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # before huggingface_hub is imported: an unk
 import pytest
 import torch
 
-from decoding import library
+from decoding import heads, library
 from decoding.family import Family, load
 from tests import toys
 
@@ -19,6 +19,12 @@ def small_datastores(tmp_path_factory):
     """Stores of the retrieval methods are built in a moment, and not in the user's cache folder."""
     os.environ["DRAFTSCOPE_CACHE"] = str(tmp_path_factory.mktemp("cache"))
     library.LIMIT = 200_000
+
+
+@pytest.fixture(scope="session", autouse=True)
+def toy_heads(small_datastores):
+    """Random models have the heads they need; those of the embedded family are the shipped ones."""
+    heads.find = toys.heads_on_demand(heads.find)
 
 
 @pytest.fixture(scope="session")

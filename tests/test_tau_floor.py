@@ -28,6 +28,8 @@ FLOORS = {
     "prompt_lookup": 1.05,
     "token_recycling": 1.5,
     "spectr": 1.8,
+    "specdec_pp": 1.7,
+    "judge": 2.0,
 }
 OTHERWISE = 1.05  # a method without a floor of its own
 TOKENS = 32

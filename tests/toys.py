@@ -15,10 +15,11 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
+from decoding import heads
 from decoding.cache import TreeCache
 from decoding.family import Family
 from decoding.loop import decode
-from decoding.methods import METHODS
+from decoding.methods import METHODS, specdec_pp
 from decoding.sample import Sampling
 from decoding.target import Reading, Target
 from decoding.trace import Step
@@ -126,6 +127,38 @@ def cycle(length: int) -> Target:
 def reading_of(probs: Tensor) -> Reading:
     """(n + 1, vocab) target probabilities -> a Reading."""
     return Reading(probs.log(), probs)
+
+
+# -- heads -------------------------------------------------------------------------------------------------------------
+
+
+def heads_on_demand(find):
+    """`heads.find` that makes a head where there is none: an acceptance head that knows nothing and a judge that never speaks."""
+
+    def found(method: str, model):
+        return find(method, model) or (made_head(method, model) if method in MADE and hasattr(model, "config") else None)
+
+    found.real = find
+    return found
+
+
+def made_head(method: str, model) -> Path:
+    folder = heads.place_of(method, heads.fingerprint(model))
+    width = model.config.hidden_size
+    heads.save(folder, method, model, MADE[method](width), {"width": width, "blocks": 1}, {})
+    return folder
+
+
+def random_acceptance(width: int) -> dict[str, Tensor]:
+    torch.manual_seed(0)
+    return specdec_pp.pair(width, 1).state_dict()
+
+
+def silent_judge(width: int) -> dict[str, Tensor]:
+    return {"mean": torch.zeros(width), "scale": torch.ones(width), "weight": torch.zeros(width), "bias": torch.tensor(-1000.0)}
+
+
+MADE = {"specdec_pp": random_acceptance, "judge": silent_judge}
 
 
 # -- runs --------------------------------------------------------------------------------------------------------------

@@ -92,6 +92,8 @@ def judgement(node: Node, pieces: Mapping[int, bytes] | None = None, step: Step 
         return f"never looked at: {unread_reason(node, step)}"
     if node.u is None:
         return drawn_judgement(node, pieces or {}, step)
+    if node.scores.get("judge only"):
+        return f"{comparison(node.u * (node.q or 0), node.p)}, but the judge scores it {number(node.scores.get('judge score', 0))}: accepted"
     if node.p in (0, 1) and node.q in (None, 0, 1):
         return greedy_judgement(node, pieces or {})
     weight = 1.0 if node.q is None else node.q

@@ -7,62 +7,14 @@ are one-hot and the same rule keeps drafted tokens while they equal the arg-max.
 
 from dataclasses import dataclass
 
-import torch
-
-from decoding.draft import Draft
-from decoding.draft_model import DraftModel
-from decoding.method import Drafter, Method, param
-from decoding.sample import Sampling, draw
-from decoding.target import Target
+from decoding.chain import Chain
+from decoding.method import Method, param
 from decoding.verify import recursive_rejection
 
 
 @dataclass(frozen=True)
 class Params:
     length: int = param(4, "Draft length", "Tokens the draft model writes per step (gamma).", low=1, high=32)
-
-
-class Chain(Drafter):
-    """Draws `length` tokens one after the other. Tokens stay on the device until the chain is complete."""
-
-    def __init__(self, target: Target, params: Params, sampling: Sampling) -> None:
-        self.model = DraftModel(target)
-        self.ends = target.ends
-        self.context = target.context
-        self.length = params.length
-        self.sampling = sampling
-
-    def begin(self, tokens, reading) -> None:
-        self.model.begin(tokens)
-
-    def propose(self, tokens, rng) -> Draft:
-        length = min(self.length, self.context - len(tokens))
-        dice = torch.rand(self.length, generator=rng).to(self.model.target.device)
-        logits, drawn, q, beliefs = self.model.root(tokens), [], [], []
-        for i in range(length):
-            if i:  # the last drawn token is never fed: nothing is drafted behind it
-                logits = self.model.extend(drawn[-1], [i - 2])
-            q.append(self.sampling.probabilities(logits))
-            beliefs.append(logits)
-            drawn.append(draw(q[-1], dice[i : i + 1]))
-        return self._draft(torch.cat(drawn).tolist(), q, beliefs) if drawn else Draft((), ())
-
-    def _draft(self, tokens: list[int], q: list[torch.Tensor], logits: list[torch.Tensor]) -> Draft:
-        """Cut behind the first end of text: nothing behind it can be committed."""
-        n = next((i + 1 for i, token in enumerate(tokens) if token in self.ends), len(tokens))
-        belief = torch.cat(logits[:n]).softmax(-1) if self.sampling.greedy else None
-        return Draft(
-            tuple(tokens[:n]),
-            tuple(range(-1, n - 1)),
-            torch.cat(q[:n]),
-            belief,
-            how="drawn",
-            source=("draft model",) * n,
-            calls=self.model.calls,
-        )
-
-    def observe(self, draft, reading, decision) -> None:
-        self.model.keep(decision.path)
 
 
 METHOD = Method(
@@ -83,6 +35,6 @@ METHOD = Method(
     ),
     lossless="Accepted mass min(p, q) plus the residual max(p − q, 0) is p: the text follows the target exactly.",
     params=Params,
-    build=lambda family, params, sampling: (Chain(family.draft, params, sampling), recursive_rejection),
+    build=lambda family, params, sampling: (Chain(family.draft, params.length, sampling), recursive_rejection),
     needs=("draft",),
 )

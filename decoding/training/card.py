@@ -56,3 +56,27 @@ for embeddings and norms, batches of 8,192 tokens. The last command, made on {fi
 first with 22.1 M tokens for the target and 22.0 M for the draft model (KL on whole distributions, in windows as the target's), the
 second as above (the 64 most probable tokens of each distribution, windows of 1,024).
 """
+
+
+HEADS = """
+## Heads
+
+Small layers that read hidden states of these models; each was measured on held-out text.
+
+| folder | what it is | held out | made by |
+|---|---|---|---|
+"""
+
+
+def note_head(path: Path, key: str, what: str, figures: str, command: str) -> None:
+    """Put the line of a head into the model card at `path`, in place of an older one."""
+    before = path.read_text("utf-8") if path.exists() else "# A family\n"
+    if HEADS not in before:
+        before = before.rstrip("\n") + "\n" + HEADS
+    start = f"| `heads/{key}/` |"
+    above, below = before.split(HEADS)
+    lines = [line for line in below.splitlines() if not line.startswith(start)]
+    rows = [line for line in lines if line.startswith("|")]
+    rest = "\n".join(line for line in lines if not line.startswith("|"))
+    rows.append(f"{start} {what} | {figures} | `{command}` |")
+    path.write_text(f"{above}{HEADS}" + "\n".join(sorted(rows)) + "\n" + rest, "utf-8")

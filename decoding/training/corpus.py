@@ -59,3 +59,20 @@ def python_source() -> tuple[tuple[str, ...], tuple[str, ...]]:
     texts = [f.read_text("utf-8", errors="ignore") for f in files]
     train = tuple(t for i, t in enumerate(texts) if i % HOLD_OUT_EVERY and t)
     return train, tuple(t for t in texts[::HOLD_OUT_EVERY] if t)
+
+
+def documents(folder: Path | None) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Texts to learn from and texts held out, for what is trained on any family.
+
+    Args:
+        folder: a corpus folder as above; or one with `*.txt` files, every 20th held out; None: Python source alone.
+    """
+    if folder is None:
+        return python_source()
+    if (folder / "gsm8k-train.jsonl").exists():
+        domains = read(folder)
+        return tuple(t for d in domains for t in d.train), tuple(t for d in domains for t in d.held_out)
+    texts = [file.read_text("utf-8", errors="ignore") for file in sorted(folder.rglob("*.txt"))]
+    if len(texts) < HOLD_OUT_EVERY:
+        raise ValueError(f"{str(folder)!r} holds {len(texts)} text files; at least {HOLD_OUT_EVERY} are needed to hold some out.")
+    return tuple(t for i, t in enumerate(texts) if i % HOLD_OUT_EVERY and t), tuple(t for t in texts[::HOLD_OUT_EVERY] if t)

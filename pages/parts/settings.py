@@ -77,7 +77,9 @@ class Settings:
 def family_named(target: str, draft: str | None) -> SimpleNamespace:
     """Enough of a family for `Method.missing`, without loading it."""
     has_draft = target == "embedded" or draft is not None
-    return SimpleNamespace(name=target, draft=object() if has_draft else None)
+    name = target if draft is None else f"{target} + {draft}"
+    sources = {"target": target, "draft": draft or (target if target == "embedded" else None)}
+    return SimpleNamespace(name=name, draft=object() if has_draft else None, sources=sources)
 
 
 def settings_of(header: Header) -> Settings:
