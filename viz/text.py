@@ -4,7 +4,7 @@ Knows a trace and how far to show it. Origin is never colour alone: prompt is mu
 underlined twice, a bonus has a plus sign, plain has nothing.
 """
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from itertools import groupby
 from typing import TypedDict
 
@@ -26,12 +26,9 @@ class Span(TypedDict):
     whole: str  # what that run spells; "" if it shares none
 
 
-def strip(trace: Trace, upto_step: int | None = None) -> list[Span]:
-    """Prompt and committed tokens through step index `upto_step` (None: all; -1: the prompt alone)."""
-    last = len(trace.steps) if upto_step is None else upto_step + 1
-    found: list[tuple[int, str, int | None]] = [(token, "prompt", None) for token in trace.header.prompt_tokens]
-    for number, step in enumerate(trace.steps[:last]):
-        found += [(token, origin, number) for token, origin in zip(step.tokens, step.origins, strict=True)]
+def strip(trace: Trace, upto_step: int | None = None, window: slice = slice(None)) -> list[Span]:
+    """Prompt and committed tokens through step index `upto_step` (None: all; -1: the prompt alone), those in `window`."""
+    found = committed(trace, upto_step)[window]
     pieces = [trace.pieces.get(token) for token, _, _ in found]
     spans = [span(*item, piece) for item, piece in zip(found, pieces, strict=True)]
     for group in joined([piece or b"" for piece in pieces]):
@@ -39,6 +36,23 @@ def strip(trace: Trace, upto_step: int | None = None) -> list[Span]:
             for member in spans[group.start : group.stop]:
                 member["group"], member["whole"] = group.start, group.text
     return spans
+
+
+def committed(trace: Trace, upto_step: int | None = None) -> list[tuple[int, str, int | None]]:
+    """(token, origin, step) of every token; the step is None in the prompt."""
+    last = len(trace.steps) if upto_step is None else upto_step + 1
+    found: list[tuple[int, str, int | None]] = [(token, "prompt", None) for token in trace.header.prompt_tokens]
+    for number, step in enumerate(trace.steps[:last]):
+        found += [(token, origin, number) for token, origin in zip(step.tokens, step.origins, strict=True)]
+    return found
+
+
+def around(trace: Trace, step: int, block: int = 200) -> slice:
+    """The tokens to show of a long text: the block in which step index `step` begins, and the ones before and behind it. It
+    moves block by block, so that most steps only move the mark."""
+    at = len(trace.header.prompt_tokens) + sum(len(s.tokens) for s in trace.steps[: max(step, 0)])
+    first = max(0, at // block - 1) * block
+    return slice(first, first + 3 * block)
 
 
 def span(token: int, origin: str, step: int | None, piece: bytes | None) -> Span:
@@ -65,7 +79,7 @@ def strip_html(spans: Sequence[Span], current: int | None = None, legend: bool =
         parts.append(inside if group is None else joined_html(inside, tokens[0][0]))
     body = "".join(parts) or '<span class="ds-none">no text yet</span>'
     strip_ = f'<div class="ds-strip" role="list" aria-label="The text, token by token">{body}</div>'
-    return strip_ + (legend_html(spans) if legend else "")
+    return strip_ + (legend_html({span["origin"] for span in spans}) if legend else "")
 
 
 def span_html(span: Span, now: bool) -> str:
@@ -93,9 +107,13 @@ def describe(span: Span) -> str:
     return f"{span['text']}: {span['origin']}{where}, id {span['id']}{half}"
 
 
-def legend_html(spans: Sequence[Span]) -> str:
-    """The origins that occur in the text, each shown as its tokens are."""
-    present = {span["origin"] for span in spans}
+def origins(*traces: Trace) -> set[str]:
+    """Where the tokens of these texts came from."""
+    return {"prompt"}.union(*(step.origins for trace in traces for step in trace.steps))
+
+
+def legend_html(present: Set[str]) -> str:
+    """The origins that occur in a text, each shown as its tokens are."""
     entries = (
         f'<span class="ds-tok ds-{origin}">{look.mark} {origin}</span> {as_html(look.meaning)}'
         for origin, look in LOOKS.items()
@@ -107,8 +125,7 @@ def legend_html(spans: Sequence[Span]) -> str:
 
 def plain_text(trace: Trace, upto_step: int | None = None) -> str:
     """Prompt and committed text as text, bytes that are no character replaced; not escaped."""
-    ids = [span["id"] for span in strip(trace, upto_step)]
-    return b"".join(trace.pieces.get(token, b"") for token in ids).decode("utf-8", "replace")
+    return b"".join(trace.pieces.get(token, b"") for token, _, _ in committed(trace, upto_step)).decode("utf-8", "replace")
 
 
 # Colours are laid over whatever the page has, so that one sheet serves the light and the dark theme.

@@ -22,7 +22,7 @@ from pages.parts.share import share
 from pages.parts.small_tree import draw_small_tree
 from viz.small import HEIGHT
 from viz.tally import depths, tally
-from viz.text import CSS, legend_html, strip, strip_html
+from viz.text import CSS, committed, legend_html, origins, strip, strip_html
 from viz.tokens import as_markdown
 from viz.words import narrate
 
@@ -72,7 +72,7 @@ def draw(session: Session, race: Race) -> None:
     board(race, titles, asked)
     runs = [(title, part) for title, e in zip(titles, race.entrants, strict=False) if (part := race.part(e)) and part.steps]
     if runs:
-        st.html(legend_html([span for _, trace in runs for span in strip(trace)]))
+        st.html(legend_html(origins(*(trace for _, trace in runs))))
         comparison(charted(race, runs), "compare")
     share(session, race)
 
@@ -204,9 +204,8 @@ def number(value: float | None) -> str:
 
 def text_html(part: Trace) -> str:
     """The end of the text, the newest tokens boxed; the box stays at its end."""
-    spans = strip(part)
-    left_out = "… " if len(spans) > LONGEST else ""
-    inside = strip_html(spans[-LONGEST:], len(part.steps) - 1, legend=False)
+    left_out = "… " if len(committed(part)) > LONGEST else ""
+    inside = strip_html(strip(part, window=slice(-LONGEST, None)), len(part.steps) - 1, legend=False)
     return f'<div class="ds-col-text" tabindex="0" role="region" aria-label="The text so far">{inside}{left_out}</div>'
 
 

@@ -12,7 +12,7 @@ from pages.parts import keep
 from pages.parts.comparison import comparison
 from pages.parts.race import LEAST, MOST, Race
 from pages.parts.session import Session
-from viz.text import CSS, legend_html, strip
+from viz.text import CSS, legend_html, origins
 from viz.tokens import as_markdown
 
 
@@ -47,7 +47,7 @@ def saved(session: Session, race: Race) -> None:
     if len(runs) < LEAST:
         st.caption(f"Choose {LEAST} to {MOST} runs: they are compared from what was recorded, no model is loaded.")
         return
-    st.html(CSS + legend_html([span for _, trace in runs for span in strip(trace)]))
+    st.html(CSS + legend_html(origins(*(trace for _, trace in runs))))
     comparison(runs, "saved")
 
 

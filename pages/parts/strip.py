@@ -5,14 +5,13 @@ Tokens reach the page as data and are written with textContent, never as HTML. A
 """
 
 from typing import Any
+from zlib import crc32
 
 import streamlit as st
 
 from decoding.trace import Trace
 from pages.parts.session import Session
-from viz.text import CSS, describe, legend_html, strip
-
-LONGEST = 3000  # tokens shown; the beginning of a longer text is left out
+from viz.text import CSS, around, committed, describe, legend_html, origins, strip
 
 STYLE = CSS.replace("<style>", "").replace("</style>", "") + """
 .ds-box { max-height: 11.2rem; overflow-y: auto; padding: 0.15rem 0.4rem; border: 1px solid var(--st-border-color, #8884);
@@ -30,11 +29,11 @@ button.ds-tok:focus-visible { outline: 3px solid var(--st-primary-color); outlin
 
 SCRIPT = """
 const GLYPHS = "␣↵⇥";
-export default function({ data, parentElement, setTriggerValue }) {
-  const box = parentElement.querySelector(".ds-box");
+
+function drawn(box, data) {  // the tokens as elements, to be marked and listened to afterwards
   const list = document.createElement("div");
   list.className = "ds-strip"; list.setAttribute("role", "group"); list.setAttribute("aria-label", "The text, token by token");
-  if (data.left_out) list.append("… ");
+  if (data.before) list.append("… ");
   let group = null, holder = list;
   const close = () => { if (group !== null) { const whole = document.createElement("span"); whole.className = "ds-whole";
     whole.textContent = "= " + group.whole; holder.append(whole); } group = null; holder = list; };
@@ -44,34 +43,22 @@ export default function({ data, parentElement, setTriggerValue }) {
       holder.className = "ds-joined"; list.append(holder); }
     if (t.text && GLYPHS.includes(t.text[0])) holder.append(document.createElement("wbr"));
     const token = document.createElement(t.step === null ? "span" : "button");
-    token.className = "ds-tok ds-" + t.origin + (t.step !== null && t.step === data.now ? " ds-now" : "") + (t.half ? " ds-half" : "")
-      + (t.step !== null && t.step > data.now ? " ds-later" : "");
-    token.title = t.title; token.setAttribute("aria-label", t.title);
+    token.className = "ds-tok ds-" + t.origin + (t.half ? " ds-half" : "");
+    token.title = t.title;
     for (const c of t.text) {
       if (GLYPHS.includes(c)) { const ws = document.createElement("span"); ws.className = "ds-ws"; ws.textContent = c; token.append(ws); }
       else token.append(c);
     }
-    if (t.step !== null) {
-      token.type = "button"; token.tabIndex = -1; token.dataset.step = t.step;
-      if (t.step === data.now) token.setAttribute("aria-current", "step");
-      token.onclick = () => setTriggerValue("step", t.step);
-    } else token.removeAttribute("aria-label");
+    if (t.step !== null) { token.type = "button"; token.dataset.step = t.step; token.setAttribute("aria-label", t.title); }
     holder.append(token);
     for (const c of t.text) if (c === "↵") holder.append(document.createElement("br"));
   }
   close();
+  if (data.behind) list.append(" …");
   if (!data.tokens.length) list.append("no text yet");
-  box.replaceChildren(list);
-  const buttons = [...list.querySelectorAll("button")];
-  const now = buttons.filter(b => b.getAttribute("aria-current"));
-  const home = now[0] || buttons[0];
-  if (home) { home.tabIndex = 0;
-    const last = now[now.length - 1] || home;
-    const over = last.offsetTop + last.offsetHeight - box.offsetTop - box.clientHeight + 12;
-    if (over > box.scrollTop || home.offsetTop - box.offsetTop < box.scrollTop) box.scrollTop = Math.max(0, over);
-  }
+  list.onclick = (e) => { const token = e.target.closest("button"); if (token) box.trigger("step", +token.dataset.step); };
   list.onkeydown = (e) => {  // arrows walk over the tokens, Tab leaves them
-    const i = buttons.indexOf(e.target);
+    const buttons = [...list.querySelectorAll("button")], i = buttons.indexOf(e.target);
     const to = { ArrowRight: i + 1, ArrowLeft: i - 1, Home: 0, End: buttons.length - 1 }[e.key];
     if (e.key === " " || e.key === "Enter") { e.stopPropagation(); return; }
     if (i < 0 || to === undefined) return;
@@ -79,6 +66,33 @@ export default function({ data, parentElement, setTriggerValue }) {
     const next = buttons[Math.min(Math.max(to, 0), buttons.length - 1)];
     buttons.forEach(b => b.tabIndex = -1); next.tabIndex = 0; next.focus();
   };
+  return list;
+}
+
+function marked(box, list, now) {  // the tokens of the step that is shown, and the faded ones behind it
+  const buttons = [...list.querySelectorAll("button")];
+  for (const token of buttons) {
+    const step = +token.dataset.step;
+    token.classList.toggle("ds-now", step === now); token.classList.toggle("ds-later", step > now);
+    if (step === now) token.setAttribute("aria-current", "step"); else token.removeAttribute("aria-current");
+    if (token.tabIndex !== -1) token.tabIndex = -1;
+  }
+  const shown = buttons.filter(b => +b.dataset.step === now);
+  const home = shown[0] || buttons[0];
+  if (!home) return;
+  home.tabIndex = 0;
+  const last = shown[shown.length - 1] || home;
+  const over = last.offsetTop + last.offsetHeight - box.offsetTop - box.clientHeight + 12;
+  if (over > box.scrollTop || home.offsetTop - box.offsetTop < box.scrollTop) box.scrollTop = Math.max(0, over);
+}
+
+export default function({ data, parentElement, setTriggerValue }) {
+  const box = parentElement.querySelector(".ds-box");
+  box.trigger = setTriggerValue;
+  if (box.dataset.key !== data.key || !box.querySelector(".ds-strip")) {  // a step back or forward leaves the tokens as they are
+    box.replaceChildren(drawn(box, data)); box.dataset.key = data.key;
+  }
+  marked(box, box.querySelector(".ds-strip"), data.now);
   const letters = (e) => {
     const at = e.composedPath()[0];
     if (e.ctrlKey || e.metaKey || e.altKey || e.repeat) return;
@@ -119,16 +133,21 @@ def text_strip(session: Session, on_letter) -> None:
 
 
 def payload(trace: Trace | None, cursor: int) -> dict[str, Any]:
-    """What the component draws; small and plain."""
-    spans = strip(trace) if trace else []
+    """What the component draws: the tokens around the step that is shown, and a key that changes when they do."""
+    if trace is None:
+        return {"tokens": [], "key": "", "now": cursor, "before": False, "behind": False}
+    window = around(trace, cursor)
+    spans = strip(trace, window=window)
     tokens = [
         {"text": s["text"], "origin": s["origin"], "step": s["step"], "title": describe(s), "half": s["half"],
          "group": s["group"], "whole": s["whole"]}
-        for s in spans[-LONGEST:]
+        for s in spans
     ]  # fmt: skip
-    return {"tokens": tokens, "now": cursor, "left_out": max(0, len(spans) - LONGEST)}
+    behind = len(committed(trace)) > window.stop
+    key = f"{crc32(repr(tokens).encode()):x} {behind}"
+    return {"tokens": tokens, "key": key, "now": cursor, "before": window.start > 0, "behind": behind}
 
 
 def legend(trace: Trace) -> None:
     """The origins in the text and what they mean."""
-    st.html(CSS + legend_html(strip(trace)))
+    st.html(CSS + legend_html(origins(trace)))
