@@ -27,9 +27,11 @@ from transformers import (
 
 from decoding.pieces import piece_maker
 from decoding.selftest import check_tree_reading
+from decoding.sorted_draft import check_exits
 from decoding.target import Target
 
 EMBEDDED = Path(__file__).parent / "embedded"
+EMBEDDED_TARGETS = {"embedded": "target", "embedded-small": "target-small"}  # name -> folder; both take the same draft models
 HUB_ID = re.compile(r"[\w.-]{1,96}(/[\w.-]{1,96})?")
 MAX_PROMPT = 100_000  # characters
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -70,8 +72,8 @@ def load(target: str = "embedded", draft: str | None = None, device: str = "auto
     """Load a family.
 
     Args:
-        target: "embedded", a folder in Hugging Face format, or a Hub id.
-        draft: likewise; None: the embedded draft model with the embedded target, otherwise none.
+        target: "embedded", "embedded-small", a folder in Hugging Face format, or a Hub id.
+        draft: "embedded", a folder or a Hub id; None: the embedded draft model with an embedded target, otherwise none.
         device: "auto" (cuda, else mps, else cpu), "cpu", "cuda", "cuda:1", "mps".
         dtype: "auto" (float32 on a CPU, else as stored), "float32", "bfloat16", "float16".
 
@@ -80,8 +82,8 @@ def load(target: str = "embedded", draft: str | None = None, device: str = "auto
     """
     where = find_device(device)
     name = target if draft is None else f"{target} + {draft}"
-    if target == "embedded":
-        target, draft = str(EMBEDDED / "target"), draft or "embedded"
+    if target in EMBEDDED_TARGETS:
+        target, draft = str(EMBEDDED / EMBEDDED_TARGETS[target]), draft or "embedded"
     draft = str(EMBEDDED / "draft") if draft == "embedded" else draft
     tokenizer, big = open_model(target, where, dtype)
     if draft is None:
@@ -100,7 +102,7 @@ def weights_mark(source: str | None) -> str:
 
     Kept results of a folder whose weights were trained on must not pass for results of the new ones.
     """
-    folder = EMBEDDED if source == "embedded" else Path(source or "")
+    folder = EMBEDDED if source in EMBEDDED_TARGETS else Path(source or "")
     if source is None or not folder.is_dir():
         return ""
     found = hashlib.sha256()
@@ -186,6 +188,7 @@ def check_architecture(config: PreTrainedConfig, source: str) -> None:
             f"{source!r} has layers of kind {', '.join(sorted(strange))}, whose state runs through the whole tree; it cannot be "
             "read over a draft tree."
         )
+    check_exits(config, source)
     window = window_of(config, kinds)
     if window is not None and window < context(config):
         raise ValueError(

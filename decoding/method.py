@@ -60,6 +60,7 @@ class Method:
     needs: tuple[str, ...] = ()  # parts of a family: "draft"
     is_lossless: bool = True
     head: str = ""  # the part of a family that a trained head of this method reads: "target", "draft", or none
+    lacks: "Callable[[Family], str] | None" = None  # what else a family must have and has not, as a sentence; "" if nothing
 
     def missing(self, family: "Family") -> str:
         """Why this family cannot serve the method, or ""."""
@@ -67,6 +68,8 @@ class Method:
             return (
                 f"{self.title} needs a draft model, and the family {family.name} has none. Load one beside the target."
             )
+        if self.lacks is not None and (reason := self.lacks(family)):
+            return reason
         return heads.missing(self.key, self.title, self.head, family) if self.head else ""
 
     def checked(self, values: Mapping[str, Any]) -> Any:

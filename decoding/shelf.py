@@ -1,4 +1,4 @@
-"""The families in memory: the embedded one, and at most one other, freed before the next is loaded.
+"""The families in memory: the embedded ones, and at most one other, freed before the next is loaded.
 
 A cache that loads the new model before it lets go of the old one needs room for both.
 """
@@ -8,9 +8,9 @@ from threading import Lock
 
 import torch
 
-from decoding.family import Family, load
+from decoding.family import EMBEDDED_TARGETS, Family, load
 
-EMBEDDED = ("embedded", None)  # target and draft model
+EMBEDDED = tuple((target, None) for target in EMBEDDED_TARGETS)  # targets and draft models
 _lock = Lock()
 _families: dict[tuple[str, str | None, str, str], Family] = {}
 
@@ -19,20 +19,20 @@ def family(target: str = "embedded", draft: str | None = None, device: str = "au
     """The family with these names (see `decoding.family.load`), loaded if it is not in memory.
 
     Raises:
-        ValueError: it cannot be loaded; the embedded family stays in memory.
+        ValueError: it cannot be loaded; the embedded families stay in memory.
     """
     key = (target, draft, device, dtype)
     with _lock:
         if key not in _families:
-            if key[:2] != EMBEDDED:
+            if key[:2] not in EMBEDDED:
                 free_others()
             _families[key] = load(*key)
         return _families[key]
 
 
 def free_others() -> None:
-    """Forget every family but the embedded one."""
-    for other in [key for key in _families if key[:2] != EMBEDDED]:
+    """Forget every family but the embedded ones."""
+    for other in [key for key in _families if key[:2] not in EMBEDDED]:
         del _families[other]
     gc.collect()
     if torch.cuda.is_available():

@@ -9,6 +9,7 @@ import torch
 
 from decoding import heads, library
 from decoding.family import Family, load
+from decoding.methods import s2d
 from tests import toys
 
 torch.set_num_threads(1)  # the models are tiny: more threads only wait for each other
@@ -25,6 +26,12 @@ def small_datastores(tmp_path_factory):
 def toy_heads(small_datastores):
     """Random models have the heads they need; those of the embedded family are the shipped ones."""
     heads.find = toys.heads_on_demand(heads.find)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def toy_sorted_drafts():
+    """Random models have the sorted draft model they need; that of the embedded families is the shipped one."""
+    s2d.find = toys.sorted_on_demand(s2d.find)
 
 
 @pytest.fixture(scope="session")

@@ -38,6 +38,7 @@ SHORT = {  # drafts of a size that three tokens can use
     "rest": {"shortest": 1, "nodes": 5},
     "infinigram": {"shortest": 1, "threshold": 0.0, "length": 2},
     "rasd": {"shortest": 1, "drafted": 3, "retrieved": 3},
+    "s2d": {"length": 2, "first": 0.51},
     "specdec_pp": {"threshold": 0.55, "shortest": 1, "length": 4},
 }
 LOSSLESS = [key for key, method in METHODS.items() if method.is_lossless]

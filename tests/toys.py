@@ -6,7 +6,7 @@ The models know nothing; what matters is that every architecture keeps its own m
 import copy
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import cache
+from functools import cache, wraps
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -127,6 +127,51 @@ def cycle(length: int) -> Target:
 def reading_of(probs: Tensor) -> Reading:
     """(n + 1, vocab) target probabilities -> a Reading."""
     return Reading(probs.log(), probs)
+
+
+# -- sorted draft models -----------------------------------------------------------------------------------------------
+
+
+def sorted_on_demand(find):
+    """`s2d.find` that makes a sorted draft model where there is none."""
+
+    @wraps(find)
+    def found(family: Family) -> Target:
+        known = family.tokenizer is not None and hasattr(family.target.model, "config")
+        return (find(family) if known else None) or made_sorted(family.target)
+
+    return found
+
+
+@cache
+def made_sorted(target: Target) -> Target:
+    """Two layers that may answer behind either: those of a llama with noise on them, or random ones."""
+    config = getattr(target.model, "config", None)
+    if config is not None and config.model_type == "llama" and config.num_hidden_layers == 2:
+        return with_exits(replace(target, model=noisy(target.model, 0.05)), (1, 2))
+    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "intermediate_size": 16, "vocab_size": target.vocab}
+    return with_exits(replace(target, model=causal_lm("llama", seed=2, **sizes)), (1, 2))
+
+
+def with_exits(target: Target, exits: Sequence[int]) -> Target:
+    """The same model, told that it is a sorted one."""
+    target.model.config.exits = list(exits)
+    return target
+
+
+def sorted_target(exits: Sequence[int] = (1, 2, 4), *, seed: int = 3, attention: str = "sdpa", **more) -> Target:
+    """A random sorted llama over the vocabulary of the toys."""
+    model = causal_lm("llama", seed=seed, attention=attention, num_hidden_layers=exits[-1], **more)
+    return with_exits(Target(model, model.config.vocab_size, CONTEXT), exits)
+
+
+def prefix(target: Target, layers: int) -> Target:
+    """The sub-model of the first `layers` layers as a plain model."""
+    model = copy.deepcopy(target.model)
+    model.model.layers = model.model.layers[:layers]
+    model.config.num_hidden_layers = layers
+    model.config.exits = None
+    return replace(target, model=model)
 
 
 # -- heads -------------------------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ The target reads the text once; the draft model then sees it many times at the p
 distribution the 64 most probable tokens are kept (they hold more than 97 % of the probability), and the rest as one.
 """
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,24 +13,28 @@ from torch import Tensor
 from tqdm import tqdm
 from transformers import PreTrainedModel
 
+from decoding.training.precision import quick
+
 KEPT = 64  # tokens of every distribution
 ROWS = 4  # windows the target reads at once
+LESSON = 512  # tokens of a window for learners that see few of them; long enough for what a page shows
 
 
 class Lessons:
     """Windows of one domain and the target's distributions on them, in files that a stopped run goes on with.
 
     Args:
-        tokens: the domain's token stream; `most` tokens from its start are used, in windows of `length`.
-        folder: for the files: `ids` (n, length, KEPT) uint16, `p` (n, length, KEPT) float16, `done` windows so far.
+        tokens: the domain's token stream; `most` of its tokens are used, in windows of `length` at equal distances.
+        folder: for the files: `ids` (n, length, KEPT) in the kind of `tokens`, `p` (n, length, KEPT) float16, `done` windows so far.
     """
 
     def __init__(self, tokens: np.ndarray, folder: Path, length: int, most: float) -> None:
-        count = min(int(most), len(tokens) - 1) // length
-        self.tokens = tokens[: count * length].reshape(count, length)
+        windows = len(tokens) // length
+        chosen = np.linspace(0, windows - 1, min(windows, int(most) // length)).astype(np.int64)
+        self.tokens = tokens[: windows * length].reshape(windows, length)[chosen]
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
-        self.ids = self._array("ids", np.uint16)
+        self.ids = self._array("ids", tokens.dtype)
         self.p = self._array("p", np.float16)
 
     def _array(self, name: str, dtype: type) -> np.memmap:
@@ -45,9 +50,9 @@ class Lessons:
         starts = range(first, len(self.tokens), ROWS)
         for start in tqdm(starts, desc=f"target reads {title}", mininterval=10):
             ids = torch.from_numpy(self.tokens[start : start + ROWS].astype(np.int64)).to(target.device)
-            with torch.no_grad():
+            with torch.no_grad(), quick(ids.device):
                 p, top = target(ids, use_cache=False).logits.float().softmax(-1).topk(KEPT)
-            self.ids[start : start + ROWS] = top.cpu().numpy().astype(np.uint16)
+            self.ids[start : start + ROWS] = top.cpu().numpy().astype(self.ids.dtype)
             self.p[start : start + ROWS] = p.cpu().numpy().astype(np.float16)
             mark.write_text(str(start + ROWS))
 
@@ -55,6 +60,31 @@ class Lessons:
         """(rows, length) tokens, (rows, length, KEPT) ids and (rows, length, KEPT) probabilities."""
         tokens, ids = (torch.from_numpy(part[which].astype(np.int64)) for part in (self.tokens, self.ids))
         return tokens, ids, torch.from_numpy(self.p[which].astype(np.float32))
+
+
+def taught(target: PreTrainedModel, streams: Mapping[str, np.ndarray], folder: Path, length: int, most: float) -> list[Lessons]:
+    """The lessons of every domain, read by the target as far as they are not there yet.
+
+    Args:
+        streams: domain -> its tokens, of which `most` are used.
+    """
+    lessons = [Lessons(tokens, folder / name, length, most) for name, tokens in streams.items()]
+    for name, lesson in zip(streams, lessons, strict=True):
+        lesson.write(target, name)
+    return lessons
+
+
+def mixed(lessons: Sequence[Lessons], seed: tuple[int, ...], tokens: int, shares: Sequence[float], length: int) -> list[Tensor]:
+    """A batch of `tokens` tokens, the domains mixed by `shares`, as in `Lessons.rows`, in windows of `length` tokens.
+
+    Shorter windows are parts of those that the target read, so that it knows more of what stands before than the learner does.
+    Its mean over all beginnings is what the learner can know; that is what it learns.
+    """
+    rng = np.random.default_rng(seed)
+    counts = rng.multinomial(tokens // lessons[0].tokens.shape[1], shares)
+    parts = [lesson.rows(rng.choice(len(lesson.tokens), n)) for lesson, n in zip(lessons, counts, strict=True)]
+    columns = [torch.cat(column) for column in zip(*parts, strict=True)]
+    return [column.reshape(-1, length, *column.shape[2:]) for column in columns]
 
 
 def kept_log_q(logits: Tensor, ids: Tensor) -> Tensor:

@@ -22,8 +22,9 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from decoding.training.card import write_card
 from decoding.training.corpus import Domain, read
-from decoding.training.distil import Lessons, disagreement, divergence, kept_log_q
+from decoding.training.distil import disagreement, divergence, kept_log_q, mixed, taught
 from decoding.training.fit import fit
+from decoding.training.precision import quick
 
 END = "<|endoftext|>"
 VOCAB = 4096
@@ -118,6 +119,11 @@ class Text:
         self.held_out = [stream(d.held_out, tokenizer, work / f"{d.name}-held-out.npy") for d in self.domains]
         self.bytes = [sum(len(t.encode()) for t in d.held_out) for d in self.domains]
 
+    @property
+    def streams(self) -> dict[str, np.ndarray]:
+        """Domain -> its training tokens."""
+        return {domain.name: tokens for domain, tokens in zip(self.domains, self.train, strict=True)}
+
     def batch(self, seed: tuple[int, ...], length: int) -> Tensor:
         """(BATCH // length, length + 1) tokens, the domains mixed by their shares."""
         rng = np.random.default_rng(seed)
@@ -132,7 +138,8 @@ def stream(texts: Iterable[str], tokenizer: PreTrainedTokenizerFast, cache: Path
     """Every text behind one end-of-text token, as one array of token ids; kept in `cache`."""
     if not cache.exists():
         ids = [i for text in texts for i in tokenizer(text)["input_ids"]]
-        np.save(cache, np.array(ids, dtype=np.uint16))
+        cache.parent.mkdir(parents=True, exist_ok=True)
+        np.save(cache, np.array(ids, dtype=np.uint16 if len(tokenizer) <= 2**16 else np.uint32))
     return np.load(cache)
 
 
@@ -165,13 +172,8 @@ def begin(name: str, options: argparse.Namespace, **sizes: int) -> LlamaForCausa
 
 def read_logits(model: LlamaForCausalLM, tokens: Tensor) -> Tensor:
     """(rows, length) tokens -> (rows, length, vocab) logits, in bfloat16 where the device is quick at it."""
-    with torch.autocast(tokens.device.type, torch.bfloat16, enabled=quick_at_bfloat16(tokens.device)):
+    with quick(tokens.device):
         return model(tokens, use_cache=False).logits
-
-
-def quick_at_bfloat16(device: torch.device) -> bool:
-    """False on a processor without such instructions, where bfloat16 is an order slower than float32."""
-    return device.type != "cpu" or torch.backends.cpu.get_cpu_capability().startswith(("AVX512", "AMX"))
 
 
 def window(step: int, steps: int) -> int:
@@ -204,18 +206,10 @@ def train_draft(draft: LlamaForCausalLM, target: LlamaForCausalLM, text: Text, o
     spread its probability over all that the target might say, and what counts here is how often it says the same.
     """
     steps = math.ceil(options.draft_tokens / BATCH)
-    lessons = [
-        Lessons(tokens, options.work / "lessons" / domain.name, CONTEXT, options.lesson_tokens)
-        for domain, tokens in zip(text.domains, text.train, strict=True)
-    ]
-    for domain, lesson in zip(text.domains, lessons, strict=True):
-        lesson.write(target, domain.name)
+    lessons = taught(target, text.streams, options.work / "lessons", CONTEXT, options.lesson_tokens)
 
     def batch(step: int) -> list[Tensor]:
-        rng = np.random.default_rng((5, step))
-        share = rng.multinomial(BATCH // CONTEXT, DRAFT_SHARES)
-        parts = [lesson.rows(rng.choice(len(lesson.tokens), n)) for lesson, n in zip(lessons, share, strict=True)]
-        return [torch.cat(column).to(options.device) for column in zip(*parts, strict=True)]
+        return [column.to(options.device) for column in mixed(lessons, (5, step), BATCH, DRAFT_SHARES, CONTEXT)]
 
     def loss(step: int, tokens: Tensor, ids: Tensor, p: Tensor) -> Tensor:
         compare = divergence if step < options.kl_share * steps else disagreement

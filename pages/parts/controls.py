@@ -10,6 +10,7 @@ from typing import Any
 
 import streamlit as st
 
+from decoding.family import EMBEDDED_TARGETS
 from decoding.loop import MAX_TOKENS
 from decoding.methods import METHODS
 from decoding.sample import MAX_TEMPERATURE
@@ -40,8 +41,8 @@ def say(session: Session, settings: Settings) -> None:
         "max_tokens": settings.max_tokens,
         "device": settings.device,
         "dtype": settings.dtype,
-        "target": EMBEDDED if settings.target == EMBEDDED else FOLDER,
-        "target_name": "" if settings.target == EMBEDDED else settings.target,
+        "target": settings.target if settings.target in EMBEDDED_TARGETS else FOLDER,
+        "target_name": "" if settings.target in EMBEDDED_TARGETS else settings.target,
         "draft": NONE if settings.draft is None else EMBEDDED if settings.draft == EMBEDDED else FOLDER,
         "draft_name": settings.draft or "",
     }
@@ -67,7 +68,7 @@ def read(session: Session) -> Settings:
         **{name: value(session, name, getattr(base, name)) for name in simple},
         method=method,
         params=params,
-        target=target if target == EMBEDDED else value(session, "target_name", "").strip(),
+        target=target if target in EMBEDDED_TARGETS else value(session, "target_name", "").strip(),
         draft=None if draft == NONE else draft if draft == EMBEDDED else value(session, "draft_name", "").strip(),
     )
 
@@ -194,16 +195,19 @@ def sampling_controls(session: Session, prefix: str = "") -> None:
 
 def model_controls(session: Session) -> None:
     keep = lambda key, default, options=None: kept(session, key, default, options)  # noqa: E731
-    targets, drafts = (EMBEDDED, FOLDER, HUB), (NONE, EMBEDDED, FOLDER, HUB)
-    kind = st.selectbox("Target", targets, **keep("target", EMBEDDED, targets))
-    if kind != EMBEDDED:
+    targets, drafts = (*EMBEDDED_TARGETS, FOLDER, HUB), (NONE, EMBEDDED, FOLDER, HUB)
+    kind = st.selectbox(
+        "Target", targets, **keep("target", EMBEDDED, targets), format_func=lambda k: k.replace("embedded-", "embedded, "),
+        help="The small one has a third of the weights; the same draft models serve both.",
+    )  # fmt: skip
+    if kind not in EMBEDDED_TARGETS:
         st.text_input(f"Target, {kind}", **keep("target_name", ""), placeholder=hint(kind))
     kind = st.selectbox(
         "Draft model",
         drafts,
         **keep("draft", NONE, drafts),
         format_func=lambda k: "the one that belongs to the target" if k == NONE else k,
-        help="Needs the tokenizer of the target. A target other than the embedded one brings no draft model of its own.",
+        help="Needs the tokenizer of the target. A target other than the embedded ones brings no draft model of its own.",
     )
     if kind not in (NONE, EMBEDDED):
         st.text_input(f"Draft model, {kind}", **keep("draft_name", ""), placeholder=hint(kind))

@@ -2,6 +2,7 @@
 
 import streamlit as st
 
+from decoding.family import EMBEDDED_TARGETS
 from pages.parts import address
 from pages.parts.controls import say
 from pages.parts.session import Session
@@ -23,7 +24,7 @@ def link(session: Session) -> None:
         session.opened = repr(sorted(params.items()))
         st.query_params.from_dict(params)
         st.code(address.address(st.context.url or "", params), language=None, wrap_lines=True)
-    if session.settings.target != "embedded":
+    if session.settings.target not in EMBEDDED_TARGETS:
         st.caption("The link does not carry your own models: opened elsewhere it runs on the embedded family.")
 
 

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, field, replace
 from types import SimpleNamespace
 from typing import Any
 
+from decoding.family import EMBEDDED_TARGETS
 from decoding.loop import MAX_TOKENS, Run
 from decoding.methods import METHODS
 from decoding.sample import Sampling
@@ -76,9 +77,9 @@ class Settings:
 
 def family_named(target: str, draft: str | None) -> SimpleNamespace:
     """Enough of a family for `Method.missing`, without loading it."""
-    has_draft = target == "embedded" or draft is not None
+    has_draft = target in EMBEDDED_TARGETS or draft is not None
     name = target if draft is None else f"{target} + {draft}"
-    sources = {"target": target, "draft": draft or (target if target == "embedded" else None)}
+    sources = {"target": target, "draft": draft or ("embedded" if target in EMBEDDED_TARGETS else None)}
     return SimpleNamespace(name=name, draft=object() if has_draft else None, sources=sources)
 
 

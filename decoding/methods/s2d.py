@@ -1,0 +1,192 @@
+"""S2D, sorted speculative decoding: one draft model whose prefixes of layers all draft, the smallest one that is sure enough.
+
+Kavehzadeh et al. 2024, https://arxiv.org/abs/2407.01955; code: https://github.com/parsareal/SD2. The sub-models, their caches and the
+rows that wait for a deeper pass stand in `decoding.sorted_draft`, the training (SoFT) in `decoding.training.sorted`. Because the
+draft model knows no target's states, one serves targets of any size with its tokenizer.
+
+Which exit answers is settled by the text so far, not by the token that is then drawn; so q, the distribution of that exit, is what the
+token was drawn from, and the rule of speculative sampling stays exact for any thresholds. Departures from the authors' code:
+tokens are drawn from q (the code takes the arg-max and judges it with the soft q, which is not lossless above temperature 0);
+thresholds 0.7 and 0.6 and a fixed length of 5 are choices for models of this size, the code's 0.5 and 0.5 and its schedule
+of lengths (5 at first, 2 more after a full acceptance, else 1 less) can be set.
+"""
+
+from dataclasses import dataclass, replace
+from functools import cache
+from math import nan
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from decoding.chain import Chain
+from decoding.datastore import checksum, checksum_of
+from decoding.draft import Draft
+from decoding.family import EMBEDDED, Family, open_model
+from decoding.method import Method, param
+from decoding.sample import Sampling
+from decoding.sorted_draft import SortedModel, exit_logits, exits_of
+from decoding.target import Target
+from decoding.verify import recursive_rejection
+
+SHIPPED = EMBEDDED / "sorted"
+FIXED, SCHEDULE = "fixed", "2 more or 1 less"
+LONGEST = 32
+
+
+@dataclass(frozen=True)
+class Params:
+    length: int = param(5, "Draft length", "Tokens the draft model writes per step (gamma), or in the first one.", low=1, high=LONGEST)
+    schedule: str = param(
+        FIXED, "Length of later steps", "The paper's code drafts 2 more after a step that kept all, else 1 less.", choices=(FIXED, SCHEDULE)
+    )
+    first: float = param(
+        0.7, "Threshold, first exit", "Above this largest probability the first sub-model answers; 0: always, 1: never.", low=0.0, high=1.0
+    )
+    middle: float = param(
+        0.6, "Threshold, exits between", "Likewise for the exits between the first and the last, which always answers.", low=0.0, high=1.0
+    )
+
+
+class SortedChain(Chain):
+    """A chain whose tokens come from sub-models of different depth."""
+
+    model: SortedModel
+
+    def __init__(self, target: Target, params: Params, sampling: Sampling) -> None:
+        super().__init__(target, params.length, sampling)
+        between = len(exits_of(target.model.config)) - 2
+        self.model = SortedModel(target, (params.first, *[params.middle] * between)[: between + 1])
+        self.scheduled = params.schedule == SCHEDULE
+
+    def _draft(self, tokens: list[int], q: list[Tensor], logits: list[Tensor]) -> Draft:
+        draft = super()._draft(tokens, q, logits)
+        answers = self.model.answers[: len(draft)]
+        exits = self.model.exits
+        scores = {confidence_after(e): [(*a.confidences, *[nan] * len(exits))[i] for a in answers] for i, e in enumerate(exits)}
+        scores |= {
+            "exit": [exits[len(a.confidences) - 1] for a in answers],
+            "layers": [exits[-1]] * len(answers),
+            "rows read": [a.rows for a in answers],
+            "layer passes": [a.passes for a in answers],
+        }
+        source = tuple(f"layers 1 to {e}" if e > 1 else "layer 1" for e in scores["exit"])
+        return replace(draft, source=source, scores={name: torch.tensor(values, dtype=torch.float64) for name, values in scores.items()})
+
+    def observe(self, draft, reading, decision) -> None:
+        super().observe(draft, reading, decision)
+        if self.scheduled and len(draft):
+            everything = len(decision.path) == len(draft)
+            self.length = min(self.length + 2, LONGEST) if everything else max(self.length - 1, 1)
+
+
+def confidence_after(layers: int) -> str:
+    """Name of a node's score: the largest probability at the exit behind so many layers."""
+    return f"confidence after layer {layers}"
+
+
+# -- which draft model -------------------------------------------------------------------------------------------------
+
+
+def find(family: Family) -> Target | None:
+    """The sorted draft model that serves a family: its own, or the shipped one if the tokenizers agree."""
+    if family.draft is not None and exits_of(family.draft.model.config):
+        return family.draft
+    if (SHIPPED / "tokenizer.json").exists() and checksum(family.tokenizer) == tokens_of(SHIPPED):
+        return shipped(family.target.device, family.target.dtype)
+    return None
+
+
+@cache
+def tokens_of(folder: Path) -> str:
+    """The checksum of a folder's tokenizer."""
+    return checksum_of(Tokenizer.from_file(str(folder / "tokenizer.json")).get_vocab())
+
+
+@cache
+def shipped(device: torch.device, dtype: torch.dtype) -> Target:
+    """The shipped sorted draft model; one for all families."""
+    return open_model(str(SHIPPED), device, str(dtype).removeprefix("torch."))[1]
+
+
+def lacks(family: Any) -> str:
+    """Why a family has no sorted draft model, with the command that trains one; "" if it has one, or if that cannot be told because
+    it is a stand-in for one that is not loaded yet."""
+    if not isinstance(family, Family) or find(family) is not None:
+        return ""
+    name = family.name.partition(" + ")[0]
+    return (
+        f"S2D needs a sorted draft model, one that may answer after several of its layers, and the family {family.name} has none with "
+        f"its tokenizer. This makes one, to be loaded as its draft model: python -m decoding.training.sorted --family '{name}' "
+        "--corpus DIR --out FOLDER."
+    )
+
+
+def build(family: Family, params: Params, sampling: Sampling):
+    return SortedChain(find(family), params, sampling), recursive_rejection
+
+
+# -- what the others would have said -----------------------------------------------------------------------------------
+
+
+class Opinion(NamedTuple):
+    """What one sub-model says after a text, at temperature 1 and before any filter."""
+
+    exit: int  # layers
+    tokens: tuple[int, ...]  # likeliest first
+    q: tuple[float, ...]
+    asked: float  # probability of the token that was asked for
+
+
+@torch.inference_mode()
+def opinions(family: Family, text: tuple[int, ...], token: int, count: int = 5) -> tuple[Opinion, ...]:
+    """What every sub-model says after a text, from a fresh pass over all of it.
+
+    Args:
+        text: at least one token, at most as many as the draft model's context.
+        token: whose probability is asked for.
+        count: of the likeliest tokens to name.
+
+    Raises:
+        ValueError: the family has no sorted draft model, or the text is longer than its context.
+    """
+    draft = find(family)
+    if draft is None:
+        raise ValueError(lacks(family))
+    if not 1 <= len(text) <= draft.context:
+        raise ValueError(f"The text has {len(text):,} tokens; the sorted draft model reads 1 to {draft.context:,}.")
+    found = []
+    for exit_, logits in zip(exits_of(draft.model.config), exit_logits(draft.model, draft.ids(text)[None]), strict=True):
+        q = logits[0, -1, : draft.vocab].float().softmax(-1)
+        top = q.topk(min(count, len(q)))
+        found.append(Opinion(exit_, tuple(top.indices.tolist()), tuple(top.values.tolist()), float(q[token])))
+    return tuple(found)
+
+
+METHOD = Method(
+    key="s2d",
+    title="S2D, sorted drafting",
+    paper="https://arxiv.org/abs/2407.01955",
+    authors="Kavehzadeh, Pourreza, Valipour, Zhu, Bai, Ghodsi, Chen, Rezagholizadeh 2024",
+    year=2024,
+    idea=(
+        "One draft model is trained so that each prefix of its layers drafts by itself. Every token tries the smallest prefix first and "
+        "goes deeper only where that one is not sure; the same weights serve targets of any size."
+    ),
+    algorithm=(
+        "Read the last token with the layers up to the first exit.",
+        "If the largest probability there is above the exit's threshold, draw the token from it; else go on to the next exit.",
+        "What left early waits and is read by the deeper layers together with the next token that goes there.",
+        "The deepest exit always answers; so the whole chain is drawn.",
+        "The target reads the chain in one call; accept token by token if u × q < p, as in speculative sampling.",
+    ),
+    lossless=(
+        "The exit depends on the text before a token and not on the token, so q is what it was drawn from: accepted mass min(p, q) plus "
+        "the residual is p, for any thresholds and any target."
+    ),
+    params=Params,
+    build=build,
+    lacks=lacks,
+)
