@@ -16,8 +16,7 @@ PATIENCE = int(os.environ.get("BROWSER_PATIENCE", 90))  # seconds; generous, bec
 HOSTILE = "<script>document.title='owned'</script> <b>bold</b>"
 LINK = "/Step?v=1&prompt=Tom+had+a+red&method=multi_candidate&p.shape=2-1&temperature=1&seed=7&tokens=24"
 
-# once more: a press that falls into a rerun of the page is lost, to a visitor as well
-pytestmark = [pytest.mark.browser, pytest.mark.flaky(reruns=1), pytest.mark.timeout(8 * PATIENCE)]
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(8 * PATIENCE)]
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,7 @@ from playwright.sync_api import TimeoutError
 from decoding.transfer import from_json
 from tests.test_browser_compare import browser, button, page, said, site  # noqa: F401  fixtures
 
-# once more: a press that falls into a rerun of the page is lost, to a visitor as well
-pytestmark = [pytest.mark.browser, pytest.mark.flaky(reruns=1), pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(600)]
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # for the app: its models are tiny, and more threads only wait for each other
 
 WORDS = ("Once upon a time", "Tom had a red hat. Tom had a red", "Question: Tom has 3", "def add(a, b):", "The fox said to the crow")
