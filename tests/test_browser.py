@@ -181,8 +181,10 @@ def test_a_click_on_a_node_fills_the_inspector(tab):
     page = tab()
     before = page.locator(".ds-verdict").first.inner_text()
     accepted = page.locator(".st-key-tree .js-plotly-plot").evaluate(
-        """plot => { const trace = plot.data.find(t => t.name === 'nodes'), box = plot.getBoundingClientRect(), l = plot._fullLayout;
-            return { x: box.x + l.xaxis._offset + l.xaxis.d2p(trace.x[1]), y: box.y + l.yaxis._offset + l.yaxis.d2p(trace.y[1]) } }"""
+        """plot => { const trace = plot.data.find(t => t.name === 'nodes'), l = plot._fullLayout;
+            const box = plot.getBoundingClientRect();
+            return { x: box.x + l.xaxis._offset + l.xaxis.d2p(trace.x[1]),
+                     y: box.y + l.yaxis._offset + l.yaxis.d2p(trace.y[1]) } }"""
     )
     page.mouse.click(accepted["x"] + 20, accepted["y"])
     until(page, lambda: page.locator(".ds-verdict").first.inner_text() != before, "the inspector did not follow the click")
