@@ -29,7 +29,7 @@ def lesson(step: Step) -> float:
         return 0.0
     node = rejected[0]
     margin = node.u * node.q - node.p
-    return margin + 0.1 * min(len(step.path), 3) if 0.02 < node.p and 0.05 < margin else 0.01
+    return margin + 0.1 * min(len(step.path), 3) if node.p > 0.02 and margin > 0.05 else 0.01
 
 
 def record(seeds: int = 60) -> Trace:

@@ -27,7 +27,8 @@ def check_tree_reading(target: Target, name: str) -> None:
     allowed = TOLERANCE.get(target.dtype, 2e-1)
     if not errors or not all(error <= allowed for error in errors):  # max may lose a NaN
         raise ValueError(
-            f"{name!r} reads a draft tree wrongly: its logits differ from a plain pass by {max(errors, default=float('nan')):.2g} of "
+            f"{name!r} reads a draft tree wrongly: its logits differ from a plain pass by "
+            f"{max(errors, default=float('nan')):.2g} of "
             f"their spread (at most {allowed:g} is rounding). It keeps a state or positions of its own."
         )
 

@@ -159,9 +159,9 @@ def impossible(step: Step) -> str:
         return "a node stands before its parent"
     if any(not 0 <= i < nodes for i in step.path):
         return "its path names a node that is not there"
-    if any(step.nodes[i].parent != before for before, i in zip((-1, *step.path), step.path)):
+    if any(step.nodes[i].parent != before for before, i in zip((-1, *step.path), step.path, strict=False)):
         return "its path is not a chain from the root"
-    if any(step.nodes[i].token != token for i, token in zip(step.path, step.tokens)):
+    if any(step.nodes[i].token != token for i, token in zip(step.path, step.tokens, strict=False)):
         return "its tokens are not those of its path"
     if step.rows and len(step.rows) != nodes + 1:
         return f"{len(step.rows)} rows for {nodes} nodes"

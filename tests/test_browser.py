@@ -16,8 +16,7 @@ PATIENCE = int(os.environ.get("BROWSER_PATIENCE", 90))  # seconds; generous, bec
 HOSTILE = "<script>document.title='owned'</script> <b>bold</b>"
 LINK = "/Step?v=1&prompt=Tom+had+a+red&method=multi_candidate&p.shape=2-1&temperature=1&seed=7&tokens=24"
 
-# once more: a press that falls into a rerun of the page is lost, to a visitor as well
-pytestmark = [pytest.mark.browser, pytest.mark.flaky(reruns=1), pytest.mark.timeout(8 * PATIENCE)]
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(8 * PATIENCE)]
 
 
 @pytest.fixture(scope="module")
@@ -182,8 +181,10 @@ def test_a_click_on_a_node_fills_the_inspector(tab):
     page = tab()
     before = page.locator(".ds-verdict").first.inner_text()
     accepted = page.locator(".st-key-tree .js-plotly-plot").evaluate(
-        """plot => { const trace = plot.data.find(t => t.name === 'nodes'), box = plot.getBoundingClientRect(), l = plot._fullLayout;
-            return { x: box.x + l.xaxis._offset + l.xaxis.d2p(trace.x[1]), y: box.y + l.yaxis._offset + l.yaxis.d2p(trace.y[1]) } }"""
+        """plot => { const trace = plot.data.find(t => t.name === 'nodes'), l = plot._fullLayout;
+            const box = plot.getBoundingClientRect();
+            return { x: box.x + l.xaxis._offset + l.xaxis.d2p(trace.x[1]),
+                     y: box.y + l.yaxis._offset + l.yaxis.d2p(trace.y[1]) } }"""
     )
     page.mouse.click(accepted["x"] + 20, accepted["y"])
     until(page, lambda: page.locator(".ds-verdict").first.inner_text() != before, "the inspector did not follow the click")

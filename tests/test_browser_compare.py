@@ -14,8 +14,7 @@ ROOT = Path(__file__).parent.parent
 CHROMIUM = os.environ.get("CHROMIUM", "/usr/bin/chromium")
 TWO = "/Compare?v=1&example=repeat&temperature=0&tokens=40&c1=plain&c2=prompt_lookup"
 
-# once more: a press that falls into a rerun of the page is lost, to a visitor as well
-pytestmark = [pytest.mark.browser, pytest.mark.flaky(reruns=1), pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
 
 
 @pytest.fixture(scope="module")

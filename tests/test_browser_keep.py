@@ -1,4 +1,4 @@
-"""Drafter and Traces in a real browser: a debug run over 50 prompts, save, reload, replay, export, import. A missing browser fails."""
+"""Drafter and Traces in a real browser: a debug run over 50 prompts, save, reload, replay, export, import."""
 
 import json
 import os
@@ -10,11 +10,16 @@ from playwright.sync_api import TimeoutError
 from decoding.transfer import from_json
 from tests.test_browser_compare import browser, button, page, said, site  # noqa: F401  fixtures
 
-# once more: a press that falls into a rerun of the page is lost, to a visitor as well
-pytestmark = [pytest.mark.browser, pytest.mark.flaky(reruns=1), pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(600)]
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # for the app: its models are tiny, and more threads only wait for each other
 
-WORDS = ("Once upon a time", "Tom had a red hat. Tom had a red", "Question: Tom has 3", "def add(a, b):", "The fox said to the crow")
+WORDS = (
+    "Once upon a time",
+    "Tom had a red hat. Tom had a red",
+    "Question: Tom has 3",
+    "def add(a, b):",
+    "The fox said to the crow",
+)
 
 
 def text_of(page, words: str):  # noqa: F811
@@ -113,7 +118,10 @@ def test_the_exported_replay_runs_from_disk_without_a_network(site, page, browse
     file = downloaded(page, page.get_by_role("button", name="Replay (HTML)").click, tmp_path)
     context = browser.new_context(offline=True)
     asked, errors = [], []
-    context.route("**/*", lambda route: (asked.append(route.request.url), route.continue_() if route.request.url == file.as_uri() else route.abort()))
+    context.route(
+        "**/*",
+        lambda route: (asked.append(route.request.url), route.continue_() if route.request.url == file.as_uri() else route.abort()),
+    )
     alone = context.new_page()
     alone.on("pageerror", lambda error: errors.append(str(error)))
     alone.goto(file.as_uri())

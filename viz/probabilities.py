@@ -17,9 +17,7 @@ NAMES = {"p": "p target", "q": "q drafter", "rest": "rest, after the rejections"
 BORDER = {"dash": "dashed", "dot": "dotted"}  # Plotly's words -> those of CSS
 
 
-def probability_bars(
-    row: Row, pieces: Mapping[int, bytes], highlight: int | None = None, limit: int = 10
-) -> str:
+def probability_bars(row: Row, pieces: Mapping[int, bytes], highlight: int | None = None, limit: int = 10) -> str:
     """p, q and the rest of a row as bars, one group per token, the likeliest on top: HTML, light enough for every step.
 
     `highlight` is the token of the node that is looked at; it and the token the target drew are always shown.
@@ -28,11 +26,12 @@ def probability_bars(
     top = upper(series, places)
     groups = "".join(
         f'<div class="ds-bars-name{" ds-bars-now" * (row.tokens[i] == highlight)}">{heading(row, i, pieces, highlight)}</div>'
-        f'<div class="ds-bars-group">{"".join(bar(key, values[i], top, row_name(row, i, pieces)) for key, values in series.items())}</div>'
+        f'<div class="ds-bars-group">{"".join(bar(key, series[key][i], top, row_name(row, i, pieces)) for key in series)}</div>'
         for i in places
     )
     keys = "".join(
-        f'<span><i style="background:{SERIES_STRIPES[key]};border-color:{SERIES_LINE[key]}"></i> {NAMES[key]}</span>' for key in series
+        f'<span><i style="background:{SERIES_STRIPES[key]};border-color:{SERIES_LINE[key]}"></i> {NAMES[key]}</span>'
+        for key in series
     )
     alt = as_html(probability_alt(row, pieces, highlight))
     scale = f"<span>full width {number(top, 2)}</span>"

@@ -126,10 +126,12 @@ def phase_bar(total: Tally) -> str:
     means = {phase: total.ms.get(phase, 0.0) / calls for phase in PHASES}
     whole = sum(means.values()) or 1.0
     parts = "".join(
-        f'<span style="width:{100 * ms / whole:.2f}%;height:100%;background:{PHASE_STRIPES[phase]}"></span>' for phase, ms in means.items()
+        f'<span style="width:{100 * ms / whole:.2f}%;height:100%;background:{PHASE_STRIPES[phase]}"></span>'
+        for phase, ms in means.items()
     )
     keys = "".join(
-        f'<span style="white-space:nowrap"><span style="display:inline-block;width:0.8em;height:0.8em;background:{PHASE_STRIPES[phase]}">'
+        '<span style="white-space:nowrap"><span style="display:inline-block;width:0.8em;height:0.8em;'
+        f'background:{PHASE_STRIPES[phase]}">'
         f"</span> {phase} {ms:.1f} ms</span>"
         for phase, ms in means.items()
     )

@@ -4,8 +4,8 @@ Xiong et al. 2024, https://arxiv.org/abs/2410.11744, algorithms 1 (queue) and 2 
 replacement from what is left of q, and the ordinary recursive rejection stays exact because a draw is decided on before its token
 is known. Departures: q of a node is computed when its first child is due, which needs one call per inner node instead of one per
 node and gives the same law; a full budget stops the threshold tree in order of arrival (the paper does not say how it is
-capped); the threshold adapts to the budget (a parameter); at temperature 0 the tree may take the best unused tokens instead of drawn
-ones and is then judged by matching (a parameter).
+capped); the threshold adapts to the budget (a parameter); at temperature 0 the tree may take the best unused tokens instead
+of drawn ones and is then judged by matching (a parameter).
 """
 
 import heapq
@@ -42,9 +42,7 @@ class Params:
         low=0.0,
         high=2.0,
     )
-    adaptive: bool = param(
-        True, "Adaptive threshold", "After each step move the threshold so that trees come near the budget."
-    )
+    adaptive: bool = param(True, "Adaptive threshold", "After each step move the threshold so that trees come near the budget.")
     greedy: str = param(
         "best first",
         "At temperature 0",
@@ -201,8 +199,8 @@ METHOD = Method(
         "that the verifier is most likely to reach."
     ),
     algorithm=(
-        "Estimate how likely the verifier is to reach each possible draw: the product of q down to the node, times what q has left.",
-        "Queue: make the draw with the largest estimate until the budget is used. Threshold: make all draws above it, level by level.",
+        "Estimate how likely the verifier is to reach each possible draw: the product of q down to it, times what q has left.",
+        "Queue: make the draw with the largest estimate until the budget is used. Threshold: all draws above it, level by level.",
         "Draw siblings without replacement, and keep whatever comes out.",
         "The target reads the tree in one call; children are tried in draw order as in a multi-candidate tree.",
     ),

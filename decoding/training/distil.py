@@ -102,5 +102,8 @@ def divergence(log_q: Tensor, p: Tensor) -> Tensor:
 
 
 def disagreement(log_q: Tensor, p: Tensor) -> Tensor:
-    """1 - sum_v min(p, q) over the kept tokens: the chance of a rejection (total variation; DistillSpec, Zhou et al. 2024, section 4)."""
+    """1 - sum_v min(p, q) over the kept tokens: the chance of a rejection.
+
+    The total variation of DistillSpec (Zhou et al. 2024, section 4).
+    """
     return 1 - torch.minimum(p, log_q.exp()).sum(-1).mean()

@@ -12,12 +12,12 @@ import streamlit as st
 from decoding.methods import METHODS
 from pages.parts.controls import (
     KEYS,
+    kept,
     model_controls,
     param_control,
     param_key,
     prompt_controls,
     read,
-    kept,
     sampling_controls,
     say,
     value,

@@ -13,7 +13,9 @@ class Example:
 
 
 EXAMPLES: dict[str, Example] = {
-    "once": Example("Story: once upon a time", "Once upon a time there was a little", "A well-worn opening: the drafter knows it too."),
+    "once": Example(
+        "Story: once upon a time", "Once upon a time there was a little", "A well-worn opening: the drafter knows it too."
+    ),
     "fox": Example(
         "Story: the fox and the crow",
         "One day a fox saw a crow with a piece of cheese in her beak. The fox said to the crow,",

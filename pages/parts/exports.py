@@ -31,7 +31,11 @@ def exports(store: Store, entry: Entry) -> None:
     with st.container(horizontal=True, key="traces.exports"):
         for label, (ending, mime, make, help_) in files.items():
             st.download_button(
-                label, maker(store.folder, entry.id, make), f"{file_name(entry.name)}.{ending}", mime, key=f"traces.export.{ending}",
+                label,
+                maker(store.folder, entry.id, make),
+                f"{file_name(entry.name)}.{ending}",
+                mime,
+                key=f"traces.export.{ending}",
                 icon=":material/download:", on_click="ignore", help=help_,
             )  # fmt: skip
 

@@ -51,7 +51,9 @@ def findings_view(session: Session, store: Store, found: dict[str, Findings]) ->
             st.warning(as_markdown(f"{label}. {alarm}"), icon=":material/warning:")
     names = tuple(found)
     if len(found) == 2:
-        st.markdown(as_markdown(bootstrap_sentence(paired_bootstrap(*shared_taus(*found.values())), names)), help=HOW_TO_READ["bootstrap"])
+        st.markdown(
+            as_markdown(bootstrap_sentence(paired_bootstrap(*shared_taus(*found.values())), names)), help=HOW_TO_READ["bootstrap"]
+        )
     chosen = filters(pd.concat([one.judged for one in found.values()], ignore_index=True))
     judged = {label: filtered(one.judged, **chosen) for label, one in found.items()}
     total, left = sum(len(one.judged) for one in found.values()), sum(map(len, judged.values()))
@@ -84,7 +86,8 @@ def numbers(label: str, found: Findings) -> None:
         "wasted": (f"{int(sums['wasted']):,}", f"{METRICS['wasted'].formula}. {METRICS['wasted'].meaning}"),
         "calibration error": (
             "–" if error is None else f"{error:.3f}",
-            "Mean distance of acceptance from drafted probability over ten bins, weighted by their tokens. " + excluded(found.judged),
+            "Mean distance of acceptance from drafted probability over ten bins, weighted by their tokens. "
+            + excluded(found.judged),
         ),
     }
     with st.container(horizontal=True, vertical_alignment="center", key=f"find.numbers.{label[0]}"):
@@ -162,8 +165,12 @@ def calibration(frames: Frames, judged: Mapping[str, pd.DataFrame]) -> None:
     left, right = st.columns([0.62, 0.38], gap="large")
     with left:
         chart(
-            "Can its confidence be trusted?", reliability_figure(frames, dark()), reliability_alt(frames), HOW_TO_READ["reliability"],
-            lambda: pd.concat([reliability_table(part).assign(drafter=label) for label, part in judged.items()]), "find.reliability",
+            "Can its confidence be trusted?",
+            reliability_figure(frames, dark()),
+            reliability_alt(frames),
+            HOW_TO_READ["reliability"],
+            lambda: pd.concat([reliability_table(part).assign(drafter=label) for label, part in judged.items()]),
+            "find.reliability",
         )  # fmt: skip
     with right:
         for label, part in judged.items():
@@ -173,8 +180,8 @@ def calibration(frames: Frames, judged: Mapping[str, pd.DataFrame]) -> None:
             if left_out := excluded(part):
                 st.caption(as_markdown(left_out))
         st.caption(
-            "Drafted probability: what the drafter gave the token at its place, at temperature 1 in a greedy run. A drafter that is too "
-            "sure of itself wastes target calls on long drafts; one that is too modest stops early."
+            "Drafted probability: what the drafter gave the token at its place, at temperature 1 in a greedy run. A drafter that "
+            "is too sure of itself wastes target calls on long drafts; one that is too modest stops early."
         )
 
 

@@ -61,4 +61,7 @@ def picture() -> None:
         before = trace.header.prompt_tokens + tuple(t for s in trace.steps[:index] for t in s.tokens)
         figure = tree_figure(step, trace.pieces, dark=dark(), root=before[-1], width=1100, extent=extent_of([step]))
         st.plotly_chart(figure, key="first_tree", config={"displayModeBar": False}, alt=tree_alt(step, trace.pieces))
-        st.caption("From the recorded run that ships with the app, made by its embedded models. Blue was kept, orange turned down, grey never read.")
+        st.caption(
+            "From the recorded run that ships with the app, made by its embedded models. Blue was kept, orange turned down, "
+            "grey never read."
+        )

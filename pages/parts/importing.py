@@ -38,7 +38,11 @@ def importing(session: Session) -> None:
         st.error(as_markdown(f"The file was not imported. {found.problem}"), icon=":material/error:")
         return
     count = keep.steps(len(found.trace.steps))
-    st.caption(as_markdown(f"A run of {plain(found.trace.header.method, 40)}, {count}, of the family {plain(found.trace.header.family, 60)}."))
+    st.caption(
+        as_markdown(
+            f"A run of {plain(found.trace.header.method, 40)}, {count}, of the family {plain(found.trace.header.family, 60)}."
+        )
+    )
     with st.container(horizontal=True):
         opened = st.button("Open it", key="import.open", icon=":material/play_circle:")
         kept = st.button("Keep it", key="import.keep", icon=":material/bookmark_add:")

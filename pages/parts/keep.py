@@ -48,7 +48,11 @@ def keep(session: Session) -> None:
             st.text_input("Name", key=names, max_chars=MAX_NAME)
             st.text_area("Note", key=notes, max_chars=MAX_NOTE, height=80, placeholder="What is worth remembering?")
             st.button(
-                "Keep", key="keep", type="primary", icon=":material/bookmark_add:", disabled=kept is not None and kept.steps == session.count,
+                "Keep",
+                key="keep",
+                type="primary",
+                icon=":material/bookmark_add:",
+                disabled=kept is not None and kept.steps == session.count,
                 on_click=lambda: take(session, kept, st.session_state[names], st.session_state.get(notes) or ""),
             )  # fmt: skip
         outcome(session, kept)

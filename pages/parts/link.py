@@ -12,7 +12,12 @@ from viz.tokens import as_markdown
 def link(session: Session) -> None:
     """A button that writes the link."""
     with st.container(horizontal=True, vertical_alignment="center", key="link_box"):
-        pressed = st.button("Link to this step", key="link", icon=":material/link:", help="Puts everything that repeats this run into the address bar.")
+        pressed = st.button(
+            "Link to this step",
+            key="link",
+            icon=":material/link:",
+            help="Puts everything that repeats this run into the address bar.",
+        )
         if not pressed:
             st.caption("Method, parameters, prompt, sampling, seed and step: whoever opens it sees this run again.")
             return

@@ -1,5 +1,4 @@
-"""A kept or imported trace on the Step page: the same views, no model. Whatever the trace says is checked before a control says it.
-"""
+"""A kept or imported trace on the Step page: the same views, no model. All it says is checked before a control says it."""
 
 from dataclasses import replace
 
@@ -13,10 +12,8 @@ from decoding.trace import Header, Trace
 from pages.parts import address
 from pages.parts.controls import EMBEDDED, say
 from pages.parts.session import Session
-from pages.parts.settings import MAX_PROMPT, Settings
+from pages.parts.settings import LEAST_TOP_P, MAX_PROMPT, Settings
 from viz.tokens import as_markdown, plain
-
-LOWEST_TOP_P = 0.05  # what the slider can say
 
 
 def show(session: Session, trace: Trace, cursor: int = 0, node: int | None = None) -> None:
@@ -52,7 +49,7 @@ def settings_for(header: Header) -> tuple[Settings, tuple[str, ...]]:
     place = address.parse(query)
     target, _, draft = header.family.partition(" + ")
     settings = replace(place.settings, prompt=header.prompt[:MAX_PROMPT], target=target or EMBEDDED, draft=draft or None)
-    settings = replace(settings, top_p=max(LOWEST_TOP_P, settings.top_p))
+    settings = replace(settings, top_p=max(LEAST_TOP_P, settings.top_p))
     notes = [f"The controls leave out a part of this trace. {complaint}" for complaint in place.complaints]
     if settings.target not in EMBEDDED_TARGETS:
         notes.append(

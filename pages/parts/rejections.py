@@ -43,7 +43,13 @@ def rejections(session: Session, store: Store, judged: Mapping[str, pd.DataFrame
     row = rows[chosen]
     st.html(f'<p class="ds-say">{as_text(words(row))}</p>')
     with st.container(horizontal=True):
-        if st.button("Open this step", key="find.open", type="primary", icon=":material/open_in_new:", help="On the Step page, from the kept run."):
+        if st.button(
+            "Open this step",
+            key="find.open",
+            type="primary",
+            icon=":material/open_in_new:",
+            help="On the Step page, from the kept run.",
+        ):
             open_stored(session, store, int(row["trace"]), int(row["step"]), int(row["node"]))
         data_box(lambda: table, "find.rejections_data")
 
@@ -61,7 +67,9 @@ def rejection_lines(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def name(row: Mapping) -> str:
-    return f"{plain(row['token'], 20)} after “{plain(row['context'][-24:], 24)}” · prompt {row['prompt'] + 1}, step {row['step'] + 1}"
+    return (
+        f"{plain(row['token'], 20)} after “{plain(row['context'][-24:], 24)}” · prompt {row['prompt'] + 1}, step {row['step'] + 1}"
+    )
 
 
 def words(row: Mapping) -> str:

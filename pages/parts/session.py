@@ -329,9 +329,8 @@ class Session:
             return
         if not self.at_end:
             self.cursor, self.node, self.moved_at = self.cursor + 1, None, monotonic()
-        if self.at_end and self.ended:
-            self.playing = False
-        elif self.at_end and self.live is not None and self.live.state in ("closed", "failed"):
+        gone = self.live is not None and self.live.state in ("closed", "failed")
+        if self.at_end and (self.ended or gone):
             self.playing = False
         elif self.count - 1 - self.cursor < 2 and not self.ended and self.live is not None:
             self.live.ask(1)  # the worker runs one step ahead

@@ -1,4 +1,4 @@
-"""The stage: everything on the Step page that changes with a step, in one fragment; a small timed one beside it looks after the worker."""
+"""The stage: everything on the Step page that changes with a step, in one fragment; a small timed one looks after the worker."""
 
 import html
 from time import monotonic
@@ -83,7 +83,13 @@ def draw(session: Session) -> None:
 
 def notices(session: Session) -> None:
     """The welcome, what went wrong, and what is stale; the run that is shown stays."""
-    if session.trace is not None and session.trace is demo.recorded() and session.cursor == demo.pause_at() and session.coming is None and not session.playing:
+    if (
+        session.trace is not None
+        and session.trace is demo.recorded()
+        and session.cursor == demo.pause_at()
+        and session.coming is None
+        and not session.playing
+    ):
         welcome(session)
     if session.problem:
         st.error(as_markdown(session.problem), icon=":material/error:")
@@ -132,7 +138,8 @@ def narration(session: Session) -> None:
     kind = METHODS[session.settings.method].title if session.settings else "No run yet"
     badge = "recorded run · " if session.recorded else ""
     st.html(
-        f'<h1 class="ds-title">Step by step <span class="ds-badge">{html.escape(badge + kind)}</span></h1><p class="ds-say" role="status" aria-live="polite">{html.escape(sentence)}</p>'
+        f'<h1 class="ds-title">Step by step <span class="ds-badge">{html.escape(badge + kind)}</span></h1>'
+        f'<p class="ds-say" role="status" aria-live="polite">{html.escape(sentence)}</p>'
     )
 
 
@@ -150,12 +157,8 @@ def tree(session: Session) -> None:
         if (node := picked(st.session_state["tree"].selection.points)) is not None:
             session.pick(node)
 
-    figure = tree_figure(
-        step, pieces, session.selected, dark(), root=session.root, width=680, extent=session.extent()
-    )
-    st.plotly_chart(
-        figure, key="tree", on_select=pick, selection_mode="points", config=CONFIG, alt=tree_alt(step, pieces)
-    )
+    figure = tree_figure(step, pieces, session.selected, dark(), root=session.root, width=680, extent=session.extent())
+    st.plotly_chart(figure, key="tree", on_select=pick, selection_mode="points", config=CONFIG, alt=tree_alt(step, pieces))
     with st.expander("The tree as a table", key="tree_table_box", on_change="rerun") as box:
         if box.open:
             st.dataframe(node_table(step, pieces), hide_index=True, key="tree_table")

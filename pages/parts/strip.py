@@ -13,7 +13,9 @@ from decoding.trace import Trace
 from pages.parts.session import Session
 from viz.text import CSS, around, committed, describe, legend_html, origins, strip
 
-STYLE = CSS.replace("<style>", "").replace("</style>", "") + """
+STYLE = (
+    CSS.replace("<style>", "").replace("</style>", "")
+    + """
 .ds-box { max-height: 11.2rem; overflow-y: auto; padding: 0.15rem 0.4rem; border: 1px solid var(--st-border-color, #8884);
   border-radius: 0.5rem; color: var(--st-text-color); }
 button.ds-tok { font: inherit; color: inherit; border: none; background-color: transparent; cursor: pointer; line-height: 1.35;
@@ -26,6 +28,7 @@ button.ds-plain { background-color: rgba(200,196,186,0.30); }
 button.ds-tok:hover { filter: brightness(0.92); }
 button.ds-tok:focus-visible { outline: 3px solid var(--st-primary-color); outline-offset: 1px; }
 """
+)
 
 SCRIPT = """
 const GLYPHS = "␣↵⇥";
@@ -46,8 +49,9 @@ function drawn(box, data) {  // the tokens as elements, to be marked and listene
     token.className = "ds-tok ds-" + t.origin + (t.half ? " ds-half" : "");
     token.title = t.title;
     for (const c of t.text) {
-      if (GLYPHS.includes(c)) { const ws = document.createElement("span"); ws.className = "ds-ws"; ws.textContent = c; token.append(ws); }
-      else token.append(c);
+      if (!GLYPHS.includes(c)) { token.append(c); continue; }
+      const space = document.createElement("span");
+      space.className = "ds-ws"; space.textContent = c; token.append(space);
     }
     if (t.step !== null) { token.type = "button"; token.dataset.step = t.step; token.setAttribute("aria-label", t.title); }
     holder.append(token);

@@ -28,7 +28,7 @@ def study_controls(desk: Desk) -> tuple[tuple[Prompt, ...], str]:
     with st.sidebar:
         prompts, problem = prompt_source(desk)
         method_box(desk, "A")
-        if st.toggle("Second drafter", **kept(desk, "study.two", False), help="The same prompts, dice and limits, for a comparison."):
+        if st.toggle("Second drafter", **kept(desk, "study.two", False), help="The same prompts, dice and limits, to compare."):
             method_box(desk, "B")
         with st.expander("Sampling and length", key="study.sampling_box"):
             sampling_controls(desk, "study.")
@@ -42,7 +42,12 @@ def study_controls(desk: Desk) -> tuple[tuple[Prompt, ...], str]:
 def prompt_source(desk: Desk) -> tuple[tuple[Prompt, ...], str]:
     """Where the prompts come from; at most so many of them."""
     source = st.segmented_control(
-        "Prompts", [EXAMPLE, TYPED, FILE], default=st.session_state[remember(desk, "study.source", EXAMPLE)], key="study.source", required=True, width="stretch"
+        "Prompts",
+        [EXAMPLE, TYPED, FILE],
+        default=st.session_state[remember(desk, "study.source", EXAMPLE)],
+        key="study.source",
+        required=True,
+        width="stretch",
     )
     try:
         found = {EXAMPLE: examples, TYPED: typed, FILE: uploaded}[source](desk)
@@ -65,7 +70,8 @@ def typed(desk: Desk) -> tuple[Prompt, ...]:
     """One prompt per paragraph."""
     text = st.text_area(
         "Prompts, one per paragraph", **kept(desk, "study.typed", ""), height=160, max_chars=LONGEST,
-        placeholder="Once upon a time\n\nQuestion: Tom has 3 apples", help="An empty line parts two prompts. Ctrl+Enter takes them over.",
+        placeholder="Once upon a time\n\nQuestion: Tom has 3 apples",
+        help="An empty line parts two prompts. Ctrl+Enter takes them over.",
     )  # fmt: skip
     parts = [part.strip("\n") for part in re.split(r"\n\s*\n", text.replace("\r\n", "\n")) if part.strip()]
     return tuple(Prompt(checked(part, i), "typed") for i, part in enumerate(parts, 1))

@@ -29,7 +29,10 @@ def study_stage(desk: Desk, session: Session, prompts: tuple[Prompt, ...], probl
     bar(desk, store, wanted, problem, busy)
     shown = wanted if any(finished(store, job) for job in wanted) or not desk.jobs else desk.jobs
     if [job.key for job in shown] != [job.key for job in wanted]:
-        st.info("The controls say something else now. What follows was found with the settings of the last run.", icon=":material/history:")
+        st.info(
+            "The controls say something else now. What follows was found with the settings of the last run.",
+            icon=":material/history:",
+        )
     if busy:
         running(desk)
     results(desk, session, store, shown)
@@ -58,7 +61,7 @@ def sentence(plan: Plan, there: list[int], left: int) -> str:
     prompts = "1 prompt" if total == 1 else f"{total:,} prompts"
     drafters = "one drafter" if len(there) == 1 else "two drafters"
     if not any(there):
-        return f"{prompts}, {drafters}, {limit}. Every run is kept; a study that was stopped goes on where it stopped, also in another session."
+        return f"{prompts}, {drafters}, {limit}. Every run is kept; a stopped study goes on where it was, also in another session."
     if not left:
         return f"{prompts}, {drafters}, {limit}: all runs are there, nothing is left to be done."
     done = " and ".join(f"{min(n, total):,}" for n in there)
@@ -122,7 +125,9 @@ def skipped(desk: Desk, shown: tuple[Job, ...]) -> None:
     reasons = {(job.label, number): why for job in shown for number, why in desk.problems.get(job.key, {}).items()}
     if not reasons:
         return
-    with st.expander(f"{len(reasons)} skipped {'prompt' if len(reasons) == 1 else 'prompts'}", icon=":material/warning:", key="study_skipped"):
+    with st.expander(
+        f"{len(reasons)} skipped {'prompt' if len(reasons) == 1 else 'prompts'}", icon=":material/warning:", key="study_skipped"
+    ):
         rows = [{"drafter": label, "prompt": number + 1, "why": plain(why, 300)} for (label, number), why in reasons.items()]
         st.dataframe(rows, hide_index=True, key="study_skipped_table")
 
@@ -131,12 +136,12 @@ def nothing() -> None:
     """Before the first study."""
     with st.container(border=True, key="study_empty"):
         st.markdown(
-            "**Why are a drafter's tokens turned down?** Choose prompts and a drafter on the left and press *Run*. When prompts are "
-            "finished you see here"
+            "**Why are a drafter's tokens turned down?** Choose prompts and a drafter on the left and press *Run*. When prompts "
+            "are finished you see here"
         )
         st.html(
             "<ul style='line-height:1.7;margin:0'><li>how often it is right by depth, position, domain, kind of token, and by how "
             "sure the target is,</li><li>whether its confidence can be trusted,</li><li>where in the text it is far from the "
-            "target,</li><li>which rejections cost most, each one click away from its step,</li><li>with a second drafter: where one "
-            "is right and the other is not.</li></ul>"
+            "target,</li><li>which rejections cost most, each one click away from its step,</li><li>with a second drafter: where "
+            "one is right and the other is not.</li></ul>"
         )

@@ -119,15 +119,14 @@ def modelled(total: Tally, steps: tuple[Step, ...]) -> None:
     ))  # fmt: skip
     ratio = cost_ratio(total)
     choose = st.toggle("Choose the cost ratio c", key="choose_c", help="c = time of a drafter call / time of a target call")
-    if choose:
-        c = st.slider("c", 0.0, 1.0, 0.1, 0.01, key="c", label_visibility="collapsed")
-    else:
-        c = ratio
+    c = st.slider("c", 0.0, 1.0, 0.1, 0.01, key="c", label_visibility="collapsed") if choose else ratio
     if c is None or total.tau is None:
         st.caption("No cost ratio yet: no step was run.")
         return
     st.markdown(f"### {modelled_speedup(total.tau, total.calls_per_step or 0, c):.2f} ×")
-    st.caption(as_markdown(f"{filled_speedup(total, c)}; c {'chosen' if choose else 'measured in these steps: ' + ratio_words(total)}"))
+    st.caption(
+        as_markdown(f"{filled_speedup(total, c)}; c {'chosen' if choose else 'measured in these steps: ' + ratio_words(total)}")
+    )
 
 
 def cost_ratio(total: Tally) -> float | None:

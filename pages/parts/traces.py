@@ -136,7 +136,9 @@ def listing(store: Store, query: Query, found: int, total: int) -> Entry:
     number = st.session_state["traces.page"] - 1
     entries = store.entries(query, number, PAGE)
     words = f"{found:,} of {total:,} traces" if found < total else f"{total:,} {'trace' if total == 1 else 'traces'}"
-    st.caption(f"{words}, the newest first. A click on a line selects it." + (f" Page {number + 1} of {pages}." if pages > 1 else ""))
+    st.caption(
+        f"{words}, the newest first. A click on a line selects it." + (f" Page {number + 1} of {pages}." if pages > 1 else "")
+    )
     by_id = {entry.id: entry for entry in entries}
     chosen = pick(
         pd.DataFrame([line(entry) for entry in entries]), list(by_id), "traces", "Selected trace",
@@ -207,7 +209,8 @@ def facts(entry: Entry) -> None:
         f'<p class="ds-verdict">{html.escape(plain(entry.name, 120))}</p>'
         f'<p class="ds-dim">{html.escape(title(entry.method))} · {html.escape(plain(entry.family, 60))} · tau {tau} · '
         f"{entry.tokens:,} tokens in {keep.steps(entry.steps)}{going} · kept {when(entry)}</p>"
-        f'<pre style="white-space:pre-wrap;overflow-wrap:anywhere;max-height:11rem;overflow-y:auto;margin:0.4rem 0 0 0" tabindex="0">'
+        '<pre style="white-space:pre-wrap;overflow-wrap:anywhere;max-height:11rem;overflow-y:auto;margin:0.4rem 0 0 0" '
+        'tabindex="0">'
         f'<span style="opacity:0.65">{html.escape(clip(entry.prompt, from_end=True))}</span>{html.escape(clip(entry.text))}</pre>'
     )
 

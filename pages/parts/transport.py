@@ -34,11 +34,19 @@ def transport(session: Session) -> None:
             on_click=lambda: session.toggle_play(read(session)), help="Step after step, at the pace on the right.",
         )  # fmt: skip
         if running and not session.playing:
-            st.button("Stop", key="stop", icon=":material/stop:", shortcut="Esc", on_click=session.stop, help="The step under way is the last.")
+            st.button(
+                "Stop",
+                key="stop",
+                icon=":material/stop:",
+                shortcut="Esc",
+                on_click=session.stop,
+                help="The step under way is the last.",
+            )
         else:
             st.button(
                 "Run to end", key="run", icon=":material/last_page:", shortcut="E", disabled=over or session.playing,
-                on_click=lambda: session.run_to_end(read(session)), help="All steps until the text ends or the token limit is reached.",
+                on_click=lambda: session.run_to_end(read(session)),
+                help="All steps until the text ends or the token limit is reached.",
             )  # fmt: skip
         st.button("Reset", key="reset", icon=":material/restart_alt:", on_click=session.reset, help="Back to the prompt.")
         go_to(session)
@@ -73,7 +81,13 @@ def pace(session: Session) -> None:
         session.pace = float(st.session_state["pace"])
 
     st.select_slider(
-        "Seconds per step", [0.25, 0.5, 1.0, 1.5, 2.0, 3.0], st.session_state["pace"], key="pace", on_change=take, width=170, help="The pace of Play."
+        "Seconds per step",
+        [0.25, 0.5, 1.0, 1.5, 2.0, 3.0],
+        st.session_state["pace"],
+        key="pace",
+        on_change=take,
+        width=170,
+        help="The pace of Play.",
     )
 
 
