@@ -50,9 +50,10 @@ OUTPUTS = FOLDER / "outputs.npy"  # uint16 tokens; every text ends with the end 
 
 
 def up_to(documents: Documents, limit: int) -> Iterator[tuple[str, np.ndarray]]:
-    """Whole documents until they hold `limit` tokens."""
+    """Whole documents until they hold `limit` tokens; `building` says how far they are."""
     count = 0
     for title, tokens in documents:
+        _shares[:] = [min(1.0, count / limit)]
         if count >= limit:
             return
         count += len(tokens) + 1
@@ -105,6 +106,7 @@ def default_parts(tokenizer: PreTrainedTokenizerBase) -> dict[str, Documents]:
 # -- the store of a family ---------------------------------------------------------------------------------------------
 
 _lock = Lock()
+_shares: list[float] = []  # of the store that is being built
 _opened: "WeakKeyDictionary[PreTrainedTokenizerBase, tuple[tuple, Datastore]]" = WeakKeyDictionary()
 
 
@@ -155,6 +157,11 @@ def opened(tokenizer: PreTrainedTokenizerBase) -> Datastore | None:
     return None if known is None else known[1]
 
 
+def building() -> float | None:
+    """How much of its text was read of the store that is being built now; 1.0 while it is sorted; None: none is built."""
+    return _shares[0] if _shares else None
+
+
 def made(folder: Path, tokenizer: PreTrainedTokenizerBase) -> Datastore:
     """Open the store in `folder`; build it if it is not there or spoilt, one process at a time. A store that the user chose is only
     opened."""
@@ -177,5 +184,8 @@ def open_or_build(folder: Path, tokenizer: PreTrainedTokenizerBase) -> Datastore
             return open_store(folder, tokenizer)
         except ValueError:  # it is our own and can be made again
             shutil.rmtree(folder)
-    write_store(folder, tokenizer, default_parts(tokenizer))
+    try:
+        write_store(folder, tokenizer, default_parts(tokenizer))
+    finally:
+        _shares.clear()
     return open_store(folder, tokenizer)

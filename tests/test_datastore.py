@@ -313,6 +313,19 @@ def test_a_family_gets_a_store_once(small, llama, monkeypatch):
     assert [path.name for path in (small / "datastores").iterdir() if path.suffix != ".lock"] == [folders[0].name]
 
 
+def test_a_store_that_is_built_says_how_far_it_is(small, llama, monkeypatch):
+    seen, sort = [], datastore.sort_suffixes
+    monkeypatch.setattr(datastore, "sort_suffixes", lambda tokens: (seen.append(library.building()), sort(tokens))[1])
+    library.of_family(llama)
+    assert seen == [1.0] and library.building() is None
+    library._opened.clear()
+    monkeypatch.setattr(library, "LIMIT", 21_000)
+    monkeypatch.setattr(datastore, "sort_suffixes", lambda tokens: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        library.of_family(llama)
+    assert library.building() is None
+
+
 def test_two_that_build_at_once_build_once(small, tokenizer, monkeypatch):
     folders, place = built(monkeypatch), library.place_of(tokenizer)
     with ThreadPoolExecutor(4) as pool:

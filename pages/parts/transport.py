@@ -6,6 +6,7 @@ from time import monotonic
 
 import streamlit as st
 
+from decoding.library import building
 from pages.parts.controls import read
 from pages.parts.session import Session
 
@@ -100,6 +101,8 @@ def progress(session: Session) -> None:
     place = live.place if live.state == "waiting" else 0
     if place and seconds > 1:
         waiting(f"In line: {place} {'step of another run comes' if place == 1 else 'steps of other runs come'} first.")
+    elif live is session.coming and (share := building()) is not None:
+        st.progress(share, text="Building the datastore, once on this machine: reading texts, then sorting …")
     elif live is session.coming:
         waiting(f"Loading the models and reading the prompt … {seconds:.0f} s")
     elif live is session.plain:
