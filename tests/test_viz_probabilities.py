@@ -40,6 +40,8 @@ def test_bars_carry_the_rows_numbers():
 def test_no_q_and_no_rest_where_there_were_no_children():
     markup = probability_bars(row(), PIECES)
     assert len(bars_of(markup)) == 3 and "p target" in markup and "q drafter" not in markup
+    scaled = row(rest=(0.6000001, 0.3, 0.0999999))  # as the rule leaves it where nothing was taken away
+    assert bars_of(probability_bars(scaled, PIECES)) == bars_of(markup)
 
 
 def test_ten_tokens_and_always_the_marked_ones():

@@ -14,6 +14,7 @@ from viz.tokens import as_html, full, name, quoted
 from viz.words import judgement, number
 
 NAMES = {"p": "p target", "q": "q drafter", "rest": "rest, after the rejections"}
+SAME = 1e-4  # less is rounding: without children the rest is p, scaled to sum to 1 again
 BORDER = {"dash": "dashed", "dot": "dotted"}  # Plotly's words -> those of CSS
 
 
@@ -50,7 +51,7 @@ def series_of(row: Row) -> dict[str, tuple[float, ...]]:
     found = {"p": row.p}
     if row.q is not None:
         found["q"] = row.q
-    if row.rest != row.p:
+    if any(abs(rest - p) > SAME * p for rest, p in zip(row.rest, row.p, strict=True)):
         found["rest"] = row.rest
     return found
 

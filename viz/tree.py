@@ -25,6 +25,7 @@ ROOT = -1
 COLLAPSE_ABOVE = 160  # nodes; more than that and unread branches become a count
 FEW = (16, 8, 4, 2)  # unread siblings still drawn when even that is too much: the first number that fits
 HALF = 0.38  # of a box, in columns
+COLUMN = 62  # px of a column that a word of six letters needs
 MAX_HEIGHT, TOP, BOTTOM = 900, 40, 12  # px
 ROOMY, TIGHT, TIGHTEST = 46, 22, 10.5  # px per row: two lines of text, one line, small print
 
@@ -142,6 +143,11 @@ def extent_of(steps: Iterable[Step]) -> tuple[int, float]:
     """(columns, rows) that hold the tree of every step: pass it to `tree_figure` for a picture that keeps still."""
     frames = [frame_of(boxes_of(step), step) for step in steps]
     return max((f.columns for f in frames), default=6), max((f.rows for f in frames), default=3)
+
+
+def wide_enough(step: Step) -> int:
+    """px in which a deep tree keeps room for its words."""
+    return COLUMN * (max(depths(step), default=0) + 2) + 16
 
 
 def boxes_of(step: Step, root: int | None = None, selected: int | None = None) -> list[Box]:

@@ -20,6 +20,7 @@ from viz.tree import extent_of, final_index, has_final
 
 PATIENCE = 0.15  # seconds a click waits for its step before the page turns to polling
 POLL = 0.3
+MOST = (9, 8)  # columns and rows that are reserved for trees to come
 
 
 @dataclass(eq=False)
@@ -113,11 +114,13 @@ class Session:
         return POLL if self.busy or self.coming is not None else None
 
     def extent(self) -> tuple[int, float]:
-        """Columns and rows that hold every tree of the shown run; only steps that are new since the last look are measured."""
+        """Columns and rows to reserve, so that the picture keeps still: they hold every tree of the shown run but the giants, which
+        would leave the small ones a speck in an empty field. Only steps that are new since the last look are measured."""
         trace, count, (columns, rows) = self.measured
         if trace is None or self.trace.header is not trace.header or count > self.count:
             count, columns, rows = 0, *extent_of(())
         wider, higher = extent_of(self.trace.steps[count:])
+        wider, higher = min(wider, MOST[0]), min(higher, MOST[1])
         self.measured = (self.trace, self.count, (max(columns, wider), max(rows, higher)))
         return self.measured[2]
 

@@ -20,10 +20,11 @@ from pages.parts.tallies import tallies
 from pages.parts.transport import progress, transport
 from pages.parts.views import view_of
 from viz.tokens import as_markdown, name
-from viz.tree import node_table, picked, tree_alt, tree_figure
+from viz.tree import node_table, picked, tree_alt, tree_figure, wide_enough
 from viz.words import judgement, narrate
 
 plotly.io.templates.default = None  # Streamlit lays its theme over every figure; Plotly's own template only costs time
+WIDTH = 680  # px of the tree on a usual screen
 CONFIG = {"displayModeBar": False, "scrollZoom": False}
 
 

@@ -5,9 +5,9 @@ import streamlit as st
 from pages.parts.session import Session
 from pages.parts.setup import dark
 from viz.dyspec import draw_words, draws_table, has_estimates, reached, regrown, sum_words, waiting_bars
-from viz.reliability import reliability_alt, reliability_figure, reliability_table
+from viz.drafter import reliability_alt, reliability_figure, reliability_table
 from viz.tokens import as_markdown
-from viz.tree import tree_alt, tree_figure
+from viz.tree import extent_of, tree_alt, tree_figure, wide_enough
 
 CONFIG = {"displayModeBar": False, "scrollZoom": False}
 AXES = {"x": "estimate before the draw", "y": "reached / drawn"}
@@ -28,19 +28,17 @@ def view(session: Session) -> None:
 
 
 def growing(session: Session) -> None:
-    """The tree after some of its draws, beside the draws that waited then."""
+    """The tree after some of its draws, and the draws that waited then."""
     step, pieces = session.step, session.trace.pieces
     most = len(step.nodes)
     count = st.slider("Draws made", 0, most, min(most, 1), key=f"dyspec_{session.runs}_{session.cursor}")
     st.caption(as_markdown(draw_words(step, count, pieces)))
-    left, right = st.columns([0.6, 0.4], gap="medium")
-    with left:
-        part = regrown(step, count)
-        figure = tree_figure(part, pieces, None, dark(), root=session.root, width=400, extent=session.extent())
-        st.plotly_chart(figure, key="dyspec_tree", config=CONFIG, alt=tree_alt(part, pieces))
-    with right:
-        st.markdown("**Draws that wait**")
-        st.html(waiting_bars(step, count, pieces))
+    part, width = regrown(step, count), max(640, wide_enough(step))
+    figure = tree_figure(part, pieces, None, dark(), root=session.root, width=width, extent=extent_of([step]))
+    with st.container(key="tree_scroll_dyspec"):
+        st.plotly_chart(figure, key="dyspec_tree", width=width, config=CONFIG, alt=tree_alt(part, pieces))
+    st.markdown("**Draws that wait**")
+    st.html(waiting_bars(step, count, pieces))
     st.caption(
         "A bar is the estimated chance that the verifier reaches the draw: W of its node, less what the node's children took. The "
         "queue always makes the draw with the longest bar; the threshold variant makes all above its line, level by level."
