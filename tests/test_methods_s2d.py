@@ -1,4 +1,4 @@
-"""S2D: exact sub-models through the caches, limits of the thresholds, roll-back, the rule with exits that switch, what is refused."""
+"""S2D: exact sub-models through the caches, limits of the thresholds, roll-back, the rule while exits switch, what is refused."""
 
 import json
 from dataclasses import replace
@@ -237,8 +237,9 @@ P = torch.tensor([0.3, 0.3, 0.2, 0.2])
 def first_tokens(p: Tensor, q: Tensor, drawn: Tensor, dice: Tensor) -> Tensor:
     """(vocab,) share of first tokens of steps whose one node was `drawn` (runs,) and judged with q."""
     counts = torch.zeros(len(p))
+    reading = reading_of(torch.stack((p, p)))
     for token, u in zip(drawn.tolist(), dice, strict=True):
-        decision = recursive_rejection(Draft((token,), (-1,), q[None], how="drawn", source=("",)), reading_of(torch.stack((p, p))), u)
+        decision = recursive_rejection(Draft((token,), (-1,), q[None], how="drawn", source=("",)), reading, u)
         counts[token if decision.path else decision.token] += 1
     return counts / counts.sum()
 

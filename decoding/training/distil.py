@@ -25,7 +25,7 @@ class Lessons:
 
     Args:
         tokens: the domain's token stream; `most` of its tokens are used, in windows of `length` at equal distances.
-        folder: for the files: `ids` (n, length, KEPT) in the kind of `tokens`, `p` (n, length, KEPT) float16, `done` windows so far.
+        folder: for the files: `ids` (n, length, KEPT) of the kind of `tokens`, `p` the same in float16, `done` windows so far.
     """
 
     def __init__(self, tokens: np.ndarray, folder: Path, length: int, most: float) -> None:

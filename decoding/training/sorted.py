@@ -4,8 +4,8 @@
 
 Sorted fine-tuning (SoFT; Kavehzadeh et al. 2024, arXiv 2407.01955, and Valipour et al. 2023, arXiv 2309.08968): in one forward pass
 every exit answers through the same norm and head, and the mean of their losses trains all weights. With `--loss text` that is the
-papers' loss, cross-entropy with the next token. The default `--loss target` departs from them: every exit follows the distribution of
-the family's target on the text, first by KL(p || q), then by the chance of a rejection, as the plain draft model of the embedded
+papers' loss, cross-entropy with the next token. The default `--loss target` departs from them: every exit follows the distribution
+of the family's target on the text, first by KL(p || q), then by the chance of a rejection, as the plain draft model of the embedded
 family does, because a model of this size learns far more from a distribution than from a token. It begins from the family's draft
 model where that is a Llama of the same width: its layers, and behind them layers that change nothing yet.
 Resumable: run the same command again. The finished folder is a draft model for the family's target:
@@ -67,7 +67,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--tokens", type=float, default=4e6, help="tokens the model sees")
     parser.add_argument("--lesson-tokens", type=float, default=0.3e6, help="tokens of a domain that the target comments on")
     parser.add_argument("--loss", choices=("target", "text"), default="target", help="what every exit follows")
-    parser.add_argument("--kl-share", type=float, default=0.6, help="of the steps that follow KL, the rest the chance of a rejection")
+    parser.add_argument("--kl-share", type=float, default=0.6, help="of the steps that follow KL; the others lower rejections")
     parser.add_argument("--lr", type=float, default=2e-3, help="learning rate")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=True, help="use torch.compile")
