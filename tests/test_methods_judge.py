@@ -341,7 +341,11 @@ def test_standardised_weighted_regression_finds_a_known_line():
 MATHS = (
     "Question: Tom has 3 boxes of 12 apples.\nAnswer: Tom has 3*12 = <<3*12=36>>36 apples in total.\nSo he has 36 more.\n#### 36"
 )
-CODE = 'def add(first, second):\n    """Add two numbers."""\n    if first is None:\n        return (second)\n    return first + len("x") + second'
+CODE = '''def add(first, second):
+    """Add two numbers."""
+    if first is None:
+        return (second)
+    return first + len("x") + second'''
 
 
 def test_mistakes_in_a_calculation_are_wrong():
