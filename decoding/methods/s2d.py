@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from math import nan
 from pathlib import Path
+from shlex import quote
 from typing import Any, NamedTuple
 
 import torch
@@ -120,9 +121,9 @@ def lacks(family: Any) -> str:
         return ""
     name = family.name.partition(" + ")[0]
     return (
-        f"S2D needs a sorted draft model, one that may answer after several of its layers, and the family {family.name} has "
-        f"none with its tokenizer. This makes one, to be loaded as its draft model: python -m decoding.training.sorted --family '{name}' "
-        "--corpus DIR --out FOLDER."
+        "S2D needs a sorted draft model, one that may answer after several of its layers, and the family "
+        f"{family.name} has none with its tokenizer. This makes one, to be loaded as its draft model: "
+        f"python -m decoding.training.sorted --family {quote(name)} --corpus DIR --out FOLDER."
     )
 
 

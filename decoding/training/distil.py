@@ -18,6 +18,7 @@ from decoding.training.precision import quick
 KEPT = 64  # tokens of every distribution
 ROWS = 4  # windows the target reads at once
 LESSON = 512  # tokens of a window for learners that see few of them; long enough for what a page shows
+FEW = 4096  # tokens of their batches: many small steps
 
 
 class Lessons:
