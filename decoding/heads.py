@@ -138,7 +138,8 @@ def missing(method: str, title: str, part: str, family: "Family") -> str:
     if there:
         return ""
     what = "draft model" if part == "draft" else "target"
-    return f"{title} needs a head that was trained for the {what} of the family {family.name}. This makes one: {command(method, family.name)}."
+    how = command(method, family.name)
+    return f"{title} needs a head that was trained for the {what} of the family {family.name}. This makes one: {how}."
 
 
 def command(method: str, name: str) -> str:
@@ -148,7 +149,9 @@ def command(method: str, name: str) -> str:
     "python -m decoding.training.judge --family 'my target' --draft 'my draft'"
     """
     target, _, draft = name.partition(" + ")
-    return f"python -m decoding.training.{method} --family {shlex.quote(target)}" + (f" --draft {shlex.quote(draft)}" if draft else "")
+    return f"python -m decoding.training.{method} --family {shlex.quote(target)}" + (
+        f" --draft {shlex.quote(draft)}" if draft else ""
+    )
 
 
 # -- opening and writing -----------------------------------------------------------------------------------------------
@@ -181,8 +184,8 @@ def open_head(folder: Path, method: str, model: nn.Module, shapes: Shapes) -> He
     own = fingerprint(model)
     if not made_for.fits(own):
         raise ValueError(
-            f"The head in {str(folder)!r} was trained for the model {made_for.mark}; the one that is loaded is {own.mark}. Their hidden "
-            "states mean different things."
+            f"The head in {str(folder)!r} was trained for the model {made_for.mark}; the one that is loaded is {own.mark}. Their "
+            "hidden states mean different things."
         )
     return Head(tensors_of(folder / WEIGHTS, dict(shapes(settings))), settings, figures)
 
@@ -213,7 +216,9 @@ def tensors_of(file: Path, expected: dict[str, tuple[int, ...]]) -> dict[str, Te
             names = set(opened.keys())
             if names != set(expected):
                 lacking, extra = ", ".join(sorted(set(expected) - names)), ", ".join(sorted(names - set(expected)))
-                raise ValueError(f"{str(file)!r} has other tensors than expected: missing {lacking or 'none'}, too many {extra or 'none'}.")
+                raise ValueError(
+                    f"{str(file)!r} has other tensors than expected: missing {lacking or 'none'}, too many {extra or 'none'}."
+                )
             for name, shape in expected.items():
                 if (found := tuple(opened.get_slice(name).get_shape())) != shape:
                     raise ValueError(f"{name} in {str(file)!r} has the shape {found}; expected was {shape}.")

@@ -60,9 +60,7 @@ def through(
     body = model.model
     rotary = body.rotary_emb(hidden, positions)
     for layer in body.layers[layers.start : layers.stop]:
-        hidden = layer(
-            hidden, attention_mask=mask, position_ids=positions, past_key_values=cache, position_embeddings=rotary
-        )
+        hidden = layer(hidden, attention_mask=mask, position_ids=positions, past_key_values=cache, position_embeddings=rotary)
     return hidden
 
 
@@ -113,7 +111,7 @@ class SortedModel:
 
     Keys and values are kept per segment, the layers between two exits. A row that left at exit j waits, as the hidden state it left
     with, until a later row goes deeper, and is then read by the next segment in front of that one. So every distribution is that of
-    the plain sub-model on the whole text, and at all times the rows of segment j are those of segment j + 1 and those that wait there.
+    the plain sub-model on the whole text, and at all times the rows of a segment are those of the next and those waiting there.
 
     Args:
         thresholds: (exits - 1,) an exit but the last answers if its largest probability, at temperature 1 and before any filter, is

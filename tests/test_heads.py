@@ -255,7 +255,9 @@ def test_descriptions_that_are_none(folder, model, text):
 
 
 @pytest.mark.parametrize("key", WITH_HEADS)
-@pytest.mark.parametrize("settings", [{}, {"width": 0}, {"width": "3"}, {"width": True, "blocks": 1}, {"width": 10**9, "blocks": 10**9}])
+@pytest.mark.parametrize(
+    "settings", [{}, {"width": 0}, {"width": "3"}, {"width": True, "blocks": 1}, {"width": 10**9, "blocks": 10**9}]
+)
 def test_settings_that_cannot_be(key, settings):
     from importlib import import_module
 

@@ -1,6 +1,7 @@
-"""S2D: exact sub-models through the caches, limits of the thresholds, roll-back, the rule with exits that switch, what is refused."""
+"""S2D: exact sub-models through the caches, limits of the thresholds, roll-back, the rule while exits switch, what is refused."""
 
 import json
+import math
 from dataclasses import replace
 from functools import partial
 from itertools import product
@@ -11,18 +12,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from decoding import shelf
 from decoding.draft import Draft
-from decoding.family import EMBEDDED, Family, load
+from decoding.family import EMBEDDED, Family, load, weights_mark
 from decoding.loop import Run, decode
 from decoding.methods import METHODS, s2d
 from decoding.sample import Sampling, draw
 from decoding.sorted_draft import SortedModel, exit_logits, exits_of, segments
 from decoding.target import Target
+from decoding.training.corpus import python_source
 from decoding.training.distil import divergence, kept_log_q
 from decoding.training.family import stream
 from decoding.training.sorted import followed, grown_from, next_token, sorted_llama
 from decoding.verify import recursive_rejection
-from pages.parts.settings import family_named
+from pages.parts import address
+from pages.parts.settings import Settings, family_named
 from tests import toys
 from tests.toys import prefix, reading_of, run_steps, sorted_target, tokens_of, total_variation
 
@@ -237,8 +241,9 @@ P = torch.tensor([0.3, 0.3, 0.2, 0.2])
 def first_tokens(p: Tensor, q: Tensor, drawn: Tensor, dice: Tensor) -> Tensor:
     """(vocab,) share of first tokens of steps whose one node was `drawn` (runs,) and judged with q."""
     counts = torch.zeros(len(p))
+    reading = reading_of(torch.stack((p, p)))
     for token, u in zip(drawn.tolist(), dice, strict=True):
-        decision = recursive_rejection(Draft((token,), (-1,), q[None], how="drawn", source=("",)), reading_of(torch.stack((p, p))), u)
+        decision = recursive_rejection(Draft((token,), (-1,), q[None], how="drawn", source=("",)), reading, u)
         counts[token if decision.path else decision.token] += 1
     return counts / counts.sum()
 
@@ -511,3 +516,107 @@ def test_greedy_text_does_not_depend_on_the_thresholds(llama, first, middle):
         steps = run_steps(family, "s2d", TEXT, max_tokens=50, first=first, middle=middle)
         assert tokens_of(steps) == toys.greedy_text(llama.target, TEXT, 50)
         assert len(steps) < 50 or first == ALWAYS
+
+
+# -- what is shipped ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def small() -> Family:
+    return load("embedded-small", device="cpu")
+
+
+def test_the_small_target(small, embedded):
+    assert small.name == "embedded-small" and small.target.context == 1024
+    assert small.target.model.num_parameters() < embedded.target.model.num_parameters() / 3
+    assert small.tokenizer.get_vocab() == embedded.tokenizer.get_vocab()
+    assert small.draft.model.num_parameters() == embedded.draft.model.num_parameters()
+
+
+def test_one_sorted_draft_model_serves_both_targets(small, embedded, real_find):
+    assert exits_of(real_find(embedded).model.config) == (1, 2, 4)
+    assert real_find(embedded) is real_find(small)
+    assert METHODS["s2d"].missing(embedded) == METHODS["s2d"].missing(small) == ""
+
+
+def test_what_is_shipped_for_it_is_small():
+    files = [EMBEDDED / folder / "model.safetensors" for folder in ("sorted", "target-small")]
+    assert sum(file.stat().st_size for file in files) < 10e6
+
+
+SENTENCES = (
+    "Once upon a time there was a little girl named Lily. She had a red ball and",
+    "Question: Tom has 3 boxes with 12 apples each. He gives 8 to Ann. How many are left?\nAnswer:",
+    "class Stack:\n    def __init__(self):\n",
+)
+PLAIN = (ALWAYS, ALWAYS), (NEVER, ALWAYS), (NEVER, NEVER)
+
+
+@pytest.mark.parametrize("name", ["embedded", "embedded-small"])
+@pytest.mark.parametrize("prompt", SENTENCES)
+def test_greedy_text_of_both_targets_with_the_same_draft_weights(name, prompt, embedded, small):
+    """Check 8."""
+    family = embedded if name == "embedded" else small
+    ids = family.tokenizer(prompt)["input_ids"]
+    expected = toys.greedy_text(family.target, ids, 40)
+    for first, middle in ((0.7, 0.6), (0.3, 0.3), *PLAIN):
+        assert tokens_of(run_steps(family, "s2d", ids, first=first, middle=middle)) == expected
+
+
+@pytest.fixture(scope="module")
+def windows(embedded) -> Tensor:
+    """(windows, 256) tokens of source files that no training has seen."""
+    text = "\n".join(python_source()[1][:12])
+    ids = embedded.tokenizer(text)["input_ids"][: 16 * 256]
+    return torch.tensor(ids[: len(ids) // 256 * 256]).view(-1, 256)
+
+
+def bits(logits: Tensor, tokens: Tensor) -> float:
+    """Cross-entropy with the next token, in bits."""
+    return F.cross_entropy(logits[:, :-1].flatten(0, 1), tokens[:, 1:].flatten()).item() / math.log(2)
+
+
+@torch.inference_mode()
+def test_held_out_loss_falls_with_the_exit_and_is_near_that_of_a_separate_model(embedded, windows):
+    """Check 5; the separate model is the shipped draft model of two layers."""
+    one, two, four = (bits(logits, windows) for logits in exit_logits(s2d.find(embedded).model, windows))
+    assert one > two > four
+    assert two < 1.05 * bits(embedded.draft.model(windows).logits, windows)
+
+
+@torch.inference_mode()
+def test_the_small_target_stands_between_the_draft_models_and_the_large_one(embedded, small, windows):
+    large, middle, draft = (bits(t.model(windows).logits, windows) for t in (embedded.target, small.target, s2d.find(embedded)))
+    assert large < middle < draft
+
+
+def test_the_deeper_the_more_is_accepted_and_the_mixture_lies_close_to_the_deepest(embedded, small):
+    """Tokens per target call over the prompts above, greedy."""
+
+    def tau(family: Family, first: float, middle: float) -> float:
+        runs = [run_steps(family, "s2d", family.tokenizer(p)["input_ids"], first=first, middle=middle) for p in SENTENCES]
+        return sum(map(len, map(tokens_of, runs))) / sum(map(len, runs))
+
+    for family in (embedded, small):
+        shallow, deep, mixed = tau(family, *PLAIN[0]), tau(family, *PLAIN[2]), tau(family, 0.7, 0.6)
+        assert shallow < deep and mixed > shallow and mixed > 0.9 * deep
+
+
+def test_a_link_names_the_small_target():
+    settings = Settings(method="s2d", target="embedded-small")
+    found = address.parse(address.parameters(settings, 3, None))
+    assert found.settings.target == "embedded-small" and not found.complaints
+    assert "target" not in address.parameters(Settings(), 3, None)
+    assert address.parse({"target": "/etc"}).settings.target == "embedded" and address.parse({"target": "/etc"}).complaints
+    assert address.parse({"draft": "embedded-small"}).complaints
+
+
+def test_the_controls_and_the_shelf_know_the_small_target(monkeypatch):
+    assert Settings(method="s2d", target="embedded-small").problem() == ""
+    assert Settings(method="speculative_sampling", target="embedded-small").problem() == ""
+    assert weights_mark("embedded-small") == weights_mark("embedded") != ""
+    monkeypatch.setattr(shelf, "_families", {})
+    monkeypatch.setattr(shelf, "load", lambda *key: object())
+    kept = [shelf.family("embedded"), shelf.family("embedded-small")]
+    shelf.family("folder")
+    assert [shelf.family("embedded"), shelf.family("embedded-small")] == kept

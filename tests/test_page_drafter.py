@@ -13,7 +13,8 @@ from pages.parts.findings import Findings, shared_taus
 from pages.parts.settings import Settings
 from pages.parts.study import Series, finished
 from pages.parts.study_controls import job
-from viz.drafter import judgements, paired_taus, per_prompt
+from viz.drafter import judgements, per_prompt
+from viz.pairs import paired_taus
 
 PROMPTS = ("Once upon a time", "Tom had a red hat. Tom had a red", "Question: Tom has")
 TEXT = "\n\n".join(PROMPTS)

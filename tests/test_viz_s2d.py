@@ -113,7 +113,7 @@ def test_exits_over_a_run():
     assert table["judged"].tolist() == [2, 2, 2] and table["accepted"].tolist() == [2, 2, 0]
     assert table["acceptance"].tolist() == [1, 1, 0]
     assert table["mean confidence"].tolist() == pytest.approx([0.925, 0.78, 0.25])
-    share, = (t for t in exits_figure([STEP]).data if t.name.startswith("share"))
+    (share,) = (t for t in exits_figure([STEP]).data if t.name.startswith("share"))
     assert list(share.x) == [0.5, 0.25, 0.25] and share.text[0] == "50% of 4"
     assert exits_alt([STEP]).startswith("layer 1: 50% of the drafted tokens, 100% of 1 judged accepted; layer 2:")
 
@@ -150,7 +150,8 @@ def test_opinions():
     table = opinions_table(opinions, 1, 1, PIECES)
     assert table[""].tolist() == ["drafted it", "deeper", "deeper"] and table.iloc[:, -1].tolist() == [0.7, 0.5, 0.1]
     assert table["would have said"].tolist()[2] == "<b> 0.80, ␣the 0.10"
-    assert opinions_words(opinions, 1, 1, PIECES) == "␣the was drafted after layer 1; likeliest further down: ␣the after layer 2, <b> after layer 4."
+    words = opinions_words(opinions, 1, 1, PIECES)
+    assert words == "␣the was drafted after layer 1; likeliest further down: ␣the after layer 2, <b> after layer 4."
     assert opinions_words(opinions[:2], 1, 1, PIECES).startswith("Every deeper sub-model likes ␣the best as well")
     assert opinions_words(opinions, 2, 4, PIECES).startswith("The deepest sub-model drafted <b>")
     figure = opinions_figure(opinions, 1, 2, PIECES)

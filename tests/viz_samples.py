@@ -1,6 +1,11 @@
-"""Hand-built steps and traces for the tests of `viz`."""
+"""Hand-built steps, traces and tables for the tests of `viz`."""
+
+from html.parser import HTMLParser
+
+import msgspec
 
 from decoding.trace import Header, Node, Origin, Row, SamplingData, Step, Times, Trace, Verdict
+from viz.drafter import judgements
 
 WORDS = [b" the", b" little", b" cat", b" sat", b" on", b" a", b" mat", b" was", b".", b"\n", b" understanding", b"ing"]
 PIECES = dict(enumerate(WORDS))
@@ -77,3 +82,52 @@ def header(prompt_tokens: tuple[int, ...] = (0, 1)) -> Header:
 
 def trace_of(*steps: Step, prompt_tokens: tuple[int, ...] = (0, 1), pieces=None) -> Trace:
     return Trace(header(prompt_tokens), PIECES | (pieces or {}), steps)
+
+
+# --- Runs side by side
+
+
+def run(*steps, method="speculative_sampling", pieces=None, **more):
+    """A trace of a method, as one column of a comparison."""
+    trace = trace_of(*steps, pieces=pieces)
+    return msgspec.structs.replace(trace, header=msgspec.structs.replace(trace.header, method=method, **more))
+
+
+GREEDY = SamplingData(temperature=0.0, top_k=0, top_p=1.0)
+PLAINLY = run(*[step_of(final_token=t) for t in (0, 1, 2, 3)], method="plain")
+DRAFTED = run(chain(3), chain(5))
+RUNS = [("Plain", PLAINLY), ("Chain", DRAFTED)]
+
+
+# --- Judged tokens
+
+
+def at(tokens, p, q=None, overlap=None, kl=None, entropy=1.0):
+    return Row(tokens, p, q, p, entropy=entropy, overlap=overlap, kl=kl, drawn=None)
+
+
+def recorded():
+    """A chain of two, the second rejected, with distributions."""
+    rows = (at((0, 1), (0.7, 0.3), (0.9, 0.1), 0.8, 0.2), at((3, 1), (0.8, 0.2), (0.1, 0.9), 0.3, 1.5), None)
+    nodes = [node(0), node(1, 0, "rejected", q=0.6)]
+    return step_of(nodes, (0,), "correction", final_token=3, rows=rows)
+
+
+def runs(*traces, domain="stories"):
+    """A study over several prompts, as `judgements` takes it."""
+    return [(number, 100 + number, domain, trace) for number, trace in enumerate(traces)]
+
+
+FRAME = judgements(runs(trace_of(recorded(), recorded())))
+TREES = judgements(runs(trace_of(chain(3), small_tree()), trace_of(chain(5))))
+
+
+class Titles(HTMLParser):
+    def __init__(self, html):
+        super().__init__()
+        self.tags, self.titles = set(), []
+        self.feed(html)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.add(tag)
+        self.titles += [value for key, value in attrs if key == "title"]

@@ -1,8 +1,8 @@
-"""What is particular to S2D: how deep every drafted token went, what each exit brought, how many layers were saved, and what the other
-sub-models would have said.
+"""What is particular to S2D: how deep every drafted token went, what each exit brought, how many layers were saved, and what the
+other sub-models would have said.
 
-Everything but the last stands in the scores of the nodes; a trace may come from anywhere, so a node whose scores do not hang together
-is left out.
+Everything but the last stands in the scores of the nodes; a trace may come from anywhere, so a node whose scores do not hang
+together is left out.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from decoding.trace import Node, Step
-from viz.style import GRID, LOOKS, MONO, ink, layout, muted, tint
+from viz.style import GRID, LOOKS, MONO, SERIES, SERIES_LINE, ink, layout, muted, tint
 from viz.tokens import as_plotly, full, name
 from viz.words import number
 
@@ -115,7 +115,7 @@ def stack_figure(
     figure.add_trace(levels(found, dark))
     ticks = [f"layer {e}" + (f"<br>more than {number(thresholds[e], 2)}" if e in thresholds else "<br>always") for e in exits]
     labels = [as_plotly(name(step.nodes[guess.node].token, pieces)) for guess in found]
-    figure.update_yaxes(range=[0, deepest + 0.75], tickvals=list(exits), ticktext=ticks, gridcolor=GRID, zeroline=True, zerolinecolor=GRID)
+    figure.update_yaxes(range=[0, deepest + 0.75], tickvals=list(exits), ticktext=ticks, gridcolor=GRID, zerolinecolor=GRID)
     figure.update_xaxes(
         range=[-0.6, max(len(found), 6) - 0.4],
         tickvals=list(range(len(found))),
@@ -128,6 +128,7 @@ def stack_figure(
 
 def bars(group: Sequence[Guess], verdict: str, selected: int | None, dark: bool) -> go.Bar:
     look = LOOKS[verdict]
+    picked = [guess.node == selected for guess in group]
     return go.Bar(
         name=f"{look.mark} {verdict}".strip(),
         x=[guess.node for guess in group],
@@ -135,12 +136,17 @@ def bars(group: Sequence[Guess], verdict: str, selected: int | None, dark: bool)
         width=0.5,
         marker={
             "color": tint(look.color, 0.85 if look.filled else 0.18),
-            "line": {"color": [ink(dark) if g.node == selected else look.line for g in group], "width": [3 if g.node == selected else 1.5 for g in group]},
-            "pattern": {"shape": PATTERN[verdict], "fgcolor": look.line, "solidity": 0.2, "fillmode": "overlay"},
+            "line": {"color": [ink(dark) if p else look.line for p in picked], "width": [3 if p else 1.5 for p in picked]},
+            "pattern": pattern(PATTERN[verdict], look.line),
         },
         hovertext=[f"{verdict}; left after layer {guess.exit} of {guess.layers}: {way(guess)}" for guess in group],
         hoverinfo="text",
     )
+
+
+def pattern(shape: str, color: str) -> dict:
+    """Of a bar, so that it is told by more than its colour."""
+    return {"shape": shape, "fgcolor": color, "solidity": 0.2, "fillmode": "overlay"}
 
 
 def tops(step: Step, group: Sequence[Guess], verdict: str) -> go.Scatter:
@@ -238,17 +244,18 @@ def exits_figure(steps: Sequence[Step], dark: bool = False) -> go.Figure:
     figure = go.Figure(layout=layout(110 + 62 * len(table), dark, barmode="group", bargap=0.28))
     look = LOOKS["accepted"]
     parts = (
-        ("acceptance", "accepted / judged", look.color, look.line, "", "judged"),
-        ("share", "share of the drafted tokens", "#CC79A7", "#A85483", "/", "drafted"),
+        ("acceptance", "accepted / judged", look.color, look.line, "", table["judged"]),
+        ("share", "share of the drafted tokens", SERIES["q"], SERIES_LINE["q"], "/", [table["drafted"].sum()] * len(table)),
     )
-    for field, label, color, line, pattern, of in parts:
+    for field, label, color, line, shape, counts in parts:
+        values = [None if pd.isna(value) else value for value in table[field]]
         figure.add_bar(
             name=label,
             y=labels,
-            x=[None if pd.isna(value) else value for value in table[field]],
+            x=values,
             orientation="h",
-            marker={"color": tint(color, 0.85), "line": {"color": line, "width": 1.2}, "pattern": {"shape": pattern, "fgcolor": line, "solidity": 0.25, "fillmode": "overlay"}},
-            text=["none" if pd.isna(value) else f"{value:.0%} of {count}" for value, count in zip(table[field], table[of] if of == "judged" else [table["drafted"].sum()] * len(table), strict=True)],
+            marker={"color": tint(color, 0.85), "line": {"color": line, "width": 1.2}, "pattern": pattern(shape, line)},
+            text=["none" if v is None else f"{v:.0%} of {count}" for v, count in zip(values, counts, strict=True)],
             textposition="outside",
             textfont={"color": ink(dark)},
             hoverinfo="skip",
@@ -277,8 +284,8 @@ def threshold_words(steps: Sequence[Step]) -> str:
     early, late = f"{first['acceptance']:.0%}", f"{last['acceptance']:.0%}"
     if first["acceptance"] < last["acceptance"]:
         return (
-            f"Tokens that left after layer {first['left after layer']:.0f} were kept less often ({early}) than those that went to layer "
-            f"{last['left after layer']:.0f} ({late}): the threshold lets too much through."
+            f"Tokens that left after layer {first['left after layer']:.0f} were kept less often ({early}) than those that went to "
+            f"layer {last['left after layer']:.0f} ({late}): the threshold lets too much through."
         )
     return (
         f"Tokens that left after layer {first['left after layer']:.0f} were kept at least as often ({early}) as those that went to "
@@ -291,11 +298,13 @@ def work_words(steps: Sequence[Step]) -> str:
     found = [guess for step in steps for guess in guesses(step)]
     if not found:
         return ""
-    own, late, whole = (sum(part) / len(found) for part in zip(*((g.exit * g.rows, g.caught_up, g.whole) for g in found), strict=True))
+    kinds = ([g.exit * g.rows for g in found], [g.caught_up for g in found], [g.whole for g in found])
+    own, late, whole = (sum(kind) / len(found) for kind in kinds)
     saved = 1 - (own + late) / whole
     return (
-        f"Layer passes per drafted token: {number(own + late)} ({number(own)} of its own and {number(late)} for rows that had waited); "
-        f"the whole draft model of {max(g.layers for g in found)} layers would have made {number(whole)}, so {saved:.0%} were saved."
+        f"Layer passes per drafted token: {number(own + late)} ({number(own)} of its own and {number(late)} for rows that had "
+        f"waited); the whole draft model of {max(g.layers for g in found)} layers would have made {number(whole)}, so {saved:.0%} "
+        "were saved."
     )
 
 
@@ -335,7 +344,7 @@ def opinions_figure(
             marker={
                 "color": tint(color, 0.8),
                 "line": {"color": ink(dark) if level == answered else color, "width": 1.6},
-                "pattern": {"shape": EXIT_PATTERN[place % len(EXIT_PATTERN)], "fgcolor": ink(dark), "solidity": 0.15, "fillmode": "overlay"},
+                "pattern": pattern(EXIT_PATTERN[place % len(EXIT_PATTERN)], ink(dark)),
             },
             hovertemplate="%{x:.4f}<extra></extra>",
         )
@@ -368,6 +377,6 @@ def opinions_words(opinions: Sequence[Opinion], token: int, answered: int, piece
         return f"The deepest sub-model drafted {shown(token, pieces)}; there is none below it."
     same = [level for level, favourite in deeper if favourite == token]
     if len(same) == len(deeper):
-        return f"Every deeper sub-model likes {shown(token, pieces)} best as well: going deeper would have cost layers and changed little."
+        return f"Every deeper sub-model likes {shown(token, pieces)} best as well: its layers would have changed little."
     parts = ", ".join(f"{shown(favourite, pieces)} after layer {level}" for level, favourite in deeper)
     return f"{shown(token, pieces)} was drafted after layer {answered}; likeliest further down: {parts}."

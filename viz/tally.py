@@ -102,6 +102,10 @@ def modelled_speedup(tau: float, calls_per_step: float, c: float) -> float:
     return tau / (1 + c * calls_per_step)
 
 
+def modelled(total: Tally, c: float | None) -> float | None:
+    return None if c is None or total.tau is None else modelled_speedup(total.tau, total.calls_per_step, c)
+
+
 def times_figure(steps: Sequence[Step], dark: bool = False) -> go.Figure:
     """One bar per step, stacked by phase, in milliseconds."""
     numbers = list(range(1, len(steps) + 1))

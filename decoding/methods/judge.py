@@ -51,7 +51,11 @@ def trained(target: Target) -> Judge:
 class Params:
     length: int = param(16, "Draft length", "Tokens the draft model writes per step (gamma).", low=1, high=32)
     threshold: float = param(
-        0.5, "Judge threshold", "The judge lets a token through if its score lies above (delta); 1 switches it off.", low=0.0, high=1.0
+        0.5,
+        "Judge threshold",
+        "The judge lets a token through if its score lies above (delta); 1 switches it off.",
+        low=0.0,
+        high=1.0,
     )
 
 
@@ -73,8 +77,8 @@ METHOD = Method(
     authors="Bachmann et al. (ICLR 2025)",
     year=2025,
     idea=(
-        "Is a drafted token what the target would have said, or is it merely fine? A linear judge on the target's own hidden state "
-        "answers the second question; a token stays if either speculative sampling or the judge accepts it."
+        "Is a drafted token what the target would have said, or is it merely fine? A linear judge on the target's own hidden "
+        "state answers the second question; a token stays if either speculative sampling or the judge accepts it."
     ),
     algorithm=(
         "The draft model draws a chain of tokens, each from its own q.",
@@ -85,8 +89,8 @@ METHOD = Method(
         "After a rejection draw a correction from norm(max(p − q, 0)); otherwise a bonus from p.",
     ),
     lossless=(
-        "Lossy: the text may leave the target's law. At one position the distance from it equals the chance that the judge overrules "
-        "a refusal; with threshold 1 there is none."
+        "Lossy: the text may leave the target's law. At one position the distance from it equals the chance that the judge "
+        "overrules a refusal; with threshold 1 there is none."
     ),
     params=Params,
     build=build,

@@ -1,11 +1,11 @@
 """S2D, sorted speculative decoding: one draft model whose prefixes of layers all draft, the smallest one that is sure enough.
 
-Kavehzadeh et al. 2024, https://arxiv.org/abs/2407.01955; code: https://github.com/parsareal/SD2. The sub-models, their caches and the
-rows that wait for a deeper pass stand in `decoding.sorted_draft`, the training (SoFT) in `decoding.training.sorted`. Because the
-draft model knows no target's states, one serves targets of any size with its tokenizer.
+Kavehzadeh et al. 2024, https://arxiv.org/abs/2407.01955; code: https://github.com/parsareal/SD2. The sub-models, their caches and
+the rows that wait for a deeper pass stand in `decoding.sorted_draft`, the training (SoFT) in `decoding.training.sorted`. Because
+the draft model knows no target's states, one serves targets of any size with its tokenizer.
 
-Which exit answers is settled by the text so far, not by the token that is then drawn; so q, the distribution of that exit, is what the
-token was drawn from, and the rule of speculative sampling stays exact for any thresholds. Departures from the authors' code:
+Which exit answers is settled by the text so far, not by the token that is then drawn; so q, the distribution of that exit, is what
+the token was drawn from, and the rule of speculative sampling stays exact for any thresholds. Departures from the authors' code:
 tokens are drawn from q (the code takes the arg-max and judges it with the soft q, which is not lossless above temperature 0);
 thresholds 0.7 and 0.6 and a fixed length of 5 are choices for models of this size, the code's 0.5 and 0.5 and its schedule
 of lengths (5 at first, 2 more after a full acceptance, else 1 less) can be set.
@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from math import nan
 from pathlib import Path
+from shlex import quote
 from typing import Any, NamedTuple
 
 import torch
@@ -38,16 +39,17 @@ LONGEST = 32
 
 @dataclass(frozen=True)
 class Params:
-    length: int = param(5, "Draft length", "Tokens the draft model writes per step (gamma), or in the first one.", low=1, high=LONGEST)
+    length: int = param(5, "Draft length", "Tokens the draft model writes per step, or in the first one.", low=1, high=LONGEST)
     schedule: str = param(
-        FIXED, "Length of later steps", "The paper's code drafts 2 more after a step that kept all, else 1 less.", choices=(FIXED, SCHEDULE)
+        FIXED,
+        "Length of later steps",
+        "The paper's code: 2 more after a step that kept all, else 1 less.",
+        choices=(FIXED, SCHEDULE),
     )
     first: float = param(
-        0.7, "Threshold, first exit", "Above this largest probability the first sub-model answers; 0: always, 1: never.", low=0.0, high=1.0
+        0.7, "Threshold, first exit", "If its largest probability is above this it answers. 0: always, 1: never.", low=0.0, high=1.0
     )
-    middle: float = param(
-        0.6, "Threshold, exits between", "Likewise for the exits between the first and the last, which always answers.", low=0.0, high=1.0
-    )
+    middle: float = param(0.6, "Threshold, exits between", "Likewise for those between the first and the last.", low=0.0, high=1.0)
 
 
 class SortedChain(Chain):
@@ -73,7 +75,8 @@ class SortedChain(Chain):
             "layer passes": [a.passes for a in answers],
         }
         source = tuple(f"layers 1 to {e}" if e > 1 else "layer 1" for e in scores["exit"])
-        return replace(draft, source=source, scores={name: torch.tensor(values, dtype=torch.float64) for name, values in scores.items()})
+        tensors = {name: torch.tensor(values, dtype=torch.float64) for name, values in scores.items()}
+        return replace(draft, source=source, scores=tensors)
 
     def observe(self, draft, reading, decision) -> None:
         super().observe(draft, reading, decision)
@@ -118,9 +121,9 @@ def lacks(family: Any) -> str:
         return ""
     name = family.name.partition(" + ")[0]
     return (
-        f"S2D needs a sorted draft model, one that may answer after several of its layers, and the family {family.name} has none with "
-        f"its tokenizer. This makes one, to be loaded as its draft model: python -m decoding.training.sorted --family '{name}' "
-        "--corpus DIR --out FOLDER."
+        "S2D needs a sorted draft model, one that may answer after several of its layers, and the family "
+        f"{family.name} has none with its tokenizer. This makes one, to be loaded as its draft model: "
+        f"python -m decoding.training.sorted --family {quote(name)} --corpus DIR --out FOLDER."
     )
 
 
@@ -172,8 +175,8 @@ METHOD = Method(
     authors="Kavehzadeh, Pourreza, Valipour, Zhu, Bai, Ghodsi, Chen, Rezagholizadeh 2024",
     year=2024,
     idea=(
-        "One draft model is trained so that each prefix of its layers drafts by itself. Every token tries the smallest prefix first and "
-        "goes deeper only where that one is not sure; the same weights serve targets of any size."
+        "One draft model is trained so that each prefix of its layers drafts by itself. Every token tries the smallest prefix "
+        "first and goes deeper only where that one is not sure; the same weights serve targets of any size."
     ),
     algorithm=(
         "Read the last token with the layers up to the first exit.",
@@ -183,8 +186,8 @@ METHOD = Method(
         "The target reads the chain in one call; accept token by token if u × q < p, as in speculative sampling.",
     ),
     lossless=(
-        "The exit depends on the text before a token and not on the token, so q is what it was drawn from: accepted mass min(p, q) plus "
-        "the residual is p, for any thresholds and any target."
+        "The exit depends on the text before a token and not on the token, so q is what it was drawn from: accepted mass min(p, q) "
+        "plus the residual is p, for any thresholds and any target."
     ),
     params=Params,
     build=build,

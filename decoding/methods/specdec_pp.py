@@ -6,8 +6,9 @@ own (the released code repeats one block); one head was trained for sampling at 
 serves every temperature above 0.
 
 Why a length that depends on the drafted tokens keeps the text exact: every token that was drawn is submitted, and whether another
-one is drawn at position i + 1 is settled by tokens up to i, before the one at i + 1 is known. Given that it is drawn, it still follows q,
-which is all that the rule of speculative sampling asks for. Withdrawing a token because of its own prediction would break that.
+one is drawn at position i + 1 is settled by tokens up to i, before the one at i + 1 is known. Given that it is drawn, it still
+follows q, which is all that the rule of speculative sampling asks for. Withdrawing a token because of its own prediction would
+break that.
 """
 
 from collections.abc import Callable
@@ -127,8 +128,8 @@ METHOD = Method(
     authors="Huang, Guo, Wang (COLM 2025)",
     year=2024,
     idea=(
-        "How many tokens to draft is a stopping problem. A small head on the draft model predicts for each drafted token whether the "
-        "target will accept it; once a rejection somewhere has become likely enough, drafting stops."
+        "How many tokens to draft is a stopping problem. A small head on the draft model predicts for each drafted token whether "
+        "the target will accept it; once a rejection somewhere has become likely enough, drafting stops."
     ),
     algorithm=(
         "The draft model draws a token from its own q; the token will be submitted whatever follows.",
@@ -138,8 +139,8 @@ METHOD = Method(
         "After a rejection draw a correction from norm(max(p − q, 0)); otherwise a bonus from p.",
     ),
     lossless=(
-        "The head decides only whether another token is drawn, from tokens that are submitted anyway; each drawn token still follows "
-        "q, so speculative sampling keeps the target's law."
+        "The head decides only whether another token is drawn, from tokens that are submitted anyway; each drawn token still "
+        "follows q, so speculative sampling keeps the target's law."
     ),
     params=Params,
     build=build,

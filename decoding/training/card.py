@@ -2,10 +2,14 @@
 
 from pathlib import Path
 
+KEPT = "<!-- Written by hand from here on: -->\n"
+
 
 def write_card(path: Path, figures: dict) -> None:
+    """Write the card; what stands behind the mark in an older one is kept."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(card(figures), "utf-8")
+    _, mark, rest = (path.read_text("utf-8") if path.exists() else "").partition(KEPT)
+    path.write_text(card(figures) + mark + rest, "utf-8")
 
 
 def card(figures: dict) -> str:

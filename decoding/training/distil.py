@@ -18,6 +18,7 @@ from decoding.training.precision import quick
 KEPT = 64  # tokens of every distribution
 ROWS = 4  # windows the target reads at once
 LESSON = 512  # tokens of a window for learners that see few of them; long enough for what a page shows
+FEW = 4096  # tokens of their batches: many small steps
 
 
 class Lessons:
@@ -25,7 +26,7 @@ class Lessons:
 
     Args:
         tokens: the domain's token stream; `most` of its tokens are used, in windows of `length` at equal distances.
-        folder: for the files: `ids` (n, length, KEPT) in the kind of `tokens`, `p` (n, length, KEPT) float16, `done` windows so far.
+        folder: for the files: `ids` (n, length, KEPT) of the kind of `tokens`, `p` the same in float16, `done` windows so far.
     """
 
     def __init__(self, tokens: np.ndarray, folder: Path, length: int, most: float) -> None:

@@ -124,10 +124,10 @@ class Text:
         """Domain -> its training tokens."""
         return {domain.name: tokens for domain, tokens in zip(self.domains, self.train, strict=True)}
 
-    def batch(self, seed: tuple[int, ...], length: int) -> Tensor:
-        """(BATCH // length, length + 1) tokens, the domains mixed by their shares."""
+    def batch(self, seed: tuple[int, ...], length: int, tokens: int = BATCH) -> Tensor:
+        """(tokens // length, length + 1) tokens, the domains mixed by their shares."""
         rng = np.random.default_rng(seed)
-        rows = BATCH // length
+        rows = tokens // length
         which = rng.choice(len(self.train), size=rows, p=[d.share for d in self.domains])
         starts = [rng.integers(len(self.train[w]) - length - 1) for w in which]
         windows = [self.train[w][s : s + length + 1] for w, s in zip(which, starts, strict=True)]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-SAVE_EVERY = 200  # steps
+SAVE_EVERY = 50  # steps
 CLIP = 1.0  # norm of the gradient
 
 
@@ -47,7 +47,7 @@ def fit(
 
     Args:
         loss: step -> scalar; everything random in it must depend on the step alone, so that a resumed run is the same run.
-        checkpoint: a file; written every 200 steps and at the end, and read with `weights_only=True`.
+        checkpoint: a file; written every 50 steps and at the end, and read with `weights_only=True`.
         report: step -> text printed every `report_every` steps, for example losses on held-out text.
     """
     found = optimizers(model, lr)

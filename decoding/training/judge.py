@@ -1,4 +1,4 @@
-"""Train the judge of Judge Decoding: a linear layer that tells a mistaken token from an acceptable one by the target's hidden state.
+"""Train the judge of Judge Decoding: a linear layer that tells a mistaken token from a good one by the target's hidden state.
 
     python -m decoding.training.judge --family embedded --data DIR
 
@@ -50,6 +50,7 @@ MOST = 400  # tokens of a text
 WRONG = ("result", "copy", "word", "syntax", "name")  # categories with label 0
 STRENGTHS = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1)  # of L2
 DELTA = 0.5
+HALF = 65_504  # the largest float16
 COMMON = 600  # words that are put in the wrong place
 SYNONYMS = (
     ("So", "Then", "Thus", "Therefore", "Hence"),
@@ -80,7 +81,12 @@ def main() -> None:
     for name, found in tests.items():
         figures |= {f"{name}: {what}": value for what, value in measured(found, head).items()}
     folder = folder_for(KEY, options.family, family.target.model)
-    settings = {"width": len(head["weight"]), "L2": strength, "tokens": len(learned.labels), "mistakes": int((learned.labels == 0).sum())}
+    settings = {
+        "width": len(head["weight"]),
+        "L2": strength,
+        "tokens": len(learned.labels),
+        "mistakes": int((learned.labels == 0).sum()),
+    }
     save(folder, KEY, family.target.model, head, settings, figures)
     if options.family == "embedded":
         note_head(
@@ -154,7 +160,10 @@ def maths_text(text: str, words: Sequence[str], rng: random.Random) -> Text:
     for found in re.finditer(r"<<[^=<>]*=([\d.,]+)>>([\d.,]*\d)?", text[start:]):
         for group, category in ((1, "result"), (2, "copy")):
             if found[group]:
-                variants += [Variant(text[: start + at] + digit + text[start + at + 1 :], category) for at, digit in digits(found, group, rng)]
+                variants += [
+                    Variant(text[: start + at] + digit + text[start + at + 1 :], category)
+                    for at, digit in digits(found, group, rng)
+                ]
     return Text(text, start, "mathematics", (*variants, *wordings(text, start, rng), *misplaced(text, start, words, rng)))
 
 
@@ -211,7 +220,11 @@ def python_text(text: str, words: Sequence[str], rng: random.Random) -> Text:
     start = text.index("\n") + 1
     variants = []
     for found in pick(re.finditer(r"[)\]}]|:(?=\n)", text), start, rng, 10):
-        wrong = text[: found.start()] + rng.choice([c for c in ")]}" if c != found[0]] if found[0] != ":" else [";", ","]) + text[found.end() :]
+        wrong = (
+            text[: found.start()]
+            + rng.choice([c for c in ")]}" if c != found[0]] if found[0] != ":" else [";", ","])
+            + text[found.end() :]
+        )
         if not compiles(wrong):
             variants.append(Variant(wrong, "syntax"))
     for found in pick(re.finditer(r'"[^"\\\n\']*"|\'[^\'\\\n"]*\'', text), start, rng, 3):
@@ -290,7 +303,7 @@ def states(family: Family, text: Text, number: int) -> dict[str, np.ndarray]:
     log_p = reading.probs.cpu()[above, torch.tensor([draft.tokens[i] for i in wanted])].clamp(min=1e-30).log()
     categories = ["right"] * (len(tokens) - start) + [category for _, _, category in leaves]
     return {
-        "states": reading.hidden[PRE_NORM][torch.tensor(wanted) + 1].half().cpu().numpy(),
+        "states": reading.hidden[PRE_NORM][torch.tensor(wanted) + 1].clamp(-HALF, HALF).half().cpu().numpy(),
         "labels": np.array([category not in WRONG for category in categories], dtype=np.int8),
         "categories": np.array(categories, dtype="U8"),
         "texts": np.full(len(wanted), number),
@@ -363,8 +376,8 @@ def logistic(states: Tensor, labels: Tensor, strength: float, rounds: int = 200)
 
 
 def measured(found: Examples, head: dict[str, Tensor]) -> dict[str, float]:
-    """ROC-AUC over all tokens, of the judge and of the token's own log p; of each category of mistakes against all acceptable tokens;
-    at DELTA the share of mistakes refused by category, and of acceptable tokens let through."""
+    """ROC-AUC over all tokens, of the judge and of the token's own log p; of each category of mistakes against all good tokens; at
+    DELTA the share of mistakes refused by category, and of good tokens let through."""
     scores = score(torch.from_numpy(found.states.astype(np.float32)), head).numpy().astype(np.float64)
     labels = found.labels.astype(np.float64)
     figures = {"AUC": auc(scores, labels), "AUC of log p": auc(found.log_p.astype(np.float64), labels)}

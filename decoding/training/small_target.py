@@ -17,19 +17,8 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
 
 from decoding.training.corpus import read
-from decoding.training.distil import LESSON, divergence, kept_log_q, mixed, taught
-from decoding.training.family import (
-    BATCH,
-    DRAFT_SHARES,
-    EMBEDDED,
-    SHORT,
-    Text,
-    bits_per_byte,
-    compiled,
-    export,
-    window,
-    written,
-)
+from decoding.training.distil import FEW, LESSON, divergence, kept_log_q, mixed, taught
+from decoding.training.family import DRAFT_SHARES, EMBEDDED, Text, bits_per_byte, compiled, export, written
 from decoding.training.fit import fit
 from decoding.training.precision import quick
 
@@ -42,7 +31,9 @@ def main() -> None:
     large = AutoModelForCausalLM.from_pretrained(EMBEDDED / "target", dtype=torch.float32).to(options.device)
     lessons = taught(large, text.streams, options.work / "lessons", LESSON, options.lesson_tokens)
     small = pruned(large, options.layers)
-    steps = math.ceil(options.tokens / BATCH)
+    if options.device == "cpu":
+        small.set_attn_implementation("eager")  # measured: quicker than fused attention where gradients are needed
+    steps = math.ceil(options.tokens / FEW)
 
     def loss(tokens: Tensor, ids: Tensor, p: Tensor) -> Tensor:
         with quick(tokens.device):
@@ -52,10 +43,7 @@ def main() -> None:
     fast = compiled(loss, options)
 
     def at_step(step: int) -> Tensor:
-        length = min(window(step, steps), LESSON)
-        # Measured on a CPU: explicit attention is quicker at 256 tokens, fused attention at more.
-        small.set_attn_implementation("eager" if options.device == "cpu" and length == SHORT else "sdpa")
-        return fast(*(c.to(options.device) for c in mixed(lessons, (7, step), BATCH, DRAFT_SHARES, length)))
+        return fast(*(column.to(options.device) for column in mixed(lessons, (7, step), FEW, DRAFT_SHARES, LESSON)))
 
     fit(
         small,
@@ -67,9 +55,9 @@ def main() -> None:
         report=lambda step: written(bits_per_byte(small, text, rows=12)),
         report_every=200,
     )
-    small.config.tokens_seen = steps * BATCH
+    small.config.tokens_seen = steps * FEW
     export(small, tokenizer, options.out)
-    print("bits per byte:", written(bits_per_byte(small, text)))
+    print("bits per byte:", written(bits_per_byte(small, text, rows=32)))
 
 
 def parse() -> argparse.Namespace:
@@ -78,7 +66,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--work", type=Path, default=Path(".training/small"), help="folder for checkpoints")
     parser.add_argument("--out", type=Path, default=EMBEDDED / "target-small", help="folder for the finished model")
     parser.add_argument("--layers", type=int, default=3, help="layers to keep of the target's")
-    parser.add_argument("--tokens", type=float, default=4e6, help="tokens the model sees")
+    parser.add_argument("--tokens", type=float, default=2e6, help="tokens the model sees")
     parser.add_argument("--lesson-tokens", type=float, default=0.3e6, help="tokens of a domain that the target comments on")
     parser.add_argument("--lr", type=float, default=1.5e-3, help="learning rate")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")

@@ -4,8 +4,8 @@
 
 Sorted fine-tuning (SoFT; Kavehzadeh et al. 2024, arXiv 2407.01955, and Valipour et al. 2023, arXiv 2309.08968): in one forward pass
 every exit answers through the same norm and head, and the mean of their losses trains all weights. With `--loss text` that is the
-papers' loss, cross-entropy with the next token. The default `--loss target` departs from them: every exit follows the distribution of
-the family's target on the text, first by KL(p || q), then by the chance of a rejection, as the plain draft model of the embedded
+papers' loss, cross-entropy with the next token. The default `--loss target` departs from them: every exit follows the distribution
+of the family's target on the text, first by KL(p || q), then by the chance of a rejection, as the plain draft model of the embedded
 family does, because a model of this size learns far more from a distribution than from a token. It begins from the family's draft
 model where that is a Llama of the same width: its layers, and behind them layers that change nothing yet.
 Resumable: run the same command again. The finished folder is a draft model for the family's target:
@@ -27,8 +27,8 @@ from decoding.datastore import checksum
 from decoding.family import Family, load
 from decoding.sorted_draft import check_exits, exit_logits, exits_of
 from decoding.training.corpus import read
-from decoding.training.distil import LESSON, disagreement, divergence, kept_log_q, mixed, taught
-from decoding.training.family import BATCH, CONTEXT, DRAFT_SHARES, Text, compiled, export, mean_by_domain, window, written
+from decoding.training.distil import FEW, LESSON, disagreement, divergence, kept_log_q, mixed, taught
+from decoding.training.family import CONTEXT, DRAFT_SHARES, Text, compiled, export, mean_by_domain
 from decoding.training.fit import fit
 from decoding.training.precision import quick
 
@@ -40,7 +40,7 @@ def main() -> None:
     work = options.work or Path(".training") / f"sorted-{checksum(family.tokenizer)[:8]}"
     text = Text(read(options.corpus), family.tokenizer, work)
     model = fresh(family, options)
-    steps = math.ceil(options.tokens / BATCH)
+    steps = math.ceil(options.tokens / FEW)
     fit(
         model,
         losses(model, family, text, work, options, steps),
@@ -48,12 +48,11 @@ def main() -> None:
         lr=options.lr,
         checkpoint=work / "sorted.pt",
         title="sorted draft model",
-        report=lambda step: report(model, family, text, rows=8),
-        report_every=200,
+        report=lambda step: report(model, family, text, rows=4),
     )
-    model.config.tokens_seen = getattr(model.config, "tokens_seen", 0) + steps * BATCH
+    model.config.tokens_seen = getattr(model.config, "tokens_seen", 0) + steps * FEW
     export(model, family.tokenizer, options.out)
-    print(report(model, family, text, rows=None))
+    print(report(model, family, text, rows=32))
 
 
 def parse() -> argparse.Namespace:
@@ -64,10 +63,10 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=Path("sorted-draft"), help="folder for the finished model")
     parser.add_argument("--exits", type=int, nargs="+", default=[1, 2, 4], help="layers after which it may answer")
     parser.add_argument("--hidden", type=int, default=128, help="width, a multiple of 64")
-    parser.add_argument("--tokens", type=float, default=4e6, help="tokens the model sees")
+    parser.add_argument("--tokens", type=float, default=2e6, help="tokens the model sees")
     parser.add_argument("--lesson-tokens", type=float, default=0.3e6, help="tokens of a domain that the target comments on")
     parser.add_argument("--loss", choices=("target", "text"), default="target", help="what every exit follows")
-    parser.add_argument("--kl-share", type=float, default=0.6, help="of the steps that follow KL, the rest the chance of a rejection")
+    parser.add_argument("--kl-share", type=float, default=0.6, help="of the steps that follow KL; the others lower rejections")
     parser.add_argument("--lr", type=float, default=2e-3, help="learning rate")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=True, help="use torch.compile")
@@ -153,15 +152,15 @@ def losses(
     model: LlamaForCausalLM, family: Family, text: Text, work: Path, options: argparse.Namespace, steps: int
 ) -> Callable[[int], Tensor]:
     """Step -> loss."""
+    length = min(LESSON, model.config.max_position_embeddings)
     if options.loss == "text":
         fast = compiled(partial(next_token, model), options)
-        return lambda step: fast(text.batch((11, step), window(step, steps)).to(options.device))
-    longest = min(LESSON, model.config.max_position_embeddings)
-    lessons = taught(family.target.model, text.streams, work / "lessons", longest, options.lesson_tokens)
+        return lambda step: fast(text.batch((11, step), length, FEW).to(options.device))
+    lessons = taught(family.target.model, text.streams, work / "lessons", length, options.lesson_tokens)
     by_divergence, by_disagreement = (compiled(partial(followed, model, f), options) for f in (divergence, disagreement))
 
     def at_step(step: int) -> Tensor:
-        batch = mixed(lessons, (11, step), BATCH, DRAFT_SHARES, min(window(step, steps), longest))
+        batch = mixed(lessons, (11, step), FEW, DRAFT_SHARES, length)
         follow = by_divergence if step < options.kl_share * steps else by_disagreement
         return follow(*(column.to(options.device) for column in batch))
 
@@ -171,35 +170,38 @@ def losses(
 # -- figures -----------------------------------------------------------------------------------------------------------
 
 
-def exit_bits(model: LlamaForCausalLM, text: Text, rows: int | None = None) -> list[dict[str, float]]:
-    """Cross-entropy of every exit on held-out text, in bits per byte, by domain."""
+def exit_bits(model: LlamaForCausalLM, text: Text, rows: int | None = None) -> dict[str, Tensor]:
+    """Cross-entropy of every exit on held-out text, in bits per byte: domain -> (exits,)."""
 
-    def bits(number: int, tokens: Tensor, bytes_per_token: float) -> float:
+    def bits(tokens: Tensor, bytes_per_token: float) -> Tensor:
         tokens = tokens.to(model.device)
-        logits = exit_logits(model, tokens[:, :-1])[number].float()
-        return F.cross_entropy(logits[0], tokens[0, 1:]).item() / math.log(2) / bytes_per_token
+        nats = [F.cross_entropy(logits[0].float(), tokens[0, 1:]) for logits in exit_logits(model, tokens[:, :-1])]
+        return torch.stack(nats).cpu() / math.log(2) / bytes_per_token
 
-    return [mean_by_domain(text, rows, partial(bits, number)) for number in range(len(exits_of(model.config)))]
+    return mean_by_domain(text, rows, bits)
 
 
-def exit_overlaps(target: torch.nn.Module, model: LlamaForCausalLM, text: Text, rows: int | None = None) -> list[dict[str, float]]:
-    """sum_v min(p, q) at temperature 1 on held-out text for every exit, by domain: the chance that its token is accepted."""
+def exit_overlaps(target: torch.nn.Module, model: LlamaForCausalLM, text: Text, rows: int | None = None) -> dict[str, Tensor]:
+    """sum_v min(p, q) at temperature 1 on held-out text for every exit, which is the chance that its token is accepted:
+    domain -> (exits,)."""
 
-    def shared(number: int, tokens: Tensor, _: float) -> float:
+    def shared(tokens: Tensor, _: float) -> Tensor:
         ids = tokens[:, :-1].to(model.device)
-        q = exit_logits(model, ids)[number].float().softmax(-1)
-        p = target(ids, use_cache=False).logits[..., : q.shape[-1]].float().softmax(-1)
-        return torch.minimum(p, q).sum(-1).mean().item()
+        p = target(ids, use_cache=False).logits[..., : model.config.vocab_size].float().softmax(-1)
+        found = [torch.minimum(p, logits.float().softmax(-1)).sum(-1).mean() for logits in exit_logits(model, ids)]
+        return torch.stack(found).cpu()
 
-    return [mean_by_domain(text, rows, partial(shared, number)) for number in range(len(exits_of(model.config)))]
+    return mean_by_domain(text, rows, shared)
 
 
-def report(model: LlamaForCausalLM, family: Family, text: Text, rows: int | None) -> str:
+def report(model: LlamaForCausalLM, family: Family, text: Text, rows: int) -> str:
     bits, overlaps = exit_bits(model, text, rows), exit_overlaps(family.target.model, model, text, rows)
-    return "".join(
-        f"\n  exit {exit_}: bits per byte {written(b)}; overlap {written(o)}"
-        for exit_, b, o in zip(exits_of(model.config), bits, overlaps, strict=True)
-    )
+    lines = [f"  {domain}: bits per byte {listed(bits[domain])}; overlap {listed(overlaps[domain])}" for domain in bits]
+    return "\n".join([f"exits {exits_of(model.config)}", *lines])
+
+
+def listed(values: Tensor) -> str:
+    return "  ".join(f"{value:.3f}" for value in values.tolist())
 
 
 if __name__ == "__main__":

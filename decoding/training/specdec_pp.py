@@ -4,8 +4,8 @@
 
 Huang, Guo, Wang 2024, https://arxiv.org/abs/2405.19715, section 4 and their code. The target continues prompts; behind every prefix
 X_<i of its text the draft model draws one token Y_i, whose label is its chance of acceptance, min(1, p / q). The head then reads
-the draft model over a mixture Z of both texts, Z_i = X_i with probability 0.15, and learns the labels where Z_i = Y_i; refusals count
-six times. The mixture is there because at run time the head sees several drafted tokens in a row.
+the draft model over a mixture Z of both texts, Z_i = X_i with probability 0.15, and learns the labels where Z_i = Y_i; refusals
+count six times. The mixture is there because at run time the head sees several drafted tokens in a row.
 
 Two heads: for sampling (temperature 1) and for greedy runs, whose text and labels are greedy. A third one without the weight is
 trained for comparison and not kept. Resumable: run the same command again.
@@ -75,7 +75,13 @@ def main() -> None:
     save(folder, KEY, family.draft.model, kept, settings, figures)
     if options.family == "embedded":
         line = f"{command(KEY, family.name)} --data DIR"
-        note_head(folder.parent.parent / "README.md", KEY, f"SpecDec++: {options.blocks} residual blocks and a 2-way layer, twice", words(figures), line)
+        note_head(
+            folder.parent.parent / "README.md",
+            KEY,
+            f"SpecDec++: {options.blocks} residual blocks and a 2-way layer, twice",
+            words(figures),
+            line,
+        )
     print(f"{folder}\n{words(figures)}")
 
 
@@ -85,7 +91,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--draft", help="draft model; the embedded target brings its own")
     parser.add_argument("--data", type=Path, help="folder with text to take prompts from; Python source without it")
     parser.add_argument("--work", type=Path, default=Path(".training"), help="folder for what is not finished yet")
-    parser.add_argument("--tokens", type=float, default=260e3, help="tokens that the target writes, a third of them greedily")
+    parser.add_argument("--tokens", type=float, default=130e3, help="tokens that the target writes, a third of them greedily")
     parser.add_argument("--blocks", type=int, default=3, help="residual blocks of the head")
     parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--lr", type=float, default=1e-3)
@@ -150,7 +156,6 @@ def lesson(family: Family, start: np.ndarray, kind: str, seed: int) -> dict[str,
     text = target.model.generate(
         ids,
         attention_mask=torch.ones_like(ids),
-        min_new_tokens=LENGTH if not target.ends else None,
         max_new_tokens=LENGTH,
         pad_token_id=min(target.ends, default=0),
         **sampling,

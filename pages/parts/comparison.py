@@ -11,28 +11,22 @@ from decoding.trace import Trace
 from pages.parts.data import data_box
 from pages.parts.setup import dark
 from pages.parts.tallies import cost_ratio
+from viz.alignment import HOW_TO_READ_ALIGNED, align, aligned_alt, aligned_figure
 from viz.compare import (
     HOW_TO_READ,
-    align,
-    aligned_alt,
-    aligned_figure,
     alpha_by_depth_alt,
     alpha_by_depth_figure,
     alpha_by_depth_table,
     comparison_table,
-    difference_sentence,
-    difference_table,
-    first_difference,
-    incomparable,
-    pairs,
     progress_alt,
     progress_figure,
     progress_table,
-    reference,
     time_split_alt,
     time_split_figure,
     time_split_table,
 )
+from viz.differences import difference_sentence, difference_table, first_difference, incomparable, reference
+from viz.lines import pairs
 from viz.probabilities import probability_bars
 from viz.tally import tally
 from viz.tokens import as_markdown, quoted
@@ -166,7 +160,7 @@ def text(runs: Runs, key: str) -> None:
             format_func=lambda i: f"{i + 1} to {min(i + WINDOW, longest)}",
         )
     figure = aligned_figure(runs, start, WINDOW, dark(), width=1080)
-    chart(figure, aligned_alt(runs), lambda: align(runs), f"{key}_aligned", HOW_TO_READ["aligned"])
+    chart(figure, aligned_alt(runs), lambda: align(runs), f"{key}_aligned", HOW_TO_READ_ALIGNED)
     differences(runs, key)
 
 

@@ -11,7 +11,8 @@ from decoding.store import Store
 from decoding.study import Plan
 from decoding.study import results as runs_of
 from decoding.trace import Trace
-from viz.drafter import alarms, judgements, per_prompt
+from viz.drafter import judgements, per_prompt
+from viz.rejections import alarms
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ def opened(folder: str, trace: int) -> Trace:
 
 
 def shared_taus(one: Findings, two: Findings) -> tuple[list[float], list[float]]:
-    """tau of both on the prompts both have finished, as `viz.drafter.paired_taus` gives it for runs."""
+    """tau of both on the prompts both have finished, as `viz.pairs.paired_taus` gives it for runs."""
     a, b = (found.tallies.dropna(subset="tau").drop_duplicates("prompt").set_index("prompt")["tau"] for found in (one, two))
     shared = sorted(set(a.index) & set(b.index))
     return [float(a[prompt]) for prompt in shared], [float(b[prompt]) for prompt in shared]

@@ -13,23 +13,14 @@ from pages.parts.findings import Findings, opened, shared_taus
 from pages.parts.rejections import disagreeing, rejections
 from pages.parts.session import Session
 from pages.parts.setup import dark
-from viz.drafter import (
-    BY,
-    CLASSES,
-    HOW_TO_READ,
-    INTERVAL,
-    MEASURES,
-    TITLES,
-    acceptance_alt,
-    acceptance_figure,
-    acceptance_table,
-    bootstrap_sentence,
+from viz.acceptance import BY, HOW_TO_READ, INTERVAL, TITLES, Frames, acceptance_alt, acceptance_figure, acceptance_table
+from viz.drafter import CLASSES, filtered
+from viz.heat import HOW_TO_READ_HEAT, MEASURES, heat_strip, heat_table
+from viz.pairs import HOW_TO_READ_BOOTSTRAP, bootstrap_sentence, paired_bootstrap
+from viz.reliability import (
+    HOW_TO_READ_RELIABILITY,
     calibration_error,
     excluded,
-    filtered,
-    heat_strip,
-    heat_table,
-    paired_bootstrap,
     reliability_alt,
     reliability_figure,
     reliability_table,
@@ -38,7 +29,6 @@ from viz.tokens import as_markdown, plain
 from viz.words import METRICS
 
 CONFIG = {"displayModeBar": False, "scrollZoom": False}
-Frames = pd.DataFrame | Mapping[str, pd.DataFrame]
 
 
 def findings_view(session: Session, store: Store, found: dict[str, Findings]) -> None:
@@ -52,7 +42,7 @@ def findings_view(session: Session, store: Store, found: dict[str, Findings]) ->
     names = tuple(found)
     if len(found) == 2:
         st.markdown(
-            as_markdown(bootstrap_sentence(paired_bootstrap(*shared_taus(*found.values())), names)), help=HOW_TO_READ["bootstrap"]
+            as_markdown(bootstrap_sentence(paired_bootstrap(*shared_taus(*found.values())), names)), help=HOW_TO_READ_BOOTSTRAP
         )
     chosen = filters(pd.concat([one.judged for one in found.values()], ignore_index=True))
     judged = {label: filtered(one.judged, **chosen) for label, one in found.items()}
@@ -168,7 +158,7 @@ def calibration(frames: Frames, judged: Mapping[str, pd.DataFrame]) -> None:
             "Can its confidence be trusted?",
             reliability_figure(frames, dark()),
             reliability_alt(frames),
-            HOW_TO_READ["reliability"],
+            HOW_TO_READ_RELIABILITY,
             lambda: pd.concat([reliability_table(part).assign(drafter=label) for label, part in judged.items()]),
             "find.reliability",
         )  # fmt: skip
@@ -208,5 +198,5 @@ def heat(store: Store, found: Mapping[str, Findings], chosen: Mapping) -> None:
         return
     with st.container(border=True):
         st.html(heat_strip(trace, by))
-    st.caption(as_markdown(HOW_TO_READ["heat"] + " Of the filters, the domain alone applies here."))
+    st.caption(as_markdown(HOW_TO_READ_HEAT + " Of the filters, the domain alone applies here."))
     data_box(lambda: heat_table(trace), "find.heat")

@@ -11,7 +11,8 @@ from pages.parts.data import data_box
 from pages.parts.pick import pick
 from pages.parts.recall import open_stored
 from pages.parts.session import Session
-from viz.drafter import HOW_TO_READ, agreement_sentence, disagreements, expensive
+from viz.pairs import HOW_TO_READ_DISAGREEMENTS, agreement_sentence, disagreements
+from viz.rejections import HOW_TO_READ_EXPENSIVE, expensive
 from viz.tokens import as_markdown, plain
 from viz.words import number
 
@@ -34,7 +35,7 @@ def rejections(session: Session, store: Store, judged: Mapping[str, pd.DataFrame
     if table.empty:
         st.info("No rejection passes the filters.", icon=":material/search_off:")
         return
-    st.caption(as_markdown(HOW_TO_READ["expensive"]))
+    st.caption(as_markdown(HOW_TO_READ_EXPENSIVE))
     rows = {f"{row['trace']}.{row['step']}.{row['node']}": row for row in table.to_dict("records")}
     chosen = pick(
         rejection_lines(table), list(rows), "find.rejections", "Selected rejection", lambda k: name(rows[k]) if k in rows else "",
@@ -94,7 +95,7 @@ def disagreeing(session: Session, store: Store, judged: Mapping[str, pd.DataFram
     if table.empty:
         st.info("There is no place among these tokens where one was accepted and the other was not.", icon=":material/search_off:")
         return
-    st.caption(as_markdown(HOW_TO_READ["disagreements"]))
+    st.caption(as_markdown(HOW_TO_READ_DISAGREEMENTS))
     shown = table.head(MANY).reset_index(drop=True)
     columns = ["accepted by", "context", f"tried, {a}", f"tried, {b}", "wanted", "wanted p", "domain", "prompt", "position"]
     lines = shown[columns].assign(prompt=shown["prompt"] + 1, position=shown["position"] + 1)

@@ -17,7 +17,7 @@ from pages.parts.setup import dark
 from pages.parts.share import link_button
 from pages.parts.sweep import Plan, Sweep, spread, sweepable
 from pages.parts.tallies import cost_ratio
-from viz.compare import HOW_TO_READ, sweep_alt, sweep_figure, sweep_table
+from viz.sweep import HOW_TO_READ_SWEEP, sweep_alt, sweep_figure, sweep_table
 from viz.tally import tally
 from viz.tokens import as_markdown
 from viz.words import number
@@ -183,7 +183,7 @@ def results(state: Sweep, race: Race) -> None:
     table = sweep_table(runs, label, c)
     st.markdown(as_markdown(best_words(table, label, c)))
     figure = sweep_figure(runs, label, c, dark())
-    chart(figure, sweep_alt(runs, label, c), lambda: table, "sweep", HOW_TO_READ["sweep"])
+    chart(figure, sweep_alt(runs, label, c), lambda: table, "sweep", HOW_TO_READ_SWEEP)
 
 
 def cost(race: Race, measured: float | None, calls: bool) -> float:

@@ -1,4 +1,4 @@
-"""S2D on the Step page: how deep every token went, what each exit brought so far, and on demand what the other sub-models would say."""
+"""S2D on the Step page: how deep every token went, what each exit brought, and on demand what the other sub-models would say."""
 
 import streamlit as st
 
@@ -39,9 +39,9 @@ def view(session: Session) -> None:
     figure = stack_figure(step, trace.pieces, exits, thresholds(session, exits), session.selected, dark())
     st.plotly_chart(figure, key="s2d_stack", config=CONFIG, alt=stack_alt(step))
     st.caption(
-        "A bar is a drafted token, as high as the layer it left the draft model at. Read it from below: at every exit stands how sure "
-        "the sub-model was; ✗ was not enough and the token went deeper, ✓ is the exit that drafted it. A narrow outlined bar is work "
-        "for tokens that had left early and had to be caught up, in layer passes."
+        "A bar is a drafted token, as high as the layer it left the draft model at. Read it from below: at every exit stands how "
+        "sure the sub-model was; ✗ was not enough and the token went deeper, ✓ is the exit that drafted it. A narrow outlined bar "
+        "is work for tokens that had left early and had to be caught up, in layer passes."
     )
     with st.expander("The tokens as a table"):
         st.dataframe(stack_table(step, trace.pieces), hide_index=True, key="s2d_stack_table")
@@ -65,8 +65,8 @@ def over_the_run(steps) -> None:
     with st.expander("The exits as a table"):
         st.dataframe(exits_table(steps), hide_index=True, key="s2d_exits_table")
     st.caption(
-        "The same draft model serves other targets: choose the other embedded one under Model and compare the acceptance of the exits. "
-        "Thresholds 0 and 0 draft with the first sub-model alone, 1 and 1 with the whole draft model."
+        "The same draft model serves other targets: choose the other embedded one under Model and compare the acceptance of the "
+        "exits. Thresholds 0 and 0 draft with the first sub-model alone, 1 and 1 with the whole draft model."
     )
 
 
@@ -90,7 +90,7 @@ def others(session: Session) -> None:
 
 def asked(session: Session, token: int, answered: int) -> None:
     """The answers."""
-    trace, step = session.trace, session.step
+    trace = session.trace
     try:
         models = family(*session.settings.models)
         found = opinions(models, text_before(session), token)
