@@ -16,6 +16,7 @@ from pages.parts.settings import Settings
 
 ROOT = Path(__file__).parent.parent
 STEP = ROOT / "pages" / "1_Step.py"
+FOLDED = {key for file in (ROOT / "pages/parts").glob("*.py") for key in re.findall(r'key="(\w+_(?:box|charts))"', file.read_text())}
 HOSTILE = "<script>alert(1)</script>"
 
 pytestmark = pytest.mark.timeout(300)
@@ -113,6 +114,13 @@ def test_every_method_of_the_embedded_family_runs_to_its_end(method):
     session = state(at)
     assert not at.exception and not session.problem, session.problem
     assert session.trace.header.method == method and session.ended and session.at_end
+    for box in FOLDED:
+        at.session_state[box] = True  # everything that is folded away is drawn as well
+    at.run()
+    while session.cursor > 0 and not at.exception:
+        at.button("back").click().run()
+    assert not at.exception, at.exception[0].value
+    assert all(chart.proto.alt for chart in at.get("plotly_chart"))
 
 
 def test_reset_goes_back_to_the_prompt():

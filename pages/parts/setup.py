@@ -26,8 +26,7 @@ CSS = """
 .ds-say { font-size: 1.05rem; margin: 0; min-height: 1.6em; line-height: 1.5; overflow-wrap: anywhere; }
 .ds-verdict { font-size: 1.02rem; font-weight: 600; margin: 0; overflow-wrap: anywhere; }
 .ds-dim { opacity: 0.75; font-size: 0.86rem; margin: 0; overflow-wrap: anywhere; }
-.ds-facts { display: grid; grid-template-columns: max-content 1fr; gap: 0.1rem 0.8rem; font-size: 0.9rem; margin: 0; padding: 0; }
-.ds-facts dt, .ds-facts dd { padding: 0; }
+dl.ds-facts { display: grid; grid-template-columns: max-content 1fr; gap: 0.1rem 0.8rem; font-size: 0.9rem; margin: 0; padding: 0; }
 .ds-facts dt { opacity: 0.75; } .ds-facts dd { margin: 0; overflow-wrap: anywhere; }
 [class*="st-key-tree_scroll"] { overflow-x: auto; }
 .ds-keys { display: flex; flex-wrap: wrap; gap: 0 0.9rem; font-size: 0.82rem; margin-bottom: 0.3rem; }

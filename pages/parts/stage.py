@@ -158,8 +158,18 @@ def tree(session: Session) -> None:
         if (node := picked(st.session_state["tree"].selection.points)) is not None:
             session.pick(node)
 
-    figure = tree_figure(step, pieces, session.selected, dark(), root=session.root, width=680, extent=session.extent())
-    st.plotly_chart(figure, key="tree", on_select=pick, selection_mode="points", config=CONFIG, alt=tree_alt(step, pieces))
+    width = max(WIDTH, wide_enough(step))  # a deep tree is scrolled
+    figure = tree_figure(step, pieces, session.selected, dark(), root=session.root, width=width, extent=session.extent())
+    with st.container(key="tree_scroll"):
+        st.plotly_chart(
+            figure,
+            key="tree",
+            width="stretch" if width == WIDTH else width,
+            on_select=pick,
+            selection_mode="points",
+            config=CONFIG,
+            alt=tree_alt(step, pieces),
+        )
     with st.expander("The tree as a table", key="tree_table_box", on_change="rerun") as box:
         if box.open:
             st.dataframe(node_table(step, pieces), hide_index=True, key="tree_table")

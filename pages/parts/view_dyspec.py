@@ -5,19 +5,18 @@ import streamlit as st
 from pages.parts.session import Session
 from pages.parts.setup import dark
 from viz.dyspec import draw_words, draws_table, has_estimates, reached, regrown, sum_words, waiting_bars
-from viz.drafter import reliability_alt, reliability_figure, reliability_table
+from viz.reliability import reliability_alt, reliability_figure, reliability_table
 from viz.tokens import as_markdown
 from viz.tree import extent_of, tree_alt, tree_figure, wide_enough
 
 CONFIG = {"displayModeBar": False, "scrollZoom": False}
-AXES = {"x": "estimate before the draw", "y": "reached / drawn"}
 
 
 def view(session: Session) -> None:
     """Draw it for the step that is shown, and for the run up to it."""
     step = session.step
     if not step.nodes or not has_estimates(step):
-        st.caption("Nothing was drafted in this step." if not step.nodes else "This trace does not carry DySpec's estimates.")
+        st.caption("This trace does not carry DySpec's estimates." if step.nodes else "Nothing was drafted in this step.")
         return
     with st.expander("How the tree grew", key="dyspec_box", on_change="rerun") as box:
         if box.open:
@@ -50,11 +49,11 @@ def estimates(session: Session) -> None:
     """The reliability diagram of the estimates, with its words and its table."""
     steps = session.trace.steps[: session.cursor + 1]
     frame = reached(steps)
-    st.plotly_chart(
-        reliability_figure(frame, dark(), **AXES), key="dyspec_reached", config=CONFIG, alt=reliability_alt(frame, **AXES)
-    )
+    figure = reliability_figure(frame, dark(), x="estimate before the draw", y="reached / drawn")
+    alt = reliability_alt(frame, noun="estimate before the draw, where accepted means reached", short="estimate")
+    st.plotly_chart(figure, key="dyspec_reached", config=CONFIG, alt=alt)
     st.caption(
-        f"{sum_words(steps)} A point on the diagonal: of the draws made with an estimate of x, a share of x was reached. Below it the "
-        "drafter is too sure of its branches and the tree grows too deep; above it, too wide."
+        f"{sum_words(steps)} A point on the diagonal: of the draws made with an estimate of x, a share of x was reached. Below "
+        "it the drafter is too sure of its branches and the tree grows too deep; above it, too wide."
     )
     st.dataframe(reliability_table(frame), hide_index=True, key="dyspec_reached_table")
