@@ -1,6 +1,6 @@
 """Benchmark, not a test: speed of the loop on the embedded family, against `transformers` in the same run.
 
-    python -m tests.bench_step [--rounds 5] [--tokens 128] [--length 5]
+    python -m tests.bench_step [--methods plain,speculative_sampling] [--rounds 3] [--tokens 128] [--length 5]
 
 Prints one row per method: tau, tokens per second without and with the trace, the share of a step that recording takes, and
 the speed as a ratio to the `transformers` call that does the same. Every round runs every row once, so that a machine whose
@@ -17,8 +17,10 @@ import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from decoding import record
+from decoding.evaluate import known
 from decoding.family import EMBEDDED, Family, load
 from decoding.loop import Run
+from decoding.methods import METHODS
 from decoding.sample import Sampling
 from decoding.trace import Step
 
@@ -31,7 +33,8 @@ PROMPTS = (
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--methods", type=known, default=list(METHODS), help="keys, parted by commas; all of them if left out")
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--tokens", type=int, default=128)
     parser.add_argument("--length", type=int, default=5, help="draft length of speculative and assisted decoding")
     parser.add_argument("--temperature", type=float, default=0.0)
@@ -69,16 +72,10 @@ def show(found: dict[str, list[tuple[float, float]]], options: argparse.Namespac
 
 
 def ours(family: Family, options: argparse.Namespace) -> list[tuple[str, Callable[[], tuple[float, float]]]]:
-    settings = {
-        "plain": {},
-        "speculative_sampling": {"length": options.length},
-        "multi_candidate": {},
-        "prompt_lookup": {},
-        "token_recycling": {},
-    }
     sampling = Sampling(options.temperature)
     rows = []
-    for method, params in settings.items():
+    for method in options.methods:
+        params = {"length": options.length} if method == "speculative_sampling" else {}
         for traced in (False, True):
 
             def run(method=method, params=params, traced=traced) -> tuple[float, float]:

@@ -30,7 +30,7 @@ def overview() -> None:
         for method in METHODS.values()
     ]
     st.html('<p class="ds-dim">Every method drafts a tree of guesses, has it read in one target call, and keeps what fits.</p>')
-    st.dataframe(pd.DataFrame(rows), hide_index=True, key="methods_table")
+    st.dataframe(pd.DataFrame(rows), hide_index=True, key="methods_table", height="content")
 
 
 def card(method: Method) -> None:
@@ -53,7 +53,7 @@ def card(method: Method) -> None:
             st.markdown(f"**Paper.** [{as_markdown(method.authors)}]({method.paper})")
             st.markdown("**Embedded models.** " + (as_markdown(reason) if reason else "They serve it: nothing to download."))
         if table := parameter_rows(method):
-            st.dataframe(pd.DataFrame(table), hide_index=True, key=f"params_{method.key}")
+            st.dataframe(pd.DataFrame(table), hide_index=True, height="content", key=f"params_{method.key}")
         else:
             st.caption("No parameters.")
     if st.session_state.get("go_to_step") == method.key:
