@@ -13,6 +13,7 @@ trained for comparison and not kept. Resumable: run the same command again.
 
 import argparse
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +37,8 @@ ROWS = 32  # texts at once
 MIXED = 0.15  # share of target tokens in the mixture
 WEIGHT = 6.0  # of a refusal
 HELD_OUT = 6  # batches
+MIXES = 3  # mixtures of every text, as in the three epochs of the paper
+BATCH = 1024  # tokens of a step
 KINDS = ("sampled", "greedy")  # of text, each with a head of its own
 
 
@@ -50,15 +53,18 @@ def main() -> None:
     lessons = {kind: write(family, texts[0], work / kind, kind, batches(options.tokens, kind)) for kind in KINDS}
     tests = {kind: write(family, texts[1], work / f"{kind}-held-out", kind, HELD_OUT, seed=10**6) for kind in KINDS}
 
+    pools = {kind: Pool.of(family.draft, found, kind) for kind, found in lessons.items()}
+    steps = math.ceil(options.epochs / MIXES * len(pools["sampled"].accepted) / BATCH)
     width = family.draft.model.config.hidden_size
     heads = nn.ModuleDict({kind: Head(width, options.blocks) for kind in (*KINDS, "unweighted")}).to(family.draft.device)
     fit(
         heads,
-        lambda step: losses(heads, family.draft, lessons, step),
-        steps=options.steps,
+        lambda step: losses(heads, pools, step),
+        steps=steps,
         lr=options.lr,
-        checkpoint=work / f"head-{options.blocks}-{options.steps}.pt",
+        checkpoint=work / f"head-{options.blocks}-{options.lr:g}-{steps}.pt",
         title="head",
+        report_every=50,
         report=lambda step: json.dumps(held_out(heads, family.draft, tests)),
     )
     figures = held_out(heads.eval(), family.draft, tests)
@@ -93,7 +99,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--work", type=Path, default=Path(".training"), help="folder for what is not finished yet")
     parser.add_argument("--tokens", type=float, default=130e3, help="tokens that the target writes, a third of them greedily")
     parser.add_argument("--blocks", type=int, default=3, help="residual blocks of the head")
-    parser.add_argument("--steps", type=int, default=1000)
+    parser.add_argument("--epochs", type=float, default=3.0, help="how often every token of the target is seen; more overfit")
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--device", default="auto")
     return parser.parse_args()
@@ -226,19 +232,40 @@ def weighted(logits: Tensor, accepted: Tensor, counts: Tensor, weight: float) ->
     return loss[counts].sum() / (accepted + refused)[counts].sum()
 
 
-def losses(heads: nn.ModuleDict, draft: Target, lessons: dict[str, Lesson], step: int) -> Tensor:
+@dataclass(frozen=True)
+class Pool:
+    """Tokens with their labels: every text in MIXES mixtures."""
+
+    hidden: Tensor  # (n, width) float16
+    accepted: Tensor  # (n,)
+
+    @classmethod
+    def of(cls, draft: Target, found: Lesson, title: str) -> "Pool":
+        hidden, accepted = [], []
+        rng = np.random.default_rng(0)
+        parts = [rows for _ in range(MIXES) for rows in np.array_split(np.arange(len(found.text)), max(1, len(found.text) // ROWS))]
+        for rows in tqdm(parts, desc=f"draft model reads, {title}", mininterval=5):
+            tokens, own = mixture(found, rows, rng)
+            hidden.append(read(draft, tokens)[torch.from_numpy(own)].half())
+            accepted.append(torch.from_numpy(found.accepted[rows].astype(np.float32)[own]).to(draft.device))
+        return cls(torch.cat(hidden), torch.cat(accepted))
+
+    def batch(self, seed: int) -> tuple[Tensor, Tensor]:
+        """(BATCH, width) states and (BATCH,) labels."""
+        rows = torch.from_numpy(np.random.default_rng(seed).integers(len(self.accepted), size=BATCH))
+        return self.hidden[rows].float(), self.accepted[rows]
+
+
+def losses(heads: nn.ModuleDict, pools: dict[str, Pool], step: int) -> Tensor:
     """The sum over all heads: they share no parameter. Everything random follows from the step."""
-    rng = np.random.default_rng(step)
-    total = torch.zeros((), device=draft.device)
-    for kind, found in lessons.items():
-        rows = rng.choice(len(found.text), min(ROWS, len(found.text)), replace=False)
-        tokens, own = mixture(found, rows, rng)
-        hidden, counts = read(draft, tokens), torch.from_numpy(own).to(draft.device)
-        accepted = torch.from_numpy(found.accepted[rows].astype(np.float32)).to(draft.device)
-        total = total + weighted(heads[kind](hidden), accepted, counts, WEIGHT)
+    found = []
+    for kind, pool in pools.items():
+        hidden, accepted = pool.batch(step)
+        counts = torch.ones_like(accepted, dtype=torch.bool)
+        found.append(weighted(heads[kind](hidden), accepted, counts, WEIGHT))
         if kind == "sampled":
-            total = total + weighted(heads["unweighted"](hidden), accepted, counts, 1.0)
-    return total
+            found.append(weighted(heads["unweighted"](hidden), accepted, counts, 1.0))
+    return torch.stack(found).sum()
 
 
 @torch.no_grad()
