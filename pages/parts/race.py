@@ -19,7 +19,7 @@ import streamlit as st
 from decoding.methods import METHODS
 from decoding.trace import Step, Trace
 from decoding.worker import Live, worker
-from pages.parts.session import PATIENCE, POLL, Holder, device_of
+from pages.parts.session import LAG, PATIENCE, POLL, Holder, device_of
 from pages.parts.settings import Settings
 from viz.compare import duration, until
 
@@ -169,7 +169,7 @@ class Race:
     def tick(self) -> float | None:
         """Seconds until the page should look again; None: nothing moves by itself."""
         if self.playing:
-            return QUICKEST if self.mode == "race" else max(QUICKEST, self.pace)
+            return QUICKEST if self.mode == "race" else max(QUICKEST, self.pace) - LAG
         return POLL if self.moving else None
 
     # -- what the buttons do ------------------------------------------------------------------------------------------

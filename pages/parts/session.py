@@ -20,6 +20,7 @@ from viz.tree import extent_of, final_index, has_final
 
 PATIENCE = 0.15  # seconds a click waits for its step before the page turns to polling
 POLL = 0.3
+LAG = 0.03  # seconds from a look until the browser waits for the next one
 MOST = (9, 8)  # columns and rows that are reserved for trees to come
 
 
@@ -110,7 +111,7 @@ class Session:
     def tick(self) -> float | None:
         """Seconds until the page should look again; None: nothing moves by itself."""
         if self.playing:
-            return max(0.25, self.pace)
+            return self.pace - LAG
         return POLL if self.busy or self.coming is not None else None
 
     def extent(self) -> tuple[int, float]:
@@ -328,7 +329,7 @@ class Session:
         """One step on when its time has come; a click in between does not count as time."""
         if not self.playing or self.goal is not None or self.coming is not None:
             return
-        if monotonic() - self.moved_at < 0.8 * max(0.25, self.pace):
+        if monotonic() - self.moved_at < 0.8 * self.pace:
             return
         if not self.at_end:
             self.cursor, self.node, self.moved_at = self.cursor + 1, None, monotonic()
