@@ -28,7 +28,6 @@ CSS = """
 .ds-dim { opacity: 0.75; font-size: 0.86rem; margin: 0; overflow-wrap: anywhere; }
 dl.ds-facts { display: grid; grid-template-columns: max-content 1fr; gap: 0.1rem 0.8rem; font-size: 0.9rem; margin: 0; padding: 0; }
 .ds-facts dt { opacity: 0.75; } .ds-facts dd { margin: 0; overflow-wrap: anywhere; }
-[class*="st-key-tree_scroll"] { overflow-x: auto; }
 .ds-keys { display: flex; flex-wrap: wrap; gap: 0 0.9rem; font-size: 0.82rem; margin-bottom: 0.3rem; }
 .ds-keys i { display: inline-block; width: 0.8em; height: 0.8em; border: 1px solid; vertical-align: -0.05em; }
 .ds-bars { display: grid; grid-template-columns: max-content 1fr; gap: 0.28rem 0.6rem; align-items: center; font-size: 0.78rem; }

@@ -13,6 +13,7 @@ from pages.parts.controls import read, say
 from pages.parts.inspector import inspector
 from pages.parts.keep import keep
 from pages.parts.link import link
+from pages.parts.scrolled import scrolled
 from pages.parts.session import Session
 from pages.parts.setup import dark
 from pages.parts.strip import legend, text_strip
@@ -158,13 +159,12 @@ def tree(session: Session) -> None:
         if (node := picked(st.session_state["tree"].selection.points)) is not None:
             session.pick(node)
 
-    width = max(WIDTH, wide_enough(step))  # a deep tree is scrolled
+    width = max(WIDTH, wide_enough(step))
     figure = tree_figure(step, pieces, session.selected, dark(), root=session.root, width=width, extent=session.extent())
-    with st.container(key="tree_scroll"):
+    with scrolled("tree_scroll", width if width > WIDTH else 0):
         st.plotly_chart(
             figure,
             key="tree",
-            width="stretch" if width == WIDTH else width,
             on_select=pick,
             selection_mode="points",
             config=CONFIG,

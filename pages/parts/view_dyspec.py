@@ -2,6 +2,7 @@
 
 import streamlit as st
 
+from pages.parts.scrolled import scrolled
 from pages.parts.session import Session
 from pages.parts.setup import dark
 from viz.dyspec import draw_words, draws_table, has_estimates, reached, regrown, sum_words, waiting_bars
@@ -34,8 +35,8 @@ def growing(session: Session) -> None:
     st.caption(as_markdown(draw_words(step, count, pieces)))
     part, width = regrown(step, count), max(640, wide_enough(step))
     figure = tree_figure(part, pieces, None, dark(), root=session.root, width=width, extent=extent_of([step]))
-    with st.container(key="tree_scroll_dyspec"):
-        st.plotly_chart(figure, key="dyspec_tree", width=width, config=CONFIG, alt=tree_alt(part, pieces))
+    with scrolled("tree_scroll_dyspec", width):
+        st.plotly_chart(figure, key="dyspec_tree", config=CONFIG, alt=tree_alt(part, pieces))
     st.markdown("**Draws that wait**")
     st.html(waiting_bars(step, count, pieces))
     st.caption(
