@@ -57,7 +57,7 @@ class Method:
     lossless: str  # why, and for which drafts
     params: type
     build: "Callable[[Family, Any, Sampling], tuple[Drafter, Accept]]"
-    needs: tuple[str, ...] = ()  # parts of a family: "draft"
+    needs: tuple[str, ...] = ()  # models beside the target: "draft" (of the family), or another kind that `lacks` looks for
     is_lossless: bool = True
     head: str = ""  # the part of a family that a trained head of this method reads: "target", "draft", or none
     lacks: "Callable[[Family], str] | None" = None  # what else a family must have and has not, as a sentence; "" if nothing

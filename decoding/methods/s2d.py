@@ -193,5 +193,6 @@ METHOD = Method(
     ),
     params=Params,
     build=build,
+    needs=("sorted draft",),
     lacks=lacks,
 )

@@ -23,7 +23,7 @@ def overview() -> None:
             "method": method.title,
             "year": method.year,
             "lossless": "yes" if method.is_lossless else "no",
-            "needs": ", ".join(f"a {part} model" for part in method.needs) or "nothing but the target",
+            "needs": needed(method),
             "embedded models serve it": "yes" if not method.missing(family_named("embedded", None)) else "no",
             "by": method.authors,
         }
@@ -31,6 +31,13 @@ def overview() -> None:
     ]
     st.html('<p class="ds-dim">Every method drafts a tree of guesses, has it read in one target call, and keeps what fits.</p>')
     st.dataframe(pd.DataFrame(rows), hide_index=True, key="methods_table", height="content")
+
+
+def needed(method: Method) -> str:
+    """What it works with beside the target."""
+    head = {"target": "a head on the target", "draft": "a head on it"}
+    parts = [f"a {part} model" for part in method.needs] + [head[method.head]] * bool(method.head)
+    return ", ".join(parts) or "nothing but the target"
 
 
 def card(method: Method) -> None:
