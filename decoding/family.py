@@ -192,8 +192,8 @@ def check_architecture(config: PreTrainedConfig, source: str) -> None:
     window = window_of(config, kinds)
     if window is not None and window < context(config):
         raise ValueError(
-            f"{source!r} attends through a window of {window:,} tokens, shorter than its context of {context(config):,}; beyond the "
-            "window a draft tree would be read wrongly."
+            f"{source!r} attends through a window of {window:,} tokens, shorter than its context of {context(config):,}; beyond "
+            "the window a draft tree would be read wrongly."
         )
 
 

@@ -106,7 +106,7 @@ class Limits:
     context: int
 
     def fitting(self, draft: Draft, length: int) -> Draft:
-        """The draft without the nodes that lie beyond the context; behind `length` tokens a node of depth d is at length + d - 1."""
+        """The draft without nodes beyond the context; behind `length` tokens a node of depth d is at length + d - 1."""
         fits = draft.depths <= self.context - length
         return draft if fits.all() else draft.cut(fits)
 

@@ -297,7 +297,8 @@ def test_two_tokens_follow_the_target_while_the_exits_switch(greedy_draft, ok):
         tokens = tokens_of(list(decode(target, drafter, recursive_rejection, [1], **options)))
         counts[tokens[0], tokens[1]] += 1
     expected = TARGET[1][:, None] * TARGET
-    assert (total_variation(counts / runs, expected) < 0.025) == ok
+    # 3,000 runs of 16 outcomes that follow the target lie 0.028 away on average; those of the fault 0.70
+    assert (total_variation(counts / runs, expected) < 0.05) == ok
 
 
 # -- the loss (check 4) ------------------------------------------------------------------------------------------------

@@ -16,7 +16,8 @@ from pages.parts.settings import Settings
 
 ROOT = Path(__file__).parent.parent
 STEP = ROOT / "pages" / "1_Step.py"
-FOLDED = {key for file in (ROOT / "pages/parts").glob("*.py") for key in re.findall(r'key="(\w+_(?:box|charts))"', file.read_text())}
+PARTS = "".join(file.read_text() for file in (ROOT / "pages/parts").glob("*.py"))
+FOLDED = set(re.findall(r'key="(\w+_(?:box|charts))"', PARTS))
 HOSTILE = "<script>alert(1)</script>"
 
 pytestmark = pytest.mark.timeout(300)

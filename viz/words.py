@@ -93,7 +93,8 @@ def judgement(node: Node, pieces: Mapping[int, bytes] | None = None, step: Step 
     if node.u is None:
         return drawn_judgement(node, pieces or {}, step)
     if node.scores.get("judge only"):
-        return f"{comparison(node.u * (node.q or 0), node.p)}, but the judge scores it {number(node.scores.get('judge score', 0))}: accepted"
+        score = number(node.scores.get("judge score", 0))
+        return f"{comparison(node.u * (node.q or 0), node.p)}, but the judge scores it {score}: accepted"
     if node.p in (0, 1) and node.q in (None, 0, 1):
         return greedy_judgement(node, pieces or {})
     weight = 1.0 if node.q is None else node.q

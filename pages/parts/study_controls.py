@@ -117,7 +117,7 @@ def method_box(desk: Desk, side: str) -> None:
 def models(desk: Desk) -> None:
     """The target of both."""
     st.text_input(
-        "Target", **kept(desk, "study.target", EMBEDDED), help="embedded, embedded-small, a folder in Hugging Face format, or a Hub id."
+        "Target", **kept(desk, "study.target", EMBEDDED), help="embedded, embedded-small, a model folder, or a Hub id."
     )
     st.text_input("Device", **kept(desk, "study.device", "auto"), help="auto, cpu, cuda, cuda:1 or mps")
     st.selectbox("Number format", DTYPES, **kept(desk, "study.dtype", "auto", DTYPES))
