@@ -6,7 +6,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from decoding.family import EMBEDDED_TARGETS
-from decoding.loop import MAX_TOKENS, Run
+from decoding.loop import Run
 from decoding.methods import METHODS
 from decoding.sample import Sampling
 from decoding.trace import Header
@@ -98,4 +98,3 @@ def settings_of(header: Header) -> Settings:
     )
 
 
-LIMITS = {"max_tokens": (1, MAX_TOKENS), "seed": (0, MAX_SEED), "top_k": (0, 1000)}
