@@ -116,6 +116,7 @@ def line(options: argparse.Namespace) -> str:
     said = [command(options.method, options.family)]
     said += ["--data DIR"] if options.data else []
     said += [f"--outputs {options.outputs.name}"] if options.outputs else []
+    said += [f"--kinds {' '.join(options.kinds)}"] if options.kinds != list(KINDS) else []
     for name in ("tokens", "held_out", "window", "rows", "epochs", "lr"):
         said.append(f"--{name.replace('_', '-')} {getattr(options, name):g}")
     return " ".join(said)
