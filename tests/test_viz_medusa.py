@@ -38,6 +38,12 @@ def test_a_token_at_several_places_is_one_guess_of_its_head():
     assert view.guesses(step_of()) == []
 
 
+def test_an_accepted_token_is_shown_however_low_its_rank():
+    nodes = [offered(i % 12, -1, "accepted" if i == 9 else "rejected", 1, i + 1, 0.5 / (i + 1)) for i in range(10)]
+    shown = view.heads_html(step_of(nodes, (9,), "bonus"), PIECES)
+    assert shown.count('"ds-bars-group"') == 7 and "and 3 more" in shown and shown.count("ds-bars-now") == 1
+
+
 def test_guesses_that_do_not_belong_together():
     """Head 2 gives token 2 a probability of 0.6; behind token 0 the target gives it 0.0001, behind token 1 0.8."""
     assert view.torn(tree()) == [2]

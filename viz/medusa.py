@@ -12,7 +12,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from decoding.trace import Node, Step
-from viz.style import GRID, LOOKS, SERIES, SERIES_LINE, SERIES_STRIPES, ink, layout
+from viz.style import GRID, LOOKS, SERIES, SERIES_LINE, SERIES_PATTERN, SERIES_STRIPES, ink, layout
 from viz.tally import depths
 from viz.tokens import as_html, full, name, quoted
 from viz.words import number
@@ -72,15 +72,16 @@ def heads_html(step: Step, pieces: Mapping[int, bytes]) -> str:
 
 
 def head_bars(k: int, found: Sequence[Guess], pieces: Mapping[int, bytes]) -> str:
+    listed = [g for i, g in enumerate(found) if i < SHOWN or g.verdict == "accepted"]
     look = f"background:{SERIES_STRIPES['q']};border-color:{SERIES_LINE['q']}"
     rows = "".join(
         f'<div class="ds-bars-name{" ds-bars-now" * (g.verdict == "accepted")}">{LOOKS[g.verdict].mark} '
         f"{as_html(name(g.token, pieces))}</div>"
         f'<div class="ds-bars-group"><div><i style="--w:{100 * g.probability:.2f}%;{look}"></i>'
         f"<span>{number(g.probability, 2)}</span></div></div>"
-        for g in found[:SHOWN]
+        for g in listed
     )
-    more = f'<div class="ds-dim">and {len(found) - SHOWN} more</div>' if len(found) > SHOWN else ""
+    more = f'<div class="ds-dim">and {len(found) - len(listed)} more</div>' if len(found) > len(listed) else ""
     return f'<div style="flex:1;min-width:11rem"><b>head {k}</b><div class="ds-bars">{rows}</div>{more}</div>'
 
 
@@ -207,7 +208,11 @@ def records_figure(steps: Sequence[Step], dark: bool = False) -> go.Figure:
             textposition="outside",
             textfont={"color": ink(dark)},
             cliponaxis=False,
-            marker={"color": SERIES[look], "line": {"color": SERIES_LINE[look], "width": 1}},
+            marker={
+                "color": SERIES[look],
+                "line": {"color": SERIES_LINE[look], "width": 1},
+                "pattern": {"shape": SERIES_PATTERN[look], "solidity": 0.3, "fgcolor": SERIES_LINE[look], "bgcolor": SERIES[look]},
+            },
             hovertemplate=f"%{{x}}<br>{label}: %{{text}}, %{{y:.2f}}<extra></extra>",
         )
     figure.update_xaxes(showgrid=False)

@@ -44,7 +44,7 @@ def heads(session: Session) -> None:
         f"says what became of a token: ✓ accepted, ✗ turned down, none: never looked at. {as_markdown(torn_words(step, pieces))} "
         f"{typical_words(step)}"
     )
-    with st.expander("The tree as a table"):
+    with st.expander("Heads, ranks and worth as a table"):
         st.dataframe(heads_table(step, pieces), hide_index=True, key="medusa_table")
         st.caption(
             "The worth of a path is the product of how often its ranks were right on held-out text, as if heads were independent; "
