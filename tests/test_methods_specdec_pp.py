@@ -9,6 +9,8 @@ from torch import Tensor, nn
 
 from decoding.cache import TreeCache
 from decoding.chain import Chain
+from decoding.evaluate import PROMPTS
+from decoding.loop import decode
 from decoding.methods import METHODS
 from decoding.methods.specdec_pp import PREDICTED, Adaptive, Head, Params, pair, predictor
 from decoding.sample import Sampling
@@ -356,40 +358,43 @@ def test_figures():
 # -- the shipped head --------------------------------------------------------------------------------------------------
 
 
-def test_the_shipped_head_predicts_real_verdicts(embedded):
-    """Tokens that were judged, in real runs: accepted ones have the higher predictions."""
-    scores, yes = [], []
-    for prompt in ("Once upon a time there was", "Question: Tom has 3 boxes with 12 apples each.", "def read(self, path):\n"):
-        ids = embedded.tokenizer(prompt)["input_ids"]
-        for step in run_steps(embedded, "specdec_pp", ids, sampling=Sampling(1.0), max_tokens=96, threshold=1.0, length=6):
-            for node in step.nodes:
-                if node.verdict != "unread" and PREDICTED in node.scores:
-                    scores.append(node.scores[PREDICTED])
-                    yes.append(min(1.0, node.p / node.q))
-    assert len(scores) > 100 and auc(np.array(scores), np.array(yes)) > 0.65
+SOME = [prompt for prompts in PROMPTS.values() for prompt in prompts[:3]]
+
+
+def run(embedded, sampling: Sampling, key: str, **params) -> list:
+    """The steps of nine prompts of three domains."""
+    found = []
+    for prompt in SOME:
+        method = METHODS[key]
+        made, accept = method.build(embedded, method.checked(params), sampling)
+        options = {"sampling": sampling, "rng": torch.Generator().manual_seed(0), "max_tokens": 48, "recorded": False}
+        found += decode(embedded.target, made, accept, embedded.tokenizer(prompt)["input_ids"], **options)
+    return found
+
+
+@pytest.mark.parametrize("sampling, least", [(GREEDY, 0.68), (SAMPLED, 0.6)], ids=["greedy", "T=1"])
+def test_the_shipped_head_predicts_real_verdicts(embedded, sampling, least):
+    """Over tokens that were judged in real runs; at temperature 1 most of what decides lies in the dice."""
+    steps = run(embedded, sampling, "specdec_pp", threshold=1.0, length=6)
+    judged = [node for step in steps for node in step.nodes if node.verdict != "unread" and PREDICTED in node.scores]
+    scores = np.array([node.scores[PREDICTED] for node in judged])
+    chances = np.array([min(1.0, node.p / node.q) for node in judged])
+    assert len(judged) > 150 and auc(scores, chances) > least
+    assert calibration_error(unweighted(scores, 6.0), chances) < calibration_error(scores, chances), "pessimistic on purpose"
+
+
+def cost(steps: list) -> tuple[float, float]:
+    """tau, and drafted tokens in vain per token of the text."""
+    tokens = sum(len(step.tokens) for step in steps)
+    drafted = sum(len(step.nodes) for step in steps)
+    return tokens / len(steps), (drafted - sum(node.verdict == "accepted" for s in steps for node in s.nodes)) / tokens
 
 
 def test_it_wastes_less_than_a_fixed_length_of_the_same_tau(embedded):
-    """The point of the method, on fixed prompts and seeds at temperature 1; a head whose predictions are shuffled loses it."""
-
-    def yielded(steps):
-        drafted, accepted = sum(len(s.nodes) for s in steps), sum(n.verdict == "accepted" for s in steps for n in s.nodes)
-        return sum(len(s.tokens) for s in steps) / len(steps), drafted / accepted
-
-    def run(key, **params):
-        prompts = ("Once upon a time there was", "Question: Tom has 3 boxes with 12 apples each.", "def read(self, path):\n")
-        many = [
-            run_steps(embedded, key, embedded.tokenizer(p)["input_ids"], sampling=Sampling(1.0), seed=s, max_tokens=96, **params)
-            for p in prompts
-            for s in (0, 1)
-        ]
-        return yielded([step for steps in many for step in steps])
-
-    tau, cost = run("specdec_pp", threshold=0.7)
-    by_length = [run(FIXED, length=length) for length in (2, 3, 4, 5, 6)]
-    same = [found for found in by_length if found[0] >= tau - 0.05]
-    assert same, (tau, by_length)
-    assert cost < min(found[1] for found in same), (tau, cost, by_length)
+    """The point of the method, in greedy runs."""
+    tau, wasted = cost(run(embedded, GREEDY, "specdec_pp"))
+    fixed_tau, fixed_wasted = cost(run(embedded, GREEDY, FIXED, length=3))
+    assert tau > fixed_tau - 0.1 and wasted < 0.85 * fixed_wasted, (tau, wasted, fixed_tau, fixed_wasted)
 
 
 def test_rule_and_pair():

@@ -28,6 +28,7 @@ FLOORS = {
     "prompt_lookup": 1.05,
     "token_recycling": 1.5,
     "spectr": 1.8,
+    "s2d": 1.7,
     "specdec_pp": 1.7,
     "judge": 2.0,
     "medusa": 1.6,

@@ -70,8 +70,7 @@ def test_bars_are_as_high_as_the_exits_and_say_the_verdict_by_more_than_colour()
 
 def test_confidences_stand_at_the_levels_where_they_were_met():
     figure = stack_figure(STEP, PIECES, EXITS, THRESHOLDS)
-    (labels,) = (trace for trace in figure.data if trace.type == "scatter" and trace.mode == "text")
-    places = list(zip(labels.x, [round(y) for y in labels.y], labels.text, strict=True))
+    places = [(label.x, label.y, label.text) for label in figure.layout.annotations]
     assert (1, 1, "0.61 ✗") in places and (1, 2, "<b>0.78 ✓</b>") in places and len(places) == 7
 
 
@@ -129,10 +128,10 @@ def test_an_exit_without_judged_tokens_has_no_acceptance():
 
 
 def test_layer_passes_against_the_whole_model():
-    """17 passes for 4 tokens, 9 of them their own; the whole model would have made 20 for the 5 rows."""
+    """Exits 1, 2, 4 and 1; 17 passes for 4 tokens, 8 of them for what had waited; the whole model would have made 20 for 5 rows."""
     words = work_words([STEP])
-    assert "4.25 (2.25 of its own and 2.00 for rows that had waited)" in words
-    assert "of 4 layers would have made 5.00, so 15% were saved" in words
+    assert "per drafted token: 2.00 of 4, 50% fewer" in words
+    assert "4.25 passes, 2.00 of them for rows that had waited, against 5.00" in words
     assert work_words([]) == ""
 
 
@@ -155,7 +154,7 @@ def test_opinions():
     assert opinions_words(opinions[:2], 1, 1, PIECES).startswith("Every deeper sub-model likes ␣the best as well")
     assert opinions_words(opinions, 2, 4, PIECES).startswith("The deepest sub-model drafted <b>")
     figure = opinions_figure(opinions, 1, 2, PIECES)
-    assert [trace.name for trace in figure.data] == ["layers 1 to 1", "layers 1 to 2 (drafted it)", "layers 1 to 4"]
+    assert [trace.name for trace in figure.data] == ["layer 1", "layers 1 to 2 (drafted it)", "layers 1 to 4"]
     assert list(figure.data[2].x) == [0.1, 0.8, None] and len({t.marker.pattern.shape for t in figure.data}) == 3
 
 

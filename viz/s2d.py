@@ -22,7 +22,7 @@ PATTERN = {"accepted": "", "rejected": "/", "unread": "."}
 EXIT_COLOR = ("#E69F00", "#CC79A7", "#009E73", "#7F7F7F")  # from the first exit on
 EXIT_PATTERN = ("", "/", "x", ".")
 FEWEST = 10  # judged tokens of an exit before anything is said of its acceptance
-OPINIONS = 6  # tokens of the figure, at most
+OPINIONS, NAMED = 6, 5  # tokens of the figure and of a line of the table, at most
 
 Opinion = tuple[int, tuple[int, ...], tuple[float, ...], float]  # layers, likeliest tokens, their q, q of the drafted token
 
@@ -112,7 +112,7 @@ def stack_figure(
     ghosts = [guess for guess in found if guess.caught_up]
     if ghosts:
         figure.add_trace(ghost_bars(ghosts, min(exits, default=1), dark))
-    figure.add_trace(levels(found, dark))
+    figure.update_layout(annotations=levels(found, dark))
     ticks = [f"layer {e}" + (f"<br>more than {number(thresholds[e], 2)}" if e in thresholds else "<br>always") for e in exits]
     labels = [as_plotly(name(step.nodes[guess.node].token, pieces)) for guess in found]
     figure.update_yaxes(range=[0, deepest + 0.75], tickvals=list(exits), ticktext=ticks, gridcolor=GRID, zerolinecolor=GRID)
@@ -181,20 +181,21 @@ def ghost_bars(ghosts: Sequence[Guess], first: int, dark: bool) -> go.Bar:
     )
 
 
-def levels(found: Sequence[Guess], dark: bool) -> go.Scatter:
-    """The confidence at every exit that was met, right above that level."""
-    places = [(guess.node, level, c, level == guess.exit) for guess in found for level, c in guess.met]
-    return go.Scatter(
-        x=[x for x, *_ in places],
-        y=[level + 0.06 for _, level, *_ in places],
-        mode="text",
-        text=[f"<b>{number(c, 2)} ✓</b>" if last else f"{number(c, 2)} ✗" for *_, c, last in places],
-        textposition="top center",
-        textfont={"size": 12, "color": ink(dark)},
-        hoverinfo="skip",
-        showlegend=False,
-        cliponaxis=False,
-    )
+def levels(found: Sequence[Guess], dark: bool) -> list[dict]:
+    """Annotations: the confidence at every exit that was met, right above that level, on a ground of its own over the bars."""
+    common = {"showarrow": False, "yanchor": "bottom", "yshift": 3, "borderpad": 1, "font": {"size": 12, "color": ink(dark)}}
+    ground = "rgba(20,23,28,0.8)" if dark else "rgba(255,255,255,0.85)"
+    return [
+        {
+            "x": guess.node,
+            "y": level,
+            "text": f"<b>{number(c, 2)} ✓</b>" if level == guess.exit else f"{number(c, 2)} ✗",
+            "bgcolor": ground,
+            **common,
+        }
+        for guess in found
+        for level, c in guess.met
+    ]
 
 
 def stack_alt(step: Step) -> str:
@@ -294,17 +295,17 @@ def threshold_words(steps: Sequence[Step]) -> str:
 
 
 def work_words(steps: Sequence[Step]) -> str:
-    """Layer passes per drafted token against the whole draft model; "" if nothing was drafted."""
+    """Layers run and layer passes per drafted token against the whole draft model; "" if nothing was drafted."""
     found = [guess for step in steps for guess in guesses(step)]
     if not found:
         return ""
-    kinds = ([g.exit * g.rows for g in found], [g.caught_up for g in found], [g.whole for g in found])
-    own, late, whole = (sum(kind) / len(found) for kind in kinds)
-    saved = 1 - (own + late) / whole
+    kinds = ([g.exit for g in found], [g.passes for g in found], [g.caught_up for g in found], [g.whole for g in found])
+    run, passes, late, whole = (sum(kind) / len(found) for kind in kinds)
+    layers = max(g.layers for g in found)
     return (
-        f"Layer passes per drafted token: {number(own + late)} ({number(own)} of its own and {number(late)} for rows that had "
-        f"waited); the whole draft model of {max(g.layers for g in found)} layers would have made {number(whole)}, so {saved:.0%} "
-        "were saved."
+        f"Layers run one after the other per drafted token: {number(run)} of {layers}, {1 - run / layers:.0%} fewer. Counted row "
+        f"by row that is {number(passes)} passes, {number(late)} of them for rows that had waited, against {number(whole)}: what "
+        "left early is read later, several rows at once, unless it was dropped before."
     )
 
 
@@ -320,7 +321,8 @@ def opinions_table(opinions: Sequence[Opinion], token: int, answered: int, piece
     """
     rows = []
     for level, tokens, q, asked in opinions:
-        words = ", ".join(f"{shown(t, pieces)} {number(value, 2)}" for t, value in zip(tokens, q, strict=True))
+        likeliest = list(zip(tokens, q, strict=True))[:NAMED]
+        words = ", ".join(f"{shown(t, pieces)} {number(value, 2)}" for t, value in likeliest)
         place = "drafted it" if level == answered else "deeper" if level > answered else "passed it on"
         rows.append([level, place, number(q[0], 2), words, asked])
     column = f"q of the drafted {shown(token, pieces)}"
@@ -337,7 +339,7 @@ def opinions_figure(
         known = dict(zip(top, q, strict=True)) | {token: asked}
         color = EXIT_COLOR[place % len(EXIT_COLOR)]
         figure.add_bar(
-            name=f"layers 1 to {level}" + (" (drafted it)" if level == answered else ""),
+            name=("layer 1" if level == 1 else f"layers 1 to {level}") + (" (drafted it)" if level == answered else ""),
             y=list(range(len(tokens))),
             x=[known.get(t) for t in tokens],
             orientation="h",

@@ -138,7 +138,7 @@ class Opinion(NamedTuple):
     """What one sub-model says after a text, at temperature 1 and before any filter."""
 
     exit: int  # layers
-    tokens: tuple[int, ...]  # likeliest first
+    tokens: tuple[int, ...]  # likeliest first; the same ones for every sub-model
     q: tuple[float, ...]
     asked: float  # probability of the token that was asked for
 
@@ -150,7 +150,7 @@ def opinions(family: Family, text: tuple[int, ...], token: int, count: int = 5) 
     Args:
         text: at least one token, at most as many as the draft model's context.
         token: whose probability is asked for.
-        count: of the likeliest tokens to name.
+        count: of the likeliest tokens of each sub-model; all of them are named for every one.
 
     Raises:
         ValueError: the family has no sorted draft model, or the text is longer than its context.
@@ -160,11 +160,13 @@ def opinions(family: Family, text: tuple[int, ...], token: int, count: int = 5) 
         raise ValueError(lacks(family))
     if not 1 <= len(text) <= draft.context:
         raise ValueError(f"The text has {len(text):,} tokens; the sorted draft model reads 1 to {draft.context:,}.")
+    q = torch.stack([logits[0, -1] for logits in exit_logits(draft.model, draft.ids(text)[None])])[:, : draft.vocab]
+    q = q.float().softmax(-1).cpu()  # (exits, vocab)
+    named = q.topk(min(count, draft.vocab)).indices.unique()
     found = []
-    for exit_, logits in zip(exits_of(draft.model.config), exit_logits(draft.model, draft.ids(text)[None]), strict=True):
-        q = logits[0, -1, : draft.vocab].float().softmax(-1)
-        top = q.topk(min(count, len(q)))
-        found.append(Opinion(exit_, tuple(top.indices.tolist()), tuple(top.values.tolist()), float(q[token])))
+    for exit_, row in zip(exits_of(draft.model.config), q, strict=True):
+        order = row[named].argsort(descending=True)
+        found.append(Opinion(exit_, tuple(named[order].tolist()), tuple(row[named][order].tolist()), float(row[token])))
     return tuple(found)
 
 

@@ -98,7 +98,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--draft", help="draft model; the embedded target brings its own")
     parser.add_argument("--data", type=Path, help="folder with text to take prompts from; Python source without it")
     parser.add_argument("--work", type=Path, default=Path(".training"), help="folder for what is not finished yet")
-    parser.add_argument("--tokens", type=float, default=130e3, help="tokens that the target writes, a third of them greedily")
+    parser.add_argument("--tokens", type=float, default=220e3, help="tokens that the target writes, a third of them greedily")
     parser.add_argument("--blocks", type=int, default=3, help="residual blocks of the head")
     parser.add_argument("--epochs", type=float, default=3.0, help="how often every token of the target is seen; more overfit")
     parser.add_argument("--lr", type=float, default=1e-3)
