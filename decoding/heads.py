@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from decoding.family import Family
 
 EMBEDDED = Path(__file__).parent / "embedded" / "heads"
+RECIPES = Path(__file__).parent / "training" / "recipes"  # methods that grow on the target alone: one program trains them all
 WEIGHTS, FACTS = "model.safetensors", "head.json"
 MAX_WEIGHTS, MAX_FACTS = 2 * 2**30, 2 * 2**20  # bytes
 SAMPLES = 4  # values looked at in every parameter
@@ -147,8 +148,12 @@ def command(method: str, name: str) -> str:
 
     >>> command("judge", "my target + my draft")
     "python -m decoding.training.judge --family 'my target' --draft 'my draft'"
+    >>> command("medusa", "my target + my draft")
+    "python -m decoding.training.heads medusa --family 'my target'"
     """
     target, _, draft = name.partition(" + ")
+    if (RECIPES / f"{method}.py").exists():
+        return f"python -m decoding.training.heads {method} --family {shlex.quote(target)}"
     return f"python -m decoding.training.{method} --family {shlex.quote(target)}" + (
         f" --draft {shlex.quote(draft)}" if draft else ""
     )
@@ -165,7 +170,7 @@ def head_for(method: str, model: nn.Module, shapes: Shapes) -> Head:
     """
     folder = find(method, model)
     if folder is None:
-        raise ValueError(f"There is no head {method!r} for this model; `python -m decoding.training.{method}` makes one.")
+        raise ValueError(f"There is no head {method!r} for this model; `{command(method, 'NAME')}` makes one.")
     return open_head(folder, method, model, shapes)
 
 
@@ -230,12 +235,24 @@ def tensors_of(file: Path, expected: dict[str, tuple[int, ...]]) -> dict[str, Te
     return tensors
 
 
-def save(folder: Path, method: str, model: nn.Module, tensors: Mapping[str, Tensor], settings: Settings, figures: Settings) -> None:
-    """Write a head for `model`; the description last, so that what was interrupted is not taken for a head."""
+def save(
+    folder: Path,
+    method: str,
+    model: nn.Module,
+    tensors: Mapping[str, Tensor],
+    settings: Settings,
+    figures: Settings,
+    dtype: torch.dtype = torch.float32,
+) -> None:
+    """Write a head for `model`; the description last, so that what was interrupted is not taken for a head.
+
+    Args:
+        dtype: of the file; a head that is opened is float32 always.
+    """
     own = fingerprint(model)
     folder.mkdir(parents=True, exist_ok=True)
     fresh = folder / f"{WEIGHTS}.new"
-    save_file({name: values.detach().float().cpu().contiguous() for name, values in tensors.items()}, fresh)
+    save_file({name: values.detach().to("cpu", dtype).contiguous() for name, values in tensors.items()}, fresh)
     os.replace(fresh, folder / WEIGHTS)
     values = [float(f"{value:.4g}") for value in own.values]
     found = {"method": method, "model": {"shapes": own.shapes, "values": values}, "settings": settings, "figures": figures}

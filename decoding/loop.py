@@ -90,11 +90,13 @@ def context_of(target: Target, drafter: Drafter) -> int:
 def prefill(
     target: Target, cache: TreeCache, tokens: Sequence[int], drafter: Drafter, sampling: Sampling
 ) -> Reading | None:
-    """Read all of the prompt but the root; a Reading of every row only if the drafter wants one."""
+    """Read all of the prompt but the root; a Reading of every row, or of every state, only if the drafter wants one."""
     if len(tokens) < 2:
         return None
-    logits = target.extend(cache, tokens[:-1], every_row=drafter.reads_prompt)
-    return Reading(logits, sampling.probabilities(logits)) if drafter.reads_prompt else None
+    taps = drafter.taps if drafter.taps_prompt else ()
+    logits, hidden = target.extend_tapped(cache, tokens[:-1], taps, every_row=drafter.reads_prompt)
+    wanted = drafter.reads_prompt or drafter.taps_prompt
+    return Reading(logits, sampling.probabilities(logits), hidden) if wanted else None
 
 
 @dataclass(frozen=True)

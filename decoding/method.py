@@ -26,13 +26,15 @@ class Drafter:
 
     taps: tuple[int, ...] = ()  # target layers it wants to see
     reads_prompt = False  # True: `begin` gets a row for every prompt token but the last
+    taps_prompt = False  # True: `begin` gets the states at `taps` of every prompt token but the last; logits of the last of them
     context: int | None = None  # positions it can read; None = as many as the target
 
     def begin(self, tokens: Sequence[int], reading: Reading | None) -> None:
         """Called once, after the prompt was read; `tokens` is the whole prompt.
 
         Args:
-            reading: (len(tokens) - 1, ...) rows of the prompt if `reads_prompt`; None otherwise.
+            reading: with (len(tokens) - 1, ...) logits if `reads_prompt`, otherwise one row of them; with that many rows of
+                states if `taps_prompt`. None if neither is set or the prompt is a single token.
         """
 
     def propose(self, tokens: Sequence[int], rng: Generator) -> Draft:
@@ -58,7 +60,8 @@ class Method:
     params: type
     build: "Callable[[Family, Any, Sampling], tuple[Drafter, Accept]]"
     needs: tuple[str, ...] = ()  # models beside the target: "draft" (of the family), or another kind that `lacks` looks for
-    is_lossless: bool = True
+    is_lossless: bool = True  # with the parameters it comes with
+    lossy: "Callable[[Mapping[str, Any], bool], bool] | None" = None  # (parameters, greedy): those with which it is not
     head: str = ""  # the part of a family that a trained head of this method reads: "target", "draft", or none
     lacks: "Callable[[Family], str] | None" = None  # what else a family must have and has not, as a sentence; "" if nothing
 
@@ -71,6 +74,10 @@ class Method:
         if self.lacks is not None and (reason := self.lacks(family)):
             return reason
         return heads.missing(self.key, self.title, self.head, family) if self.head else ""
+
+    def lossless_with(self, values: Mapping[str, Any], greedy: bool) -> bool:
+        """Whether a run with these parameters follows the target exactly; a name that is missing stands for its default."""
+        return self.is_lossless and not (self.lossy is not None and self.lossy(values, greedy))
 
     def checked(self, values: Mapping[str, Any]) -> Any:
         """The method's parameters, defaults filled in.

@@ -53,7 +53,8 @@ class Target:
         return self.model.dtype
 
     @cached_property
-    def _keeps_logits(self) -> bool:
+    def keeps_logits(self) -> bool:
+        """Whether the model can be told to score the last rows only."""
         return "logits_to_keep" in inspect.signature(self.model.forward).parameters
 
     @torch.inference_mode()
@@ -79,7 +80,7 @@ class Target:
         Returns:
             (rows, vocab) float32 logits, or (1, vocab) with `last_only`; and layer -> (rows, width).
         """
-        extra = {"logits_to_keep": 1} if last_only and self._keeps_logits else {}
+        extra = {"logits_to_keep": 1} if last_only and self.keeps_logits else {}
         if any(tap != PRE_NORM for tap in taps):
             extra["output_hidden_states"] = True
         with self._last_output(PRE_NORM in taps) as hidden:
@@ -94,6 +95,11 @@ class Target:
         hidden |= {tap: out.hidden_states[tap][0] for tap in taps if tap != PRE_NORM}
         logits = out.logits[0, :, : self.vocab]
         return (logits[-1:] if last_only else logits).float(), hidden
+
+    @property
+    def last_hidden(self) -> int:
+        """The tap behind the final norm: the vector that the language-model head reads."""
+        return self.model.config.num_hidden_layers
 
     @contextmanager
     def _last_output(self, wanted: bool) -> Iterator[dict[int, Tensor]]:
@@ -137,19 +143,32 @@ class Target:
     def ids(self, tokens: Sequence[int]) -> Tensor:
         return torch.tensor(tokens, dtype=torch.long, device=self.device)
 
+    def score(self, hidden: Tensor) -> Tensor:
+        """(..., width) states like those behind the final norm -> (..., vocab) float32 logits of the language-model head."""
+        return self.model.get_output_embeddings()(hidden.to(self.dtype))[..., : self.vocab].float()
+
     def extend(self, cache: TreeCache, tokens: Sequence[int], *, every_row: bool = False) -> Tensor:
         """Read and commit `tokens`, which follow what the cache holds.
 
         Returns:
             (1, vocab) float32 logits after the last token, or (len(tokens), vocab) with `every_row`.
         """
-        found = []
+        return self.extend_tapped(cache, tokens, (), every_row=every_row)[0]
+
+    def extend_tapped(
+        self, cache: TreeCache, tokens: Sequence[int], taps: Sequence[int], *, every_row: bool = False
+    ) -> tuple[Tensor, dict[int, Tensor]]:
+        """The same, and layer -> (len(tokens), width), what the layers in `taps` put out."""
+        logits, hidden = [], {tap: [] for tap in taps}
         for start in range(0, len(tokens), PREFILL_ROWS):
             part = tokens[start : start + PREFILL_ROWS]
             positions = range(cache.length, cache.length + len(part))
-            found.append(self.forward(cache, self.ids(part), positions, last_only=not every_row)[0])
+            scored, states = self.forward(cache, self.ids(part), positions, last_only=not every_row, taps=taps)
+            logits.append(scored)
+            for tap, rows in states.items():
+                hidden[tap].append(rows)
             cache.keep(range(len(part)))
-        return torch.cat(found) if every_row else found[-1]
+        return torch.cat(logits) if every_row else logits[-1], {tap: torch.cat(rows) for tap, rows in hidden.items()}
 
     def read(
         self, cache: TreeCache, tokens: Sequence[int], draft: Draft, sampling: Sampling, taps: Sequence[int] = ()

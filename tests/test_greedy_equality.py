@@ -17,7 +17,11 @@ PROMPTS = (
     "12 and 34; 12 and 34; 12 and 34; 12 and",
 )
 LOSSLESS = [key for key, method in METHODS.items() if method.is_lossless]
-TREES = {"multi_candidate": [{"shape": "2-1"}, {"shape": "8-4-2"}], "token_recycling": [{"k": 1}, {"nodes": 12}]}
+TREES = {
+    "multi_candidate": [{"shape": "2-1"}, {"shape": "8-4-2"}],
+    "token_recycling": [{"k": 1}, {"nodes": 12}],
+    "medusa": [{"nodes": 1}, {"nodes": 64}, {"tree": "Cartesian", "nodes": 40}, {"rule": "typical"}],  # greedy: the same
+}
 
 
 @cache

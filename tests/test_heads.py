@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from importlib.util import find_spec
 from types import SimpleNamespace
 
 import pytest
@@ -140,7 +141,8 @@ def test_a_damaged_head_where_it_belongs_is_refused_rather_than_missed(empty, mo
 def test_what_is_missing_is_said_with_the_command(key, empty, llama):
     method, family = METHODS[key], replace(llama, name="a target + b")
     sentence = method.missing(family)
-    assert method.title in sentence and sentence.endswith(f"decoding.training.{key} --family 'a target' --draft b.")
+    assert method.title in sentence and sentence.endswith(f"This makes one: {command(key, 'a target + b')}.")
+    assert "--family 'a target'" in sentence and find_spec(sentence.split(" -m ")[1].split()[0])
     with pytest.raises(ValueError, match="no head"):
         method.build(family, method.params(), toys.GREEDY)
     part = getattr(family, method.head).model
@@ -156,7 +158,7 @@ def test_without_a_loaded_model(key, empty, llama):
         assert "decoding.training" in method.missing(family)
     (empty / "embedded" / key).mkdir(parents=True)
     assert method.missing(family_named("embedded", None)) == ""
-    assert "--family x --draft y" in method.missing(family_named("x", "y"))
+    assert command(key, "x + y") in method.missing(family_named("x", "y"))
     toys.made_head(key, getattr(llama, method.head).model)
     assert method.missing(family_named("x", "y")) == "", "there is one for some model: loading will tell"
 

@@ -12,7 +12,7 @@ from decoding.chain import Chain
 from decoding.evaluate import PROMPTS
 from decoding.loop import decode
 from decoding.methods import METHODS
-from decoding.methods.specdec_pp import PREDICTED, Adaptive, Head, Params, last_hidden, pair, predictor
+from decoding.methods.specdec_pp import PREDICTED, Adaptive, Head, Params, pair, predictor
 from decoding.sample import Sampling
 from decoding.target import PRE_NORM, Target
 from decoding.training import specdec_pp as training
@@ -143,7 +143,7 @@ def test_the_tap_before_the_norm(kind):
     """Normed and scored it gives the logits; what Hugging Face lists last is normed already."""
     model = causal_lm(kind)
     target = Target(model, 280, 160)
-    logits, hidden = target.forward(TreeCache(), target.ids(PROMPT), range(3), taps=(PRE_NORM, last_hidden(target), 0))
+    logits, hidden = target.forward(TreeCache(), target.ids(PROMPT), range(3), taps=(PRE_NORM, target.last_hidden, 0))
     norms = [
         part
         for name, part in model.named_modules()
@@ -153,9 +153,9 @@ def test_the_tap_before_the_norm(kind):
     with torch.inference_mode():
         head = model.get_output_embeddings()
         assert (head(final(hidden[PRE_NORM])) - logits).abs().max() < 1e-4
-        assert (head(hidden[last_hidden(target)]) - logits).abs().max() < 1e-4
+        assert (head(hidden[target.last_hidden]) - logits).abs().max() < 1e-4
         assert (head(hidden[PRE_NORM]) - logits).abs().max() > 0.01, "the trap: it must not be normed"
-    assert set(hidden) == {PRE_NORM, last_hidden(target), 0} and all(len(rows) == 3 for rows in hidden.values())
+    assert set(hidden) == {PRE_NORM, target.last_hidden, 0} and all(len(rows) == 3 for rows in hidden.values())
     hooks = len(target.last_layer._forward_hooks)  # transformers keeps one of its own
     target.forward(TreeCache(), target.ids(PROMPT), range(3), taps=(PRE_NORM,))
     assert len(target.last_layer._forward_hooks) == hooks, "the hook must not stay"

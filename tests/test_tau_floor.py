@@ -31,6 +31,7 @@ FLOORS = {
     "s2d": 1.7,
     "specdec_pp": 1.7,
     "judge": 2.0,
+    "medusa": 1.6,
 }
 OTHERWISE = 1.05  # a method without a floor of its own
 TOKENS = 32

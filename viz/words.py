@@ -90,6 +90,8 @@ def judgement(node: Node, pieces: Mapping[int, bytes] | None = None, step: Step 
     """
     if node.verdict == "unread":
         return f"never looked at: {unread_reason(node, step)}"
+    if "typical threshold" in node.scores:
+        return typical_judgement(node)
     if node.u is None:
         return drawn_judgement(node, pieces or {}, step)
     if node.scores.get("judge only"):
@@ -132,6 +134,14 @@ def drawn_judgement(node: Node, pieces: Mapping[int, bytes], step: Step | None) 
     if drawn == node.token:
         return f"the method's own rule, p = {number(node.p)}: rejected"
     return f"the target drew {'another token' if drawn is None else quoted(drawn, pieces)} here, not {this}: rejected"
+
+
+def typical_judgement(node: Node) -> str:
+    """Typical acceptance: plausible enough or not; of several paths that are, the longest is kept."""
+    p, threshold = node.scores.get("typical p", node.p), node.scores["typical threshold"]
+    passes = p > threshold
+    lost = ", but it is not on the longest path" if passes and node.verdict == "rejected" else ""
+    return f"p {number(p)} {'>' if passes else '≤'} threshold {number(threshold)}{lost}: {node.verdict}"
 
 
 def narrate(step: Step, number: int, pieces: Mapping[int, bytes]) -> str:

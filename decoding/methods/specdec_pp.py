@@ -66,11 +66,6 @@ def shapes(settings: Settings) -> dict[str, tuple[int, ...]]:
         return {name: tuple(values.shape) for name, values in pair(width, blocks).state_dict().items()}
 
 
-def last_hidden(target: Target) -> int:
-    """The tap behind the final norm: the vector that the language-model head reads."""
-    return target.model.config.num_hidden_layers
-
-
 def predictor(target: Target, greedy: bool) -> Predict:
     """The trained head of a draft model; ValueError if there is none that fits."""
     head = head_for(KEY, target.model, shapes)
@@ -96,7 +91,7 @@ class Adaptive(Chain):
     """A chain that asks the head after every token it fed."""
 
     def __init__(self, target: Target, params: Params, sampling: Sampling, predict: Predict) -> None:
-        self.tap = last_hidden(target)
+        self.tap = target.last_hidden
         super().__init__(target, params.length, sampling, (self.tap,))
         self.shortest, self.threshold = params.shortest, params.threshold
         self.predict = predict

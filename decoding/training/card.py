@@ -80,7 +80,7 @@ def note_head(path: Path, key: str, what: str, figures: str, command: str) -> No
     start = f"| `heads/{key}/` |"
     above, below = before.split(HEADS)
     lines = [line for line in below.splitlines() if not line.startswith(start)]
-    rows = [line for line in lines if line.startswith("|")]
-    rest = "\n".join(line for line in lines if not line.startswith("|"))
+    rows = [line for line in lines if line.startswith("| `heads/")]  # other sections may hold tables too
+    rest = "\n".join(line for line in lines if line not in rows)
     rows.append(f"{start} {what} | {figures} | `{command}` |")
     path.write_text(f"{above}{HEADS}" + "\n".join(sorted(rows)) + "\n" + rest, "utf-8")

@@ -33,6 +33,13 @@ def read(folder: Path) -> tuple[Domain, ...]:
     )
 
 
+def domains(folder: Path | None) -> tuple[Domain, ...]:
+    """All three domains of a corpus folder; for any other folder, or None, what `documents` finds there as one domain."""
+    if folder is not None and (folder / "gsm8k-train.jsonl").exists():
+        return read(folder)
+    return (Domain("text", 1.0, *documents(folder)),)
+
+
 def stories(folder: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
     rows = [json.loads(line) for line in (folder / "fairytales.jsonl").read_text("utf-8").splitlines()]
     simple = (folder / "tinystories-slice.txt").read_text("utf-8")

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import nn
 from tqdm import tqdm
 
 from decoding.family import load
@@ -88,6 +89,27 @@ def batch(target: Target, opening: Sequence[int], seed: int) -> list[np.ndarray]
         pad_token_id=min(target.ends, default=0),
     )
     return [up_to_end(row, len(opening), target.ends) for row in out.cpu().numpy()]
+
+
+@torch.inference_mode()
+def continued(target: Target, start: np.ndarray, length: int, *, greedy: bool, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """What the target writes behind (rows, given) tokens, at temperature 1 or greedily.
+
+    Returns:
+        (rows, given + length) all tokens; (rows, length) bool: the text had not ended before this one.
+    """
+    torch.manual_seed(seed)
+    ids = torch.from_numpy(start).to(target.device)
+    sampling = {"do_sample": False} if greedy else {"do_sample": True, "temperature": 1.0, "top_k": 0, "top_p": 1.0}
+    pad = min(target.ends, default=0)
+    text = target.model.generate(
+        ids, attention_mask=torch.ones_like(ids), max_new_tokens=length, pad_token_id=pad, **sampling
+    )
+    given = start.shape[1]
+    text = nn.functional.pad(text, (0, given + length - text.shape[1]), value=pad)  # all have ended
+    ended = torch.isin(text[:, given:], torch.tensor(list(target.ends), dtype=text.dtype, device=text.device)).cumsum(1)
+    valid = nn.functional.pad(ended, (1, 0))[:, :-1] == 0
+    return text.cpu().numpy(), valid.cpu().numpy()
 
 
 def up_to_end(row: np.ndarray, start: int, ends: frozenset[int]) -> np.ndarray:

@@ -31,6 +31,7 @@ from decoding.training.card import note_head
 from decoding.training.corpus import documents
 from decoding.training.figures import auc, calibration_error, unweighted
 from decoding.training.fit import fit
+from decoding.training.outputs import continued
 
 PROMPT, LENGTH = 32, 128  # tokens given, and written by the target behind them
 ROWS = 32  # texts at once
@@ -155,23 +156,11 @@ def prompts(family: Family, texts: Sequence[str], seed: int) -> np.ndarray:
 @torch.inference_mode()
 def lesson(family: Family, start: np.ndarray, kind: str, seed: int) -> dict[str, np.ndarray]:
     """What the target writes behind (ROWS, PROMPT) tokens, and the labels of the draft model's tokens."""
-    target, draft = family.target, family.draft
-    torch.manual_seed(seed)
-    ids = torch.from_numpy(start).to(target.device)
-    sampling = {"do_sample": True, "temperature": 1.0, "top_k": 0, "top_p": 1.0} if kind == "sampled" else {"do_sample": False}
-    text = target.model.generate(
-        ids,
-        attention_mask=torch.ones_like(ids),
-        max_new_tokens=LENGTH,
-        pad_token_id=min(target.ends, default=0),
-        **sampling,
-    )
-    text = nn.functional.pad(text, (0, PROMPT + LENGTH - text.shape[1]), value=min(target.ends, default=0))  # all have ended
-    drafted, accepted = labels(target, draft, text, kind)
-    ended = torch.isin(text[:, PROMPT:], torch.tensor(list(target.ends), dtype=text.dtype, device=text.device)).cumsum(1)
-    valid = nn.functional.pad(ended, (1, 0))[:, :-1] == 0
-    arrays = {"text": text.int(), "drafted": drafted.int(), "accepted": accepted.half(), "valid": valid}
-    return {name: values.cpu().numpy() for name, values in arrays.items()}
+    written, valid = continued(family.target, start, LENGTH, greedy=kind == "greedy", seed=seed)
+    text = torch.from_numpy(written).to(family.target.device)
+    drafted, accepted = labels(family.target, family.draft, text, kind)
+    arrays = {"text": text.int(), "drafted": drafted.int(), "accepted": accepted.half()}
+    return {name: values.cpu().numpy() for name, values in arrays.items()} | {"valid": valid}
 
 
 def labels(target: Target, draft: Target, text: Tensor, kind: str) -> tuple[Tensor, Tensor]:

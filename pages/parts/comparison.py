@@ -214,4 +214,5 @@ def difference(first: tuple[str, Trace], other: tuple[str, Trace], key: str) -> 
 def is_lossless(trace: Trace) -> bool:
     """As far as this version knows the method."""
     method = METHODS.get(trace.header.method)
-    return method is not None and method.is_lossless
+    header = trace.header
+    return method is not None and method.lossless_with(header.params, greedy=header.sampling.temperature == 0)

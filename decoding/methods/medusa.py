@@ -1,0 +1,278 @@
+"""Medusa: small heads on the target's last state guess the next few tokens, each its own; their best guesses make a fixed tree.
+
+Cai et al. 2024, https://arxiv.org/abs/2401.10774: heads (section 2.1.1), tree attention (2.1.2), typical acceptance (2.3.1) and the
+sparse tree from measured accuracies (2.3.3). Trained by `python -m decoding.training.heads medusa`, with the target left as it is
+(Medusa-1).
+
+Two kinds of head. *Own*: a residual block and a language-model head of its own, as in the paper. *Shared* ("legacy" in the released
+code): the residual block alone, scored by the target's own language-model head, 6 % of the parameters at 4,096 entries and a
+width of 256; the shipped heads are of this kind.
+
+Departures: exact acceptance is the default (the target draws, the tree is followed where it agrees), since the paper's rule for
+temperatures above 0 is not lossless; every node of the tree is a token of some rank, so that nothing has to be padded (the released
+code pads short paths with token 0, and takes it where the target happens to write token 0); the tree is measured on this target and
+its size is a parameter.
+"""
+
+import heapq
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+
+import torch
+from torch import Tensor, nn
+
+from decoding.draft import EMPTY, Draft
+from decoding.family import Family
+from decoding.heads import Settings, head_for
+from decoding.method import Drafter, Method, param
+from decoding.sample import Sampling
+from decoding.target import Target
+from decoding.typical import typical
+from decoding.verify import match
+
+KEY = "medusa"
+RANKS = 10  # best tokens of a head that may stand in the tree
+MOST_NODES = 64
+MAX_WIDTH, MAX_HEADS, MAX_VOCAB = 65_536, 16, 2**20
+PROBABILITY, RANK, VALUE = "head probability", "rank", "tree value"  # scores of a node
+Path = tuple[int, ...]  # ranks, from 0: of head 1, head 2, ...
+
+
+class Heads(nn.Module):
+    """K residual blocks, and K language-model heads if they have their own; untrained, every one says what the target says next.
+
+    Args:
+        width: of the target's states.
+        heads: K.
+        vocab: tokens that own language-model heads score; 0: the target's own head scores for all.
+    """
+
+    def __init__(self, width: int, heads: int, vocab: int = 0) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(nn.Linear(width, width) for _ in range(heads))
+        self.unembed = nn.ModuleList(nn.Linear(width, vocab, bias=False) for _ in range(heads if vocab else 0))
+        for block in self.blocks:
+            nn.init.zeros_(block.weight)
+            nn.init.zeros_(block.bias)
+
+    def scored(self, hidden: Tensor, k: int, target: Target) -> Tensor:
+        """(..., width) states behind the final norm -> (..., vocab) logits of head k, from 0: of the token k + 1 places behind the
+        one that the target itself predicts there."""
+        moved = hidden + nn.functional.silu(self.blocks[k](hidden))
+        return self.unembed[k](moved).float() if len(self.unembed) else target.score(moved)
+
+
+def fresh(target: Target, heads: int, own: bool) -> Heads:
+    """Untrained heads; own language-model heads begin as copies of the target's."""
+    made = Heads(target.model.config.hidden_size, heads, target.vocab if own else 0)
+    for unembed in made.unembed:
+        unembed.weight.data.copy_(target.model.get_output_embeddings().weight[: target.vocab])
+    return made.to(target.device)
+
+
+def shapes(settings: Settings) -> dict[str, tuple[int, ...]]:
+    """The tensors of a head file; ValueError for settings that cannot be."""
+    found = {name: settings.get(name) for name in ("width", "heads", "vocab")}
+    for name, low, high in (("width", 1, MAX_WIDTH), ("heads", 1, MAX_HEADS), ("vocab", 0, MAX_VOCAB)):
+        if type(found[name]) is not int or not low <= found[name] <= high:
+            raise ValueError(f"Medusa heads with {name} {found[name]!r} cannot be; {low} to {high:,} can.")
+    check_ranks(settings.get("ranks"), found["heads"])
+    with torch.device("meta"):
+        return {name: tuple(values.shape) for name, values in Heads(**found).state_dict().items()}
+
+
+def check_ranks(ranks: object, heads: int) -> None:
+    """Refuse a table of accuracies that cannot be (ValueError): one row per head, one share of 1 per rank."""
+    rows = ranks if isinstance(ranks, list) else []
+    shares = [value for row in rows if isinstance(row, list) for value in row]
+    right = all(isinstance(value, (int, float)) and math.isfinite(value) and 0 <= value <= 1 for value in shares)
+    if len(rows) != heads or not right or any(not isinstance(row, list) or not 1 <= len(row) <= RANKS for row in rows):
+        raise ValueError(f"The accuracies of Medusa heads by rank cannot be as found; {heads} rows of 1 to {RANKS} shares can.")
+
+
+def trained(target: Target) -> tuple[Heads, tuple[tuple[float, ...], ...]]:
+    """The heads of a target, and how often each rank of each was right on held-out text; ValueError if there are none that fit."""
+    head = head_for(KEY, target.model, shapes)
+    settings = head.settings
+    width = target.model.config.hidden_size
+    if settings["width"] != width or settings["vocab"] not in (0, target.vocab):
+        raise ValueError(
+            f"The Medusa heads are for states of width {settings['width']:,} and {settings['vocab']:,} tokens (0: the target's own "
+            f"head); the target has {width:,} and {target.vocab:,}."
+        )
+    heads = Heads(settings["width"], settings["heads"], settings["vocab"])
+    heads.load_state_dict(head.tensors)
+    return heads.to(target.device, target.dtype).eval(), tuple(map(tuple, settings["ranks"]))
+
+
+# -- the tree ----------------------------------------------------------------------------------------------------------
+
+
+@cache
+def sparse_tree(ranks: tuple[tuple[float, ...], ...], nodes: int) -> tuple[Path, ...]:
+    """The `nodes` paths with the largest products of accuracies, breadth first (section 2.3.3).
+
+    A path is worth the chance that all of its guesses are right, as if heads were independent; grown from the root, always by the
+    child or next sibling that is worth most. Of equals the shorter path comes first, then the lower ranks.
+
+    Args:
+        ranks: [k][i] how often rank i of head k + 1 is right.
+
+    >>> sparse_tree(((0.5, 0.2, 0.1), (0.3, 0.15, 0.1)), 6)
+    ((0,), (1,), (2,), (0, 0), (0, 1), (1, 0))
+    """
+    chosen: list[Path] = []
+    waiting = [(-ranks[0][0], 1, (0,))]
+    while waiting and len(chosen) < nodes:
+        value, depth, path = heapq.heappop(waiting)
+        chosen.append(path)
+        *above, last = path
+        if last + 1 < len(ranks[depth - 1]):
+            sibling = (*above, last + 1)
+            heapq.heappush(waiting, (-worth(ranks, sibling), depth, sibling))
+        if depth < len(ranks):
+            heapq.heappush(waiting, (value * ranks[depth][0], depth + 1, (*path, 0)))
+    return tuple(sorted(chosen, key=lambda path: (len(path), path)))
+
+
+def worth(ranks: Sequence[Sequence[float]], path: Path) -> float:
+    """The chance that a whole path is right, if heads were independent.
+
+    >>> worth(((0.5, 0.2), (0.3, 0.15)), (0, 1))
+    0.075
+    """
+    return math.prod(ranks[k][rank] for k, rank in enumerate(path))
+
+
+@cache
+def cartesian_tree(heads: int, ranks: int, nodes: int) -> tuple[Path, ...]:
+    """Every combination of the best guesses of every head (section 2.1.2), with as many guesses per head as fit into `nodes`: one
+    more for head 1, then one more for head 2, and so on.
+
+    >>> cartesian_tree(2, 10, 8)
+    ((0,), (1,), (0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2))
+    """
+    widths = [1] * min(heads, nodes)
+    grown = True
+    while grown:
+        grown = False
+        for k in range(len(widths)):
+            wider = [*widths[:k], widths[k] + 1, *widths[k + 1 :]]
+            if wider[k] <= ranks and sum(math.prod(wider[: i + 1]) for i in range(len(wider))) <= nodes:
+                widths, grown = wider, True
+    paths: list[Path] = []
+    level: list[Path] = [()]
+    for width in widths:
+        level = [(*path, rank) for path in level for rank in range(width)]
+        paths += level
+    return tuple(paths)
+
+
+# -- the drafter -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Params:
+    nodes: int = param(24, "Tree size", "Nodes of the static tree; the paper's trees have 63.", low=1, high=MOST_NODES)
+    heads: int = param(4, "Heads", "Heads that are asked, at most as many as were trained.", low=1, high=MAX_HEADS)
+    tree: str = param(
+        "sparse",
+        "Tree",
+        "sparse: the paths most often right on held-out text; Cartesian: every combination of the heads' best tokens.",
+        choices=("sparse", "Cartesian"),
+    )
+    rule: str = param(
+        "exact",
+        "Acceptance",
+        "exact: follow the token that the target draws; typical: take what the target finds plausible, which is not lossless "
+        "above temperature 0.",
+        choices=("exact", "typical"),
+    )
+    epsilon: float = param(
+        0.09, "Typical: threshold", "No token above this probability is refused (epsilon).", low=0.0, high=1.0
+    )
+    delta: float = param(
+        0.3, "Typical: entropy share", "A token passes above this share of exp(-entropy) too (delta).", low=0.0, high=1.0
+    )
+
+
+class Medusa(Drafter):
+    """Keeps the state that the next root was drawn from; a draft takes K small matrix products and one copy from the device."""
+
+    taps_prompt = True
+
+    def __init__(self, target: Target, params: Params, sampling: Sampling) -> None:
+        self.target = target
+        self.heads, ranks = trained(target)
+        ranks = tuple(row[: target.vocab] for row in ranks[: params.heads])
+        widest = min(map(len, ranks))
+        sparse = params.tree == "sparse"
+        self.paths = sparse_tree(ranks, params.nodes) if sparse else cartesian_tree(len(ranks), widest, params.nodes)
+        self.values = torch.tensor([worth(ranks, path) for path in self.paths])
+        place = {(): -1} | {path: i for i, path in enumerate(self.paths)}
+        self.parents = tuple(place[path[:-1]] for path in self.paths)
+        self.head = torch.tensor([len(path) - 1 for path in self.paths], device=target.device)
+        self.rank = torch.tensor([path[-1] for path in self.paths], device=target.device)
+        self.source = tuple(f"head {len(path)}" for path in self.paths)
+        self.taps = (target.last_hidden,)
+        self.shown = Sampling() if sampling.greedy else sampling
+        self.hidden: Tensor | None = None  # (1, width) at the token before the root
+
+    def begin(self, tokens, reading) -> None:
+        self.hidden = None if reading is None else reading.hidden[self.taps[0]][-1:]
+
+    def propose(self, tokens, rng) -> Draft:
+        if self.hidden is None:  # a prompt of one token: nothing was read yet
+            return EMPTY
+        deepest = len(self.paths[-1])
+        logits = torch.cat([self.heads.scored(self.hidden, k, self.target) for k in range(deepest)])  # (heads, vocab)
+        best, found = logits.softmax(-1).topk(int(self.rank.max()) + 1)
+        packed = torch.stack((found[self.head, self.rank].double(), best[self.head, self.rank].double()))
+        drafted, probabilities = packed.tolist()  # the one copy from the device
+        return Draft(
+            tuple(map(int, drafted)),
+            self.parents,
+            belief=self.shown.probabilities(logits)[self.head],
+            source=self.source,
+            scores={PROBABILITY: torch.tensor(probabilities), RANK: self.rank.cpu() + 1.0, VALUE: self.values},
+            calls=1,
+        )
+
+    def observe(self, draft, reading, decision) -> None:
+        row = decision.row
+        self.hidden = reading.hidden[self.taps[0]][row : row + 1]
+
+
+def build(family: Family, params: Params, sampling: Sampling):
+    rule = typical(params.epsilon, params.delta) if params.rule == "typical" else match
+    return Medusa(family.target, params, sampling), rule
+
+
+METHOD = Method(
+    key=KEY,
+    title="Medusa",
+    paper="https://arxiv.org/abs/2401.10774",
+    authors="Cai et al. (ICML 2024)",
+    year=2024,
+    idea=(
+        "A few small heads sit on the target's last hidden state; head k guesses the token k places behind the next one. A draft "
+        "costs one small product and no second model, and the heads' best guesses are read together as one tree."
+    ),
+    algorithm=(
+        "From the state that the root was drawn from, every head ranks the whole vocabulary; no head knows what another picked.",
+        "A fixed tree says which ranks are combined; it was grown from how often each rank was right on held-out text.",
+        "The target reads the whole tree in one call and draws its own token at every position.",
+        "Follow the children that agree; the first token without a child is the correction.",
+        "The state at the last accepted node is what the heads read next: drafting needs no call of the target.",
+    ),
+    lossless=(
+        "The tree is a function of the past and is only compared with what the target draws itself. Typical acceptance, an option, "
+        "gives this up at temperatures above 0."
+    ),
+    params=Params,
+    build=build,
+    head="target",
+    lossy=lambda values, greedy: values.get("rule") == "typical" and not greedy,
+)

@@ -1,0 +1,31 @@
+"""Recipe: what the training program must know of heads that grow on a target."""
+
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from decoding.heads import Settings
+from decoding.target import Target
+from decoding.training.states import Batch
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The heads of one method.
+
+    `predict` yields one (rows, length, vocab) tensor of logits per depth k = 1, 2, ...: at place t, behind which the target itself
+    predicts token t + 1, it predicts token t + 1 + k, given the true tokens up to t + k as far as the method looks at them.
+    """
+
+    key: str
+    options: Callable[[ArgumentParser], None]  # adds its own to the command line
+    taps: Callable[[Target], tuple[int, ...]]  # states that its heads read
+    fresh: Callable[[Target, Namespace], nn.Module]  # untrained
+    loss: Callable[[nn.Module, Target, Batch], Tensor]
+    predict: Callable[[nn.Module, Target, Batch], Iterator[Tensor]]
+    settings: Callable[[nn.Module], Settings]  # from which the shapes of the file follow
+    words: Callable[[nn.Module], str]  # for the model card
+    calibrated: Callable[[list[dict[str, Any]]], Settings] = lambda depths: {}  # settings that follow from held-out figures
