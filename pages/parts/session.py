@@ -20,7 +20,7 @@ from viz.tree import extent_of, final_index, has_final
 
 PATIENCE = 0.15  # seconds a click waits for its step before the page turns to polling
 POLL = 0.3
-LAG = 0.03  # seconds from a look until the browser waits for the next one
+LAG = 0.05  # seconds from a look until the browser waits for the next one
 MOST = (9, 8)  # columns and rows that are reserved for trees to come
 
 
