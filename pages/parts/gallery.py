@@ -35,8 +35,8 @@ def overview() -> None:
 
 def needed(method: Method) -> str:
     """What it works with beside the target."""
-    head = {"target": "a head on the target", "draft": "a head on it"}
-    parts = [f"a {part} model" for part in method.needs] + [head[method.head]] * bool(method.head)
+    heads = {"target": ["a head on the target"], "draft": ["a head on it"]}
+    parts = [f"a {part} model" for part in method.needs] + heads.get(method.head, [])
     return ", ".join(parts) or "nothing but the target"
 
 
