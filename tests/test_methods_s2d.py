@@ -288,7 +288,7 @@ class Switching(s2d.SortedChain):
 @pytest.mark.parametrize("greedy_draft, ok", [(False, True), (True, False)])
 def test_two_tokens_follow_the_target_while_the_exits_switch(greedy_draft, ok):
     """Check 6: both tokens together; the planted fault must miss the same limit."""
-    runs, counts = 3000, torch.zeros(4, 4)
+    runs, counts = 8000, torch.zeros(4, 4)
     target = toys.markov(TARGET)
     for seed in range(runs):
         drafter, rng = Switching(greedy_draft), torch.Generator().manual_seed(seed)
@@ -297,8 +297,8 @@ def test_two_tokens_follow_the_target_while_the_exits_switch(greedy_draft, ok):
         tokens = tokens_of(list(decode(target, drafter, recursive_rejection, [1], **options)))
         counts[tokens[0], tokens[1]] += 1
     expected = TARGET[1][:, None] * TARGET
-    # 3,000 runs of 16 outcomes that follow the target lie 0.028 away on average; those of the fault 0.70
-    assert (total_variation(counts / runs, expected) < 0.05) == ok
+    # so many runs of 16 outcomes that follow the target lie 0.017 away on average (3,000 would 0.028); those of the fault 0.70
+    assert (total_variation(counts / runs, expected) < 0.025) == ok
 
 
 # -- the loss (check 4) ------------------------------------------------------------------------------------------------

@@ -35,8 +35,7 @@ def overview() -> None:
 
 def needed(method: Method) -> str:
     """What it works with beside the target."""
-    heads = {"target": ["a head on the target"], "draft": ["a head on it"]}
-    parts = [f"a {part} model" for part in method.needs] + heads.get(method.head, [])
+    parts = [f"a {part} model" for part in method.needs] + (["a trained head"] if method.head else [])
     return ", ".join(parts) or "nothing but the target"
 
 
