@@ -19,7 +19,7 @@ class Draft:
     *drawn*: node i was drawn from q[i], whatever its siblings; *drawn without replacement*: from q[i], in which the tokens
     of its elder siblings are already zero; *drawn as sequences*: whole sequences were drawn, independently, and those that
     agree share a node (`copies`); *chosen*: top-k, retrieved, pruned by score. Then q is None.
-    `belief` is for the pictures only and never judged with.
+    `belief` and `pruned` are for the pictures only and never judged with.
     """
 
     tokens: tuple[int, ...]
@@ -31,6 +31,7 @@ class Draft:
     scores: dict[str, Tensor] = field(default_factory=dict)  # (n,) each
     calls: int = 0  # of the drafter's model
     copies: tuple[tuple[int, ...], ...] | None = None  # (n,) the sequences through node i, ascending; None = one draw per node
+    pruned: tuple[tuple[int, int, float], ...] = ()  # candidates that were looked at and left out: token, parent, score
 
     def __post_init__(self) -> None:
         n = len(self.tokens)
@@ -139,6 +140,7 @@ class Draft:
             source=tuple(self.source[i] for i in kept),
             scores={name: values[kept] for name, values in self.scores.items()},
             copies=None if self.copies is None else tuple(self.copies[i] for i in kept),
+            pruned=tuple((token, place[parent], score) for token, parent, score in self.pruned if parent in place),
         )
 
 

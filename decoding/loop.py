@@ -24,7 +24,7 @@ from decoding.method import Drafter
 from decoding.methods import METHODS
 from decoding.sample import Sampling
 from decoding.target import Reading, Target
-from decoding.trace import Ending, Header, Origin, SamplingData, Step, Times, Trace
+from decoding.trace import Ending, Header, Origin, Pruned, SamplingData, Step, Times, Trace
 from decoding.verify import Accept, Decision
 
 MAX_TOKENS = 4096  # of one run
@@ -73,7 +73,8 @@ def decode(
         )
         nodes = record.nodes(draft, decision)
         path = decision.path[: len(new)]
-        yield Step(nodes, rows, path, tuple(new), origins, draft.calls, times, ending)
+        pruned = tuple(Pruned(*candidate) for candidate in draft.pruned) if recorded else ()
+        yield Step(nodes, rows, path, tuple(new), origins, draft.calls, times, ending, pruned)
 
 
 def lap(target: Target, recorded: bool) -> float:

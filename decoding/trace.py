@@ -31,6 +31,14 @@ class Node(msgspec.Struct, frozen=True):
     scores: dict[str, float]  # method-specific numbers
 
 
+class Pruned(msgspec.Struct, frozen=True):
+    """A candidate that the drafter looked at and did not submit; for the pictures only."""
+
+    token: int
+    parent: int  # index in Step.nodes; -1 hangs below the root
+    score: float  # by which it was left out
+
+
 class Row(msgspec.Struct, frozen=True):
     """The distributions at one position, cut to the tokens that matter: the top of p, the top of q, and all that was drawn.
 
@@ -72,11 +80,12 @@ class Step(msgspec.Struct, frozen=True):
     draft_calls: int  # calls of the drafter's model
     times: Times
     ending: Ending  # why the run ended with this step; "" if it goes on
+    pruned: tuple[Pruned, ...] = ()
 
     def occurring(self) -> Iterator[int]:
         """Every token the step names, with repeats."""
         yield from self.tokens
-        for node in self.nodes:
+        for node in (*self.nodes, *self.pruned):
             yield node.token
         for row in self.rows:
             if row is not None:
@@ -157,6 +166,8 @@ def impossible(step: Step) -> str:
     nodes = len(step.nodes)
     if any(not -1 <= node.parent < i for i, node in enumerate(step.nodes)):
         return "a node stands before its parent"
+    if any(not -1 <= candidate.parent < nodes for candidate in step.pruned):
+        return "a candidate that was left out hangs below a node that is not there"
     if any(not 0 <= i < nodes for i in step.path):
         return "its path names a node that is not there"
     if any(step.nodes[i].parent != before for before, i in zip((-1, *step.path), step.path, strict=False)):

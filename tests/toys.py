@@ -4,6 +4,7 @@ The models know nothing; what matters is that every architecture keeps its own m
 """
 
 import copy
+from argparse import ArgumentParser
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache, wraps
@@ -19,10 +20,12 @@ from decoding import heads
 from decoding.cache import TreeCache
 from decoding.family import Family
 from decoding.loop import decode
-from decoding.methods import METHODS, medusa, specdec_pp
+from decoding.methods import METHODS, specdec_pp
 from decoding.sample import Sampling
 from decoding.target import Reading, Target
 from decoding.trace import Step
+from decoding.training.recipe import Recipe
+from decoding.training.recipes import RECIPES
 
 ARCHITECTURES = ("llama", "gpt2", "qwen2", "qwen3", "mistral", "gpt_neox", "olmo", "phi")
 ATTENTIONS = ("sdpa", "eager")
@@ -178,11 +181,12 @@ def prefix(target: Target, layers: int) -> Target:
 
 
 def heads_on_demand(find):
-    """`heads.find` that makes a head where there is none: an acceptance head that knows nothing, a judge that never speaks, Medusa
-    heads that guess."""
+    """`heads.find` that makes a head where there is none: an acceptance head that knows nothing, a judge that never speaks,
+    heads grown on the target that guess."""
 
     def found(method: str, model):
-        return find(method, model) or (made_head(method, model) if method in MADE and hasattr(model, "config") else None)
+        known = (method in MADE or method in RECIPES) and hasattr(model, "config")
+        return find(method, model) or (made_head(method, model) if known else None)
 
     found.real = find
     return found
@@ -190,10 +194,24 @@ def heads_on_demand(find):
 
 def made_head(method: str, model) -> Path:
     folder = heads.place_of(method, heads.fingerprint(model))
-    width = model.config.hidden_size
-    more = {"heads": 4, "vocab": 0, "ranks": [[0.4, 0.2, 0.1, 0.05]] * 4} if method == "medusa" else {"blocks": 1}
-    heads.save(folder, method, model, MADE[method](width), {"width": width} | more, {})
+    if method in MADE:
+        width = model.config.hidden_size
+        heads.save(folder, method, model, MADE[method](width), {"width": width, "blocks": 1}, {})
+    else:
+        heads.save(folder, method, model, *guessing_heads(RECIPES[method], model), {})
     return folder
+
+
+def guessing_heads(recipe: Recipe, model) -> tuple[dict[str, Tensor], heads.Settings]:
+    """Untrained heads with noise: near the target's own next token, which in texts that repeat themselves is sometimes right."""
+    parser = ArgumentParser()
+    recipe.options(parser)
+    torch.manual_seed(0)
+    made = recipe.fresh(Target(model, model.config.vocab_size, CONTEXT), parser.parse_args([]))
+    tensors = {name: values + 0.1 * torch.randn(values.shape) for name, values in made.state_dict().items()}
+    settings = recipe.settings(made)
+    depths = [{"depth": k, "ranks": [0.4, 0.2, 0.1, 0.05]} for k in range(1, 1 + settings.get("heads", 4))]
+    return tensors, settings | recipe.calibrated(depths)
 
 
 def random_acceptance(width: int) -> dict[str, Tensor]:
@@ -205,13 +223,7 @@ def silent_judge(width: int) -> dict[str, Tensor]:
     return {"mean": torch.zeros(width), "scale": torch.ones(width), "weight": torch.zeros(width), "bias": torch.tensor(-1000.0)}
 
 
-def guessing_heads(width: int) -> dict[str, Tensor]:
-    """Near the target's own next token, which in texts that repeat themselves is sometimes right further on."""
-    torch.manual_seed(0)
-    return {name: 0.3 * torch.randn(values.shape) for name, values in medusa.Heads(width, 4).state_dict().items()}
-
-
-MADE = {"specdec_pp": random_acceptance, "judge": silent_judge, "medusa": guessing_heads}
+MADE = {"specdec_pp": random_acceptance, "judge": silent_judge}
 
 
 # -- runs --------------------------------------------------------------------------------------------------------------

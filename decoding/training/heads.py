@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     kept = learned.folder / f"{recipe.key}-{mark(heads)}-{options.lr:g}-{options.rows}-{steps}.pt"
     fit(
         heads,
-        lambda step: recipe.loss(heads, target, learned.batch(step, options.rows)),
+        lambda step: recipe.loss(heads, target, learned.batch(step, options.rows), step / steps),
         steps=steps,
         lr=options.lr,
         checkpoint=kept,
@@ -127,22 +127,23 @@ def line(options: argparse.Namespace) -> str:
 
 @torch.no_grad()
 def measured(recipe: Recipe, heads: nn.Module, target: Target, pool: Pool, most: int | None = None) -> list[dict]:
-    """One entry per depth: `ranks`, how often each of the BEST best tokens is right; `overlap`, the mean of sum_v min(p, q);
-    `path`, how often the best tokens of this and all shallower depths are right; over tokens that may be learned.
+    """One entry per depth: `depth`; `ranks`, how often each of the BEST best tokens is right; `overlap`, the mean of
+    sum_v min(p, q); `path`, how often the best tokens of this and all shallower depths are right; over tokens that may be learned.
 
     Args:
         most: windows looked at; None: all.
     """
     sums: list[Tensor] = []  # per depth: BEST ranks, overlap, path, count
-    for number, batch in enumerate(pool.parts(ROWS)):
-        if most is not None and number * ROWS >= most:
+    for part, batch in enumerate(pool.parts(ROWS)):
+        if most is not None and part * ROWS >= most:
             break
         with quick(batch.tokens.device):
             scored = target.score(batch.states[target.last_hidden])
         p = scored.float().softmax(-1)
         straight = torch.ones_like(batch.counts)
-        for k, logits in enumerate(recipe.predict(heads, target, batch), 1):
-            if k > len(sums):
+        for number, logits in enumerate(recipe.predict(heads, target, batch)):
+            k = recipe.first + number
+            if number == len(sums):
                 sums.append(torch.zeros(BEST + 3, dtype=torch.float64, device=p.device))
             q = logits[:, : -1 - k].float().softmax(-1)
             wanted, counts = batch.tokens[:, 1 + k :], batch.counts[:, 1 + k :]
@@ -150,33 +151,33 @@ def measured(recipe: Recipe, heads: nn.Module, target: Target, pool: Pool, most:
             straight = straight[:, : right.shape[1]] & right[..., 0]
             overlap = torch.minimum(p[:, k:-1], q).sum(-1)
             row = torch.cat([right[counts].sum(0), torch.stack((overlap[counts].sum(), straight[counts].sum(), counts.sum()))])
-            sums[k - 1][: right.shape[-1]] += row[: right.shape[-1]]
-            sums[k - 1][BEST:] += row[right.shape[-1] :]
-    return [depth(row.tolist()) for row in sums]
+            sums[number][: right.shape[-1]] += row[: right.shape[-1]]
+            sums[number][BEST:] += row[right.shape[-1] :]
+    return [depth(recipe.first + number, row.tolist()) for number, row in enumerate(sums)]
 
 
-def depth(sums: list[float]) -> dict:
+def depth(k: int, sums: list[float]) -> dict:
     *right, overlap, path, count = sums
     count = max(count, 1.0)
-    return {"ranks": [round(r / count, 5) for r in right], "overlap": overlap / count, "path": path / count}
+    return {"depth": k, "ranks": [round(r / count, 5) for r in right], "overlap": overlap / count, "path": path / count}
 
 
 def figures(depths: list[dict]) -> Settings:
     """What stands in the head's description."""
     found = {}
-    for k, of in enumerate(depths, 1):
+    for of in depths:
         values = {"top-1": of["ranks"][0], "top-5": sum(of["ranks"][:5]), "expected acceptance": of["overlap"]}
         values |= {"all right so far": of["path"]}
-        found |= {f"depth {k}: {name}": round(value, 4) for name, value in values.items()}
+        found |= {f"depth {of['depth']}: {name}": round(value, 4) for name, value in values.items()}
     return found
 
 
 def short(depths: list[dict]) -> str:
     """The figures in a line."""
     return "; ".join(
-        f"depth {k}: top-1 {of['ranks'][0]:.3f}, top-5 {sum(of['ranks'][:5]):.3f}, expected acceptance {of['overlap']:.3f}, "
-        f"right so far {of['path']:.3f}"
-        for k, of in enumerate(depths, 1)
+        f"depth {of['depth']}: top-1 {of['ranks'][0]:.3f}, top-5 {sum(of['ranks'][:5]):.3f}, expected acceptance "
+        f"{of['overlap']:.3f}, right so far {of['path']:.3f}"
+        for of in depths
     )
 
 

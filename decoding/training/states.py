@@ -34,13 +34,15 @@ class Batch:
     tokens: Tensor  # (rows, length)
     counts: Tensor  # (rows, length) bool: a token that may be learned
     states: dict[int, Tensor]  # tap -> (rows, length, width) float32: behind the token at the same place
+    seed: int = 0  # of whatever a loss draws
 
 
 class Pool:
     """Windows with their states, in files that a stopped run goes on with.
 
     Args:
-        folder: for the files: `tokens`, `counts`, one per tap, and `done`, the windows so far.
+        folder: for the files: `tokens`, `counts`, one per tap, and one `done` per tap, the windows so far. Heads that read other
+            layers share the text.
         windows: how many; a multiple of ROWS is made of it.
         length: tokens of a window; the target's context at most.
         taps: layers to keep, as in `Target.forward`.
@@ -63,30 +65,37 @@ class Pool:
         return np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
 
     def fill(self, family: Family, texts: "Texts", kinds: Sequence[str] = KINDS) -> None:
-        """Make every window that is not there yet."""
-        mark = self.folder / ("done " + " ".join(map(str, self.states)))  # other taps need another reading
-        first = int(mark.read_text()) if mark.exists() else 0
-        for start in tqdm(range(first, self.windows, ROWS), desc=f"target reads, {self.folder.parent.name}", mininterval=5):
-            number = start // ROWS
-            tokens, counts = texts.windows(family, kinds[number % len(kinds)], number, self.length)
-            rows = slice(start, start + ROWS)
-            self.tokens[rows], self.counts[rows] = tokens, counts
-            found = states(family.target, torch.from_numpy(tokens).to(self.device), self.states)
+        """Make every window that is not there yet. Text that was made for other taps is read again, not made again."""
+        lacking = {tap: first for tap in self.states if (first := self._done(tap)) < self.windows}
+        made = max((int(mark.read_text()) for mark in self.folder.glob("done *")), default=0)
+        starts = range(min(lacking.values(), default=self.windows), self.windows, ROWS)
+        for start in tqdm(starts, desc=f"target reads, {self.folder.parent.name}", mininterval=5):
+            rows, number = slice(start, start + ROWS), start // ROWS
+            if start >= made:
+                self.tokens[rows], self.counts[rows] = texts.windows(family, kinds[number % len(kinds)], number, self.length)
+            found = states(family.target, torch.from_numpy(self.tokens[rows]).long().to(self.device), lacking)
             for tap, values in found.items():
                 self.states[tap][rows] = values.clamp(-HALF, HALF).half().cpu().numpy()
-            mark.write_text(str(start + ROWS))
+                self._mark(tap).write_text(str(max(start + ROWS, lacking[tap])))
 
-    def rows(self, which: np.ndarray) -> Batch:
+    def _mark(self, tap: int) -> Path:
+        return self.folder / f"done {tap}"
+
+    def _done(self, tap: int) -> int:
+        return int(self._mark(tap).read_text()) if self._mark(tap).exists() else 0
+
+    def rows(self, which: np.ndarray, seed: int = 0) -> Batch:
         """The windows of these numbers."""
 
         def moved(values: np.ndarray) -> Tensor:
             return torch.from_numpy(np.ascontiguousarray(values[which])).to(self.device)
 
-        return Batch(moved(self.tokens).long(), moved(self.counts), {tap: moved(v).float() for tap, v in self.states.items()})
+        states = {tap: moved(values).float() for tap, values in self.states.items()}
+        return Batch(moved(self.tokens).long(), moved(self.counts), states, seed)
 
     def batch(self, step: int, rows: int) -> Batch:
         """`rows` windows; the same ones for the same step."""
-        return self.rows(np.random.default_rng(step).integers(self.windows, size=rows))
+        return self.rows(np.random.default_rng(step).integers(self.windows, size=rows), step)
 
     def parts(self, rows: int) -> Iterator[Batch]:
         """All windows, a few at a time."""

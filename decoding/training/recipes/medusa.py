@@ -29,7 +29,7 @@ def predict(heads: Heads, target: Target, batch: Batch):
             yield heads.scored(hidden, k, target)
 
 
-def loss(heads: Heads, target: Target, batch: Batch) -> Tensor:
+def loss(heads: Heads, target: Target, batch: Batch, done: float = 0.0) -> Tensor:
     """Sum over the heads of 0.8^k times the mean cross-entropy in nats, over places whose token may be learned."""
     total = torch.zeros((), device=batch.tokens.device)
     hidden = batch.states[target.last_hidden]
