@@ -7,15 +7,17 @@ Resumable: a run that is in the CSV file is not made again. tau and the shares t
 
 import argparse
 import csv
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 
 from tqdm import tqdm
 
+from decoding import heads
 from decoding.family import Family, load
 from decoding.loop import Run
-from decoding.methods import METHODS
+from decoding.method import Method
+from decoding.methods import METHODS, s2d
 from decoding.sample import Sampling
 
 PROMPTS = {
@@ -81,7 +83,8 @@ def main() -> None:
     family = load(options.family)
     methods = [key for key in options.methods if not METHODS[key].missing(family)]
     evaluate(family, methods, options.tokens, rows)
-    text = table([row for row in read(rows) if row.method in methods])
+    sizes = {key: parameters(METHODS[key], family) for key in methods}
+    text = table([row for row in read(rows) if row.method in methods], sizes)
     (options.out / "evaluation.md").write_text(text, "utf-8")
     print(text)
 
@@ -156,16 +159,30 @@ def results(rows: Path) -> Iterator[Result]:
                 yield Result(*(spec.type(text) for spec, text in zip(fields(Result), line, strict=True)))
 
 
-def table(found: list[Result]) -> str:
-    """Markdown, one line per method; tau is tokens per target call over all prompts of a kind."""
+MODELS = {"draft": lambda family: family.draft, "sorted draft": s2d.find}  # what a method needs -> where it is
+
+
+def parameters(method: Method, family: Family) -> int:
+    """Trained numbers that a method has beside the target's: those of its draft model and of its head."""
+    models = [MODELS[need](family).model for need in method.needs]
+    folder = heads.find(method.key, getattr(family, method.head).model) if method.head else None
+    return sum(model.num_parameters() for model in models) + (heads.parameters(folder) if folder else 0)
+
+
+def table(found: list[Result], sizes: Mapping[str, int]) -> str:
+    """Markdown, one line per method; tau is tokens per target call over all prompts of a kind.
+
+    Args:
+        sizes: method -> trained parameters beside the target's.
+    """
     head = [f"tau, T = {temperature:g}" for temperature in TEMPERATURES] + [f"{domain}, T = 0" for domain in PROMPTS]
-    head += ["drafted per step", "wasted", "drafter calls per step", "ms drafting per step"]
+    head += ["drafted per step", "wasted", "drafter calls per step", "ms drafting per step", "trained parameters", "MB"]
     lines = ["| method | " + " | ".join(head) + " |", "|---" * (len(head) + 1) + "|"]
     for method in dict.fromkeys(row.method for row in found):
         rows = [row for row in found if row.method == method]
         cells = [tau(r for r in rows if r.temperature == temperature) for temperature in TEMPERATURES]
         cells += [tau(r for r in rows if r.temperature == 0 and r.domain == domain) for domain in PROMPTS]
-        cells += per_step(rows)
+        cells += [*per_step(rows), *size(sizes[method])]
         lines.append(f"| {METHODS[method].title} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
@@ -182,6 +199,15 @@ def per_step(rows: list[Result]) -> list[str]:
     wasted = f"{100 * (1 - sum(row.accepted for row in rows) / drafted):.0f} %" if drafted else "–"
     draft_calls, ms = sum(row.draft_calls for row in rows), sum(row.propose_ms for row in rows)
     return [f"{drafted / calls:.1f}", wasted, f"{draft_calls / calls:.1f}", f"{ms / calls:.1f}"]
+
+
+def size(count: int) -> list[str]:
+    """Parameters, and megabytes in float16.
+
+    >>> size(921_600)
+    ['921,600', '1.8']
+    """
+    return [f"{count:,}", f"{2e-6 * count:.1f}"] if count else ["–", "–"]
 
 
 if __name__ == "__main__":

@@ -212,6 +212,12 @@ def facts(folder: Path) -> tuple[str, Fingerprint, Settings, Settings]:
     return method, Fingerprint(shapes, tuple(values)), settings, figures
 
 
+def parameters(folder: Path) -> int:
+    """How many numbers the head in `folder` holds; only the list of its tensors is read."""
+    with safe_open(folder / WEIGHTS, "pt") as opened:
+        return sum(math.prod(opened.get_slice(name).get_shape()) for name in set(opened.keys()))
+
+
 def tensors_of(file: Path, expected: dict[str, tuple[int, ...]]) -> dict[str, Tensor]:
     """The tensors of a head in float32; ValueError if they are not the expected ones."""
     try:

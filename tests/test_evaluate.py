@@ -3,8 +3,9 @@
 import pytest
 
 from decoding import evaluate as program
-from decoding.evaluate import Result, append, evaluate, known, read, table
+from decoding.evaluate import Result, append, evaluate, known, parameters, read, table
 from decoding.family import load
+from decoding.methods import METHODS, s2d
 
 
 @pytest.fixture
@@ -33,9 +34,17 @@ def test_half_a_line_is_run_again(short, tmp_path):
 
 def test_the_table_adds_up():
     rows = [Result("prompt_lookup", t, "stories", n, 30, 10, 50, 20, 0, 5.0, 9.0) for t in (0.0, 1.0) for n in (0, 1)]
-    line = table(rows).splitlines()[2]
+    line = table(rows, {"prompt_lookup": 1_250_000}).splitlines()[2]
     assert line.split("|")[2:4] == [" 3.00 ", " 3.00 "]
-    assert "| 5.0 | 60 % | 0.0 | 0.5 |" in line
+    assert line.endswith("| 5.0 | 60 % | 0.0 | 0.5 | 1,250,000 | 2.5 |")
+
+
+def test_trained_parameters_are_those_of_the_models_and_heads(embedded):
+    draft = embedded.draft.model.num_parameters()
+    assert parameters(METHODS["plain"], embedded) == 0 and parameters(METHODS["dyspec"], embedded) == draft
+    assert parameters(METHODS["medusa"], embedded) == 4 * (256 * 256 + 256)
+    assert parameters(METHODS["specdec_pp"], embedded) > draft
+    assert parameters(METHODS["s2d"], embedded) == s2d.find(embedded).model.num_parameters() != draft
 
 
 def test_an_unknown_method_is_refused():

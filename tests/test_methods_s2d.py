@@ -579,13 +579,21 @@ def bits(logits: Tensor, tokens: Tensor) -> float:
     return F.cross_entropy(logits[:, :-1].flatten(0, 1), tokens[:, 1:].flatten()).item() / math.log(2)
 
 
+def rejected(p: Tensor, q: Tensor) -> float:
+    """The chance that a token drawn from q is turned down: 1 - sum min(p, q), the mean over all places."""
+    return 1 - torch.minimum(p.softmax(-1), q.softmax(-1)).sum(-1).mean().item()
+
+
 @torch.inference_mode()
 def test_held_out_loss_of_the_exits_and_of_a_separate_model(embedded, windows):
-    """Check 5; the separate model is the shipped draft model of two layers. The two deepest layers have seen too few tokens to do
-    better than the exit before them, so of them it is only asked that they do not spoil it."""
-    one, two, four = (bits(logits, windows) for logits in exit_logits(s2d.find(embedded).model, windows))
+    """Check 5; the separate model is the shipped draft model of two layers. Trained for few rejections, the deepest exit has fewer
+    than the one before it, at the price of some thousandths in bits."""
+    p, separate = embedded.target.model(windows).logits, embedded.draft.model(windows).logits
+    one, two, four = found = exit_logits(s2d.find(embedded).model, windows)
+    assert rejected(p, one) > 1.05 * rejected(p, two) and rejected(p, two) > rejected(p, four)
+    one, two, four = (bits(logits, windows) for logits in found)
     assert one > 1.05 * two and four < 1.01 * two
-    assert two < 1.05 * bits(embedded.draft.model(windows).logits, windows)
+    assert two < 1.05 * bits(separate, windows)
 
 
 @torch.inference_mode()
@@ -603,7 +611,7 @@ def test_deep_drafts_are_kept_more_often_and_the_mixture_lies_between(embedded, 
 
     for family in (embedded, small):
         shallow, deep, mixed = tau(family, *PLAIN[0]), tau(family, *PLAIN[2]), tau(family, 0.7, 0.6)
-        assert shallow < deep and mixed > shallow and mixed > 0.8 * deep
+        assert shallow < deep and mixed > shallow and mixed > 0.9 * deep
 
 
 def test_a_link_names_the_small_target():
