@@ -3,7 +3,7 @@
 Li et al. 2024, https://arxiv.org/abs/2401.15077 (EAGLE: sections 3.1 and 3.2); Li et al. 2024, https://arxiv.org/abs/2406.16858
 (EAGLE-2: the dynamic tree, sections 4.1 and 4.2); Li et al. 2025, https://arxiv.org/abs/2503.01840 (EAGLE-3: three tapped layers
 and training on its own outputs, sections 3.1 and 3.2). Trained by `python -m decoding.training.heads eagle`, with the target left
-as it is.
+as it is; published checkpoints of all three open too (`decoding.published`).
 
 Slot i holds the state of position i and the embedding of token i + 1, stands at position i, and says which token i + 2 is. Two
 kinds of head. *eagle*: the state is what the target's language-model head reads; one layer without a norm in front of it puts out
@@ -33,7 +33,8 @@ from decoding.family import Family
 from decoding.heads import Head, Settings, head_for
 from decoding.joint_tree import Extend, Grown, grow
 from decoding.method import Drafter, Method, param
-from decoding.methods.medusa import Path, check_ranks, sparse_tree
+from decoding.published import head_of
+from decoding.rank_tree import Path, check_ranks, sparse_tree
 from decoding.sample import Sampling
 from decoding.target import PRE_NORM, Target
 from decoding.verify import match
@@ -41,6 +42,7 @@ from decoding.verify import match
 KEY = "eagle"
 KINDS = ("eagle", "eagle3")
 TAPPED = {"eagle": 1, "eagle3": 3}  # layers of the target that a head reads
+RANKS = 10  # best tokens at a depth that may stand in a static tree
 MOST_NODES, MOST_FAN_OUT, MOST_EXPANSIONS = 64, 10, 8
 MAX_WIDTH, MAX_VOCAB, MAX_LAYERS = 65_536, 2**20, 1_024
 LIMITS = {  # of the layer
@@ -142,7 +144,7 @@ def shapes(settings: Settings) -> dict[str, tuple[int, ...]]:
     """The tensors of a head file; ValueError for settings that cannot be."""
     shape = Shape.of(settings)
     if "ranks" in settings:
-        check_ranks(settings["ranks"], len(settings["ranks"]) if isinstance(settings["ranks"], list) else 0)
+        check_ranks(settings["ranks"], len(settings["ranks"]) if isinstance(settings["ranks"], list) else 1, RANKS, "EAGLE heads")
     with torch.device("meta"):
         return {name: tuple(values.shape) for name, values in Heads(shape).state_dict().items()}
 
@@ -282,13 +284,13 @@ def size(target: Target, tap: int) -> float:
     return float(states.float().square().mean(-1).sqrt().median().clamp(min=1e-6))
 
 
-def trained(target: Target) -> tuple[Heads, tuple[tuple[float, ...], ...]]:
-    """The head of a target, and how often each rank was right at each depth; ValueError if there is none that fits."""
-    return opened(head_for(KEY, target.model, shapes), target)
+def trained(target: Target, head: Head | None = None) -> tuple[Heads, tuple[tuple[float, ...], ...]]:
+    """The head of a target, and how often each rank was right at each depth; ValueError if there is none that fits.
 
-
-def opened(head: Head, target: Target) -> tuple[Heads, tuple[tuple[float, ...], ...]]:
-    """The module of an opened head; ValueError if it is for other states or tokens than the target's."""
+    Args:
+        head: an opened one; None: the one that is found.
+    """
+    head = head or head_for(KEY, target.model, shapes)
     shape = Shape.of(head.settings)
     check_fits(shape, target)
     heads = Heads(shape)
@@ -380,8 +382,8 @@ class Eagle(Drafter):
 
     taps_prompt = True
 
-    def __init__(self, target: Target, params: Params, sampling: Sampling) -> None:
-        heads, ranks = trained(target)
+    def __init__(self, target: Target, params: Params, sampling: Sampling, head: Head | None = None) -> None:
+        heads, ranks = trained(target, head)
         self.params, self.target = params, target
         self.reader = Reader(heads, target)
         self.taps = heads.shape.taps
@@ -456,7 +458,7 @@ def fixed(first: Tensor, extend: Extend, paths: Sequence[Path]) -> Grown:
 
 
 def build(family: Family, params: Params, sampling: Sampling):
-    return Eagle(family.target, params, sampling), match
+    return Eagle(family.target, params, sampling, head_of(family, KEY)), match
 
 
 METHOD = Method(

@@ -18,7 +18,7 @@ from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
 from decoding.attention import Attention
 from decoding.heads import Settings
-from decoding.methods.eagle import KEY, KINDS, Heads, fresh, layers_of
+from decoding.methods.eagle import KEY, KINDS, RANKS, Heads, fresh, layers_of
 from decoding.target import Target
 from decoding.training.precision import quick
 from decoding.training.recipe import Recipe
@@ -26,7 +26,6 @@ from decoding.training.states import Batch
 
 DECAY = 0.8  # weight of every step, of the one before
 STEPS = 4  # tokens foretold one after the other
-RANKS = 10
 FEATURES, WORDS = 1.0, 0.1  # kind eagle: weights of the two distances
 NOISE = 0.1  # kind eagle: of the root mean square, either way
 
