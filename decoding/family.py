@@ -7,9 +7,9 @@ be read over a tree before anybody relies on it.
 import hashlib
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -26,6 +26,7 @@ from transformers import (
 )
 
 from decoding.pieces import piece_maker
+from decoding.published import method_of, read
 from decoding.selftest import check_tree_reading
 from decoding.sorted_draft import check_exits
 from decoding.target import Target
@@ -45,6 +46,7 @@ class Family:
     tokenizer: PreTrainedTokenizerBase
     target: Target
     draft: Target | None = None
+    heads: Mapping[str, Path] = field(default_factory=dict)  # method -> folder of a published head
 
     def encode(self, prompt: str, limit: int) -> tuple[int, ...]:
         """Token ids of a prompt; ValueError if it is empty or leaves no room below `limit` tokens."""
@@ -73,7 +75,8 @@ def load(target: str = "embedded", draft: str | None = None, device: str = "auto
 
     Args:
         target: "embedded", "embedded-small", a folder in Hugging Face format, or a Hub id.
-        draft: "embedded", a folder or a Hub id; None: the embedded draft model with an embedded target, otherwise none.
+        draft: "embedded", a folder or a Hub id; None: the embedded draft model with an embedded target, otherwise none. A folder
+            with a published head (`decoding.published`) is kept for the method that it belongs to.
         device: "auto" (cuda, else mps, else cpu), "cpu", "cuda", "cuda:1", "mps".
         dtype: "auto" (float32 on a CPU, else as stored), "float32", "bfloat16", "float16".
 
@@ -82,19 +85,24 @@ def load(target: str = "embedded", draft: str | None = None, device: str = "auto
     """
     where = find_device(device)
     name = target if draft is None else f"{target} + {draft}"
+    method = method_of(draft)
+    published, draft = (draft, None) if method else (None, draft)
     if target in EMBEDDED_TARGETS:
         target, draft = str(EMBEDDED / EMBEDDED_TARGETS[target]), draft or "embedded"
     draft = str(EMBEDDED / "draft") if draft == "embedded" else draft
     tokenizer, big = open_model(target, where, dtype)
+    heads = {method: Path(published)} if published else {}
+    for folder in heads.values():
+        read(folder, big)  # whatever is wrong with it is said now
     if draft is None:
-        return Family(name, tokenizer, big)
+        return Family(name, tokenizer, big, heads=heads)
     other, small = open_model(draft, where, dtype)
     check_same_tokens(tokenizer, other, target, draft)
     if small.vocab != big.vocab:
         raise ValueError(
             f"The draft model scores {small.vocab:,} tokens and the target {big.vocab:,}; they must agree."
         )
-    return Family(name, tokenizer, big, small)
+    return Family(name, tokenizer, big, small, heads)
 
 
 def weights_mark(source: str | None) -> str:

@@ -129,6 +129,8 @@ def missing(method: str, title: str, part: str, family: "Family") -> str:
         family: a loaded one, or a stand-in of a page with `sources`: part -> the name it will be loaded by. Of a model that is not
             loaded it is only said that there is no head if there is none for any model.
     """
+    if method in getattr(family, "heads", {}):  # a published one was loaded with it
+        return ""
     model = getattr(family, part, None)
     if isinstance(model, Target):
         there = find(method, model.model) is not None

@@ -21,6 +21,7 @@ TREES = {
     "multi_candidate": [{"shape": "2-1"}, {"shape": "8-4-2"}],
     "token_recycling": [{"k": 1}, {"nodes": 12}],
     "medusa": [{"nodes": 1}, {"nodes": 64}, {"tree": "Cartesian", "nodes": 40}, {"rule": "typical"}],  # greedy: the same
+    "eagle": [{"nodes": 1}, {"nodes": 60, "fan_out": 8}, {"tree": "static"}, {"expansions": 0}],
 }
 
 

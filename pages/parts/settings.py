@@ -2,12 +2,14 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 from decoding.family import EMBEDDED_TARGETS
 from decoding.loop import Run
 from decoding.methods import METHODS
+from decoding.published import method_of
 from decoding.sample import Sampling
 from decoding.trace import Header
 from pages.parts.examples import EXAMPLES
@@ -77,10 +79,20 @@ class Settings:
 
 def family_named(target: str, draft: str | None) -> SimpleNamespace:
     """Enough of a family for `Method.missing`, without loading it."""
-    has_draft = target in EMBEDDED_TARGETS or draft is not None
     name = target if draft is None else f"{target} + {draft}"
+    heads = published(draft)
+    draft = None if heads else draft
     sources = {"target": target, "draft": draft or ("embedded" if target in EMBEDDED_TARGETS else None)}
-    return SimpleNamespace(name=name, draft=object() if has_draft else None, sources=sources)
+    return SimpleNamespace(name=name, draft=object() if sources["draft"] else None, sources=sources, heads=heads)
+
+
+def published(draft: str | None) -> dict[str, Path]:
+    """What the name of a draft model stands for if it is a published head: its method and folder."""
+    try:
+        method = method_of(draft)
+    except ValueError:  # loading it says why
+        return {}
+    return {method: Path(draft)} if method else {}
 
 
 def settings_of(header: Header) -> Settings:

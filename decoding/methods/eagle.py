@@ -1,0 +1,489 @@
+"""EAGLE: one small layer carries the target's own state on, token by token, and the tree of its most probable paths is drafted.
+
+Li et al. 2024, https://arxiv.org/abs/2401.15077 (EAGLE: sections 3.1 and 3.2); Li et al. 2024, https://arxiv.org/abs/2406.16858
+(EAGLE-2: the dynamic tree, sections 4.1 and 4.2); Li et al. 2025, https://arxiv.org/abs/2503.01840 (EAGLE-3: three tapped layers
+and training on its own outputs, sections 3.1 and 3.2). Trained by `python -m decoding.training.heads eagle`, with the target left
+as it is; published checkpoints of all three open too (`decoding.published`).
+
+Slot i holds the state of position i and the embedding of token i + 1, stands at position i, and says which token i + 2 is. Two
+kinds of head. *eagle*: the state is what the target's language-model head reads; one layer without a norm in front of it puts out
+the next state, which that head scores. *eagle3*: three layers of the target are mixed into one state; attention reads it beside
+the embedding, both behind norms, and what the layer puts out takes the place of the mix below drafted tokens.
+
+Departures: the target draws and the tree is followed where it agrees (`verify.match`), at every temperature; the papers' formula
+p / q holds only for candidates that were drawn and not ranked anew. The static tree is grown from how often each rank was right on
+held-out text, so that any size can be had. Heads trained here may be scored by the target's language-model head (`vocab` 0).
+Taps are the authors' where they are three different layers, see `layers_of`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import LlamaConfig
+from transformers.models.llama.modeling_llama import LlamaMLP, LlamaRMSNorm
+
+from decoding.attention import Attention, Memory, Sizes, causal
+from decoding.cache import TreeCache
+from decoding.draft import EMPTY, Draft
+from decoding.family import Family
+from decoding.heads import Head, Settings, head_for
+from decoding.joint_tree import Extend, Grown, grow
+from decoding.method import Drafter, Method, param
+from decoding.published import head_of
+from decoding.rank_tree import Path, check_ranks, sparse_tree
+from decoding.sample import Sampling
+from decoding.target import PRE_NORM, Target
+from decoding.verify import match
+
+KEY = "eagle"
+KINDS = ("eagle", "eagle3")
+TAPPED = {"eagle": 1, "eagle3": 3}  # layers of the target that a head reads
+RANKS = 10  # best tokens at a depth that may stand in a static tree
+MOST_NODES, MOST_FAN_OUT, MOST_EXPANSIONS = 64, 10, 8
+MAX_WIDTH, MAX_VOCAB, MAX_LAYERS = 65_536, 2**20, 1_024
+LIMITS = {  # of the layer
+    "hidden_size": MAX_WIDTH,
+    "num_attention_heads": 1_024,
+    "num_key_value_heads": 1_024,
+    "head_dim": MAX_WIDTH,
+    "intermediate_size": 2**20,
+}
+ROWS = 512  # of a prompt, read at once
+ROPES = ("default", "linear", "llama3", "yarn")  # rotary scalings that do not depend on the length of the text
+SOFT = 0.4  # of the final norm's factors, in an untrained head of kind eagle3
+PROBE = 64  # tokens read to see how large states are
+USUAL = ((0.6, 0.15, 0.07, 0.04, 0.03),) * 5  # of a head that says nothing about its accuracies: right at rank 1, 2, ...
+
+
+# -- what a head's description says ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What the tensors of a head follow from; ValueError for what cannot be."""
+
+    kind: str
+    reads: int  # width of the target's states
+    taps: tuple[int, ...]  # layers of the target, as in `Target.forward`
+    layer: dict[str, Any]  # of its own, in the words of LlamaConfig
+    vocab: int = 0  # tokens that an own language-model head scores; 0: the target's scores
+    mapped: bool = False  # those are some of the target's tokens, named by the tensor `tokens`
+    embeds: int = 0  # own embeddings; 0: the target's
+    bias: bool = True  # of fc
+    normed: bool = False  # eagle3: the state is added behind its norm
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise ValueError(f"An EAGLE head of kind {self.kind!r} cannot be; {' and '.join(KINDS)} can.")
+        for name, low, high in (("reads", 1, MAX_WIDTH), ("vocab", 0, MAX_VOCAB), ("embeds", 0, MAX_VOCAB)):
+            whole(f"An EAGLE head with {name}", getattr(self, name), low, high)
+        for name in ("mapped", "bias", "normed"):
+            if type(getattr(self, name)) is not bool:
+                raise ValueError(f"An EAGLE head with {name} {getattr(self, name)!r} cannot be; true or false can.")
+        right = isinstance(self.taps, tuple) and all(type(tap) is int and PRE_NORM <= tap <= MAX_LAYERS for tap in self.taps)
+        if not right or len(set(self.taps)) != len(self.taps) or len(self.taps) != TAPPED[self.kind]:
+            count = TAPPED[self.kind]
+            raise ValueError(f"An EAGLE head that reads the layers {self.taps!r} cannot be; one with {count} different ones can.")
+        if self.kind == "eagle" and (self.vocab or self.normed):
+            raise ValueError("An EAGLE head of kind 'eagle' has no language-model head and no norms of its own.")
+        if self.mapped and not self.vocab:
+            raise ValueError("An EAGLE head without a language-model head of its own has no draft vocabulary.")
+        _ = self.config
+
+    @classmethod
+    def of(cls, settings: Settings) -> "Shape":
+        """From a head's description, as far as it says; ValueError for settings that cannot be."""
+        found = {name: settings[name] for name in cls.__dataclass_fields__ if name in settings}
+        lacking = {"kind", "reads", "taps", "layer"} - found.keys()
+        if lacking or not isinstance(found["taps"], list | tuple) or not isinstance(found["layer"], dict):
+            what = ", ".join(sorted(lacking)) or "taps and layer rightly"
+            raise ValueError(f"The description of an EAGLE head does not say {what}.")
+        return cls(**found | {"taps": tuple(found["taps"])})
+
+    @property
+    def config(self) -> LlamaConfig:
+        """The layer in the words of `transformers`; ValueError for one that cannot be."""
+        return llama(self.layer)
+
+    @property
+    def width(self) -> int:
+        return self.config.hidden_size
+
+
+def whole(what: str, value: object, low: int, high: int) -> None:
+    """Refuse what is not a whole number from low to high (ValueError)."""
+    if type(value) is not int or not low <= value <= high:
+        raise ValueError(f"{what} {value!r} cannot be; {low} to {high:,} can.")
+
+
+def llama(layer: dict[str, Any]) -> LlamaConfig:
+    """One layer, from a few numbers that are checked before anything is made of them; ValueError."""
+    for name, most in LIMITS.items():
+        whole(f"A layer with {name}", layer.get(name), 1, most)
+    if layer["num_attention_heads"] % layer["num_key_value_heads"] or layer["head_dim"] % 2:
+        raise ValueError("A layer whose attention heads do not divide evenly cannot be.")
+    rope = layer.get("rope_parameters")
+    if not isinstance(rope, dict) or rope.get("rope_type") not in ROPES:
+        kind = rope.get("rope_type") if isinstance(rope, dict) else rope
+        raise ValueError(f"Rotary positions of type {kind!r} are not supported in a head; {', '.join(ROPES)} are.")
+    numbers = [layer.get("rms_norm_eps"), *(v for k, v in rope.items() if k != "rope_type" and not isinstance(v, bool))]
+    if not all(type(value) in (int, float) and 0 < value < 1e12 for value in numbers):
+        raise ValueError("A layer whose norms or rotary positions are no positive numbers cannot be.")
+    more = ("rms_norm_eps", "rope_parameters", "attention_bias", "mlp_bias", "max_position_embeddings")
+    try:
+        return LlamaConfig(**{name: layer[name] for name in (*LIMITS, *more) if name in layer})
+    except (TypeError, KeyError, ValueError, ArithmeticError) as error:
+        raise ValueError(f"A layer of these sizes cannot be: {error}") from error
+
+
+def shapes(settings: Settings) -> dict[str, tuple[int, ...]]:
+    """The tensors of a head file; ValueError for settings that cannot be."""
+    shape = Shape.of(settings)
+    if "ranks" in settings:
+        check_ranks(settings["ranks"], len(settings["ranks"]) if isinstance(settings["ranks"], list) else 1, RANKS, "EAGLE heads")
+    with torch.device("meta"):
+        return {name: tuple(values.shape) for name, values in Heads(shape).state_dict().items()}
+
+
+# -- the head ----------------------------------------------------------------------------------------------------------
+
+
+class Layer(nn.Module):
+    """A Llama layer, except for what attention reads: without a norm (eagle), or embedding and state, each behind one (eagle3)."""
+
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        config = shape.config
+        norm = lambda: LlamaRMSNorm(config.hidden_size, config.rms_norm_eps)  # noqa: E731
+        if shape.kind == "eagle3":
+            self.input_layernorm, self.hidden_norm = norm(), norm()
+        self.self_attn = Attention(config, config.hidden_size * (2 if shape.kind == "eagle3" else 1))
+        self.post_attention_layernorm = norm()
+        self.mlp = LlamaMLP(config)
+
+
+class Heads(nn.Module):
+    """The head of either kind, as tensors and as the few steps between them; rows have the shape (..., width).
+
+    A slot is read in three steps: `slot` makes of a state and an embedding what attention reads and what its outcome is added to;
+    attention itself is the caller's, who keeps the keys and values; `finish` puts out the next state.
+    """
+
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        self.shape, width = shape, shape.width
+        inputs = 2 * width if shape.kind == "eagle" else 3 * shape.reads
+        self.fc = nn.Linear(inputs, width, bias=shape.bias)
+        self.layer = Layer(shape)
+        if shape.kind == "eagle3":
+            self.norm = LlamaRMSNorm(width, shape.config.rms_norm_eps)
+        if shape.embeds:
+            self.embed_tokens = nn.Embedding(shape.embeds, width)
+        if shape.vocab:
+            self.unembed = nn.Linear(width, shape.vocab, bias=False)
+        if shape.mapped:
+            self.register_buffer("tokens", torch.zeros(shape.vocab, dtype=torch.long))  # which of the target's each draft token is
+
+    @property
+    def attention(self) -> Attention:
+        return self.layer.self_attn
+
+    def embedded(self, tokens: Tensor, target: Target) -> Tensor:
+        """(...) tokens -> (..., width)."""
+        embed = self.embed_tokens if self.shape.embeds else target.model.get_input_embeddings()
+        return embed(tokens).to(self.fc.weight.dtype)
+
+    def mixed(self, states: Sequence[Tensor]) -> Tensor:
+        """What the target put out at the taps, (..., reads) each -> the state of the slots."""
+        states = [values.to(self.fc.weight.dtype) for values in states]
+        return states[0] if self.shape.kind == "eagle" else self.fc(torch.cat(states, -1))
+
+    def slot(self, state: Tensor, embedded: Tensor) -> tuple[Tensor, Tensor]:
+        """What is added to, (..., width), and what attention reads, (..., width) or twice that."""
+        if self.shape.kind == "eagle":
+            both = self.fc(torch.cat((embedded, state), -1))
+            return both, both
+        normed = self.layer.hidden_norm(state)
+        return normed if self.shape.normed else state, torch.cat((self.layer.input_layernorm(embedded), normed), -1)
+
+    def finish(self, residual: Tensor, found: Tensor) -> Tensor:
+        """With what attention found, both (..., width): the next state."""
+        rows = residual + found
+        return rows + self.layer.mlp(self.layer.post_attention_layernorm(rows))
+
+    def scored(self, state: Tensor, target: Target) -> Tensor:
+        """(..., width) next states -> (..., vocab) float32 logits; -inf for tokens that cannot be drafted."""
+        if self.shape.kind == "eagle":
+            return target.score(state)
+        state = self.norm(state)
+        if not self.shape.vocab:
+            return target.score(state)
+        logits = self.unembed(state).float()
+        if not self.shape.mapped:
+            return logits[..., : target.vocab]
+        everything = logits.new_full((*logits.shape[:-1], target.vocab), -torch.inf)
+        return everything.index_copy(-1, self.tokens, logits)
+
+
+def layers_of(target: Target) -> tuple[int, int, int]:
+    """Where a head of kind eagle3 taps a target: behind 2 layers, half of them, and all but 3; if those are not three in order,
+    behind the first, half and all but the last one; in a target of 3 layers or fewer whatever there is.
+
+    Source: EAGLE-3, the authors' code; the paper says low, middle and high.
+    """
+    count = target.model.config.num_hidden_layers
+    for taps in ((2, count // 2, count - 3), (1, count // 2, count - 1)):
+        if taps == tuple(sorted(set(taps))):
+            return taps
+    return (*range(count), PRE_NORM)[-3:] if count > 1 else (0, PRE_NORM, 1)
+
+
+def fresh(target: Target, kind: str, own: bool = False) -> Heads:
+    """Untrained: what it puts out is the state it got, scored by the target's head or a copy of it (`own`, eagle3 alone).
+
+    Of three states that is the highest one, brought to size 1: residual streams are large, and what a young layer adds to one
+    would be lost in it; norms make up for the size. It speaks about the token that was just read, so it speaks softly.
+    """
+    sizes, width = Sizes.of(target), target.model.config.hidden_size
+    if (embeds := target.model.get_input_embeddings().weight.shape[1]) != width:
+        raise ValueError(f"An EAGLE head needs embeddings as wide as the states; the target's have {embeds:,} and {width:,}.")
+    names = ("hidden_size", "num_attention_heads", "num_key_value_heads", "intermediate_size", "rms_norm_eps", "rope_parameters")
+    layer = {name: getattr(sizes.config, name) for name in names} | {"head_dim": width // sizes.heads}
+    layer["rope_parameters"] = dict(layer["rope_parameters"])
+    taps = (target.last_hidden,) if kind == "eagle" else layers_of(target)
+    vocab = target.vocab if own and kind == "eagle3" else 0
+    made = Heads(Shape(kind, width, taps, layer, vocab, bias=kind == "eagle"))
+    with torch.no_grad():
+        for part in (made.fc, made.attention.o_proj, made.layer.mlp.down_proj):
+            for values in part.parameters():
+                values.zero_()
+        made.fc.weight[:, -width:] = torch.eye(width)
+        if kind == "eagle3":
+            made.fc.weight /= size(target, taps[-1])
+            made.norm.weight.copy_(SOFT * final_norm(target, width))
+        if vocab:
+            made.unembed.weight.copy_(target.model.get_output_embeddings().weight[:vocab])
+    return made.to(target.device)
+
+
+def final_norm(target: Target, width: int) -> Tensor:
+    """The factors of the norm in front of the target's language-model head, as far as it has them; else ones."""
+    norms = [getattr(part, "weight", None) for part in target.model.modules() if "Norm" in type(part).__name__]
+    fits = norms and norms[-1] is not None and norms[-1].shape == (width,)
+    return norms[-1].detach() if fits else torch.ones(width)
+
+
+def size(target: Target, tap: int) -> float:
+    """The root mean square of a target's states at a tap; of a few tokens the middle one, since the first is often odd."""
+    tokens = [i % target.vocab for i in range(min(PROBE, target.context))]
+    states = target.forward(TreeCache(), target.ids(tokens), range(len(tokens)), taps=(tap,))[1][tap]
+    return float(states.float().square().mean(-1).sqrt().median().clamp(min=1e-6))
+
+
+def trained(target: Target, head: Head | None = None) -> tuple[Heads, tuple[tuple[float, ...], ...]]:
+    """The head of a target, and how often each rank was right at each depth; ValueError if there is none that fits.
+
+    Args:
+        head: an opened one; None: the one that is found.
+    """
+    head = head or head_for(KEY, target.model, shapes)
+    shape = Shape.of(head.settings)
+    check_fits(shape, target)
+    heads = Heads(shape)
+    heads.load_state_dict(head.tensors)
+    if shape.mapped and not 0 <= int(heads.tokens.min()) <= int(heads.tokens.max()) < target.vocab:
+        raise ValueError(f"The EAGLE head drafts token {int(heads.tokens.max()):,}; the target has {target.vocab:,} tokens.")
+    return heads.to(target.device, target.dtype).eval(), tuple(map(tuple, head.settings.get("ranks", USUAL)))
+
+
+def check_fits(shape: Shape, target: Target) -> None:
+    """Refuse a head for states or tokens that are not the target's (ValueError)."""
+    config, model = target.model.config, target.model
+    pairs = [("states of width", shape.reads, config.hidden_size)]
+    if not shape.embeds:
+        pairs += [("embeddings of width", shape.width, model.get_input_embeddings().weight.shape[1])]
+    if shape.kind == "eagle" or not shape.vocab:
+        pairs += [("a language-model head of width", shape.width, model.get_output_embeddings().weight.shape[1])]
+    for what, expected, found in pairs:
+        if expected != found:
+            raise ValueError(f"The EAGLE head is for {what} {expected:,}; the target has {found:,}.")
+    if max(shape.taps) > config.num_hidden_layers:
+        raise ValueError(f"The EAGLE head reads layer {max(shape.taps)}; the target has {config.num_hidden_layers}.")
+    if shape.vocab and not shape.mapped and shape.vocab < target.vocab or 0 < shape.embeds < target.vocab:
+        least = shape.vocab if shape.vocab and not shape.mapped else shape.embeds
+        raise ValueError(f"The EAGLE head knows {least:,} tokens; the target has {target.vocab:,}.")
+
+
+# -- the drafter -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Params:
+    nodes: int = param(24, "Tree size", "Nodes that are kept; the papers have 25 (static) and 48 to 60.", low=1, high=MOST_NODES)
+    fan_out: int = param(
+        4, "Fan-out", "Children of a node, and nodes expanded per level; the paper has 10.", low=1, high=MOST_FAN_OUT
+    )
+    expansions: int = param(
+        4, "Expansions", "Times the newest level is expanded; the tree is one level deeper.", low=0, high=MOST_EXPANSIONS
+    )
+    tree: str = param(
+        "dynamic",
+        "Tree",
+        "dynamic: of the paths that the head finds most probable here (EAGLE-2); static: the same ranks always (EAGLE).",
+        choices=("dynamic", "static"),
+    )
+
+
+class Reader:
+    """A head on one text: slots of committed text with the target's states, and below the last one those of a tree."""
+
+    def __init__(self, heads: Heads, target: Target) -> None:
+        self.heads, self.target = heads, target
+        self.memory = Memory()
+        self.last: Tensor | None = None  # (1, width) what the last slot of the text put out
+        self.outputs = torch.empty(0)  # (1 + rows of the tree, width)
+        self.level = 0
+
+    def commit(self, states: Sequence[Tensor], tokens: Sequence[int]) -> None:
+        """New slots behind the text: what the target put out at the taps, (rows, reads) each, and the token behind each row."""
+        mixed, embedded = self.heads.mixed(states), self.heads.embedded(self.target.ids(tokens), self.target)
+        for start in range(0, len(tokens), ROWS):
+            rows = slice(start, start + ROWS)
+            residual, asked = self.heads.slot(mixed[None, rows], embedded[None, rows])
+            before, count = self.memory.committed, asked.shape[1]
+            positions = torch.arange(before, before + count, device=self.target.device)[None]
+            seen = self.memory.commit(*self.heads.attention.keys_values(asked, positions))
+            visible = causal(count, before, asked.device) if before else None
+            self.last = self.heads.finish(residual, self.heads.attention(asked, positions, *seen, visible))[0, -1:]
+
+    def begin(self) -> Tensor:
+        """(1, vocab) logits behind the root; a tree may be grown now."""
+        self.memory.drop()
+        self.outputs, self.level = self.last, 0
+        return self.heads.scored(self.last, self.target)
+
+    def extend(self, tokens: Tensor, parents: Tensor) -> Tensor:
+        """Read one more level of the tree, as `joint_tree.grow` asks for it: (m, vocab) logits."""
+        state = self.outputs[parents + 1]
+        residual, asked = self.heads.slot(state[None], self.heads.embedded(tokens, self.target)[None])
+        positions = torch.full((1, len(tokens)), self.memory.committed + self.level, device=tokens.device)
+        *seen, visible = self.memory.grow(*self.heads.attention.keys_values(asked, positions), parents)
+        found = self.heads.finish(residual, self.heads.attention(asked, positions, *seen, visible))[0]
+        self.outputs, self.level = torch.cat((self.outputs, found)), self.level + 1
+        return self.heads.scored(found, self.target)
+
+
+class Eagle(Drafter):
+    """Keeps keys and values of the committed slots; a draft takes one small layer per level and one copy from the device."""
+
+    taps_prompt = True
+
+    def __init__(self, target: Target, params: Params, sampling: Sampling, head: Head | None = None) -> None:
+        heads, ranks = trained(target, head)
+        self.params, self.target = params, target
+        self.reader = Reader(heads, target)
+        self.taps = heads.shape.taps
+        self.shown = Sampling() if sampling.greedy else sampling
+        ranks = tuple(row[: min(params.fan_out, target.vocab)] for row in ranks[: params.expansions + 1])
+        self.paths = sparse_tree(ranks, params.nodes) if params.tree == "static" else ()
+        self.fresh: list[Tensor] = []  # states at the taps that no slot was made of yet, (rows, width) each
+
+    def begin(self, tokens, reading) -> None:
+        self.fresh = [] if reading is None else [reading.hidden[tap] for tap in self.taps]
+
+    def propose(self, tokens, rng) -> Draft:
+        if self.fresh:
+            self.reader.commit(self.fresh, tokens[-len(self.fresh[0]) :])
+            self.fresh = []
+        if self.reader.last is None:  # a prompt of one token: nothing was read yet
+            return EMPTY
+        first = self.reader.begin()
+        if self.paths:
+            found = fixed(first, self.reader.extend, self.paths)
+        else:
+            params = self.params
+            sizes = {"nodes": params.nodes, "fan_out": params.fan_out, "expansions": params.expansions}
+            found = grow(first, self.reader.extend, **sizes)
+        return found.draft(f"{self.params.tree} tree", self.shown, 1 + self.reader.level)
+
+    def observe(self, draft, reading, decision) -> None:
+        rows = torch.tensor([0, *(node + 1 for node in decision.path)], device=self.target.device)
+        self.fresh = [reading.hidden[tap][rows] for tap in self.taps]
+
+
+def fixed(first: Tensor, extend: Extend, paths: Sequence[Path]) -> Grown:
+    """The tree of these ranks, breadth first, whatever the head thinks of them (EAGLE, section 3.2).
+
+    Args:
+        first, extend: as for `joint_tree.grow`.
+    """
+    inner = {path[:-1] for path in paths}
+    reads: dict[Path, int] = {(): -1}  # paths that were read, in order
+    tokens, own, rows, logits = [], [], [], [first]
+    scored = first
+    for _, level in groupby(paths, key=len):
+        level = list(level)
+        best = scored.float().softmax(-1).topk(max(path[-1] for path in level) + 1)
+        row = torch.tensor([reads[path[:-1]] + 1 for path in level], device=first.device)
+        local = row - sum(map(len, logits[:-1]))
+        rank = torch.tensor([path[-1] for path in level], device=first.device)
+        tokens.append(best.indices[local, rank])
+        own.append(best.values[local, rank])
+        rows.append(row)
+        below = [i for i, path in enumerate(level) if path in inner]
+        if below:
+            parents = torch.tensor([reads[level[i][:-1]] for i in below], device=first.device)
+            scored = extend(tokens[-1][torch.tensor(below, device=first.device)], parents)
+            reads |= {level[i]: len(reads) - 1 + number for number, i in enumerate(below)}
+            logits.append(scored)
+    drafted, factors = torch.stack((torch.cat(tokens).double(), torch.cat(own).double())).tolist()  # the one copy
+    place = {(): -1} | {path: i for i, path in enumerate(paths)}
+    joint: dict[Path, float] = {(): 1.0}
+    for path, factor in zip(paths, factors, strict=True):
+        joint[path] = joint[path[:-1]] * factor
+    return Grown(
+        tuple(map(int, drafted)),
+        tuple(place[path[:-1]] for path in paths),
+        torch.cat(rows),
+        torch.cat(logits),
+        tuple(reads.get(path, -1) for path in paths),
+        torch.tensor([joint[path] for path in paths]),
+        torch.tensor(factors),
+        (),
+    )
+
+
+def build(family: Family, params: Params, sampling: Sampling):
+    return Eagle(family.target, params, sampling, head_of(family, KEY)), match
+
+
+METHOD = Method(
+    key=KEY,
+    title="EAGLE",
+    paper="https://arxiv.org/abs/2406.16858",
+    authors="Li et al. (ICML 2024, EMNLP 2024, NeurIPS 2025)",
+    year=2024,
+    idea=(
+        "One small layer on the target's own hidden states drafts token by token: each guess is fed back together with the state "
+        "that it came from. How sure the layer is says which paths are worth drafting, so every step gets a tree of its own."
+    ),
+    algorithm=(
+        "Wherever text was committed, the layer reads the target's true states beside the token that followed.",
+        "Its next state is scored for the tokens that may follow the root; the best few become children.",
+        "The most probable nodes of the newest level are expanded: their token and the layer's own last state go in, states of the "
+        "target are not known there.",
+        "Of all levels, the nodes with the largest products of probabilities are kept; a parent is never worth less than a child.",
+        "The target reads the tree in one call and draws its own token at every position; children that agree are followed.",
+    ),
+    lossless=(
+        "The tree is a function of the past and is only compared with what the target draws itself: how it was ranked, pruned and "
+        "trained changes the speed alone."
+    ),
+    params=Params,
+    build=build,
+    head="target",
+)
