@@ -134,7 +134,7 @@ def format_of(tmp_path):
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_a_checkpoint_opens_in_place_of_a_draft_model(name, folder, format_of):
-    """By the name in the box "Draft model": the method takes it, says that nothing is missing, and writes what the target writes."""
+    """By the name in the box "Draft model": the method takes it, nothing is missing, and what the target writes is written."""
     method, head = FORMATS[name][0], format_of(name)
     family = load(folder, str(head), device="cpu")
     assert family.heads == {method: head} and family.draft is None
@@ -353,7 +353,10 @@ def test_a_draft_model_is_no_head(folder):
 # -- pickled weights ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name, file", [("EAGLE", "pytorch_model.bin"), ("EAGLE-3", "pytorch_model.bin"), ("Medusa", "medusa_lm_head.pt")])
+PICKLES = [("EAGLE", "pytorch_model.bin"), ("EAGLE-3", "pytorch_model.bin"), ("Medusa", "medusa_lm_head.pt")]
+
+
+@pytest.mark.parametrize("name, file", PICKLES)
 @pytest.mark.parametrize("out", [False, True])
 def test_pickled_weights_are_converted_and_not_opened(name, file, out, folder, tmp_path, capsys):
     method, config, tensors = FORMATS[name]

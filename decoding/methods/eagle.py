@@ -89,9 +89,9 @@ class Shape:
             count = TAPPED[self.kind]
             raise ValueError(f"An EAGLE head that reads the layers {self.taps!r} cannot be; one with {count} different ones can.")
         if self.kind == "eagle" and (self.vocab or self.normed):
-            raise ValueError("An EAGLE head of kind 'eagle' has no language-model head and no norms of its own.")
+            raise ValueError("An EAGLE head of kind 'eagle' with a language-model head or norms of its own cannot be.")
         if self.mapped and not self.vocab:
-            raise ValueError("An EAGLE head without a language-model head of its own has no draft vocabulary.")
+            raise ValueError("An EAGLE head with a draft vocabulary and without a language-model head of its own cannot be.")
         _ = self.config
 
     @classmethod
@@ -101,7 +101,7 @@ class Shape:
         lacking = {"kind", "reads", "taps", "layer"} - found.keys()
         if lacking or not isinstance(found["taps"], list | tuple) or not isinstance(found["layer"], dict):
             what = ", ".join(sorted(lacking)) or "taps and layer rightly"
-            raise ValueError(f"The description of an EAGLE head does not say {what}.")
+            raise ValueError(f"An EAGLE head whose description does not say {what} cannot be.")
         return cls(**found | {"taps": tuple(found["taps"])})
 
     @property

@@ -1,0 +1,70 @@
+"""EAGLE on the Step page: what was kept and what was left out, the head's confidence beside the target's, and what came of it."""
+
+import streamlit as st
+
+from pages.parts.session import Session
+from pages.parts.setup import dark
+from viz.eagle import (
+    confidence,
+    cut_alt,
+    cut_figure,
+    cut_words,
+    forecast_words,
+    has_confidence,
+    joints_html,
+    joints_table,
+)
+from viz.reliability import reliability_alt, reliability_figure, reliability_table
+
+CONFIG = {"displayModeBar": False, "scrollZoom": False}
+
+
+def view(session: Session) -> None:
+    """Draw it for the step that is shown, and for the run up to it."""
+    step = session.step
+    st.markdown("**What was worth drafting**")
+    if not step.nodes:
+        st.caption("Nothing was drafted in this step.")
+    elif not has_confidence(step):
+        st.caption("This trace does not carry the head's confidence.")
+    else:
+        worth(session)
+    with st.expander("Did the confidence come true? The run so far", key="eagle_box", on_change="rerun") as box:
+        if box.open:
+            outcome(session)
+
+
+def worth(session: Session) -> None:
+    """The picture of the cut, the two joints as bars, and the table."""
+    step, pieces = session.step, session.trace.pieces
+    left_out = bool(step.pruned) and st.toggle("Show what was left out", value=True, key="eagle_left_out")
+    figure = cut_figure(step, pieces, left_out, dark())
+    st.plotly_chart(figure, key="eagle_cut", config=CONFIG, alt=cut_alt(step, pieces))
+    st.caption(
+        f"{cut_words(step)} A line leads from a token to the one it follows, and never upwards: no path is worth more than its "
+        "beginning."
+    )
+    st.html(joints_html(step, pieces))
+    st.caption(
+        "q: the product of the head's probabilities down the path, by which the tree was chosen. p: the same product of the "
+        "target's own, known only after it read the tree (after temperature and cuts; at temperature 1 in a greedy run)."
+    )
+    with st.expander("All candidates as a table"):
+        st.dataframe(joints_table(step, pieces), hide_index=True, key="eagle_table")
+
+
+def outcome(session: Session) -> None:
+    """Confidence in bins against acceptance."""
+    steps = session.trace.steps[: session.cursor + 1]
+    frames = confidence(steps)
+    figure = reliability_figure(frames, dark(), x="the head's confidence", y="accepted", short="confidence",
+                                empty="Nothing was drafted so far.")  # fmt: skip
+    alt = reliability_alt(frames, noun="the head's confidence", short="confidence", none="nothing was drafted")
+    st.plotly_chart(figure, key="eagle_confidence", config=CONFIG, alt=alt)
+    st.caption(
+        f"{forecast_words(steps)} On the diagonal the head is as sure as it should be. It does not know the run's temperature: "
+        "below 1 more is accepted than it expects, if its first choice is the target's."
+    )
+    for label, frame in frames.items():
+        st.markdown(f"*{label}*")
+        st.dataframe(reliability_table(frame), hide_index=True, key=f"eagle_bins_{label.split()[0]}")
