@@ -14,9 +14,7 @@ code pads short paths with token 0, and takes it where the target happens to wri
 its size is a parameter.
 """
 
-import heapq
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -27,6 +25,7 @@ from decoding.draft import EMPTY, Draft
 from decoding.family import Family
 from decoding.heads import Settings, head_for
 from decoding.method import Drafter, Method, param
+from decoding.rank_tree import Path, check_ranks, sparse_tree, worth
 from decoding.sample import Sampling
 from decoding.target import Target
 from decoding.typical import typical
@@ -37,7 +36,6 @@ RANKS = 10  # best tokens of a head that may stand in the tree
 MOST_NODES = 64
 MAX_WIDTH, MAX_HEADS, MAX_VOCAB = 65_536, 16, 2**20
 PROBABILITY, RANK, VALUE = "head probability", "rank", "tree value"  # scores of a node
-Path = tuple[int, ...]  # ranks, from 0: of head 1, head 2, ...
 
 
 class Heads(nn.Module):
@@ -78,18 +76,9 @@ def shapes(settings: Settings) -> dict[str, tuple[int, ...]]:
     for name, low, high in (("width", 1, MAX_WIDTH), ("heads", 1, MAX_HEADS), ("vocab", 0, MAX_VOCAB)):
         if type(found[name]) is not int or not low <= found[name] <= high:
             raise ValueError(f"Medusa heads with {name} {found[name]!r} cannot be; {low} to {high:,} can.")
-    check_ranks(settings.get("ranks"), found["heads"])
+    check_ranks(settings.get("ranks"), found["heads"], RANKS, "Medusa heads")
     with torch.device("meta"):
         return {name: tuple(values.shape) for name, values in Heads(**found).state_dict().items()}
-
-
-def check_ranks(ranks: object, heads: int) -> None:
-    """Refuse a table of accuracies that cannot be (ValueError): one row per head, one share of 1 per rank."""
-    rows = ranks if isinstance(ranks, list) else []
-    shares = [value for row in rows if isinstance(row, list) for value in row]
-    right = all(isinstance(value, (int, float)) and math.isfinite(value) and 0 <= value <= 1 for value in shares)
-    if len(rows) != heads or not right or any(not isinstance(row, list) or not 1 <= len(row) <= RANKS for row in rows):
-        raise ValueError(f"The accuracies of Medusa heads by rank cannot be as found; {heads} rows of 1 to {RANKS} shares can.")
 
 
 def trained(target: Target) -> tuple[Heads, tuple[tuple[float, ...], ...]]:
@@ -108,42 +97,6 @@ def trained(target: Target) -> tuple[Heads, tuple[tuple[float, ...], ...]]:
 
 
 # -- the tree ----------------------------------------------------------------------------------------------------------
-
-
-@cache
-def sparse_tree(ranks: tuple[tuple[float, ...], ...], nodes: int) -> tuple[Path, ...]:
-    """The `nodes` paths with the largest products of accuracies, breadth first (section 2.3.3).
-
-    A path is worth the chance that all of its guesses are right, as if heads were independent; grown from the root, always by the
-    child or next sibling that is worth most. Of equals the shorter path comes first, then the lower ranks.
-
-    Args:
-        ranks: [k][i] how often rank i of head k + 1 is right.
-
-    >>> sparse_tree(((0.5, 0.2, 0.1), (0.3, 0.15, 0.1)), 6)
-    ((0,), (1,), (2,), (0, 0), (0, 1), (1, 0))
-    """
-    chosen: list[Path] = []
-    waiting = [(-ranks[0][0], 1, (0,))]
-    while waiting and len(chosen) < nodes:
-        value, depth, path = heapq.heappop(waiting)
-        chosen.append(path)
-        *above, last = path
-        if last + 1 < len(ranks[depth - 1]):
-            sibling = (*above, last + 1)
-            heapq.heappush(waiting, (-worth(ranks, sibling), depth, sibling))
-        if depth < len(ranks):
-            heapq.heappush(waiting, (value * ranks[depth][0], depth + 1, (*path, 0)))
-    return tuple(sorted(chosen, key=lambda path: (len(path), path)))
-
-
-def worth(ranks: Sequence[Sequence[float]], path: Path) -> float:
-    """The chance that a whole path is right, if heads were independent.
-
-    >>> worth(((0.5, 0.2), (0.3, 0.15)), (0, 1))
-    0.075
-    """
-    return math.prod(ranks[k][rank] for k, rank in enumerate(path))
 
 
 @cache
