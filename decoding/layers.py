@@ -92,4 +92,4 @@ def tried(target: "Target") -> str:
         return f"The layers of a {name} cannot be run one by one: {type(problem).__name__}: {problem}"
     if error <= TOLERANCE.get(target.dtype, 2e-1):
         return ""
-    return f"Run one by one, the layers of a {name} say something else than the whole model: {float(error):.2g} of the logits' spread."
+    return f"Run one by one, the layers of a {name} differ from the whole model by {float(error):.2g} of the logits' spread."

@@ -1,8 +1,8 @@
 """Trees of guesses with probes below their nodes: how deep the next tree may be follows from where acceptance ends in this one.
 
-Chen et al. 2024, https://arxiv.org/abs/2405.18628, section 4 (dynamic sparse tree, hardware-aware size). A tree of state s has paths
-of s guesses at most; the number of probes below the node where acceptance ends is the next state. More probes in one tree mean deeper
-trees later, and fewer guesses now.
+Chen et al. 2024, https://arxiv.org/abs/2405.18628, section 4 (dynamic sparse tree, hardware-aware size). A tree of state s has
+paths of s guesses at most; the number of probes below the node where acceptance ends is the next state. More probes in one tree
+mean deeper trees later, and fewer guesses now.
 
 Departure: in the released search a step in which nothing is accepted counts as a step of its own that yields nothing. There is no
 such step: acceptance that ends at the root is an outcome like any other, and leads to the state with all probes at once.

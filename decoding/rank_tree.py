@@ -1,7 +1,7 @@
 """A fixed tree of the ranks that are most often right: for guessers that each speak of one place and do not see each other's picks.
 
-Cai et al. 2024, https://arxiv.org/abs/2401.10774, section 2.3.3. A path (2, 0) is the third-best token of the first guesser and, behind
-it, the best of the second. How often every rank is right is measured on held-out text.
+Cai et al. 2024, https://arxiv.org/abs/2401.10774, section 2.3.3. A path (2, 0) is the third-best token of the first guesser and,
+behind it, the best of the second. How often every rank is right is measured on held-out text.
 """
 
 import heapq
@@ -16,8 +16,8 @@ Path = tuple[int, ...]  # ranks, from 0: of guesser 1, guesser 2, ...
 def sparse_tree(ranks: tuple[tuple[float, ...], ...], nodes: int) -> tuple[Path, ...]:
     """The `nodes` paths with the largest products of accuracies, breadth first (section 2.3.3).
 
-    A path is worth the chance that all of its guesses are right, as if guessers were independent; grown from the root, always by the
-    child or next sibling that is worth most. Of equals the shorter path comes first, then the lower ranks.
+    A path is worth the chance that all of its guesses are right, as if guessers were independent; grown from the root, always by
+    the child or next sibling that is worth most. Of equals the shorter path comes first, then the lower ranks.
 
     Args:
         ranks: [k][i] how often rank i of guesser k + 1 is right.

@@ -1,16 +1,17 @@
-"""Kangaroo: the target's own first layers and a small adapter guess the next tokens; the other layers go on from where these stopped.
+"""Kangaroo: the target's own first layers and a small adapter guess the next tokens; the other layers go on where these stopped.
 
-Liu et al. 2024, https://arxiv.org/abs/2404.18911: the adapter and the early exit of the network (section 3.1), the exit from drafting
-by confidence (3.2). The adapter is one attention layer between two norms, without a gated layer; its output is scored by the target's
-own language-model head. Trained by `python -m decoding.training.heads kangaroo`.
+Liu et al. 2024, https://arxiv.org/abs/2404.18911: the adapter and the early exit of the network (section 3.1), the exit from
+drafting by confidence (3.2). The adapter is one attention layer between two norms, without a gated layer; its output is scored by
+the target's own language-model head. Trained by `python -m decoding.training.heads kangaroo`.
 
-The states behind the exit layer are handed on with the draft (`Draft.carry`): no layer reads a drafted token twice. The token whose
-confidence is too low is kept and judged; drafting stops behind it. Throwing it away instead would bend what is written.
+The states behind the exit layer are handed on with the draft (`Draft.carry`): no layer reads a drafted token twice. The token
+whose confidence is too low is kept and judged; drafting stops behind it. Throwing it away instead would bend what is written.
 
-Departures: tokens are drawn from q and judged by recursive rejection at any temperature (the released code is greedy only), with the
-same result at temperature 0; the confidence is that of the drafter's distribution at temperature 1 before any filter; the keys and
-values of the first layers are kept a second time by the drafter, so that a draft is plain data; the tree of the conference paper,
-for which there is no code, is left out. The stop by confidence needs one copy from the device per drafted token.
+Departures: tokens are drawn from q and judged by recursive rejection at any temperature (the released code is greedy only),
+with the same result at temperature 0; the confidence is that of the drafter's distribution at temperature 1 before any filter;
+the keys and values of the first layers are kept a second time by the drafter, so that a draft is plain data; the tree of the
+conference paper, for which there is no code, is left out. The stop by confidence needs one copy from the device per drafted
+token.
 """
 
 from dataclasses import asdict, dataclass
@@ -113,8 +114,8 @@ def trained(target: Target) -> Adapter:
     config, layer, width = target.model.config, head.settings["layer"], head.settings["width"]
     if width != config.hidden_size or layer > config.num_hidden_layers:
         raise ValueError(
-            f"The Kangaroo adapter is for states of width {width:,} behind layer {layer}; the target has {config.hidden_size:,} and "
-            f"{config.num_hidden_layers} layers."
+            f"The Kangaroo adapter is for states of width {width:,} behind layer {layer}; the target has {config.hidden_size:,} "
+            f"and {config.num_hidden_layers} layers."
         )
     made = Adapter(sizes_in(head.settings), layer)
     made.load_state_dict(head.tensors)
@@ -252,19 +253,19 @@ METHOD = Method(
     authors="Liu et al. (NeurIPS 2024)",
     year=2024,
     idea=(
-        "The target drafts for itself: its first layers and one small attention layer guess token after token, until they are unsure. "
-        "The other layers then take over the states that the first ones left, so that no layer reads a drafted token twice."
+        "The target drafts for itself: its first layers and one small attention layer guess token after token, until they are "
+        "unsure. The other layers then go on from the states that the first ones left: no layer reads a drafted token twice."
     ),
     algorithm=(
-        "The first layers read the root; the adapter and the target's own head make a distribution of the next token of their state.",
+        "The first layers read the root; from their state the adapter and the target's own head make a distribution q.",
         "Draw a token from it, read that one in the same way, and so on.",
         "Stop behind a token at which the largest probability was not above the threshold; it is submitted all the same.",
         "The remaining layers read the root and all drafted tokens in one call, from the states behind the exit layer.",
         "Token by token: accept if u × q < p; a rejected one is replaced by a draw from norm(max(p − q, 0)).",
     ),
     lossless=(
-        "The deeper layers see exactly what they would see without drafting. Whether to stop depends on the past and on q, not on the "
-        "token that was drawn, and that token is kept: rejection against q then follows the target exactly."
+        "The deeper layers see exactly what they would see without drafting. Whether to stop depends on the past and on q, not on "
+        "the token that was drawn, and that token is kept: rejection against q then follows the target exactly."
     ),
     params=Params,
     build=lambda family, params, sampling: (Kangaroo(family.target, params, sampling), recursive_rejection),

@@ -1,8 +1,7 @@
-"""PPD, parallel prompt decoding: a few trained placeholders behind the text make the target guess several places ahead in the pass
-that checks the guesses of the last one.
+"""PPD, parallel prompt decoding: trained placeholders make the target guess several places ahead in the pass that checks guesses.
 
-Chen et al. 2024, https://arxiv.org/abs/2405.18628: prompt tokens and their ensemble (section 3), the trees and their size (section 4;
-`decoding.probe_trees`). All that is trained is E, one vector per place ahead and member; the target stays as it is. Trained by
+Chen et al. 2024, https://arxiv.org/abs/2405.18628: prompt tokens and their ensemble (section 3), the trees and their size (section
+4; `decoding.probe_trees`). All that is trained is E, one vector per place ahead and member; the target stays as it is. Trained by
 `python -m decoding.training.heads ppd`.
 
 The placeholders are the draft's probes: no row of text sees them, so what the target says of the text is untouched, and their
@@ -196,7 +195,8 @@ class Ppd(Drafter):
     def below(self, tree: ProbeTree, room: int) -> Probes | None:
         """The probes of a tree, the root's first; those that would stand beyond the context, `room` tokens away, are left out."""
         members = range(self.machine.members)
-        hung = [(-1, 0, self.machine.most), *((i, len(path), n) for i, (path, n) in enumerate(zip(tree.paths, tree.probes, strict=True)))]
+        hung = [(-1, 0, self.machine.most)]
+        hung += [(i, len(tree.paths[i]), count) for i, count in enumerate(tree.probes)]
         rows = [(i, d, j) for i, depth, count in hung for j in members for d in range(1, count + 1) if depth + d <= room]
         if not rows:
             return None
@@ -230,7 +230,7 @@ METHOD = Method(
         "checks the guesses made before. All that is trained is one vector per place."
     ),
     algorithm=(
-        "The placeholders below the last accepted token said what may come at the places after next; their best tokens fill a tree.",
+        "The placeholders below the last accepted token said what may come after next; their best tokens fill a tree.",
         "Below the root and every node hang new placeholders; how many decides how deep the next tree can be.",
         "The target reads root, guesses and placeholders in one call; no row of text sees a placeholder.",
         "Follow the children that agree with what the target draws; the first token without a child is the correction.",

@@ -1,7 +1,7 @@
 """Kangaroo: cross-entropy of the adapter's distribution with the target's whole one at the same place; the target stays as it is.
 
-Liu et al. 2024, https://arxiv.org/abs/2404.18911, section 3.1: the target's distribution as a soft label, no roll-out, since the true
-states behind the exit layer are read in training and in drafting. Departures, at this size: Muon for the matrices
+Liu et al. 2024, https://arxiv.org/abs/2404.18911, section 3.1: the target's distribution as a soft label, no roll-out, since the
+true states behind the exit layer are read in training and in drafting. Departures, at this size: Muon for the matrices
 (`decoding.training.fit`); the adapter begins as the target's own norm and head behind the exit layer.
 """
 

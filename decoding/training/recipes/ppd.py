@@ -1,9 +1,9 @@
 """PPD: the placeholders learn to say what the target itself says some places further on; only they are trained.
 
 Chen et al. 2024, https://arxiv.org/abs/2405.18628, section 3: (1/m) sum_i 0.8^(i - 1) KL(target || placeholder i), the direction of
-the released code. There, one place per conversation is learned from in a pass. Here, many: the target reads a window once, and chains
-of placeholders below many of its places are read against the same keys and values, each chain seeing the text up to its place and
-itself. What the target says there is computed from its states, which are on disk.
+the released code. There, one place per conversation is learned from in a pass. Here, many: the target reads a window once, and
+chains of placeholders below many of its places are read against the same keys and values, each chain seeing the text up to its
+place and itself. What the target says there is computed from its states, which are on disk.
 """
 
 from collections.abc import Iterator
@@ -109,7 +109,8 @@ def settings(prompts: Prompts) -> dict:
 
 def words(prompts: Prompts) -> str:
     probes, members, width = prompts.embed.shape
-    return f"PPD: {probes} prompt tokens" + (f" of {members} members" if members > 1 else "") + f", {prompts.embed.numel():,} numbers"
+    ensemble = f" of {members} members" if members > 1 else ""
+    return f"PPD: {probes} prompt tokens{ensemble}, {prompts.embed.numel():,} numbers in all"
 
 
 RECIPE = Recipe(
