@@ -39,8 +39,8 @@ BUDGETS = (16, 24, 32, 48, 64)  # rows of a pass
 MEASURED = "measured"
 TEXT, PASSES = 64, 12  # tokens before the passes that are timed, and how many of them
 PROBABILITY, RANK, VALUE, BELOW, STATE = "probe probability", "rank", "tree value", "probes", "state"  # scores of a node
-ROOT, BUDGET = "root probes", "row budget"  # of the first node only
-LATENCY, YIELD = "ms with {} rows", "tokens with {} rows"  # of the first node of a run
+ROOT, MEMBERS, BUDGET = "root probes", "members", "row budget"  # of the first node only
+LATENCY, YIELD = "ms with {} rows", "tokens with {} rows"  # of the first node, where passes were timed
 
 
 class Prompts(nn.Module):
@@ -186,7 +186,7 @@ class Ppd(Drafter):
     def said(self, tree: ProbeTree) -> dict[str, Tensor]:
         """What the pictures need: the state, the probes below every node, and on the first node what holds for the whole pass."""
         n = len(tree.paths)
-        once = {ROOT: self.machine.most, BUDGET: self.budget}
+        once = {ROOT: self.machine.most, MEMBERS: self.machine.members, BUDGET: self.budget}
         once |= {LATENCY.format(rows): ms for rows, ms in self.latencies.items()}
         once |= {YIELD.format(rows): self.curve[rows] for rows in self.latencies}
         found = {BELOW: torch.tensor(tree.probes, dtype=torch.float), STATE: torch.full((n,), float(self.state))}
