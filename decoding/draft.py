@@ -6,9 +6,64 @@ from functools import cached_property
 from typing import Literal
 
 import numpy as np
+import torch
 from torch import Tensor
 
 How = Literal["drawn", "drawn without replacement", "drawn as sequences", "chosen"]
+
+
+@dataclass(frozen=True, eq=False)
+class Carry:
+    """What a drafter that runs the target's own first layers hands on, so that the target goes on from there. Row 0 is the root's,
+    row i + 1 that of node i."""
+
+    layer: int  # so many layers have read these rows
+    hidden: Tensor  # (n + 1, width) what the last of them put out
+    rows: tuple[tuple[Tensor, Tensor], ...]  # per layer keys and values, (1, heads, n + 1, head width) each
+
+    def cut(self, kept: np.ndarray) -> "Carry":
+        """Only the root and these nodes."""
+        index = torch.from_numpy(np.concatenate(([0], kept + 1))).to(self.hidden.device)
+        return Carry(self.layer, self.hidden[index], tuple((k[:, :, index], v[:, :, index]) for k, v in self.rows))
+
+
+@dataclass(frozen=True, eq=False)
+class Probes:
+    """r extra rows that the target reads behind the tree. No node sees them; their keys and values are never kept.
+
+    A probe hangs below a node and stands for the token some places further on: it sees what that node sees, the node, and the
+    nearer probes of the same member below the same node.
+    """
+
+    embeddings: Tensor  # (r, width) in place of those of a token
+    nodes: tuple[int, ...]  # below which it hangs; -1 = the root
+    distances: tuple[int, ...]  # 1 = the place right behind the node
+    members: tuple[int, ...]  # of an ensemble; they do not see each other
+
+    def __len__(self) -> int:
+        return len(self.nodes)
+
+    def cut(self, kept: np.ndarray) -> "Probes":
+        """Only those below the root and these nodes, numbered anew."""
+        place = {-1: -1} | {int(old): new for new, old in enumerate(kept)}
+        left = [i for i, node in enumerate(self.nodes) if node in place]
+        return Probes(
+            self.embeddings[left],
+            tuple(place[self.nodes[i]] for i in left),
+            tuple(self.distances[i] for i in left),
+            tuple(self.members[i] for i in left),
+        )
+
+    def visible(self, nodes: np.ndarray) -> np.ndarray:
+        """(n + 1, n + 1) bool, what the rows of the tree see of each other -> (n + 1 + r, n + 1 + r), probes included."""
+        n, r = len(nodes), len(self)
+        below, distance, member = (np.array(values, dtype=np.int64) for values in (self.nodes, self.distances, self.members))
+        seen = np.zeros((n + r, n + r), dtype=bool)
+        seen[:n, :n] = nodes
+        seen[n:, :n] = nodes[below + 1]
+        same = (below[:, None] == below) & (member[:, None] == member)
+        seen[n:, n:] = same & (distance[:, None] >= distance)
+        return seen
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,7 +74,8 @@ class Draft:
     *drawn*: node i was drawn from q[i], whatever its siblings; *drawn without replacement*: from q[i], in which the tokens
     of its elder siblings are already zero; *drawn as sequences*: whole sequences were drawn, independently, and those that
     agree share a node (`copies`); *chosen*: top-k, retrieved, pruned by score. Then q is None.
-    `belief` and `pruned` are for the pictures only and never judged with.
+    `belief` and `pruned` are for the pictures only and never judged with. `carry` and `probes` are wider doors, each for the one
+    method that needs it.
     """
 
     tokens: tuple[int, ...]
@@ -32,6 +88,8 @@ class Draft:
     calls: int = 0  # of the drafter's model
     copies: tuple[tuple[int, ...], ...] | None = None  # (n,) the sequences through node i, ascending; None = one draw per node
     pruned: tuple[tuple[int, int, float], ...] = ()  # candidates that were looked at and left out: token, parent, score
+    carry: Carry | None = None  # states from which the target resumes
+    probes: Probes | None = None  # rows that are read with the tree and belong to no token
 
     def __post_init__(self) -> None:
         n = len(self.tokens)
@@ -141,6 +199,8 @@ class Draft:
             scores={name: values[kept] for name, values in self.scores.items()},
             copies=None if self.copies is None else tuple(self.copies[i] for i in kept),
             pruned=tuple((token, place[parent], score) for token, parent, score in self.pruned if parent in place),
+            carry=None if self.carry is None else self.carry.cut(kept),
+            probes=None if self.probes is None else self.probes.cut(kept),
         )
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from decoding.cache import TreeCache
+from decoding.layers import causal, through
 from decoding.target import PREFILL_ROWS, Target
 
 # -- the model ---------------------------------------------------------------------------------------------------------
@@ -40,30 +41,6 @@ def check_exits(config: PreTrainedConfig, source: str) -> None:
         )
 
 
-def through(
-    model: PreTrainedModel,
-    hidden: Tensor,
-    layers: range,
-    positions: Tensor,
-    mask: Tensor | None = None,
-    cache: TreeCache | None = None,
-) -> Tensor:
-    """Hidden rows after some of the layers.
-
-    Args:
-        hidden: (batch, rows, width) what comes out of the layer before `layers`, or the embeddings.
-        layers: which ones, counted from 0.
-        positions: (1, rows) of each row in its text.
-        mask: (1, 1, rows, keys) additive; None with fused attention: every row sees those before it and itself.
-        cache: keys and values of these layers, to which those of the rows are appended.
-    """
-    body = model.model
-    rotary = body.rotary_emb(hidden, positions)
-    for layer in body.layers[layers.start : layers.stop]:
-        hidden = layer(hidden, attention_mask=mask, position_ids=positions, past_key_values=cache, position_embeddings=rotary)
-    return hidden
-
-
 def segments(exits: Sequence[int]) -> list[range]:
     """The layers between one exit and the next.
 
@@ -84,14 +61,6 @@ def exit_logits(model: PreTrainedModel, tokens: Tensor) -> list[Tensor]:
         hidden = through(model, hidden, layers, positions, mask)
         found.append(model.lm_head(model.model.norm(hidden)))
     return found
-
-
-def causal(rows: int, before: int, like: Tensor) -> Tensor | None:
-    """(1, 1, rows, before + rows) additive mask of rows behind `before` others; None for one row, which sees all."""
-    if rows == 1:
-        return None
-    least = torch.finfo(like.dtype).min
-    return torch.full((rows, before + rows), least, dtype=like.dtype, device=like.device).triu(before + 1)[None, None]
 
 
 # -- one run -----------------------------------------------------------------------------------------------------------

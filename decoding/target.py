@@ -15,8 +15,9 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from decoding import layers
 from decoding.cache import TreeCache
-from decoding.draft import Draft
+from decoding.draft import Carry, Draft
 from decoding.sample import Sampling
 
 PRE_NORM = -1  # a tap: what the last layer puts out; the last of the numbered ones stands behind the final norm
@@ -30,6 +31,7 @@ class Reading:
     logits: Tensor  # (n + 1, vocab) float32
     probs: Tensor  # (n + 1, vocab) float32, after the run's sampling
     hidden: dict[int, Tensor] = field(default_factory=dict)  # layer -> (n + 1, width), the layers that were asked for
+    probes: Tensor | None = None  # (r, vocab) float32 logits at the draft's probes; acceptance rules do not look at them
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,20 +63,22 @@ class Target:
     def forward(
         self,
         cache: TreeCache,
-        ids: Tensor,
+        ids: Tensor | None,
         positions: Sequence[int],
         visible: np.ndarray | None = None,
         *,
+        embeddings: Tensor | None = None,
         last_only: bool = False,
         taps: Sequence[int] = (),
     ) -> tuple[Tensor, dict[int, Tensor]]:
         """One pass over new rows, written behind everything in the cache.
 
         Args:
-            ids: (rows,) token ids on the model's device.
+            ids: (rows,) token ids on the model's device; None: `embeddings` instead.
             positions: (rows,) position of each row in its own path.
             visible: (rows, k) bool, what a row sees of the last k rows, its own included; it sees all rows before those.
                 None: the rows are a causal chain.
+            embeddings: (rows, width) like those that the model's embedding module puts out.
             taps: layers whose output is wanted, 0 for the embeddings, PRE_NORM for the last one before the final norm.
 
         Returns:
@@ -83,11 +87,12 @@ class Target:
         extra = {"logits_to_keep": 1} if last_only and self.keeps_logits else {}
         if any(tap != PRE_NORM for tap in taps):
             extra["output_hidden_states"] = True
+        read = {"input_ids": ids[None]} if embeddings is None else {"inputs_embeds": embeddings[None]}
         with self._last_output(PRE_NORM in taps) as hidden:
             out = self.model(
-                input_ids=ids[None],
+                **read,
                 position_ids=torch.as_tensor(positions, device=self.device)[None],
-                attention_mask=self._mask(len(ids), cache.length, visible),
+                attention_mask=self._mask(len(positions), cache.length, visible),
                 past_key_values=cache,
                 use_cache=True,
                 **extra,
@@ -173,9 +178,50 @@ class Target:
     def read(
         self, cache: TreeCache, tokens: Sequence[int], draft: Draft, sampling: Sampling, taps: Sequence[int] = ()
     ) -> Reading:
-        """Read the root and every node of the draft in one pass; the cache must hold all tokens but the last (the root)."""
+        """Read the root and every node of the draft in one pass; the cache must hold all tokens but the last (the root).
+
+        A draft that carries states is read from there on, and one with probes has them read behind its nodes. `keep` on the cache
+        works alike behind all three.
+        """
         root = len(tokens) - 1
         positions = [root, *(root + draft.depths).tolist()]
+        visible = draft.visible if len(draft) else None
+        if draft.carry is not None:
+            logits = self.resume(cache, draft.carry, positions, visible)
+            return Reading(logits, sampling.probabilities(logits))
         ids = self.ids([tokens[-1], *draft.tokens])
-        logits, hidden = self.forward(cache, ids, positions, draft.visible if len(draft) else None, taps=taps)
+        if draft.probes is not None and len(draft.probes):
+            return self._probed(cache, ids, positions, draft, sampling, taps)
+        logits, hidden = self.forward(cache, ids, positions, visible, taps=taps)
         return Reading(logits, sampling.probabilities(logits), hidden)
+
+    @torch.inference_mode()
+    def resume(self, cache: TreeCache, carry: Carry, positions: Sequence[int], visible: np.ndarray | None) -> Tensor:
+        """(rows, vocab) float32 logits of rows that some layers have read already; the others run now.
+
+        Afterwards all layers of the cache hold the same rows. ValueError if their number does not fit.
+        """
+        rows, before = len(positions), cache.length
+        if len(carry.rows) != carry.layer or {len(carry.hidden), *(keys.shape[2] for keys, _ in carry.rows)} != {rows}:
+            raise ValueError(f"What a draft carries from {carry.layer} layers does not fit its {rows} rows.")
+        for number, (keys, values) in enumerate(carry.rows):
+            cache.update(keys, values, number)
+        deeper = range(carry.layer, self.model.config.num_hidden_layers)
+        places = torch.as_tensor(positions, device=self.device)[None]
+        mask = self._mask(rows, before, np.tri(rows, dtype=bool) if visible is None else visible)
+        hidden = layers.through(self.model, carry.hidden[None], deeper, places, mask, cache)
+        return self.score(layers.normed(self.model, hidden[0]))
+
+    def _probed(self, cache, ids, positions, draft, sampling, taps) -> Reading:
+        """The same pass with the draft's probes behind its nodes."""
+        probes, text = draft.probes, len(ids)
+        embeddings = torch.cat((self.embedded(ids), probes.embeddings.to(self.dtype)))
+        positions = positions + [positions[node + 1] + d for node, d in zip(probes.nodes, probes.distances, strict=True)]
+        logits, hidden = self.forward(cache, None, positions, probes.visible(draft.visible), embeddings=embeddings, taps=taps)
+        hidden = {tap: rows[:text] for tap, rows in hidden.items()}
+        return Reading(logits[:text], sampling.probabilities(logits[:text]), hidden, logits[text:])
+
+    @torch.inference_mode()
+    def embedded(self, ids: Tensor) -> Tensor:
+        """(rows,) token ids -> (rows, width) what the embedding module puts out."""
+        return self.model.get_input_embeddings()(ids)

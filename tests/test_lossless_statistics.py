@@ -41,6 +41,8 @@ SHORT = {  # drafts of a size that three tokens can use
     "s2d": {"length": 2, "first": 0.51},
     "medusa": {"nodes": 5, "heads": 2},
     "eagle": {"nodes": 5, "fan_out": 2, "expansions": 2},
+    "kangaroo": {"length": 3, "threshold": 0.2},
+    "ppd": {"budget": "16"},
     "specdec_pp": {"threshold": 0.55, "shortest": 1, "length": 4},
 }
 LOSSLESS = [key for key, method in METHODS.items() if method.is_lossless]

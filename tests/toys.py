@@ -210,7 +210,7 @@ def guessing_heads(recipe: Recipe, model) -> tuple[dict[str, Tensor], heads.Sett
     made = recipe.fresh(Target(model, model.config.vocab_size, CONTEXT), parser.parse_args([]))
     tensors = {name: values + 0.1 * torch.randn(values.shape) for name, values in made.state_dict().items()}
     settings = recipe.settings(made)
-    depths = [{"depth": k, "ranks": [0.4, 0.2, 0.1, 0.05]} for k in range(1, 1 + settings.get("heads", 4))]
+    depths = [{"depth": k, "ranks": [0.4, 0.2, 0.1, 0.05]} for k in range(1, 1 + settings.get("heads", settings.get("probes", 4)))]
     return tensors, settings | recipe.calibrated(depths)
 
 

@@ -22,9 +22,12 @@ def optimizers(model: nn.Module, lr: float) -> list[torch.optim.Optimizer]:
     matrices = [p for name, p in model.named_parameters() if p.ndim == 2 and "embed" not in name]
     chosen = {id(p) for p in matrices}
     others = [p for p in model.parameters() if id(p) not in chosen]
-    muon = torch.optim.Muon(matrices, lr=2 * lr, weight_decay=0.1, momentum=0.95, adjust_lr_fn="match_rms_adamw")
-    adamw = torch.optim.AdamW(others, lr=lr, weight_decay=0.0, betas=(0.9, 0.95))
-    return [muon, adamw]
+    found: list[torch.optim.Optimizer] = []
+    if matrices:
+        found += [torch.optim.Muon(matrices, lr=2 * lr, weight_decay=0.1, momentum=0.95, adjust_lr_fn="match_rms_adamw")]
+    if others:
+        found += [torch.optim.AdamW(others, lr=lr, weight_decay=0.0, betas=(0.9, 0.95))]
+    return found
 
 
 def rate(step: int, steps: int, warmup: int = 60, hold: float = 0.35) -> float:

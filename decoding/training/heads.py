@@ -12,6 +12,7 @@ import argparse
 import json
 import math
 import time
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -46,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     learned, test = pools(recipe, family, options)
     heads = recipe.fresh(target, options)
     steps = max(1, math.ceil(options.epochs * int(learned.counts.sum()) / (options.rows * learned.length)))
-    kept = learned.folder / f"{recipe.key}-{mark(heads)}-{options.lr:g}-{options.rows}-{steps}.pt"
+    kept = learned.folder / f"{recipe.key}-{mark(recipe, heads)}-{options.lr:g}-{options.rows}-{steps}.pt"
     fit(
         heads,
         lambda step: recipe.loss(heads, target, learned.batch(step, options.rows), step / steps),
@@ -95,7 +96,8 @@ def pools(recipe: Recipe, family: Family, options: argparse.Namespace) -> tuple[
     """States to learn from and states to measure on, filled. Methods that read the same layers share them."""
     found = domains(options.data)
     written = np.load(options.outputs, mmap_mode="r", allow_pickle=False) if options.outputs else None
-    taps = {*recipe.taps(family.target), family.target.last_hidden}  # p is computed from the last one
+    read = recipe.taps_with(family.target, options) if recipe.taps_with else recipe.taps(family.target)
+    taps = {*read, family.target.last_hidden}  # p is computed from the last one
     work = options.work / "heads" / fingerprint(family.target.model).mark / "-".join(options.kinds)
     made = []
     for name, tokens in (("learned", options.tokens), ("held-out", options.held_out)):
@@ -106,9 +108,10 @@ def pools(recipe: Recipe, family: Family, options: argparse.Namespace) -> tuple[
     return made[0], made[1]
 
 
-def mark(heads: nn.Module) -> str:
-    """The shapes of a module in a word: another one must not go on from its checkpoint."""
-    return f"{sum(values.numel() for values in heads.parameters())}"
+def mark(recipe: Recipe, heads: nn.Module) -> str:
+    """What kind of heads these are in a word: others must not go on from their checkpoint."""
+    said = json.dumps(recipe.settings(heads), sort_keys=True)
+    return f"{sum(values.numel() for values in heads.parameters())}-{zlib.crc32(said.encode()):08x}"
 
 
 def line(options: argparse.Namespace) -> str:

@@ -30,4 +30,5 @@ class Recipe:
     settings: Callable[[nn.Module], Settings]  # from which the shapes of the file follow
     words: Callable[[nn.Module], str]  # for the model card
     calibrated: Callable[[list[dict[str, Any]]], Settings] = lambda depths: {}  # settings that follow from held-out figures
+    taps_with: Callable[[Target, Namespace], tuple[int, ...]] | None = None  # the same where the command line decides it
     first: int = 1  # depth of the first prediction; 0: of the token that the target itself predicts there

@@ -1,0 +1,247 @@
+"""PPD, parallel prompt decoding: trained placeholders make the target guess several places ahead in the pass that checks guesses.
+
+Chen et al. 2024, https://arxiv.org/abs/2405.18628: prompt tokens and their ensemble (section 3), the trees and their size (section
+4; `decoding.probe_trees`). All that is trained is E, one vector per place ahead and member; the target stays as it is. Trained by
+`python -m decoding.training.heads ppd`.
+
+The placeholders are the draft's probes: no row of text sees them, so what the target says of the text is untouched, and their
+keys and values are dropped behind every pass. Placeholder i below a node stands i places behind it and speaks of the token behind
+that place; the target's own row at the node speaks of the one before.
+
+Departures: exact acceptance is the default (the paper's typical acceptance is not lossless above temperature 0); members of an
+ensemble are read at inference too, and their logits averaged; the number of rows is chosen by passes timed on this machine.
+"""
+
+import statistics
+from dataclasses import dataclass
+from time import perf_counter
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+
+from decoding.cache import TreeCache
+from decoding.draft import Draft, Probes
+from decoding.family import Family
+from decoding.heads import Settings, head_for
+from decoding.method import Drafter, Method, param
+from decoding.probe_trees import Machine, ProbeTree, Ranks, machine
+from decoding.rank_tree import check_ranks
+from decoding.sample import Sampling
+from decoding.target import Target
+from decoding.typical import typical
+from decoding.verify import match
+
+KEY = "ppd"
+RANKS = 8  # best tokens of a probe that may stand in a tree
+MAX_WIDTH, MAX_PROBES, MAX_MEMBERS = 65_536, 4, 32
+BUDGETS = (16, 24, 32, 48, 64)  # rows of a pass
+MEASURED = "measured"
+TEXT, PASSES = 64, 12  # tokens before the passes that are timed, and how many of them
+PROBABILITY, RANK, VALUE, BELOW, STATE = "probe probability", "rank", "tree value", "probes", "state"  # scores of a node
+ROOT, MEMBERS, BUDGET = "root probes", "members", "row budget"  # of the first node only
+LATENCY, YIELD = "ms with {} rows", "tokens with {} rows"  # of the first node, where passes were timed
+
+
+class Prompts(nn.Module):
+    """E: what is read in place of the embedding of a token, (probes, members, width)."""
+
+    def __init__(self, width: int, probes: int, members: int = 1) -> None:
+        super().__init__()
+        self.embed = nn.Parameter(torch.zeros(probes, members, width))
+
+
+def fresh(target: Target, probes: int, members: int) -> Prompts:
+    """Untrained: the embeddings of ordinary tokens, spread over the vocabulary."""
+    made = Prompts(target.model.config.hidden_size, probes, members).to(target.device)
+    count = probes * members
+    tokens = torch.arange(1, count + 1, device=target.device) * (target.vocab - 1) // (count + 1)
+    made.embed.data.copy_(target.embedded(tokens).view_as(made.embed))
+    return made
+
+
+def shapes(settings: Settings) -> dict[str, tuple[int, ...]]:
+    """The tensors of a head file; ValueError for settings that cannot be."""
+    found = {name: settings.get(name) for name in ("width", "probes", "members")}
+    for name, high in (("width", MAX_WIDTH), ("probes", MAX_PROBES), ("members", MAX_MEMBERS)):
+        if type(found[name]) is not int or not 1 <= found[name] <= high:
+            raise ValueError(f"Prompt tokens with {name} {found[name]!r} cannot be; 1 to {high:,} can.")
+    check_ranks(settings.get("ranks"), found["probes"], RANKS, "prompt tokens")
+    return {"embed": (found["probes"], found["members"], found["width"])}
+
+
+def trained(target: Target) -> tuple[Prompts, Ranks]:
+    """The prompt tokens of a target, and how often each rank of each was right on held-out text; ValueError if there are none that
+    fit."""
+    head = head_for(KEY, target.model, shapes)
+    settings, width = head.settings, target.model.config.hidden_size
+    if settings["width"] != width:
+        raise ValueError(f"The prompt tokens are for a model of width {settings['width']:,}; the target has {width:,}.")
+    made = Prompts(width, settings["probes"], settings["members"])
+    made.load_state_dict(head.tensors)
+    return made.to(target.device, target.dtype).eval(), tuple(map(tuple, settings["ranks"]))
+
+
+# -- how many rows -----------------------------------------------------------------------------------------------------
+
+_timed: "WeakKeyDictionary[nn.Module, dict[int, float]]" = WeakKeyDictionary()
+
+
+def latencies(target: Target) -> dict[int, float]:
+    """Rows -> milliseconds of a pass, the median of some; timed once per model, a second or so for a small one."""
+    if target.model not in _timed:
+        _timed[target.model] = timed(target)
+    return _timed[target.model]
+
+
+@torch.inference_mode()
+def timed(target: Target) -> dict[int, float]:
+    cache = TreeCache()
+    text = min(TEXT, max(1, target.context - BUDGETS[-1]))
+    target.extend(cache, [0] * text)
+    found: dict[int, list[float]] = {rows: [] for rows in BUDGETS}
+    for number in range(PASSES + 1):
+        for rows, times in found.items():
+            embeddings = target.embedded(torch.zeros(rows, dtype=torch.long, device=target.device))
+            started = perf_counter()
+            positions = [min(text + row, target.context - 1) for row in range(rows)]
+            target.forward(cache, None, positions, embeddings=embeddings)[0][0, 0].item()  # waits for the device
+            cache.keep(())
+            times += [1000 * (perf_counter() - started)] * (number > 0)  # the first round only warms up
+    return {rows: statistics.median(times) for rows, times in found.items()}
+
+
+def best_budget(ranks: Ranks, members: int, milliseconds: dict[int, float]) -> int:
+    """The number of rows that should yield most tokens per time."""
+    return max(milliseconds, key=lambda rows: machine(ranks, rows, members).tokens / milliseconds[rows])
+
+
+# -- the drafter -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Params:
+    probes: int = param(3, "Prompt tokens", "Places looked ahead (m), at most as many as were trained.", low=1, high=MAX_PROBES)
+    budget: str = param(
+        MEASURED,
+        "Rows of a pass",
+        "Root, guesses and prompt tokens together. measured: passes are timed on this machine, and the number that should yield "
+        "most tokens per second is taken.",
+        choices=(MEASURED, *map(str, BUDGETS)),
+    )
+    rule: str = param(
+        "exact",
+        "Acceptance",
+        "exact: follow the token that the target draws; typical: take what the target finds plausible, as in the paper, which is "
+        "not lossless above temperature 0.",
+        choices=("exact", "typical"),
+    )
+    epsilon: float = param(
+        0.09, "Typical: threshold", "No token above this probability is refused (epsilon).", low=0.0, high=1.0
+    )
+    delta: float = param(
+        0.3, "Typical: entropy share", "A token passes above this share of exp(-entropy) too (delta).", low=0.0, high=1.0
+    )
+
+
+class Ppd(Drafter):
+    """Keeps what the probes below the last accepted node said; drafting is a look-up in it, one copy from the device."""
+
+    def __init__(self, target: Target, params: Params, sampling: Sampling) -> None:
+        self.target = target
+        prompts, ranks = trained(target)
+        self.embeddings = prompts.embed  # (probes, members, width)
+        ranks = tuple(row[: target.vocab] for row in ranks[: params.probes])
+        members = self.embeddings.shape[1]
+        self.latencies = latencies(target) if params.budget == MEASURED else {}
+        self.budget = best_budget(ranks, members, self.latencies) if self.latencies else int(params.budget)
+        self.machine: Machine = machine(ranks, self.budget, members)
+        self.curve = {rows: machine(ranks, rows, members).tokens for rows in self.latencies}
+        self.shown = Sampling() if sampling.greedy else sampling
+        self.logits: Tensor | None = None  # (s, vocab) of the probes below the root, s the state
+
+    @property
+    def state(self) -> int:
+        return 0 if self.logits is None else len(self.logits)
+
+    def propose(self, tokens, rng) -> Draft:
+        tree = self.machine.trees[self.state]
+        probes = self.below(tree, self.target.context - len(tokens))
+        if not tree.paths:
+            return Draft((), (), probes=probes)
+        probe = torch.tensor([len(path) - 1 for path in tree.paths], device=self.target.device)
+        rank = torch.tensor([path[-1] for path in tree.paths], device=self.target.device)
+        best, found = self.logits.softmax(-1).topk(int(max(path[-1] for path in tree.paths)) + 1)
+        drafted, probabilities = torch.stack((found[probe, rank].double(), best[probe, rank].double())).tolist()  # the one copy
+        scores = {PROBABILITY: torch.tensor(probabilities), RANK: rank.cpu() + 1.0, VALUE: torch.tensor(tree.values)}
+        return Draft(
+            tuple(map(int, drafted)),
+            tree.parents,
+            belief=self.shown.probabilities(self.logits)[probe],
+            source=tuple(f"probe {len(path)}" for path in tree.paths),
+            scores=scores | self.said(tree),
+            probes=probes,
+        )
+
+    def said(self, tree: ProbeTree) -> dict[str, Tensor]:
+        """What the pictures need: the state, the probes below every node, and on the first node what holds for the whole pass."""
+        n = len(tree.paths)
+        once = {ROOT: self.machine.most, MEMBERS: self.machine.members, BUDGET: self.budget}
+        once |= {LATENCY.format(rows): ms for rows, ms in self.latencies.items()}
+        once |= {YIELD.format(rows): self.curve[rows] for rows in self.latencies}
+        found = {BELOW: torch.tensor(tree.probes, dtype=torch.float), STATE: torch.full((n,), float(self.state))}
+        return found | {name: torch.tensor([float(value)] + [float("nan")] * (n - 1)) for name, value in once.items()}
+
+    def below(self, tree: ProbeTree, room: int) -> Probes | None:
+        """The probes of a tree, the root's first; those that would stand beyond the context, `room` tokens away, are left out."""
+        members = range(self.machine.members)
+        hung = [(-1, 0, self.machine.most)]
+        hung += [(i, len(tree.paths[i]), count) for i, count in enumerate(tree.probes)]
+        rows = [(i, d, j) for i, depth, count in hung for j in members for d in range(1, count + 1) if depth + d <= room]
+        if not rows:
+            return None
+        nodes, distances, owners = zip(*rows, strict=True)
+        return Probes(self.embeddings[[d - 1 for d in distances], list(owners)], nodes, distances, owners)
+
+    def observe(self, draft, reading, decision) -> None:
+        self.logits = None
+        if draft.probes is None or reading.probes is None:
+            return
+        end = decision.row - 1
+        hung = [(d, row) for row, (i, d) in enumerate(zip(draft.probes.nodes, draft.probes.distances, strict=True)) if i == end]
+        if hung:  # by distance, the members of each
+            rows = torch.tensor([row for _, row in sorted(hung)], device=self.target.device)
+            self.logits = reading.probes[rows].unflatten(0, (-1, self.machine.members)).mean(1)
+
+
+def build(family: Family, params: Params, sampling: Sampling):
+    rule = typical(params.epsilon, params.delta) if params.rule == "typical" else match
+    return Ppd(family.target, params, sampling), rule
+
+
+METHOD = Method(
+    key=KEY,
+    title="Parallel prompt decoding",
+    paper="https://arxiv.org/abs/2405.18628",
+    authors="Chen et al. (EMNLP 2025)",
+    year=2024,
+    idea=(
+        "A few trained placeholders behind the last token make the frozen target guess several places ahead, in the same pass that "
+        "checks the guesses made before. All that is trained is one vector per place."
+    ),
+    algorithm=(
+        "The placeholders below the last accepted token said what may come after next; their best tokens fill a tree.",
+        "Below the root and every node hang new placeholders; how many decides how deep the next tree can be.",
+        "The target reads root, guesses and placeholders in one call; no row of text sees a placeholder.",
+        "Follow the children that agree with what the target draws; the first token without a child is the correction.",
+        "The placeholders below the node where this ended speak in the next step; all their rows are dropped from the cache.",
+    ),
+    lossless=(
+        "No token sees a placeholder, so the target's distributions are its own, and the tree is only compared with what it draws "
+        "itself. Typical acceptance, an option, gives this up at temperatures above 0."
+    ),
+    params=Params,
+    build=build,
+    head="target",
+    lossy=lambda values, greedy: values.get("rule") == "typical" and not greedy,
+)
