@@ -1,17 +1,17 @@
 """Clover: heads in a row, each told which token the one before it picked; a budget cuts their tree level by level.
 
-Xiao et al. 2024, https://arxiv.org/abs/2405.00263: one more layer behind the target's last one (augmenting block), a small recurrent
-cell that mixes in the token that was guessed last (regressive connection, attention decoder), and a residual block per head in front
-of the target's own language-model head. No code of this version was published; the rule of the tree is the one that its authors
-described later: per parent the best tokens up to a sum of 0.8 and above a quarter of the best, per level those most probable
-as a path, until a budget is spent. Trained by `python -m decoding.training.heads clover`, with the target left as it is.
+Xiao et al. 2024, https://arxiv.org/abs/2405.00263: one more layer behind the target's last one (augmenting block), a small
+recurrent cell that mixes in the token that was guessed last (regressive connection, attention decoder), and a residual block per
+head in front of the target's own language-model head. No code of this version was published; the rule of the tree is the one that
+its authors described later: per parent the best tokens up to a sum of 0.8 and above a quarter of the best, per level those most
+probable as a path, until a budget is spent. Trained by `python -m decoding.training.heads clover`, with the target left as it is.
 
-Departures, most of them where the paper is silent: all heads share one cell; with one key a softmax is always 1, so that in its place
-the cosine of query and key weighs the value, per attention head; the embedding of a token is its row of the language-model head,
-scaled to a root mean square of 1; the final norm stands right behind the augmenting block, so that the cell works on states of the
-size that the language-model head reads (before the norm they are 25 times as large in the shipped target, and the cell would be too
-weak); exact acceptance. The second version (https://arxiv.org/abs/2408.00264: a cell before two blocks, features learned too) is
-not built.
+Departures, most of them where the paper is silent: all heads share one cell; with one key a softmax is always 1, so that in its
+place the cosine of query and key weighs the value, per attention head; the embedding of a token is its row of the language-model
+head, scaled to a root mean square of 1; the final norm stands right behind the augmenting block, so that the cell works on states
+of the size that the language-model head reads (before the norm they are 25 times as large in the shipped target, and the cell
+would be too weak); exact acceptance. The second version (https://arxiv.org/abs/2408.00264: a cell before two blocks, features
+learned too) is not built.
 """
 
 from collections.abc import Callable
@@ -175,9 +175,10 @@ Extend = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 def branched(extend: Extend, root: Tensor, *, levels: int, budget: int, top_p: float, ratio: float) -> Tree:
     """Spend a budget of nodes level by level.
 
-    Below a parent a token is a candidate while those before it sum to less than `top_p` and it has at least `ratio` of the best one's
-    probability; of all candidates of a level the most probable paths are kept, as many as the budget has left. How many there are is
-    known on the device alone: every level is worked out in the largest size that it can have, and nothing is copied until the end.
+    Below a parent a token is a candidate while those before it sum to less than `top_p` and it has at least `ratio` of the best
+    one's probability; of all candidates of a level the most probable paths are kept, as many as the budget has left. How many
+    there are is known on the device alone: every level is worked out in the largest size it can have, and nothing is copied until
+    the end.
 
     Args:
         extend: (tokens, parents), both (m,) on the device -> (m, vocab) logits behind those tokens and (m, c) numbers to note;
@@ -327,8 +328,8 @@ METHOD = Method(
     authors="Xiao et al. (2024)",
     year=2024,
     idea=(
-        "Medusa's heads do not know what the others picked. Here a small cell hands every head the token that was guessed just before "
-        "it, so that the guesses of a path belong together, and a tiny budget of nodes goes to the most probable paths."
+        "Medusa's heads do not know what the others picked. Here a small cell hands every head the token that was guessed just "
+        "before it, so that the guesses of a path belong together, and a tiny budget of nodes goes to the most probable paths."
     ),
     algorithm=(
         "One more layer, trained behind the target's last one, turns all states of the text so far into one to draft from.",
