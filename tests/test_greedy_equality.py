@@ -20,6 +20,8 @@ LOSSLESS = [key for key, method in METHODS.items() if method.is_lossless]
 TREES = {
     "multi_candidate": [{"shape": "2-1"}, {"shape": "8-4-2"}],
     "token_recycling": [{"k": 1}, {"nodes": 12}],
+    "clover": [{"nodes": 1}, {"nodes": 64}, {"top_p": 1.0, "ratio": 0.0}, {"heads": 1}],
+    "chimera": [{"nodes": 1}, {"nodes": 64}, {"heads": 1}],
     "medusa": [{"nodes": 1}, {"nodes": 64}, {"tree": "Cartesian", "nodes": 40}, {"rule": "typical"}],  # greedy: the same
 }
 

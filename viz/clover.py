@@ -122,8 +122,8 @@ def pair_html(step: Step, params: Params, pieces: Mapping[int, bytes]) -> str:
 
 
 def shared(step: Step, first: int, second: int) -> float | None:
-    """The probability that the head's distributions behind two nodes share, sum_v min(q, q'), over the tokens that were recorded for
-    both. None if there are none."""
+    """The probability that the head's distributions behind two nodes share, sum_v min(q, q'), over the tokens that were recorded
+    for both. None if there are none."""
     rows = [step.rows[at + 1] if step.rows else None for at in (first, second)]
     if any(row is None or row.q is None for row in rows):
         return None

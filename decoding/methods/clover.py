@@ -189,7 +189,7 @@ def branched(extend: Extend, root: Tensor, *, levels: int, budget: int, top_p: f
     tokens, parents, joint = root, torch.full_like(root, -1), torch.ones(1, device=device)
     alive, left = torch.ones(1, dtype=torch.bool, device=device), torch.tensor(budget, device=device)
     logits, kept, cut, start = [], [], [], 0
-    for level in range(levels):
+    for level in range(min(levels, budget)):
         scored, notes = extend(tokens, parents)
         fan_out, m = min(budget + LEFT_OUT, scored.shape[1]), len(tokens)
         best = scored.float().softmax(-1).topk(fan_out)
@@ -286,14 +286,14 @@ class Clover(Drafter):
         if self.state is None:  # a prompt of one token: nothing was read yet
             return EMPTY
         params, states = self.params, []
-        levels = iter(range(self.levels))
 
         def extend(drafted: Tensor, parents: Tensor) -> tuple[Tensor, Tensor]:
             before = torch.cat(states)[parents] if states else self.state
             after, gates = self.heads.cell(before, embedded(self.target, drafted))
             states.append(after)
+            read = self.heads.read(after, len(states) - 1)
             moved = (after - before).norm(dim=-1, keepdim=True) / before.norm(dim=-1, keepdim=True)
-            return self.target.score(self.heads.read(after, next(levels))), torch.cat((moved, gates), 1)
+            return self.target.score(read), torch.cat((moved, gates), 1)
 
         root = self.target.ids(tokens[-1:])
         options = {"budget": params.nodes, "top_p": params.top_p, "ratio": params.ratio}
@@ -311,7 +311,7 @@ class Clover(Drafter):
             belief=self.shown.probabilities(tree.logits[list(tree.rows)].float()),
             source=("head",) * len(tree.tokens),
             scores={JOINT: torch.tensor(tree.joint), OWN: torch.tensor(tree.own)} | numbers,
-            calls=self.levels,
+            calls=min(self.levels, self.params.nodes),
             pruned=tree.pruned,
         )
         return replace(draft, source=tuple(f"head {depth}" for depth in draft.depths))

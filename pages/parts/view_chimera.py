@@ -41,7 +41,8 @@ def heads(session: Session) -> None:
     st.html(split_html(step, trace.pieces))
     st.caption(
         "A token's logit is the sum of a part from h, the target's last true state, and a part from o, the imitated next one. The "
-        f"bars say how much more of each a token gets than the least of those listed. {as_markdown(turned_words(step, trace.pieces))}"
+        "bars say how much more of each a token gets than the least of those listed. "
+        + as_markdown(turned_words(step, trace.pieces))
     )
     with st.expander("Both parts of every logit as a table"):
         st.dataframe(split_table(step, trace.pieces), hide_index=True, key="chimera_table")
