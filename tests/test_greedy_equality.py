@@ -22,6 +22,8 @@ TREES = {
     "token_recycling": [{"k": 1}, {"nodes": 12}],
     "kangaroo": [{"length": 1}, {"threshold": 0.0}, {"threshold": 1.0}, {"length": 3, "threshold": 0.4}],
     "ppd": [{"budget": "16"}, {"budget": "64", "probes": 4}, {"probes": 1, "budget": "24"}, {"rule": "typical"}],
+    "clover": [{"nodes": 1}, {"nodes": 64}, {"top_p": 1.0, "ratio": 0.0}, {"heads": 1}],
+    "chimera": [{"nodes": 1}, {"nodes": 64}, {"heads": 1}],
     "medusa": [{"nodes": 1}, {"nodes": 64}, {"tree": "Cartesian", "nodes": 40}, {"rule": "typical"}],  # greedy: the same
     "eagle": [{"nodes": 1}, {"nodes": 60, "fan_out": 8}, {"tree": "static"}, {"expansions": 0}],
 }

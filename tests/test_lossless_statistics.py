@@ -43,6 +43,8 @@ SHORT = {  # drafts of a size that three tokens can use
     "eagle": {"nodes": 5, "fan_out": 2, "expansions": 2},
     "kangaroo": {"length": 3, "threshold": 0.2},
     "ppd": {"budget": "16"},
+    "clover": {"nodes": 5, "heads": 2},
+    "chimera": {"nodes": 5, "heads": 2},
     "specdec_pp": {"threshold": 0.55, "shortest": 1, "length": 4},
 }
 LOSSLESS = [key for key, method in METHODS.items() if method.is_lossless]

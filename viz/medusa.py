@@ -6,43 +6,21 @@ of its path in the tree as it was grown. All heads guess from one state, so none
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import pandas as pd
 import plotly.graph_objects as go
 
 from decoding.trace import Node, Step
-from viz.style import GRID, LOOKS, SERIES, SERIES_LINE, SERIES_PATTERN, SERIES_STRIPES, ink, layout
+from viz import depths as depths_view
+from viz.depths import Guess, Record, guess_bars, in_words, side_by_side
+from viz.style import LOOKS
 from viz.tally import depths
-from viz.tokens import as_html, full, name, quoted
+from viz.tokens import full, quoted
 from viz.words import number
 
 PROBABILITY, RANK, VALUE = "head probability", "rank", "tree value"  # scores
 P, THRESHOLD = "typical p", "typical threshold"
 LIKELY, UNLIKELY = 0.1, 1e-3  # a head's probability and the target's behind the parent: a path that does not belong together
-SHOWN = 6  # tokens of a head
-
-
-@dataclass(frozen=True)
-class Guess:
-    """A token that a head offered, at one or more places of the tree."""
-
-    token: int
-    rank: int  # from 1
-    probability: float
-    places: int  # nodes
-    verdict: str  # of the place that got furthest
-
-
-@dataclass(frozen=True)
-class Record:
-    """A head over the run so far."""
-
-    head: int
-    asked: int  # steps in which it guessed and the text has got as far as its guess
-    top: int  # its best token is what was written there
-    any: int  # one of its tokens in the tree is
-    accepted: int  # a node of its was accepted
 
 
 def has_heads(step: Step) -> bool:
@@ -66,31 +44,13 @@ def guess(nodes: Sequence[Node]) -> Guess:
 
 def heads_html(step: Step, pieces: Mapping[int, bytes]) -> str:
     """The heads side by side, each with its best tokens as bars and the mark of what became of them: HTML."""
-    columns = "".join(head_bars(k, found, pieces) for k, found in enumerate(guesses(step), 1))
-    alt = as_html(heads_alt(step, pieces))
-    return f'<div role="img" aria-label="{alt}" style="display:flex;gap:1.2rem;flex-wrap:wrap">{columns}</div>'
-
-
-def head_bars(k: int, found: Sequence[Guess], pieces: Mapping[int, bytes]) -> str:
-    listed = [g for i, g in enumerate(found) if i < SHOWN or g.verdict == "accepted"]
-    look = f"background:{SERIES_STRIPES['q']};border-color:{SERIES_LINE['q']}"
-    rows = "".join(
-        f'<div class="ds-bars-name{" ds-bars-now" * (g.verdict == "accepted")}">{LOOKS[g.verdict].mark} '
-        f"{as_html(name(g.token, pieces))}</div>"
-        f'<div class="ds-bars-group"><div><i style="--w:{100 * g.probability:.2f}%;{look}"></i>'
-        f"<span>{number(g.probability, 2)}</span></div></div>"
-        for g in listed
-    )
-    more = f'<div class="ds-dim">and {len(found) - len(listed)} more</div>' if len(found) > len(listed) else ""
-    return f'<div style="flex:1;min-width:11rem"><b>head {k}</b><div class="ds-bars">{rows}</div>{more}</div>'
+    columns = [guess_bars(f"head {k}", found, pieces) for k, found in enumerate(guesses(step), 1)]
+    return side_by_side(columns, heads_alt(step, pieces))
 
 
 def heads_alt(step: Step, pieces: Mapping[int, bytes]) -> str:
     """The bars in words; plain text."""
-    parts = [
-        f"head {k}: " + ", ".join(f"{name(g.token, pieces)} {number(g.probability, 2)} {g.verdict}" for g in found[:3])
-        for k, found in enumerate(guesses(step), 1)
-    ]
+    parts = [in_words(f"head {k}", found, pieces) for k, found in enumerate(guesses(step), 1)]
     return "The best guesses of every head. " + ("; ".join(parts) or "Nothing was drafted") + "."
 
 
@@ -192,41 +152,16 @@ def records(steps: Sequence[Step]) -> list[Record]:
     return [Record(k, *counts) for k, counts in enumerate(sums, 1) if counts[0]]
 
 
-BARS = (("top", "best token right", "q"), ("any", "one of its tokens right", "rest"), ("accepted", "accepted", "p"))
-
-
 def records_figure(steps: Sequence[Step], dark: bool = False) -> go.Figure:
-    """Three bars per head: its best token right, one of its tokens right, accepted; shares of the steps in which it guessed."""
-    found = records(steps)
-    figure = go.Figure(layout=layout(300, dark, barmode="group", bargap=0.3))
-    for key, label, look in BARS:
-        figure.add_bar(
-            name=label,
-            x=[f"head {r.head}" for r in found],
-            y=[getattr(r, key) / r.asked for r in found],
-            text=[f"{getattr(r, key)}/{r.asked}" for r in found],
-            textposition="outside",
-            textfont={"color": ink(dark)},
-            cliponaxis=False,
-            marker={
-                "color": SERIES[look],
-                "line": {"color": SERIES_LINE[look], "width": 1},
-                "pattern": {"shape": SERIES_PATTERN[look], "solidity": 0.3, "fgcolor": SERIES_LINE[look], "bgcolor": SERIES[look]},
-            },
-            hovertemplate=f"%{{x}}<br>{label}: %{{text}}, %{{y:.2f}}<extra></extra>",
-        )
-    figure.update_xaxes(showgrid=False)
-    figure.update_yaxes(range=[0, 1.12], gridcolor=GRID, zerolinecolor=GRID, dtick=0.25)
-    return figure.update_layout(margin={"l": 8, "r": 8, "t": 34, "b": 32})
+    """Three bars per head, as shares of the steps in which it guessed."""
+    return depths_view.records_figure(records(steps), dark)
 
 
 def records_table(steps: Sequence[Step]) -> pd.DataFrame:
     """One row per head."""
-    rows = [(r.head, r.asked, r.top / r.asked, r.any / r.asked, r.accepted / r.asked) for r in records(steps)]
-    return pd.DataFrame(rows, columns=["head", "steps", "best token right", "one of its tokens right", "accepted"])
+    return depths_view.records_table(records(steps))
 
 
 def records_alt(steps: Sequence[Step]) -> str:
     """The same in words; plain text."""
-    parts = [f"head {r.head}: best right {r.top}, any right {r.any}, accepted {r.accepted} of {r.asked}" for r in records(steps)]
-    return "How often every head was right so far. " + ("; ".join(parts) or "No head has guessed yet") + "."
+    return depths_view.records_alt(records(steps))
