@@ -244,7 +244,7 @@ def check_row(row: Row, children: list, *, greedy: bool) -> None:
 
 
 def check_pieces(step: Step, trace: Trace) -> None:
-    named = [*step.tokens, *(node.token for node in step.nodes)]
+    named = [*step.tokens, *(node.token for node in (*step.nodes, *step.pruned))]
     named += [token for row in step.rows if row for token in row.tokens]
     assert set(named) == set(step.occurring())
     assert all(isinstance(trace.pieces[token], bytes) for token in named)
