@@ -14,11 +14,10 @@ from decoding.methods.ftp import KEY, Decoder
 from decoding.target import Target
 from decoding.training.precision import quick
 from decoding.training.recipe import Recipe
-from decoding.training.states import Batch, states
+from decoding.training.states import Batch, sizes_of_states
 
 DECAY = 0.8  # weight of every output, of the one before
 PLACES = 64  # of a window, in one step
-READ = 64  # tokens read to see how large the target's states are
 
 
 def options(parser) -> None:
@@ -32,9 +31,7 @@ def fresh(target: Target, chosen) -> Decoder:
     """Untrained; the last norm begins with the size that every entry of the target's states has, or logits would begin flat."""
     of = Sizes.of(target)
     decoder = Decoder(Sizes(of.width, of.heads, chosen.mlp or 2 * of.width), chosen.slots, chosen.future, chosen.blocks)
-    ids = torch.arange(READ, device=target.device) * 997 % target.vocab
-    seen = states(target, ids[None], (target.last_hidden,))[target.last_hidden]
-    decoder.norm.weight.data.copy_(seen[0].square().mean(0).sqrt())
+    decoder.norm.weight.data.copy_(sizes_of_states(target))
     return decoder.to(target.device)
 
 
