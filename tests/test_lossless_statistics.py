@@ -40,6 +40,8 @@ SHORT = {  # drafts of a size that three tokens can use
     "rasd": {"shortest": 1, "drafted": 3, "retrieved": 3},
     "s2d": {"length": 2, "first": 0.51},
     "medusa": {"nodes": 5, "heads": 2},
+    "ftp": {"nodes": 5, "depth": 2, "fan_out": 2},
+    "falcon": {"nodes": 5, "passes": 1, "fan_out": 2},
     "specdec_pp": {"threshold": 0.55, "shortest": 1, "length": 4},
 }
 LOSSLESS = [key for key, method in METHODS.items() if method.is_lossless]
