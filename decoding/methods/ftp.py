@@ -86,7 +86,7 @@ class Block(nn.Module):
 class Decoder(nn.Module):
     """Projection, start vector and blocks; embeddings and language-model head are the target's.
 
-    Untrained, every output is the state that was read plus the embedding of the token before; output 0 ranks much as the target does.
+    Untrained, an output is the state that was read plus the embedding of the token before; output 0 ranks much as the target does.
 
     Args:
         slots: m, vectors of the memory.
