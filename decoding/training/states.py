@@ -119,6 +119,15 @@ def states(target: Target, ids: Tensor, taps: Iterable[int]) -> dict[int, Tensor
     return {tap: (found[tap] if tap == PRE_NORM else out.hidden_states[tap]).float() for tap in taps}
 
 
+SEEN = 64  # tokens read to see how large states are
+
+
+def sizes_of_states(target: Target) -> Tensor:
+    """(width,) the root mean square of every entry of the states behind the final norm, over tokens from all of the vocabulary."""
+    ids = torch.arange(SEEN, device=target.device) * 997 % target.vocab
+    return states(target, ids[None], (target.last_hidden,))[target.last_hidden][0].square().mean(0).sqrt()
+
+
 # -- texts -------------------------------------------------------------------------------------------------------------
 
 

@@ -1,0 +1,284 @@
+"""Future Token Prediction: a small decoder reads the target's last state, one vector, and writes the next few tokens from it.
+
+Walker 2024, https://arxiv.org/abs/2410.18160, proposes a way of *pre-training*: an encoder's vector of one position is projected to
+a short pseudo-sequence, to which a small decoder attends while it writes the next N tokens; the nearer the token, the more its
+error counts. The paper publishes no speculative decoding and no speed-up. What stands here is our drafter on that idea: the target
+is frozen, only projection and decoder are trained (`python -m decoding.training.heads ftp`), and tree and verification are ours.
+
+The decoder sees the memory of one state, a start vector, the root and the drafted path, and nothing else of the past: a draft costs
+the same at any length of text. The newest state is that of the token before the root, so the first of the N outputs predicts the
+root again, which is known: how well it does so says whether the state carries enough. Drafts are the other N - 1.
+
+Departures, beside the frozen target: trainable norms in front of projection and decoder, since states and embeddings of a given
+target have any size; positions count from the state, never from the beginning of the text; eight vectors and two blocks, a size
+that suits a target of 256. Since the target was not trained to put a plan into its states, expect acceptance to fall faster with
+depth than it would in a model trained that way.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from transformers.models.llama.modeling_llama import LlamaMLP, LlamaRMSNorm
+
+from decoding.attention import Attention, Memory, Sizes, causal
+from decoding.draft import EMPTY, Draft
+from decoding.family import Family
+from decoding.heads import Settings, head_for
+from decoding.joint_tree import grow
+from decoding.method import Drafter, Method, param
+from decoding.sample import Sampling
+from decoding.target import Target
+from decoding.verify import match
+
+KEY = "ftp"
+MAX_SLOTS, MAX_OUTPUTS, MAX_BLOCKS = 64, 16, 8
+MAX_NODES, MAX_FAN_OUT = 128, 16
+KNOWN = "q of the root"  # score: what output 0 gave the token that is known already
+SLOT = "slot {}"  # scores, from 1: share of the attention that a token's distribution paid to that vector of the memory
+
+
+class Cross(nn.Module):
+    """Attention to the vectors of the memory, which have no positions: what tells them apart is the projection they come from."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.head_width = width // heads
+        self.q_proj, self.k_proj, self.v_proj, self.o_proj = (nn.Linear(width, width, bias=False) for _ in range(4))
+
+    def split(self, rows: Tensor) -> Tensor:
+        """(batch, rows, width) -> (batch, heads, rows, head width)."""
+        return rows.unflatten(-1, (-1, self.head_width)).transpose(1, 2)
+
+    def keys_values(self, slots: Tensor) -> tuple[Tensor, Tensor]:
+        """(batch, m, width) -> (batch, heads, m, head width) each."""
+        return self.split(self.k_proj(slots)), self.split(self.v_proj(slots))
+
+    def forward(self, rows: Tensor, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """(batch, rows, width) -> what they found, of the same shape, and the weights, (batch, heads, rows, m)."""
+        weights = (self.split(self.q_proj(rows)) @ keys.mT / math.sqrt(self.head_width)).softmax(-1)
+        return self.o_proj((weights @ values).transpose(1, 2).flatten(-2)), weights
+
+
+class Block(nn.Module):
+    """Self-attention over the drafted tokens, attention to the memory, gated layer; each behind a norm, added to what came in."""
+
+    def __init__(self, sizes: Sizes) -> None:
+        super().__init__()
+        self.input_layernorm, self.cross_layernorm, self.post_attention_layernorm = (
+            LlamaRMSNorm(sizes.width, sizes.eps) for _ in range(3)
+        )
+        self.self_attn = Attention(sizes.config)
+        self.cross_attn = Cross(sizes.width, sizes.heads)
+        self.mlp = LlamaMLP(sizes.config)
+
+    def forward(
+        self, rows: Tensor, positions: Tensor, keys: Tensor, values: Tensor, memory: tuple[Tensor, Tensor], visible: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """(batch, rows, width) -> the same shape, and the weights over the memory; keys, values and visible as for `Attention`."""
+        rows = rows + self.self_attn(self.input_layernorm(rows), positions, keys, values, visible)
+        found, weights = self.cross_attn(self.cross_layernorm(rows), *memory)
+        rows = rows + found
+        return rows + self.mlp(self.post_attention_layernorm(rows)), weights
+
+
+class Decoder(nn.Module):
+    """Projection, start vector and blocks; embeddings and language-model head are the target's.
+
+    Untrained, an output is the state that was read plus the embedding of the token before; output 0 ranks much as the target does.
+
+    Args:
+        slots: m, vectors of the memory.
+        outputs: N, tokens it learns to write; the first of them is the one that the target itself predicts.
+    """
+
+    def __init__(self, sizes: Sizes, slots: int, outputs: int, blocks: int) -> None:
+        super().__init__()
+        self.sizes, self.slots, self.outputs = sizes, slots, outputs
+        width = sizes.width
+        self.state_norm, self.token_norm, self.norm = (LlamaRMSNorm(width, sizes.eps) for _ in range(3))
+        self.project = nn.Linear(width, slots * width)
+        self.start = nn.Parameter(torch.zeros(width))
+        self.blocks = nn.ModuleList(Block(sizes) for _ in range(blocks))
+        self.begin()
+
+    @torch.no_grad()
+    def begin(self) -> None:
+        """Blocks add nothing, but the first adds the state; vectors of the memory differ a little, or they would never differ."""
+        eye = torch.eye(self.sizes.width, device=self.start.device)
+        self.project.weight.normal_(std=0.5 / math.sqrt(self.sizes.width)).add_(eye.repeat(self.slots, 1))
+        self.project.bias.zero_()
+        for block in self.blocks:
+            for part in (block.self_attn.o_proj, block.cross_attn.o_proj, block.mlp.down_proj):
+                part.weight.zero_()
+        first = self.blocks[0].cross_attn
+        first.v_proj.weight.copy_(eye)
+        first.o_proj.weight.copy_(eye)
+
+    def memory(self, hidden: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """(batch, width) states -> keys and values of their memory, (batch, heads, m, head width), per block."""
+        slots = self.project(self.state_norm(hidden)).unflatten(-1, (self.slots, -1))
+        return [block.cross_attn.keys_values(slots) for block in self.blocks]
+
+    def read(self, tokens: Tensor, target: Target) -> Tensor:
+        """(...) token ids -> (..., width) what the decoder reads of them."""
+        embedded = target.model.get_input_embeddings()(tokens)
+        return self.token_norm(embedded.to(self.start.dtype))
+
+    def forward(self, hidden: Tensor, tokens: Tensor, target: Target) -> Tensor:
+        """(batch, width) states and (batch, n) tokens behind them -> (batch, 1 + n, width) vectors to be scored; vector k is of the
+        token k + 1 places behind the state and has seen the k tokens before that."""
+        start = self.start.expand(len(hidden), 1, -1)
+        rows = torch.cat((start, self.read(tokens, target)), 1)
+        positions = torch.arange(rows.shape[1], device=rows.device)[None]
+        for block, memory in zip(self.blocks, self.memory(hidden), strict=True):
+            own = block.self_attn.keys_values(block.input_layernorm(rows), positions)
+            rows, _ = block(rows, positions, *own, memory, None)
+        return self.norm(rows)
+
+
+def shapes(settings: Settings) -> dict[str, tuple[int, ...]]:
+    """The tensors of a head file; ValueError for settings that cannot be."""
+    with torch.device("meta"):
+        return {name: tuple(values.shape) for name, values in made(settings).state_dict().items()}
+
+
+def made(settings: Settings) -> Decoder:
+    """An untrained decoder of these settings; ValueError for those that cannot be."""
+    for name, low, high in (("slots", 1, MAX_SLOTS), ("outputs", 2, MAX_OUTPUTS), ("blocks", 1, MAX_BLOCKS)):
+        if type(settings.get(name)) is not int or not low <= settings[name] <= high:
+            raise ValueError(f"A decoder with {name} {settings.get(name)!r} cannot be; {low} to {high} can.")
+    sizes = Sizes(settings.get("width"), settings.get("heads"), settings.get("mlp"))
+    return Decoder(sizes, settings["slots"], settings["outputs"], settings["blocks"])
+
+
+def trained(target: Target) -> Decoder:
+    """The decoder of a target; ValueError if there is none that fits."""
+    head = head_for(KEY, target.model, shapes)
+    width = target.model.config.hidden_size
+    if head.settings["width"] != width:
+        raise ValueError(f"The decoder is for states of width {head.settings['width']:,}; the target has {width:,}.")
+    decoder = made(head.settings)
+    decoder.load_state_dict(head.tensors)
+    return decoder.to(target.device, target.dtype).eval()
+
+
+# -- the drafter -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Params:
+    nodes: int = param(24, "Tree size", "Nodes that are kept, those with the largest product of q.", low=1, high=MAX_NODES)
+    depth: int = param(
+        4, "Levels", "Tokens drafted ahead, at most as many as the decoder was trained for.", low=1, high=MAX_OUTPUTS - 1
+    )
+    frontier: int = param(4, "Expanded", "Nodes of a level that get children, the most probable.", low=1, high=MAX_FAN_OUT)
+    fan_out: int = param(8, "Children", "Candidates looked at below a node.", low=1, high=MAX_FAN_OUT)
+
+
+class Pass:
+    """The decoder during one draft: its memory of one state, and the rows of the tree so far."""
+
+    def __init__(self, decoder: Decoder, target: Target, hidden: Tensor) -> None:
+        self.decoder, self.target = decoder, target
+        self.memory = decoder.memory(hidden)
+        self.rows = [Memory() for _ in decoder.blocks]
+        self.depth = 1  # position of the newest rows; the start vector has 0, the root 1
+        self.weights: list[Tensor] = []  # (rows, m) each, of the rows whose logits were handed out
+
+    def root(self, token: int) -> Tensor:
+        """(2, vocab) logits of the start vector, which predicts the root, and of the root."""
+        rows = torch.stack((self.decoder.start, self.decoder.read(self.target.ids([token]), self.target)[0]))
+        positions = torch.arange(2, device=rows.device)[None]
+        scored = self._through(rows, positions, causal(2, 0, rows.device), None)
+        self.weights[0] = self.weights[0][1:]
+        return scored
+
+    def extend(self, tokens: Tensor, parents: Tensor) -> Tensor:
+        """The next level, as `decoding.joint_tree.grow` asks for it."""
+        self.depth += 1
+        positions = torch.full((1, len(tokens)), self.depth, device=tokens.device)
+        return self._through(self.decoder.read(tokens, self.target), positions, None, parents)
+
+    def _through(self, rows: Tensor, positions: Tensor, visible: Tensor | None, parents: Tensor | None) -> Tensor:
+        """(n, width) -> (n, vocab); without parents the rows are the beginning, which all others see."""
+        rows, seen = rows[None], []
+        for block, memory, kept in zip(self.decoder.blocks, self.memory, self.rows, strict=True):
+            own = block.self_attn.keys_values(block.input_layernorm(rows), positions)
+            if parents is None:
+                keys, values = kept.commit(*own)
+            else:
+                keys, values, visible = kept.grow(*own, parents)
+            rows, weights = block(rows, positions, keys, values, memory, visible)
+            seen.append(weights[0].mean(0))
+        self.weights.append(torch.stack(seen).mean(0))
+        return self.target.score(self.decoder.norm(rows)[0])
+
+
+class Ftp(Drafter):
+    """Keeps the state of the token before the root, and nothing else of the past; a draft takes one small pass per level and one
+    copy from the device. The numbers for the pictures stay there until the step is recorded."""
+
+    taps_prompt = True
+
+    def __init__(self, target: Target, params: Params, sampling: Sampling) -> None:
+        self.target, self.params = target, params
+        self.decoder = trained(target)
+        self.levels = min(params.depth, self.decoder.outputs - 1)
+        self.taps = (target.last_hidden,)
+        self.shown = Sampling() if sampling.greedy else sampling
+        self.hidden: Tensor | None = None  # (1, width) at the token before the root
+
+    def begin(self, tokens, reading) -> None:
+        self.hidden = None if reading is None else reading.hidden[self.taps[0]][-1:]
+
+    def propose(self, tokens, rng) -> Draft:
+        if self.hidden is None:  # a prompt of one token: nothing was read yet
+            return EMPTY
+        now, of = Pass(self.decoder, self.target, self.hidden), self.params
+        again, first = now.root(tokens[-1]).split(1)
+        grown = grow(
+            first, now.extend, nodes=of.nodes, fan_out=of.fan_out, expansions=self.levels - 1, frontier=of.frontier
+        )
+        draft = grown.draft("decoder", self.shown, self.levels)
+        draft.scores[KNOWN] = self.shown.probabilities(again)[0, tokens[-1]].expand(len(draft))
+        looked = torch.cat(now.weights)[grown.rows]
+        draft.scores.update({SLOT.format(i): column for i, column in enumerate(looked.T, 1)})
+        return draft
+
+    def observe(self, draft, reading, decision) -> None:
+        row = decision.row
+        self.hidden = reading.hidden[self.taps[0]][row : row + 1]
+
+
+def build(family: Family, params: Params, sampling: Sampling):
+    return Ftp(family.target, params, sampling), match
+
+
+METHOD = Method(
+    key=KEY,
+    title="Future Token Prediction",
+    paper="https://arxiv.org/abs/2410.18160",
+    authors="Walker (2024); drafter by us",
+    year=2024,
+    idea=(
+        "Our drafter on a paper about pre-training: a small decoder unfolds the target's last state, one vector, into a short "
+        "memory and writes the next tokens from it alone. The target is frozen here, and the paper publishes no speed-up: what is "
+        "shown is our own measurement."
+    ),
+    algorithm=(
+        "Project the state of the token before the root to eight vectors: all that the decoder gets to see of the past.",
+        "Feed a start vector and the root. The first output predicts the root again, which shows how much the state carries; the "
+        "second predicts the first new token.",
+        "Level by level, feed the most probable nodes; each sees the memory and its own path.",
+        "Keep the nodes with the largest product of q; the target reads that tree in one call and draws its own tokens.",
+        "Follow the children that agree, and take the state of the last accepted token for the next draft.",
+    ),
+    lossless=(
+        "The target is left as it is; the tree is a function of the past that is only compared with what the target draws itself."
+    ),
+    params=Params,
+    build=build,
+    head="target",
+)

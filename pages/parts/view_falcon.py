@@ -1,0 +1,60 @@
+"""Falcon on the Step page: the blocks of this step, what their tokens could not see, and acceptance by place in the block."""
+
+import streamlit as st
+
+from pages.parts.session import Session
+from pages.parts.setup import dark
+from viz.falcon import (
+    blind_words,
+    blocks_html,
+    blocks_table,
+    calls_words,
+    has_blocks,
+    run_words,
+    saw_alt,
+    saw_figure,
+    saw_table,
+)
+from viz.tokens import as_markdown
+
+CONFIG = {"displayModeBar": False}
+
+
+def view(session: Session) -> None:
+    """Draw it for the step that is shown, and for the run up to it."""
+    step = session.step
+    st.markdown("**Blocks, not tokens**")
+    if not step.nodes:
+        st.caption("Nothing was drafted in this step.")
+    elif not has_blocks(step):
+        st.caption("This trace does not say which block a token comes from.")
+    else:
+        blocks(session)
+    with st.expander("Is the last place of a block worse? The run so far", key="falcon_box", on_change="rerun") as box:
+        if box.open:
+            saw(session)
+
+
+def blocks(session: Session) -> None:
+    """A frame per pass, and the tree as a table."""
+    step, pieces = session.step, session.trace.pieces
+    st.html(blocks_html(step, pieces))
+    st.caption(
+        f"A frame holds what one pass of the head guessed. {calls_words(step)} Inside a frame the candidates of a place are the "
+        "same behind every candidate of the place before: the head does not know which one was picked until the next pass. "
+        f"{as_markdown(blind_words(step, pieces))}"
+    )
+    with st.expander("All nodes as a table"):
+        st.dataframe(blocks_table(step, pieces), hide_index=True, key="falcon_table")
+        st.caption("Beside the head's probability what the target gives the token behind its parent (at temperature 1 if greedy).")
+
+
+def saw(session: Session) -> None:
+    """Acceptance by place, with its table."""
+    steps = session.trace.steps[: session.cursor + 1]
+    st.plotly_chart(saw_figure(steps, dark()), key="falcon_saw", config=CONFIG, alt=saw_alt(steps))
+    st.caption(
+        f"Of the steps in which every token before was accepted. {run_words(steps)} Where the picture is a saw, it is the mark of "
+        "the method: the first place of a block has seen the picks above it, the last has not."
+    )
+    st.dataframe(saw_table(steps), hide_index=True, key="falcon_saw_table")
