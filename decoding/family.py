@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from safetensors import SafetensorError
@@ -35,6 +36,7 @@ EMBEDDED = Path(__file__).parent / "embedded"
 EMBEDDED_TARGETS = {"embedded": "target", "embedded-small": "target-small"}  # name -> folder; both take the same draft models
 HUB_ID = re.compile(r"[\w.-]{1,96}(/[\w.-]{1,96})?")
 MAX_PROMPT = 100_000  # characters
+Model = TypeVar("Model", bound=nn.Module)
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -173,15 +175,14 @@ def open_weights(source: str, device: torch.device, dtype: str) -> PreTrainedMod
     return laid_out(model.to(device))
 
 
-def laid_out(model: PreTrainedModel) -> PreTrainedModel:
+def laid_out(model: Model) -> Model:
     """The same weights; on a CPU those of linear layers lie in memory input by input rather than output by output.
 
     A draft tree has few rows, and multiplying few rows by a matrix that lies like this takes half the time there.
     """
-    if model.device.type == "cpu" and model.dtype == torch.float32:
-        for part in model.modules():
-            if isinstance(part, nn.Linear):
-                part.weight.data = part.weight.data.t().contiguous().t()
+    for part in model.modules():
+        if isinstance(part, nn.Linear) and part.weight.device.type == "cpu" and part.weight.dtype == torch.float32:
+            part.weight.data = part.weight.data.t().contiguous().t()
     return model
 
 

@@ -29,6 +29,8 @@ from decoding.training.states import states as pass_states
 from decoding.verify import match
 from tests import toys
 from tests.test_greedy_equality import generated, written
+from tests.test_tau_floor import PROMPTS as FLOOR_PROMPTS
+from tests.test_tau_floor import tau
 from tests.toys import CONTEXT, GREEDY, VOCAB, causal_lm, run_steps
 
 PROMPT = (7, 70, 170, 7, 70)
@@ -433,9 +435,9 @@ def test_over_fitted_to_a_period_it_is_right_about_the_place_it_should(kind, tmp
         made = RECIPE.loss(heads, target, Batch(batch.tokens, batch.counts, batch.states, step), 0.0)
         return made * (10 if kind == "eagle" else 1)
 
-    untrained = float(loss(0))
+    untrained = loss(0).item()
     fit(heads, loss, steps=100, lr=8e-3, checkpoint=tmp_path / "kept.pt", title="toy")
-    assert float(loss(0)) < 0.5 * untrained
+    assert loss(0).item() < 0.5 * untrained
     with torch.no_grad():
         for step, logits in enumerate(RECIPE.predict(heads, target, batch)):
             best = logits[:, 12:30].argmax(-1)
@@ -453,7 +455,7 @@ def test_places_that_may_not_be_learned_are_not():
     counts[:, 20:] = False
     other = batch.tokens.clone()
     other[:, 30:] = 3
-    found = [float(RECIPE.loss(heads, target, Batch(tokens, counts, batch.states), 0.0)) for tokens in (batch.tokens, other)]
+    found = [RECIPE.loss(heads, target, Batch(tokens, counts, batch.states), 0.0).item() for tokens in (batch.tokens, other)]
     assert found[0] == pytest.approx(found[1], rel=1e-5)
 
 
@@ -482,3 +484,24 @@ def test_from_the_command_line_for_another_target(folders, tmp_path, monkeypatch
     made, ranks = trained(family.target)
     assert len(ranks) == 4 and made.attention.o_proj.weight.any(), "nothing was learned"
     assert written(family, "eagle", toys.TEXT[:40])[0] == generated(family, toys.TEXT[:40])
+
+
+def test_the_shipped_head_is_worth_its_place(embedded, monkeypatch):
+    """Small, far better than an untrained one in the same tree, and as sure of its paths as it may be."""
+    folder = door.EMBEDDED / "eagle"
+    if not folder.is_dir():
+        pytest.skip("no head is shipped")
+    assert sum(file.stat().st_size for file in folder.iterdir()) < 5 * 2**20
+    heads, ranks = trained(embedded.target)
+    assert ranks[0][0] == max(ranks[0]) > 0.25
+    shipped = tau(embedded, "eagle", FLOOR_PROMPTS.values(), GREEDY)
+    hoped = accepted = 0.0
+    for seed, prompt in enumerate(FLOOR_PROMPTS.values()):
+        ids = embedded.tokenizer(prompt)["input_ids"]
+        for step in run_steps(embedded, "eagle", ids, sampling=Sampling(1.0), seed=seed, max_tokens=60):
+            hoped += sum(node.scores[JOINT] for node in step.nodes)
+            accepted += len(step.path)
+    assert 0.6 < hoped / accepted < 1.7, "the sum of the joints foretells how many tokens are accepted"
+    untrained = fresh(embedded.target, heads.shape.kind)
+    monkeypatch.setattr(eagle, "trained", lambda target, head=None: (untrained, ranks))
+    assert shipped > 0.8 + tau(embedded, "eagle", FLOOR_PROMPTS.values(), GREEDY)

@@ -364,6 +364,7 @@ def test_pickled_weights_are_converted_and_not_opened(name, file, out, folder, t
     head.mkdir()
     (head / "config.json").write_text(json.dumps(config))
     torch.save(tensors, head / file)
+    torch.save({"step": 3}, head / "optimizer.pt")
     with pytest.raises(ValueError, match="python -m decoding.training.convert"):
         load(folder, str(head), device="cpu")
     convert.main([str(head), *(["--out", str(made)] if out else [])])

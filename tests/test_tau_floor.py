@@ -32,6 +32,7 @@ FLOORS = {
     "specdec_pp": 1.7,
     "judge": 2.0,
     "medusa": 1.6,
+    "eagle": 2.2,
 }
 OTHERWISE = 1.05  # a method without a floor of its own
 TOKENS = 32

@@ -6,7 +6,7 @@ and left out stands in `step.pruned` with its joint q. The target's joint follow
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -19,6 +19,7 @@ from viz.words import number
 
 JOINT, OWN = "joint q", "q"  # scores
 LISTED = 8  # paths that are shown as bars
+NAMED = 3  # unread nodes of a depth whose tokens are written into the picture
 FLOOR = 1e-6  # what is less is drawn there
 SPREAD = 0.8  # of a depth, over which its nodes lie side by side
 
@@ -33,6 +34,7 @@ class Place:
     joint: float
     state: str  # a verdict, or "left out"
     x: float = 0.0
+    named: bool = True
 
 
 def has_confidence(step: Step) -> bool:
@@ -82,17 +84,19 @@ def places(step: Step, left_out: bool) -> list[Place]:
     if left_out:
         below = [(1 if c.parent < 0 else of[c.parent] + 1, c) for c in step.pruned]
         found += [Place(c.token, c.parent, depth, c.score, "left out") for depth, c in below]
-    xs = {}
+    xs, named = {}, set()
     for depth in {place.depth for place in found}:
         here = [i for i, place in enumerate(found) if place.depth == depth]
         here.sort(key=lambda i: (found[i].parent, -found[i].joint))
         xs |= {i: depth + SPREAD * ((k + 0.5) / len(here) - 0.5) for k, i in enumerate(here)}
-    return [Place(**{**vars(place), "x": xs[i]}) for i, place in enumerate(found)]
+        unread = sorted((i for i in here if found[i].state == "unread"), key=lambda i: -found[i].joint)
+        named |= {i for i in here if found[i].state in ("accepted", "rejected")} | set(unread[:NAMED])
+    return [replace(place, x=xs[i], named=i in named) for i, place in enumerate(found)]
 
 
 def cut_figure(step: Step, pieces: Mapping[int, bytes], left_out: bool = True, dark: bool = False) -> go.Figure:
-    """Depth against joint q on a logarithmic axis: kept nodes with their tokens, what was left out as small diamonds, and the line
-    between them.
+    """Depth against joint q on a logarithmic axis: kept nodes, what was left out as small diamonds, and the line between them; with
+    the tokens that were judged and the best of the others.
 
     Args:
         left_out: draw the second layer, the candidates that were not submitted.
@@ -112,7 +116,7 @@ def cut_figure(step: Step, pieces: Mapping[int, bytes], left_out: bool = True, d
         ends = {"x": [0.4, deepest + 0.6], "y": [max(line, FLOOR)] * 2}
         figure.add_scatter(**ends, mode="lines", line=dashes, name=f"cut at {number(line)}", hoverinfo="name")
     figure.update_xaxes(title="depth", tickvals=list(range(1, deepest + 1)), range=[0.4, deepest + 0.6], showgrid=False)
-    figure.update_yaxes(title="joint q", type="log", gridcolor=GRID, dtick=1, tickformat=".0e", zeroline=False)
+    figure.update_yaxes(title="joint q", type="log", gridcolor=GRID, dtick=1, tickformat="~g", zeroline=False)
     return figure.update_layout(margin={"l": 8, "r": 8, "t": 34, "b": 44})
 
 
@@ -141,7 +145,7 @@ def points(state: str, part: Sequence[Place], pieces: Mapping[int, bytes], dark:
         y=[max(place.joint, FLOOR) for place in part],
         mode="markers" if ghost else "markers+text",
         marker=marker,
-        text=[as_plotly(name(place.token, pieces, 7)) for place in part],
+        text=[as_plotly(name(place.token, pieces, 7)) if place.named else "" for place in part],
         textposition="top center",
         textfont={"family": MONO, "size": 11, "color": muted(dark) if state == "unread" else ink(dark)},
         hovertext=[

@@ -29,7 +29,7 @@ from transformers.models.llama.modeling_llama import LlamaMLP, LlamaRMSNorm
 from decoding.attention import Attention, Memory, Sizes, causal
 from decoding.cache import TreeCache
 from decoding.draft import EMPTY, Draft
-from decoding.family import Family
+from decoding.family import Family, laid_out
 from decoding.heads import Head, Settings, head_for
 from decoding.joint_tree import Extend, Grown, grow
 from decoding.method import Drafter, Method, param
@@ -297,7 +297,7 @@ def trained(target: Target, head: Head | None = None) -> tuple[Heads, tuple[tupl
     heads.load_state_dict(head.tensors)
     if shape.mapped and not 0 <= int(heads.tokens.min()) <= int(heads.tokens.max()) < target.vocab:
         raise ValueError(f"The EAGLE head drafts token {int(heads.tokens.max()):,}; the target has {target.vocab:,} tokens.")
-    return heads.to(target.device, target.dtype).eval(), tuple(map(tuple, head.settings.get("ranks", USUAL)))
+    return laid_out(heads.to(target.device, target.dtype).eval()), tuple(map(tuple, head.settings.get("ranks", USUAL)))
 
 
 def check_fits(shape: Shape, target: Target) -> None:

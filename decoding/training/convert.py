@@ -2,7 +2,7 @@
 
     python -m decoding.training.convert FOLDER [--out FOLDER]
 
-Reads `pytorch_model.bin`, `medusa_lm_head.pt` or whatever else is pickled there, with `weights_only=True`: tensors alone, no code
+Reads `pytorch_model*.bin`, `medusa_lm_head.pt` or whatever else is pickled there, with `weights_only=True`: tensors alone, no code
 is run. Writes `model.safetensors`, and with `--out` copies the descriptions (*.json, *.txt, *.model) beside it.
 """
 
@@ -19,6 +19,7 @@ from torch import Tensor
 from decoding.heads import WEIGHTS
 from decoding.published import CONVERT, PICKLED
 
+NAMES = ("pytorch_model*.bin", "medusa_lm_head.pt")  # looked for first: a trainer leaves other pickles beside them
 TEXTS = ("*.json", "*.txt", "*.model")
 
 
@@ -35,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def convert(folder: Path, out: Path) -> Path:
     """The file that was written; ValueError with a sentence if there is nothing to convert, or something else than tensors."""
-    files = sorted({file for pattern in PICKLED for file in folder.glob(pattern) if file.name != "training_args.bin"})
+    files = next(filter(None, (sorted(f for name in names for f in folder.glob(name)) for names in (NAMES, PICKLED))), [])
     if not files:
         raise ValueError(f"There are no pickled weights in {str(folder)!r}; looked for {', '.join(PICKLED)}.")
     made = out / WEIGHTS

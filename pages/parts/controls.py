@@ -207,7 +207,8 @@ def model_controls(session: Session) -> None:
         drafts,
         **keep("draft", NONE, drafts),
         format_func=lambda k: "the one that belongs to the target" if k == NONE else k,
-        help="Needs the tokenizer of the target. A target other than the embedded ones brings no draft model of its own.",
+        help="Needs the tokenizer of the target. A target other than the embedded ones brings no draft model of its own. A folder "
+        "with a published head for the target (EAGLE, EAGLE-3, speculators, Medusa) goes here too.",
     )
     if kind not in (NONE, EMBEDDED):
         st.text_input(f"Draft model, {kind}", **keep("draft_name", ""), placeholder=hint(kind))
