@@ -27,6 +27,8 @@ from decoding.training.recipes import kangaroo as recipe
 from decoding.training.states import Batch, states
 from decoding.verify import recursive_rejection
 from tests import toys
+from tests.test_tau_floor import PROMPTS as FLOOR_PROMPTS
+from tests.test_tau_floor import tau
 from tests.toys import CONTEXT, GREEDY, VOCAB, causal_lm, reading_of, run_steps, tokens_of, total_variation
 
 PROMPT = (7, 70, 170, 7, 70)
@@ -395,3 +397,20 @@ def test_trained_from_the_command_line_for_another_target(tmp_path, monkeypatch)
     assert tokens_of(steps) == toys.greedy_text(family.target, PROMPT, len(tokens_of(steps)))
     marks = {training.mark(RECIPE, fresh(family.target, layer)) for layer in (1, 2)}
     assert len(marks) == 2, "of one size, and yet not to be mixed up"
+
+
+# -- the shipped adapter -----------------------------------------------------------------------------------------------
+
+
+def test_the_shipped_adapter_is_worth_its_place(embedded, monkeypatch):
+    """More is accepted than of an untrained one; a higher threshold makes shorter drafts, of which a larger part is accepted."""
+    found = {}
+    for threshold in (0.0, 0.6):
+        steps = [step for prompt in FLOOR_PROMPTS.values() for step in run_steps(
+            embedded, "kangaroo", embedded.tokenizer(prompt)["input_ids"], max_tokens=32, threshold=threshold)]  # fmt: skip
+        drafted, accepted = sum(len(step.nodes) for step in steps), sum(len(step.path) for step in steps)
+        found[threshold] = (len(tokens_of(steps)) / len(steps), accepted / drafted)
+    assert found[0.0][0] > found[0.6][0] and found[0.0][1] < found[0.6][1]
+    assert sum(file.stat().st_size for file in (door.EMBEDDED / "kangaroo").iterdir()) < 2**20
+    monkeypatch.setattr(kangaroo, "trained", lambda target: fresh(target, 2))
+    assert found[0.6][0] > 0.3 + tau(embedded, "kangaroo", FLOOR_PROMPTS.values(), GREEDY)

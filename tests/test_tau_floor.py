@@ -33,10 +33,15 @@ FLOORS = {
     "judge": 2.0,
     "medusa": 1.6,
     "eagle": 2.2,
+    "kangaroo": 1.4,
 }
 OTHERWISE = 1.05  # a method without a floor of its own
 TOKENS = 32
-SHORT = {"speculative_sampling": {"length": 2}, "multi_candidate": {"shape": "2-1"}}
+SHORT = {
+    "speculative_sampling": {"length": 2},
+    "multi_candidate": {"shape": "2-1"},
+    "kangaroo": {"length": 2, "threshold": 0.0},
+}
 
 
 def tau(family: Family, key: str, prompts, sampling: Sampling) -> float:

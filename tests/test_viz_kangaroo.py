@@ -60,7 +60,7 @@ def test_over_the_run():
     assert [(b.low, b.judged, b.accepted) for b in view.bins(steps)] == [(0.0, 1, 1), (0.2, 1, 0), (0.8, 3, 2)]
     assert list(view.worth_figure(steps).data[0].text) == ["1/1", "0/1", "2/3"]
     assert "0.8 to 1.0: 2 of 3" in view.worth_alt(steps) and "Nothing was judged" in view.worth_alt(())
-    assert view.reasons_words(steps).startswith("Why the drafter stopped so far: 2 times it was not sure enough; 1 times it had")
+    assert view.reasons_words(steps).startswith("Why the drafter stopped so far: 2 times it was not sure enough; 1 time it had")
     assert view.lengths_table(steps)["share of the steps"].tolist() == pytest.approx([1, 2 / 3, 1 / 3])
     assert view.lengths_table(()).empty and view.reasons_words(()).startswith("Nothing")
 

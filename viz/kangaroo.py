@@ -244,7 +244,8 @@ def reasons_words(steps: Sequence[Step]) -> str:
         (FULL, "had drafted as many as it may"),
         (ENDED, "came to the end of the text"),
     )
-    parts = [f"{reasons.count(reason)} times it {words}" for reason, words in said if reason in reasons]
+    counts = ((reasons.count(reason), words) for reason, words in said)
+    parts = [f"{count} {'time' if count == 1 else 'times'} it {words}" for count, words in counts if count]
     return f"Why the drafter stopped so far: {'; '.join(parts)}." if parts else "Nothing was drafted so far."
 
 

@@ -268,7 +268,7 @@ def curve_figure(steps: Sequence[Step], dark: bool = False) -> go.Figure:
     )
     figure.update_xaxes(title="rows of a pass", type="category", showgrid=False)
     figure.update_yaxes(title="tokens per second", rangemode="tozero", gridcolor=GRID, zerolinecolor=GRID)
-    second = {"overlaying": "y", "side": "right", "rangemode": "tozero", "title": "ms", "showgrid": False}
+    second = {"overlaying": "y", "side": "right", "rangemode": "tozero", "title": "ms", "showgrid": False, "tickformat": ".0f"}
     return figure.update_layout(yaxis2=second, margin={"l": 8, "r": 8, "t": 34, "b": 44})
 
 

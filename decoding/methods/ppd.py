@@ -40,7 +40,7 @@ MEASURED = "measured"
 TEXT, PASSES = 64, 12  # tokens before the passes that are timed, and how many of them
 PROBABILITY, RANK, VALUE, BELOW, STATE = "probe probability", "rank", "tree value", "probes", "state"  # scores of a node
 ROOT, MEMBERS, BUDGET = "root probes", "members", "row budget"  # of the first node only
-LATENCY, YIELD = "ms with {} rows", "tokens with {} rows"  # of the first node, where passes were timed
+LATENCY, YIELD = "ms with {} rows", "tokens with {} rows"  # of the first node of a run, where passes were timed
 
 
 class Prompts(nn.Module):
@@ -156,7 +156,8 @@ class Ppd(Drafter):
         self.latencies = latencies(target) if params.budget == MEASURED else {}
         self.budget = best_budget(ranks, members, self.latencies) if self.latencies else int(params.budget)
         self.machine: Machine = machine(ranks, self.budget, members)
-        self.curve = {rows: machine(ranks, rows, members).tokens for rows in self.latencies}
+        self.curve = {LATENCY.format(rows): ms for rows, ms in self.latencies.items()}
+        self.curve |= {YIELD.format(rows): machine(ranks, rows, members).tokens for rows in self.latencies}
         self.shown = Sampling() if sampling.greedy else sampling
         self.logits: Tensor | None = None  # (s, vocab) of the probes below the root, s the state
 
@@ -187,8 +188,8 @@ class Ppd(Drafter):
         """What the pictures need: the state, the probes below every node, and on the first node what holds for the whole pass."""
         n = len(tree.paths)
         once = {ROOT: self.machine.most, MEMBERS: self.machine.members, BUDGET: self.budget}
-        once |= {LATENCY.format(rows): ms for rows, ms in self.latencies.items()}
-        once |= {YIELD.format(rows): self.curve[rows] for rows in self.latencies}
+        once |= self.curve
+        self.curve = {}  # told once in a run
         found = {BELOW: torch.tensor(tree.probes, dtype=torch.float), STATE: torch.full((n,), float(self.state))}
         return found | {name: torch.tensor([float(value)] + [float("nan")] * (n - 1)) for name, value in once.items()}
 
