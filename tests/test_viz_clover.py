@@ -1,4 +1,4 @@
-"""The view of Clover, and what it shares with others: guesses behind one parent, rules that cut, records along the text, the page."""
+"""The view of Clover, and what it shares: guesses behind one parent, rules that cut, records along the text, the page."""
 
 import msgspec
 import pytest
