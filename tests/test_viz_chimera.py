@@ -47,7 +47,7 @@ def test_the_three_tokens_that_a_slot_reads():
 
 def test_the_heads_down_one_path():
     shown = view.line_html(tree(), BEFORE, PIECES)
-    assert "head 1, behind the root" in shown and "head 2, behind ␣the" in shown and "not among the best paths" in shown
+    assert "head 1, behind the root" in shown and "head 2, behind ␣the" in shown and "left out" in shown
     assert "Read: head 1" in shown and "0.20" in shown, "the candidate that was left out, by its own factor"
 
 
