@@ -172,7 +172,8 @@ def test_with_the_true_states_in_place_of_imitated_ones_every_guess_is_right(mon
     steps = list(toys.decode(target, drafter, accept, PROMPT, **options))
     for step in steps[:-1]:
         assert not any(node.parent == step.end_row - 1 for node in step.nodes), "children, and the right one not among them"
-    assert sum(len(step.path) for step in steps) > len(steps) > 2 and any(n.source == "head 3" for step in steps for n in step.nodes)
+    assert sum(len(step.path) for step in steps) > len(steps) > 2
+    assert any(node.source == "head 3" for step in steps for node in step.nodes)
     rows = [row for step in steps for row in step.rows if row is not None and row.q is not None]
     assert min(row.overlap for row in rows) > 1 - 1e-5
 

@@ -126,7 +126,7 @@ def test_sizes_are_those_of_the_specification():
 # -- the tree ----------------------------------------------------------------------------------------------------------
 
 
-def grown(table: dict[tuple[int, ...], list[float]], vocab: int, levels: int, budget: int, top_p: float, ratio: float):
+def grown(table: dict[tuple[int, ...], list[float]], vocab: int, levels: int, budget: int, top_p: float, ratio: float, look: bool):
     """`branched` over distributions that are known: path of tokens -> probabilities, an even one where nothing is given."""
     paths: list[tuple[int, ...]] = []
 
@@ -137,7 +137,7 @@ def grown(table: dict[tuple[int, ...], list[float]], vocab: int, levels: int, bu
         q = torch.tensor([table.get(path, [1 / vocab] * vocab) for path in made])
         return q.log(), torch.tensor([[float(len(path))] for path in made])
 
-    tree = branched(extend, torch.tensor([0]), levels=levels, budget=budget, top_p=top_p, ratio=ratio)
+    tree = branched(extend, torch.tensor([0]), levels=levels, budget=budget, top_p=top_p, ratio=ratio, look=look)
     found: list[tuple[int, ...]] = []
     for token, parent in zip(tree.tokens, tree.parents, strict=True):
         found.append((*(found[parent] if parent >= 0 else ()), token))
@@ -165,28 +165,30 @@ def by_hand(table, vocab, levels, budget, top_p, ratio):
     return nodes
 
 
-def test_the_worked_example():
+@pytest.mark.parametrize("look", [False, True])
+def test_the_worked_example(look):
     """Budget 4: level 1 keeps .5 and .3, level 2 .8 behind the first (.40) and .3 behind the second (.09); then it is spent."""
     table = {
         (): [0.5, 0.3, 0.1, 0.05, 0.05] + [0.0] * 7,
         (0,): [0.8, 0.1] + [0.01] * 10,
         (1,): [0.3, 0.1] + [0.06] * 10,
     }
-    tree, paths = grown(table, 12, 3, 4, 0.8, 0.25)
+    tree, paths = grown(table, 12, 3, 4, 0.8, 0.25, look)
     assert paths == [(0,), (1,), (0, 0), (1, 0)], "a fifth node, or token 2, means that the cut is wrong"
     assert tree.joint == pytest.approx((0.5, 0.3, 0.4, 0.09)) and tree.own == pytest.approx((0.5, 0.3, 0.8, 0.3))
     assert tree.parents == (-1, -1, 0, 1) and tree.rows == (0, 0, 1, 2) and tree.notes == ((0.0,), (0.0,), (1.0,), (1.0,))
     assert (2, -1, pytest.approx(0.1)) in [(t, p, s) for t, p, s in tree.pruned], "c was looked at and cut"
 
 
-@pytest.mark.parametrize("seed", range(6))
-def test_the_tree_is_the_rule_s_for_any_numbers(seed):
+@pytest.mark.parametrize("look", [False, True])
+@pytest.mark.parametrize("seed", range(4))
+def test_the_tree_is_the_rule_s_for_any_numbers(seed, look):
     torch.manual_seed(seed)
     vocab, levels = 7, 3
     paths = [path for depth in range(levels) for path in product(range(vocab), repeat=depth)]
     table = {path: (2 * torch.randn(vocab)).softmax(-1).tolist() for path in paths}
     for budget, top_p, ratio in ((1, 0.8, 0.25), (4, 0.8, 0.25), (24, 0.8, 0.25), (24, 1.0, 0.0), (64, 0.5, 0.1), (24, 0.0, 1.0)):
-        tree, found = grown(table, vocab, levels, budget, top_p, ratio)
+        tree, found = grown(table, vocab, levels, budget, top_p, ratio, look)
         wanted = dict(by_hand(table, vocab, levels, budget, top_p, ratio))
         if top_p == 0:  # nothing may be taken
             assert not found and not wanted

@@ -59,7 +59,7 @@ def line_html(step: Step, before: Sequence[int], pieces: Mapping[int, bytes]) ->
     columns = [
         guess_bars(
             f"head {k}, behind {as_html(behind(step, at, pieces))}",
-            offers(step, at, "not among the best paths"),
+            offers(step, at, "left out"),
             pieces,
             window_html(step, at, before, pieces),
         )
@@ -121,7 +121,7 @@ def split_bars(step: Step, parent: int, title: str, most: float, pieces: Mapping
         + "</div>"
         for i, *both in split(step, parent)
     )
-    return f'<div style="flex:1;min-width:11rem"><b>{title}</b><div class="ds-bars">{rows}</div></div>'
+    return f'<div><b>{title}</b><div class="ds-bars">{rows}</div></div>'
 
 
 def split_alt(step: Step, pieces: Mapping[int, bytes]) -> str:

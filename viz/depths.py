@@ -18,6 +18,7 @@ from viz.words import number
 
 JOINT, OWN = "joint q", "q"  # scores: the product of q down to a node, and its own factor
 SHOWN = 6  # tokens of a head
+COLUMNS = "display:grid;gap:1.2rem;grid-template-columns:repeat(auto-fit,minmax(11rem,1fr))"  # of equal width in every row
 BARS = {
     "top": ("best token right", "q"),
     "any": ("one of its tokens right", "rest"),
@@ -103,13 +104,13 @@ def guess_bars(title: str, found: Sequence[Guess], pieces: Mapping[int, bytes], 
         for g in listed
     )
     more = f'<div class="ds-dim">and {len(found) - len(listed)} more</div>' if len(found) > len(listed) else ""
-    return f'<div style="flex:1;min-width:11rem"><b>{title}</b><div class="ds-bars">{rows}</div>{more}{below}</div>'
+    return f'<div><b>{title}</b><div class="ds-bars">{rows}</div>{more}{below}</div>'
 
 
 def side_by_side(columns: Sequence[str], alt: str) -> str:
     """Columns of HTML in a row, with their text alternative (plain)."""
     joined = "".join(columns)
-    return f'<div role="img" aria-label="{as_html(alt)}" style="display:flex;gap:1.2rem;flex-wrap:wrap">{joined}</div>'
+    return f'<div role="img" aria-label="{as_html(alt)}" style="{COLUMNS}">{joined}</div>'
 
 
 def in_words(title: str, found: Sequence[Guess], pieces: Mapping[int, bytes]) -> str:

@@ -172,20 +172,24 @@ Extend = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 @torch.inference_mode()
-def branched(extend: Extend, root: Tensor, *, levels: int, budget: int, top_p: float, ratio: float) -> Tree:
+def branched(
+    extend: Extend, root: Tensor, *, levels: int, budget: int, top_p: float, ratio: float, look: bool | None = None
+) -> Tree:
     """Spend a budget of nodes level by level.
 
     Below a parent a token is a candidate while those before it sum to less than `top_p` and it has at least `ratio` of the best
     one's probability; of all candidates of a level the most probable paths are kept, as many as the budget has left. How many
-    there are is known on the device alone: every level is worked out in the largest size it can have, and nothing is copied until
-    the end.
+    there are is known on the device alone: without `look` every level is worked out in the largest size it can have, and nothing
+    is copied until the end.
 
     Args:
         extend: (tokens, parents), both (m,) on the device -> (m, vocab) logits behind those tokens and (m, c) numbers to note;
             parents are counted in the order in which tokens were handed to it, from the root, which is handed first with parent -1.
         root: (1,) its token.
+        look: count the nodes of every level when it is done and go on with those alone; None: where that copies nothing, on a CPU.
     """
     device = root.device
+    look = device.type == "cpu" if look is None else look
     tokens, parents, joint = root, torch.full_like(root, -1), torch.ones(1, device=device)
     alive, left = torch.ones(1, dtype=torch.bool, device=device), torch.tensor(budget, device=device)
     logits, kept, cut, start = [], [], [], 0
@@ -196,19 +200,22 @@ def branched(extend: Extend, root: Tensor, *, levels: int, budget: int, top_p: f
         fits = (best.values.cumsum(1) - best.values < top_p) & (best.values >= ratio * best.values[:, :1]) & alive[:, None]
         worth = joint[:, None] * best.values
         ranked = worth.masked_fill(~fits, -1.0).flatten().topk(min(budget - level, m * fan_out))
-        taken = (ranked.values >= 0) & (torch.arange(len(ranked.values), device=device) < left)
-        above, places = ranked.indices // fan_out, torch.arange(m, device=device)
-        chosen = best.indices.flatten()[ranked.indices]
-        own = best.values.flatten()[ranked.indices]
-        kept.append(torch.cat((columns(chosen, start + above, taken, ranked.values, own), notes[above].double()), 1))
+        taken = (ranked.values >= 0) & (torch.arange(len(ranked.values), device=device) < left)  # the first ones
+        width = int(taken.sum()) if look else len(taken)
+        taken, joint, picked = taken[:width], ranked.values[:width], ranked.indices[:width]
+        above, places = picked // fan_out, torch.arange(m, device=device)
+        chosen, own = best.indices.flatten()[picked], best.values.flatten()[picked]
+        kept.append(torch.cat((columns(chosen, start + above, taken, joint, own), notes[above].double()), 1))
         counts = torch.zeros(m, dtype=torch.long, device=device).index_add_(0, above, taken.long())
         beyond = counts[:, None] + torch.arange(LEFT_OUT, device=device)  # what is kept below a parent are its best
         there, beyond = (beyond < fan_out) & alive[:, None], beyond.clamp(max=fan_out - 1)
         parent = (start + places)[:, None].expand_as(beyond)
         cut.append(columns(best.indices.gather(1, beyond), parent, there, worth.gather(1, beyond)))
         logits.append(scored)
-        tokens, parents, joint, alive, left = chosen, start + above, ranked.values, taken, left - taken.sum()
+        tokens, parents, alive, left = chosen, start + above, taken, left - taken.sum()
         start += m
+        if not width:
+            break
     lines = torch.cat([F.pad(lines, (0, kept[0].shape[1] - lines.shape[1])) for lines in (*kept, *cut)]).tolist()  # the one copy
     nodes = sum(map(len, kept))
     return numbered(lines[:nodes], lines[nodes:], torch.cat(logits))
@@ -297,9 +304,10 @@ class Clover(Drafter):
 
         root = self.target.ids(tokens[-1:])
         options = {"budget": params.nodes, "top_p": params.top_p, "ratio": params.ratio}
-        return self.drafted(branched(extend, root, levels=self.levels, **options))
+        tree = branched(extend, root, levels=self.levels, **options)
+        return self.drafted(tree, len(states))
 
-    def drafted(self, tree: Tree) -> Draft:
+    def drafted(self, tree: Tree, calls: int) -> Draft:
         """The tree as a draft, with what the cell did in front of the head that offered a node."""
         if not tree.tokens:
             return EMPTY
@@ -311,7 +319,7 @@ class Clover(Drafter):
             belief=self.shown.probabilities(tree.logits[list(tree.rows)].float()),
             source=("head",) * len(tree.tokens),
             scores={JOINT: torch.tensor(tree.joint), OWN: torch.tensor(tree.own)} | numbers,
-            calls=min(self.levels, self.params.nodes),
+            calls=calls,
             pruned=tree.pruned,
         )
         return replace(draft, source=tuple(f"head {depth}" for depth in draft.depths))
