@@ -21,8 +21,8 @@ TREES = {
     "multi_candidate": [{"shape": "2-1"}, {"shape": "8-4-2"}],
     "token_recycling": [{"k": 1}, {"nodes": 12}],
     "medusa": [{"nodes": 1}, {"nodes": 64}, {"tree": "Cartesian", "nodes": 40}, {"rule": "typical"}],  # greedy: the same
-    "ftp": [{"nodes": 1}, {"nodes": 60, "depth": 7, "frontier": 8}],
-    "falcon": [{"nodes": 1}, {"nodes": 64, "passes": 1}, {"nodes": 100, "passes": 4}],
+    "ftp": [{"nodes": 1}, {"nodes": 60, "depth": 7, "frontier": 8}, {"shape": "chain"}],
+    "falcon": [{"nodes": 1}, {"nodes": 64, "passes": 1}, {"nodes": 100, "passes": 4}, {"shape": "chain"}],
 }
 
 
