@@ -10,19 +10,21 @@ from safetensors.torch import save_file
 from torch import nn
 
 from decoding import heads as door
+from decoding.draft import Draft
 from decoding.family import load
 from decoding.loop import decode
 from decoding.methods import METHODS, falcon
 from decoding.methods.falcon import SLOT, Blocks, Head, Params, Past, made, relaxed, shapes, trained
-from decoding.sample import Sampling
+from decoding.sample import Sampling, draw
 from decoding.target import Target
 from decoding.training import heads as training
 from decoding.training.recipes import RECIPES
 from decoding.training.recipes import falcon as recipe
 from decoding.training.states import Batch
+from decoding.verify import recursive_rejection
 from tests import toys
 from tests.test_methods_medusa import PROMPT, hidden_of, other, over_fitted  # noqa: F401
-from tests.toys import CONTEXT, GREEDY, VOCAB, causal_lm, run_steps, tokens_of
+from tests.toys import CONTEXT, GREEDY, VOCAB, causal_lm, reading_of, run_steps, tokens_of
 
 RECIPE = RECIPES["falcon"]
 GOOD = {"width": 32, "heads": 2, "mlp": 88, "block": 2, "layers": 2}
@@ -192,6 +194,39 @@ def test_fewer_slots_than_a_block(llama):
         steps = run_steps(llama, "falcon", prompt, max_tokens=12)
         assert not steps[0].nodes and any(step.nodes for step in steps)
         assert tokens_of(steps) == toys.greedy_text(llama.target, prompt, 12)
+
+
+def test_a_drawn_chain_comes_from_its_q(llama):
+    """q of a block are its rows, under the run's sampling, and the dice pick the tokens from them."""
+    sampling = Sampling(0.7, top_p=0.9)
+    drafter, accept = falcon.build(llama, Params(shape="chain"), sampling)
+    drafter.begin(PROMPT, None)
+    states, tokens = hidden_of(llama.target, PROMPT)[:-1], torch.tensor(PROMPT[1:])
+    drafter.waiting = states
+    with torch.inference_mode():
+        draft = drafter.propose(PROMPT, torch.Generator().manual_seed(3))
+        first = whole(drafter.head, llama.target, states, tokens)[-2:]
+        text = torch.cat((tokens, torch.tensor(draft.tokens[:2])))
+        second = whole(drafter.head, llama.target, torch.cat((states, first)), text)[-2:]
+        expected = sampling.probabilities(llama.target.score(torch.cat((first, second))))
+    assert accept is recursive_rejection and draft.how == "drawn" and draft.parents == (-1, 0, 1, 2) and draft.calls == 2
+    assert torch.allclose(draft.q, expected, atol=1e-4)
+    assert draw(draft.q, torch.rand(4, generator=torch.Generator().manual_seed(3))).tolist() == list(draft.tokens)
+
+
+def test_tokens_that_belong_together():
+    """The target writes 00 or 11; both rows of a block are even. The first is always accepted, the second half of the time, and
+    what does not belong together is never written."""
+    rng, even, kept = torch.Generator().manual_seed(0), torch.full((2, 2), 0.5), []
+    for _ in range(2000):
+        tokens = tuple(torch.randint(2, (2,), generator=rng).tolist())
+        draft = Draft(tokens, (-1, 0), even, how="drawn", source=("pass 1",) * 2)
+        certain = torch.eye(2)[tokens[0]]
+        decision = recursive_rejection(draft, reading_of(torch.stack((even[0], certain, even[0]))), torch.rand(3, generator=rng))
+        written = [*(tokens[i] for i in decision.path), decision.token]
+        kept.append(len(decision.path))
+        assert kept[-1] >= 1 and written[0] == written[1]
+    assert sum(kept) / len(kept) == pytest.approx(1.5, abs=0.05)
 
 
 # -- refusals ----------------------------------------------------------------------------------------------------------

@@ -13,12 +13,13 @@ from decoding.family import load
 from decoding.loop import decode
 from decoding.methods import METHODS, ftp
 from decoding.methods.ftp import KNOWN, SLOT, Decoder, Params, Pass, made, shapes, trained
-from decoding.sample import Sampling
+from decoding.sample import Sampling, draw
 from decoding.target import Target
 from decoding.training import heads as training
 from decoding.training.recipes import RECIPES
 from decoding.training.recipes import ftp as recipe
 from decoding.training.states import Batch
+from decoding.verify import recursive_rejection
 from tests import toys
 from tests.test_methods_medusa import PROMPT, hidden_of, other, over_fitted  # noqa: F401
 from tests.test_tau_floor import PROMPTS, tau
@@ -183,6 +184,19 @@ def test_a_prompt_of_one_token_drafts_nothing_at_first(llama):
     assert not steps[0].nodes and steps[1].nodes and tokens_of(steps) == toys.greedy_text(llama.target, (0,), 12)
 
 
+def test_a_drawn_chain_comes_from_its_q(llama):
+    """q is what one pass over the path says, under the run's sampling, and the dice pick the tokens from it."""
+    sampling, state = Sampling(0.7, top_p=0.9), torch.randn(1, 32)
+    drafter, accept = ftp.build(llama, Params(shape="chain", depth=5), sampling)
+    drafter.hidden = state
+    with torch.inference_mode():
+        draft = drafter.propose(PROMPT, torch.Generator().manual_seed(3))
+        expected = sampling.probabilities(logits_of(drafter.decoder, llama.target, state, (PROMPT[-1], *draft.tokens[:-1]))[1:])
+    assert accept is recursive_rejection and draft.how == "drawn" and draft.parents == (-1, 0, 1, 2, 3) and draft.calls == 5
+    assert torch.allclose(draft.q, expected, atol=1e-4)
+    assert draw(draft.q, torch.rand(5, generator=torch.Generator().manual_seed(3))).tolist() == list(draft.tokens)
+
+
 # -- refusals ----------------------------------------------------------------------------------------------------------
 
 
@@ -329,11 +343,12 @@ shipped = pytest.mark.skipif(not (door.EMBEDDED / "ftp").is_dir(), reason="not t
 def test_the_shipped_decoder_reads_its_memory(embedded, monkeypatch):
     """Without it, it is a model of the root and the path, and far fewer drafts are accepted."""
     decoder = trained(embedded.target)
-    with_memory = tau(embedded, "ftp", PROMPTS.values(), GREEDY)
+    prompts = [PROMPTS["story"], PROMPTS["fairy tale"]]
+    with_memory = tau(embedded, "ftp", prompts, GREEDY)
     decoder.project.weight.data.zero_()
     decoder.project.bias.data.zero_()
     monkeypatch.setattr(ftp, "trained", lambda target: decoder)
-    assert with_memory > 1.1 * tau(embedded, "ftp", PROMPTS.values(), GREEDY)
+    assert with_memory > 1.1 * tau(embedded, "ftp", prompts, GREEDY)
 
 
 @shipped

@@ -13,8 +13,8 @@ along the text, and every path of the tree carries a state of its own; in the re
 are swapped, so that it remembers nothing. There is one layer of attention, and its keys depend on what stands before a slot alone,
 so that what is kept of them does not depend on how blocks were cut. The root is one token; the last block are always the last k
 slots, and with fewer of them nothing is drafted. Norms stand in front of the LSTM and behind the attention, and the state of a slot
-is added to what the LSTM puts out: states of a small target have any size. The paper is greedy; above temperature 0 the tree is
-matched.
+is added to what the LSTM puts out: states of a small target have any size. The paper is greedy; above temperature 0 the tree
+is matched, or a chain is drawn, every token of a block from its own row, and judged with p and q.
 """
 
 from dataclasses import dataclass, replace
@@ -25,13 +25,14 @@ from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
 from decoding.attention import Block, Memory, Sizes
 from decoding.draft import EMPTY, Draft
+from decoding.drawn_chain import draw_chain
 from decoding.family import Family
 from decoding.heads import Settings, head_for
 from decoding.joint_tree import grow
 from decoding.method import Drafter, Method, param
 from decoding.sample import Sampling
 from decoding.target import Target
-from decoding.verify import match
+from decoding.verify import match, recursive_rejection
 
 KEY = "falcon"
 MAX_BLOCK, MAX_LAYERS, MAX_PASSES = 8, 4, 4
@@ -215,6 +216,12 @@ class Params:
     passes: int = param(2, "Passes", "Of the head per draft; each makes the tree a block deeper.", low=1, high=MAX_PASSES)
     frontier: int = param(4, "Expanded", "Nodes of a level that get children, the most probable.", low=1, high=MAX_FAN_OUT)
     fan_out: int = param(10, "Children", "Candidates looked at below a node.", low=1, high=MAX_FAN_OUT)
+    shape: str = param(
+        "tree",
+        "Draft",
+        "tree: the most probable paths, matched with what the target draws; chain: tokens drawn from q, judged with p and q.",
+        choices=("tree", "chain"),
+    )
 
 
 class Falcon(Drafter):
@@ -226,7 +233,7 @@ class Falcon(Drafter):
         self.target, self.params = target, params
         self.head = trained(target)
         self.taps = (target.last_hidden,)
-        self.shown = Sampling() if sampling.greedy else sampling
+        self.sampling, self.shown = sampling, Sampling() if sampling.greedy else sampling
 
     def begin(self, tokens, reading) -> None:
         self.past = Past(self.head, self.target)
@@ -239,14 +246,16 @@ class Falcon(Drafter):
         if self.past.length < self.head.block:  # no block yet
             return EMPTY
         blocks, of = Blocks(self.past), self.params
-        depth = of.passes * self.head.block
-        grown = grow(
-            blocks.logits[0, :1], blocks.extend, nodes=of.nodes, fan_out=of.fan_out, expansions=depth - 1, frontier=of.frontier
-        )
-        draft = grown.draft("", self.shown, blocks.passes)
+        first, depth = blocks.logits[0, :1], of.passes * self.head.block
+        if of.shape == "chain":
+            draft = draw_chain(first, blocks.extend, length=depth, sampling=self.sampling, rng=rng, source="")
+        else:
+            tree = {"nodes": of.nodes, "fan_out": of.fan_out, "expansions": depth - 1, "frontier": of.frontier}
+            draft = grow(first, blocks.extend, **tree).draft("", self.shown, 0)
         places = [int(depth) - 1 for depth in draft.depths]
         draft.scores[SLOT] = torch.tensor([place % self.head.block + 1.0 for place in places])
-        return replace(draft, source=tuple(f"pass {place // self.head.block + 1}" for place in places))
+        source = tuple(f"pass {place // self.head.block + 1}" for place in places)
+        return replace(draft, source=source, calls=blocks.passes)
 
     def observe(self, draft, reading, decision) -> None:
         rows = torch.tensor([0, *(node + 1 for node in decision.path)], device=self.target.device)
@@ -254,7 +263,7 @@ class Falcon(Drafter):
 
 
 def build(family: Family, params: Params, sampling: Sampling):
-    return Falcon(family.target, params, sampling), match
+    return Falcon(family.target, params, sampling), recursive_rejection if params.shape == "chain" else match
 
 
 METHOD = Method(
@@ -276,8 +285,8 @@ METHOD = Method(
         "Follow the children that agree; the true states replace the guessed ones.",
     ),
     lossless=(
-        "The tree is a function of the past that is only compared with what the target draws itself; guessing blocks costs "
-        "acceptance, never correctness."
+        "The tree is a function of the past that is only compared with what the target draws itself; a drawn chain is judged with "
+        "p and q. Guessing blocks costs acceptance, never correctness."
     ),
     params=Params,
     build=build,

@@ -16,7 +16,7 @@ depth than it would in a model trained that way.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -24,13 +24,14 @@ from transformers.models.llama.modeling_llama import LlamaMLP, LlamaRMSNorm
 
 from decoding.attention import Attention, Memory, Sizes, causal
 from decoding.draft import EMPTY, Draft
+from decoding.drawn_chain import draw_chain
 from decoding.family import Family
 from decoding.heads import Settings, head_for
 from decoding.joint_tree import grow
 from decoding.method import Drafter, Method, param
 from decoding.sample import Sampling
 from decoding.target import Target
-from decoding.verify import match
+from decoding.verify import match, recursive_rejection
 
 KEY = "ftp"
 MAX_SLOTS, MAX_OUTPUTS, MAX_BLOCKS = 64, 16, 8
@@ -175,6 +176,12 @@ class Params:
     )
     frontier: int = param(4, "Expanded", "Nodes of a level that get children, the most probable.", low=1, high=MAX_FAN_OUT)
     fan_out: int = param(8, "Children", "Candidates looked at below a node.", low=1, high=MAX_FAN_OUT)
+    shape: str = param(
+        "tree",
+        "Draft",
+        "tree: the most probable paths, matched with what the target draws; chain: tokens drawn from q, judged with p and q.",
+        choices=("tree", "chain"),
+    )
 
 
 class Pass:
@@ -227,7 +234,7 @@ class Ftp(Drafter):
         self.decoder = trained(target)
         self.levels = min(params.depth, self.decoder.outputs - 1)
         self.taps = (target.last_hidden,)
-        self.shown = Sampling() if sampling.greedy else sampling
+        self.sampling, self.shown = sampling, Sampling() if sampling.greedy else sampling
         self.hidden: Tensor | None = None  # (1, width) at the token before the root
 
     def begin(self, tokens, reading) -> None:
@@ -238,14 +245,17 @@ class Ftp(Drafter):
             return EMPTY
         now, of = Pass(self.decoder, self.target, self.hidden), self.params
         again, first = now.root(tokens[-1]).split(1)
-        grown = grow(
-            first, now.extend, nodes=of.nodes, fan_out=of.fan_out, expansions=self.levels - 1, frontier=of.frontier
-        )
-        draft = grown.draft("decoder", self.shown, self.levels)
+        if of.shape == "chain":
+            draft = draw_chain(first, now.extend, length=self.levels, sampling=self.sampling, rng=rng, source="decoder")
+            rows = slice(None)
+        else:
+            tree = {"nodes": of.nodes, "fan_out": of.fan_out, "expansions": self.levels - 1, "frontier": of.frontier}
+            grown = grow(first, now.extend, **tree)
+            draft, rows = grown.draft("decoder", self.shown, 0), grown.rows
         draft.scores[KNOWN] = self.shown.probabilities(again)[0, tokens[-1]].expand(len(draft))
-        looked = torch.cat(now.weights)[grown.rows]
+        looked = torch.cat(now.weights)[rows]
         draft.scores.update({SLOT.format(i): column for i, column in enumerate(looked.T, 1)})
-        return draft
+        return replace(draft, calls=self.levels)
 
     def observe(self, draft, reading, decision) -> None:
         row = decision.row
@@ -253,7 +263,7 @@ class Ftp(Drafter):
 
 
 def build(family: Family, params: Params, sampling: Sampling):
-    return Ftp(family.target, params, sampling), match
+    return Ftp(family.target, params, sampling), recursive_rejection if params.shape == "chain" else match
 
 
 METHOD = Method(
@@ -276,7 +286,8 @@ METHOD = Method(
         "Follow the children that agree, and take the state of the last accepted token for the next draft.",
     ),
     lossless=(
-        "The target is left as it is; the tree is a function of the past that is only compared with what the target draws itself."
+        "The target is left as it is; the tree is a function of the past that is only compared with what the target draws itself; "
+        "a drawn chain is judged with p and q."
     ),
     params=Params,
     build=build,
