@@ -33,6 +33,7 @@ FLOORS = {
     "judge": 2.0,
     "medusa": 1.6,
     "kangaroo": 1.4,
+    "ppd": 1.3,
 }
 OTHERWISE = 1.05  # a method without a floor of its own
 TOKENS = 32
