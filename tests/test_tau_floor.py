@@ -34,6 +34,7 @@ FLOORS = {
     "medusa": 1.6,
     "eagle": 2.2,
     "kangaroo": 1.4,
+    "ppd": 1.3,
 }
 OTHERWISE = 1.05  # a method without a floor of its own
 TOKENS = 32

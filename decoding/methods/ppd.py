@@ -37,7 +37,8 @@ RANKS = 8  # best tokens of a probe that may stand in a tree
 MAX_WIDTH, MAX_PROBES, MAX_MEMBERS = 65_536, 4, 32
 BUDGETS = (16, 24, 32, 48, 64)  # rows of a pass
 MEASURED = "measured"
-TEXT, PASSES = 64, 12  # tokens before the passes that are timed, and how many of them
+TEXT, PASSES = 64, 20  # tokens before the passes that are timed, and how many of each size
+ENOUGH, FEWEST = 1.5, 3  # seconds after which no more are timed, unless there were fewer than this
 PROBABILITY, RANK, VALUE, BELOW, STATE = "probe probability", "rank", "tree value", "probes", "state"  # scores of a node
 ROOT, MEMBERS, BUDGET = "root probes", "members", "row budget"  # of the first node only
 LATENCY, YIELD = "ms with {} rows", "tokens with {} rows"  # of the first node of a run, where passes were timed
@@ -88,7 +89,7 @@ _timed: "WeakKeyDictionary[nn.Module, dict[int, float]]" = WeakKeyDictionary()
 
 
 def latencies(target: Target) -> dict[int, float]:
-    """Rows -> milliseconds of a pass, the median of some; timed once per model, a second or so for a small one."""
+    """Rows -> milliseconds of a pass, the median of some; timed once per model, in a second or two."""
     if target.model not in _timed:
         _timed[target.model] = timed(target)
     return _timed[target.model]
@@ -100,7 +101,10 @@ def timed(target: Target) -> dict[int, float]:
     text = min(TEXT, max(1, target.context - BUDGETS[-1]))
     target.extend(cache, [0] * text)
     found: dict[int, list[float]] = {rows: [] for rows in BUDGETS}
+    begun = perf_counter()
     for number in range(PASSES + 1):
+        if number > FEWEST and perf_counter() - begun > ENOUGH:
+            break
         for rows, times in found.items():
             embeddings = target.embedded(torch.zeros(rows, dtype=torch.long, device=target.device))
             started = perf_counter()
