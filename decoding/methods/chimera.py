@@ -13,7 +13,7 @@ probable paths (`decoding.joint_tree`) in place of a fixed one; exact acceptance
 which is not lossless).
 """
 
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 
 import torch
@@ -143,10 +143,9 @@ def trained(target: Target) -> Heads:
 
 # -- all places of a text at once --------------------------------------------------------------------------------------
 
-Next = Callable[[Tensor, int], Tensor]
-
-
-def imitated(heads: Heads, target: Target, hidden: Tensor, tokens: Tensor, places: Tensor, then: Next | None = None):
+def imitated(
+    heads: Heads, target: Target, hidden: Tensor, tokens: Tensor, places: Tensor
+) -> Iterator[tuple[Tensor, Tensor]]:
     """Draft a chain behind some places of a text, all of them at once: training is drafting with the tokens given.
 
     Behind place i, h_0 to h_i are known and token i + 1 is the root. Slot s, from 1, stands at position i + s, reads the token
@@ -156,7 +155,6 @@ def imitated(heads: Heads, target: Target, hidden: Tensor, tokens: Tensor, place
         hidden: (batch, length, width) states behind the final norm.
         tokens: (batch, length).
         places: (m,) ascending.
-        then: (what head s hands to the language-model head, s - 1) -> (batch, m) tokens that stand behind slot s; None: the text's.
 
     Yields:
         for every slot (batch, m, width) imitated states, and what its head hands to the language-model head.
@@ -175,8 +173,7 @@ def imitated(heads: Heads, target: Target, hidden: Tensor, tokens: Tensor, place
         own.append(heads.context.keys_values(made, positions))
         read = heads.read(hidden[:, places], made, k)
         yield made, read
-        following = true[:, places + 2 + k] if then is None else then(read, k)
-        grams = torch.cat((grams[..., 1:], following[..., None]), -1)
+        grams = torch.cat((grams[..., 1:], true[:, places + 2 + k, None]), -1)
 
 
 # -- the drafter -------------------------------------------------------------------------------------------------------
