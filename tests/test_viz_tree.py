@@ -273,6 +273,12 @@ def test_alt_tells_the_story():
     assert tree_alt(step_of(), PIECES) == "Empty draft tree. Written by the target: ␣was."
 
 
+def test_a_score_may_be_called_like_a_column():
+    """The drafter's own factor at a chosen node, or whatever an imported trace calls its scores."""
+    table = node_table(step_of((node(0, q=None, scores={"q": 0.25, "token": 1.0}),), (0,), "bonus"), PIECES)
+    assert table["score q"][0] == 0.25 and table["score token"][0] == 1.0 and table["q"].isna()[0] and table.columns.is_unique
+
+
 def test_table_has_one_row_per_node_and_a_column_per_score():
     step = step_of((node(0, scores={"a": 1.0}), node(1, 0, "rejected", q=None, scores={"b": 2.0})), (0,), "correction")
     table = node_table(step, PIECES)

@@ -8,7 +8,7 @@ Every point of the figure that can be clicked carries as `customdata` the number
 in `step.nodes`, `ROOT` (-1, as in `Node.parent`) for the root, `len(step.nodes)` (`final_index`) for the final token.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
@@ -482,10 +482,15 @@ def final_alt(step: Step, pieces: Mapping[int, bytes]) -> str:
     return f" {words[step.origins[-1]]}: {quoted(step.tokens[-1], pieces)}."
 
 
+def score_name(key: str, taken: Collection[str]) -> str:
+    """The name of a score where other things have names too; plain text."""
+    return f"score {plain(key)}" if plain(key) in taken else plain(key)
+
+
 def node_table(step: Step, pieces: Mapping[int, bytes]) -> pd.DataFrame:
     """One row per node, in draft order; a column per score that any node has."""
-    scores = {key: plain(key) for node in step.nodes for key in node.scores}
     columns = ["node", "parent", "depth", "token", "id", "verdict", "p", "q", "u", "why", "source"]
+    scores = {key: score_name(key, columns) for node in step.nodes for key in node.scores}
     rows = [
         [i, node.parent, depth, full(pieces[node.token]) if node.token in pieces else f"#{node.token}", node.token]
         + [node.verdict, node.p, node.q, node.u, judgement(node, pieces, step), plain(node.source)]

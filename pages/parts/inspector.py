@@ -9,7 +9,7 @@ from pages.parts.session import Session
 from viz.probabilities import dice_rule, probability_bars, probability_table
 from viz.style import LOOKS
 from viz.tokens import full, name, plain
-from viz.tree import ROOT, final_index, has_final
+from viz.tree import ROOT, final_index, has_final, score_name
 from viz.words import judgement, number
 
 
@@ -77,7 +77,8 @@ def facts(node: Node, index: int, pieces: dict[int, bytes]) -> None:
         "q": "none: chosen, not drawn" if node.q is None else number(node.q),
         "u": "none" if node.u is None else number(node.u),
         "source": plain(node.source),
-    } | {plain(key): number(value) for key, value in node.scores.items()}
+    }
+    rows |= {score_name(key, rows): number(value) for key, value in node.scores.items()}
     items = "".join(f"<dt>{html.escape(key)}</dt><dd>{html.escape(value)}</dd>" for key, value in rows.items())
     st.html(f'<dl class="ds-facts">{items}</dl>')
 
