@@ -56,7 +56,7 @@ def bottleneck(session: Session) -> None:
     st.html(meter_html(trace, cursor))
     st.caption(
         as_markdown(meter_words(trace, cursor))
-        + " Where this fails, the one vector did not hold what the target knew, and the draft is likely to be poor. "
+        + " Where this fails, the vector did not yield what the target knew; whether the draft suffers from it is counted here. "
         + meter_run_words(trace.steps[: cursor + 1])
     )
 
