@@ -68,6 +68,16 @@ class Sizes:
         )
 
 
+class Rotary(LlamaRotaryEmbedding):
+    """Its frequencies stay float32 whatever format a module is brought to: in bfloat16 they are far off at position 500."""
+
+    def _apply(self, move, recurse=True):
+        exact = self.inv_freq
+        super()._apply(move, recurse)
+        self.inv_freq = exact.to(self.inv_freq.device)
+        return self
+
+
 class Attention(nn.Module):
     """Multi-head attention with rotary positions over rows that were given before.
 
@@ -85,7 +95,7 @@ class Attention(nn.Module):
         self.k_proj = nn.Linear(inputs, config.num_key_value_heads * self.head_width, bias=bias)
         self.v_proj = nn.Linear(inputs, config.num_key_value_heads * self.head_width, bias=bias)
         self.o_proj = nn.Linear(config.num_attention_heads * self.head_width, config.hidden_size, bias=bias)
-        self.rotary = LlamaRotaryEmbedding(config)
+        self.rotary = Rotary(config)
 
     def split(self, rows: Tensor) -> Tensor:
         """(batch, rows, heads * head width) -> (batch, heads, rows, head width)."""

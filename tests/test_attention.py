@@ -69,3 +69,14 @@ def test_sizes_of_any_target(kind):
 def test_sizes_that_cannot_be(wrong):
     with pytest.raises(ValueError, match="cannot be|do not divide"):
         Sizes(**({"width": 32, "heads": 4, "mlp": 40} | wrong))
+
+
+@pytest.mark.parametrize("kind, limit", [(torch.float16, 2e-3), (torch.bfloat16, 1e-2)])
+def test_positions_are_exact_in_half_precision(kind, limit):
+    """A module brought to half precision whole: its frequencies must not be."""
+    torch.manual_seed(0)
+    block, rows, positions = Block(Sizes(64, 2, 64).config), torch.randn(1, 3, 64), torch.tensor([[10, 500, 900]])
+    with torch.inference_mode():
+        keys = block.keys_values(rows, positions)[0]
+        rounded = block.to("cpu", kind).keys_values(rows.to(kind), positions)[0]
+    assert (rounded.float() - keys).norm() / keys.norm() < limit

@@ -20,6 +20,8 @@ from decoding.training.recipes import chimera as recipe
 from decoding.verify import match, recursive_rejection
 from tests import toys
 from tests.test_methods_medusa import over_fitted
+from tests.test_tau_floor import PROMPTS as FLOOR_PROMPTS
+from tests.test_tau_floor import tau
 from tests.told import PROMPT, batch_of, exactly, forced, learned, states_of, steps_of, target_of
 from tests.toys import GREEDY, VOCAB, causal_lm, reading_of, run_steps, tokens_of, total_variation
 
@@ -393,3 +395,13 @@ def test_from_the_command_line_for_another_target(tmp_path, tokenizer, monkeypat
     text = tokens_of(steps)
     assert text == toys.greedy_text(family.target, PROMPT, len(text))
     assert {node.source for step in steps for node in step.nodes} == {"head 1", "head 2"}
+
+
+# -- the shipped heads -------------------------------------------------------------------------------------------------
+
+
+def test_the_shipped_heads_are_worth_their_place(embedded, monkeypatch):
+    """Without the imitated state far fewer tokens are accepted: it is what the heads live on."""
+    shipped, read = tau(embedded, "chimera", FLOOR_PROMPTS.values(), GREEDY), chimera.Heads.read
+    monkeypatch.setattr(chimera.Heads, "read", lambda self, hidden, imitated, k: read(self, hidden, 0 * imitated, k))
+    assert shipped > tau(embedded, "chimera", FLOOR_PROMPTS.values(), GREEDY) + 0.3

@@ -22,6 +22,8 @@ from decoding.training.recipes import clover as recipe
 from decoding.verify import recursive_rejection
 from tests import toys
 from tests.test_methods_medusa import over_fitted
+from tests.test_tau_floor import PROMPTS as FLOOR_PROMPTS
+from tests.test_tau_floor import tau
 from tests.told import PROMPT, batch_of, exactly, forced, learned, states_of, steps_of, target_of
 from tests.toys import GREEDY, VOCAB, causal_lm, reading_of, run_steps, tokens_of, total_variation
 
@@ -414,3 +416,24 @@ def test_from_the_command_line_for_another_target(tmp_path, tokenizer, monkeypat
     assert text == toys.greedy_text(family.target, PROMPT, len(text))
     assert {node.source for step in steps for node in step.nodes} == {"head 1", "head 2"}
     assert Params().heads == 4, "more are asked than there are"
+
+
+# -- the shipped heads -------------------------------------------------------------------------------------------------
+
+
+def test_the_shipped_heads_are_worth_their_place(embedded, monkeypatch):
+    """What head 2 says depends on the first token, and without the cell far fewer tokens are accepted."""
+    far = []
+
+    def look(drafter, tokens, draft):
+        second = [i for i, depth in enumerate(draft.depths) if depth == 2]
+        parents = {draft.parents[i]: i for i in second}
+        if len(parents) > 1:
+            one, two, *_ = parents.values()
+            far.append(total_variation(draft.belief[one], draft.belief[two]))
+
+    steps_of("clover", embedded.target, look, GREEDY, 24)
+    assert sum(far) / len(far) > 0.05
+    shipped, cell = tau(embedded, "clover", FLOOR_PROMPTS.values(), GREEDY), clover.Heads.cell
+    monkeypatch.setattr(clover.Heads, "cell", lambda self, state, token: (state, cell(self, state, token)[1]))
+    assert shipped > tau(embedded, "clover", FLOOR_PROMPTS.values(), GREEDY) + 0.3
