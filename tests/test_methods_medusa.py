@@ -556,8 +556,17 @@ def test_the_shipped_heads_are_worth_their_place(embedded, monkeypatch):
     """The best rank comes first, and drafts are accepted far more often than those of untrained heads in the same tree."""
     made, ranks = trained(embedded.target)
     assert all(row[0] == max(row) > 0.05 for row in ranks) and ranks[0][0] > 0.12 > ranks[-1][0]
-    assert len(sparse_tree(ranks, 24)) == 24 and not made.unembed
-    assert sum(file.stat().st_size for file in (door.EMBEDDED / "medusa").iterdir()) < 2**20
+    assert len(sparse_tree(ranks, 24)) == 24 and len(made.unembed) == len(made.blocks) == 4
+    assert sum(file.stat().st_size for file in (door.EMBEDDED / "medusa").iterdir()) < 10 * 2**20
     shipped = tau(embedded, "medusa", FLOOR_PROMPTS.values(), GREEDY)
     monkeypatch.setattr(medusa, "trained", lambda target, head=None: (fresh(target, 4, False), ranks))
     assert shipped > 0.3 + tau(embedded, "medusa", FLOOR_PROMPTS.values(), GREEDY)
+
+
+def test_the_command_in_the_card_makes_heads_of_the_same_kind():
+    """Options of the method that are not as usual are named, the others are not."""
+    assert " --own-lm-head" not in training.line(training.parse(["medusa"]))
+    said = training.line(training.parse(["medusa", "--own-lm-head", "--heads", "3"]))
+    assert said.endswith("--lr 0.002 --heads 3 --own-lm-head")
+    again = training.parse(said.removeprefix("python -m decoding.training.heads ").split())
+    assert again.own_lm_head and again.heads == 3

@@ -162,7 +162,8 @@ def test_the_embedded_target_keeps_its_draft_model(tmp_path, embedded):
     assert not METHODS["speculative_sampling"].missing(family_named("embedded", str(head)))
 
 
-def test_a_method_that_needs_a_draft_model_says_so(folder, format_of):
+def test_a_method_that_needs_a_draft_model_says_so(folder, format_of, tmp_path, monkeypatch):
+    monkeypatch.setenv("DRAFTSCOPE_CACHE", str(tmp_path / "empty"))  # no other test's heads
     head = str(format_of("EAGLE"))
     for family in (load(folder, head, device="cpu"), family_named(folder, head)):
         assert "needs a draft model" in METHODS["speculative_sampling"].missing(family)

@@ -4,9 +4,9 @@ Cai et al. 2024, https://arxiv.org/abs/2401.10774: heads (section 2.1.1), tree a
 sparse tree from measured accuracies (2.3.3). Trained by `python -m decoding.training.heads medusa`, with the target left as it is
 (Medusa-1).
 
-Two kinds of head. *Own*: a residual block and a language-model head of its own, as in the paper. *Shared* ("legacy" in the released
-code): the residual block alone, scored by the target's own language-model head, 6 % of the parameters at 4,096 entries and a
-width of 256; the shipped heads are of this kind.
+Two kinds of head. *Own*: a residual block and a language-model head of its own, as in the paper; so are the shipped ones.
+*Shared* ("legacy" in the released code): the residual block alone, scored by the target's own language-model head, 6 % of the
+parameters at 4,096 entries and a width of 256.
 
 Departures: exact acceptance is the default (the target draws, the tree is followed where it agrees), since the paper's rule for
 temperatures above 0 is not lossless; every node of the tree is a token of some rank, so that nothing has to be padded (the released

@@ -122,7 +122,16 @@ def line(options: argparse.Namespace) -> str:
     said += [f"--kinds {' '.join(options.kinds)}"] if options.kinds != list(KINDS) else []
     for name in ("tokens", "held_out", "window", "rows", "epochs", "lr"):
         said.append(f"--{name.replace('_', '-')} {getattr(options, name):g}")
-    return " ".join(said)
+    return " ".join([*said, *own_options(options)])
+
+
+def own_options(options: argparse.Namespace) -> list[str]:
+    """Those of the method's recipe that are not as usual, in the words of the command line."""
+    parser = argparse.ArgumentParser()
+    RECIPES[options.method].options(parser)
+    usual = vars(parser.parse_args([]))
+    changed = {name: value for name in usual if (value := getattr(options, name)) != usual[name] and name != "lr"}
+    return [f"--{name.replace('_', '-')}" + ("" if value is True else f" {value}") for name, value in changed.items()]
 
 
 # -- figures -----------------------------------------------------------------------------------------------------------
