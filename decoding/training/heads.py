@@ -3,7 +3,8 @@
     python -m decoding.training.heads medusa --family embedded --data DIR
 
 The target stays as it is. Its hidden states are computed once and kept on disk (`decoding.training.states`), so that the heads see
-them often at little cost; resumable: run the same command again. Prints, on held-out text and for every depth k, how often the
+them often at little cost; resumable: run the same command again. With `--go-on` heads that are there are trained on, in a plan of their
+own. Prints, on held-out text and for every depth k, how often the
 best token and one of the best five is right, the expected acceptance sum_v min(p, q), p the target's distribution at that place
 and q the head's, and how often the best tokens of all depths up to k are right.
 """
@@ -21,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from decoding.family import Family, load
-from decoding.heads import Settings, command, fingerprint, folder_for, save
+from decoding.heads import Settings, command, fingerprint, folder_for, head_for, save
 from decoding.target import Target
 from decoding.training.card import note_head
 from decoding.training.corpus import domains
@@ -46,8 +47,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     started = time.monotonic()
     learned, test = pools(recipe, family, options)
     heads = recipe.fresh(target, options)
+    before = trained_before(recipe.key, heads, target) if options.go_on else {}
     steps = max(1, math.ceil(options.epochs * int(learned.counts.sum()) / (options.rows * learned.length)))
-    kept = learned.folder / f"{recipe.key}-{mark(recipe, heads)}-{options.lr:g}-{options.rows}-{steps}.pt"
+    kept = learned.folder / f"{recipe.key}-{mark(recipe, heads)}-{options.lr:g}-{options.rows}-{steps}"
+    kept = kept.with_name(f"{kept.name}-behind-{before['tokens']}.pt" if before else f"{kept.name}.pt")
     fit(
         heads,
         lambda step: recipe.loss(heads, target, learned.batch(step, options.rows), step / steps),
@@ -58,9 +61,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         report_every=REPORT_EVERY,
         report=lambda step: short(measured(recipe, heads, target, test, most=4 * ROWS)),
     )
-    minutes = (time.monotonic() - started) / 60
+    minutes = before.get("minutes", 0) + (time.monotonic() - started) / 60
     depths = measured(recipe, heads.eval(), target, test)
-    tokens = steps * options.rows * learned.length
+    tokens = before.get("tokens", 0) + steps * options.rows * learned.length
     settings = recipe.settings(heads) | recipe.calibrated(depths)
     settings |= {"tokens": tokens, "distinct tokens": int(learned.counts.sum()), "minutes": round(minutes, 1)}
     folder = folder_for(recipe.key, options.family, target.model)
@@ -86,6 +89,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         part.add_argument("--rows", type=int, default=8, help="windows of a step")
         part.add_argument("--epochs", type=float, default=4.0, help="how often a token is seen")
         part.add_argument("--lr", type=float, default=2e-3, help="learning rate")
+        part.add_argument("--go-on", action="store_true", help="begin with the heads that are there, trained before")
         part.add_argument("--work", type=Path, default=Path(".training"), help="folder for what is not finished yet")
         part.add_argument("--device", default="auto")
         recipe.options(part)
@@ -108,6 +112,18 @@ def pools(recipe: Recipe, family: Family, options: argparse.Namespace) -> tuple[
     return made[0], made[1]
 
 
+def trained_before(key: str, heads: nn.Module, target: Target) -> Settings:
+    """Give `heads` the weights of the ones that this target has; returns what is said of their training.
+
+    Raises:
+        ValueError: there are none, or they have other shapes.
+    """
+    shapes = {name: tuple(values.shape) for name, values in heads.state_dict().items()}
+    found = head_for(key, target.model, lambda settings: shapes)
+    heads.load_state_dict(found.tensors)
+    return found.settings
+
+
 def mark(recipe: Recipe, heads: nn.Module) -> str:
     """What kind of heads these are in a word: others must not go on from their checkpoint."""
     said = json.dumps(recipe.settings(heads), sort_keys=True)
@@ -122,6 +138,7 @@ def line(options: argparse.Namespace) -> str:
     said += [f"--kinds {' '.join(options.kinds)}"] if options.kinds != list(KINDS) else []
     for name in ("tokens", "held_out", "window", "rows", "epochs", "lr"):
         said.append(f"--{name.replace('_', '-')} {getattr(options, name):g}")
+    said += ["--go-on"] if options.go_on else []
     return " ".join([*said, *own_options(options)])
 
 

@@ -63,7 +63,7 @@ def loss(decoder: Decoder, target: Target, batch: Batch, done: float = 0.0) -> T
     known = hidden.gather(1, places[..., None].expand(-1, -1, hidden.shape[2])).flatten(0, 1)
     with quick(hidden.device):
         logits = target.score(decoder(known, tokens[:, :-1], target))
-    nats = F.cross_entropy(logits.transpose(1, 2), tokens, reduction="none") * counts
+    nats = F.cross_entropy(logits.flatten(0, 1), tokens.flatten(), reduction="none").view_as(tokens) * counts
     weights = DECAY ** torch.arange(decoder.outputs, device=hidden.device)
     means = nats.sum(0) / counts.sum(0).clamp(min=1)
     return (means * weights).sum() / weights.sum()
