@@ -187,7 +187,7 @@ def test_reset_forgets_the_runs_and_frees_the_worker():
 
 def test_an_empty_prompt_is_a_sentence_in_every_column():
     page = two_columns()
-    checked(page.text_area(key="prompt").set_value("  ").run())
+    checked(next(box for box in page.text_area if box.label == "Prompt").set_value("  ").run())
     press(page, "compare_step")
     assert markup(page).count("The prompt is empty") == 2
 

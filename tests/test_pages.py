@@ -45,6 +45,10 @@ def settled(at: AppTest, seconds: float = 120) -> AppTest:
     raise AssertionError("the run did not settle")
 
 
+def prompt_box(at: AppTest):
+    return next(box for box in at.text_area if box.label == "Prompt")
+
+
 def press(at: AppTest, key: str) -> AppTest:
     return settled(at.button(key).click().run())
 
@@ -92,9 +96,32 @@ def test_back_and_forward_ask_for_nothing():
     assert state(at).cursor == start + 1 and state(at).live is None
 
 
+def what_the_browser_has(at: AppTest):
+    """The page as the browser knows it, with the values that it would send."""
+    for box in (*at.selectbox, *at.number_input, *at.text_area):
+        box.set_value(box.value)
+    return at._tree
+
+
+def test_a_browser_that_lags_behind_does_not_bring_the_old_prompt_back():
+    """A press that comes before the browser has heard of a box that the page changed sends the old one along."""
+    at = opened()
+    known = what_the_browser_has(at)
+    prompt_box(at).set_value("The cat sat on the").run()
+    at._tree = known  # the new prompt, and the menu on the example of the old one
+    press(at, "step")
+    assert state(at).settings.prompt == "The cat sat on the" and not state(at).recorded
+    known = what_the_browser_has(at)
+    chosen = next(key for key in EXAMPLES if EXAMPLES[key].prompt != Settings().prompt)
+    next(box for box in at.selectbox if box.label == "Example").set_value(chosen).run()
+    at._tree = known  # the menu on the new example, and the old prompt
+    press(at, "step")
+    assert state(at).settings.prompt == EXAMPLES[chosen].prompt
+
+
 def test_an_own_prompt_and_step_make_a_real_run():
     at = opened()
-    at.text_area("prompt").set_value("The cat sat on the").run()
+    prompt_box(at).set_value("The cat sat on the").run()
     assert at.button("again").label == "Start again with these settings"
     assert state(at).trace is demo.recorded(), "a changed control must not wipe the run"
     press(at, "step")
@@ -141,7 +168,7 @@ def test_put_the_settings_back():
 def test_an_empty_prompt_is_a_sentence_and_the_run_before_stays():
     at = opened()
     before = state(at).trace
-    at.text_area("prompt").set_value("   ").run()
+    prompt_box(at).set_value("   ").run()
     at.button("step").click().run()
     assert "The prompt is empty" in errors(at) and state(at).trace is before
 
@@ -149,7 +176,7 @@ def test_an_empty_prompt_is_a_sentence_and_the_run_before_stays():
 def test_a_prompt_beyond_the_context_is_a_sentence_and_the_run_before_stays():
     at = opened()
     before = state(at).trace
-    at.text_area("prompt").set_value("word " * 3000).run()
+    prompt_box(at).set_value("word " * 3000).run()
     press(at, "step")
     assert "context holds" in errors(at) and state(at).trace is before
 
@@ -172,7 +199,7 @@ def test_a_method_the_models_cannot_serve_says_why():
 
 def test_a_hostile_prompt_is_only_text():
     at = opened()
-    at.text_area("prompt").set_value(HOSTILE).run()
+    prompt_box(at).set_value(HOSTILE).run()
     press(at, "step")
     assert state(at).trace.header.prompt == HOSTILE
     assert HOSTILE not in said(at) and HOSTILE not in " ".join(m.value for m in at.markdown)
@@ -184,7 +211,7 @@ def test_a_link_opens_the_same_run_at_the_same_step():
     first, second = (settled(opened(**query)) for _ in range(2))
     assert state(first).cursor == 2 and state(first).node == 1 and not state(first).notes
     assert [s.tokens for s in state(first).trace.steps[:3]] == [s.tokens for s in state(second).trace.steps[:3]]
-    assert first.text_area("prompt").value == "Tom had a red" and first.selectbox("method").value == "multi_candidate"
+    assert prompt_box(first).value == "Tom had a red" and first.selectbox("method").value == "multi_candidate"
 
 
 def test_the_link_button_writes_what_parse_reads():

@@ -29,10 +29,8 @@ def param_key(method: str, name: str) -> str:
 
 def say(session: Session, settings: Settings) -> None:
     """Let the controls say `settings`; before they are drawn, or in a callback."""
-    example = next((key for key, e in EXAMPLES.items() if e.prompt == settings.prompt), OWN)
+    session.values["prompt"] = settings.prompt
     values: dict[str, Any] = {
-        "prompt": settings.prompt,
-        "example": example,
         "method": settings.method,
         "temperature": settings.temperature,
         "top_k": settings.top_k,
@@ -56,15 +54,23 @@ def value(session: Session, key: str, default: Any) -> Any:
     return st.session_state.get(key, session.values.get(key, default))
 
 
+def prompt_of(session: Session) -> str:
+    """What the prompt box says: what was typed since it was drawn, else what the page or the visitor put there last."""
+    shows, number = session.boxes.get("prompt", (None, 0))
+    now = st.session_state.get(f"prompt.{number}", shows)
+    return now if now != shows else session.values.get("prompt", Settings().prompt)
+
+
 def read(session: Session) -> Settings:
     """What the controls say right now."""
     base = Settings()
     method = value(session, "method", base.method)
     params = {f.name: value(session, param_key(method, f.name), f.default) for f in fields(METHODS[method].params)}
-    simple = ("prompt", "temperature", "top_k", "top_p", "seed", "max_tokens", "device", "dtype")
+    simple = ("temperature", "top_k", "top_p", "seed", "max_tokens", "device", "dtype")
     target = value(session, "target", EMBEDDED)
     draft = value(session, "draft", NONE)
     return Settings(
+        prompt=prompt_of(session),
         **{name: value(session, name, getattr(base, name)) for name in simple},
         method=method,
         params=params,
@@ -109,38 +115,38 @@ def controls(session: Session) -> Settings:
     return settings
 
 
-KEYS = ("prompt", "example", "method", "temperature", "top_k", "top_p", "seed", "max_tokens", "device", "dtype",
+KEYS = ("method", "temperature", "top_k", "top_p", "seed", "max_tokens", "device", "dtype",
         "target", "target_name", "draft", "draft_name")  # fmt: skip
 
 
 def prompt_controls(session: Session) -> None:
-    """The menu of examples and the prompt."""
-    menu = [OWN, *EXAMPLES]
+    """The menu of examples and the prompt. Either sets the other, so both are boxes of the session: a click that comes before the
+    browser has the new text sends the old one along, and must not count as writing it."""
+    prompt = prompt_of(session)
+    menu, example = [OWN, *EXAMPLES], next((key for key, e in EXAMPLES.items() if e.prompt == prompt), OWN)
+    example_key, prompt_key = session.box("example", example), session.box("prompt", prompt)
+
+    def take_example() -> None:
+        chosen = st.session_state.get(example_key, example)  # a box that is gone may report, and has no value any more
+        if chosen != example and chosen in EXAMPLES:
+            session.values["prompt"] = EXAMPLES[chosen].prompt
+            session.box_says("example", chosen)
+
+    def take_prompt() -> None:
+        if (written := st.session_state.get(prompt_key, prompt)) != prompt:
+            session.values["prompt"] = written
+            session.box_says("prompt", written)
+
     st.selectbox(
-        "Example",
-        menu,
-        **kept(session, "example", OWN, menu),
-        format_func=lambda key: EXAMPLES[key].title if key in EXAMPLES else OWN,
-        on_change=take_example,
-        help="Puts a prompt into the box below.",
-    )
+        "Example", menu, menu.index(example), key=example_key, on_change=take_example,
+        format_func=lambda key: EXAMPLES[key].title if key in EXAMPLES else OWN, help="Puts a prompt into the box below.",
+    )  # fmt: skip
     st.text_area(
-        "Prompt", **kept(session, "prompt", Settings().prompt), height=112, max_chars=MAX_PROMPT, on_change=own_prompt,
+        "Prompt", prompt, key=prompt_key, height=112, max_chars=MAX_PROMPT, on_change=take_prompt,
         help="The text the target goes on from. Ctrl+Enter, or a click elsewhere, takes it over.",
     )  # fmt: skip
-    if (example := EXAMPLES.get(st.session_state["example"])) is not None:
-        st.caption(example.look)
-
-
-def take_example() -> None:
-    key = st.session_state["example"]
-    if key in EXAMPLES:
-        st.session_state["prompt"] = EXAMPLES[key].prompt
-
-
-def own_prompt() -> None:
-    if st.session_state["example"] in EXAMPLES and st.session_state["prompt"] != EXAMPLES[st.session_state["example"]].prompt:
-        st.session_state["example"] = OWN
+    if example in EXAMPLES:
+        st.caption(EXAMPLES[example].look)
 
 
 def method_controls(session: Session) -> None:

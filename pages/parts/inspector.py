@@ -44,10 +44,11 @@ def picker(session: Session, step: Step, selected: int) -> None:
     key = session.box("node", (*where, shown))
 
     def choose() -> None:
-        if st.session_state[key] == shown:  # a box that is gone reports what it showed, with the next click
+        chosen = st.session_state.get(key, shown)
+        if chosen == shown:  # a box that is gone reports what it showed, with the next click
             return
-        session.pick(st.session_state[key])
-        session.box_says("node", (*where, st.session_state[key]))
+        session.pick(chosen)
+        session.box_says("node", (*where, chosen))
 
     st.selectbox(
         "Selected node", options, options.index(shown), key=key, format_func=label, on_change=choose,

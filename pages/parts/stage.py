@@ -63,8 +63,8 @@ def stage(session: Session) -> None:
 
 def draw(session: Session) -> None:
     narration(session)
+    transport(session)  # above whatever comes and goes: a bar that moves under the pointer is missed
     notices(session)
-    transport(session)
     text_strip(session, lambda key: session.back() if key == "back" else session.advance(read(session)))
     if session.trace is not None:
         legend(session.trace)

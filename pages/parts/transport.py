@@ -61,7 +61,7 @@ def go_to(session: Session) -> None:
     key = session.box("go_to", shows)
 
     def go() -> None:
-        wanted = int(st.session_state[key] or 0) - 1
+        wanted = int(st.session_state.get(key, shows[2] + 1) or 0) - 1
         if wanted == shows[2]:  # a box that is gone reports what it showed, with the next click
             return
         session.playing = False
