@@ -7,7 +7,7 @@ be read over a tree before anybody relies on it.
 import hashlib
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -56,12 +56,24 @@ class Family:
             raise ValueError("The prompt is empty. Write a few words for the target to continue.")
         if len(prompt) > MAX_PROMPT:
             raise ValueError(f"The prompt has {len(prompt):,} characters; at most {MAX_PROMPT:,} are read.")
-        tokens = tuple(self.tokenizer(prompt)["input_ids"])
+        return self.checked(self.tokenizer(prompt)["input_ids"], limit)
+
+    def checked(self, tokens: Sequence[int], limit: int) -> tuple[int, ...]:
+        """Token ids to go on from, as they are; ValueError if there are none, unknown ones, or no room below `limit` tokens."""
+        if not tokens:
+            raise ValueError("The prompt has no tokens; at least one is needed to go on from.")
+        if strange := [token for token in tokens if not 0 <= token < self.target.vocab]:
+            raise ValueError(f"The prompt has the token {strange[0]}; the target has {self.target.vocab:,} tokens.")
         if len(tokens) >= limit:
             raise ValueError(
                 f"The prompt has {len(tokens):,} tokens; the context holds {limit:,} and one must be left free."
             )
-        return tokens
+        return tuple(tokens)
+
+    def text(self, tokens: Sequence[int]) -> str:
+        """What these tokens say; bytes that are no character become U+FFFD."""
+        pieces = self.pieces(tokens)
+        return b"".join(pieces[token] for token in tokens).decode("utf-8", "replace")
 
     def pieces(self, tokens: Iterable[int]) -> dict[int, bytes]:
         """Token -> its bytes, which may be half a character."""

@@ -130,6 +130,9 @@ class Limits:
 class Run:
     """One prompt, one method, one seed: an iterator of Steps that also keeps them as a Trace.
 
+    Args:
+        prompt: text, or the family's token ids, of which the trace then shows the text.
+
     Raises:
         ValueError: an unknown method, a parameter or setting out of range, an empty prompt, one that does not fit the context,
             a method this family cannot serve. Nothing is computed before everything is checked.
@@ -140,7 +143,7 @@ class Run:
         family: Family,
         method: str,
         params: Mapping[str, Any] | None = None,
-        prompt: str = "",
+        prompt: str | Sequence[int] = "",
         sampling: Sampling | None = None,
         seed: int = 0,
         max_tokens: int = 64,
@@ -158,7 +161,8 @@ class Run:
         sampling = sampling or Sampling()
         values = chosen.checked(params or {})
         drafter, accept = chosen.build(family, values, sampling)
-        tokens = family.encode(prompt, limit=context_of(family.target, drafter))
+        limit = context_of(family.target, drafter)
+        tokens = family.encode(prompt, limit) if isinstance(prompt, str) else family.checked(prompt, limit)
         self.family = family
         self.header = Header(
             method=method,
@@ -166,7 +170,7 @@ class Run:
             family=family.name,
             sampling=SamplingData(**asdict(sampling)),
             seed=seed,
-            prompt=prompt,
+            prompt=prompt if isinstance(prompt, str) else family.text(tokens),
             prompt_tokens=tokens,
             max_tokens=max_tokens,
             device=str(family.target.device),

@@ -250,6 +250,9 @@ REFUSED = {
     "no tokens": ({"max_tokens": 0}, "it is 0"),
     "too many tokens": ({"max_tokens": 5000}, "it is 5000"),
     "negative seed": ({"seed": -1}, "it is -1"),
+    "a token that is not there": ({"prompt": (1, 10**6)}, "the token 1000000"),
+    "no token at all": ({"prompt": ()}, "no tokens"),
+    "tokens too many for the context": ({"prompt": (1,) * 160}, "160 tokens"),
 }
 
 
@@ -259,6 +262,15 @@ def test_refused_with_the_value_in_the_sentence(llama, case):
     with pytest.raises(ValueError) as caught:
         Run(llama, **({"method": "speculative_sampling", "prompt": "the cat"} | options))
     assert words in str(caught.value)
+
+
+def test_tokens_are_a_prompt_as_well(llama):
+    """The same text as tokens is the same run, and the trace says it in words."""
+    run = Run(llama, "plain", prompt="the cat", max_tokens=8)
+    steps = list(run)
+    again = Run(llama, "plain", prompt=run.header.prompt_tokens, max_tokens=8)
+    assert [step.tokens for step in again] == [step.tokens for step in steps]
+    assert again.header.prompt_tokens == run.header.prompt_tokens and again.header.prompt.endswith("the cat")
 
 
 def test_not_a_number_is_refused():

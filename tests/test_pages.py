@@ -151,6 +151,25 @@ def test_every_method_of_the_embedded_family_runs_to_its_end(method):
     assert all(chart.proto.alt for chart in at.get("plotly_chart"))
 
 
+def test_another_method_is_asked_at_the_very_step():
+    at = opened(v="1", prompt="Tom had a red", method="clover", tokens="24", temperature="0", step="3")
+    settled(at)
+    at.session_state["another_box"] = True
+    at.run()
+    at.selectbox("another_method").set_value("medusa").run()
+    press(at, "another_ask")
+    session = state(at)
+    answer = session.answer()
+    assert answer.header.method == "medusa" and len(answer.steps) == 1 and session.settings.method == "clover"
+    before = session.trace.steps[:2]
+    assert answer.header.prompt_tokens == session.trace.header.prompt_tokens + tuple(t for s in before for t in s.tokens)
+    assert "Medusa drafts" in " ".join(box.value for box in at.caption)
+    bars = " ".join(element.proto.body for element in at.get("html"))
+    assert bars.count("<b>head 1") == 3  # the view of Clover, Medusa, and Clover once more below it
+    at.button("back").click().run()
+    assert state(at).answer() is None and not at.exception  # it belongs to the step it was asked at
+
+
 def test_reset_goes_back_to_the_prompt():
     at = opened()
     at.button("reset").click().run()

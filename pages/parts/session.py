@@ -46,6 +46,8 @@ class Session:
     notes: tuple[str, ...] = ()
     plain: Live | None = None  # the measured baseline
     plain_of: Settings | None = None
+    other: Live | None = None  # one step of another method
+    other_at: tuple[int, int] = (0, 0)  # run and step that it was asked at
     measured: tuple[Trace | None, int, tuple[int, float]] = (None, 0, (0, 0))  # for `extent`
     boxes: dict[str, tuple[Any, int]] = field(default_factory=dict)  # box -> what it shows, and which box it is
     timer: float | None = None  # seconds between looks, as the page was last set up
@@ -100,13 +102,18 @@ class Session:
         return rejected[0] if rejected else step.path[-1] if step.path else last
 
     @property
+    def lives(self) -> tuple[Live | None, ...]:
+        """All runs that this tab has asked for, the one that is waited for first at the front."""
+        return self.coming, self.live, self.plain, self.other
+
+    @property
     def busy(self) -> bool:
-        return any(live is not None and live.busy for live in (self.live, self.coming, self.plain))
+        return any(live is not None and live.busy for live in self.lives)
 
     @property
     def waited_for(self) -> Live | None:
         """The run whose next step is due."""
-        return next((live for live in (self.coming, self.live, self.plain) if live is not None and live.busy), None)
+        return next((live for live in self.lives if live is not None and live.busy), None)
 
     def tick(self) -> float | None:
         """Seconds until the page should look again; None: nothing moves by itself."""
@@ -142,7 +149,8 @@ class Session:
     def look(self) -> tuple:
         """What a drawing of the page depends on, beside the controls."""
         waiting = self.waited_for is not None and self.goal is not None
-        return self.runs, self.cursor, self.count, self.problem, self.notes, self.playing, waiting, self.plain and self.plain.state
+        asked = tuple(live and live.state for live in (self.plain, self.other))
+        return self.runs, self.cursor, self.count, self.problem, self.notes, self.playing, waiting, asked
 
     def was_drawn(self, seconds: float) -> None:
         self.drawn, self.drawn_at, self.draw_seconds = self.look(), monotonic(), seconds
@@ -235,7 +243,7 @@ class Session:
         """The step that is being taken is the last one."""
         with self.lock:
             self.playing = False
-            for live in (self.live, self.coming, self.plain):
+            for live in self.lives:
                 if live is not None:
                     live.pause()
 
@@ -273,11 +281,30 @@ class Session:
             hold(self)
             self.plain.ask(inf)
 
+    def ask_another(self, settings: Settings, context: tuple[int, ...]) -> None:
+        """Have one step of another method taken behind the tokens `context`; what is shown stays."""
+        with self.lock:
+            if self.other is not None:
+                self.other.close()
+            try:
+                self.other = worker(device_of(settings.device)).live(settings.maker(context))
+            except ValueError as error:
+                self.problem = str(error)
+                return
+            self.other_at, self.asked_at = (self.runs, self.cursor), monotonic()
+            hold(self)
+            self.other.ask(1)
+
+    def answer(self) -> Trace | None:
+        """The step of the other method, if it was asked at the step that is shown and has answered."""
+        there = self.other is not None and self.other_at == (self.runs, self.cursor) and self.other.count
+        return self.other.trace if there else None
+
     # -- following the worker -------------------------------------------------------------------------------------------
 
     def wait(self) -> None:
         """A short wait for a step that is due, so that most clicks paint once."""
-        live = self.coming or self.live
+        live = self.other if self.other is not None and self.other.busy else self.coming or self.live
         if live is not None and live.busy and not self.playing and self.goal != inf:
             live.wait(PATIENCE)
 
@@ -291,6 +318,8 @@ class Session:
                 self.problem, self.playing, self.goal = self.live.problem, False, None
             if self.plain is not None and self.plain.state == "failed":
                 self.problem, self.plain = f"Plain decoding: {self.plain.problem}", None
+            if self.other is not None and self.other.state == "failed":
+                self.problem, self.other = f"The other method: {self.other.problem}", None
             self.follow()
             self.play()
 
@@ -380,4 +409,4 @@ def holder() -> Holder:
 
 def hold(owner: Session) -> None:
     """See to it that a closed tab frees the worker."""
-    holder().lives[:] = [live for live in (owner.live, owner.coming, owner.plain) if live is not None]
+    holder().lives[:] = [live for live in owner.lives if live is not None]

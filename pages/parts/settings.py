@@ -61,15 +61,18 @@ class Settings:
             return str(error)
         return ""
 
-    def maker(self) -> Callable[[], Run]:
-        """What builds the run; called on the worker's thread, where the models are loaded."""
+    def maker(self, context: tuple[int, ...] = ()) -> Callable[[], Run]:
+        """What builds the run; called on the worker's thread, where the models are loaded.
+
+        Args:
+            context: tokens to go on from in place of the prompt's.
+        """
 
         def make() -> Run:
             from decoding.shelf import family
 
-            return Run(
-                family(*self.models), self.method, self.full_params, self.prompt, self.sampling, self.seed, self.max_tokens
-            )
+            prompt = context or self.prompt
+            return Run(family(*self.models), self.method, self.full_params, prompt, self.sampling, self.seed, self.max_tokens)
 
         return make
 

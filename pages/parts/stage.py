@@ -9,6 +9,7 @@ import streamlit as st
 from decoding.methods import METHODS
 from decoding.trace import Step
 from pages.parts import demo
+from pages.parts.another import another
 from pages.parts.controls import read, say
 from pages.parts.inspector import inspector
 from pages.parts.keep import keep
@@ -76,6 +77,7 @@ def draw(session: Session) -> None:
         tree(session)
         if (own := view_of(session.trace.header.method)) is not None:
             own(session)
+        another(session)
         tallies(session, dark())
         link(session)
         keep(session)

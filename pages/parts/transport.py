@@ -107,6 +107,8 @@ def progress(session: Session) -> None:
         waiting(f"Loading the models and reading the prompt … {seconds:.0f} s")
     elif live is session.plain:
         waiting(f"Decoding the same prompt without a draft … {live.count} tokens")
+    elif live is session.other:
+        waiting("Asking the other method …")
     elif session.goal == inf and session.trace is not None:
         limit, done = session.trace.header.max_tokens, sum(len(step.tokens) for step in session.trace.steps)
         st.progress(min(1.0, done / limit), text=f"{done} of at most {limit} tokens, {session.count} target calls")
