@@ -15,7 +15,7 @@ import plotly.graph_objects as go
 from decoding.trace import Step
 from viz.kangaroo import CONFIDENCE, Depths, depths_of
 from viz.lines import LINES, PLAIN, empty_figure, framed
-from viz.style import ink, layout
+from viz.style import LOOKS, ink, layout
 from viz.words import number
 
 ETA, GRADES = 0.6, 20  # eta if the trace does not tell; parts of [0, 1] between the values that are tried
@@ -126,58 +126,60 @@ def best_of(points: Sequence[Point], c: float) -> Point:
     return max(points, key=lambda one: (round(one.speedup(c), 9), -one.knobs.gamma, one.knobs.eta))
 
 
+def lines_of(points: Sequence[Point]) -> dict[str, list[Point]]:
+    """Name -> the settings of one gamma, rising in eta. What brings the very same as the gamma before it joins its line."""
+    found: list[list[list[Point]]] = []
+    for gamma in sorted({one.knobs.gamma for one in points}):
+        line = [one for one in points if one.knobs.gamma == gamma]
+        if found and all(a.drafted == b.drafted for a, b in zip(found[-1][0], line, strict=True)):
+            found[-1].append(line)
+        else:
+            found.append([line])
+    ends = ((group[0], group[0][0].knobs.gamma, group[-1][0].knobs.gamma) for group in found)
+    return {f"γ {low}" if low == high else f"γ {low} to {high}": line for line, low, high in ends}
+
+
 def sweep_figure(points: Sequence[Point], own: Knobs, c: float, dark: bool = False) -> go.Figure:
     """The modelled speed-up over eta, one line per gamma; the best point is starred and the run's own ringed."""
     if not points:
         return empty_figure(NOTHING, dark)
-    best, figure = best_of(points, c), go.Figure(layout=layout(330, dark))
-    for gamma, look in zip(sorted({one.knobs.gamma for one in points}), LINES, strict=False):
-        figure.add_trace(gamma_line([one for one in points if one.knobs.gamma == gamma], best, c, look))
-    return marked(figure, points, own, c, dark)
+    figure = go.Figure(layout=layout(330, dark))
+    for (label, line), (color, dash, symbol) in zip(lines_of(points).items(), LINES, strict=False):
+        figure.add_scatter(
+            x=[one.knobs.eta for one in line],
+            y=[one.speedup(c) for one in line],
+            mode="lines+markers",
+            name=label,
+            line={"color": color, "dash": dash, "width": 2.2},
+            marker={"symbol": symbol, "size": 8, "color": color},
+            hovertext=[point_words(one, c) for one in line],
+            hoverinfo="text",
+            cliponaxis=False,
+        )
+    starred(figure, points, own, c, dark)
+    return scaled(figure, [1.0, *(one.speedup(c) for one in points)], own)
 
 
-def gamma_line(line: Sequence[Point], best: Point, c: float, look: tuple[str, str, str]) -> go.Scatter:
-    """The settings with one gamma."""
-    color, dash, symbol = look
-    return go.Scatter(
-        x=[one.knobs.eta for one in line],
-        y=[one.speedup(c) for one in line],
-        mode="lines+markers",
-        name=f"γ {line[0].knobs.gamma}",
-        line={"color": color, "dash": dash, "width": 2},
-        marker={
-            "symbol": ["star" if one is best else symbol for one in line],
-            "size": [17 if one is best else 7 for one in line],
-            "color": color,
-            "line": {"width": 0},
-        },
-        hovertext=[point_words(one, c) for one in line],
-        hoverinfo="text",
-        cliponaxis=False,
-    )
-
-
-def marked(figure: go.Figure, points: Sequence[Point], own: Knobs, c: float, dark: bool) -> go.Figure:
-    """The axes, the ring around the run's own setting, the label of the best and the line of plain decoding."""
-    best, heights = best_of(points, c), [1.0, *(one.speedup(c) for one in points)]
-    ring = {"symbol": "circle-open", "size": 19, "color": ink(dark), "line": {"width": 2}}
-    at_own = [one for one in points if one.knobs == own]
-    figure.add_scatter(
-        x=[one.knobs.eta for one in at_own],
-        y=[one.speedup(c) for one in at_own],
-        mode="markers",
-        name="this run",
-        marker=ring,
-        hoverinfo="skip",
-        cliponaxis=False,
-    )
-    words = f"<b>best: η {number(best.knobs.eta)}, γ {best.knobs.gamma}</b>"
+def starred(figure: go.Figure, points: Sequence[Point], own: Knobs, c: float, dark: bool) -> None:
+    """The best setting and the run's own, on top of the lines."""
+    best = best_of(points, c)
+    star = {"symbol": "star", "size": 17, "color": LOOKS["correction"].color, "line": {"width": 1.5, "color": ink(dark)}}
+    ring = {"symbol": "circle-open", "size": 22, "color": ink(dark), "line": {"width": 2}}
+    of_run = next((one for one in points if one.knobs == own), None)
+    for label, one, look in (("best", best, star), ("this run", of_run, ring)):
+        if one is not None:
+            x, y = [one.knobs.eta], [one.speedup(c)]
+            figure.add_scatter(x=x, y=y, mode="markers", name=label, marker=look, hoverinfo="skip", cliponaxis=False)
+    words = f"<b>best: η {number(best.knobs.eta)}, γ {best.knobs.gamma}</b>, {number(best.speedup(c))}"
     side = "left" if best.knobs.eta < (own.eta + 1) / 2 else "right"
-    figure.add_annotation(x=best.knobs.eta, y=best.speedup(c), text=words, showarrow=False, yshift=22, xanchor=side)
+    figure.add_annotation(x=best.knobs.eta, y=best.speedup(c), text=words, showarrow=False, yshift=24, xanchor=side)
+
+
+def scaled(figure: go.Figure, heights: Sequence[float], own: Knobs) -> go.Figure:
+    """The axes, with room for star and label, and the line of plain decoding."""
     figure.add_hline(1, line={"color": PLAIN[0], "dash": "dot", "width": 1.5})
-    room = 0.02 + 0.03 * (1 - own.eta)
-    span = max(heights) - min(heights) + 0.05
     framed(figure, "η: stop at a confidence not above this", "modelled speed-up")
+    room, span = 0.01 + 0.03 * (1 - own.eta), max(heights) - min(heights) + 0.05
     figure.update_xaxes(range=[own.eta - room, 1 + room], zeroline=False)
     return figure.update_yaxes(range=[min(heights) - 0.12 * span, max(heights) + 0.25 * span], zeroline=False)
 
@@ -185,8 +187,8 @@ def marked(figure: go.Figure, points: Sequence[Point], own: Knobs, c: float, dar
 def point_words(one: Point, c: float) -> str:
     """One setting and what it would have brought; plain text."""
     return (
-        f"η {number(one.knobs.eta)}, γ {one.knobs.gamma}: {number(one.drafted)} drafted and {number(one.accepted)} accepted per step, "
-        f"{number(one.wasted)} of the drafted wasted, modelled {number(one.speedup(c))}"
+        f"η {number(one.knobs.eta)}, γ {one.knobs.gamma}: {number(one.drafted)} drafted and {number(one.accepted)} accepted per "
+        f"step, {number(one.wasted)} of the drafted wasted, modelled {number(one.speedup(c))}"
     )
 
 
@@ -195,10 +197,9 @@ def sweep_alt(points: Sequence[Point], own: Knobs, c: float) -> str:
     if not points:
         return NOTHING
     parts = []
-    for gamma in sorted({one.knobs.gamma for one in points}):
-        line = [one for one in points if one.knobs.gamma == gamma]
-        ends = (f"{number(one.speedup(c))} at η {number(one.knobs.eta)}" for one in (line[0], line[-1]))
-        parts.append(f"γ {gamma}: {', '.join(ends)}")
+    for label, line in lines_of(points).items():
+        ends = dict.fromkeys(f"{number(one.speedup(c))} at η {number(one.knobs.eta)}" for one in (line[0], line[-1]))
+        parts.append(f"{label}: {', '.join(ends)}")
     said = [f"This run: {point_words(one, c)}." for one in points if one.knobs == own]
     best = point_words(best_of(points, c), c)
     return " ".join([f"Modelled speed-up over η at c = {number(c)}. {'; '.join(parts)}.", *said, f"Best: {best}."])
@@ -287,13 +288,19 @@ def depth_figure(steps: Sequence[Step], own: Knobs, layers: int, dark: bool = Fa
             mode="lines+markers",
             name=column.removeprefix("modelled: "),
             line={"color": color, "dash": dash, "width": 2.2},
-            marker={"symbol": symbol, "color": color, "size": [11 if n in (found.layers, layers) else 0 for n in table["layers"]]},
+            marker={
+                "symbol": symbol,
+                "color": color,
+                "size": [11 if n in (found.layers, layers) else 0 for n in table["layers"]],
+                "opacity": 1,
+            },
             hovertemplate=f"%{{x}} layers: {column} %{{y:.2f}}<extra></extra>",
         )
-    line = {"color": ink(dark), "width": 1.5, "dash": "dash"}
-    figure.add_vline(found.layers, line=line, annotation_text=f"this model: {found.layers}", annotation_position="top right")
-    if layers != found.layers:
-        figure.add_vline(layers, line=line | {"dash": "dot"}, annotation_text=f"chosen: {layers}", annotation_position="bottom right")
+    for n, label, dash, edge in ((found.layers, "this model", "dash", "top"), (layers, "chosen", "dot", "bottom")):
+        if label != "chosen" or n != found.layers:
+            line = {"color": ink(dark), "width": 1.5, "dash": dash}
+            side = "left" if n > 0.8 * table["layers"].max() else "right"
+            figure.add_vline(n, line=line, annotation_text=f"{label}: {n}", annotation_position=f"{edge} {side}")
     figure.add_hline(1, line={"color": PLAIN[0], "dash": "dot", "width": 1.5})
     framed(figure, f"layers of the target, left behind layer {found.exit}", "modelled speed-up")
     return figure.update_yaxes(range=[0, 1.2 * max(1.0, table.iloc[:, 2:].max().max())])
@@ -308,6 +315,7 @@ def depth_words(steps: Sequence[Step], own: Knobs, layers: int) -> str:
     for n in dict.fromkeys((found.layers, layers)):
         c = ratio(found.exit, n)
         mine = point(chains(steps), own).speedup(c)
-        parts.append(f"{n} layers: c = {number(c)}, modelled {number(ceiling(alpha, own.gamma, c))}, with this run's drafts {number(mine)}")
+        full = number(ceiling(alpha, own.gamma, c))
+        parts.append(f"{n} layers: c = {number(c)}, modelled {full}, with this run's drafts {number(mine)}")
     tokens = number(expected(alpha, own.gamma))
     return f"α = {number(alpha)} so far and γ = {own.gamma} give E = {tokens} tokens per step. {'; '.join(parts)}."

@@ -56,7 +56,8 @@ def view(session: Session) -> None:
     with st.expander("Is the confidence worth stopping for? The run so far", key="kangaroo_box", on_change="rerun") as box:
         if box.open:
             record(session)
-    with st.expander("Another η, another γ, a deeper target: modelled from this run", key="kangaroo_sweep_box", on_change="rerun") as box:
+    label = "Another η, another γ, a deeper target: modelled from the run so far"
+    with st.expander(label, key="kangaroo_sweep_box", on_change="rerun") as box:
         if box.open:
             others(session)
 
@@ -107,9 +108,9 @@ def others(session: Session) -> None:
     layers = st.slider("Layers of the target, for the modelled cost", low, high, found.layers, key=key)
     c = ratio(found.exit, layers)
     st.caption(
-        f"c = ({found.exit} + 1/3) / {layers} = {number(c)}: what a drafted token costs, in passes of a target of {layers} layers that is "
-        f"left behind layer {found.exit}; this one has {found.layers}. The adapter counts as a third of a layer, the language-model "
-        "head is not counted."
+        f"c = ({found.exit} + 1/3) / {layers} = {number(c)}: what a drafted token costs, in passes of a target of {layers} layers "
+        f"that is left behind layer {found.exit}; this one has {found.layers}. The adapter counts as a third of a layer, the "
+        "language-model head is not counted."
     )
     settings(steps, own, c)
     deeper(steps, own, layers)
@@ -121,12 +122,13 @@ def settings(steps: Sequence[Step], own: Knobs, c: float) -> None:
     st.markdown("**A higher η or a smaller γ, on the drafts of this run (modelled)**")
     st.plotly_chart(sweep_figure(points, own, c, dark()), key="kangaroo_sweep", config=CONFIG, alt=sweep_alt(points, own, c))
     st.caption(
-        f"No model is run: confidences and verdicts of the {len(steps)} {'step' if len(steps) == 1 else 'steps'} so far tell where a "
-        "draft would have stopped, and how much of it was accepted. Only drafts shorter than the recorded ones are known, so η starts "
-        "at the run's and γ ends there. The first token is always drafted; the one whose confidence is not above η is kept and judged. "
-        "With other settings the text behind each step would differ: these are means per step over the positions of this run. Tokens "
-        "that were not judged, as one before them was rejected, count as drafted and not accepted. The height is (accepted + 1) / "
-        "(1 + drafted × c); under the dotted line plain decoding is quicker."
+        f"No model is run: confidences and verdicts of the {len(steps)} {'step' if len(steps) == 1 else 'steps'} so far tell where "
+        "a draft would have stopped, and how much of it was accepted. Only drafts shorter than the recorded ones are known, so η "
+        "starts at the run's and γ ends there. The first token is always drafted; the one whose confidence is not above η is kept "
+        "and judged. With other settings the text behind each step would differ: these are means per step over the positions of "
+        "this run, and over few of them small differences are chance. Tokens that were not judged, as one before them was "
+        "rejected, count as drafted and not accepted. The height is (accepted + 1) / (1 + drafted × c); under the dotted line "
+        "plain decoding is quicker."
     )
     with st.expander("Every setting as a table"):
         st.dataframe(sweep_table(points, c), hide_index=True, key="kangaroo_sweep_table")
@@ -138,10 +140,10 @@ def deeper(steps: Sequence[Step], own: Knobs, layers: int) -> None:
     st.markdown("**A deeper target, left behind the same layer (modelled)**")
     st.plotly_chart(depth_figure(steps, own, layers, dark()), key="kangaroo_depth", config=CONFIG, alt=f"Modelled. {words}")
     st.caption(
-        f"{words} Modelled, not measured: E / (1 + γc) with E = (1 − α^(γ+1)) / (1 − α), as if γ tokens were drafted every time and each "
-        "was accepted with the same chance α, whatever the depth; the other line has the drafts of this run, which the confidence "
-        "cut short. Reading several tokens at once is taken to cost a layer no more than reading one. Where a model has few layers, "
-        "the first ones are a large part of its work: a small model cannot show the method's gain."
+        f"{words} Modelled, not measured: E / (1 + γc) with E = (1 − α^(γ+1)) / (1 − α), as if γ tokens were drafted every time "
+        "and each was accepted with the same chance α, whatever the depth; the other line has the drafts of this run, which the "
+        "confidence cut short. Reading several tokens at once is taken to cost a layer no more than reading one. Where a model has "
+        "few layers, the first ones are a large part of its work: a small model cannot show the method's gain."
     )
     with st.expander("Every depth as a table"):
         st.dataframe(depth_table(steps, own), hide_index=True, key="kangaroo_depth_table")
