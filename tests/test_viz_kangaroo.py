@@ -147,7 +147,8 @@ def test_over_the_depth():
     words = swept.depth_words(STEPS, OWN, 40)
     assert words == (
         "α = 0.60 so far and γ = 3 give E = 2.18 tokens per step. "
-        "12 layers: c = 0.194, modelled 1.37, with this run's drafts 1.44; 40 layers: c = 0.0583, modelled 1.85, with this run's drafts 1.79."
+        "12 layers: c = 0.194, modelled 1.37, with this run's drafts 1.44; "
+        "40 layers: c = 0.0583, modelled 1.85, with this run's drafts 1.79."
     )
     said = [note.text for note in swept.depth_figure(STEPS, OWN, 40).layout.annotations]
     assert said == ["this model: 12", "chosen: 40"] and len(swept.depth_figure(STEPS, OWN, 12).layout.annotations) == 1
@@ -247,9 +248,11 @@ def test_the_page_tries_other_settings():
     assert not at.exception and any("over η at c = 0.194" in alt and "This run: η 0.20, γ 6" in alt for alt in alts)
     slider = next(one for one in at.slider if one.key.startswith("kangaroo_layers_"))
     assert (slider.min, slider.max, slider.value) == (2, 80, 12)
+    at.session_state["kangaroo_sweep_table_box"] = at.session_state["kangaroo_depth_table_box"] = True
     slider.set_value(40).run()
     alts = [chart.proto.alt for chart in at.get("plotly_chart")]
     assert not at.exception and any("over η at c = 0.0583" in alt for alt in alts)
+    assert {"wasted share", "layers"} <= {column for table in at.dataframe for column in table.value.columns}
     assert any("40 layers: c = 0.0583" in alt for alt in alts) and any("cannot show" in one.value for one in at.caption)
 
 

@@ -93,7 +93,7 @@ def record(session: Session) -> None:
     left, right = st.columns([3, 2])
     left.plotly_chart(lengths_figure(steps, dark()), key="kangaroo_ctar", config=CONFIG, alt=lengths_alt(steps))
     right.dataframe(lengths_table(steps), hide_index=True, key="kangaroo_lengths")
-    st.caption("The curve falls the later the better: at w = 0 stand all steps, as each writes at least the target's own token.")
+    st.caption("The later the curve falls the better. At w = 0 stand all steps: each writes at least the target's own token.")
 
 
 def others(session: Session) -> None:
@@ -130,8 +130,9 @@ def settings(steps: Sequence[Step], own: Knobs, c: float) -> None:
         "rejected, count as drafted and not accepted. The height is (accepted + 1) / (1 + drafted × c); under the dotted line "
         "plain decoding is quicker."
     )
-    with st.expander("Every setting as a table"):
-        st.dataframe(sweep_table(points, c), hide_index=True, key="kangaroo_sweep_table")
+    with st.expander("Every setting as a table", key="kangaroo_sweep_table_box", on_change="rerun") as box:
+        if box.open:
+            st.dataframe(sweep_table(points, c), hide_index=True, key="kangaroo_sweep_table")
 
 
 def deeper(steps: Sequence[Step], own: Knobs, layers: int) -> None:
@@ -145,5 +146,6 @@ def deeper(steps: Sequence[Step], own: Knobs, layers: int) -> None:
         "confidence cut short. Reading several tokens at once is taken to cost a layer no more than reading one. Where a model has "
         "few layers, the first ones are a large part of its work: a small model cannot show the method's gain."
     )
-    with st.expander("Every depth as a table"):
-        st.dataframe(depth_table(steps, own), hide_index=True, key="kangaroo_depth_table")
+    with st.expander("Every depth as a table", key="kangaroo_depth_table_box", on_change="rerun") as box:
+        if box.open:
+            st.dataframe(depth_table(steps, own), hide_index=True, key="kangaroo_depth_table")
