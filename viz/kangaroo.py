@@ -12,6 +12,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from decoding.trace import Step
+from viz.lines import LINES, empty_figure, framed
 from viz.style import COLOR, GRID, LOOKS, MONO, PHASE_STRIPES, SERIES, SERIES_LINE, SERIES_PATTERN, fill, ink, layout
 from viz.tokens import as_html, as_plotly, full, name, quoted
 from viz.words import number
@@ -234,6 +235,33 @@ def lengths_table(steps: Sequence[Step]) -> pd.DataFrame:
     longest = max((len(step.tokens) for step in steps), default=0)
     rows = [(w, sum(len(step.tokens) > w for step in steps) / len(steps)) for w in range(longest)]
     return pd.DataFrame(rows, columns=["more than … tokens", "share of the steps"])
+
+
+def lengths_figure(steps: Sequence[Step], dark: bool = False) -> go.Figure:
+    """The same as a curve (CTAR)."""
+    table = lengths_table(steps)
+    if table.empty:
+        return empty_figure("No step was made so far.", dark)
+    color, _, symbol = LINES[0]
+    figure = go.Figure(layout=layout(260, dark, showlegend=False))
+    figure.add_scatter(
+        x=table.iloc[:, 0],
+        y=table.iloc[:, 1],
+        mode="lines+markers",
+        line={"color": color, "width": 2.2},
+        marker={"symbol": symbol, "size": 9, "color": color},
+        hovertemplate="more than %{x} tokens: %{y:.2f} of the steps<extra></extra>",
+        cliponaxis=False,
+    )
+    framed(figure, "more than w tokens", "share of the steps")
+    figure.update_xaxes(range=[-0.2, max(len(table), 4) - 0.8], dtick=1, zeroline=False)
+    return figure.update_yaxes(range=[0, 1.08], dtick=0.25).update_layout(margin_t=12)
+
+
+def lengths_alt(steps: Sequence[Step]) -> str:
+    """The curve in words; plain text."""
+    parts = [f"{w}: {number(share)}" for w, share in lengths_table(steps).itertuples(index=False)]
+    return "Share of the steps that yield more than w tokens. " + ("; ".join(parts) or "No step was made yet") + "."
 
 
 def reasons_words(steps: Sequence[Step]) -> str:
