@@ -85,6 +85,7 @@ class Draft:
     how: How = "chosen"
     source: tuple[str, ...] = ()  # where node i came from
     scores: dict[str, Tensor] = field(default_factory=dict)  # (n,) each
+    facts: dict[str, float] = field(default_factory=dict)  # method-specific numbers of the whole step
     calls: int = 0  # of the drafter's model
     copies: tuple[tuple[int, ...], ...] | None = None  # (n,) the sequences through node i, ascending; None = one draw per node
     pruned: tuple[tuple[int, int, float], ...] = ()  # candidates that were looked at and left out: token, parent, score

@@ -74,7 +74,7 @@ def decode(
         nodes = record.nodes(draft, decision)
         path = decision.path[: len(new)]
         pruned = tuple(Pruned(*candidate) for candidate in draft.pruned) if recorded else ()
-        yield Step(nodes, rows, path, tuple(new), origins, draft.calls, times, ending, pruned)
+        yield Step(nodes, rows, path, tuple(new), origins, draft.calls, times, ending, pruned, draft.facts)
 
 
 def lap(target: Target, recorded: bool) -> float:

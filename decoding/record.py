@@ -15,7 +15,7 @@ FLOOR = 1e-9  # of q inside KL(p || q), which would be infinite where a cut-off 
 
 def nodes(draft: Draft, decision: Decision) -> tuple[Node, ...]:
     """One Node per drafted token."""
-    scores = {name: values.tolist() for name, values in draft.scores.items()}
+    scores = copied(draft.scores)
     return tuple(
         Node(
             token,
@@ -30,6 +30,13 @@ def nodes(draft: Draft, decision: Decision) -> tuple[Node, ...]:
         )
         for i, token in enumerate(draft.tokens)
     )
+
+
+def copied(scores: dict[str, Tensor]) -> dict[str, list[float]]:
+    """The same numbers on the host; one copy for all that are still on a device."""
+    away = [name for name, values in scores.items() if values.device.type != "cpu"]
+    found = dict(zip(away, torch.stack([scores[name].float() for name in away]).tolist(), strict=True)) if away else {}
+    return {name: found[name] if name in found else values.tolist() for name, values in scores.items()}
 
 
 @torch.inference_mode()

@@ -81,6 +81,7 @@ class Step(msgspec.Struct, frozen=True):
     times: Times
     ending: Ending  # why the run ended with this step; "" if it goes on
     pruned: tuple[Pruned, ...] = ()
+    facts: dict[str, float] = {}  # method-specific numbers that belong to no node: what was measured, how many rows were read
 
     def occurring(self) -> Iterator[int]:
         """Every token the step names, with repeats."""

@@ -372,12 +372,11 @@ def test_typical_acceptance_misses_the_target_s_law(llama):
 
 
 def test_the_curve_is_told_once_in_a_run_and_only_where_it_was_measured(llama):
-    told = [step.nodes for step in run_steps(llama, "ppd", PROMPT, max_tokens=12) if step.nodes]
-    assert set(map(ppd.LATENCY.format, ppd.BUDGETS)) | set(map(ppd.YIELD.format, ppd.BUDGETS)) <= set(told[0][0].scores)
-    assert all(ppd.ROOT in nodes[0].scores and ppd.ROOT not in node.scores for nodes in told for node in nodes[1:])
-    assert not any(ppd.LATENCY.format(16) in node.scores for node in [*told[0][1:], *(n for nodes in told[1:] for n in nodes)])
-    fixed = [step.nodes for step in run_steps(llama, "ppd", PROMPT, max_tokens=12, budget="24") if step.nodes]
-    assert all(nodes[0].scores[ppd.BUDGET] == 24 and ppd.LATENCY.format(16) not in nodes[0].scores for nodes in fixed)
+    told = [step.facts for step in run_steps(llama, "ppd", PROMPT, max_tokens=12)]
+    assert set(map(ppd.LATENCY.format, ppd.BUDGETS)) | set(map(ppd.YIELD.format, ppd.BUDGETS)) <= set(told[0])
+    assert all(ppd.ROOT in facts for facts in told) and not any(ppd.LATENCY.format(16) in facts for facts in told[1:])
+    fixed = [step.facts for step in run_steps(llama, "ppd", PROMPT, max_tokens=12, budget="24")]
+    assert all(facts[ppd.BUDGET] == 24 and ppd.LATENCY.format(16) not in facts for facts in fixed)
 
 
 # -- refusals and the command line -------------------------------------------------------------------------------------

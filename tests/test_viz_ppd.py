@@ -19,9 +19,8 @@ def guessed(path=(1, 2), below=(3, 1, 2), now: int = 2, tokens=(0, 1, 2), final:
     for i, (token, parent, count) in enumerate(zip(tokens, (-1, -1, 1), below, strict=True)):
         verdict = "accepted" if i in path else "rejected" if parent < 0 or 1 in path else "unread"
         scores = {view.PROBABILITY: 0.3, view.RANK: 1.0, view.VALUE: 0.2, view.BELOW: float(count), view.STATE: float(now)}
-        scores |= ({view.ROOT: 3.0, view.BUDGET: 24.0} | more) if i == 0 else {}
         nodes.append(node(token, parent, verdict, q=None, u=None, source=f"probe {1 + (parent >= 0)}", scores=scores))
-    return step_of(nodes, path, "correction", final)
+    return step_of(nodes, path, "correction", final, facts={view.ROOT: 3.0, view.BUDGET: 24.0} | more)
 
 
 CURVE = {"ms with 16 rows": 4.0, "tokens with 16 rows": 1.5, "ms with 24 rows": 5.0, "tokens with 24 rows": 2.0}

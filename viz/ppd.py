@@ -21,9 +21,9 @@ from viz.tokens import as_plotly, full, name
 from viz.words import number
 
 PROBABILITY, RANK, VALUE, BELOW, STATE = "probe probability", "rank", "tree value", "probes", "state"  # scores
-ROOT, MEMBERS, BUDGET = "root probes", "members", "row budget"  # of a step's first node
+ROOT, MEMBERS, BUDGET = "root probes", "members", "row budget"  # facts of a step
 LATENCY, YIELD = ("ms with ", " rows"), ("tokens with ", " rows")  # what stands around a number of rows
-MOST = 16  # probes below a node that are believed
+MOST, MOST_ROWS = 16, 4_096  # probes below a node, members of an ensemble, and rows of a pass that are believed
 STEP, FIRST = 0.13, 0.24  # columns between probes, and from a node to its first
 NAMED = 40  # nodes whose tokens are written into the figure
 
@@ -32,7 +32,7 @@ def probes_of(step: Step) -> list[int] | None:
     """Probes below the root, node 0, 1, ...; None if the step does not say."""
     if not step.nodes:
         return None
-    found = [step.nodes[0].scores.get(ROOT, -1.0), *(node.scores.get(BELOW, -1.0) for node in step.nodes)]
+    found = [step.facts.get(ROOT, -1.0), *(node.scores.get(BELOW, -1.0) for node in step.nodes)]
     known = all(0 <= count <= MOST for count in found) and all(STATE in node.scores for node in step.nodes)
     return [int(count) for count in found] if known else None
 
@@ -145,7 +145,7 @@ def rows_words(step: Step) -> str:
     below = probes_of(step)
     if below is None:
         return ""
-    members = int(step.nodes[0].scores.get(MEMBERS, 1.0))
+    members = int(step.facts[MEMBERS]) if 1 <= step.facts.get(MEMBERS, 0.0) <= MOST else 1
     total, spoke = members * sum(below), members * below[step.end_row]
     return (
         f"The target read {1 + len(step.nodes) + total} rows: the root, {of(len(step.nodes), 'guess')} "
@@ -225,11 +225,11 @@ def states_alt(steps: Sequence[Step]) -> str:
 
 def curve_of(steps: Sequence[Step]) -> list[tuple[int, float, float]]:
     """(rows, milliseconds of a pass, tokens per step that are expected), ascending; [] if nothing was measured."""
-    scores = next((step.nodes[0].scores for step in steps if probes_of(step)), {})
+    facts = {key: value for step in steps for key, value in step.facts.items()}
     found = []
-    for key, ms in scores.items():
+    for key, ms in facts.items():
         rows = key.removeprefix(LATENCY[0]).removesuffix(LATENCY[1])
-        tokens = scores.get(f"{YIELD[0]}{rows}{YIELD[1]}")
+        tokens = facts.get(f"{YIELD[0]}{rows}{YIELD[1]}")
         if key == f"{LATENCY[0]}{rows}{LATENCY[1]}" and rows.isdecimal() and len(rows) < 6 and ms > 0 and tokens and tokens > 0:
             found.append((int(rows), ms, tokens))
     return sorted(found)
@@ -237,7 +237,7 @@ def curve_of(steps: Sequence[Step]) -> list[tuple[int, float, float]]:
 
 def budget_of(steps: Sequence[Step]) -> int | None:
     """The rows that were chosen."""
-    return next((int(step.nodes[0].scores[BUDGET]) for step in steps if probes_of(step) and BUDGET in step.nodes[0].scores), None)
+    return next((int(step.facts[BUDGET]) for step in steps if 0 < step.facts.get(BUDGET, 0) < MOST_ROWS), None)
 
 
 def curve_figure(steps: Sequence[Step], dark: bool = False) -> go.Figure:

@@ -40,8 +40,8 @@ MEASURED = "measured"
 TEXT, PASSES = 64, 20  # tokens before the passes that are timed, and how many of each size
 ENOUGH, FEWEST = 1.5, 3  # seconds after which no more are timed, unless there were fewer than this
 PROBABILITY, RANK, VALUE, BELOW, STATE = "probe probability", "rank", "tree value", "probes", "state"  # scores of a node
-ROOT, MEMBERS, BUDGET = "root probes", "members", "row budget"  # of the first node only
-LATENCY, YIELD = "ms with {} rows", "tokens with {} rows"  # of the first node of a run, where passes were timed
+ROOT, MEMBERS, BUDGET = "root probes", "members", "row budget"  # facts of a step
+LATENCY, YIELD = "ms with {} rows", "tokens with {} rows"  # facts of the first step of a run, where passes were timed
 
 
 class Prompts(nn.Module):
@@ -173,29 +173,27 @@ class Ppd(Drafter):
         tree = self.machine.trees[self.state]
         probes = self.below(tree, self.target.context - len(tokens))
         if not tree.paths:
-            return Draft((), (), probes=probes)
+            return Draft((), (), probes=probes, facts=self.facts())
         probe = torch.tensor([len(path) - 1 for path in tree.paths], device=self.target.device)
         rank = torch.tensor([path[-1] for path in tree.paths], device=self.target.device)
         best, found = self.logits.softmax(-1).topk(int(max(path[-1] for path in tree.paths)) + 1)
         drafted, probabilities = torch.stack((found[probe, rank].double(), best[probe, rank].double())).tolist()  # the one copy
+        n = len(tree.paths)
         scores = {PROBABILITY: torch.tensor(probabilities), RANK: rank.cpu() + 1.0, VALUE: torch.tensor(tree.values)}
         return Draft(
             tuple(map(int, drafted)),
             tree.parents,
             belief=self.shown.probabilities(self.logits)[probe],
             source=tuple(f"probe {len(path)}" for path in tree.paths),
-            scores=scores | self.said(tree),
+            scores=scores | {BELOW: torch.tensor(tree.probes, dtype=torch.float), STATE: torch.full((n,), float(self.state))},
+            facts=self.facts(),
             probes=probes,
         )
 
-    def said(self, tree: ProbeTree) -> dict[str, Tensor]:
-        """What the pictures need: the state, the probes below every node, and on the first node what holds for the whole pass."""
-        n = len(tree.paths)
-        once = {ROOT: self.machine.most, MEMBERS: self.machine.members, BUDGET: self.budget}
-        once |= self.curve
-        self.curve = {}  # told once in a run
-        found = {BELOW: torch.tensor(tree.probes, dtype=torch.float), STATE: torch.full((n,), float(self.state))}
-        return found | {name: torch.tensor([float(value)] + [float("nan")] * (n - 1)) for name, value in once.items()}
+    def facts(self) -> dict[str, float]:
+        """What the pictures need of the whole pass; what was measured is told once in a run."""
+        told, self.curve = self.curve, {}
+        return {ROOT: float(self.machine.most), MEMBERS: float(self.machine.members), BUDGET: float(self.budget)} | told
 
     def below(self, tree: ProbeTree, room: int) -> Probes | None:
         """The probes of a tree, the root's first; those that would stand beyond the context, `room` tokens away, are left out."""
