@@ -197,6 +197,34 @@ def open_head(folder: Path, method: str, model: nn.Module, shapes: Shapes) -> He
     return Head(tensors_of(folder / WEIGHTS, dict(shapes(settings))), settings, figures)
 
 
+def shapes_of(make: Callable[[Settings], nn.Module]) -> Shapes:
+    """The tensors of what `make` builds from settings; nothing takes memory, and settings that cannot be are its to refuse."""
+
+    def shapes(settings: Settings) -> dict[str, tuple[int, ...]]:
+        with torch.device("meta"):
+            return {name: tuple(values.shape) for name, values in make(settings).state_dict().items()}
+
+    return shapes
+
+
+def rebuilt(method: str, target: Target, make: Callable[[Settings], nn.Module], what: str) -> nn.Module:
+    """What was trained for a target, built by `make` and ready to draft.
+
+    Args:
+        what: the beginning of a sentence about it, such as "The heads of Clover are".
+
+    Raises:
+        ValueError: there is none, `open_head` refuses it, or it reads states of another width.
+    """
+    head = head_for(method, target.model, shapes_of(make))
+    width, own = head.settings["width"], target.model.config.hidden_size
+    if width != own:
+        raise ValueError(f"{what} for states of width {width:,}; the target has {own:,}.")
+    made = make(head.settings)
+    made.load_state_dict(head.tensors)
+    return made.to(target.device, target.dtype).eval()
+
+
 def facts(folder: Path) -> tuple[str, Fingerprint, Settings, Settings]:
     """Method, fingerprint, settings and figures from head.json; ValueError if it does not hold them."""
     file = folder / FACTS

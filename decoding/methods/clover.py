@@ -25,7 +25,7 @@ from transformers.models.llama.modeling_llama import LlamaRMSNorm
 from decoding.attention import Block, Memory, Sizes
 from decoding.draft import EMPTY, Draft
 from decoding.family import Family
-from decoding.heads import Settings, head_for
+from decoding.heads import Settings, rebuilt, shapes_of
 from decoding.joint_tree import JOINT, OWN
 from decoding.method import Drafter, Method, param
 from decoding.sample import Sampling
@@ -135,20 +135,12 @@ def heads_of(settings: Settings) -> Heads:
     return Heads(sizes, heads)
 
 
-def shapes(settings: Settings) -> dict[str, tuple[int, ...]]:
-    """The tensors of a head file; ValueError for settings that cannot be."""
-    with torch.device("meta"):
-        return {name: tuple(values.shape) for name, values in heads_of(settings).state_dict().items()}
+shapes = shapes_of(heads_of)
 
 
 def trained(target: Target) -> Heads:
     """The heads of a target; ValueError if there are none that fit."""
-    head = head_for(KEY, target.model, shapes)
-    made, width = heads_of(head.settings), target.model.config.hidden_size
-    if made.sizes.width != width:
-        raise ValueError(f"The heads of Clover are for states of width {made.sizes.width:,}; the target has {width:,}.")
-    made.load_state_dict(head.tensors)
-    return made.to(target.device, target.dtype).eval()
+    return rebuilt(KEY, target, heads_of, "The heads of Clover are")
 
 
 # -- the tree ----------------------------------------------------------------------------------------------------------

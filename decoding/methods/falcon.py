@@ -27,7 +27,7 @@ from decoding.attention import Block, Memory, Sizes
 from decoding.draft import EMPTY, Draft
 from decoding.drawn_chain import draw_chain
 from decoding.family import Family
-from decoding.heads import Settings, head_for
+from decoding.heads import Settings, rebuilt, shapes_of
 from decoding.joint_tree import grow
 from decoding.method import Drafter, Method, param
 from decoding.sample import Sampling
@@ -96,21 +96,12 @@ def made(settings: Settings) -> Head:
     return Head(sizes, settings["block"], settings["layers"])
 
 
-def shapes(settings: Settings) -> dict[str, tuple[int, ...]]:
-    """The tensors of a head file; ValueError for settings that cannot be."""
-    with torch.device("meta"):
-        return {name: tuple(values.shape) for name, values in made(settings).state_dict().items()}
+shapes = shapes_of(made)
 
 
 def trained(target: Target) -> Head:
     """The head of a target; ValueError if there is none that fits."""
-    found = head_for(KEY, target.model, shapes)
-    width = target.model.config.hidden_size
-    if found.settings["width"] != width:
-        raise ValueError(f"The Falcon head is for states of width {found.settings['width']:,}; the target has {width:,}.")
-    head = made(found.settings)
-    head.load_state_dict(found.tensors)
-    return head.to(target.device, target.dtype).eval()
+    return rebuilt(KEY, target, made, "The Falcon head is")
 
 
 # -- what is kept of the text ------------------------------------------------------------------------------------------

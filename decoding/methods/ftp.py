@@ -26,7 +26,7 @@ from decoding.attention import Attention, Memory, Sizes, causal
 from decoding.draft import EMPTY, Draft
 from decoding.drawn_chain import draw_chain
 from decoding.family import Family
-from decoding.heads import Settings, head_for
+from decoding.heads import Settings, rebuilt, shapes_of
 from decoding.joint_tree import grow
 from decoding.method import Drafter, Method, param
 from decoding.sample import Sampling
@@ -139,12 +139,6 @@ class Decoder(nn.Module):
         return self.norm(rows)
 
 
-def shapes(settings: Settings) -> dict[str, tuple[int, ...]]:
-    """The tensors of a head file; ValueError for settings that cannot be."""
-    with torch.device("meta"):
-        return {name: tuple(values.shape) for name, values in made(settings).state_dict().items()}
-
-
 def made(settings: Settings) -> Decoder:
     """An untrained decoder of these settings; ValueError for those that cannot be."""
     for name, low, high in (("slots", 1, MAX_SLOTS), ("outputs", 2, MAX_OUTPUTS), ("blocks", 1, MAX_BLOCKS)):
@@ -154,15 +148,12 @@ def made(settings: Settings) -> Decoder:
     return Decoder(sizes, settings["slots"], settings["outputs"], settings["blocks"])
 
 
+shapes = shapes_of(made)
+
+
 def trained(target: Target) -> Decoder:
     """The decoder of a target; ValueError if there is none that fits."""
-    head = head_for(KEY, target.model, shapes)
-    width = target.model.config.hidden_size
-    if head.settings["width"] != width:
-        raise ValueError(f"The decoder is for states of width {head.settings['width']:,}; the target has {width:,}.")
-    decoder = made(head.settings)
-    decoder.load_state_dict(head.tensors)
-    return decoder.to(target.device, target.dtype).eval()
+    return rebuilt(KEY, target, made, "The decoder is")
 
 
 # -- the drafter -------------------------------------------------------------------------------------------------------

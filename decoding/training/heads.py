@@ -3,10 +3,10 @@
     python -m decoding.training.heads medusa --family embedded --data DIR
 
 The target stays as it is. Its hidden states are computed once and kept on disk (`decoding.training.states`), so that the heads see
-them often at little cost; resumable: run the same command again. With `--go-on` heads that are there are trained on, in a plan of their
-own. Prints, on held-out text and for every depth k, how often the
-best token and one of the best five is right, the expected acceptance sum_v min(p, q), p the target's distribution at that place
-and q the head's, and how often the best tokens of all depths up to k are right.
+them often at little cost; resumable: run the same command again. With `--go-on` heads that are there are trained on, in a plan of
+their own. Prints, on held-out text and for every depth k, how often the best token and one of the best five is right, the expected
+acceptance sum_v min(p, q), p the target's distribution at that place and q the head's, and how often the best tokens of all depths
+up to k are right.
 """
 
 import argparse

@@ -46,7 +46,7 @@ def beside(session: Session, answer: Trace) -> None:
     step, title = answer.steps[0], METHODS[answer.header.method].title
     pieces = session.trace.pieces | answer.pieces
     st.markdown(f"**{title}**")
-    st.caption(as_markdown(f"{narrate(step, 1, pieces)} {beside_words(session.step, step, title, pieces)}"))
+    st.caption(as_markdown(f"{narrate(step, session.cursor + 1, pieces)} {beside_words(session.step, step, title, pieces)}"))
     if step.nodes:
         figure = tree_figure(step, pieces, None, dark(), root=session.root)
         st.plotly_chart(figure, key="another_tree", config=CONFIG, alt=tree_alt(step, pieces))
