@@ -66,7 +66,7 @@ def test_pairs_that_could_not_see_each_other():
 def test_the_saw_counts_steps_that_came_so_far():
     nothing = step_of([guessed(0, -1, "rejected", 1, 0.5), guessed(3, 0, "unread", 2, 0.5)], (), "correction", draft_calls=2)
     steps = (tree(), nothing, step_of())
-    assert view.places(steps) == [(1, 2, 1), (2, 1, 1), (3, 1, 0)]
+    assert view.reached(steps) == [(1, 2, 1), (2, 1, 1), (3, 1, 0)]
     assert view.saw_table(steps)["share"].tolist() == [0.5, 1.0, 0.0] and view.saw_table(steps)["pass"].tolist() == [1, 1, 2]
     figure = view.saw_figure(steps)
     assert [list(bar.text) for bar in figure.data] == [["1/2", "1/1"], ["0/1"]]
@@ -98,7 +98,7 @@ def test_the_numbers_are_those_of_a_run(llama):
         assert [column.slot for column in view.columns(step)][:4] == [1, 2, 1, 2][: len(view.columns(step))]
         for i, one in enumerate(step.nodes):
             assert one.source == f"pass {view.pass_of(view.depths(step)[i], 2)}"
-    assert sum(got for _, _, got in view.places(run.trace.steps)) == sum(len(step.path) for step in run.trace.steps)
+    assert sum(got for _, _, got in view.reached(run.trace.steps)) == sum(len(step.path) for step in run.trace.steps)
 
 
 @pytest.mark.skipif(not (EMBEDDED / "falcon").is_dir(), reason="not trained yet")
