@@ -1,10 +1,10 @@
 """A tree of fixed shape whose siblings are drawn, one after the other, from what a drafter says behind their parent.
 
 Drawn with replacement: SpecInfer, Miao et al. 2024, https://arxiv.org/abs/2305.09781. Without, the elder siblings taken out of q:
-Yang et al. 2024, https://arxiv.org/abs/2401.06706, EAGLE, Li et al. 2024, https://arxiv.org/abs/2401.15077, and Sequoia, Chen et al.
-2024, https://arxiv.org/abs/2402.12374, section 3.2, which also says how to go on when q is used up. Nothing is ranked or left out
-afterwards, so `verify.recursive_rejection` is exact for it. At temperature 0 q is one-hot and would offer a single child; the best
-tokens are chosen there, for `verify.match`.
+Yang et al. 2024, https://arxiv.org/abs/2401.06706, EAGLE, Li et al. 2024, https://arxiv.org/abs/2401.15077, and Sequoia, Chen et
+al. 2024, https://arxiv.org/abs/2402.12374, section 3.2, which also says how to go on when q is used up. Nothing is ranked or left
+out afterwards, so `verify.recursive_rejection` is exact for it. At temperature 0 q is one-hot and would offer a single child; the
+best tokens are chosen there, for `verify.match`.
 """
 
 from collections.abc import Callable, Sequence
@@ -72,8 +72,8 @@ def draw_tree(
 
     Args:
         first: (1, vocab) logits behind the root.
-        extend: (m,) tokens on the device and their parents -> (m, vocab) logits; parents are counted in the order in which nodes were
-            handed to it, -1 for the root. Nodes without children are not.
+        extend: (m,) tokens on the device and their parents -> (m, vocab) logits; parents are counted in the order in which nodes
+            were handed to it, -1 for the root. Nodes without children are not.
         counts: level by level how many children each node has, at most the vocabulary; the first level is the root.
         rng: a CPU generator.
         replacement: siblings may be the same token.

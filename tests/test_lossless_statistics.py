@@ -206,7 +206,6 @@ def lying(drafter: Drafter, accept: Accept):
         ("prompt_lookup", fresh),
         ("prompt_lookup", lying),
         ("token_recycling", lying),
-        ("eagle", fresh),
         ("eagle", lying),
     ],
 )

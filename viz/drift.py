@@ -1,9 +1,9 @@
 """What a head that feeds on its own states loses on the way (EAGLE): how like the target's its states are, depth by depth, beside
 how often a token of that depth was accepted; and which of the target's layers its mix is made of.
 
-Once the target has read a tree, its true state at every accepted node is known. A node that the head went on from carries the cosine
-between that state, or the mix of several layers that stands for it, and what the head had put in its place. Where layers are
-mixed, the first node carries the share of each of them at the root.
+Once the target has read a tree, its true state at every accepted node is known. A node that the head went on from carries the
+cosine between that state, or the mix of several layers that the head reads, and what the head had put in its place. Where layers
+are mixed, the first node carries the share of each of them at the root.
 """
 
 import re
@@ -91,7 +91,8 @@ def drift_figure(steps: Sequence[Step], dark: bool = False) -> go.Figure:
     )
     least = min((one.cosine for one in known), default=0.0)
     counts = [f"{one.depth}<br>{one.accepted}/{one.asked}" for one in found]
-    figure.update_xaxes(title="depth, and accepted of asked", tickvals=[one.depth for one in found], ticktext=counts, showgrid=False)
+    ticks = {"tickvals": [one.depth for one in found], "ticktext": counts}
+    figure.update_xaxes(title="depth, and accepted of asked", showgrid=False, **ticks)
     figure.update_yaxes(range=[min(0.0, least - 0.1), 1.05], gridcolor=GRID, zerolinecolor=GRID, dtick=0.25)
     return figure.update_layout(margin={"l": 8, "r": 8, "t": 34, "b": 60})
 
@@ -128,8 +129,8 @@ def drift_words(steps: Sequence[Step]) -> str:
 
 
 def mix(step: Step) -> list[tuple[str, float]]:
-    """The layers that the head mixes and the share of each at the root, in the trace's order; [] if they are not recorded, or cannot
-    be shares of one whole."""
+    """The layers that the head mixes and the share of each at the root, in the trace's order; [] if they are not recorded, or
+    cannot be shares of one whole."""
     scores = step.nodes[0].scores if step.nodes else {}
     found = [(match[1], value) for key, value in scores.items() if (match := SHARE.fullmatch(key))]
     right = all(isfinite(value) and value >= 0 for _, value in found) and abs(sum(value for _, value in found) - 1) < 1e-3
@@ -142,7 +143,8 @@ def mix_html(step: Step) -> str:
     if not found:
         return ""
     parts = "".join(
-        f'<span style="width:{100 * share:.2f}%;height:100%;background:{STRIPES[i][0]}"></span>' for i, (_, share) in enumerate(found)
+        f'<span style="width:{100 * share:.2f}%;height:100%;background:{STRIPES[i][0]}"></span>'
+        for i, (_, share) in enumerate(found)
     )
     keys = "".join(
         f'<span><i style="background:{STRIPES[i][0]};border-color:{STRIPES[i][1]}"></i> {as_html(layer)} {100 * share:.0f} %</span>'

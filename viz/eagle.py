@@ -256,8 +256,8 @@ def cut_words(step: Step) -> str:
     line, nodes = cut(step), len(step.nodes)
     if is_drawn(step):
         return (
-            "The tree has the same shape at every step. Its tokens were drawn from q, siblings without repeats, and are tried in that "
-            f"order, so also an improbable one may stand first. {len(step.path)} of {nodes} were accepted."
+            "The tree has the same shape at every step. Its tokens were drawn from q, siblings without repeats, and are tried in "
+            f"that order, so also an improbable one may stand first. {len(step.path)} of {nodes} were accepted."
         )
     how = (
         "The tree is the same at every step: ranks that were often right, whatever the head thinks of them here."
@@ -345,8 +345,8 @@ def below(step: Step, parent: int, pieces: Mapping[int, bytes]) -> str:
 
 def confidence(steps: Sequence[Step]) -> dict[str, pd.DataFrame]:
     """What came of the head's confidence, as `viz.reliability` takes it: of every path its joint q and whether all of it was
-    accepted; of every token below an accepted one (or the root) its q and whether it was accepted itself. Tokens that were drawn are
-    no matter of confidence: one that the target likes less than the head is accepted in proportion, one that it likes more always."""
+    accepted; of every token below an accepted one (or the root) its q and whether it was accepted itself. Tokens that were drawn
+    are no matter of confidence: one that the target likes less than the head is accepted in proportion, others always."""
     paths, tokens = [], []
     for step in steps:
         if has_confidence(step) and not is_drawn(step):

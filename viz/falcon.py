@@ -193,8 +193,8 @@ def sees(slots: int, block: int) -> list[list[bool]]:
 
 
 def asked(step: Step, before: Sequence[int], pieces: Mapping[int, bytes]) -> list[str]:
-    """The slots of the blocks that the passes of this step asked along the path that is shown, by the token that a slot reads beside
-    its state: the newest of the text for the first pass, what one pass picked for the next. Plain text; whole blocks alone.
+    """The slots of the blocks that the passes of this step asked along the path that is shown, by the token that a slot reads
+    beside its state: the newest of the text for the first pass, what one pass picked for the next. Plain text; whole blocks alone.
 
     Args:
         before: the text up to the root, the root included.
@@ -247,7 +247,8 @@ def cells(block: int, slots: Sequence[str], dark: bool) -> go.Heatmap:
         texttemplate="%{text}",
         textfont={"color": ink(dark), "size": 13},
         hovertext=[
-            [f"{as_plotly(slots[i])} {said[state]} {as_plotly(slots[j])}" for j, state in enumerate(row)] for i, row in enumerate(states)
+            [f"{as_plotly(slots[i])} {said[state]} {as_plotly(slots[j])}" for j, state in enumerate(row)]
+            for i, row in enumerate(states)
         ],
         hoverinfo="text",
     )
@@ -258,17 +259,18 @@ def mask_alt(block: int, slots: Sequence[str]) -> str:
     n = len(slots)
     blocks = [(start + 1, min(start + block, n)) for start in range(0, n, block)]
     parts = [f"slots {first} to {last} ({', '.join(slots[first - 1 : last])}) see slots 1 to {last}" for first, last in blocks]
-    return f"Which of {n} slots see each other. In EAGLE's triangle slot i sees slots 1 to i. In blocks of {block}: {'; '.join(parts)}."
+    triangle = f"Which of {n} slots see each other. In EAGLE's triangle slot i sees slots 1 to i."
+    return f"{triangle} In blocks of {block}: {'; '.join(parts)}."
 
 
 def mask_words(block: int, slots: Sequence[str]) -> str:
     """What the staircase adds; plain text."""
     mine, theirs = (sum(map(sum, sees(len(slots), size))) for size in (block, 1))
     return (
-        f"A row is a slot, named by the token that it reads beside a state; dots: what it sees, and all of the text before besides. "
-        f"The first block holds the newest slots of the text, every later one the tokens that the pass before picked. A block is asked "
-        f"at once, so a slot also sees those behind it in its block (crosses): {mine} pairs instead of {theirs}. What it does not see "
-        "is what the others are about to guess."
+        "A row is a slot, named by the token that it reads beside a state; dots: what it sees, and all of the text before besides. "
+        "The first block holds the newest slots of the text, every later one the tokens that the pass before picked. A block is "
+        f"asked at once, so a slot also sees those behind it in its block (crosses): {mine} pairs instead of {theirs}. What it "
+        "does not see is what the others are about to guess."
     )
 
 
@@ -304,14 +306,14 @@ def saw_figure(steps: Sequence[Step], dark: bool = False) -> go.Figure:
 def saw_table(steps: Sequence[Step]) -> pd.DataFrame:
     """One row per place."""
     size = block_size(steps)
-    rows = [(pass_of(level, size), (level - 1) % size + 1, asked, got, got / asked) for level, asked, got in reached(steps)]
+    rows = [(pass_of(level, size), (level - 1) % size + 1, of, got, got / of) for level, of, got in reached(steps)]
     return pd.DataFrame(rows, columns=["pass", "place", "steps that came so far", "accepted", "share"])
 
 
 def saw_alt(steps: Sequence[Step]) -> str:
     """The same in words; plain text."""
     size = block_size(steps)
-    parts = [f"pass {pass_of(level, size)} place {(level - 1) % size + 1}: {got} of {asked}" for level, asked, got in reached(steps)]
+    parts = [f"pass {pass_of(level, size)} place {(level - 1) % size + 1}: {got} of {of}" for level, of, got in reached(steps)]
     return "Acceptance by place in the block. " + ("; ".join(parts) or "Nothing was drafted yet") + "."
 
 

@@ -11,8 +11,8 @@ the next state, which that head scores. *eagle3*: three layers of the target are
 the embedding, both behind norms, and what the layer puts out takes the place of the mix below drafted tokens.
 
 Departures: above temperature 0 chosen trees are followed where the target's own draw agrees (`verify.match`). The formula of the
-first paper, p / q with what is left of p, holds only for candidates that were drawn and not ranked anew: for the drawn tree, that of
-the static shape with siblings drawn without replacement. The static shape is grown from how often each rank was right on
+first paper, p / q with what is left of p, holds only for candidates that were drawn and not ranked anew: for the drawn tree, that
+of the static shape with siblings drawn without replacement. The static shape is grown from how often each rank was right on
 held-out text, so that any size can be had. Heads trained here may be scored by the target's language-model head (`vocab` 0).
 Taps are the authors' where they are three different layers, see `layers_of`.
 """
@@ -209,7 +209,7 @@ class Heads(nn.Module):
         return states[0] if self.shape.kind == "eagle" else self.fc(torch.cat(states, -1))
 
     def shares(self, states: Sequence[Tensor]) -> Tensor:
-        """(taps,) how much each tapped layer puts into the mix of one row, eagle3 alone: norms of the parts it adds, scaled to sum to 1.
+        """(taps,) what each tapped layer puts into the mix of one row, eagle3 alone: the norm of what it adds, in parts of their sum.
 
         Args:
             states: (1, reads) each.
@@ -358,8 +358,8 @@ class Params:
     tree: str = param(
         "dynamic",
         "Tree",
-        "dynamic: of the paths that the head finds most probable here (EAGLE-2); static: the same ranks always; drawn: that shape, its "
-        "siblings drawn from q and judged with p and q (EAGLE). At temperature 0 drawn is static.",
+        "dynamic: of the paths that the head finds most probable here (EAGLE-2); static: the same ranks always; drawn: that shape, "
+        "its siblings drawn from q and judged with p and q (EAGLE). At temperature 0 drawn is static.",
         choices=("dynamic", "static", "drawn"),
     )
 
@@ -561,11 +561,11 @@ METHOD = Method(
         "target are not known there.",
         "Of all levels, the nodes with the largest products of probabilities are kept; a parent is never worth less than a child.",
         "The target reads the tree in one call and draws its own token at every position; children that agree are followed.",
-        "The drawn tree instead has a fixed shape: siblings are drawn from q without repeats, and tried in that order with p and q.",
+        "Or the tree has a fixed shape: siblings are drawn from q without repeats, and tried in that order with p and q.",
     ),
     lossless=(
         "A chosen tree is a function of the past and is only compared with what the target draws itself: how it was ranked, pruned "
-        "and trained changes the speed alone. A drawn tree is judged whole and in draw order by rejection against what is left of p."
+        "and trained changes the speed alone. A drawn tree is kept whole and judged in draw order, by rejection."
     ),
     params=Params,
     build=build,

@@ -53,17 +53,17 @@ def worth(session: Session) -> None:
     )
     st.html(joints_html(step, pieces))
     st.caption(
-        f"q: the product of the head's probabilities down the path{', by which the tree was chosen' * (not is_drawn(step))}. p: the "
-        "same product of the target's own, known only after it read the tree (after temperature and cuts; at temperature 1 in a "
-        "greedy run)."
+        f"q: the product of the head's probabilities down the path{', by which the tree was chosen' * (not is_drawn(step))}. p: "
+        "the same product of the target's own, known only after it read the tree (after temperature and cuts; at temperature 1 in "
+        "a greedy run)."
     )
     with st.expander("All candidates as a table"):
         st.dataframe(joints_table(step, pieces), hide_index=True, key="eagle_table")
     if mix(step):
         st.html(mix_html(step))
         st.caption(
-            "The target's layers in the state that the head makes of the root: how long the vector is that each adds to the mix, in "
-            "parts of all three. The numbers of layers count up from the embeddings."
+            "The target's layers in the state that the head makes of the root: how long the vector is that each adds to the mix, "
+            "in parts of all three. The numbers of layers count up from the embeddings."
         )
 
 
@@ -96,8 +96,8 @@ def drifting(session: Session) -> None:
     true = "the mix of the target's layers that it stands for" if mix(session.step) else "the target's own"
     st.plotly_chart(drift_figure(steps, dark()), key="eagle_drift", config=CONFIG, alt=drift_alt(steps))
     st.caption(
-        f"Bars: tokens accepted at a depth, of the steps in which all before was. Line: behind such a token the head went on from a "
-        f"state of its own; the cosine between that and {true}, known once the tree was read (1: the same direction). "
+        f"Bars: tokens accepted at a depth, of the steps in which all before was. Line: behind such a token the head went on from "
+        f"a state of its own; the cosine between that and {true}, known once the tree was read (1: the same direction). "
         f"{drift_words(steps)} It says nothing about tokens that were turned down."
     )
     st.dataframe(drift_table(steps), hide_index=True, key="eagle_drift_table")
