@@ -68,25 +68,46 @@ def crowd(count: int, verdict: str = "unread"):
     return step_of([scored(i % 12, -1, verdict, 0.08 - 0.0005 * i, 0.08) for i in range(count)], (), "correction")
 
 
-def boxes_of(found, pieces):
-    """What the names that are drawn cover, by the geometry of a narrow page."""
+def thicket():
+    """Ten children of the root with 24 children each, from the top of the picture to its bottom; one in the middle is accepted."""
+    above = [scored(10, -1, "accepted" if i == 4 else "rejected", 0.1, 0.1) for i in range(10)]
+    nodes = [scored(i % 12, i // 24, "accepted" if i == 108 else "unread", 0.1 * 0.7 ** (i % 24), 0.1) for i in range(240)]
+    return step_of([*above, *nodes], (4, 118), "bonus")
+
+
+def long():
+    """A chain of eight with long names; at its first depth several lie close to the edge."""
+    nodes = [scored(10, i - 1 if i else -1, "accepted", 0.9**i, 0.9) for i in range(8)]
+    return step_of([*nodes, *(scored(10, -1, "unread", 0.5, 0.5) for _ in range(3))], range(8), "bonus")
+
+
+def spots(found):
+    """(left, top) px of every node, by the geometry of a narrow page."""
     (left, right), (low, high) = view.frame(found)
     height = view.HEIGHT - view.MARGIN["t"] - view.MARGIN["b"]
-    boxes = []
-    for place in found:
-        if place.name:
-            x, y = (place.x - left) / (right - left) * view.WIDTH, (high - view.log10(place.y)) / (high - low) * height
-            boxes.append(dict(view.around(x, y, len(view.name(place.token, pieces, 7)) * view.LETTER))[place.name])
-    return boxes
+    return [
+        ((place.x - left) / (right - left) * view.WIDTH, (high - view.log10(place.y)) / (high - low) * height) for place in found
+    ]
 
 
-@pytest.mark.parametrize("step", [crowd(30, "rejected"), crowd(30), crowd(3), tree()])
+def boxes_of(found, pieces):
+    """Place -> what its name covers."""
+    size = {i: len(view.name(place.token, pieces, 7)) * view.LETTER for i, place in enumerate(found) if place.name}
+    return {i: dict(view.around(*spots(found)[i], width))[found[i].name] for i, width in size.items()}
+
+
+@pytest.mark.parametrize("step", [crowd(30, "rejected"), crowd(30), crowd(3), tree(), thicket(), long()])
 def test_names_keep_apart(step):
+    """From each other and from the edge; and from every node but for accepted ones."""
     found = view.named(view.places(step, True), PIECES)
     boxes = boxes_of(found, PIECES)
-    assert boxes and not any(view.overlap(one, other) for one, other in combinations(boxes, 2))
-    assert all(view.inside(box, view.HEIGHT) for box in boxes)
+    assert boxes and not any(view.overlap(one, other) for one, other in combinations(boxes.values(), 2))
+    assert all(view.inside(box, view.HEIGHT - view.MARGIN["t"] - view.MARGIN["b"]) for box in boxes.values())
     assert all(not place.name for place in found if place.state == "left out")
+    kept = [spot for spot, place in zip(spots(found), found, strict=True) if place.state != "left out"]
+    nodes = [(x - 5, y - 5, x + 5, y + 5) for x, y in kept]
+    for i, box in boxes.items():
+        assert found[i].state == "accepted" or not any(view.overlap(box, node) for node in nodes)
 
 
 def test_of_a_crowd_fewer_are_named_and_of_unread_ones_three():
@@ -97,9 +118,9 @@ def test_of_a_crowd_fewer_are_named_and_of_unread_ones_three():
 
 
 def test_what_was_accepted_is_named_in_any_crowd():
-    nodes = [scored(i % 12, -1, "accepted" if i == 9 else "rejected", 0.08 - 0.0005 * i, 0.08) for i in range(30)]
-    found = view.named(view.places(step_of(nodes, (9,), "bonus"), True), PIECES)
-    assert found[9].name
+    found = view.named(view.places(thicket(), True), PIECES)
+    box = boxes_of(found, PIECES)[118]
+    assert sum(view.overlap(box, (x - 5, y - 5, x + 5, y + 5)) for x, y in spots(found)) > 0, "there was no better place"
 
 
 def test_boxes_overlap_where_they_share_a_point():

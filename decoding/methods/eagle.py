@@ -209,7 +209,7 @@ class Heads(nn.Module):
         return states[0] if self.shape.kind == "eagle" else self.fc(torch.cat(states, -1))
 
     def shares(self, states: Sequence[Tensor]) -> Tensor:
-        """(taps,) what each tapped layer puts into the mix of one row, eagle3 alone: the norm of what it adds, in parts of their sum.
+        """(taps,) what each tapped layer puts into the mix of one row, eagle3 alone: norms of what they add, in parts of their sum.
 
         Args:
             states: (1, reads) each.
