@@ -25,7 +25,7 @@ TREES = {
     "clover": [{"nodes": 1}, {"nodes": 64}, {"top_p": 1.0, "ratio": 0.0}, {"heads": 1}],
     "chimera": [{"nodes": 1}, {"nodes": 64}, {"heads": 1}],
     "medusa": [{"nodes": 1}, {"nodes": 64}, {"tree": "Cartesian", "nodes": 40}, {"rule": "typical"}],  # greedy: the same
-    "eagle": [{"nodes": 1}, {"nodes": 60, "fan_out": 8}, {"tree": "static"}, {"expansions": 0}],
+    "eagle": [{"nodes": 1}, {"nodes": 60, "fan_out": 8}, {"tree": "static"}, {"tree": "drawn"}, {"expansions": 0}],
     "ftp": [{"nodes": 1}, {"nodes": 60, "depth": 7, "frontier": 8}, {"shape": "chain"}],
     "falcon": [{"nodes": 1}, {"nodes": 64, "passes": 1}, {"nodes": 100, "passes": 4}, {"shape": "chain"}],
 }

@@ -119,6 +119,14 @@ def test_siblings_with_replacement_follow_the_target():
     assert misfit(counts, expected(Sampling())) < LIMIT
 
 
+DRAWN = {"tree": "drawn", "nodes": 7, "fan_out": 3}
+
+
+@pytest.mark.parametrize("sampling", SETTINGS, ids=["T=1", "T=0.7, top-p=0.9"])
+def test_a_tree_drawn_from_a_head_follows_the_target(sampling):
+    assert misfit(counted("eagle", sampling, **DRAWN), expected(sampling)) < LIMIT
+
+
 # -- wrong on purpose --------------------------------------------------------------------------------------------------
 
 
@@ -174,7 +182,7 @@ class Lying(Drafter):
     """Says a chosen draft had been drawn, from a uniform q."""
 
     def __init__(self, drafter: Drafter) -> None:
-        self.drafter = drafter
+        self.drafter, self.taps, self.taps_prompt = drafter, drafter.taps, drafter.taps_prompt
         self.reads_prompt, self.begin, self.observe = drafter.reads_prompt, drafter.begin, drafter.observe
 
     def propose(self, tokens, rng) -> Draft:
@@ -198,8 +206,9 @@ def lying(drafter: Drafter, accept: Accept):
         ("prompt_lookup", fresh),
         ("prompt_lookup", lying),
         ("token_recycling", lying),
+        ("eagle", lying),
     ],
 )
 def test_faults_are_noticed(key, fault):
-    params = {"length": 1} if fault is row_before else {}
+    params = {"length": 1} if fault is row_before else DRAWN if key == "eagle" else {}
     assert misfit(counted(key, Sampling(), fault, **params), expected(Sampling())) > LIMIT

@@ -3,6 +3,7 @@
 import json
 import math
 from argparse import ArgumentParser
+from dataclasses import replace
 from functools import cache
 
 import pytest
@@ -11,12 +12,27 @@ from safetensors.torch import load_file, save_file
 
 from decoding import heads as door
 from decoding.cache import TreeCache
+from decoding.draft import Draft
 from decoding.family import load
 from decoding.heads import Head
 from decoding.joint_tree import JOINT, OWN
 from decoding.loop import decode
 from decoding.methods import METHODS, eagle
-from decoding.methods.eagle import KINDS, Eagle, Heads, Params, Reader, Shape, fixed, fresh, layers_of, shapes, trained
+from decoding.methods.eagle import (
+    COSINE,
+    KINDS,
+    Eagle,
+    Heads,
+    Params,
+    Reader,
+    Shape,
+    counts_of,
+    fixed,
+    fresh,
+    layers_of,
+    shapes,
+    trained,
+)
 from decoding.rank_tree import sparse_tree
 from decoding.sample import Sampling
 from decoding.target import PRE_NORM, Target
@@ -26,9 +42,10 @@ from decoding.training.recipes import RECIPES
 from decoding.training.recipes.eagle import drawn, unrolled
 from decoding.training.states import Batch
 from decoding.training.states import states as pass_states
-from decoding.verify import match
+from decoding.verify import judged, match, recursive_rejection
 from tests import toys
 from tests.test_greedy_equality import generated, written
+from tests.test_methods_contract import check_step
 from tests.test_tau_floor import PROMPTS as FLOOR_PROMPTS
 from tests.test_tau_floor import tau
 from tests.toys import CONTEXT, GREEDY, VOCAB, causal_lm, run_steps
@@ -190,7 +207,7 @@ class Watched(Eagle):
         return draft
 
 
-@pytest.mark.parametrize("tree", ["dynamic", "static"])
+@pytest.mark.parametrize("tree", ["dynamic", "static", "drawn"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_kept_slots_are_those_of_a_fresh_run(kind, tree, monkeypatch):
     """After many steps, drafts accepted and not: as many slots as tokens in front of the root, all from the target's own states."""
@@ -200,7 +217,11 @@ def test_the_kept_slots_are_those_of_a_fresh_run(kind, tree, monkeypatch):
     drafter = Watched(target, Params(tree=tree, nodes=9, fan_out=3), GREEDY)
     drafter.told = []
     rng = torch.Generator().manual_seed(0)
-    steps = list(decode(target, drafter, match, (1, 2, 3), sampling=Sampling(1.0), rng=rng, max_tokens=55))
+    if tree == "drawn":
+        drafter = Watched(target, Params(tree=tree, nodes=9, fan_out=3), Sampling(1.0))
+        drafter.told = []
+    rule = recursive_rejection if tree == "drawn" else match
+    steps = list(decode(target, drafter, rule, (1, 2, 3), sampling=Sampling(1.0), rng=rng, max_tokens=55))
     assert sum(len(step.path) for step in steps) > 3 and any(not step.path for step in steps)
     with torch.inference_mode():
         for tokens, last, committed in drafter.told[:: max(1, len(drafter.told) // 6)]:
@@ -283,6 +304,198 @@ def test_the_bonus_is_drawn_at_the_temperature_of_the_run():
                 assert sum(share > 0 for share in p) <= 2 and sum(p) == pytest.approx(1, abs=1e-4)
                 assert dict(zip(step.rows[step.end_row].tokens, p, strict=True))[step.tokens[-1]] > 0
     assert count > 5
+
+
+# -- the drawn tree ----------------------------------------------------------------------------------------------------
+
+
+def proposing(target: Target, heads: Heads, sampling: Sampling, monkeypatch, prompt=PROMPT, **params) -> Eagle:
+    """A drafter that has read a prompt."""
+    monkeypatch.setattr(eagle, "trained", lambda target, head=None: (heads, eagle.USUAL))
+    drafter = Eagle(target, Params(tree="drawn", **params), sampling)
+    reading = type("Reading", (), {"hidden": dict(zip(drafter.taps, states_of(target, drafter.taps, prompt[:-1]), strict=True))})
+    drafter.begin(prompt, reading)
+    return drafter
+
+
+@pytest.mark.parametrize("sampling", [Sampling(1.0), Sampling(0.7, top_k=20, top_p=0.9)])
+@pytest.mark.parametrize("kind", KINDS)
+@torch.inference_mode()
+def test_a_drawn_tree_says_what_every_token_was_drawn_from(kind, sampling, monkeypatch):
+    """What the head says behind its path, without the elder siblings; nothing is left out or set in another order."""
+    target, sizes = target_of(), {"nodes": 9, "fan_out": 3, "expansions": 2}
+    heads = random_heads(target, kind)
+    drafter = proposing(target, heads, sampling, monkeypatch, **sizes)
+    draft = drafter.propose(PROMPT, torch.Generator().manual_seed(0))
+    paths = sparse_tree(tuple(row[:3] for row in eagle.USUAL[:3]), 9)
+    assert draft.how == "drawn without replacement" and draft.parents == tuple(
+        paths.index(path[:-1]) if len(path) > 1 else -1 for path in paths
+    )
+    assert len(draft) == 9 and not draft.pruned and draft.calls == max(map(len, paths))
+    alone = begun(target, heads, list(PROMPT), len(PROMPT) - 1)
+    for parent, children in draft.by_parent.items():
+        logits = alone.begin()
+        for depth, node in enumerate(draft.path_to(parent)):
+            logits = alone.extend(torch.tensor([draft.tokens[node]]), torch.tensor([depth - 1]))
+        whole = sampling.probabilities(logits.float())[0]
+        q = whole.clone()
+        for child in children:
+            token = draft.tokens[child]
+            assert toys.total_variation(draft.q[child], q) < 1e-4 and draft.q[child, token] > 0
+            assert float(draft.scores[OWN][child]) == pytest.approx(float(whole[token]), rel=1e-3)
+            q[token] = 0
+            q /= q.sum()
+
+
+@pytest.mark.parametrize("sampling", [Sampling(1.0), Sampling(1.0, top_k=2)])
+@torch.inference_mode()
+def test_drawn_siblings_are_exact_for_any_target_and_not_if_one_stays_in_q(sampling, monkeypatch):
+    """Over many drafts of three siblings the emitted distribution is p, dice summed over; p is the head's opposite here. Top-k 2
+    leaves fewer tokens than there are siblings."""
+    target = toys.tiny_target(2, vocab=4, num_hidden_layers=LAYERS)
+    drafter = proposing(target, random_heads(target, "eagle"), sampling, monkeypatch, (1, 2, 3), nodes=3, fan_out=3, expansions=0)
+    rng, p = torch.Generator().manual_seed(0), torch.zeros(4)
+    first = drafter.propose((1, 2, 3), rng)
+    p[first.q[0].sort(descending=True).indices] = torch.tensor([0.1, 0.2, 0.3, 0.4])
+    found, count = {"honest": torch.zeros(4), "forgetful": torch.zeros(4)}, 4000
+    for _ in range(count):
+        draft = drafter.propose((1, 2, 3), rng)
+        found["honest"] += emitted_by(draft, p) / count
+        found["forgetful"] += emitted_by(replace(draft, q=draft.q[:1].expand(3, -1)), p) / count
+    distances = {how: toys.total_variation(out, p) for how, out in found.items()}
+    assert distances["honest"] < 0.02 and distances["forgetful"] > 0.04, distances
+
+
+def emitted_by(draft: Draft, p: torch.Tensor) -> torch.Tensor:
+    """(vocab,) what children of the root emit where the target says p everywhere."""
+    turns, rest = judged(draft, p.expand(len(draft) + 1, -1))
+    out, left = torch.zeros_like(p), 1.0
+    for i, token in enumerate(draft.tokens):
+        q = float(draft.q[i, token])
+        kept = left * (min(1.0, float(turns[i]) / q) if q else 1.0)
+        out[token] += kept
+        left -= kept
+    return out + left * rest[0]
+
+
+def test_a_drawn_tree_has_a_rule_of_its_own_and_is_static_when_greedy():
+    family = toys.toy_family(target_of())
+    for sampling, rule in ((GREEDY, match), (Sampling(1.0), recursive_rejection)):
+        assert METHODS["eagle"].build(family, Params(tree="drawn"), sampling)[1] is rule
+        assert METHODS["eagle"].build(family, Params(), sampling)[1] is match
+    drawn, static = (drafts(tree=tree, nodes=9) for tree in ("drawn", "static"))
+    assert [step.nodes for step in drawn] == [step.nodes for step in static]
+    steps = drafts(tree="drawn", nodes=9, sampling=Sampling(0.8))
+    assert len({tuple(node.parent for node in step.nodes) for step in steps}) == 1
+    assert all(node.u is not None and node.source == "drawn tree" for step in steps for node in step.nodes)
+    for step in steps:
+        check_step(step, greedy=False)
+
+
+def test_a_drawn_tree_of_a_draft_vocabulary():
+    """Tokens outside it have q = 0; they come from what is left of p."""
+    target, known = target_of(), torch.tensor([2, 5, 9, 40])
+    said = settings(target) | {"vocab": 4, "mapped": True}
+    head = Head(Heads(Shape.of(said)).state_dict() | {"tokens": known.float()}, said)
+    drafter = Eagle(target, Params(tree="drawn", nodes=12), Sampling(1.0), head)
+    rng = torch.Generator().manual_seed(0)
+    steps = list(decode(target, drafter, recursive_rejection, PROMPT, sampling=Sampling(1.0), rng=rng, max_tokens=40))
+    assert {node.token for step in steps for node in step.nodes} <= set(known.tolist())
+    assert not {token for step in steps for token in step.tokens} <= set(known.tolist())
+
+
+def test_children_are_counted_level_by_level():
+    assert counts_of(((0,), (1,), (2,), (0, 0), (0, 1), (2, 0), (0, 0, 0), (2, 0, 0))) == [[3], [2, 0, 1], [1, 0, 1]]
+    assert counts_of(((0,),)) == [[1]]
+
+
+# -- what the target's states say afterwards ---------------------------------------------------------------------------
+
+
+def told(kind: str, monkeypatch, tree: str = "dynamic", **more):
+    """(target, head, prompt, steps) of a run in which drafts are accepted now and then, up to the end of the context."""
+    target = toys.tiny_target(2, num_hidden_layers=LAYERS)
+    heads = random_heads(target, kind)
+    monkeypatch.setattr(eagle, "trained", lambda target, head=None: (heads, eagle.USUAL))
+    family, prompt = toys.toy_family(target), (1, 2, 3)
+    sizes = {"tree": tree, "nodes": 9, "fan_out": 3, "expansions": 2} | more
+    return target, heads, prompt, run_steps(family, "eagle", prompt, sampling=Sampling(1.0), max_tokens=4000, **sizes)
+
+
+@pytest.mark.parametrize("tree", ["dynamic", "static", "drawn"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_cosine_is_that_of_the_heads_state_and_the_targets(kind, tree, monkeypatch):
+    """Computed again from plain passes; nodes that were not accepted, or that the head did not read, have none."""
+    target, heads, prompt, steps = told(kind, monkeypatch, tree)
+    assert steps[-1].ending == "context limit"
+    text, count, without = list(prompt), 0, 0
+    for step in steps:
+        have = {i for i, node in enumerate(step.nodes) if COSINE in node.scores}
+        assert have <= set(step.path)
+        inner = {node.parent for node in step.nodes}
+        assert inner & set(step.path[: len(step.tokens) - 1]) <= have, "the head has read every node with children"
+        for place, i in enumerate(step.path):
+            if i in have and count < 40:
+                upto = [*text, *step.tokens[: place + 1]]
+                with torch.inference_mode():
+                    true = heads.mixed([part[-1:] for part in states_of(target, heads.shape.taps, upto)])
+                    reader = begun(target, heads, text, len(text) - 1)
+                    reader.begin()
+                    for depth, token in enumerate(step.tokens[: place + 1]):
+                        reader.extend(torch.tensor([token]), torch.tensor([depth - 1]))
+                found = torch.cosine_similarity(reader.outputs[-1:], true).item()
+                assert step.nodes[i].scores[COSINE] == pytest.approx(found, abs=1e-4)
+                count += 1
+            without += i not in have
+        text += step.tokens
+    assert count > 3 and without, "leaves were accepted too"
+
+
+def test_the_shares_of_the_layers():
+    """Norms of what each adds: 2 times a vector of length 3, 1 times one of length 2, 4 times one of length 0.5."""
+    target = target_of()
+    heads = fresh(target, "eagle3")
+    width = heads.shape.width
+    heads.fc.weight.data = torch.cat([scale * torch.eye(width) for scale in (2.0, 1.0, 4.0)], 1)
+    states = [length * torch.nn.functional.one_hot(torch.tensor([i]), width).float() for i, length in enumerate((3.0, 2.0, 0.5))]
+    assert heads.shares(states).tolist() == pytest.approx([0.6, 0.2, 0.2])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_first_node_carries_the_mix_at_the_root(kind, monkeypatch):
+    target, heads, prompt, steps = told(kind, monkeypatch)
+    names = [f"share of {eagle.layer_name(tap)}" for tap in heads.shape.taps]
+    text = list(prompt)
+    for step in steps[:6]:
+        assert not any(name in node.scores for node in step.nodes[1:] for name in names)
+        if kind == "eagle":
+            assert not any(key.startswith("share") for key in step.nodes[0].scores)
+        else:
+            with torch.inference_mode():
+                wanted = heads.shares([part[-1:] for part in states_of(target, heads.shape.taps, text)])
+            assert [step.nodes[0].scores[name] for name in names] == pytest.approx(wanted.tolist(), abs=1e-4)
+        text += step.tokens
+
+
+@pytest.mark.parametrize("kind, at_most", [("eagle", {0: 0, 1: 1}), ("eagle3", {0: 1, 1: 1})])
+def test_they_cost_one_copy_from_the_device(kind, at_most, monkeypatch):
+    """And none where nothing was accepted; the mix is asked for at every step."""
+    copies = []
+    for name in ("tolist", "item", "cpu", "numpy", "__bool__", "__int__", "__float__"):
+        kept = getattr(torch.Tensor, name)
+        monkeypatch.setattr(torch.Tensor, name, lambda self, *a, kept=kept, **k: (copies.append(1), kept(self, *a, **k))[1])
+
+    class Counted(Eagle):
+        def observe(self, draft, reading, decision):
+            copies.clear()
+            super().observe(draft, reading, decision)
+            seen.add((bool(decision.path), len(copies)))
+            assert len(copies) <= at_most[bool(decision.path)]
+
+    seen: set = set()
+    monkeypatch.setattr(eagle, "Eagle", Counted)
+    told(kind, monkeypatch)
+    assert (True, 1) in seen and {accepted for accepted, _ in seen} == {True, False}
 
 
 # -- files -------------------------------------------------------------------------------------------------------------

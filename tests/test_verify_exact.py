@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from decoding.draft import Draft, chain
-from decoding.methods.multi_candidate import refill
+from decoding.drawn_tree import refill
 from decoding.sample import draw, without
 from decoding.verify import check, judged, match, recursive_rejection
 from tests.toys import reading_of, total_variation
@@ -337,6 +337,31 @@ def test_fault_misses_the_target_by_what_the_specification_says(fault, k, distan
     out, _ = walked(fault(q, k), p)
     assert out.sum().item() == pytest.approx(1)
     assert total_variation(out, p) == pytest.approx(distance, abs=LISTED)
+
+
+def larger(q: Tensor, k: int) -> Iterator[tuple[float, Draft]]:
+    """Two drawn, the one with the larger q kept and judged with q, as where candidates are ranked anew."""
+    for weight, draft in distinct(q, 2):
+        token = max(draft.tokens, key=lambda t: q[t])
+        yield weight, siblings((token,), q[None])
+
+
+@pytest.mark.parametrize(
+    "fault, k, emitted_then",
+    [(unshrunk, 2, (0.3566, 0.3434, 0.2, 0.1)), (larger, 1, (0.4619, 0.2012, 0.1579, 0.1790))],
+)
+def test_fault_emits_what_the_specification_of_eagle_says(fault, k, emitted_then):
+    """Forgetting to take the rejected sibling out of q; ranking what was drawn."""
+    p, q = PAIR4
+    out, _ = walked(fault(q, k), p)
+    assert out.tolist() == pytest.approx(emitted_then, abs=6e-5)
+    assert total_variation(out, p) == pytest.approx({unshrunk: 0.0434, larger: 0.141}[fault], abs=LISTED)
+
+
+def test_two_of_three_tokens_do_not_reveal_a_sibling_that_stays_in_q():
+    """Why the check above needs four tokens: what is left of p behind the first rejection lies on one token here."""
+    p, q = PAIR3
+    assert total_variation(walked(unshrunk(q, 2), p)[0], p) < EXACT
 
 
 # -- match -------------------------------------------------------------------------------------------------------------

@@ -1,5 +1,5 @@
-"""What is particular to Falcon: blocks of tokens guessed in one pass, candidates that do not see each other, acceptance by place in
-the block.
+"""What is particular to Falcon: blocks of tokens guessed in one pass, candidates that do not see each other, what a block sees,
+acceptance by place in the block.
 
 A node says in its source which pass it comes from, and carries its place in the block, its q and the product of q down to it.
 Inside a block all nodes of a level were picked from one distribution; the block of a later pass hangs below one path.
@@ -14,14 +14,15 @@ import plotly.graph_objects as go
 from decoding.trace import Node, Step
 from viz.ftp import path_shown
 from viz.medusa import behind
-from viz.style import COLOR, GRID, LOOKS, SERIES_LINE, SERIES_STRIPES, ink, layout
-from viz.tally import depths
-from viz.tokens import as_html, name, quoted
+from viz.style import COLOR, GRID, LOOKS, MONO, SERIES, SERIES_LINE, SERIES_STRIPES, ink, layout, tint
+from viz.tally import depths, reached
+from viz.tokens import as_html, as_plotly, name, quoted
 from viz.words import number
 
 SLOT, JOINT, OWN = "slot in block", "joint q", "q"  # scores
 LIKELY, UNLIKELY = 0.1, 1e-3  # the head's probability and the target's behind the parent: a pair that does not belong together
 SHOWN = 5  # tokens of a column
+MOST_BLOCK, MOST_BLOCKS = 8, 4  # tokens of a block that are believed, and blocks whose mask is drawn
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,13 @@ class Column:
 
 def has_blocks(step: Step) -> bool:
     """Whether the nodes carry the numbers of this view; an imported trace may not."""
-    return all(SLOT in node.scores and OWN in node.scores for node in step.nodes)
+    return all(place_of(node) and 0 <= node.scores.get(OWN, -1.0) <= 1 + 1e-4 for node in step.nodes)
+
+
+def place_of(node: Node) -> int:
+    """The node's place in its block, from 1; 0 where the trace does not say one that can be."""
+    slot = node.scores.get(SLOT, 0.0)
+    return int(slot) if slot in range(1, MOST_BLOCK + 1) else 0
 
 
 def pass_of(depth: int, block: int) -> int:
@@ -49,7 +56,7 @@ def pass_of(depth: int, block: int) -> int:
 
 def block_size(steps: Sequence[Step]) -> int:
     """Tokens per pass, as far as the trace shows it."""
-    return max((int(node.scores.get(SLOT, 1)) for step in steps for node in step.nodes), default=1)
+    return max((place_of(node) or 1 for step in steps for node in step.nodes), default=1)
 
 
 # -- blocks ------------------------------------------------------------------------------------------------------------
@@ -63,7 +70,7 @@ def columns(step: Step) -> list[Column]:
     path, levels = path_shown(step), depths(step)
     found = []
     for depth, i in enumerate(path, 1):
-        slot = int(step.nodes[i].scores[SLOT])
+        slot = place_of(step.nodes[i])
         top = path[depth - slot - 1] if depth > slot else -1  # the node that the block hangs below
         below = [j for j, level in enumerate(levels) if level == depth and ancestor(step, j, slot) == top]
         best: dict[int, Node] = {}
@@ -143,7 +150,7 @@ def blocks_table(step: Step, pieces: Mapping[int, bytes]) -> pd.DataFrame:
         above = "the root" if node.parent < 0 else name(step.nodes[node.parent].token, pieces)
         verdict = f"{LOOKS[node.verdict].mark} {node.verdict}".strip()
         scores = (node.scores[OWN], node.scores.get(JOINT), behind(step, i))
-        rows.append((node.source, int(node.scores[SLOT]), name(node.token, pieces), above, *scores, verdict))
+        rows.append((node.source, place_of(node), name(node.token, pieces), above, *scores, verdict))
     return pd.DataFrame(rows, columns=["pass", "place", "token", "below", "q", "joint q", "p behind the parent", "verdict"])
 
 
@@ -173,24 +180,106 @@ def blind_words(step: Step, pieces: Mapping[int, bytes]) -> str:
     )
 
 
+# -- the mask ----------------------------------------------------------------------------------------------------------
+
+
+def sees(slots: int, block: int) -> list[list[bool]]:
+    """Row by row which slots a slot sees: all before its block and all of its block. EAGLE's triangle is that of blocks of 1.
+
+    >>> sees(3, 2)
+    [[True, True, False], [True, True, False], [True, True, True]]
+    """
+    return [[j // block <= i // block for j in range(slots)] for i in range(slots)]
+
+
+def asked(step: Step, before: Sequence[int], pieces: Mapping[int, bytes]) -> list[str]:
+    """The slots of the blocks that the passes of this step asked along the path that is shown, by the token that a slot reads
+    beside its state: the newest of the text for the first pass, what one pass picked for the next. Plain text; whole blocks alone.
+
+    Args:
+        before: the text up to the root, the root included.
+    """
+    k, path = block_size([step]), path_shown(step)
+    blocks = min(pass_of(len(path), k), MOST_BLOCKS) if path else 0
+    text = list(before)[-k:]
+    picked = [step.nodes[i].token for i in path[: k * (blocks - 1)]]
+    return [name(token, pieces, 9) for token in (*text, *picked)] if blocks and len(text) == k else []
+
+
+def mask_figure(block: int, slots: Sequence[str], dark: bool = False) -> go.Figure:
+    """Which slot sees which, row by row: EAGLE's triangle, and beside it the staircase of blocks, a frame around each.
+
+    Args:
+        slots: their names, plain text.
+    """
+    n = len(slots)
+    figure = go.Figure(layout=layout(80 + 26 * max(n, 4), dark))
+    labels = {"tickvals": list(range(n)), "ticktext": [as_plotly(slot) for slot in slots], "showgrid": False, "zeroline": False}
+    labels |= {"tickfont": {"family": MONO, "size": 11}}
+    for panel, (size, title) in enumerate(((1, "EAGLE: one by one"), (block, f"Falcon: blocks of {block}")), 1):
+        axes = {"xaxis": f"x{panel}", "yaxis": f"y{panel}"}
+        figure.add_trace(cells(size, slots, dark).update(axes))
+        domain = [0, 0.46] if panel == 1 else [0.54, 1]
+        head = {"text": title, "standoff": 6}
+        figure.update_layout({f"xaxis{panel}": {**labels, "domain": domain, "anchor": f"y{panel}", "title": head, "side": "top"}})
+        rows = {**labels, "anchor": f"x{panel}", "range": [n - 0.5, -0.5], "showticklabels": panel == 1}
+        figure.update_layout({f"yaxis{panel}": rows})
+    for start in range(0, n, block):
+        ends = {f"{axis}{end}": start - 0.5 if end == 0 else min(start + block, n) - 0.5 for axis in "xy" for end in (0, 1)}
+        figure.add_shape(type="rect", xref="x2", yref="y2", line={"color": ink(dark), "width": 2}, **ends)
+    return figure.update_layout(margin={"l": 8, "r": 8, "t": 60, "b": 8})
+
+
+def cells(block: int, slots: Sequence[str], dark: bool) -> go.Heatmap:
+    """One mask: a dot where a slot sees another, a cross where that other one stands behind it."""
+    seen = sees(len(slots), block)
+    states = [[(1 if j <= i else 2) if yes else 0 for j, yes in enumerate(row)] for i, row in enumerate(seen)]
+    said = ("does not see", "sees", "sees, though it stands behind it,")
+    return go.Heatmap(
+        z=states,
+        zmin=0,
+        zmax=2,
+        colorscale=[[0, "rgba(0,0,0,0)"], [0.5, tint(SERIES["p"], 0.35)], [1, tint(SERIES["q"], 0.55)]],
+        showscale=False,
+        xgap=2,
+        ygap=2,
+        text=[[" •+"[state] for state in row] for row in states],
+        texttemplate="%{text}",
+        textfont={"color": ink(dark), "size": 13},
+        hovertext=[
+            [f"{as_plotly(slots[i])} {said[state]} {as_plotly(slots[j])}" for j, state in enumerate(row)]
+            for i, row in enumerate(states)
+        ],
+        hoverinfo="text",
+    )
+
+
+def mask_alt(block: int, slots: Sequence[str]) -> str:
+    """The two masks in words; plain text."""
+    n = len(slots)
+    blocks = [(start + 1, min(start + block, n)) for start in range(0, n, block)]
+    parts = [f"slots {first} to {last} ({', '.join(slots[first - 1 : last])}) see slots 1 to {last}" for first, last in blocks]
+    triangle = f"Which of {n} slots see each other. In EAGLE's triangle slot i sees slots 1 to i."
+    return f"{triangle} In blocks of {block}: {'; '.join(parts)}."
+
+
+def mask_words(block: int, slots: Sequence[str]) -> str:
+    """What the staircase adds; plain text."""
+    mine, theirs = (sum(map(sum, sees(len(slots), size))) for size in (block, 1))
+    return (
+        "A row is a slot, named by the token that it reads beside a state; dots: what it sees, and all of the text before besides. "
+        "The first block holds the newest slots of the text, every later one the tokens that the pass before picked. A block is "
+        f"asked at once, so a slot also sees those behind it in its block (crosses): {mine} pairs instead of {theirs}. What it "
+        "does not see is what the others are about to guess."
+    )
+
+
 # -- the saw-tooth -----------------------------------------------------------------------------------------------------
-
-
-def places(steps: Sequence[Step]) -> list[tuple[int, int, int]]:
-    """(level, steps that came so far and drafted there, steps in which a token was accepted there)."""
-    found: list[list[int]] = []
-    for step in steps:
-        for level, i in enumerate((-1, *step.path)):
-            if any(node.parent == i for node in step.nodes):
-                found += [[0, 0] for _ in range(level + 1 - len(found))]
-                found[level][0] += 1
-                found[level][1] += len(step.path) > level
-    return [(level, *counts) for level, counts in enumerate(found, 1)]
 
 
 def saw_figure(steps: Sequence[Step], dark: bool = False) -> go.Figure:
     """Acceptance at every place, given that all before it were accepted; places of a pass stand together, in one pattern."""
-    found, size = places(steps), block_size(steps)
+    found, size = reached(steps), block_size(steps)
     figure = go.Figure(layout=layout(300, dark, bargap=0.3))
     for number_ in sorted({pass_of(level, size) for level, _, _ in found}):
         mine = [(level, asked, accepted) for level, asked, accepted in found if pass_of(level, size) == number_]
@@ -217,14 +306,14 @@ def saw_figure(steps: Sequence[Step], dark: bool = False) -> go.Figure:
 def saw_table(steps: Sequence[Step]) -> pd.DataFrame:
     """One row per place."""
     size = block_size(steps)
-    rows = [(pass_of(level, size), (level - 1) % size + 1, asked, got, got / asked) for level, asked, got in places(steps)]
+    rows = [(pass_of(level, size), (level - 1) % size + 1, of, got, got / of) for level, of, got in reached(steps)]
     return pd.DataFrame(rows, columns=["pass", "place", "steps that came so far", "accepted", "share"])
 
 
 def saw_alt(steps: Sequence[Step]) -> str:
     """The same in words; plain text."""
     size = block_size(steps)
-    parts = [f"pass {pass_of(level, size)} place {(level - 1) % size + 1}: {got} of {asked}" for level, asked, got in places(steps)]
+    parts = [f"pass {pass_of(level, size)} place {(level - 1) % size + 1}: {got} of {of}" for level, of, got in reached(steps)]
     return "Acceptance by place in the block. " + ("; ".join(parts) or "Nothing was drafted yet") + "."
 
 

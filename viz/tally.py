@@ -93,6 +93,18 @@ def tally(steps: Sequence[Step]) -> Tally:
     )
 
 
+def reached(steps: Sequence[Step]) -> list[tuple[int, int, int]]:
+    """(level, steps that came so far and drafted there, steps in which a token was accepted there)."""
+    found: list[list[int]] = []
+    for step in steps:
+        for level, i in enumerate((-1, *step.path)):
+            if any(node.parent == i for node in step.nodes):
+                found += [[0, 0] for _ in range(level + 1 - len(found))]
+                found[level][0] += 1
+                found[level][1] += len(step.path) > level
+    return [(level, *counts) for level, counts in enumerate(found, 1)]
+
+
 def modelled_speedup(tau: float, calls_per_step: float, c: float) -> float:
     """Speed-up over plain decoding that follows from a cost ratio; a model, not a measurement.
 

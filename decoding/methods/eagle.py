@@ -10,34 +10,38 @@ kinds of head. *eagle*: the state is what the target's language-model head reads
 the next state, which that head scores. *eagle3*: three layers of the target are mixed into one state; attention reads it beside
 the embedding, both behind norms, and what the layer puts out takes the place of the mix below drafted tokens.
 
-Departures: the target draws and the tree is followed where it agrees (`verify.match`), at every temperature; the papers' formula
-p / q holds only for candidates that were drawn and not ranked anew. The static tree is grown from how often each rank was right on
+Departures: above temperature 0 chosen trees are followed where the target's own draw agrees (`verify.match`). The formula of the
+first paper, p / q with what is left of p, holds only for candidates that were drawn and not ranked anew: for the drawn tree, that
+of the static shape with siblings drawn without replacement. The static shape is grown from how often each rank was right on
 held-out text, so that any size can be had. Heads trained here may be scored by the target's language-model head (`vocab` 0).
 Taps are the authors' where they are three different layers, see `layers_of`.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+import torch.nn.functional as F
+from torch import Generator, Tensor, nn
 from transformers import LlamaConfig
 from transformers.models.llama.modeling_llama import LlamaMLP, LlamaRMSNorm
 
 from decoding.attention import Attention, Memory, Sizes, causal
 from decoding.cache import TreeCache
 from decoding.draft import EMPTY, Draft
+from decoding.drawn_tree import draw_tree
 from decoding.family import Family, laid_out
 from decoding.heads import Head, Settings, head_for
-from decoding.joint_tree import Extend, Grown, grow
+from decoding.joint_tree import JOINT, OWN, Extend, Grown, grow
 from decoding.method import Drafter, Method, param
 from decoding.published import head_of
 from decoding.rank_tree import Path, check_ranks, sparse_tree
 from decoding.sample import Sampling
-from decoding.target import PRE_NORM, Target
-from decoding.verify import match
+from decoding.target import PRE_NORM, Reading, Target
+from decoding.verify import Decision, match, recursive_rejection
 
 KEY = "eagle"
 KINDS = ("eagle", "eagle3")
@@ -56,6 +60,8 @@ ROWS = 512  # of a prompt, read at once
 ROPES = ("default", "linear", "llama3", "yarn")  # rotary scalings that do not depend on the length of the text
 SOFT = 0.4  # of the final norm's factors, in an untrained head of kind eagle3
 PROBE = 64  # tokens read to see how large states are
+COSINE = "cosine with the true state"  # score of an accepted node: of the state that the head put out behind it
+SHARE = "share of {}"  # scores of the first node, eagle3 alone: of a tapped layer in the mix at the root
 USUAL = ((0.6, 0.15, 0.07, 0.04, 0.03),) * 5  # of a head that says nothing about its accuracies: right at rank 1, 2, ...
 
 
@@ -202,6 +208,16 @@ class Heads(nn.Module):
         states = [values.to(self.fc.weight.dtype) for values in states]
         return states[0] if self.shape.kind == "eagle" else self.fc(torch.cat(states, -1))
 
+    def shares(self, states: Sequence[Tensor]) -> Tensor:
+        """(taps,) what each tapped layer puts into the mix of one row, eagle3 alone: norms of what they add, in parts of their sum.
+
+        Args:
+            states: (1, reads) each.
+        """
+        blocks = self.fc.weight.split(self.shape.reads, 1)
+        norms = torch.stack([(part.to(block.dtype) @ block.T).float().norm() for part, block in zip(states, blocks, strict=True)])
+        return norms / norms.sum()
+
     def slot(self, state: Tensor, embedded: Tensor) -> tuple[Tensor, Tensor]:
         """What is added to, (..., width), and what attention reads, (..., width) or twice that."""
         if self.shape.kind == "eagle":
@@ -227,6 +243,15 @@ class Heads(nn.Module):
             return logits[..., : target.vocab]
         everything = logits.new_full((*logits.shape[:-1], target.vocab), -torch.inf)
         return everything.index_copy(-1, self.tokens, logits)
+
+
+def layer_name(tap: int) -> str:
+    """A tap in words.
+
+    >>> layer_name(6), layer_name(PRE_NORM), layer_name(0)
+    ('layer 6', 'the last layer', 'the embeddings')
+    """
+    return {PRE_NORM: "the last layer", 0: "the embeddings"}.get(tap, f"layer {tap}")
 
 
 def layers_of(target: Target) -> tuple[int, int, int]:
@@ -333,8 +358,9 @@ class Params:
     tree: str = param(
         "dynamic",
         "Tree",
-        "dynamic: of the paths that the head finds most probable here (EAGLE-2); static: the same ranks always (EAGLE).",
-        choices=("dynamic", "static"),
+        "dynamic: of the paths that the head finds most probable here (EAGLE-2); static: the same ranks always; drawn: that shape, "
+        "its siblings drawn from q and judged with p and q (EAGLE). At temperature 0 drawn is static.",
+        choices=("dynamic", "static", "drawn"),
     )
 
 
@@ -387,9 +413,11 @@ class Eagle(Drafter):
         self.params, self.target = params, target
         self.reader = Reader(heads, target)
         self.taps = heads.shape.taps
-        self.shown = Sampling() if sampling.greedy else sampling
+        self.sampling, self.shown = sampling, Sampling() if sampling.greedy else sampling
         ranks = tuple(row[: min(params.fan_out, target.vocab)] for row in ranks[: params.expansions + 1])
-        self.paths = sparse_tree(ranks, params.nodes) if params.tree == "static" else ()
+        self.tree = "static" if params.tree == "drawn" and sampling.greedy else params.tree  # a one-hot q would draw one token
+        self.paths = () if self.tree == "dynamic" else sparse_tree(ranks, params.nodes)
+        self.read: tuple[int, ...] = ()  # of the last draft: the place of every node among those that the head read, or -1
         self.fresh: list[Tensor] = []  # states at the taps that no slot was made of yet, (rows, width) each
 
     def begin(self, tokens, reading) -> None:
@@ -402,17 +430,71 @@ class Eagle(Drafter):
         if self.reader.last is None:  # a prompt of one token: nothing was read yet
             return EMPTY
         first = self.reader.begin()
-        if self.paths:
+        return self._drawn(first, rng) if self.tree == "drawn" else self._chosen(first)
+
+    def _chosen(self, first: Tensor) -> Draft:
+        params = self.params
+        if self.tree == "static":
             found = fixed(first, self.reader.extend, self.paths)
         else:
-            params = self.params
             sizes = {"nodes": params.nodes, "fan_out": params.fan_out, "expansions": params.expansions}
             found = grow(first, self.reader.extend, **sizes)
-        return found.draft(f"{self.params.tree} tree", self.shown, 1 + self.reader.level)
+        self.read = found.read
+        return found.draft(f"{self.tree} tree", self.shown, 1 + self.reader.level)
+
+    def _drawn(self, first: Tensor, rng: Generator) -> Draft:
+        """EAGLE, section 3.2 of its paper, at a temperature above 0: the static shape, siblings drawn without replacement."""
+
+        def extend(tokens: Tensor, parents: list[int]) -> Tensor:
+            return self.reader.extend(tokens, torch.tensor(parents, device=first.device)).float()
+
+        found = draw_tree(first.float(), extend, counts_of(self.paths), sampling=self.sampling, rng=rng)
+        self.read = found.read
+        scores = {JOINT: found.joint, OWN: torch.tensor(found.own)}
+        return found.draft("drawn tree", 1 + self.reader.level, scores)
 
     def observe(self, draft, reading, decision) -> None:
         rows = torch.tensor([0, *(node + 1 for node in decision.path)], device=self.target.device)
         self.fresh = [reading.hidden[tap][rows] for tap in self.taps]
+        if len(draft):
+            draft.scores.update(self.known_now(draft, reading, decision))
+
+    @torch.inference_mode()
+    def known_now(self, draft: Draft, reading: Reading, decision: Decision) -> dict[str, Tensor]:
+        """What the target's states say about the draft, for the pictures: scores of its nodes, NaN where there is no number.
+
+        COSINE: of the state that the head put out behind an accepted node and of the one that took its place: the target's own
+        (eagle), the mix of its layers (eagle3). Only nodes that the head read have one. SHARE: of the mix at the root.
+        """
+        heads, path = self.reader.heads, decision.path
+        wanted: list[tuple[str, int]] = []  # score, node
+        parts: list[Tensor] = []
+        if heads.shape.kind == "eagle3":
+            wanted += [(SHARE.format(layer_name(tap)), 0) for tap in self.taps]
+            parts.append(heads.shares([part[:1] for part in self.fresh]))
+        # a draft that was cut at the end of the context lost its deepest levels, which stand last: places stay right
+        known = [k for k, node in enumerate(path) if self.read[node] >= 0]
+        if known:
+            wanted += [(COSINE, path[k]) for k in known]
+            rows = torch.tensor([[k + 1 for k in known], [self.read[path[k]] + 1 for k in known]], device=self.target.device)
+            true = heads.mixed([part[rows[0]] for part in self.fresh])
+            parts.append(F.cosine_similarity(self.reader.outputs[rows[1]].float(), true.float(), dim=-1))
+        scores: dict[str, Tensor] = {}
+        numbers = torch.cat(parts).tolist() if parts else []  # the one copy from the device
+        for (name, node), number in zip(wanted, numbers, strict=True):
+            scores.setdefault(name, torch.full((len(draft),), torch.nan))[node] = number
+        return scores
+
+
+def counts_of(paths: Sequence[Path]) -> list[list[int]]:
+    """How many children every node of a fixed tree has, level by level, the root first; leaves of the last level are left out.
+
+    >>> counts_of(((0,), (1,), (0, 0), (0, 1), (1, 0)))
+    [[2], [2, 1]]
+    """
+    below = Counter(path[:-1] for path in paths)
+    levels = [[()], *(list(level) for _, level in groupby(paths, key=len))]
+    return [[below[path] for path in level] for level in levels[:-1]]
 
 
 def fixed(first: Tensor, extend: Extend, paths: Sequence[Path]) -> Grown:
@@ -458,7 +540,8 @@ def fixed(first: Tensor, extend: Extend, paths: Sequence[Path]) -> Grown:
 
 
 def build(family: Family, params: Params, sampling: Sampling):
-    return Eagle(family.target, params, sampling, head_of(family, KEY)), match
+    rule = recursive_rejection if params.tree == "drawn" and not sampling.greedy else match
+    return Eagle(family.target, params, sampling, head_of(family, KEY)), rule
 
 
 METHOD = Method(
@@ -478,10 +561,11 @@ METHOD = Method(
         "target are not known there.",
         "Of all levels, the nodes with the largest products of probabilities are kept; a parent is never worth less than a child.",
         "The target reads the tree in one call and draws its own token at every position; children that agree are followed.",
+        "Or the tree has a fixed shape: siblings are drawn from q without repeats, and tried in that order with p and q.",
     ),
     lossless=(
-        "The tree is a function of the past and is only compared with what the target draws itself: how it was ranked, pruned and "
-        "trained changes the speed alone."
+        "A chosen tree is a function of the past and is only compared with what the target draws itself: how it was ranked, pruned "
+        "and trained changes the speed alone. A drawn tree is kept whole and judged in draw order, by rejection."
     ),
     params=Params,
     build=build,

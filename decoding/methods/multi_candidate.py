@@ -9,13 +9,11 @@ matching, as in all three papers.
 
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor
-
-from decoding.draft import Draft
+from decoding.draft import EMPTY, Draft
 from decoding.draft_model import DraftModel
+from decoding.drawn_tree import draw_tree, uniform
 from decoding.method import Drafter, Method, param
-from decoding.sample import Sampling, draw, without
+from decoding.sample import Sampling
 from decoding.target import Target
 from decoding.verify import match, recursive_rejection
 
@@ -54,56 +52,12 @@ class Tree(Drafter):
     def propose(self, tokens, rng) -> Draft:
         shape = self.shape[: max(0, self.context - len(tokens))]
         if not shape:
-            return Draft((), ())
-        logits, level = self.model.root(tokens), [-1]
-        drawn, parents, q, beliefs = [], [], [], []
-        for depth, k in enumerate(shape):
-            if depth:
-                logits = self.model.extend(drawn[-1], [parents[node] for node in level])
-            children, from_q = self._children(logits, k, rng)
-            first = len(parents)
-            parents += [parent for parent in level for _ in range(k)]
-            level = list(range(first, len(parents)))
-            drawn.append(children)
-            q.append(from_q)
-            beliefs.append(logits.repeat_interleave(k, 0))
-        return self._draft(torch.cat(drawn).tolist(), parents, q, beliefs)
-
-    def _children(self, logits: Tensor, k: int, rng: torch.Generator) -> tuple[Tensor, Tensor | None]:
-        """(rows, vocab) logits -> (rows * k,) tokens, siblings together in draw order, and the q of each."""
-        if self.sampling.greedy:
-            return logits.topk(k).indices.flatten(), None
-        q = self.sampling.probabilities(logits)
-        dice = torch.rand(k, len(q), generator=rng).to(q.device)
-        tokens, rows = [], []
-        for u in dice:
-            tokens.append(draw(q, u))
-            rows.append(q)
-            if not self.replacement:
-                q = refill(without(q, tokens[-1]), tokens)
-        return torch.stack(tokens, 1).flatten(), torch.stack(rows, 1).flatten(0, 1)
-
-    def _draft(self, tokens: list[int], parents: list[int], q: list[Tensor], logits: list[Tensor]) -> Draft:
-        n, greedy = len(tokens), self.sampling.greedy
-        how = "chosen" if greedy else "drawn" if self.replacement else "drawn without replacement"
-        return Draft(
-            tuple(tokens),
-            tuple(parents),
-            None if greedy else torch.cat(q),
-            torch.cat(logits).softmax(-1) if greedy else None,
-            how=how,
-            source=("draft model",) * n,
-            calls=self.model.calls,
-        )
+            return EMPTY
+        how = {"sampling": self.sampling, "rng": rng, "replacement": self.replacement}
+        return draw_tree(self.model.root(tokens), self.model.extend, uniform(shape), **how).draft("draft model", self.model.calls)
 
     def observe(self, draft, reading, decision) -> None:
         self.model.keep(decision.path)
-
-
-def refill(q: Tensor, drawn: list[Tensor]) -> Tensor:
-    """Rows of `q` (rows, vocab) that are used up go on uniformly over the tokens that were not `drawn` yet."""
-    unseen = torch.ones_like(q).scatter_(1, torch.stack(drawn, 1), 0.0)
-    return torch.where(q.isnan().any(-1, keepdim=True), unseen / unseen.sum(-1, keepdim=True), q)
 
 
 def build(family, params: Params, sampling: Sampling):

@@ -1,15 +1,20 @@
-"""Falcon on the Step page: the blocks of this step, what their tokens could not see, and acceptance by place in the block."""
+"""Falcon on the Step page: the blocks of this step, what their tokens could and could not see, and acceptance by place."""
 
 import streamlit as st
 
 from pages.parts.session import Session
 from pages.parts.setup import dark
 from viz.falcon import (
+    asked,
     blind_words,
+    block_size,
     blocks_html,
     blocks_table,
     calls_words,
     has_blocks,
+    mask_alt,
+    mask_figure,
+    mask_words,
     run_words,
     saw_alt,
     saw_figure,
@@ -47,6 +52,22 @@ def blocks(session: Session) -> None:
     with st.expander("All nodes as a table"):
         st.dataframe(blocks_table(step, pieces), hide_index=True, key="falcon_table")
         st.caption("Beside the head's probability what the target gives the token behind its parent (at temperature 1 if greedy).")
+    with st.expander("What a block sees", key="falcon_mask_box", on_change="rerun") as box:
+        if box.open:
+            mask(session)
+
+
+def mask(session: Session) -> None:
+    """The staircase of the blocks that were asked along the path, beside the triangle."""
+    trace, step = session.trace, session.step
+    written = [token for earlier in trace.steps[: session.cursor] for token in earlier.tokens]
+    block, slots = block_size([step]), asked(step, [*trace.header.prompt_tokens, *written], trace.pieces)
+    if not slots:
+        st.caption("This step does not say which slots were asked.")
+        return
+    figure = mask_figure(block, slots, dark())
+    st.plotly_chart(figure, key="falcon_mask", config=CONFIG, alt=mask_alt(block, slots))
+    st.caption(mask_words(block, slots))
 
 
 def saw(session: Session) -> None:
