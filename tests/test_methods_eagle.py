@@ -462,18 +462,18 @@ def test_the_shares_of_the_layers():
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_first_node_carries_the_mix_at_the_root(kind, monkeypatch):
+def test_the_facts_of_a_step_tell_the_mix_at_the_root(kind, monkeypatch):
     target, heads, prompt, steps = told(kind, monkeypatch)
     names = [f"share of {eagle.layer_name(tap)}" for tap in heads.shape.taps]
     text = list(prompt)
     for step in steps[:6]:
-        assert not any(name in node.scores for node in step.nodes[1:] for name in names)
+        assert not any(key.startswith("share") for node in step.nodes for key in node.scores)
         if kind == "eagle":
-            assert not any(key.startswith("share") for key in step.nodes[0].scores)
+            assert step.facts == {}
         else:
             with torch.inference_mode():
                 wanted = heads.shares([part[-1:] for part in states_of(target, heads.shape.taps, text)])
-            assert [step.nodes[0].scores[name] for name in names] == pytest.approx(wanted.tolist(), abs=1e-4)
+            assert [step.facts[name] for name in names] == pytest.approx(wanted.tolist(), abs=1e-4)
         text += step.tokens
 
 

@@ -12,16 +12,15 @@ from tests.viz_samples import HOSTILE, chain, node, step_of
 LAYERS = {"share of layer 2": 0.25, "share of layer 6": 0.35, "share of layer 9": 0.4}
 
 
-def went(cosines, length: int = 4, first: dict | None = None):
+def went(cosines, length: int = 4, facts: dict | None = None):
     """A chain of `length` of which so many are accepted as there are cosines; None for one without."""
     nodes = []
     for i in range(length):
-        scores = dict(first or {}) if i == 0 else {}
-        if i < len(cosines) and cosines[i] is not None:
-            scores[view.COSINE] = cosines[i]
+        scores = {view.COSINE: cosines[i]} if i < len(cosines) and cosines[i] is not None else {}
         verdict = "accepted" if i < len(cosines) else "rejected" if i == len(cosines) else "unread"
         nodes.append(node(i, i - 1, verdict, scores=scores))
-    return step_of(nodes, range(len(cosines)), "bonus" if len(cosines) == length else "correction")
+    final = "bonus" if len(cosines) == length else "correction"
+    return step_of(nodes, range(len(cosines)), final, facts=facts or {})
 
 
 RUN = (went((0.9, 0.7, 0.5, None)), went((0.8, 0.6)), went(()), step_of())
@@ -67,14 +66,14 @@ def test_only_accepted_nodes_count():
 
 
 def test_the_mix_is_one_bar_of_named_layers():
-    step = went((0.9,), first=LAYERS)
+    step = went((0.9,), facts=LAYERS)
     assert view.mix(step) == [("layer 2", 0.25), ("layer 6", 0.35), ("layer 9", 0.4)]
     shown = view.mix_html(step)
     assert "width:25.00%" in shown and "width:35.00%" in shown and "width:40.00%" in shown
     assert shown.count('role="img"') == 1 and "layer 6 35 %</span>" in shown
     assert view.mix_alt(step) == "What the mix at the root is made of: layer 2 25 %, layer 6 35 %, layer 9 40 %."
     last = {"share of the embeddings": 0.5, "share of the last layer": 0.3, "share of layer 1": 0.2}
-    assert [layer for layer, _ in view.mix(went((), first=last))] == ["the embeddings", "the last layer", "layer 1"]
+    assert [layer for layer, _ in view.mix(went((), facts=last))] == ["the embeddings", "the last layer", "layer 1"]
 
 
 @pytest.mark.parametrize(
@@ -91,7 +90,7 @@ def test_the_mix_is_one_bar_of_named_layers():
     ],
 )
 def test_shares_that_cannot_be_are_not_drawn(shares):
-    step = went((0.9,), first=shares)
+    step = went((0.9,), facts=shares)
     assert view.mix(step) == [] and view.mix_html(step) == "" and view.mix_alt(step).endswith("not recorded.")
     assert view.mix(step_of()) == []
 

@@ -3,7 +3,7 @@ how often a token of that depth was accepted; and which of the target's layers i
 
 Once the target has read a tree, its true state at every accepted node is known. A node that the head went on from carries the
 cosine between that state, or the mix of several layers that the head reads, and what the head had put in its place. Where layers
-are mixed, the first node carries the share of each of them at the root.
+are mixed, the step's facts hold the share of each of them at the root.
 """
 
 import re
@@ -20,7 +20,7 @@ from viz.tally import depths, reached
 from viz.tokens import as_html
 
 COSINE = "cosine with the true state"  # score of an accepted node
-SHARE = re.compile(r"share of (layer \d{1,4}|the last layer|the embeddings)")  # scores of the first node
+SHARE = re.compile(r"share of (layer \d{1,4}|the last layer|the embeddings)")  # facts of a step
 STRIPES = (  # of layers, low to high
     ("#E69F00", "#A87400"),
     ("repeating-linear-gradient(45deg,#009E73 0 5px,#007A59 5px 7px)", "#007A59"),
@@ -131,8 +131,7 @@ def drift_words(steps: Sequence[Step]) -> str:
 def mix(step: Step) -> list[tuple[str, float]]:
     """The layers that the head mixes and the share of each at the root, in the trace's order; [] if they are not recorded, or
     cannot be shares of one whole."""
-    scores = step.nodes[0].scores if step.nodes else {}
-    found = [(match[1], value) for key, value in scores.items() if (match := SHARE.fullmatch(key))]
+    found = [(match[1], value) for key, value in step.facts.items() if (match := SHARE.fullmatch(key))]
     right = all(isfinite(value) and value >= 0 for _, value in found) and abs(sum(value for _, value in found) - 1) < 1e-3
     return found if right and len(found) == len(STRIPES) else []
 

@@ -61,7 +61,7 @@ ROPES = ("default", "linear", "llama3", "yarn")  # rotary scalings that do not d
 SOFT = 0.4  # of the final norm's factors, in an untrained head of kind eagle3
 PROBE = 64  # tokens read to see how large states are
 COSINE = "cosine with the true state"  # score of an accepted node: of the state that the head put out behind it
-SHARE = "share of {}"  # scores of the first node, eagle3 alone: of a tapped layer in the mix at the root
+SHARE = "share of {}"  # facts of a step, eagle3 alone: of a tapped layer in the mix at the root
 USUAL = ((0.6, 0.15, 0.07, 0.04, 0.03),) * 5  # of a head that says nothing about its accuracies: right at rank 1, 2, ...
 
 
@@ -457,33 +457,31 @@ class Eagle(Drafter):
         rows = torch.tensor([0, *(node + 1 for node in decision.path)], device=self.target.device)
         self.fresh = [reading.hidden[tap][rows] for tap in self.taps]
         if len(draft):
-            draft.scores.update(self.known_now(draft, reading, decision))
+            self.tell(draft, reading, decision)
 
     @torch.inference_mode()
-    def known_now(self, draft: Draft, reading: Reading, decision: Decision) -> dict[str, Tensor]:
-        """What the target's states say about the draft, for the pictures: scores of its nodes, NaN where there is no number.
+    def tell(self, draft: Draft, reading: Reading, decision: Decision) -> None:
+        """Note what the target's states say about the draft, for the pictures.
 
-        COSINE: of the state that the head put out behind an accepted node and of the one that took its place: the target's own
-        (eagle), the mix of its layers (eagle3). Only nodes that the head read have one. SHARE: of the mix at the root.
+        COSINE, a score: of the state that the head put out behind an accepted node and of the one that took its place: the
+        target's own (eagle), the mix of its layers (eagle3). Only nodes that the head read have one. SHARE, a fact of the step.
         """
         heads, path = self.reader.heads, decision.path
-        wanted: list[tuple[str, int]] = []  # score, node
+        shares = [SHARE.format(layer_name(tap)) for tap in self.taps] if heads.shape.kind == "eagle3" else []
         parts: list[Tensor] = []
-        if heads.shape.kind == "eagle3":
-            wanted += [(SHARE.format(layer_name(tap)), 0) for tap in self.taps]
+        if shares:
             parts.append(heads.shares([part[:1] for part in self.fresh]))
         # a draft that was cut at the end of the context lost its deepest levels, which stand last: places stay right
         known = [k for k, node in enumerate(path) if self.read[node] >= 0]
         if known:
-            wanted += [(COSINE, path[k]) for k in known]
             rows = torch.tensor([[k + 1 for k in known], [self.read[path[k]] + 1 for k in known]], device=self.target.device)
             true = heads.mixed([part[rows[0]] for part in self.fresh])
             parts.append(F.cosine_similarity(self.reader.outputs[rows[1]].float(), true.float(), dim=-1))
-        scores: dict[str, Tensor] = {}
         numbers = torch.cat(parts).tolist() if parts else []  # the one copy from the device
-        for (name, node), number in zip(wanted, numbers, strict=True):
-            scores.setdefault(name, torch.full((len(draft),), torch.nan))[node] = number
-        return scores
+        draft.facts.update(zip(shares, numbers, strict=False))
+        if known:
+            draft.scores[COSINE] = torch.full((len(draft),), torch.nan)
+            draft.scores[COSINE][[path[k] for k in known]] = torch.tensor(numbers[len(shares) :])
 
 
 def counts_of(paths: Sequence[Path]) -> list[list[int]]:
