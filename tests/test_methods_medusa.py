@@ -515,14 +515,39 @@ def other(tmp_path, tokenizer, monkeypatch):
     return tmp_path
 
 
+def command_for(folder) -> list[str]:
+    target, data, work = (str(folder / name) for name in ("target", "texts", "work"))
+    sizes = {"tokens": 1536, "held-out": 768, "window": 48, "rows": 4, "epochs": 1, "heads": 2}
+    command = ["medusa", "--family", target, "--data", data, "--work", work, "--device", "cpu"]
+    return [*command, *(f"--{name}={value}" for name, value in sizes.items()), "--kinds", "given", "greedy"]
+
+
+def test_heads_are_trained_on(other):
+    """`--go-on` begins with what is there, adds up what was seen, and is a plan of its own each time; it needs something to go on."""
+    command = command_for(other)
+    with pytest.raises(ValueError, match="no head 'medusa' for this model"):
+        training.main([*command, "--go-on"])
+    training.main(command)
+    model = load(str(other / "target"), device="cpu").target.model
+    folder = door.find("medusa", model)
+    seen, first = (door.facts(folder)[2]["tokens"], door.open_head(folder, "medusa", model, shapes).tensors)
+    training.main([*command, "--go-on", "--lr", "1e-9"])  # so little that what it began with can still be seen
+    again = door.open_head(folder, "medusa", model, shapes)
+    assert again.settings["tokens"] == 2 * seen
+    assert all(torch.allclose(values, first[name], atol=1e-4) for name, values in again.tensors.items())
+    training.main([*command, "--go-on"])
+    later = door.open_head(folder, "medusa", model, shapes)
+    assert later.settings["tokens"] == 3 * seen and any((values != first[name]).any() for name, values in later.tensors.items())
+    with pytest.raises(ValueError, match="other tensors than expected"):
+        training.main([*command, "--go-on", "--heads", "3"])
+
+
 def test_from_the_command_line_for_another_target(other, capsys):
     target = str(other / "target")
     family = load(target, device="cpu")
     sentence = METHODS["medusa"].missing(family)
     assert "decoding.training.heads medusa --family" in sentence
-    command = ["medusa", "--family", target, "--data", str(other / "texts"), "--work", str(other / "work"), "--device", "cpu"]
-    sizes = {"tokens": 1536, "held-out": 768, "window": 48, "rows": 4, "epochs": 1, "heads": 2}
-    command += [f"--{name}={value}" for name, value in sizes.items()] + ["--kinds", "given", "greedy"]
+    command = command_for(other)
     training.main(command)
     said = capsys.readouterr().out
     found = json.loads(said[said.index("{") : said.rindex("}") + 1])

@@ -31,14 +31,14 @@ FLOORS = {
     "s2d": 1.7,
     "specdec_pp": 1.7,
     "judge": 2.0,
-    "medusa": 1.8,
-    "clover": 1.9,
-    "chimera": 2.5,
-    "kangaroo": 1.4,
-    "falcon": 2.3,
+    "medusa": 1.85,
+    "clover": 2.3,
+    "chimera": 3.0,
+    "kangaroo": 1.5,
+    "falcon": 2.9,
     "ppd": 1.3,
-    "ftp": 2.2,
-    "eagle": 2.7,
+    "ftp": 2.5,
+    "eagle": 3.1,
 }
 OTHERWISE = 1.05  # a method without a floor of its own
 TOKENS = 32

@@ -93,7 +93,7 @@ def drifting(session: Session) -> None:
     if not has_cosines(steps):
         st.caption(drift_words(steps))
         return
-    true = "the mix of the target's layers that it stands for" if mix(session.step) else "the target's own"
+    true = "the mix of the target's layers that it stands for" if any(map(mix, steps)) else "the target's own"
     st.plotly_chart(drift_figure(steps, dark()), key="eagle_drift", config=CONFIG, alt=drift_alt(steps))
     st.caption(
         f"Bars: tokens accepted at a depth, of the steps in which all before was. Line: behind such a token the head went on from "
