@@ -523,7 +523,7 @@ def command_for(folder) -> list[str]:
 
 
 def test_heads_are_trained_on(other):
-    """`--go-on` begins with what is there, adds up what was seen, and is a plan of its own each time; without anything it refuses."""
+    """`--go-on` begins with what is there, adds up what was seen, and is a plan of its own; with nothing there it refuses."""
     command = command_for(other)
     with pytest.raises(ValueError, match="no head 'medusa' for this model"):
         training.main([*command, "--go-on"])
