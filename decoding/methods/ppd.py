@@ -161,7 +161,7 @@ class Ppd(Drafter):
         self.budget = best_budget(ranks, members, self.latencies) if self.latencies else int(params.budget)
         self.machine: Machine = machine(ranks, self.budget, members)
         self.curve = {LATENCY.format(rows): ms for rows, ms in self.latencies.items()}
-        self.curve |= {YIELD.format(rows): machine(ranks, rows, members).tokens for rows in self.latencies}
+        self.curve |= {YIELD.format(rows): float(machine(ranks, rows, members).tokens) for rows in self.latencies}
         self.shown = Sampling() if sampling.greedy else sampling
         self.logits: Tensor | None = None  # (s, vocab) of the probes below the root, s the state
 
