@@ -1,6 +1,6 @@
 """Home: what this is, the recorded first picture, where to begin. `streamlit run app.py` starts here."""
 
-from pages.parts.setup import setup
+from pages.parts.shared.setup import setup
 
 setup("Home")
 

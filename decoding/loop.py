@@ -17,13 +17,13 @@ import transformers
 from torch import Generator
 
 from decoding import record
-from decoding.cache import TreeCache
 from decoding.draft import Draft
-from decoding.family import Family
 from decoding.method import Drafter
 from decoding.methods import METHODS
+from decoding.models.cache import TreeCache
+from decoding.models.family import Family
+from decoding.models.target import Reading, Target
 from decoding.sample import Sampling
-from decoding.target import Reading, Target
 from decoding.trace import Ending, Header, Origin, Pruned, SamplingData, Step, Times, Trace
 from decoding.verify import Accept, Decision
 

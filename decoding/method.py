@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Generator
 
-from decoding import heads
 from decoding.draft import Draft
+from decoding.models import heads
+from decoding.models.target import Reading
 from decoding.sample import Sampling
-from decoding.target import Reading
 from decoding.verify import Accept, Decision
 
 if TYPE_CHECKING:
-    from decoding.family import Family
+    from decoding.models.family import Family
 
 
 class Drafter:

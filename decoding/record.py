@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from decoding.draft import Draft
-from decoding.target import Reading
+from decoding.models.target import Reading
 from decoding.trace import Node, Row
 from decoding.verify import Decision
 

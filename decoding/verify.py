@@ -11,7 +11,7 @@ Which rule is exact for which draft:
 
 Leviathan et al. 2023 and Chen et al. 2023 for one child (R1), Miao et al. 2024 (SpecInfer) for several drawn with
 replacement (R3w), Chen et al. 2024 (Sequoia) without (R3). All three are one recursion here, because a draft carries the
-distribution each node was really drawn from. K-SEQ (R4) stands in `decoding.k_seq`.
+distribution each node was really drawn from. K-SEQ (R4) stands in `decoding.acceptance.k_seq`.
 """
 
 from collections.abc import Callable
@@ -21,8 +21,8 @@ import torch
 from torch import Tensor
 
 from decoding.draft import Draft
+from decoding.models.target import Reading
 from decoding.sample import draw
-from decoding.target import Reading
 from decoding.trace import Verdict
 
 

@@ -2,16 +2,16 @@
 
 import streamlit as st
 
-from pages.parts.setup import setup
+from pages.parts.shared.setup import setup
 
 setup("Compare")
 
-from pages.parts.columns import columns  # noqa: E402  after setup: it imports torch, and the page already has its title
-from pages.parts.race import race  # noqa: E402
-from pages.parts.saved import saved  # noqa: E402
-from pages.parts.session import session  # noqa: E402
-from pages.parts.share import VIEW, open_compare_link  # noqa: E402
-from pages.parts.sweep_view import sweep  # noqa: E402
+from pages.parts.compare.columns import columns  # noqa: E402  after setup: it imports torch, and the page already has its title
+from pages.parts.compare.race import race  # noqa: E402
+from pages.parts.compare.saved import saved  # noqa: E402
+from pages.parts.compare.share import VIEW, open_compare_link  # noqa: E402
+from pages.parts.compare.sweep_view import sweep  # noqa: E402
+from pages.parts.shared.session import session  # noqa: E402
 
 VIEWS = {"columns": ("Side by side", columns), "sweep": ("One parameter swept", sweep), "saved": ("Saved runs", saved)}
 

@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from pages.parts.setup import setup
+from pages.parts.shared.setup import setup
 
 setup("Methods")
 

@@ -2,12 +2,12 @@
 
 import streamlit as st
 
-from pages.parts.setup import setup
+from pages.parts.shared.setup import setup
 
 setup("Traces")
 
-from pages.parts.session import session  # noqa: E402  after setup: it imports torch, and the page already has its title
-from pages.parts.traces import traces  # noqa: E402
+from pages.parts.shared.session import session  # noqa: E402  after setup: it imports torch, and the page already has its title
+from pages.parts.traces.trace_list import traces  # noqa: E402
 
 st.html('<h1 class="ds-title">Traces <span class="ds-badge">kept runs, replayed without a model</span></h1>')
 traces(session())

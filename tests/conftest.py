@@ -7,9 +7,10 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # before huggingface_hub is imported: an unk
 import pytest
 import torch
 
-from decoding import heads, library
-from decoding.family import Family, load
 from decoding.methods import s2d
+from decoding.models import heads
+from decoding.models.family import Family, load
+from decoding.retrieval import default_datastore as library
 from tests import toys
 
 torch.set_num_threads(1)  # the models are tiny: more threads only wait for each other

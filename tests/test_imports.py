@@ -58,10 +58,10 @@ def test_the_trace_needs_no_model_library():
 
 def test_methods_know_no_other_method():
     for file in files("decoding/methods"):
-        assert not wrong(file.read_text(), ("decoding.methods", "decoding.loop", "decoding.worker")), file
+        assert not wrong(file.read_text(), ("decoding.methods", "decoding.loop", "decoding.runs.worker")), file
 
 
-UPWARDS = ("import streamlit", "from viz.tree import f", "if 1:\n  from pages import parts", "from ..viz import x")
+UPWARDS = ("import streamlit", "from viz.step.tree import f", "if 1:\n  from pages import parts", "from ..viz import x")
 
 
 @pytest.mark.parametrize("source", UPWARDS)

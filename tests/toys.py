@@ -16,13 +16,13 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
-from decoding import heads
-from decoding.cache import TreeCache
-from decoding.family import Family
 from decoding.loop import decode
 from decoding.methods import METHODS, specdec_pp
+from decoding.models import heads
+from decoding.models.cache import TreeCache
+from decoding.models.family import Family
+from decoding.models.target import Reading, Target
 from decoding.sample import Sampling
-from decoding.target import Reading, Target
 from decoding.trace import Step
 from decoding.training.recipe import Recipe
 from decoding.training.recipes import RECIPES

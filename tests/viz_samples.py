@@ -5,7 +5,7 @@ from html.parser import HTMLParser
 import msgspec
 
 from decoding.trace import Header, Node, Origin, Row, SamplingData, Step, Times, Trace, Verdict
-from viz.drafter import judgements
+from viz.drafter.judgements import judgements
 
 WORDS = [b" the", b" little", b" cat", b" sat", b" on", b" a", b" mat", b" was", b".", b"\n", b" understanding", b"ing"]
 PIECES = dict(enumerate(WORDS))

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from decoding.trace import Node, Step
-from viz.tally import Tally, modelled_speedup
+from viz.runs.tally import Tally, modelled_speedup
 from viz.tokens import quoted
 
 GLOSSARY = {

@@ -3,13 +3,13 @@
 Zeng et al. 2024, https://arxiv.org/abs/2402.15758: a trigram encoder in place of the target's lower layers, one transformer layer
 over the target's states in place of its upper ones, and residual heads that read the last true state h beside the imitated one, o.
 Every token of the tree goes through the encoders again, so that the guesses of a path depend on each other. Trained by `python -m
-decoding.training.heads chimera`, with the target left as it is.
+decoding.training chimera`, with the target left as it is.
 
 Departures: a head is W R [h; o] with the target's own language-model head W and R of width x 2 width, begun as [I, I], where the
 paper trains a matrix of vocabulary x 2 width (for 4,096 tokens and a width of 256 ten times the parameters); a slot sees the
 target's states, the imitated states before it on its path, and its own trigram alone (versions of the released code disagree); in
 front of the first token the first one is repeated; embeddings are scaled to a root mean square of 1; the tree is that of the most
-probable paths (`decoding.joint_tree`) in place of a fixed one; exact acceptance (the released test script accepts what is typical,
+probable paths (`decoding.drafting.dynamic_tree`) in place of a fixed one; exact acceptance (the released test script accepts what is typical,
 which is not lossless).
 """
 
@@ -21,14 +21,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
-from decoding.attention import Block, Memory, Sizes
 from decoding.draft import EMPTY, Draft
-from decoding.family import Family
-from decoding.heads import Settings, rebuilt, shapes_of
-from decoding.joint_tree import grow
+from decoding.drafting.dynamic_tree import grow
 from decoding.method import Drafter, Method, param
+from decoding.models.attention import Block, Memory, Sizes
+from decoding.models.family import Family
+from decoding.models.heads import Settings, rebuilt, shapes_of
+from decoding.models.target import Target
 from decoding.sample import Sampling
-from decoding.target import Target
 from decoding.verify import match
 
 KEY = "chimera"

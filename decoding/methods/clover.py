@@ -4,7 +4,7 @@ Xiao et al. 2024, https://arxiv.org/abs/2405.00263: one more layer behind the ta
 recurrent cell that mixes in the token that was guessed last (regressive connection, attention decoder), and a residual block per
 head in front of the target's own language-model head. No code of this version was published; the rule of the tree is the one that
 its authors described later: per parent the best tokens up to a sum of 0.8 and above a quarter of the best, per level those most
-probable as a path, until a budget is spent. Trained by `python -m decoding.training.heads clover`, with the target left as it is.
+probable as a path, until a budget is spent. Trained by `python -m decoding.training clover`, with the target left as it is.
 
 Departures, most of them where the paper is silent: all heads share one cell; with one key a softmax is always 1, so that in its
 place the cosine of query and key weighs the value, per attention head; the embedding of a token is its row of the language-model
@@ -22,14 +22,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
-from decoding.attention import Block, Memory, Sizes
 from decoding.draft import EMPTY, Draft
-from decoding.family import Family
-from decoding.heads import Settings, rebuilt, shapes_of
-from decoding.joint_tree import JOINT, OWN
+from decoding.drafting.dynamic_tree import JOINT, OWN
 from decoding.method import Drafter, Method, param
+from decoding.models.attention import Block, Memory, Sizes
+from decoding.models.family import Family
+from decoding.models.heads import Settings, rebuilt, shapes_of
+from decoding.models.target import PRE_NORM, Target
 from decoding.sample import Sampling
-from decoding.target import PRE_NORM, Target
 from decoding.verify import match
 
 KEY = "clover"

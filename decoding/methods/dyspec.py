@@ -16,10 +16,10 @@ import torch
 from torch import Generator, Tensor
 
 from decoding.draft import EMPTY, Draft
-from decoding.draft_model import DraftModel
+from decoding.drafting.draft_model import DraftModel
 from decoding.method import Drafter, Method, param
+from decoding.models.target import Target
 from decoding.sample import Sampling, draw
-from decoding.target import Target
 from decoding.verify import match, recursive_rejection
 
 NOTHING = 1e-12  # a value below this is no draw

@@ -2,8 +2,8 @@
 
 Li et al. 2024, https://arxiv.org/abs/2401.15077 (EAGLE: sections 3.1 and 3.2); Li et al. 2024, https://arxiv.org/abs/2406.16858
 (EAGLE-2: the dynamic tree, sections 4.1 and 4.2); Li et al. 2025, https://arxiv.org/abs/2503.01840 (EAGLE-3: three tapped layers
-and training on its own outputs, sections 3.1 and 3.2). Trained by `python -m decoding.training.heads eagle`, with the target left
-as it is; published checkpoints of all three open too (`decoding.published`).
+and training on its own outputs, sections 3.1 and 3.2). Trained by `python -m decoding.training eagle`, with the target left
+as it is; published checkpoints of all three open too (`decoding.models.published_heads`).
 
 Slot i holds the state of position i and the embedding of token i + 1, stands at position i, and says which token i + 2 is. Two
 kinds of head. *eagle*: the state is what the target's language-model head reads; one layer without a norm in front of it puts out
@@ -29,18 +29,18 @@ from torch import Generator, Tensor, nn
 from transformers import LlamaConfig
 from transformers.models.llama.modeling_llama import LlamaMLP, LlamaRMSNorm
 
-from decoding.attention import Attention, Memory, Sizes, causal
-from decoding.cache import TreeCache
 from decoding.draft import EMPTY, Draft
-from decoding.drawn_tree import draw_tree
-from decoding.family import Family, laid_out
-from decoding.heads import Head, Settings, head_for
-from decoding.joint_tree import JOINT, OWN, Extend, Grown, grow
+from decoding.drafting.dynamic_tree import JOINT, OWN, Extend, Grown, grow
+from decoding.drafting.sampled_tree import draw_tree
+from decoding.drafting.static_tree import Path, check_ranks, sparse_tree
 from decoding.method import Drafter, Method, param
-from decoding.published import head_of
-from decoding.rank_tree import Path, check_ranks, sparse_tree
+from decoding.models.attention import Attention, Memory, Sizes, causal
+from decoding.models.cache import TreeCache
+from decoding.models.family import Family, laid_out
+from decoding.models.heads import Head, Settings, head_for
+from decoding.models.published_heads import head_of
+from decoding.models.target import PRE_NORM, Reading, Target
 from decoding.sample import Sampling
-from decoding.target import PRE_NORM, Reading, Target
 from decoding.verify import Decision, match, recursive_rejection
 
 KEY = "eagle"

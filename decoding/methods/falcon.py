@@ -2,7 +2,7 @@
 
 Gao et al. 2024, https://arxiv.org/abs/2412.12639: the semi-autoregressive head with its LSTM and the relaxed causal mask, coupled
 sequential glancing distillation (in `decoding.training.recipes.falcon`), and a tree made for blocks. Trained by
-`python -m decoding.training.heads falcon`; the target stays as it is.
+`python -m decoding.training falcon`; the target stays as it is.
 
 Slot i holds the target's state behind token i and the embedding of token i + 1. From slot i the head guesses the state behind token
 i + k, hence token i + k + 1. The k newest slots are a block: they are asked together, and each sees all of the block. What none of
@@ -23,15 +23,15 @@ import torch
 from torch import Tensor, nn
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
-from decoding.attention import Block, Memory, Sizes
 from decoding.draft import EMPTY, Draft
-from decoding.drawn_chain import draw_chain
-from decoding.family import Family
-from decoding.heads import Settings, rebuilt, shapes_of
-from decoding.joint_tree import grow
+from decoding.drafting.dynamic_tree import grow
+from decoding.drafting.sampled_chain import draw_chain
 from decoding.method import Drafter, Method, param
+from decoding.models.attention import Block, Memory, Sizes
+from decoding.models.family import Family
+from decoding.models.heads import Settings, rebuilt, shapes_of
+from decoding.models.target import Target
 from decoding.sample import Sampling
-from decoding.target import Target
 from decoding.verify import match, recursive_rejection
 
 KEY = "falcon"
@@ -73,7 +73,7 @@ class Head(nn.Module):
 
     def forward(self, rows: Tensor, positions: Tensor, keys: Tensor, values: Tensor, visible: Tensor) -> Tensor:
         """(batch, rows, width) of the LSTM -> states as the target would have them k places further on; arguments as for
-        `decoding.attention.Attention`."""
+        `decoding.models.attention.Attention`."""
         return self.norm(self.layer(rows, positions, keys, values, visible))
 
 
@@ -153,7 +153,7 @@ class Blocks:
         self.depth, self.passes = 0, 1
 
     def extend(self, tokens: Tensor, parents: Tensor) -> Tensor:
-        """The next level, as `decoding.joint_tree.grow` asks for it: a pass of the head where a block is full."""
+        """The next level, as `decoding.drafting.dynamic_tree.grow` asks for it: a pass of the head where a block is full."""
         above = torch.where(parents >= 0, parents, 0)
         block = torch.where(parents >= 0, self.below[above], 0) if self.depth else torch.zeros_like(parents)
         self.tokens, self.parents = torch.cat((self.tokens, tokens)), torch.cat((self.parents, parents))

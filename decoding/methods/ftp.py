@@ -3,7 +3,7 @@
 Walker 2024, https://arxiv.org/abs/2410.18160, proposes a way of *pre-training*: an encoder's vector of one position is projected to
 a short pseudo-sequence, to which a small decoder attends while it writes the next N tokens; the nearer the token, the more its
 error counts. The paper publishes no speculative decoding and no speed-up. What stands here is our drafter on that idea: the target
-is frozen, only projection and decoder are trained (`python -m decoding.training.heads ftp`), and tree and verification are ours.
+is frozen, only projection and decoder are trained (`python -m decoding.training ftp`), and tree and verification are ours.
 
 The decoder sees the memory of one state, a start vector, the root and the drafted path, and nothing else of the past: a draft costs
 the same at any length of text. The newest state is that of the token before the root, so the first of the N outputs predicts the
@@ -22,15 +22,15 @@ import torch
 from torch import Tensor, nn
 from transformers.models.llama.modeling_llama import LlamaMLP, LlamaRMSNorm
 
-from decoding.attention import Attention, Memory, Sizes, causal
 from decoding.draft import EMPTY, Draft
-from decoding.drawn_chain import draw_chain
-from decoding.family import Family
-from decoding.heads import Settings, rebuilt, shapes_of
-from decoding.joint_tree import grow
+from decoding.drafting.dynamic_tree import grow
+from decoding.drafting.sampled_chain import draw_chain
 from decoding.method import Drafter, Method, param
+from decoding.models.attention import Attention, Memory, Sizes, causal
+from decoding.models.family import Family
+from decoding.models.heads import Settings, rebuilt, shapes_of
+from decoding.models.target import Target
 from decoding.sample import Sampling
-from decoding.target import Target
 from decoding.verify import match, recursive_rejection
 
 KEY = "ftp"
@@ -194,7 +194,7 @@ class Pass:
         return scored
 
     def extend(self, tokens: Tensor, parents: Tensor) -> Tensor:
-        """The next level, as `decoding.joint_tree.grow` asks for it."""
+        """The next level, as `decoding.drafting.dynamic_tree.grow` asks for it."""
         self.depth += 1
         positions = torch.full((1, len(tokens)), self.depth, device=tokens.device)
         return self._through(self.decoder.read(tokens, self.target), positions, None, parents)

@@ -16,9 +16,9 @@ from torch import Tensor
 
 from decoding.draft import EMPTY, Draft
 from decoding.method import Drafter, Method, param
-from decoding.retrieval import RETRIEVED, WHERE, Match, Next, Sources, sources_of
+from decoding.models.target import Target
+from decoding.retrieval.search import RETRIEVED, WHERE, Match, Next, Sources, sources_of
 from decoding.sample import Sampling, draw
-from decoding.target import Target
 from decoding.verify import match, recursive_rejection
 
 

@@ -8,11 +8,11 @@ judged against what the target draws, which stays lossless, and a guess is the l
 
 from dataclasses import dataclass
 
+from decoding.drafting.window import Window
 from decoding.method import Method, param
+from decoding.models.target import Target
 from decoding.sample import Sampling, draw
-from decoding.target import Target
 from decoding.verify import match
-from decoding.window import Window
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Judge Decoding: a linear layer on the target's hidden state lets tokens pass that the target would not have written itself.
 
-Bachmann et al. 2025, https://arxiv.org/abs/2501.19309. The rule is `decoding.judge.either`; the head and its data are made by
-`decoding.training.judge`. What the paper leaves open, or what could not be read in it, and is our choice: the draft length, the
+Bachmann et al. 2025, https://arxiv.org/abs/2501.19309. The rule is `decoding.acceptance.judge.either`; the head and its data are made by
+`decoding.training.recipes.judge`. What the paper leaves open, or what could not be read in it, and is our choice: the draft length, the
 residual after a rejection, a chosen strength of regularisation, an end-of-text token only by the ordinary rule, and checkable
 mistakes in place of mistakes that people marked.
 """
@@ -12,13 +12,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from decoding.chain import Chain
-from decoding.family import Family
-from decoding.heads import Settings, head_for
-from decoding.judge import Judge, either
+from decoding.acceptance.judge import Judge, either
+from decoding.drafting.chain import Chain
 from decoding.method import Method, param
+from decoding.models.family import Family
+from decoding.models.heads import Settings, head_for
+from decoding.models.target import PRE_NORM, Reading, Target
 from decoding.sample import Sampling
-from decoding.target import PRE_NORM, Reading, Target
 
 KEY = "judge"
 MAX_WIDTH = 65_536

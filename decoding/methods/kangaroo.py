@@ -2,7 +2,7 @@
 
 Liu et al. 2024, https://arxiv.org/abs/2404.18911: the adapter and the early exit of the network (section 3.1), the exit from
 drafting by confidence (3.2). The adapter is one attention layer between two norms, without a gated layer; its output is scored by
-the target's own language-model head. Trained by `python -m decoding.training.heads kangaroo`.
+the target's own language-model head. Trained by `python -m decoding.training kangaroo`.
 
 The states behind the exit layer are handed on with the draft (`Draft.carry`): no layer reads a drafted token twice. The token
 whose confidence is too low is kept and judged; drafting stops behind it. Throwing it away instead would bend what is written.
@@ -20,15 +20,15 @@ import torch
 from torch import Tensor, nn
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
-from decoding import layers
-from decoding.attention import Attention, Sizes, causal
-from decoding.cache import Layer, TreeCache
 from decoding.draft import Carry, Draft
-from decoding.family import Family
-from decoding.heads import Settings, head_for
 from decoding.method import Drafter, Method, param
+from decoding.models import layers
+from decoding.models.attention import Attention, Sizes, causal
+from decoding.models.cache import Layer, TreeCache
+from decoding.models.family import Family
+from decoding.models.heads import Settings, head_for
+from decoding.models.target import PREFILL_ROWS, Target
 from decoding.sample import Sampling, draw
-from decoding.target import PREFILL_ROWS, Target
 from decoding.verify import recursive_rejection
 
 KEY = "kangaroo"

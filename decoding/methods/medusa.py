@@ -1,7 +1,7 @@
 """Medusa: small heads on the target's last state guess the next few tokens, each its own; their best guesses make a fixed tree.
 
 Cai et al. 2024, https://arxiv.org/abs/2401.10774: heads (section 2.1.1), tree attention (2.1.2), typical acceptance (2.3.1) and the
-sparse tree from measured accuracies (2.3.3). Trained by `python -m decoding.training.heads medusa`, with the target left as it is
+sparse tree from measured accuracies (2.3.3). Trained by `python -m decoding.training medusa`, with the target left as it is
 (Medusa-1).
 
 Two kinds of head. *Own*: a residual block and a language-model head of its own, as in the paper; so are the shipped ones.
@@ -21,15 +21,15 @@ from functools import cache
 import torch
 from torch import Tensor, nn
 
+from decoding.acceptance.typical import typical
 from decoding.draft import EMPTY, Draft
-from decoding.family import Family
-from decoding.heads import Head, Settings, head_for
+from decoding.drafting.static_tree import Path, check_ranks, sparse_tree, worth
 from decoding.method import Drafter, Method, param
-from decoding.published import head_of
-from decoding.rank_tree import Path, check_ranks, sparse_tree, worth
+from decoding.models.family import Family
+from decoding.models.heads import Head, Settings, head_for
+from decoding.models.published_heads import head_of
+from decoding.models.target import Target
 from decoding.sample import Sampling
-from decoding.target import Target
-from decoding.typical import typical
 from decoding.verify import match
 
 KEY = "medusa"

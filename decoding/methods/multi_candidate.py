@@ -10,11 +10,11 @@ matching, as in all three papers.
 from dataclasses import dataclass
 
 from decoding.draft import EMPTY, Draft
-from decoding.draft_model import DraftModel
-from decoding.drawn_tree import draw_tree, uniform
+from decoding.drafting.draft_model import DraftModel
+from decoding.drafting.sampled_tree import draw_tree, uniform
 from decoding.method import Drafter, Method, param
+from decoding.models.target import Target
 from decoding.sample import Sampling
-from decoding.target import Target
 from decoding.verify import match, recursive_rejection
 
 MAX_NODES = 256

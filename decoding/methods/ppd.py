@@ -1,8 +1,8 @@
 """PPD, parallel prompt decoding: trained placeholders make the target guess several places ahead in the pass that checks guesses.
 
 Chen et al. 2024, https://arxiv.org/abs/2405.18628: prompt tokens and their ensemble (section 3), the trees and their size (section
-4; `decoding.probe_trees`). All that is trained is E, one vector per place ahead and member; the target stays as it is. Trained by
-`python -m decoding.training.heads ppd`.
+4; `decoding.drafting.prompt_token_trees`). All that is trained is E, one vector per place ahead and member; the target stays as it is. Trained by
+`python -m decoding.training ppd`.
 
 The placeholders are the draft's probes: no row of text sees them, so what the target says of the text is untouched, and their
 keys and values are dropped behind every pass. Placeholder i below a node stands i places behind it and speaks of the token behind
@@ -20,16 +20,16 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from decoding.cache import TreeCache
+from decoding.acceptance.typical import typical
 from decoding.draft import Draft, Probes
-from decoding.family import Family
-from decoding.heads import Settings, head_for
+from decoding.drafting.prompt_token_trees import Machine, ProbeTree, Ranks, machine
+from decoding.drafting.static_tree import check_ranks
 from decoding.method import Drafter, Method, param
-from decoding.probe_trees import Machine, ProbeTree, Ranks, machine
-from decoding.rank_tree import check_ranks
+from decoding.models.cache import TreeCache
+from decoding.models.family import Family
+from decoding.models.heads import Settings, head_for
+from decoding.models.target import Target
 from decoding.sample import Sampling
-from decoding.target import Target
-from decoding.typical import typical
 from decoding.verify import match
 
 KEY = "ppd"

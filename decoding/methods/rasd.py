@@ -18,10 +18,10 @@ import torch
 from torch import Tensor
 
 from decoding.draft import EMPTY, Draft
-from decoding.draft_model import DraftModel
+from decoding.drafting.draft_model import DraftModel
 from decoding.method import Drafter, Method, param
-from decoding.retrieval import RETRIEVED, WHERE, Match, Sources, Trie, sources_of, trie_of
-from decoding.target import Target
+from decoding.models.target import Target
+from decoding.retrieval.search import RETRIEVED, WHERE, Match, Sources, Trie, sources_of, trie_of
 from decoding.verify import match
 
 DRAFTED, BOTH = "draft model", "both"

@@ -14,7 +14,7 @@ import torch
 
 from decoding.draft import EMPTY, Draft
 from decoding.method import Drafter, Method, param
-from decoding.retrieval import RETRIEVED, WHERE, Match, Sources, Trie, sources_of, trie_of
+from decoding.retrieval.search import RETRIEVED, WHERE, Match, Sources, Trie, sources_of, trie_of
 from decoding.verify import match
 
 

@@ -1,7 +1,7 @@
 """S2D, sorted speculative decoding: one draft model whose prefixes of layers all draft, the smallest one that is sure enough.
 
 Kavehzadeh et al. 2024, https://arxiv.org/abs/2407.01955; code: https://github.com/parsareal/SD2. The sub-models, their caches and
-the rows that wait for a deeper pass stand in `decoding.sorted_draft`, the training (SoFT) in `decoding.training.sorted`. Because
+the rows that wait for a deeper pass stand in `decoding.models.sorted_draft`, the training (SoFT) in `decoding.training.recipes.s2d`. Because
 the draft model knows no target's states, one serves targets of any size with its tokenizer.
 
 Which exit answers is settled by the text so far, not by the token that is then drawn; so q, the distribution of that exit, is what
@@ -22,14 +22,14 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from decoding.chain import Chain
-from decoding.datastore import checksum, checksum_of
 from decoding.draft import Draft
-from decoding.family import EMBEDDED, Family, open_model
+from decoding.drafting.chain import Chain
 from decoding.method import Method, param
+from decoding.models.family import EMBEDDED, Family, open_model
+from decoding.models.sorted_draft import SortedModel, exit_logits, exits_of
+from decoding.models.target import Target
+from decoding.retrieval.datastore import checksum, checksum_of
 from decoding.sample import Sampling
-from decoding.sorted_draft import SortedModel, exit_logits, exits_of
-from decoding.target import Target
 from decoding.verify import recursive_rejection
 
 SHIPPED = EMBEDDED / "sorted"
@@ -123,7 +123,7 @@ def lacks(family: Any) -> str:
     return (
         "S2D needs a sorted draft model, one that may answer after several of its layers, and the family "
         f"{family.name} has none with its tokenizer. This makes one, to be loaded as its draft model: "
-        f"python -m decoding.training.sorted --family {quote(name)} --corpus DIR --out FOLDER."
+        f"python -m decoding.training s2d --family {quote(name)} --corpus DIR --out FOLDER."
     )
 
 

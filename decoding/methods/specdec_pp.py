@@ -1,7 +1,7 @@
 """SpecDec++: draft until it is likely that something was drafted in vain, as a small trained head predicts.
 
 Huang, Guo, Wang 2024, https://arxiv.org/abs/2405.19715, section 3 (theorem: stop once the chance of a rejection passes a
-threshold) and 4 (the head and its training, `decoding.training.specdec_pp`). Departures: the residual blocks have weights of their
+threshold) and 4 (the head and its training, `decoding.training.recipes.specdec_pp`). Departures: the residual blocks have weights of their
 own (the released code repeats one block); one head was trained for sampling at temperature 1 and one for greedy runs, and the first
 serves every temperature above 0.
 
@@ -18,13 +18,13 @@ from math import nan
 import torch
 from torch import Tensor, nn
 
-from decoding.chain import Chain
 from decoding.draft import Draft
-from decoding.family import Family
-from decoding.heads import Settings, head_for
+from decoding.drafting.chain import Chain
 from decoding.method import Method, param
+from decoding.models.family import Family
+from decoding.models.heads import Settings, head_for
+from decoding.models.target import Target
 from decoding.sample import Sampling
-from decoding.target import Target
 from decoding.verify import recursive_rejection
 
 KEY = "specdec_pp"

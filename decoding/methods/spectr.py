@@ -1,7 +1,7 @@
 """SpecTr: several whole drafts at once, and the best cheap way to pick one of several guesses without changing the text's law.
 
 Sun et al. 2023, https://arxiv.org/abs/2310.15141, K-SEQ selection (the paper swaps the letters: here p is the target). The rule
-is `decoding.k_seq.k_seq`. Departures: drafts that agree so far share a node, which is read once and counts once per draft, in the
+is `decoding.acceptance.k_seq.k_seq`. Departures: drafts that agree so far share a node, which is read once and counts once per draft, in the
 draft model and in the target; the paper reads K separate rows. rho is bisected to 1e-13 (the paper leaves its accuracy open)
 and anew at every depth for the drafts that are still alive; the paper states a single position. Defaults are K = 4 and L = 5 where
 its headline has 8 and 8. At temperature 0 all drafts would be the same chain, so one is drafted and judged greedily.
@@ -12,12 +12,12 @@ from dataclasses import dataclass, field
 import torch
 from torch import Generator, Tensor
 
+from decoding.acceptance.k_seq import k_seq
 from decoding.draft import EMPTY, Draft
-from decoding.draft_model import DraftModel
-from decoding.k_seq import k_seq
+from decoding.drafting.draft_model import DraftModel
 from decoding.method import Drafter, Method, param
+from decoding.models.target import Target
 from decoding.sample import Sampling, draw
-from decoding.target import Target
 
 
 @dataclass(frozen=True)

@@ -13,11 +13,11 @@ the same rule is equality.
 
 from dataclasses import dataclass
 
+from decoding.drafting.window import Window
 from decoding.method import Method, param
+from decoding.models.target import Target
 from decoding.sample import Sampling, draw
-from decoding.target import Target
 from decoding.verify import recursive_rejection
-from decoding.window import Window
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ are one-hot and the same rule keeps drafted tokens while they equal the arg-max.
 
 from dataclasses import dataclass
 
-from decoding.chain import Chain
+from decoding.drafting.chain import Chain
 from decoding.method import Method, param
 from decoding.verify import recursive_rejection
 

@@ -15,8 +15,8 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from decoding.family import load
-from decoding.target import Target
+from decoding.models.family import load
+from decoding.models.target import Target
 
 OUT = Path(__file__).parent.parent / "embedded" / "outputs.npy"
 ROWS = 32  # texts of one batch

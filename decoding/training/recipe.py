@@ -7,8 +7,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from decoding.heads import Settings
-from decoding.target import Target
+from decoding.models.heads import Settings
+from decoding.models.target import Target
 from decoding.training.states import Batch
 
 

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from decoding.family import Family
-from decoding.target import PRE_NORM, Target
+from decoding.models.family import Family
+from decoding.models.target import PRE_NORM, Target
 from decoding.training.corpus import Domain
 from decoding.training.outputs import continued
 from decoding.training.precision import quick

@@ -8,9 +8,9 @@ import streamlit as st
 
 from decoding.method import Method
 from decoding.methods import METHODS
-from pages.parts.address import parameters
-from pages.parts.examples import EXAMPLES
-from pages.parts.settings import Settings, family_named
+from pages.parts.shared.address import parameters
+from pages.parts.shared.examples import EXAMPLES
+from pages.parts.shared.settings import Settings, family_named
 from viz.tokens import as_markdown
 
 SUITS = {"prompt_lookup": "repeat", "token_recycling": "read"}  # an example that shows the method at its best

@@ -4,10 +4,10 @@ import html
 
 import streamlit as st
 
-from pages.parts import demo
-from pages.parts.setup import dark
-from viz.text import CSS, strip, strip_html
-from viz.tree import extent_of, tree_alt, tree_figure
+from pages.parts.shared import recorded_run as demo
+from pages.parts.shared.setup import dark
+from viz.step.text import CSS, strip, strip_html
+from viz.step.tree import extent_of, tree_alt, tree_figure
 from viz.words import GLOSSARY, narrate
 
 SENTENCES = (

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from decoding.methods.chimera import KEY, Heads, described, fresh, imitated
-from decoding.target import Target
+from decoding.models.target import Target
 from decoding.training.precision import quick
 from decoding.training.recipe import Recipe
 from decoding.training.states import Batch

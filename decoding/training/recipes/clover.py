@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from decoding.methods.clover import KEY, Heads, described, embedded, fresh
-from decoding.target import PRE_NORM, Target
+from decoding.models.target import PRE_NORM, Target
 from decoding.training.precision import quick
 from decoding.training.recipe import Recipe
 from decoding.training.states import Batch

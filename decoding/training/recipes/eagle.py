@@ -16,10 +16,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
-from decoding.attention import Attention
-from decoding.heads import Settings
 from decoding.methods.eagle import KEY, KINDS, RANKS, Heads, fresh, layers_of
-from decoding.target import Target
+from decoding.models.attention import Attention
+from decoding.models.heads import Settings
+from decoding.models.target import Target
 from decoding.training.precision import quick
 from decoding.training.recipe import Recipe
 from decoding.training.states import Batch

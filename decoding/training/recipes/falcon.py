@@ -15,9 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from decoding.attention import Sizes
 from decoding.methods.falcon import KEY, Head
-from decoding.target import Target
+from decoding.models.attention import Sizes
+from decoding.models.target import Target
 from decoding.training.precision import quick
 from decoding.training.recipe import Recipe
 from decoding.training.states import Batch, sizes_of_states

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from decoding.methods.kangaroo import KEY, Adapter, fresh, settings_of, usual_exit
-from decoding.target import PRE_NORM, Target
+from decoding.models.target import PRE_NORM, Target
 from decoding.training.precision import quick
 from decoding.training.recipe import Recipe
 from decoding.training.states import Batch

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from decoding.methods.medusa import KEY, RANKS, Heads, fresh
-from decoding.target import Target
+from decoding.models.target import Target
 from decoding.training.precision import quick
 from decoding.training.recipe import Recipe
 from decoding.training.states import Batch

@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from decoding.methods.ppd import KEY, MAX_MEMBERS, MAX_PROBES, RANKS, Prompts, fresh
-from decoding.target import Target
+from decoding.models.target import Target
 from decoding.training.precision import quick
 from decoding.training.recipe import Recipe
 from decoding.training.states import Batch

@@ -1,0 +1,1 @@
+"""Acceptance rules beside those of `decoding.verify`, pure."""

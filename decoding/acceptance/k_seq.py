@@ -1,0 +1,202 @@
+"""K-SEQ, pure: pick one token from k independent guesses so that the target's law is kept (rule R4).
+
+Sun et al. 2023 (SpecTr), https://arxiv.org/abs/2310.15141; the paper swaps the letters, here p is the target and q the drafter.
+The guesses are tried in the order they were drawn, each with min(1, p / (rho q)); if all fail, the token comes from what rho q
+left of p. rho depends on p, q and k only, never on the dice, so it is found on the device for all positions at once.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from decoding.draft import Draft
+from decoding.models.target import Reading
+from decoding.sample import draw
+from decoding.trace import Verdict
+from decoding.verify import EXACT_FOR, Decision, check
+
+POINTS, ROUNDS = 256, 6  # the bracket of rho shrinks by 256 each round: to 1e-13 for k = 8
+NOTHING = 1e-12  # a residual that sums to less is rounding
+FACTS = ("rho", "beta", "beta at k", "R3w", "optimum")  # what `solve` finds for a position
+
+
+def k_seq(draft: Draft, reading: Reading, u: Tensor) -> Decision:
+    """Try the copies at a node in the order of their sequences; go on with all sequences that hold the accepted token.
+
+    A node's p in the Decision is p / rho, so that u * q < p says what happened; its u is the one that decided: of the accepted
+    copy, or the lowest of those that were refused (of the first copy where none was tried). `scores` hold rho, beta = sum of
+    min(q, p / rho), beta at rho = k, the chance of acceptance under R3w with the same guesses and the best possible one, the
+    number of guesses at the position, of copies of the node, and the uniform of every copy (sequences count from 1).
+
+    Args:
+        reading: probs (n + 1, vocab).
+        u: (draft.dice + 1,) uniforms on the CPU, node by node in the order of `draft.copies`; the last draws the final token.
+    """
+    check(k_seq, draft)
+    n, probs = len(draft), reading.probs
+    if n == 0:
+        return Decision((), (), (), (), (), int(draw(probs, u[-1:].to(probs.device))), probs, {})
+    parents = list(draft.by_parent)
+    guesses = offered(draft)
+    solved, rest = positions(draft, probs, [guesses[parent] for parent in parents])
+    finals = draw(rest, u[-1:].to(rest.device).expand(n + 1))
+    packed = torch.cat((*of_nodes(draft, probs), finals.to(solved.dtype), solved.flatten()))
+    copied = packed.tolist()  # the one copy from the device
+    p, q, finals = copied[:n], copied[n : 2 * n], copied[2 * n : 3 * n + 1]
+    found = (copied[3 * n + 1 + i * len(FACTS) :][: len(FACTS)] for i in range(len(parents)))
+    facts = {parent: dict(zip(FACTS, row, strict=True)) for parent, row in zip(parents, found, strict=True)}
+    judged = tuple(value / facts[parent]["rho"] for value, parent in zip(p, draft.parents, strict=True))
+    dice = dealt(draft, u[:-1].tolist())
+    path, verdicts, deciding = walk_copies(draft, dice, judged, q)
+    scores = tuple(
+        {"copies": float(len(copies)), "guesses": float(guesses[parent])}
+        | facts[parent]
+        | {f"u of sequence {sequence + 1}": die for sequence, die in copies.items()}
+        for copies, parent in zip(dice, draft.parents, strict=True)
+    )
+    end = path[-1] + 1 if path else 0
+    return Decision(path, verdicts, judged, tuple(q), deciding, int(finals[end]), rest, {}, scores)
+
+
+def offered(draft: Draft) -> dict[int, int]:
+    """Parent -> the guesses at its position: the copies of all its children. Only sequences that agreed so far come there."""
+    return {parent: sum(len(draft.copies[child]) for child in children) for parent, children in draft.by_parent.items()}
+
+
+def dealt(draft: Draft, u: Sequence[float]) -> tuple[dict[int, float], ...]:
+    """(n,) sequence -> its uniform at the node."""
+    dice = iter(u)
+    return tuple({sequence: next(dice) for sequence in through} for through in draft.copies)
+
+
+def walk_copies(
+    draft: Draft, dice: Sequence[dict[int, float]], p: Sequence[float], q: Sequence[float]
+) -> tuple[tuple[int, ...], tuple[Verdict, ...], tuple[float, ...]]:
+    """Follow the first accepted copy from the root down: the path, and for every node a verdict and the uniform behind it."""
+    verdicts: list[Verdict] = ["unread"] * len(draft)
+    deciding = [next(iter(copies.values())) for copies in dice]
+    path: list[int] = []
+    children = draft.children(-1)
+    while children:
+        turns = sorted((sequence, child) for child in children for sequence in draft.copies[child])
+        children = ()
+        for sequence, child in turns:
+            die = dice[child][sequence]
+            if die * q[child] < p[child]:
+                verdicts[child], deciding[child] = "accepted", die
+                path.append(child)
+                children = draft.children(child)
+                break
+            deciding[child] = min(die, deciding[child]) if verdicts[child] == "rejected" else die
+            verdicts[child] = "rejected"
+    return tuple(path), tuple(verdicts), tuple(deciding)
+
+
+# -- what the device finds ---------------------------------------------------------------------------------------------
+
+
+def of_nodes(draft: Draft, probs: Tensor) -> tuple[Tensor, Tensor]:
+    """(n,) p and (n,) q of every node's token."""
+    tokens = torch.tensor(draft.tokens, device=probs.device)
+    rows = torch.tensor(draft.parents, device=probs.device) + 1
+    return wide(probs[rows, tokens]), wide(draft.q[torch.arange(len(draft), device=probs.device), tokens])
+
+
+def positions(draft: Draft, probs: Tensor, guesses: list[int]) -> tuple[Tensor, Tensor]:
+    """Every position with children, in the order of `draft.by_parent`, and what they leave of p.
+
+    Args:
+        probs: (n + 1, vocab).
+        guesses: (m,) of each position.
+
+    Returns:
+        (m, 5) the FACTS; (n + 1, vocab) the residual of each row, p itself without children.
+    """
+    rows = torch.tensor([parent + 1 for parent in draft.by_parent], device=probs.device)
+    p, q = probs[rows], draft.q[[children[0] for children in draft.by_parent.values()]]
+    solved = wide(torch.minimum(p, q).sum(1, keepdim=True)).repeat(1, len(FACTS))  # with one guess all rules are R1
+    solved[:, 0] = 1
+    several = [i for i, k in enumerate(guesses) if k > 1]
+    if several:
+        solved[several] = solve(p[several], q[several], [guesses[i] for i in several])
+    left = torch.addcmul(p, solved[:, :1].to(p.dtype), q, value=-1).clamp_(min=0)
+    total = left.sum(1, keepdim=True)
+    return solved, probs.index_put((rows,), torch.where(total > NOTHING, left / total, p))
+
+
+def solve(p: Tensor, q: Tensor, k: list[int]) -> Tensor:
+    """(m, vocab) p and q, (m,) guesses -> (m, 5) the FACTS."""
+    sums = Sums(p, q)
+    count = sums.ratio.new_tensor(k)[:, None]
+    rho = sums.division(count)
+    found = (rho, sums.beta(rho), sums.beta(count), sums.recursive(count, max(k)), sums.optimum(count))
+    return torch.cat(found, 1)
+
+
+class Sums:
+    """Positions with their tokens in ascending order of p / q: what rho asks of the whole vocabulary becomes a look-up.
+
+    ratio (m, vocab); p and q (m, vocab + 1) running sums of the two, from 0 to 1.
+    """
+
+    def __init__(self, p: Tensor, q: Tensor) -> None:
+        p, q = wide(p), wide(q)
+        self.ratio, order = torch.where(q > 0, p / q, torch.inf).sort(1)  # what q cannot draw is never refused
+        self.p, self.q = (self._running(values.gather(1, order)) for values in (p, q))
+
+    @staticmethod
+    def _running(values: Tensor) -> Tensor:
+        sums = torch.nn.functional.pad(values.cumsum(1), (1, 0))
+        return sums / sums[:, -1:]  # float32 rows sum to 1 only nearly
+
+    def beta(self, rho: Tensor) -> Tensor:
+        """(m, points) -> sum of min(q, p / rho): the chance that a single guess passes."""
+        below = torch.searchsorted(self.ratio, rho)
+        return (1 - self.q.gather(1, below) + self.p.gather(1, below) / rho).clamp_(0, 1)
+
+    def division(self, k: Tensor) -> Tensor:
+        """(m, 1) -> the smallest rho in [1, k] that is lossless: the root of g = 1 - (1 - beta)^k - rho beta, which decreases.
+
+        Of the last bracket the upper end is kept: slightly too large is still lossless, too small is not.
+        """
+        steps = torch.linspace(0, 1, POINTS + 1, dtype=k.dtype, device=k.device)
+        low, high = torch.ones_like(k), k
+        for _ in range(ROUNDS):
+            rho = low + (high - low) * steps
+            beta = self.beta(rho)
+            before = (any_of(beta, k) > rho * beta).sum(1, keepdim=True)  # points left of the root
+            low, high = rho.gather(1, (before - 1).clamp(min=0)), rho.gather(1, before.clamp(max=POINTS))
+        return high
+
+    def optimum(self, k: Tensor) -> Tensor:
+        """(m, 1) -> the best chance of any rule with k guesses: the least of p(H) + 1 - q(H)^k over all sets of tokens H.
+
+        The best H holds the tokens of the smallest p / q (duality of the transport problem).
+        """
+        return (self.p + 1 - self.q**k).amin(1, keepdim=True)
+
+    def recursive(self, k: Tensor, most: int) -> Tensor:
+        """(m, 1) -> the chance that one of k guesses passes recursive rejection (R3w).
+
+        After j failures the residual is max(p - t q, 0), scaled, whatever the tokens were: t grows by the mass that is left, and
+        that mass is also the chance to have failed so far.
+        """
+        t, missed = torch.zeros_like(k), torch.ones_like(k)
+        for tried in range(most):
+            t = t + missed
+            missed = torch.where(k > tried, 1 - t * self.beta(t), missed)
+        return 1 - missed
+
+
+def any_of(beta: Tensor, k: Tensor) -> Tensor:
+    """1 - (1 - beta)^k without losing digits."""
+    return -torch.expm1(k * torch.log1p(-beta))
+
+
+def wide(values: Tensor) -> Tensor:
+    """In float64; Apple's GPUs have none."""
+    return values if values.device.type == "mps" else values.double()
+
+
+EXACT_FOR[k_seq] = frozenset({"drawn as sequences"})

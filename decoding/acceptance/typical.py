@@ -1,0 +1,66 @@
+"""Typical acceptance, pure: a node passes if the target finds its token plausible enough. Not lossless at temperatures above 0.
+
+Cai et al. 2024, https://arxiv.org/abs/2401.10774, section 2.3.1: token c behind row u passes if p_u(c) > min(epsilon, delta
+exp(-H(p_u))), H in nats, p after temperature, top-k and top-p. Kept is the longest path all of whose nodes pass, of several the one
+with the largest sum of log p; behind it the target draws. Nothing here asks how often a token was drafted, so a token that always
+stands in the tree is always taken: at p = (0.6, 0.4) with both drafted the text is token 0 for ever, a distance of 0.4 from p. At
+temperature 0 p is one-hot, the threshold lies below 1, and only what the target would write itself passes.
+
+Departure: the released code picks the token behind the path by arg-max at any temperature; here it is drawn from p.
+"""
+
+import torch
+from torch import Tensor
+
+from decoding.draft import Draft
+from decoding.models.target import Reading
+from decoding.sample import draw
+from decoding.verify import Accept, Decision, walk
+
+P, THRESHOLD = "typical p", "typical threshold"  # scores of a node: it passes if the first lies above the second
+
+
+def typical(epsilon: float, delta: float) -> Accept:
+    """The rule, for any draft.
+
+    Args:
+        epsilon: no token above this probability is refused (0 to 1; 0.09 in the released code).
+        delta: share of exp(-entropy) that a token must reach otherwise (0 to 1; 0.3).
+    """
+
+    def rule(draft: Draft, reading: Reading, u: Tensor) -> Decision:
+        n, probs = len(draft), reading.probs
+        rows = torch.tensor(draft.parents, device=probs.device, dtype=torch.long) + 1
+        tokens = torch.tensor(draft.tokens, device=probs.device, dtype=torch.long)
+        finals = draw(probs, u[n : n + 1].to(probs.device).expand(n + 1))
+        packed = torch.cat((probs[rows, tokens], thresholds(probs, epsilon, delta)[rows], finals.to(probs.dtype)))
+        copied = packed.tolist()  # the one copy from the device
+        p, limit = tuple(copied[:n]), copied[n : 2 * n]
+        best = set(longest(draft, [a > b for a, b in zip(p, limit, strict=True)], p))
+        path, verdicts = walk(draft, best.__contains__)
+        none, end = (None,) * n, path[-1] + 1 if path else 0
+        scores = tuple({P: a, THRESHOLD: b} for a, b in zip(p, limit, strict=True))
+        return Decision(path, verdicts, p, none, none, int(copied[2 * n + end]), probs, {}, scores)
+
+    return rule
+
+
+def thresholds(probs: Tensor, epsilon: float, delta: float) -> Tensor:
+    """(rows, vocab) probabilities -> (rows,) min(epsilon, delta exp(-H)).
+
+    >>> thresholds(torch.tensor([[0.25] * 4, [0.5, 0.3, 0.15, 0.05]]), 0.09, 0.3).tolist()
+    [0.07500000298023224, 0.09000000357627869]
+    """
+    entropy = torch.special.entr(probs).sum(-1)
+    return (delta * torch.exp(-entropy)).clamp(max=epsilon)
+
+
+def longest(draft: Draft, passes: list[bool], p: tuple[float, ...]) -> tuple[int, ...]:
+    """The longest path of nodes that all pass; of several the most probable, then the first. () if no child of the root passes."""
+    product: dict[int, float] = {-1: 1.0}  # of the nodes that are reached; products order as sums of logarithms do
+    for node, parent in enumerate(draft.parents):
+        if passes[node] and parent in product:
+            product[node] = product[parent] * p[node]
+    reached = [node for node in product if node >= 0]
+    best = max(reached, key=lambda node: (draft.depths[node], product[node], -node), default=-1)
+    return draft.path_to(best)

@@ -1,0 +1,1 @@
+"""How drafts grow: from a draft model, as chains and trees, sampled or chosen."""

@@ -1,0 +1,298 @@
+"""Heads: small trained layers that read a model's hidden states, each in a folder of its own that says which model it fits.
+
+A folder holds `model.safetensors` and `head.json`: the method, the fingerprint of the model, settings (shapes follow from them) and
+the figures measured on held-out text. Those of the embedded family are shipped in `decoding/embedded/heads/KEY`; what a user trains
+lies in the cache folder, `heads/FINGERPRINT/KEY`. A head is untrusted input: safetensors only, nothing is ever unpickled.
+"""
+
+import hashlib
+import json
+import math
+import os
+import shlex
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from decoding.models.target import Target
+from decoding.retrieval.default_datastore import cache_folder
+
+if TYPE_CHECKING:
+    from decoding.models.family import Family
+
+EMBEDDED = Path(__file__).parent.parent / "embedded" / "heads"
+WEIGHTS, FACTS = "model.safetensors", "head.json"
+MAX_WEIGHTS, MAX_FACTS = 2 * 2**30, 2 * 2**20  # bytes
+SAMPLES = 4  # values looked at in every parameter
+LOOSE, TINY = 2**-7, 2**-23  # relative: one unit of bfloat16's last place; absolute: two of float16's smallest number
+
+Settings = dict[str, Any]  # what head.json says of shapes and training
+Shapes = Callable[[Settings], Mapping[str, tuple[int, ...]]]  # settings -> the tensors a head must have
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """What tells one model from another: the checksum of its parameters' names and shapes, and a few values of each.
+
+    Values and not their checksum: the same weights read as float32, float16 or bfloat16 differ in the last place, and no rounding
+    makes numbers on either side of a border equal.
+    """
+
+    shapes: str
+    values: tuple[float, ...]
+
+    def fits(self, other: "Fingerprint") -> bool:
+        """Whether both are of one model, in whatever number format each was loaded."""
+        if self.shapes != other.shapes or len(self.values) != len(other.values):
+            return False
+        pairs = zip(self.values, other.values, strict=True)
+        return all(abs(a - b) <= LOOSE * max(abs(a), abs(b)) + TINY for a, b in pairs)
+
+    @property
+    def mark(self) -> str:
+        """A name for a folder; not for comparing."""
+        values = " ".join(f"{value:.2g}" for value in self.values)
+        return f"{self.shapes}-{hashlib.sha256(values.encode()).hexdigest()[:8]}"
+
+
+@dataclass(frozen=True)
+class Head:
+    """An opened head."""
+
+    tensors: dict[str, Tensor]  # float32, on the CPU
+    settings: Settings
+    figures: Settings = field(default_factory=dict)  # measured on held-out text
+
+
+_known: "WeakKeyDictionary[nn.Module, Fingerprint]" = WeakKeyDictionary()
+
+
+def fingerprint(model: nn.Module) -> Fingerprint:
+    """Of a loaded model; computed once per model, with one copy from its device."""
+    if model not in _known:
+        named = list(model.named_parameters())
+        shapes = "".join(f"{name} {tuple(values.shape)} " for name, values in named)
+        seen = torch.cat([sampled(values.detach()) for _, values in named]).tolist() if named else []
+        _known[model] = Fingerprint(hashlib.sha256(shapes.encode()).hexdigest()[:8], tuple(seen))
+    return _known[model]
+
+
+def sampled(values: Tensor) -> Tensor:
+    """(SAMPLES,) float32 values at fixed places, by their indices: in memory a matrix may lie transposed."""
+    flat = (np.arange(1, SAMPLES + 1) * max(values.numel() - 1, 0)) // (SAMPLES + 1)
+    places = np.unravel_index(flat, tuple(values.shape) or (1,))
+    index = tuple(torch.from_numpy(place).to(values.device) for place in places)
+    return (values.reshape(1) if values.ndim == 0 else values)[index].float()
+
+
+# -- where heads are ---------------------------------------------------------------------------------------------------
+
+
+def find(method: str, model: nn.Module) -> Path | None:
+    """The folder of the head of `method` that fits this model; None if there is none. What is damaged counts as not there unless
+    it lies where the head belongs: opening it then says what is wrong."""
+    own = fingerprint(model)
+    places = [EMBEDDED / method, place_of(method, own), *sorted((cache_folder() / "heads").glob(f"{own.shapes}-*/{method}"))]
+    for place in places:
+        if place.is_dir() and (place == place_of(method, own) or fits(place, own)):
+            return place
+    return None
+
+
+def place_of(method: str, own: Fingerprint) -> Path:
+    """Where a head that was trained on this machine is kept."""
+    return cache_folder() / "heads" / own.mark / method
+
+
+def fits(folder: Path, own: Fingerprint) -> bool:
+    """Whether the head in `folder` says that it was made for this model."""
+    try:
+        return facts(folder)[1].fits(own)
+    except ValueError:
+        return False
+
+
+def missing(method: str, title: str, part: str, family: "Family") -> str:
+    """Why a family has no head for a method, with the command that trains one; "" if it has.
+
+    Args:
+        part: of the family that the head reads, "target" or "draft".
+        family: a loaded one, or a stand-in of a page with `sources`: part -> the name it will be loaded by. Of a model that is not
+            loaded it is only said that there is no head if there is none for any model.
+    """
+    if method in getattr(family, "heads", {}):  # a published one was loaded with it
+        return ""
+    model = getattr(family, part, None)
+    if isinstance(model, Target):
+        there = find(method, model.model) is not None
+    elif (source := getattr(family, "sources", {}).get(part)) == "embedded":
+        there = (EMBEDDED / method).is_dir()
+    else:
+        there = source is not None and any((cache_folder() / "heads").glob(f"*/{method}"))
+    if there:
+        return ""
+    what = "draft model" if part == "draft" else "target"
+    how = command(method, family.name, part)
+    return f"{title} needs a head that was trained for the {what} of the family {family.name}. This makes one: {how}."
+
+
+def command(method: str, name: str, part: str = "target") -> str:
+    """The line that trains the head of `method`, which reads this part of the family of this name.
+
+    >>> command("medusa", "my target + my draft")
+    "python -m decoding.training medusa --family 'my target'"
+    >>> command("specdec_pp", "my target + my draft", "draft")
+    "python -m decoding.training specdec_pp --family 'my target' --draft 'my draft'"
+    """
+    target, _, draft = name.partition(" + ")
+    draft_option = f" --draft {shlex.quote(draft)}" if draft and part == "draft" else ""
+    return f"python -m decoding.training {method} --family {shlex.quote(target)}{draft_option}"
+
+
+# -- opening and writing -----------------------------------------------------------------------------------------------
+
+
+def head_for(method: str, model: nn.Module, shapes: Shapes) -> Head:
+    """Find and open the head of `method` for a model.
+
+    Raises:
+        ValueError: there is none, or `open_head` refuses it.
+    """
+    folder = find(method, model)
+    if folder is None:
+        raise ValueError(f"There is no head {method!r} for this model; `{command(method, 'NAME')}` makes one.")
+    return open_head(folder, method, model, shapes)
+
+
+def open_head(folder: Path, method: str, model: nn.Module, shapes: Shapes) -> Head:
+    """Open a head and check everything about it.
+
+    Args:
+        shapes: from the settings in head.json to the tensors that must be there; may raise ValueError for settings that cannot be.
+
+    Raises:
+        ValueError: it was made for another method or model, is damaged, too large, cut short, or has other tensors than expected.
+    """
+    named, made_for, settings, figures = facts(folder)
+    if named != method:
+        raise ValueError(f"The head in {str(folder)!r} is one of {named!r}; expected was {method!r}.")
+    own = fingerprint(model)
+    if not made_for.fits(own):
+        raise ValueError(
+            f"The head in {str(folder)!r} was trained for the model {made_for.mark}; the one that is loaded is {own.mark}. Their "
+            "hidden states mean different things."
+        )
+    return Head(tensors_of(folder / WEIGHTS, dict(shapes(settings))), settings, figures)
+
+
+def shapes_of(make: Callable[[Settings], nn.Module]) -> Shapes:
+    """The tensors of what `make` builds from settings; nothing takes memory, and settings that cannot be are its to refuse."""
+
+    def shapes(settings: Settings) -> dict[str, tuple[int, ...]]:
+        with torch.device("meta"):
+            return {name: tuple(values.shape) for name, values in make(settings).state_dict().items()}
+
+    return shapes
+
+
+def rebuilt(method: str, target: Target, make: Callable[[Settings], nn.Module], what: str) -> nn.Module:
+    """What was trained for a target, built by `make` and ready to draft.
+
+    Args:
+        what: the beginning of a sentence about it, such as "The heads of Clover are".
+
+    Raises:
+        ValueError: there is none, `open_head` refuses it, or it reads states of another width.
+    """
+    head = head_for(method, target.model, shapes_of(make))
+    width, own = head.settings["width"], target.model.config.hidden_size
+    if width != own:
+        raise ValueError(f"{what} for states of width {width:,}; the target has {own:,}.")
+    made = make(head.settings)
+    made.load_state_dict(head.tensors)
+    return made.to(target.device, target.dtype).eval()
+
+
+def facts(folder: Path) -> tuple[str, Fingerprint, Settings, Settings]:
+    """Method, fingerprint, settings and figures from head.json; ValueError if it does not hold them."""
+    file = folder / FACTS
+    try:
+        if (size := file.stat().st_size) > MAX_FACTS:
+            raise ValueError(f"{str(file)!r} has {size:,} bytes; at most {MAX_FACTS:,} are read.")
+        found = json.loads(file.read_text("utf-8"))
+        method, settings, figures = found["method"], found["settings"], found["figures"]
+        shapes, values = found["model"]["shapes"], found["model"]["values"]
+        right = isinstance(method, str) and isinstance(shapes, str) and isinstance(settings, dict) and isinstance(figures, dict)
+        if not right or not all(isinstance(value, (int, float)) and math.isfinite(value) for value in values):
+            raise TypeError("a value of the wrong kind")
+    except (OSError, json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, RecursionError) as error:
+        raise ValueError(f"{str(file)!r} is no description of a head, or it is damaged: {error}") from error
+    return method, Fingerprint(shapes, tuple(values)), settings, figures
+
+
+def parameters(folder: Path) -> int:
+    """How many numbers the head in `folder` holds; only the list of its tensors is read."""
+    with safe_open(folder / WEIGHTS, "pt") as opened:
+        return sum(math.prod(opened.get_slice(name).get_shape()) for name in set(opened.keys()))
+
+
+def tensors_of(file: Path, expected: dict[str, tuple[int, ...]]) -> dict[str, Tensor]:
+    """The tensors of a head in float32; ValueError if they are not the expected ones."""
+    try:
+        if (size := file.stat().st_size) > MAX_WEIGHTS:
+            raise ValueError(f"{str(file)!r} has {size:,} bytes; at most {MAX_WEIGHTS:,} are read.")
+        with safe_open(file, "pt") as opened:
+            names = set(opened.keys())
+            if names != set(expected):
+                lacking, extra = ", ".join(sorted(set(expected) - names)), ", ".join(sorted(names - set(expected)))
+                raise ValueError(
+                    f"{str(file)!r} has other tensors than expected: missing {lacking or 'none'}, too many {extra or 'none'}."
+                )
+            for name, shape in expected.items():
+                if (found := tuple(opened.get_slice(name).get_shape())) != shape:
+                    raise ValueError(f"{name} in {str(file)!r} has the shape {found}; expected was {shape}.")
+            tensors = {name: opened.get_tensor(name).float() for name in expected}
+    except (OSError, SafetensorError) as error:
+        raise ValueError(f"{str(file)!r} cannot be read, or it is cut short: {error}") from error
+    if strange := [name for name, values in tensors.items() if not values.isfinite().all()]:
+        raise ValueError(f"{strange[0]} in {str(file)!r} holds numbers that are not finite.")
+    return tensors
+
+
+def save(
+    folder: Path,
+    method: str,
+    model: nn.Module,
+    tensors: Mapping[str, Tensor],
+    settings: Settings,
+    figures: Settings,
+    dtype: torch.dtype = torch.float32,
+) -> None:
+    """Write a head for `model`; the description last, so that what was interrupted is not taken for a head.
+
+    Args:
+        dtype: of the file; a head that is opened is float32 always.
+    """
+    own = fingerprint(model)
+    folder.mkdir(parents=True, exist_ok=True)
+    fresh = folder / f"{WEIGHTS}.new"
+    save_file({name: values.detach().to("cpu", dtype).contiguous() for name, values in tensors.items()}, fresh)
+    os.replace(fresh, folder / WEIGHTS)
+    values = [float(f"{value:.4g}") for value in own.values]
+    found = {"method": method, "model": {"shapes": own.shapes, "values": values}, "settings": settings, "figures": figures}
+    fresh = folder / f"{FACTS}.new"
+    fresh.write_text(json.dumps(found, indent=1) + "\n", "utf-8")
+    os.replace(fresh, folder / FACTS)
+
+
+def folder_for(method: str, family: str, model: nn.Module) -> Path:
+    """Where a training program writes: beside the embedded models, or into the cache folder."""
+    return EMBEDDED / method if family == "embedded" else place_of(method, fingerprint(model))

@@ -1,0 +1,227 @@
+"""Target: a Hugging Face causal language model, read over a whole draft tree in one call.
+
+It knows token ids, positions, masks and a cache; it does not know methods or acceptance. A draft model is read through the
+same class. The 4-D mask is additive in the model's dtype: a boolean one is silently wrong with eager attention.
+"""
+
+import inspect
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from decoding.draft import Carry, Draft
+from decoding.models import layers
+from decoding.models.cache import TreeCache
+from decoding.sample import Sampling
+
+PRE_NORM = -1  # a tap: what the last layer puts out; the last of the numbered ones stands behind the final norm
+PREFILL_ROWS = 512  # rows read at once, so that the logits of a long prompt never stand in memory together
+
+
+@dataclass(frozen=True, eq=False)
+class Reading:
+    """What the target said, one row per position read: row 0 after the root, row i + 1 after node i."""
+
+    logits: Tensor  # (n + 1, vocab) float32
+    probs: Tensor  # (n + 1, vocab) float32, after the run's sampling
+    hidden: dict[int, Tensor] = field(default_factory=dict)  # layer -> (n + 1, width), the layers that were asked for
+    probes: Tensor | None = None  # (r, vocab) float32 logits at the draft's probes; acceptance rules do not look at them
+
+
+@dataclass(frozen=True, eq=False)
+class Target:
+    """A model's weights and what the loop must know of them; holds no state of any run.
+
+    `vocab` counts the tokenizer's entries: logits of a padded embedding beyond it are cut off.
+    """
+
+    model: PreTrainedModel
+    vocab: int
+    context: int  # positions
+    ends: frozenset[int] = frozenset()  # end-of-text tokens
+
+    @cached_property
+    def device(self) -> torch.device:
+        return self.model.device
+
+    @cached_property
+    def dtype(self) -> torch.dtype:
+        return self.model.dtype
+
+    @cached_property
+    def keeps_logits(self) -> bool:
+        """Whether the model can be told to score the last rows only."""
+        return "logits_to_keep" in inspect.signature(self.model.forward).parameters
+
+    @torch.inference_mode()
+    def forward(
+        self,
+        cache: TreeCache,
+        ids: Tensor | None,
+        positions: Sequence[int],
+        visible: np.ndarray | None = None,
+        *,
+        embeddings: Tensor | None = None,
+        last_only: bool = False,
+        taps: Sequence[int] = (),
+    ) -> tuple[Tensor, dict[int, Tensor]]:
+        """One pass over new rows, written behind everything in the cache.
+
+        Args:
+            ids: (rows,) token ids on the model's device; None: `embeddings` instead.
+            positions: (rows,) position of each row in its own path.
+            visible: (rows, k) bool, what a row sees of the last k rows, its own included; it sees all rows before those.
+                None: the rows are a causal chain.
+            embeddings: (rows, width) like those that the model's embedding module puts out.
+            taps: layers whose output is wanted, 0 for the embeddings, PRE_NORM for the last one before the final norm.
+
+        Returns:
+            (rows, vocab) float32 logits, or (1, vocab) with `last_only`; and layer -> (rows, width).
+        """
+        extra = {"logits_to_keep": 1} if last_only and self.keeps_logits else {}
+        if any(tap != PRE_NORM for tap in taps):
+            extra["output_hidden_states"] = True
+        read = {"input_ids": ids[None]} if embeddings is None else {"inputs_embeds": embeddings[None]}
+        with self._last_output(PRE_NORM in taps) as hidden:
+            out = self.model(
+                **read,
+                position_ids=torch.as_tensor(positions, device=self.device)[None],
+                attention_mask=self._mask(len(positions), cache.length, visible),
+                past_key_values=cache,
+                use_cache=True,
+                **extra,
+            )
+        hidden |= {tap: out.hidden_states[tap][0] for tap in taps if tap != PRE_NORM}
+        logits = out.logits[0, :, : self.vocab]
+        return (logits[-1:] if last_only else logits).float(), hidden
+
+    @property
+    def last_hidden(self) -> int:
+        """The tap behind the final norm: the vector that the language-model head reads."""
+        return self.model.config.num_hidden_layers
+
+    @contextmanager
+    def _last_output(self, wanted: bool) -> Iterator[dict[int, Tensor]]:
+        """What the last layer puts out while the block runs, under PRE_NORM: no entry of `output_hidden_states` holds it."""
+        found: dict[int, Tensor] = {}
+        if not wanted:
+            yield found
+            return
+
+        def note(layer: nn.Module, inputs: tuple, output: Tensor | tuple) -> None:
+            found[PRE_NORM] = (output[0] if isinstance(output, tuple) else output)[0]
+
+        handle = self.last_layer.register_forward_hook(note)
+        try:
+            yield found
+        finally:
+            handle.remove()
+
+    @cached_property
+    def last_layer(self) -> nn.Module:
+        """The last of the decoder layers; a ValueError for a model whose layers stand in no list of their number."""
+        count = self.model.config.num_hidden_layers
+        lists = [part for part in self.model.modules() if isinstance(part, nn.ModuleList) and len(part) == count]
+        if not lists:
+            raise ValueError(f"The layers of a {type(self.model).__name__} are not where they are expected; it cannot be tapped.")
+        return lists[0][-1]
+
+    def _mask(self, rows: int, before: int, visible: np.ndarray | None) -> Tensor | None:
+        """(1, 1, rows, before + rows) additive mask; None where a row may see everything before it."""
+        if rows == 1 and (visible is None or visible.all()):
+            return None
+        if visible is None:
+            if before == 0:
+                return None  # the model builds a plain causal mask, which takes the fast path
+            visible = np.tri(rows, dtype=bool)
+        hidden = torch.from_numpy(~visible)
+        mask = torch.zeros(rows, before + rows, dtype=self.dtype)
+        mask[:, before + rows - visible.shape[1] :].masked_fill_(hidden, torch.finfo(self.dtype).min)
+        return mask[None, None].to(self.device)
+
+    def ids(self, tokens: Sequence[int]) -> Tensor:
+        return torch.tensor(tokens, dtype=torch.long, device=self.device)
+
+    def score(self, hidden: Tensor) -> Tensor:
+        """(..., width) states like those behind the final norm -> (..., vocab) float32 logits of the language-model head."""
+        return self.model.get_output_embeddings()(hidden.to(self.dtype))[..., : self.vocab].float()
+
+    def extend(self, cache: TreeCache, tokens: Sequence[int], *, every_row: bool = False) -> Tensor:
+        """Read and commit `tokens`, which follow what the cache holds.
+
+        Returns:
+            (1, vocab) float32 logits after the last token, or (len(tokens), vocab) with `every_row`.
+        """
+        return self.extend_tapped(cache, tokens, (), every_row=every_row)[0]
+
+    def extend_tapped(
+        self, cache: TreeCache, tokens: Sequence[int], taps: Sequence[int], *, every_row: bool = False
+    ) -> tuple[Tensor, dict[int, Tensor]]:
+        """The same, and layer -> (len(tokens), width), what the layers in `taps` put out."""
+        logits, hidden = [], {tap: [] for tap in taps}
+        for start in range(0, len(tokens), PREFILL_ROWS):
+            part = tokens[start : start + PREFILL_ROWS]
+            positions = range(cache.length, cache.length + len(part))
+            scored, states = self.forward(cache, self.ids(part), positions, last_only=not every_row, taps=taps)
+            logits.append(scored)
+            for tap, rows in states.items():
+                hidden[tap].append(rows)
+            cache.keep(range(len(part)))
+        return torch.cat(logits) if every_row else logits[-1], {tap: torch.cat(rows) for tap, rows in hidden.items()}
+
+    def read(
+        self, cache: TreeCache, tokens: Sequence[int], draft: Draft, sampling: Sampling, taps: Sequence[int] = ()
+    ) -> Reading:
+        """Read the root and every node of the draft in one pass; the cache must hold all tokens but the last (the root).
+
+        A draft that carries states is read from there on, and one with probes has them read behind its nodes. `keep` on the cache
+        works alike behind all three.
+        """
+        root = len(tokens) - 1
+        positions = [root, *(root + draft.depths).tolist()]
+        visible = draft.visible if len(draft) else None
+        if draft.carry is not None:
+            logits = self.resume(cache, draft.carry, positions, visible)
+            return Reading(logits, sampling.probabilities(logits))
+        ids = self.ids([tokens[-1], *draft.tokens])
+        if draft.probes is not None and len(draft.probes):
+            return self._probed(cache, ids, positions, draft, sampling, taps)
+        logits, hidden = self.forward(cache, ids, positions, visible, taps=taps)
+        return Reading(logits, sampling.probabilities(logits), hidden)
+
+    @torch.inference_mode()
+    def resume(self, cache: TreeCache, carry: Carry, positions: Sequence[int], visible: np.ndarray | None) -> Tensor:
+        """(rows, vocab) float32 logits of rows that some layers have read already; the others run now.
+
+        Afterwards all layers of the cache hold the same rows. ValueError if their number does not fit.
+        """
+        rows, before = len(positions), cache.length
+        if len(carry.rows) != carry.layer or {len(carry.hidden), *(keys.shape[2] for keys, _ in carry.rows)} != {rows}:
+            raise ValueError(f"What a draft carries from {carry.layer} layers does not fit its {rows} rows.")
+        for number, (keys, values) in enumerate(carry.rows):
+            cache.update(keys, values, number)
+        deeper = range(carry.layer, self.model.config.num_hidden_layers)
+        places = torch.as_tensor(positions, device=self.device)[None]
+        mask = self._mask(rows, before, np.tri(rows, dtype=bool) if visible is None else visible)
+        hidden = layers.through(self.model, carry.hidden[None], deeper, places, mask, cache)
+        return self.score(layers.normed(self.model, hidden[0]))
+
+    def _probed(self, cache, ids, positions, draft, sampling, taps) -> Reading:
+        """The same pass with the draft's probes behind its nodes."""
+        probes, text = draft.probes, len(ids)
+        embeddings = torch.cat((self.embedded(ids), probes.embeddings.to(self.dtype)))
+        positions = positions + [positions[node + 1] + d for node, d in zip(probes.nodes, probes.distances, strict=True)]
+        logits, hidden = self.forward(cache, None, positions, probes.visible(draft.visible), embeddings=embeddings, taps=taps)
+        hidden = {tap: rows[:text] for tap, rows in hidden.items()}
+        return Reading(logits[:text], sampling.probabilities(logits[:text]), hidden, logits[text:])
+
+    @torch.inference_mode()
+    def embedded(self, ids: Tensor) -> Tensor:
+        """(rows,) token ids -> (rows, width) what the embedding module puts out."""
+        return self.model.get_input_embeddings()(ids)

@@ -1,0 +1,1 @@
+"""Drafts out of text: suffix arrays, search, the default datastore."""

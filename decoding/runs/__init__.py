@@ -1,0 +1,1 @@
+"""Runs and what becomes of them: worker, store, files, studies, evaluation."""

@@ -1,0 +1,214 @@
+"""tau of every method on 24 fixed prompts, at temperature 0 and 1, as a CSV file and a table.
+
+    python -m decoding.runs.evaluate [--out evaluation] [--family embedded] [--methods plain,dyspec] [--tokens 64]
+
+Resumable: a run that is in the CSV file is not made again. tau and the shares transfer between machines, milliseconds do not.
+"""
+
+import argparse
+import csv
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+from tqdm import tqdm
+
+from decoding.loop import Run
+from decoding.method import Method
+from decoding.methods import METHODS, s2d
+from decoding.models import heads
+from decoding.models.family import Family, load
+from decoding.sample import Sampling
+
+PROMPTS = {
+    "stories": (
+        "Once upon a time there was a little",
+        "A long time ago there lived a king who had three sons. The youngest",
+        "Tom and his sister went to the park. They saw a big",
+        "The old woman opened the door and said,",
+        "In a deep forest there stood a small house, and in it lived a",
+        "Lily had a doll. She loved the doll very much. One day",
+        '"I am so hungry," said the wolf. "I have not eaten',
+        "The princess looked into the well, and what she saw there was",
+    ),
+    "mathematics": (
+        "Question: Anna has 12 apples. She gives 3 apples to each of her 2 friends. How many apples does she have left?\nAnswer:",
+        "Question: A bus holds 40 people. How many people can ride on 6 full buses?\nAnswer:",
+        "Question: Ben saves $15 every week for 8 weeks and then spends $50. How much money does he have?\nAnswer:",
+        "Question: A book has 240 pages. Maria reads 30 pages a day. How many days does she need?\nAnswer:",
+        "Question: There are 5 boxes with 24 pencils each. 18 pencils are broken. How many can be used?\nAnswer:",
+        "Question: A farmer has 7 cows. Each cow gives 12 liters of milk a day. How much milk is that in a week?\nAnswer:",
+        "Question: Sam runs 3 miles on Monday and twice as far on Tuesday. How many miles does he run in all?\nAnswer:",
+        "Question: A shirt costs $20 and is sold with 25% off. How much do 4 shirts cost?\nAnswer:",
+    ),
+    "python": (
+        "import os\nimport sys\n\n\ndef main():\n",
+        'def read_lines(path):\n    """Return the lines of a file."""\n',
+        "class Stack:\n    def __init__(self):\n        self.items = []\n\n    def push(self, item):\n        ",
+        "    def __repr__(self):\n        return ",
+        'def parse_args(argv=None):\n    parser = argparse.ArgumentParser(description="',
+        "class Error(Exception):\n    ",
+        "    for key, value in self._data.items():\n        if ",
+        "    try:\n        import ssl\n    except ImportError:\n        ",
+    ),
+}
+TEMPERATURES = (0.0, 1.0)
+
+
+@dataclass(frozen=True)
+class Result:
+    """One run. Everything is a sum over its steps, so that rows can be added up."""
+
+    method: str
+    temperature: float
+    domain: str
+    prompt: int  # number within the domain
+    tokens: int  # committed
+    target_calls: int
+    drafted: int  # nodes
+    accepted: int
+    draft_calls: int
+    propose_ms: float
+    total_ms: float
+
+    @property
+    def key(self) -> tuple[str, float, str, int]:
+        return self.method, self.temperature, self.domain, self.prompt
+
+
+def main() -> None:
+    options = parse()
+    options.out.mkdir(parents=True, exist_ok=True)
+    rows = options.out / "evaluation.csv"
+    family = load(options.family)
+    methods = [key for key in options.methods if not METHODS[key].missing(family)]
+    evaluate(family, methods, options.tokens, rows)
+    sizes = {key: parameters(METHODS[key], family) for key in methods}
+    text = table([row for row in read(rows) if row.method in methods], sizes)
+    (options.out / "evaluation.md").write_text(text, "utf-8")
+    print(text)
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, default=Path("evaluation"), help="folder for evaluation.csv and evaluation.md")
+    parser.add_argument("--family", default="embedded", help="embedded, a folder or a Hub id")
+    parser.add_argument("--methods", type=known, default=list(METHODS), help="keys, parted by commas; all of them if left out")
+    parser.add_argument("--tokens", type=int, default=64, help="of every run")
+    return parser.parse_args()
+
+
+def known(text: str) -> list[str]:
+    keys = text.split(",")
+    if unknown := [key for key in keys if key not in METHODS]:
+        raise argparse.ArgumentTypeError(f"There is no method {unknown[0]!r}; there are {', '.join(METHODS)}.")
+    return keys
+
+
+def evaluate(family: Family, methods: Iterable[str], tokens: int, rows: Path) -> None:
+    """Make every run that `rows` does not have, and append it there."""
+    done = {row.key for row in read(rows)}
+    wanted = [
+        (method, temperature, domain, number)
+        for method in methods
+        for temperature in TEMPERATURES
+        for domain, prompts in PROMPTS.items()
+        for number in range(len(prompts))
+    ]
+    for key in tqdm([key for key in wanted if key not in done], desc="runs", mininterval=2):
+        append(rows, measured(family, *key, tokens))
+
+
+def measured(family: Family, method: str, temperature: float, domain: str, number: int, tokens: int) -> Result:
+    prompt = PROMPTS[domain][number]
+    run = Run(family, method, prompt=prompt, sampling=Sampling(temperature), seed=number, max_tokens=tokens)
+    steps = list(run)
+    return Result(
+        method,
+        temperature,
+        domain,
+        number,
+        tokens=sum(len(step.tokens) for step in steps),
+        target_calls=len(steps),
+        drafted=sum(len(step.nodes) for step in steps),
+        accepted=sum(len(step.path) for step in steps),
+        draft_calls=sum(step.draft_calls for step in steps),
+        propose_ms=round(sum(step.times.propose for step in steps), 3),
+        total_ms=round(sum(step.times.total for step in steps), 3),
+    )
+
+
+def append(rows: Path, result: Result) -> None:
+    """One line more; a killed process leaves at most half a line, which `read` passes over."""
+    fresh = not rows.exists()
+    with rows.open("a", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        if fresh:
+            writer.writerow([spec.name for spec in fields(Result)])
+        writer.writerow([getattr(result, spec.name) for spec in fields(Result)])
+
+
+def read(rows: Path) -> list[Result]:
+    return list(results(rows)) if rows.exists() else []
+
+
+def results(rows: Path) -> Iterator[Result]:
+    with rows.open(newline="", encoding="utf-8") as file:
+        for line in csv.reader(file):
+            if len(line) == len(fields(Result)) and line[0] in METHODS:
+                yield Result(*(spec.type(text) for spec, text in zip(fields(Result), line, strict=True)))
+
+
+MODELS = {"draft": lambda family: family.draft, "sorted draft": s2d.find}  # what a method needs -> where it is
+
+
+def parameters(method: Method, family: Family) -> int:
+    """Trained numbers that a method has beside the target's: those of its draft model and of its head."""
+    models = [MODELS[need](family).model for need in method.needs]
+    folder = heads.find(method.key, getattr(family, method.head).model) if method.head else None
+    return sum(model.num_parameters() for model in models) + (heads.parameters(folder) if folder else 0)
+
+
+def table(found: list[Result], sizes: Mapping[str, int]) -> str:
+    """Markdown, one line per method; tau is tokens per target call over all prompts of a kind.
+
+    Args:
+        sizes: method -> trained parameters beside the target's.
+    """
+    head = [f"tau, T = {temperature:g}" for temperature in TEMPERATURES] + [f"{domain}, T = 0" for domain in PROMPTS]
+    head += ["drafted per step", "wasted", "drafter calls per step", "ms drafting per step", "trained parameters", "MB"]
+    lines = ["| method | " + " | ".join(head) + " |", "|---" * (len(head) + 1) + "|"]
+    for method in dict.fromkeys(row.method for row in found):
+        rows = [row for row in found if row.method == method]
+        cells = [tau(r for r in rows if r.temperature == temperature) for temperature in TEMPERATURES]
+        cells += [tau(r for r in rows if r.temperature == 0 and r.domain == domain) for domain in PROMPTS]
+        cells += [*per_step(rows), *size(sizes[method])]
+        lines.append(f"| {METHODS[method].title} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def tau(rows: Iterable[Result]) -> str:
+    rows = list(rows)
+    calls = sum(row.target_calls for row in rows)
+    return f"{sum(row.tokens for row in rows) / calls:.2f}" if calls else "–"
+
+
+def per_step(rows: list[Result]) -> list[str]:
+    """Drafted tokens, the share of them that was not accepted, drafter calls, and milliseconds in the drafter."""
+    calls, drafted = sum(row.target_calls for row in rows), sum(row.drafted for row in rows)
+    wasted = f"{100 * (1 - sum(row.accepted for row in rows) / drafted):.0f} %" if drafted else "–"
+    draft_calls, ms = sum(row.draft_calls for row in rows), sum(row.propose_ms for row in rows)
+    return [f"{drafted / calls:.1f}", wasted, f"{draft_calls / calls:.1f}", f"{ms / calls:.1f}"]
+
+
+def size(count: int) -> list[str]:
+    """Parameters, and megabytes in float16.
+
+    >>> size(921_600)
+    ['921,600', '1.8']
+    """
+    return [f"{count:,}", f"{2e-6 * count:.1f}"] if count else ["–", "–"]
+
+
+if __name__ == "__main__":
+    main()

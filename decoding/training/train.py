@@ -1,0 +1,214 @@
+"""Train the heads that a method grows on a target, any Llama-like one, on given text and on text that the target writes itself.
+
+    python -m decoding.training medusa --family embedded --data DIR
+
+The target stays as it is. Its hidden states are computed once and kept on disk (`decoding.training.states`), so that the heads see
+them often at little cost; resumable: run the same command again. With `--go-on` heads that are there are trained on, in a plan of
+their own. Prints, on held-out text and for every depth k, how often the best token and one of the best five is right, the expected
+acceptance sum_v min(p, q), p the target's distribution at that place and q the head's, and how often the best tokens of all depths
+up to k are right.
+"""
+
+import argparse
+import json
+import math
+import time
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from decoding.models.family import Family, load
+from decoding.models.heads import Settings, command, fingerprint, folder_for, head_for, save
+from decoding.models.target import Target
+from decoding.training.card import note_head
+from decoding.training.corpus import domains
+from decoding.training.fit import fit
+from decoding.training.precision import quick
+from decoding.training.recipe import Recipe
+from decoding.training.recipes import RECIPES
+from decoding.training.states import KINDS, Pool, Texts
+
+BEST = 10  # ranks whose accuracy is measured
+ROWS = 4  # windows judged at once
+REPORT_EVERY = 100
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    options = parse(arguments)
+    torch.manual_seed(0)
+    recipe = RECIPES[options.method]
+    family = load(options.family, device=options.device)
+    target = family.target
+    target.model.requires_grad_(False)
+    started = time.monotonic()
+    learned, test = pools(recipe, family, options)
+    heads = recipe.fresh(target, options)
+    before = trained_before(recipe.key, heads, target) if options.go_on else {}
+    steps = max(1, math.ceil(options.epochs * int(learned.counts.sum()) / (options.rows * learned.length)))
+    kept = learned.folder / f"{recipe.key}-{mark(recipe, heads)}-{options.lr:g}-{options.rows}-{steps}"
+    kept = kept.with_name(f"{kept.name}-behind-{before['tokens']}.pt" if before else f"{kept.name}.pt")
+    fit(
+        heads,
+        lambda step: recipe.loss(heads, target, learned.batch(step, options.rows), step / steps),
+        steps=steps,
+        lr=options.lr,
+        checkpoint=kept,
+        title=recipe.key,
+        report_every=REPORT_EVERY,
+        report=lambda step: short(measured(recipe, heads, target, test, most=4 * ROWS)),
+    )
+    minutes = before.get("minutes", 0) + (time.monotonic() - started) / 60
+    depths = measured(recipe, heads.eval(), target, test)
+    tokens = before.get("tokens", 0) + steps * options.rows * learned.length
+    settings = recipe.settings(heads) | recipe.calibrated(depths)
+    settings |= {"tokens": tokens, "distinct tokens": int(learned.counts.sum()), "minutes": round(minutes, 1)}
+    folder = folder_for(recipe.key, options.family, target.model)
+    save(folder, recipe.key, target.model, heads.state_dict(), settings, figures(depths), torch.float16)
+    if options.family == "embedded":
+        what = f"{recipe.words(heads)}; {tokens:,} tokens seen, {settings['distinct tokens']:,} of them distinct, {minutes:.0f} min"
+        note_head(folder.parent.parent / "README.md", recipe.key, what, short(depths), line(options))
+    print(json.dumps(figures(depths), indent=1), folder, sep="\n")
+
+
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    methods = parser.add_subparsers(dest="method", required=True, metavar="METHOD", help=", ".join(RECIPES))
+    for key, recipe in RECIPES.items():
+        part = methods.add_parser(key)
+        part.add_argument("--family", default="embedded", help="target: embedded, a folder or a Hub id")
+        part.add_argument("--data", "--corpus", type=Path, help="folder with text (decoding.training.corpus); else Python")
+        part.add_argument("--outputs", type=Path, help="tokens that the target drew before (decoding.training.outputs)")
+        part.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS), help="of text, in equal parts")
+        part.add_argument("--tokens", type=float, default=2e6, help="of text that the target reads to learn from")
+        part.add_argument("--held-out", type=float, default=50e3, help="of text to measure on")
+        part.add_argument("--window", type=int, default=256, help="tokens of a window")
+        part.add_argument("--rows", type=int, default=8, help="windows of a step")
+        part.add_argument("--epochs", type=float, default=4.0, help="how often a token is seen")
+        part.add_argument("--lr", type=float, default=2e-3, help="learning rate")
+        part.add_argument("--go-on", action="store_true", help="begin with the heads that are there, trained before")
+        part.add_argument("--work", type=Path, default=Path(".training"), help="folder for what is not finished yet")
+        part.add_argument("--device", default="auto")
+        recipe.options(part)
+    return parser.parse_args(arguments)
+
+
+def pools(recipe: Recipe, family: Family, options: argparse.Namespace) -> tuple[Pool, Pool]:
+    """States to learn from and states to measure on, filled. Methods that read the same layers share them."""
+    found = domains(options.data)
+    written = np.load(options.outputs, mmap_mode="r", allow_pickle=False) if options.outputs else None
+    read = recipe.taps_with(family.target, options) if recipe.taps_with else recipe.taps(family.target)
+    taps = {*read, family.target.last_hidden}  # p is computed from the last one
+    work = options.work / "heads" / fingerprint(family.target.model).mark / "-".join(options.kinds)
+    made = []
+    for name, tokens in (("learned", options.tokens), ("held-out", options.held_out)):
+        pool = Pool(work / name, family.target, math.ceil(tokens / options.window), options.window, taps)
+        held_out = name == "held-out"
+        pool.fill(family, Texts.of(found, held_out, None if held_out else written), options.kinds)
+        made.append(pool)
+    return made[0], made[1]
+
+
+def trained_before(key: str, heads: nn.Module, target: Target) -> Settings:
+    """Give `heads` the weights of the ones that this target has; returns what is said of their training.
+
+    Raises:
+        ValueError: there are none, or they have other shapes.
+    """
+    shapes = {name: tuple(values.shape) for name, values in heads.state_dict().items()}
+    found = head_for(key, target.model, lambda settings: shapes)
+    heads.load_state_dict(found.tensors)
+    return found.settings
+
+
+def mark(recipe: Recipe, heads: nn.Module) -> str:
+    """What kind of heads these are in a word: others must not go on from their checkpoint."""
+    said = json.dumps(recipe.settings(heads), sort_keys=True)
+    return f"{sum(values.numel() for values in heads.parameters())}-{zlib.crc32(said.encode()):08x}"
+
+
+def line(options: argparse.Namespace) -> str:
+    """The command that makes these heads again; folders of this machine are not named."""
+    said = [command(options.method, options.family)]
+    said += ["--data DIR"] if options.data else []
+    said += [f"--outputs {options.outputs.name}"] if options.outputs else []
+    said += [f"--kinds {' '.join(options.kinds)}"] if options.kinds != list(KINDS) else []
+    for name in ("tokens", "held_out", "window", "rows", "epochs", "lr"):
+        said.append(f"--{name.replace('_', '-')} {getattr(options, name):g}")
+    said += ["--go-on"] if options.go_on else []
+    return " ".join([*said, *own_options(options)])
+
+
+def own_options(options: argparse.Namespace) -> list[str]:
+    """Those of the method's recipe that are not as usual, in the words of the command line."""
+    parser = argparse.ArgumentParser()
+    RECIPES[options.method].options(parser)
+    usual = vars(parser.parse_args([]))
+    changed = {name: value for name in usual if (value := getattr(options, name)) != usual[name] and name != "lr"}
+    return [f"--{name.replace('_', '-')}" + ("" if value is True else f" {value}") for name, value in changed.items()]
+
+
+# -- figures -----------------------------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def measured(recipe: Recipe, heads: nn.Module, target: Target, pool: Pool, most: int | None = None) -> list[dict]:
+    """One entry per depth: `depth`; `ranks`, how often each of the BEST best tokens is right; `overlap`, the mean of
+    sum_v min(p, q); `path`, how often the best tokens of this and all shallower depths are right; over tokens that may be learned.
+
+    Args:
+        most: windows looked at; None: all.
+    """
+    sums: list[Tensor] = []  # per depth: BEST ranks, overlap, path, count
+    for part, batch in enumerate(pool.parts(ROWS)):
+        if most is not None and part * ROWS >= most:
+            break
+        with quick(batch.tokens.device):
+            scored = target.score(batch.states[target.last_hidden])
+        p = scored.float().softmax(-1)
+        straight = torch.ones_like(batch.counts)
+        for number, logits in enumerate(recipe.predict(heads, target, batch)):
+            k = recipe.first + number
+            if number == len(sums):
+                sums.append(torch.zeros(BEST + 3, dtype=torch.float64, device=p.device))
+            q = logits[:, : -1 - k].float().softmax(-1)
+            wanted, counts = batch.tokens[:, 1 + k :], batch.counts[:, 1 + k :]
+            right = q.topk(min(BEST, q.shape[-1])).indices == wanted[..., None]
+            straight = straight[:, : right.shape[1]] & right[..., 0]
+            overlap = torch.minimum(p[:, k:-1], q).sum(-1)
+            row = torch.cat([right[counts].sum(0), torch.stack((overlap[counts].sum(), straight[counts].sum(), counts.sum()))])
+            sums[number][: right.shape[-1]] += row[: right.shape[-1]]
+            sums[number][BEST:] += row[right.shape[-1] :]
+    return [depth(recipe.first + number, row.tolist()) for number, row in enumerate(sums)]
+
+
+def depth(k: int, sums: list[float]) -> dict:
+    *right, overlap, path, count = sums
+    count = max(count, 1.0)
+    return {"depth": k, "ranks": [round(r / count, 5) for r in right], "overlap": overlap / count, "path": path / count}
+
+
+def figures(depths: list[dict]) -> Settings:
+    """What stands in the head's description."""
+    found = {}
+    for of in depths:
+        values = {"top-1": of["ranks"][0], "top-5": sum(of["ranks"][:5]), "expected acceptance": of["overlap"]}
+        values |= {"all right so far": of["path"]}
+        found |= {f"depth {of['depth']}: {name}": round(value, 4) for name, value in values.items()}
+    return found
+
+
+def short(depths: list[dict]) -> str:
+    """The figures in a line."""
+    return "; ".join(
+        f"depth {of['depth']}: top-1 {of['ranks'][0]:.3f}, top-5 {sum(of['ranks'][:5]):.3f}, expected acceptance "
+        f"{of['overlap']:.3f}, right so far {of['path']:.3f}"
+        for of in depths
+    )
+
+
+if __name__ == "__main__":
+    main()

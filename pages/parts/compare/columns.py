@@ -1,0 +1,215 @@
+"""The columns of a comparison, side by side: of each run its current tree, its tally and its text.
+
+Everything here that changes with a step stands in one fragment, timed only while something moves.
+"""
+
+import html
+from collections.abc import Sequence
+from itertools import islice
+from time import monotonic
+
+import streamlit as st
+
+from decoding.methods import METHODS
+from decoding.trace import Trace
+from pages.parts.compare.comparison import Runs, comparison
+from pages.parts.compare.race import Entrant, Race, names
+from pages.parts.compare.race_bar import buttons, progress
+from pages.parts.compare.share import share
+from pages.parts.compare.sidebar import entries, say_columns, wanted
+from pages.parts.compare.small_tree import draw_small_tree
+from pages.parts.shared.controls import say
+from pages.parts.shared.session import Session
+from viz.runs.tally import depths, tally
+from viz.step.small_tree import HEIGHT
+from viz.step.text import CSS, committed, legend_html, origins, strip, strip_html
+from viz.tokens import as_markdown
+from viz.words import narrate
+
+CHARTS = 1.0  # seconds
+LONGEST = 160  # tokens of text in a column
+PER_ROW = {2: 2, 3: 3, 4: 4, 5: 3, 6: 3}
+NOMINAL = {2: 520, 3: 350, 4: 260}  # px of a column of so many
+STYLE = f"""
+<style>
+.ds-col-head {{ font-weight: 600; margin: 0; line-height: 1.35; overflow-wrap: anywhere; }}
+.ds-col-state {{ opacity: 0.75; font-size: 0.82rem; margin: 0; min-height: 1.3em; }}
+.ds-col-tally {{ display: grid; grid-template-columns: repeat(4, 1fr); gap: 0 0.3rem; margin: 0.2rem 0 0 0;
+  font-size: 0.8rem; }}
+.ds-col-tally b {{ display: block; font-size: 1.02rem; line-height: 1.2; }}
+.ds-col-say {{ font-size: 0.84rem; margin: 0; min-height: 3.9em; line-height: 1.3; overflow-wrap: anywhere; }}
+.ds-col-none {{ height: {HEIGHT}px; opacity: 0.7; font-size: 0.86rem; margin: 0; }}
+.ds-col-text {{ height: 7.5rem; margin-top: 0.4rem;
+  mask-image: linear-gradient(transparent, black 0.7rem); overflow-y: auto;
+  display: flex; flex-direction: column-reverse; }}
+.ds-col-text .ds-strip {{ font-size: 0.84rem; line-height: 1.5rem; }}
+</style>
+"""
+
+
+def columns(session: Session, race: Race) -> None:
+    """The view: rail, columns, and the comparison of what they show."""
+    entries(session, race)
+    tick = race.tick()
+
+    def once() -> None:
+        race.wait()
+        race.sync()
+        if race.tick() != tick:
+            st.rerun()  # the timer belongs to the fragment as the whole page defined it
+        draw(session, race)
+
+    st.fragment(once, run_every=tick)()
+
+
+def draw(session: Session, race: Race) -> None:
+    asked = wanted(session, race)
+    st.html(f'<p class="ds-say" role="status" aria-live="polite">{html.escape(sentence(race))}</p>')
+    notices(session, race, asked)
+    buttons(race, lambda: wanted(session, race))
+    progress(race)
+    titles = names([entrant.settings for entrant in race.entrants] or asked)
+    board(race, titles, asked)
+    runs = [(title, part) for title, e in zip(titles, race.entrants, strict=False) if (part := race.part(e)) and part.steps]
+    if runs:
+        st.html(legend_html(origins(*(trace for _, trace in runs))))
+        comparison(charted(race, runs), "compare")
+    share(session, race)
+
+
+def charted(race: Race, runs: Runs) -> Runs:
+    """What the charts show: while something moves they follow once a second, for they cost more than all the columns."""
+    if not race.moving or race.charted is None or monotonic() - race.charted_at >= CHARTS:
+        race.charted, race.charted_at = runs, monotonic()
+    return race.charted
+
+
+def sentence(race: Race) -> str:
+    """Where the comparison stands, in one sentence."""
+    if not race.entrants:
+        return "Choose the columns on the left, then press Step or Play."
+    if race.mode == "race" and race.goal is not None:
+        return "The runs are being recorded, one after the other; then the race is replayed."
+    parts = [part for entrant in race.entrants if (part := race.part(entrant))]
+    brought = ", ".join(str(sum(len(step.tokens) for step in part.steps)) for part in parts)
+    calls = [len(part.steps) for part in parts]
+    if race.mode == "race":
+        return f"After {race.clock / 1000:.2f} of {race.longest / 1000:.2f} seconds: {brought or 'no'} tokens."
+    if not any(calls):
+        return "The prompt, before the first step."
+    if len(set(calls)) == 1:
+        return f"After {calls[0]} target {'call' if calls[0] == 1 else 'calls'} each: {brought} tokens."
+    return f"After {', '.join(map(str, calls))} target calls: {brought} tokens."
+
+
+def notices(session: Session, race: Race, asked: Sequence) -> None:
+    """What was wrong with a link, and what is stale."""
+    for note in race.notes:
+        st.warning(as_markdown(note), icon=":material/link_off:")
+    if not race.entrants or race.matches(asked):
+        return
+
+    def put_back() -> None:
+        say(session, race.entrants[0].settings)
+        say_columns(race, [entrant.settings for entrant in race.entrants])
+
+    with st.container(horizontal=True, vertical_alignment="center", border=True, key="compare_stale"):
+        st.markdown(
+            "**The settings have changed** since these runs were made. Step and Play use the new ones; columns that "
+            "stayed as they were keep their runs.",
+            width="stretch",
+        )
+        st.button("Put the settings back", key="compare_put_back", on_click=put_back)
+
+
+def board(race: Race, titles: Sequence[str], asked: Sequence) -> None:
+    """The columns, in one or two rows."""
+    st.html(CSS + STYLE)
+    many = len(titles)
+    per_row = PER_ROW[many]
+    numbers = iter(range(many))
+    while row := list(islice(numbers, per_row)):
+        for cell, i in zip(st.columns(per_row, gap="small"), row, strict=False):
+            with cell, st.container(border=True, gap="small", key=f"compare_cell_{i}"):
+                if race.entrants:
+                    column(race, race.entrants[i], titles[i], i, NOMINAL[per_row])
+                else:
+                    reason = asked[i].problem()
+                    blank(titles[i], reason or METHODS[asked[i].method].idea, "cannot run" if reason else "not started")
+
+
+def blank(title: str, words: str, state: str) -> None:
+    """A column with nothing to draw."""
+    st.html(
+        f'<p class="ds-col-head">{html.escape(title)}</p><p class="ds-col-state">{html.escape(state)}</p>'
+        f'<p class="ds-col-none">{html.escape(words)}</p>'
+    )
+
+
+def column(race: Race, entrant: Entrant, title: str, number: int, width: int) -> None:
+    """One run: what it is and how it stands, its tree, what the step did, its text."""
+    if entrant.problem and not entrant.count:
+        blank(title, entrant.problem, "cannot run")
+        return
+    part, step = race.part(entrant), race.step_of(entrant)
+    if part is None:
+        blank(title, METHODS[entrant.settings.method].idea, state_words(race, entrant))
+        return
+    state = html.escape(state_words(race, entrant))
+    st.html(f'<p class="ds-col-head">{html.escape(title)}</p><p class="ds-col-state">{state}</p>{tally_html(part)}')
+    if step is None:
+        st.html('<p class="ds-col-none">The prompt, before the first step.</p>')
+    else:
+        deepest = max((max(depths(s), default=0) for s in part.steps[-24:]), default=0)
+        draw_small_tree(step, part.pieces, f"compare_tree_{number}", root_of(part), width, max(6, deepest + 2))
+    said = narrate(step, len(part.steps), part.pieces) if step else ""
+    st.html(f'<p class="ds-col-say">{html.escape(said)}</p>{text_html(part)}')
+
+
+def state_words(race: Race, entrant: Entrant) -> str:
+    """How a run stands."""
+    shown = race.shown(entrant)
+    step = race.step_of(entrant)
+    if entrant.problem:
+        return f"stopped after step {entrant.count}: {entrant.problem}"
+    if step is not None and step.ending:
+        return f"finished after {shown} target calls: {step.ending}"
+    calls = f"{shown} target {'call' if shown == 1 else 'calls'}"
+    if entrant.busy:
+        place = entrant.live.place
+        return calls + (f", {place} in line" if place > 1 else ", working")
+    return calls + (f" of {entrant.count} recorded" if entrant.count > shown else "")
+
+
+def tally_html(part: Trace) -> str:
+    """tau, alpha and the rest, in one line; what they mean stands in the titles."""
+    total = tally(part.steps)
+    cells = (
+        ("tau", number(total.tau), "tokens committed / target calls; plain decoding has 1"),
+        ("alpha", number(total.alpha), "accepted / judged"),
+        ("tokens", str(total.tokens), "committed so far, the target's own included"),
+        (
+            "ms",
+            f"{sum(total.ms.values()):.0f}",
+            "milliseconds of all steps shown, measured; reading the prompt is not counted",
+        ),
+    )
+    inside = "".join(f'<span title="{html.escape(about)}">{name} <b>{value}</b></span>' for name, value, about in cells)
+    return f'<p class="ds-col-tally">{inside}</p>'
+
+
+def number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.2f}"
+
+
+def text_html(part: Trace) -> str:
+    """The end of the text, the newest tokens boxed; the box stays at its end."""
+    left_out = "… " if len(committed(part)) > LONGEST else ""
+    inside = strip_html(strip(part, window=slice(-LONGEST, None)), len(part.steps) - 1, legend=False)
+    return f'<div class="ds-col-text" tabindex="0" role="region" aria-label="The text so far">{inside}{left_out}</div>'
+
+
+def root_of(part: Trace) -> int:
+    """The last token before the last step."""
+    before = next((step.tokens[-1] for step in reversed(part.steps[:-1]) if step.tokens), None)
+    return part.header.prompt_tokens[-1] if before is None else before

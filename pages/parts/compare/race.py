@@ -1,0 +1,382 @@
+"""Race: several runs of one prompt side by side, and where in them the page looks.
+
+One object per browser tab. Steps come from the worker, one at a time. Record first, view second: what the columns show
+is a function of their traces and of one position for all, counted in target calls or, in a race,
+in milliseconds of the recorded steps.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from itertools import accumulate
+from math import inf
+from threading import RLock
+from time import monotonic
+from typing import Any, Literal
+
+import msgspec
+import streamlit as st
+
+from decoding.methods import METHODS
+from decoding.runs.worker import Live, worker
+from decoding.trace import Step, Trace
+from pages.parts.shared.session import LAG, PATIENCE, POLL, Holder, device_of
+from pages.parts.shared.settings import Settings
+from viz.runs.compare import duration, until
+
+LEAST, MOST = 2, 6  # columns
+QUICKEST = 0.25  # seconds between two looks
+FIRST = tuple(key for key in ("plain", "speculative_sampling", "prompt_lookup", "token_recycling") if key in METHODS)
+
+Mode = Literal["lock-step", "race", "end"]
+
+
+@dataclass(eq=False)
+class Entrant:
+    """One column: what was asked for, who takes its steps, and what is there."""
+
+    settings: Settings
+    live: Live | None = None
+    trace: Trace | None = None
+    problem: str = ""
+
+    @property
+    def count(self) -> int:
+        return len(self.trace.steps) if self.trace else 0
+
+    @property
+    def ended(self) -> bool:
+        return bool(self.count and self.trace.steps[-1].ending)
+
+    @property
+    def done(self) -> bool:
+        """No more steps will come."""
+        return self.ended or bool(self.problem)
+
+    @property
+    def busy(self) -> bool:
+        return self.live is not None and self.live.busy
+
+    @property
+    def stuck(self) -> bool:
+        """Steps are missing and nobody takes them: the tab was thought closed."""
+        return not self.done and (self.live is None or self.live.state == "closed")
+
+    def look(self) -> None:
+        """Take over what the worker did since the last look."""
+        if self.live is None:
+            return
+        if self.live.count > self.count:
+            self.trace = self.live.trace
+        if self.live.state == "failed":
+            self.problem = self.live.problem
+
+    def enter(self) -> None:
+        """Be ready to run: what was closed or failed is made anew, and takes the same steps."""
+        if self.ended or (self.live is not None and self.live.state not in ("closed", "failed")):
+            return
+        self.problem = self.settings.problem()
+        try:
+            self.live = None if self.problem else worker(device_of(self.settings.device)).live(self.settings.maker())
+        except ValueError as error:
+            self.problem = str(error)
+
+    def ask(self, goal: float) -> None:
+        """Have its steps up to number `goal` taken."""
+        if self.live is not None and not self.done and goal > max(self.count, self.live.count):
+            self.live.ask(goal - self.live.count)
+
+    def close(self) -> None:
+        if self.live is not None:
+            self.live.close()
+
+
+@dataclass(eq=False)
+class Race:
+    """All methods return at once and may be called from callbacks."""
+
+    entrants: tuple[Entrant, ...] = ()
+    mode: Mode = "lock-step"
+    calls: int = 0  # target calls shown, unless it is a race
+    clock: float = 0.0  # milliseconds shown, in a race
+    goal: float | None = None  # target calls that are on their way
+    then: Literal["", "step", "play"] = ""  # what follows when a race is recorded
+    playing: bool = False
+    moved_at: float = 0.0
+    asked_at: float = 0.0
+    pace: float = 0.5  # seconds per step while playing
+    slow: float = 2.0  # seconds of the page per second of the runs
+    slots: list[int] = field(default_factory=lambda: list(range(len(FIRST))))  # the columns that the controls speak of
+    values: dict[str, Any] = field(default_factory=dict)  # of the controls, kept from page to page
+    charted: Any = None  # what the charts show, and since when
+    charted_at: float = 0.0
+    notes: tuple[str, ...] = ()
+    opened: str = ""  # the link this tab has opened
+    lock: RLock = field(default_factory=RLock)
+
+    # -- what is shown ------------------------------------------------------------------------------------------------
+
+    def shown(self, entrant: Entrant) -> int:
+        """Steps of this column that the page shows."""
+        if self.mode == "race":
+            return until(entrant.trace, self.clock) if entrant.trace else 0
+        return min(self.calls, entrant.count)
+
+    def step_of(self, entrant: Entrant) -> Step | None:
+        """The last step shown of this column."""
+        shown = self.shown(entrant)
+        return entrant.trace.steps[shown - 1] if shown else None
+
+    def part(self, entrant: Entrant) -> Trace | None:
+        """The trace as far as it is shown."""
+        if entrant.trace is None:
+            return None
+        return msgspec.structs.replace(entrant.trace, steps=entrant.trace.steps[: self.shown(entrant)])
+
+    def matches(self, wanted: Sequence[Settings]) -> bool:
+        """Whether the runs are those the controls speak of."""
+        return len(wanted) == len(self.entrants) and all(
+            entrant.settings.same_run(settings) for entrant, settings in zip(self.entrants, wanted, strict=True)
+        )
+
+    @property
+    def longest(self) -> float:
+        """Milliseconds of the slowest run, as far as it went."""
+        return max((duration(e.trace) for e in self.entrants if e.trace), default=0.0)
+
+    @property
+    def recorded(self) -> bool:
+        return bool(self.entrants) and all(entrant.done for entrant in self.entrants)
+
+    @property
+    def at_end(self) -> bool:
+        """Nothing more to show, now or later."""
+        if not self.recorded:
+            return False
+        return self.clock >= self.longest if self.mode == "race" else self.calls >= max(e.count for e in self.entrants)
+
+    @property
+    def at_start(self) -> bool:
+        return self.clock <= 0 if self.mode == "race" else self.calls <= 0
+
+    @property
+    def busy(self) -> bool:
+        return any(entrant.busy for entrant in self.entrants)
+
+    @property
+    def moving(self) -> bool:
+        return self.playing or self.goal is not None or self.busy
+
+    def tick(self) -> float | None:
+        """Seconds until the page should look again; None: nothing moves by itself."""
+        if self.playing:
+            return QUICKEST if self.mode == "race" else max(QUICKEST, self.pace) - LAG
+        return POLL if self.moving else None
+
+    # -- what the buttons do ------------------------------------------------------------------------------------------
+
+    def prepare(self, wanted: Sequence[Settings]) -> bool:
+        """Let the entrants be those that are wanted; a run that is wanted still is kept. False if none can run."""
+        if not self.matches(wanted):
+            old = list(self.entrants)
+            found = []
+            for settings in wanted:
+                same = next((e for e in old if e.settings.same_run(settings)), None)
+                if same is not None:
+                    old.remove(same)
+                found.append(same or Entrant(settings))
+            for entrant in old:
+                entrant.close()
+            if not any(entrant.count for entrant in found):
+                self.calls, self.clock = 0, 0.0
+            self.entrants = tuple(found)
+        for entrant in self.entrants:
+            entrant.enter()
+        hold(self.entrants)
+        self.notes, self.asked_at = (), monotonic()
+        return not all(entrant.problem for entrant in self.entrants)
+
+    def step(self, wanted: Sequence[Settings]) -> None:
+        """One target call more in every column, or to the next moment at which one of them finished a step."""
+        with self.lock:
+            self.playing = False
+            if self.goal is not None or not self.prepare(wanted):
+                return
+            if self.mode != "race":
+                self.reach(self.calls + 1)
+            elif self.recorded:
+                self.clock = min((at for at in self.events() if at > self.clock), default=self.clock)
+            else:
+                self.goal, self.then = inf, "step"
+            self.follow()
+
+    def play(self, wanted: Sequence[Settings]) -> None:
+        """Lock-step: step after step. Race: record one run after the other, then replay. End: all steps."""
+        with self.lock:
+            if self.moving or not self.prepare(wanted):
+                return
+            if self.mode == "end":
+                self.reach(inf)
+            elif self.mode == "race" and not self.recorded:
+                self.goal, self.then = inf, "play"
+            else:
+                if self.at_end:
+                    self.calls, self.clock = 0, 0.0
+                self.playing, self.moved_at = True, 0.0 if self.mode == "lock-step" else monotonic()
+            self.sync()
+
+    def back(self) -> None:
+        with self.lock:
+            self.stop()
+            if self.mode == "race":
+                self.clock = max((at for at in self.events() if at < self.clock), default=0.0)
+            else:
+                self.calls = max(0, self.calls - 1)
+
+    def stop(self) -> None:
+        """The step that is being taken is the last one."""
+        with self.lock:
+            self.playing, self.goal, self.then = False, None, ""
+            for entrant in self.entrants:
+                if entrant.live is not None:
+                    entrant.live.pause()
+
+    def reset(self) -> None:
+        """Back to the prompt; the runs are forgotten."""
+        with self.lock:
+            self.stop()
+            for entrant in self.entrants:
+                entrant.close()
+            self.entrants, self.calls, self.clock, self.notes = (), 0, 0.0, ()
+
+    def turn_to(self, mode: Mode) -> None:
+        """Another mode, at the place that is shown."""
+        with self.lock:
+            self.stop()
+            shown = [(e, self.shown(e)) for e in self.entrants if e.trace]
+            if mode == "race":
+                self.clock = max((sum(s.times.total for s in e.trace.steps[:k]) for e, k in shown), default=0.0)
+            else:
+                self.calls = max((k for _, k in shown), default=0)
+            self.mode = mode
+
+    def events(self) -> list[float]:
+        """The milliseconds at which any column finished a step."""
+        return [at for e in self.entrants if e.trace for at in accumulate(step.times.total for step in e.trace.steps)]
+
+    def reach(self, goal: float) -> None:
+        self.goal = goal
+        for entrant in self.entrants:
+            entrant.ask(goal)
+
+    # -- following the worker -----------------------------------------------------------------------------------------
+
+    def wait(self) -> None:
+        """A short wait for the steps that are due, so that most clicks paint once."""
+        if self.goal in (None, inf) or self.playing:
+            return
+        until_then = monotonic() + 2 * PATIENCE
+        for entrant in self.entrants:
+            if entrant.busy and monotonic() < until_then:
+                entrant.live.wait(until_then - monotonic())
+
+    def sync(self) -> None:
+        """Take over what the worker did since the last look, and move on if something is to move."""
+        with self.lock:
+            for entrant in self.entrants:
+                entrant.look()
+            self.follow()
+            if self.playing and self.mode == "race":
+                self.run_clock()
+            elif self.playing:
+                self.walk()
+
+    def follow(self) -> None:
+        """Move the position towards its goal as far as there are steps."""
+        if self.goal is None:
+            return
+        if any(entrant.stuck for entrant in self.entrants):
+            self.stop()
+            return
+        if self.mode == "race":
+            self.record()
+            return
+        most = max((entrant.count for entrant in self.entrants), default=0)
+        if self.goal == inf:
+            self.calls = most
+        elif min((e.count for e in self.entrants if not e.done), default=inf) >= self.goal:
+            self.calls = int(min(self.goal, most))
+        else:
+            return
+        if self.recorded or self.goal < inf:
+            self.goal, self.moved_at = None, monotonic()
+
+    def record(self) -> None:
+        """One run after the other to its end; then what was waited for."""
+        running = next((entrant for entrant in self.entrants if not entrant.done), None)
+        if running is not None:
+            running.ask(inf)
+            return
+        then, self.goal, self.then, self.clock = self.then, None, "", 0.0
+        if then == "step":
+            self.clock = min(self.events(), default=0.0)
+        elif then == "play":
+            self.playing, self.moved_at = True, monotonic()
+
+    def run_clock(self) -> None:
+        """The clock of a race goes on, slowed down."""
+        now = monotonic()
+        self.clock = min(self.longest, self.clock + 1000 * (now - self.moved_at) / self.slow)
+        self.moved_at = now
+        self.playing = not self.at_end
+
+    def walk(self) -> None:
+        """One step on when its time has come; the worker runs one step ahead."""
+        if self.at_end:
+            self.playing = False
+        elif self.goal is None and monotonic() - self.moved_at >= 0.8 * max(QUICKEST, self.pace):
+            self.reach(self.calls + 1)
+            for entrant in self.entrants:
+                entrant.ask(self.calls + 2)
+            self.follow()
+
+
+def names(wanted: Sequence[Settings]) -> list[str]:
+    """A name per column: the title of its method, and what tells it from others of the same method."""
+    found = [METHODS[settings.method].title for settings in wanted]
+    for i, settings in enumerate(wanted):
+        others = [other for j, other in enumerate(wanted) if j != i and other.method == settings.method]
+        mine = settings.full_params
+        differing = [name for name in mine if any(other.full_params[name] != mine[name] for other in others)]
+        if differing:
+            found[i] += " (" + ", ".join(f"{name} {shown_value(mine[name])}" for name in differing) + ")"
+    return [name if found.index(name) == i else f"{name} #{i + 1}" for i, name in enumerate(found)]
+
+
+def shown_value(value: Any) -> str:
+    """
+    >>> shown_value(0.30000001), shown_value(True), shown_value(5)
+    ('0.3', 'on', '5')
+    """
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def race() -> Race:
+    """This tab's comparison."""
+    if "draftscope_race" not in st.session_state:
+        st.session_state["draftscope_race"] = Race()
+    return st.session_state["draftscope_race"]
+
+
+@st.cache_resource(scope="session", show_spinner=False, on_release=Holder.release)
+def race_holder() -> Holder:
+    """Its claims on the worker, which die with the tab."""
+    return Holder()
+
+
+def hold(entrants: Iterable[Entrant]) -> None:
+    """See to it that a closed tab frees the worker."""
+    kept = race_holder().lives
+    asked = {*kept, *(entrant.live for entrant in entrants if entrant.live is not None)}
+    kept[:] = [live for live in asked if live.state not in ("ended", "failed", "closed")]

@@ -1,0 +1,85 @@
+"""Saved runs compared: any traces of the store, in the same charts as live runs, with no model."""
+
+import sqlite3
+from datetime import datetime
+
+import streamlit as st
+
+from decoding.methods import METHODS
+from decoding.runs.store import Entry, Query, Store
+from decoding.trace import Trace
+from pages.parts.compare.comparison import comparison
+from pages.parts.compare.race import LEAST, MOST, Race
+from pages.parts.shared import keep
+from pages.parts.shared.session import Session
+from viz.step.text import CSS, legend_html, origins
+from viz.tokens import as_markdown
+
+
+def saved(session: Session, race: Race) -> None:
+    """The view."""
+    try:
+        store = keep.store()
+        entries = found(store, race)
+    except (ValueError, sqlite3.Error) as error:
+        st.error(as_markdown(str(error)), icon=":material/error:")
+        return
+    if not entries:
+        if st.session_state.get("saved_words"):
+            st.info("No saved run holds all of these words.", icon=":material/search_off:")
+        else:
+            st.info(
+                "No run has been kept yet. Press “Keep these runs” under Side by side, or keep one on the page Traces.",
+                icon=":material/inbox:",
+            )
+        return
+    picked = st.multiselect(
+        "Saved runs",
+        list(entries),
+        key="saved_runs",
+        max_selections=MOST,
+        format_func=lambda i: label(entries[i]),
+        placeholder=f"Choose {LEAST} to {MOST} runs",
+        default=[i for i in race.values.get("saved", ()) if i in entries] or None,
+    )
+    race.values["saved"] = tuple(picked)
+    runs = opened(store, [entries[i] for i in picked])
+    if len(runs) < LEAST:
+        st.caption(f"Choose {LEAST} to {MOST} runs: they are compared from what was recorded, no model is loaded.")
+        return
+    st.html(CSS + legend_html(origins(*(trace for _, trace in runs))))
+    comparison(runs, "saved")
+
+
+def found(store: Store, race: Race) -> dict[int, Entry]:
+    """The newest runs that hold the words, and those that are chosen already."""
+    words = st.text_input(
+        "Find", key="saved_words", placeholder="words of the name, the note, the prompt or the text", max_chars=200
+    )
+    entries = {entry.id: entry for entry in store.entries(Query(words=words))}
+    chosen = set(st.session_state.get("saved_runs", ())) - entries.keys()
+    return entries | ({entry.id: entry for entry in store.entries() if entry.id in chosen} if chosen else {})
+
+
+def label(entry: Entry) -> str:
+    title = METHODS[entry.method].title if entry.method in METHODS else entry.method
+    when = datetime.fromtimestamp(entry.created).strftime("%d %b %H:%M")
+    return f"{entry.name} · {title} · {entry.tokens} tokens · {when}"
+
+
+def opened(store: Store, entries: list[Entry]) -> list[tuple[str, Trace]]:
+    """The traces under different names; a damaged one is named and left out. Read once and kept while it is chosen."""
+    before = st.session_state.get("saved_open", {})
+    now, runs = {}, []
+    for entry in entries:
+        key = (entry.id, entry.created, entry.steps)
+        try:
+            now[key] = before.get(key) or store.open(entry.id)
+        except ValueError as error:
+            st.warning(as_markdown(f"{entry.name}: {error}"), icon=":material/broken_image:")
+            continue
+        if now[key].steps:
+            name = entry.name if entry.name not in dict(runs) else f"{entry.name} #{entry.id}"
+            runs.append((name, now[key]))
+    st.session_state["saved_open"] = now
+    return runs

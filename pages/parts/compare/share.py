@@ -1,0 +1,87 @@
+"""What stands below a comparison: keep its runs, and a link to its settings; and opening such a link."""
+
+import sqlite3
+
+import streamlit as st
+
+from decoding.runs.store import MAX_NAME
+from pages.parts.compare import address as compare_address
+from pages.parts.compare.race import Race, names
+from pages.parts.compare.sidebar import say_columns, set_value, wanted
+from pages.parts.shared import address, keep
+from pages.parts.shared.controls import say
+from pages.parts.shared.session import Session
+from pages.parts.shared.settings import Settings
+from viz.tokens import as_markdown
+
+VIEW = "compare_view"
+
+
+def share(session: Session, race: Race) -> None:
+    with st.container(horizontal=True, vertical_alignment="center", gap="small", key="compare_share"):
+        if any(entrant.count for entrant in race.entrants) and st.button(
+            "Keep these runs",
+            key="compare_keep",
+            icon=":material/bookmark_add:",
+            disabled=race.moving,
+            help="Stores every run as far as it went; find them under Saved runs and on the page Traces.",
+        ):
+            st.caption(as_markdown(kept(race)))
+        link_button(lambda: compare_address.column_parameters(wanted(session, race), race.mode), race, "compare_link")
+
+
+def kept(race: Race) -> str:
+    """Store the runs; says what was done."""
+    try:
+        store = keep.store()
+        runs = [
+            (name, e.trace)
+            for name, e in zip(names([e.settings for e in race.entrants]), race.entrants, strict=True)
+            if e.count
+        ]
+        for name, trace in runs:
+            store.keep(trace, f"Compare: {name}"[:MAX_NAME])
+    except (ValueError, sqlite3.Error) as error:
+        return f"The runs were not kept: {error}"
+    return f"Kept {len(runs)} runs in {store.folder}."
+
+
+def link_button(make, race: Race, key: str) -> None:
+    """A button that writes the link into the address bar and shows it for copying."""
+    if not st.button(
+        "Link to these settings", key=key, icon=":material/link:", help="Whoever opens it finds the same settings."
+    ):
+        return
+    try:
+        params = make()
+    except ValueError as error:
+        st.caption(as_markdown(str(error)))
+        return
+    race.opened = repr(sorted(params.items()))
+    st.query_params.from_dict(params)
+    st.code(address.address(st.context.url or "", params), language=None, wrap_lines=True)
+
+
+def open_compare_link(session: Session, race: Race) -> None:
+    """Let the controls say what the address bar asks for, once; before they are drawn. Nothing is run."""
+    query = st.query_params.to_dict()
+    fingerprint = repr(sorted(query.items()))
+    if not query or fingerprint == race.opened:
+        return
+    race.opened = fingerprint
+    place = compare_address.parse(query)
+    if place is None:
+        return
+    race.notes = place.complaints
+    if not session.values:
+        say(session, session.settings or Settings())
+    say(session, place.settings)
+    race.turn_to(place.mode)
+    st.session_state[VIEW] = race.values[VIEW] = place.view
+    if place.columns:
+        say_columns(race, place.columns)
+    if place.view == "sweep":
+        set_value(race, "sweep.method", place.settings.method)
+        for name, value in place.settings.full_params.items():
+            set_value(race, f"param.sweep.{place.settings.method}.{name}", value)
+        race.values["sweep.asked"] = place.parameter

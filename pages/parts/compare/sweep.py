@@ -1,0 +1,110 @@
+"""Sweep: one method run with several values of one parameter, one run after the other on the worker. Draws nothing."""
+
+from dataclasses import dataclass, field, fields, replace
+from math import inf
+
+from decoding.method import Method
+from decoding.sample import MAX_TEMPERATURE
+from decoding.trace import Trace
+from pages.parts.compare.race import Entrant, hold
+from pages.parts.shared.settings import Settings
+
+TEMPERATURE = "temperature (sampling)"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to run."""
+
+    base: Settings  # everything but the swept value
+    parameter: str  # of the method, or TEMPERATURE
+    label: str
+    values: tuple[float, ...]
+    seeds: int = 1  # runs per value
+
+    @property
+    def runs(self) -> list[tuple[float, Settings]]:
+        """Value and settings of every run."""
+        found = [(at, self.settings(at)) for at in self.values]
+        return [(at, replace(one, seed=one.seed + i)) for at, one in found for i in range(self.seeds)]
+
+    def settings(self, at: float) -> Settings:
+        if self.parameter == TEMPERATURE:
+            return replace(self.base, temperature=at)
+        return replace(self.base, params={**self.base.params, self.parameter: at})
+
+
+@dataclass(eq=False)
+class Sweep:
+    """The points of a sweep and the runs behind them. Methods return at once and may be called from callbacks."""
+
+    plan: Plan | None = None
+    points: list[tuple[float, Entrant]] = field(default_factory=list)
+    running: bool = False
+
+    @property
+    def runs(self) -> list[tuple[float, Trace]]:
+        """The finished ones."""
+        return [(at, entrant.trace) for at, entrant in self.points if entrant.ended]
+
+    @property
+    def done(self) -> int:
+        return sum(entrant.done for _, entrant in self.points)
+
+    @property
+    def now(self) -> tuple[float, Entrant] | None:
+        """The point whose turn it is."""
+        return next((point for point in self.points if not point[1].done), None)
+
+    def start(self, plan: Plan) -> None:
+        self.stop()
+        for _, entrant in self.points:
+            entrant.close()
+        self.plan, self.points = plan, [(at, Entrant(settings)) for at, settings in plan.runs]
+        self.go_on()
+
+    def go_on(self) -> None:
+        """The runs that are missing."""
+        for _, entrant in self.points:
+            entrant.enter()
+        hold(entrant for _, entrant in self.points)
+        self.running = True
+        self.sync()
+
+    def stop(self) -> None:
+        """The step under way is the last."""
+        self.running = False
+        for _, entrant in self.points:
+            if entrant.live is not None:
+                entrant.live.pause()
+
+    def sync(self) -> None:
+        """Take over what the worker did; if it goes on, let the next run have its turn."""
+        for _, entrant in self.points:
+            entrant.look()
+        if self.running:
+            self.running = self.now is not None and not self.now[1].stuck
+        if self.running:
+            self.now[1].ask(inf)
+
+
+def sweepable(method: Method) -> dict[str, tuple[str, float, float]]:
+    """Parameter -> (label, low, high): every number among the method's parameters, and the temperature."""
+    found = {
+        f.name: (f.metadata["label"], type(f.default)(f.metadata["low"]), type(f.default)(f.metadata["high"]))
+        for f in fields(method.params)
+        if isinstance(f.default, (int, float)) and not isinstance(f.default, bool) and not f.metadata["choices"]
+    }
+    return found | {TEMPERATURE: ("Temperature", 0.0, MAX_TEMPERATURE)}
+
+
+def spread(low: float, high: float, points: int) -> tuple[float, ...]:
+    """So many values from low to high, evenly; whole numbers stay whole, and equal ones fall together.
+
+    >>> spread(1, 8, 3), spread(1, 2, 5), spread(0.0, 1.0, 3)
+    ((1, 4, 8), (1, 2), (0.0, 0.5, 1.0))
+    """
+    steps = max(1, points - 1)
+    values = [low + (high - low) * i / steps for i in range(points)] if points > 1 else [low]
+    whole = isinstance(low, int) and isinstance(high, int)
+    return tuple(sorted({round(at) if whole else round(at, 4) for at in values}))

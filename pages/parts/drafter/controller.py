@@ -1,0 +1,173 @@
+"""Desk: what one browser tab has to do with studies: the plans it looks at and the run of those that are not finished.
+
+Views are functions of what the store holds; nothing is computed by a page. A study that was stopped, or whose tab was closed,
+goes on where it stopped as soon as the same plan is started again.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from math import inf
+from pathlib import Path
+from threading import RLock
+from time import monotonic
+from typing import Any
+
+import streamlit as st
+
+from decoding.runs.store import Query, Store
+from decoding.runs.study import Plan, Study
+from decoding.runs.worker import Live, worker
+from decoding.trace import Step
+from pages.parts.shared.session import Holder, device_of
+from pages.parts.shared.settings import Settings
+
+POLL = 0.5  # seconds
+
+
+@dataclass(frozen=True)
+class Job:
+    """One drafter over all prompts."""
+
+    label: str  # "A: Prompt lookup"
+    settings: Settings  # its prompt is not used
+    plan: Plan
+    key: str  # of the plan, worked out once
+
+    def maker(self, folder: Path) -> Callable[[], Study]:
+        """What builds the study; called on the worker's thread, where the models are loaded."""
+
+        def make() -> Study:
+            from decoding.models.family_cache import family
+
+            return Study(family(*self.settings.models), self.plan, Store(folder))
+
+        return make
+
+
+class Series:
+    """Several studies, one after the other: the models of one can be let go before the next are loaded.
+
+    An iterator over the steps of all, as the worker wants it.
+    """
+
+    def __init__(self, jobs: Sequence[Job], folder: Path) -> None:
+        self.jobs = jobs
+        self.done = [0] * len(jobs)  # prompts, per job
+        self.problems: dict[str, dict[int, str]] = {job.key: {} for job in jobs}
+        self.tokens = self.count = 0  # of this run
+        self._folder = folder
+        self._number = 0
+        self._study: Study | None = None
+
+    def __iter__(self) -> "Series":
+        return self
+
+    def __next__(self) -> Step:
+        while not self.ended:
+            if self._study is None:
+                self._study = self.jobs[self._number].maker(self._folder)()
+            step = next(self._study, None)
+            self._note(step)
+            if step is not None:
+                return step
+        raise StopIteration
+
+    def _note(self, step: Step | None) -> None:
+        """Write down how far the study is, and leave it if it has ended."""
+        study = self._study
+        self.done[self._number] = len(study.finished) + len(study.problems)
+        self.problems[self.jobs[self._number].key] = dict(study.problems)
+        if step is not None:
+            self.tokens, self.count = self.tokens + len(step.tokens), self.count + 1
+        if step is None or study.ended:
+            self._study, self._number = None, self._number + 1
+
+    @property
+    def steps(self) -> range:
+        """As many as were taken; the steps themselves are in the store."""
+        return range(self.count)
+
+    @property
+    def ended(self) -> bool:
+        return self._number >= len(self.jobs)
+
+
+@dataclass(eq=False)
+class Desk:
+    """All methods return at once and may be called from callbacks."""
+
+    values: dict[str, Any] = field(default_factory=dict)  # of the controls, kept from page to page
+    file: tuple = ()  # name and prompts of the uploaded file
+    jobs: tuple[Job, ...] = ()  # the ones that were started last
+    live: Live | None = None
+    started: float = 0.0
+    problem: str = ""
+    problems: dict[str, dict[int, str]] = field(default_factory=dict)  # plan key -> prompt number -> why it was skipped
+    looked: dict[tuple[str, str], tuple[int, int]] = field(default_factory=dict)  # (folder, plan key) -> `stamp` of the last look
+    lock: RLock = field(default_factory=RLock)
+
+    @property
+    def busy(self) -> bool:
+        return self.live is not None and self.live.busy
+
+    @property
+    def series(self) -> Series | None:
+        return None if self.live is None else self.live.run
+
+    def start(self, jobs: Sequence[Job], folder: Path) -> None:
+        """Run what is missing; a paused run of the same plans goes on in the middle of its prompt."""
+        with self.lock:
+            self.problem = next((p for job in jobs if (p := job.settings.problem())), "")
+            if self.problem or self.busy:
+                return
+            same = [job.key for job in jobs] == [job.key for job in self.jobs]
+            self.jobs, self.started = tuple(jobs), monotonic()
+            if not (same and self.live is not None and self.live.state == "paused"):
+                self.close()
+                try:
+                    self.live = worker(device_of(jobs[0].settings.device)).live(lambda: Series(tuple(jobs), folder))
+                except ValueError as error:
+                    self.problem = str(error)
+                    return
+            holder().lives[:] = [self.live]
+            self.live.ask(inf)
+
+    def stop(self) -> None:
+        """The step that is being taken is the last one."""
+        if self.live is not None:
+            self.live.pause()
+
+    def close(self) -> None:
+        if self.live is not None:
+            self.live.close()
+
+    def sync(self) -> None:
+        """Take over what the worker did since the last look."""
+        if self.series is not None:
+            self.problems |= self.series.problems
+        if self.live is not None and self.live.state == "failed":
+            self.problem, self.live = self.live.problem, None
+
+
+def desk() -> Desk:
+    """This tab's desk."""
+    if "desk" not in st.session_state:
+        st.session_state["desk"] = Desk()
+    return st.session_state["desk"]
+
+
+@st.cache_resource(scope="session", show_spinner=False, on_release=Holder.release)
+def holder() -> Holder:
+    """What dies with the tab: the claim on the worker, not what was kept."""
+    return Holder()
+
+
+def finished(store: Store, job: Job) -> int:
+    """Prompts of the plan whose runs are in the store."""
+    return store.count(Query(study=job.key))
+
+
+def stamp(store: Store, job: Job) -> tuple[int, int]:
+    """Tells one state of the plan's runs from another: how many there are, and the newest."""
+    newest = store.entries(Query(study=job.key), limit=1)
+    return finished(store, job), newest[0].id if newest else 0

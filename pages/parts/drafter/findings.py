@@ -1,0 +1,52 @@
+"""What the kept runs of a study say, as tables; read once and shared by all views of the Drafter page."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+import streamlit as st
+
+from decoding.runs.prompts import Prompt
+from decoding.runs.store import Store
+from decoding.runs.study import Plan
+from decoding.runs.study import results as runs_of
+from decoding.trace import Trace
+from viz.drafter.judgements import judgements, per_prompt
+from viz.drafter.rejections import alarms
+
+
+@dataclass(frozen=True)
+class Findings:
+    """One drafter over all finished prompts. Only to be looked at: all sessions share it."""
+
+    prompts: tuple[Prompt, ...]  # of the plan, finished or not
+    judged: pd.DataFrame  # one line per judged token
+    tallies: pd.DataFrame  # one line per prompt
+    alarms: tuple[str, ...]
+
+
+@st.cache_resource(max_entries=8, show_spinner="Reading the runs …")
+def found_in(folder: str, key: str, stamp: tuple[int, int], _plan: Plan) -> Findings:
+    """The findings of a plan in the state that `stamp` names.
+
+    Args:
+        key: of the plan, which says all that is in it.
+
+    Raises:
+        ValueError: a kept run is damaged.
+    """
+    runs = runs_of(Store(Path(folder)), _plan)
+    return Findings(_plan.prompts, judgements(runs), per_prompt(runs), tuple(alarms(runs)))
+
+
+@st.cache_resource(max_entries=8, show_spinner=False)
+def opened(folder: str, trace: int) -> Trace:
+    """One kept run, to look at."""
+    return Store(Path(folder)).open(trace)
+
+
+def shared_taus(one: Findings, two: Findings) -> tuple[list[float], list[float]]:
+    """tau of both on the prompts both have finished, as `viz.drafter.pairs.paired_taus` gives it for runs."""
+    a, b = (found.tallies.dropna(subset="tau").drop_duplicates("prompt").set_index("prompt")["tau"] for found in (one, two))
+    shared = sorted(set(a.index) & set(b.index))
+    return [float(a[prompt]) for prompt in shared], [float(b[prompt]) for prompt in shared]

@@ -1,0 +1,202 @@
+"""What a study found, drawn: numbers, alarms, filters that apply to all, and the charts in tabs; only the open tab is drawn."""
+
+from collections.abc import Callable, Mapping
+from math import ceil
+
+import pandas as pd
+import plotly.graph_objects as go
+import streamlit as st
+
+from decoding.runs.store import Store
+from pages.parts.drafter.findings import Findings, opened, shared_taus
+from pages.parts.drafter.rejections import disagreeing, rejections
+from pages.parts.shared.chart_data import data_box
+from pages.parts.shared.session import Session
+from pages.parts.shared.setup import dark
+from viz.drafter.acceptance import BY, HOW_TO_READ, INTERVAL, TITLES, Frames, acceptance_alt, acceptance_figure, acceptance_table
+from viz.drafter.heat import HOW_TO_READ_HEAT, MEASURES, heat_strip, heat_table
+from viz.drafter.judgements import CLASSES, filtered
+from viz.drafter.pairs import HOW_TO_READ_BOOTSTRAP, bootstrap_sentence, paired_bootstrap
+from viz.drafter.reliability import (
+    HOW_TO_READ_RELIABILITY,
+    calibration_error,
+    excluded,
+    reliability_alt,
+    reliability_figure,
+    reliability_table,
+)
+from viz.tokens import as_markdown, plain
+from viz.words import METRICS
+
+CONFIG = {"displayModeBar": False, "scrollZoom": False}
+
+
+def findings_view(session: Session, store: Store, found: dict[str, Findings]) -> None:
+    """All of it, for one or two drafters."""
+    with st.container(border=True, gap="xsmall", key="find.numbers"):
+        for label, one in found.items():
+            numbers(label, one)
+    for label, one in found.items():
+        for alarm in one.alarms:
+            st.warning(as_markdown(f"{label}. {alarm}"), icon=":material/warning:")
+    names = tuple(found)
+    if len(found) == 2:
+        st.markdown(
+            as_markdown(bootstrap_sentence(paired_bootstrap(*shared_taus(*found.values())), names)), help=HOW_TO_READ_BOOTSTRAP
+        )
+    chosen = filters(pd.concat([one.judged for one in found.values()], ignore_index=True))
+    judged = {label: filtered(one.judged, **chosen) for label, one in found.items()}
+    total, left = sum(len(one.judged) for one in found.values()), sum(map(len, judged.values()))
+    st.caption(f"{left:,} of {total:,} judged tokens pass the filters; every chart below shows these.")
+    frames: Frames = judged if len(judged) > 1 else judged[names[0]]
+    views: dict[str, Callable[[], None]] = {
+        "Acceptance": lambda: acceptance(frames),
+        "Calibration": lambda: calibration(frames, judged),
+        "p against q": lambda: heat(store, found, chosen),
+        "Rejections": lambda: rejections(session, store, judged),
+    }
+    if len(judged) == 2:
+        views["Two drafters"] = lambda: disagreeing(session, store, judged)
+    for tab, view in zip(st.tabs(list(views), key=f"find.tabs.{len(views)}", on_change="rerun"), views.values(), strict=True):
+        if tab.open:
+            with tab:
+                view()
+
+
+def numbers(label: str, found: Findings) -> None:
+    """One line of numbers over all prompts; the filters do not change them."""
+    sums = found.tallies.sum(numeric_only=True)
+    judged, accepted = len(found.judged), int(found.judged["accepted"].sum())
+    error = calibration_error(found.judged)
+    cells = {
+        "prompts": (f"{len(found.tallies):,}", "Finished ones."),
+        "tau": (share(sums["tokens"], sums["target calls"]), f"{METRICS['tau'].formula}. {METRICS['tau'].meaning}"),
+        "alpha": (share(accepted, judged), f"{METRICS['alpha'].formula}. {METRICS['alpha'].meaning}"),
+        "judged": (f"{judged:,}", "Drafted tokens the target looked at."),
+        "wasted": (f"{int(sums['wasted']):,}", f"{METRICS['wasted'].formula}. {METRICS['wasted'].meaning}"),
+        "calibration error": (
+            "–" if error is None else f"{error:.3f}",
+            "Mean distance of acceptance from drafted probability over ten bins, weighted by their tokens. "
+            + excluded(found.judged),
+        ),
+    }
+    with st.container(horizontal=True, vertical_alignment="center", key=f"find.numbers.{label[0]}"):
+        st.markdown(f"**{as_markdown(label)}**", width=210)
+        for name, (value, help_) in cells.items():
+            st.metric(name, value, help=as_markdown(help_), width="content")
+        data_box(lambda: found.tallies.assign(prompt=found.tallies["prompt"] + 1), f"find.prompts.{label[0]}", "Per prompt")
+
+
+def share(part: float, whole: float) -> str:
+    return f"{part / whole:.2f}" if whole else "–"
+
+
+# -- filters --------------------------------------------------------------------------------------------------------------
+
+
+def filters(judged: pd.DataFrame) -> dict:
+    """What `viz.drafter.judgements.filtered` takes; a filter that is not used is None, so that nothing unknown is lost."""
+    domain, kind, deep, sure = st.columns([0.26, 0.34, 0.2, 0.2], gap="medium", vertical_alignment="bottom")
+    with domain:
+        domains = several("Domain", sorted(judged["domain"].unique()), "find.domains")
+    with kind:
+        present = set(judged["class"])
+        classes = several("Token class", [c for c in CLASSES if c in present], "find.classes")
+    with deep:
+        depth = between("Depth", 1, int(judged["depth"].max()) if len(judged) else 1, 1, "find.depth")
+    with sure:
+        top = judged["entropy"].max()
+        entropy = between("Entropy of p, bits", 0.0, float(ceil(top)) if top > 0 else 0.0, 0.25, "find.entropy")
+    return {"domains": domains, "classes": classes, "depth": depth, "entropy": entropy}
+
+
+def several(label: str, options: list[str], key: str) -> list[str] | None:
+    """Any number of the options; none chosen means all."""
+    st.session_state[key] = [option for option in st.session_state.get(key, []) if option in options]
+    return st.multiselect(label, options, key=key, placeholder="all", format_func=lambda o: plain(o, 40)) or None
+
+
+def between(label: str, low: float, high: float, step: float, key: str) -> tuple[float, float] | None:
+    """A range within `low` to `high`, or None for all of it."""
+    if high <= low:
+        st.caption(f"{label}: {low:g} only")
+        return None
+    chosen = st.slider(label, low, high, (low, high), step, key=f"{key}.{high:g}")
+    return None if chosen == (low, high) else chosen
+
+
+# -- charts ---------------------------------------------------------------------------------------------------------------
+
+
+def chart(title: str, figure: go.Figure, alt: str, read: str, table: Callable[[], pd.DataFrame], key: str) -> None:
+    """A chart with its title, how to read it, and its data."""
+    with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
+        st.markdown(f"**{title}**", width="content")
+        data_box(table, key)
+    st.plotly_chart(figure, key=key, config=CONFIG, alt=alt)
+    st.caption(as_markdown(read))
+
+
+def acceptance(frames: Frames) -> None:
+    """How often a drafted token is kept, by what may explain it."""
+    parts = [frames] if isinstance(frames, pd.DataFrame) else list(frames.values())
+    shown = [by for by in BY if by != "source" or len({s for part in parts for s in part["source"]}) > 1]
+    for cell, by in zip(st.columns(2, gap="large") * 3, shown, strict=False):
+        with cell:
+            chart(
+                f"By {TITLES[by]}", acceptance_figure(frames, by, dark()), acceptance_alt(frames, by), HOW_TO_READ[by],
+                lambda by=by: acceptance_table(frames, by), f"find.by_{by}",
+            )  # fmt: skip
+    st.caption(INTERVAL)
+
+
+def calibration(frames: Frames, judged: Mapping[str, pd.DataFrame]) -> None:
+    """Drafted probability against acceptance."""
+    left, right = st.columns([0.62, 0.38], gap="large")
+    with left:
+        chart(
+            "Can its confidence be trusted?",
+            reliability_figure(frames, dark()),
+            reliability_alt(frames),
+            HOW_TO_READ_RELIABILITY,
+            lambda: pd.concat([reliability_table(part).assign(drafter=label) for label, part in judged.items()]),
+            "find.reliability",
+        )  # fmt: skip
+    with right:
+        for label, part in judged.items():
+            error = calibration_error(part)
+            words = "has no drafted probability among these tokens" if error is None else f"expected calibration error {error:.3f}"
+            st.markdown(as_markdown(f"{label}: {words}."))
+            if left_out := excluded(part):
+                st.caption(as_markdown(left_out))
+        st.caption(
+            "Drafted probability: what the drafter gave the token at its place, at temperature 1 in a greedy run. A drafter that "
+            "is too sure of itself wastes target calls on long drafts; one that is too modest stops early."
+        )
+
+
+def heat(store: Store, found: Mapping[str, Findings], chosen: Mapping) -> None:
+    """How far p and q are apart, token by token, over the text of one prompt."""
+    who, what, how = st.columns([0.24, 0.5, 0.26], vertical_alignment="bottom")
+    label = who.selectbox("Drafter", list(found), key="find.heat_drafter") if len(found) > 1 else next(iter(found))
+    tallies = filtered(found[label].tallies, domains=chosen["domains"])
+    if tallies.empty:
+        st.info("No finished prompt is of the chosen domains.")
+        return
+    lines = {int(row["prompt"]): row for row in tallies.to_dict("records")}
+
+    def name(number: int) -> str:
+        text = found[label].prompts[number].text
+        return f"{number + 1}: {plain(text.strip(), 60)} · tau {lines[number]['tau']:.2f}" if number in lines else ""
+
+    number = what.selectbox("Prompt", list(lines), key=f"find.heat_prompt.{label[0]}", format_func=name)
+    by = how.selectbox("Measure", list(MEASURES), key="find.heat_by", format_func=MEASURES.get)
+    try:
+        trace = opened(str(store.folder), int(lines[number]["trace"]))
+    except ValueError as error:
+        st.error(as_markdown(str(error)), icon=":material/error:")
+        return
+    with st.container(border=True):
+        st.html(heat_strip(trace, by))
+    st.caption(as_markdown(HOW_TO_READ_HEAT + " Of the filters, the domain alone applies here."))
+    data_box(lambda: heat_table(trace), "find.heat")

@@ -1,0 +1,116 @@
+"""The most expensive rejections, and where two drafters disagree: tables whose lines lead to the step on the Step page."""
+
+import html
+from collections.abc import Mapping
+
+import pandas as pd
+import streamlit as st
+
+from decoding.runs.store import Store
+from pages.parts.shared.chart_data import data_box
+from pages.parts.shared.pick import pick
+from pages.parts.shared.session import Session
+from pages.parts.step.open_trace import open_stored
+from viz.drafter.pairs import HOW_TO_READ_DISAGREEMENTS, agreement_sentence, disagreements
+from viz.drafter.rejections import HOW_TO_READ_EXPENSIVE, expensive
+from viz.tokens import as_markdown, plain
+from viz.words import number
+
+MANY = 50  # lines
+SHORT = st.column_config.NumberColumn(format="%.2g", width=76)
+LOOK = {
+    "cost": st.column_config.NumberColumn(width=50, help="Tokens the step could have brought in addition; an upper bound."),
+    "context": st.column_config.TextColumn(width=300),
+    **dict.fromkeys(("p", "q", "u", "wanted p"), SHORT),
+    **dict.fromkeys(("prompt", "step"), st.column_config.NumberColumn(width=60)),
+}
+
+
+def rejections(session: Session, store: Store, judged: Mapping[str, pd.DataFrame]) -> None:
+    """A table; the chosen line can be opened."""
+    label = next(iter(judged))
+    if len(judged) > 1:
+        label = st.segmented_control("Drafter", list(judged), default=label, key="find.rejecting", required=True)
+    table = expensive(judged[label], MANY).reset_index(drop=True)
+    if table.empty:
+        st.info("No rejection passes the filters.", icon=":material/search_off:")
+        return
+    st.caption(as_markdown(HOW_TO_READ_EXPENSIVE))
+    rows = {f"{row['trace']}.{row['step']}.{row['node']}": row for row in table.to_dict("records")}
+    chosen = pick(
+        rejection_lines(table), list(rows), "find.rejections", "Selected rejection", lambda k: name(rows[k]) if k in rows else "",
+        column_config=LOOK, height=height(table), alt=f"The {len(table)} most expensive rejections",
+    )  # fmt: skip
+    row = rows[chosen]
+    st.html(f'<p class="ds-say">{as_text(words(row))}</p>')
+    with st.container(horizontal=True):
+        if st.button(
+            "Open this step",
+            key="find.open",
+            type="primary",
+            icon=":material/open_in_new:",
+            help="On the Step page, from the kept run.",
+        ):
+            open_stored(session, store, int(row["trace"]), int(row["step"]), int(row["node"]))
+        data_box(lambda: table, "find.rejections_data")
+
+
+def height(table: pd.DataFrame) -> int:
+    """Pixels: at most seven lines, so that what was chosen is seen below them."""
+    return 37 + 35 * min(len(table), 7)
+
+
+def rejection_lines(table: pd.DataFrame) -> pd.DataFrame:
+    """The columns a reader wants; prompts and steps count from 1."""
+    columns = ["cost", "context", "token", "wanted", "wanted p", "p", "confidence", "u", "class", "domain", "prompt", "step"]
+    frame = table[columns].rename(columns={"confidence": "q"})
+    return frame.assign(prompt=frame["prompt"] + 1, step=frame["step"] + 1)
+
+
+def name(row: Mapping) -> str:
+    return (
+        f"{plain(row['token'], 20)} after “{plain(row['context'][-24:], 24)}” · prompt {row['prompt'] + 1}, step {row['step'] + 1}"
+    )
+
+
+def words(row: Mapping) -> str:
+    """The rejection in a sentence."""
+    q = "" if pd.isna(row["confidence"]) else f" with q = {number(row['confidence'])}"
+    wanted = "" if pd.isna(row["wanted p"]) else f", which liked “{row['wanted']}” best, with {number(row['wanted p'])}"
+    return (
+        f"After “{row['context'][-30:]}” the drafter wrote “{row['token']}”{q}; the target gave it p = {number(row['p'])}{wanted}. "
+        f"“{row['committed']}” came to stand there."
+    )
+
+
+def as_text(sentence: str) -> str:
+    return html.escape(plain(sentence, 400))
+
+
+def disagreeing(session: Session, store: Store, judged: Mapping[str, pd.DataFrame]) -> None:
+    """Places where one drafter was right and the other was not."""
+    (a, one), (b, two) = judged.items()
+    st.markdown(as_markdown(agreement_sentence(one, two, (a, b))))
+    table = disagreements(one, two, (a, b))
+    if table.empty:
+        st.info("There is no place among these tokens where one was accepted and the other was not.", icon=":material/search_off:")
+        return
+    st.caption(as_markdown(HOW_TO_READ_DISAGREEMENTS))
+    shown = table.head(MANY).reset_index(drop=True)
+    columns = ["accepted by", "context", f"tried, {a}", f"tried, {b}", "wanted", "wanted p", "domain", "prompt", "position"]
+    lines = shown[columns].assign(prompt=shown["prompt"] + 1, position=shown["position"] + 1)
+    rows = {f"{row['prompt']}.{row['position']}": row for row in shown.to_dict("records")}
+    chosen = pick(
+        lines, list(rows), "find.apart", "Selected place", lambda k: place(rows[k]) if k in rows else "", column_config=LOOK,
+        height=height(shown), alt=f"{len(shown)} places where the drafters disagree",
+    )  # fmt: skip
+    with st.container(horizontal=True):
+        for label in (a, b):
+            if st.button(f"Open at {label}", key=f"find.open_{label[0]}", icon=":material/open_in_new:"):
+                row = rows[chosen]
+                open_stored(session, store, *(int(row[f"{what}, {label}"]) for what in ("trace", "step", "node")))
+        data_box(lambda: table, "find.apart_data")
+
+
+def place(row: Mapping) -> str:
+    return f"after “{plain(row['context'][-30:], 30)}” · {row['accepted by']} was right · prompt {row['prompt'] + 1}"

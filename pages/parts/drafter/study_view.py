@@ -1,0 +1,147 @@
+"""The middle of the Drafter page: start and stop, progress while a study runs, and what it found."""
+
+from time import monotonic
+
+import streamlit as st
+
+from decoding.runs.prompts import Prompt
+from decoding.runs.store import Store
+from decoding.runs.study import Plan
+from pages.parts.drafter.controller import POLL, Desk, Job, finished, stamp
+from pages.parts.drafter.findings import Findings, found_in
+from pages.parts.drafter.findings_view import findings_view
+from pages.parts.drafter.sidebar import jobs
+from pages.parts.shared import keep
+from pages.parts.shared.session import Session
+from viz.tokens import as_markdown, plain
+
+
+def study_stage(desk: Desk, session: Session, prompts: tuple[Prompt, ...], problem: str) -> None:
+    """Everything below the title."""
+    try:
+        store = keep.store()
+        wanted = jobs(desk, prompts)
+    except ValueError as error:
+        st.error(as_markdown(str(error)), icon=":material/error:")
+        return
+    desk.sync()
+    busy = desk.busy  # asked once: a run that ends while this page is drawn must still get its timer
+    bar(desk, store, wanted, problem, busy)
+    shown = wanted if any(finished(store, job) for job in wanted) or not desk.jobs else desk.jobs
+    if [job.key for job in shown] != [job.key for job in wanted]:
+        st.info(
+            "The controls say something else now. What follows was found with the settings of the last run.",
+            icon=":material/history:",
+        )
+    if busy:
+        running(desk)
+    results(desk, session, store, shown)
+
+
+def bar(desk: Desk, store: Store, wanted: tuple[Job, ...], problem: str, busy: bool) -> None:
+    """One button that starts, goes on or stops, and a sentence about what it will do."""
+    total = len(wanted[0].plan.prompts)
+    there = [finished(store, job) for job in wanted]
+    left = sum(max(0, total - done - len(desk.problems.get(job.key, ()))) for job, done in zip(wanted, there, strict=True))
+    with st.container(horizontal=True, vertical_alignment="center", key="study_bar"):
+        if busy:
+            st.button("Stop", key="study_stop", type="primary", icon=":material/stop:", shortcut="Esc", on_click=desk.stop,
+                      help="The step under way is the last. Run goes on from here.")  # fmt: skip
+        else:
+            st.button("Go on" if any(there) and left else "Run", key="study_run", type="primary", icon=":material/play_arrow:",
+                      disabled=bool(problem) or not left, on_click=desk.start, args=(wanted, store.folder))  # fmt: skip
+        st.markdown(as_markdown(problem or sentence(wanted[0].plan, there, left)), width="stretch")
+    if desk.problem:
+        st.error(as_markdown(plain(desk.problem, 400)), icon=":material/error:")
+
+
+def sentence(plan: Plan, there: list[int], left: int) -> str:
+    """What is there and what is still to be done."""
+    total, limit = len(plan.prompts), f"at most {plan.max_tokens:,} {'token' if plan.max_tokens == 1 else 'tokens'} each"
+    prompts = "1 prompt" if total == 1 else f"{total:,} prompts"
+    drafters = "one drafter" if len(there) == 1 else "two drafters"
+    if not any(there):
+        return f"{prompts}, {drafters}, {limit}. Every run is kept; a stopped study goes on where it was, also in another session."
+    if not left:
+        return f"{prompts}, {drafters}, {limit}: all runs are there, nothing is left to be done."
+    done = " and ".join(f"{min(n, total):,}" for n in there)
+    return f"{prompts}, {drafters}, {limit}: {done} finished before. The same plan goes on where it stopped."
+
+
+def running(desk: Desk) -> None:
+    """Progress, with a timer only while the worker is at it."""
+
+    def once() -> None:
+        desk.sync()
+        if not desk.busy:
+            st.rerun()
+        progress(desk)
+
+    st.fragment(once, run_every=POLL)()
+
+
+def progress(desk: Desk) -> None:
+    """One bar per drafter, and what the run has come to."""
+    series = desk.series
+    if series is None:
+        place = desk.live.place
+        if desk.live.state == "waiting" and place > 1:
+            st.info(f"In line: {place - 1} {'run is' if place == 2 else 'runs are'} served first.", icon=":material/hourglass_top:")
+        st.progress(0.0, text=f"Loading the models … {monotonic() - desk.started:.0f} s")
+        return
+    for job, done in zip(series.jobs, series.done, strict=True):
+        total = len(job.plan.prompts)
+        skipped = len(series.problems[job.key])
+        words = f"{job.label}: {done:,} of {total:,} prompts" + (f", {skipped} skipped" if skipped else "")
+        st.progress(min(1.0, done / total), text=as_markdown(words))
+    seconds, said = monotonic() - desk.started, ""
+    if series.count:
+        said = f" · tau so far {series.tokens / series.count:.2f} over {series.count:,} target calls"
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.caption(f"{seconds:.0f} s{said}", width="content")
+        if any(series.done) and st.button("Show what is there", key="study_look", type="tertiary", icon=":material/refresh:"):
+            desk.looked.clear()
+            st.rerun()
+
+
+def results(desk: Desk, session: Session, store: Store, shown: tuple[Job, ...]) -> None:
+    """What the finished runs say; while others are still made, those that were there at the last look."""
+    found: dict[str, Findings] = {}
+    for job in shown:
+        place = (str(store.folder), job.key)
+        if not desk.busy or place not in desk.looked:
+            desk.looked[place] = stamp(store, job)
+        if desk.looked[place][0]:
+            found[job.label] = found_in(*place, desk.looked[place], job.plan)
+    skipped(desk, shown)
+    if any(len(one.tallies) for one in found.values()):
+        findings_view(session, store, found)
+    elif not desk.busy:
+        nothing()
+
+
+def skipped(desk: Desk, shown: tuple[Job, ...]) -> None:
+    """Prompts that could not be run, each with its reason."""
+    reasons = {(job.label, number): why for job in shown for number, why in desk.problems.get(job.key, {}).items()}
+    if not reasons:
+        return
+    with st.expander(
+        f"{len(reasons)} skipped {'prompt' if len(reasons) == 1 else 'prompts'}", icon=":material/warning:", key="study_skipped"
+    ):
+        rows = [{"drafter": label, "prompt": number + 1, "why": plain(why, 300)} for (label, number), why in reasons.items()]
+        st.dataframe(rows, hide_index=True, key="study_skipped_table")
+
+
+def nothing() -> None:
+    """Before the first study."""
+    with st.container(border=True, key="study_empty"):
+        st.markdown(
+            "**Why are a drafter's tokens turned down?** Choose prompts and a drafter on the left and press *Run*. When prompts "
+            "are finished you see here"
+        )
+        st.html(
+            "<ul style='line-height:1.7;margin:0'><li>how often it is right by depth, position, domain, kind of token, and by how "
+            "sure the target is,</li><li>whether its confidence can be trusted,</li><li>where in the text it is far from the "
+            "target,</li><li>which rejections cost most, each one click away from its step,</li><li>with a second drafter: where "
+            "one is right and the other is not.</li></ul>"
+        )

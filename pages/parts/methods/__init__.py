@@ -1,0 +1,1 @@
+"""The panels of single methods on the Step page, one file each."""

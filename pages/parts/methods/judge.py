@@ -1,0 +1,131 @@
+"""Judge Decoding on the Step page: the score beside the standard rule, what only the judge let through, and the run without it."""
+
+from dataclasses import replace
+
+import streamlit as st
+
+from decoding.runs.worker import Live, worker
+from decoding.trace import Trace
+from pages.parts.shared.session import Session, device_of
+from pages.parts.shared.settings import Settings
+from pages.parts.shared.setup import dark
+from viz.methods.judge import (
+    CSS,
+    count,
+    count_table,
+    count_words,
+    marked_html,
+    marked_table,
+    scored,
+    scores_alt,
+    scores_figure,
+    scores_table,
+    threshold_figure,
+    threshold_table,
+)
+from viz.runs.tally import tally
+from viz.step.text import CSS as TEXT_CSS
+from viz.step.text import strip, strip_html
+from viz.tokens import as_markdown
+from viz.words import number
+
+CONFIG = {"displayModeBar": False}
+PATIENCE = 60  # seconds for the run without the judge
+
+
+def view(session: Session) -> None:
+    """Draw it for the step that is shown, and for the run up to it."""
+    trace, step = session.trace, session.step
+    threshold = float(trace.header.params.get("threshold", 0.5))
+    st.markdown("**The judge beside the standard rule** :orange-badge[lossy]")
+    if scored(step):
+        alt = scores_alt(step, trace.pieces, threshold)
+        st.plotly_chart(scores_figure(step, trace.pieces, threshold, dark()), key="judge_scores", config=CONFIG, alt=alt)
+        st.caption(
+            "A token stays if the standard rule accepts it (u × q < p) or its score lies above the line; the first that fails both "
+            "is replaced, and nothing behind it counts. The score comes from the target's state behind the token. End of text "
+            "passes by the standard rule only."
+        )
+        with st.expander("The scores as a table"):
+            st.dataframe(scores_table(step, trace.pieces, threshold), hide_index=True, key="judge_scores_table")
+    else:
+        st.caption("Nothing was drafted in this step.")
+    text(session)
+    counters(session, threshold)
+    without(session)
+
+
+def text(session: Session) -> None:
+    """The text, with what only the judge let through marked."""
+    trace = session.trace
+    st.markdown("**The text: ⚖ marks what only the judge let through**")
+    st.html(TEXT_CSS + CSS + marked_html(trace, session.cursor))
+    with st.expander("The marked tokens as a table", key="judge_marked_box", on_change="rerun") as box:
+        if box.open:
+            st.dataframe(marked_table(trace, session.cursor), hide_index=True, key="judge_marked")
+
+
+def counters(session: Session, threshold: float) -> None:
+    """Who let how many through, the expected deviation, and other thresholds on the same drafts."""
+    steps = session.trace.steps[: session.cursor + 1]
+    total = count(steps, threshold)
+    st.caption(count_words(total))
+    with st.expander("Counters, and the same drafts under other thresholds", key="judge_count_box", on_change="rerun") as box:
+        if not box.open:
+            return
+        st.dataframe(count_table(total), hide_index=True, key="judge_count")
+        st.caption(
+            "At each position the distance from the target, in total variation, is the chance that the judge overrules a refusal: "
+            "Σ J(x) max(q(x) − p(x), 0). Each judged token adds J max(0, 1 − p/q), whose mean over draws from q is that distance."
+        )
+        table = threshold_table(steps, threshold)
+        st.plotly_chart(threshold_figure(steps, threshold, dark()), key="judge_thresholds", config=CONFIG, alt=count_words(total))
+        st.caption(
+            "The stored drafts judged anew, without a model call; under another threshold the later drafts would have been others."
+        )
+        st.dataframe(table, hide_index=True, key="judge_thresholds_table")
+
+
+# -- the same run without the judge ------------------------------------------------------------------------------------
+
+
+def without(session: Session) -> None:
+    """The same prompt, seed and draft length under the standard rule, on a button."""
+    key = f"judge_without_{session.runs}"
+    if session.recorded or session.settings is None:
+        return
+    if key not in st.session_state:
+        st.button("Run it with the standard rule as well", key="judge_standard", on_click=start, args=(session, key))
+        return
+    live: Live = st.session_state[key]
+    live.wait(PATIENCE)
+    if live.state == "failed":
+        st.warning(as_markdown(live.problem))
+    elif live.trace is not None and live.trace.steps:
+        beside(session.trace, session.cursor, live.trace)
+
+
+def start(session: Session, key: str) -> None:
+    """Ask the worker for the whole run; as many tokens as the shown one has."""
+    for old in [name for name in st.session_state if str(name).startswith("judge_without_")]:
+        st.session_state.pop(old).close()
+    settings: Settings = session.settings
+    tokens = sum(len(step.tokens) for step in session.trace.steps)
+    length = settings.full_params["length"]
+    plain = replace(
+        settings, method="speculative_sampling", params={"length": length}, max_tokens=max(1, min(tokens, settings.max_tokens))
+    )
+    live = worker(device_of(settings.device)).live(plain.maker())
+    live.ask(float("inf"))
+    st.session_state[key] = live
+
+
+def beside(trace: Trace, cursor: int, other: Trace) -> None:
+    """The other run's text, and both taus."""
+    mine, theirs = tally(trace.steps[: cursor + 1]), tally(other.steps)
+    st.markdown("**The same run with the standard rule**")
+    st.html(TEXT_CSS + strip_html(strip(other), legend=False))
+    st.caption(
+        f"Tokens per target call: {number(mine.tau or 0)} with the judge, {number(theirs.tau or 0)} without it. Same prompt, seed "
+        "and draft length; the texts part at the first token that only the judge let through."
+    )

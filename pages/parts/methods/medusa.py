@@ -1,0 +1,65 @@
+"""Medusa on the Step page: what every head guessed in this step, and how often each was right so far."""
+
+import streamlit as st
+
+from pages.parts.shared.session import Session
+from pages.parts.shared.setup import dark
+from viz.methods.medusa import (
+    has_heads,
+    heads_html,
+    heads_table,
+    records_alt,
+    records_figure,
+    records_table,
+    torn_words,
+    typical_words,
+)
+from viz.tokens import as_markdown
+
+CONFIG = {"displayModeBar": False}
+
+
+def view(session: Session) -> None:
+    """Draw it for the step that is shown, and for the run up to it."""
+    step, trace = session.step, session.trace
+    lossy = trace.header.params.get("rule") == "typical" and trace.header.sampling.temperature > 0
+    st.markdown("**The heads, side by side**" + " :orange-badge[not lossless]" * lossy)
+    if not step.nodes:
+        st.caption("Nothing was drafted in this step.")
+    elif not has_heads(step):
+        st.caption("This trace does not carry what the heads said.")
+    else:
+        heads(session)
+    with st.expander("How good is every head? The run so far", key="medusa_box", on_change="rerun") as box:
+        if box.open:
+            records(session)
+
+
+def heads(session: Session) -> None:
+    """The bars of every head, and the tree as a table."""
+    step, pieces = session.step, session.trace.pieces
+    st.html(heads_html(step, pieces))
+    st.caption(
+        "Every head reads the same state, the one the root was drawn from; head k does not know what head k − 1 picked. A mark "
+        f"says what became of a token: ✓ accepted, ✗ turned down, none: never looked at. {as_markdown(torn_words(step, pieces))} "
+        f"{typical_words(step)}"
+    )
+    with st.expander("Heads, ranks and worth as a table"):
+        st.dataframe(heads_table(step, pieces), hide_index=True, key="medusa_table")
+        st.caption(
+            "The worth of a path is the product of how often its ranks were right on held-out text, as if heads were independent; "
+            "the tree holds the paths that are worth most. Beside it the head's own probability now, and what the target gives the "
+            "token behind its parent (at temperature 1 in a greedy run)."
+        )
+
+
+def records(session: Session) -> None:
+    """The accuracy of the heads, with its table."""
+    steps = session.trace.steps[: session.cursor + 1]
+    figure = records_figure(steps, dark())
+    st.plotly_chart(figure, key="medusa_records", config=CONFIG, alt=records_alt(steps))
+    st.caption(
+        "Right means: it is what the text says at that place in the end, whichever step wrote it. Right but not accepted: the tree "
+        "did not offer the token behind the path that was taken, or a token before it was wrong."
+    )
+    st.dataframe(records_table(steps), hide_index=True, key="medusa_records_table")

@@ -1,0 +1,116 @@
+"""S2D on the Step page: how deep every token went, what each exit brought, and on demand what the other sub-models would say."""
+
+import streamlit as st
+
+from decoding.methods.s2d import opinions
+from decoding.models.family import EMBEDDED_TARGETS
+from decoding.models.family_cache import family
+from pages.parts.shared.session import Session
+from pages.parts.shared.setup import dark
+from viz.methods.s2d import (
+    exits_alt,
+    exits_figure,
+    exits_seen,
+    exits_table,
+    guess_of,
+    opinions_figure,
+    opinions_table,
+    opinions_words,
+    stack_alt,
+    stack_figure,
+    stack_table,
+    threshold_words,
+    work_words,
+)
+from viz.tokens import as_markdown, name
+
+CONFIG = {"displayModeBar": False}
+
+
+def view(session: Session) -> None:
+    """Draw it for the step and the node that are shown."""
+    trace, step = session.trace, session.step
+    steps = trace.steps[: session.cursor + 1]
+    if not step.nodes:
+        st.caption("Nothing was drafted in this step.")
+        return
+    exits = exits_seen(trace.steps)
+    st.markdown("**How deep each token went**")
+    figure = stack_figure(step, trace.pieces, exits, thresholds(session, exits), session.selected, dark())
+    st.plotly_chart(figure, key="s2d_stack", config=CONFIG, alt=stack_alt(step))
+    st.caption(
+        "A bar is a drafted token, as high as the layer it left the draft model at. Read it from below: at every exit stands how "
+        "sure the sub-model was; ✗ was not enough and the token went deeper, ✓ is the exit that drafted it. A narrow outlined bar "
+        "is work for tokens that had left early and had to be caught up, in layer passes."
+    )
+    with st.expander("The tokens as a table"):
+        st.dataframe(stack_table(step, trace.pieces), hide_index=True, key="s2d_stack_table")
+    over_the_run(steps)
+    others(session)
+
+
+def thresholds(session: Session, exits: list[int]) -> dict[int, float]:
+    """Exit -> threshold, as the run's parameters say."""
+    params = session.trace.header.params
+    first, middle = params.get("first"), params.get("middle")
+    found = {level: first if i == 0 else middle for i, level in enumerate(exits[:-1])}
+    return {level: float(value) for level, value in found.items() if isinstance(value, int | float)}
+
+
+def over_the_run(steps) -> None:
+    """The exits so far."""
+    st.markdown("**The exits, up to this step**")
+    st.plotly_chart(exits_figure(steps, dark()), key="s2d_exits", config=CONFIG, alt=exits_alt(steps))
+    st.caption(f"{work_words(steps)} {threshold_words(steps)}")
+    with st.expander("The exits as a table"):
+        st.dataframe(exits_table(steps), hide_index=True, key="s2d_exits_table")
+    st.caption(
+        "The same draft model serves other targets: choose the other embedded one under Model and compare the acceptance of the "
+        "exits. Thresholds 0 and 0 draft with the first sub-model alone, 1 and 1 with the whole draft model."
+    )
+
+
+def others(session: Session) -> None:
+    """What every sub-model says at the selected node; the draft model reads the text again for it, so only on demand."""
+    step, selected = session.step, session.selected
+    guess = guess_of(selected, step.nodes[selected]) if selected is not None and 0 <= selected < len(step.nodes) else None
+    if guess is None:
+        st.caption("Select a drafted token to ask what the other sub-models would have said in its place.")
+        return
+    token, pieces = step.nodes[selected].token, session.trace.pieces
+    st.markdown(f"**What the other sub-models would have said in place of {as_markdown(name(token, pieces))}**")
+    if session.settings.target not in EMBEDDED_TARGETS and session.live is None:
+        st.caption("This run was made with a model that is not loaded, so its sub-models cannot be asked.")
+        return
+    if st.button("Ask every sub-model", key=f"s2d_ask_{session.runs}_{session.cursor}_{selected}"):
+        asked(session, token, guess.exit)
+    else:
+        st.caption("The draft model reads the text up to this token once more.")
+
+
+def asked(session: Session, token: int, answered: int) -> None:
+    """The answers."""
+    trace = session.trace
+    try:
+        models = family(*session.settings.models)
+        found = opinions(models, text_before(session), token)
+    except ValueError as error:
+        st.warning(as_markdown(str(error)))
+        return
+    pieces = trace.pieces | models.pieces({t for opinion in found for t in opinion.tokens} - trace.pieces.keys())
+    words = opinions_words(found, token, answered, pieces)
+    st.plotly_chart(opinions_figure(found, token, answered, pieces, dark()), key="s2d_opinions", config=CONFIG, alt=words)
+    st.caption(as_markdown(words) + " Bars with a border in the colour of the text belong to the sub-model that drafted the token.")
+    with st.expander("The answers as a table"):
+        st.dataframe(opinions_table(found, token, answered, pieces), hide_index=True, key="s2d_opinions_table")
+
+
+def text_before(session: Session) -> tuple[int, ...]:
+    """Everything the selected token was drafted behind."""
+    trace, step = session.trace, session.step
+    text = [*trace.header.prompt_tokens, *(token for s in trace.steps[: session.cursor] for token in s.tokens)]
+    path, node = [], step.nodes[session.selected].parent
+    while node >= 0:
+        path.append(step.nodes[node].token)
+        node = step.nodes[node].parent
+    return (*text, *reversed(path))

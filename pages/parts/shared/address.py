@@ -1,0 +1,188 @@
+"""A link that reopens the same run: settings, step and node, as the address bar carries them.
+
+Whoever wrote a link is not trusted: every value is checked before it is used, one that does not fit is reported in a sentence
+and left out, and a model that is named in a link is never loaded.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
+from urllib.parse import urlencode
+
+from decoding.loop import MAX_TOKENS
+from decoding.methods import METHODS
+from decoding.models.family import EMBEDDED_TARGETS
+from decoding.sample import Sampling
+from pages.parts.shared.examples import EXAMPLES
+from pages.parts.shared.settings import LEAST_TOP_P, MAX_PROMPT, MAX_SEED, Settings
+from viz.tokens import plain
+
+VERSION = "1"
+LONGEST = 4_000  # characters of a prompt that a link carries; browsers and proxies cut longer addresses
+STREAMLITS = {"embed", "embed_options"}
+NUMBERS = {"top_k": (0, 1000), "seed": (0, MAX_SEED), "tokens": (1, MAX_TOKENS)}
+FIELD = {"tokens": "max_tokens"}  # name in the link -> name in the settings
+
+
+@dataclass(frozen=True)
+class Place:
+    """What a link asks for."""
+
+    settings: Settings
+    step: int | None = None  # counts from 1; 0 is the prompt; None: only the settings
+    node: int | None = None
+    complaints: tuple[str, ...] = field(default=())
+
+
+def parameters(settings: Settings, step: int, node: int | None) -> dict[str, str]:
+    """The link's parameters; ValueError if the prompt is too long for one."""
+    if len(settings.prompt) > LONGEST:
+        raise ValueError(f"The prompt has {len(settings.prompt):,} characters; a link carries at most {LONGEST:,}.")
+    example = next((key for key, e in EXAMPLES.items() if e.prompt == settings.prompt), None)
+    found = {"v": VERSION, "example": example} if example else {"v": VERSION, "prompt": settings.prompt}
+    found |= {"method": settings.method} | {f"p.{name}": str(value) for name, value in settings.full_params.items()}
+    found |= {"temperature": f"{settings.temperature:g}", "top_k": str(settings.top_k), "top_p": f"{settings.top_p:g}"}
+    found |= {"target": settings.target} if settings.target in set(EMBEDDED_TARGETS) - {Settings().target} else {}
+    found |= {"seed": str(settings.seed), "tokens": str(settings.max_tokens), "step": str(step)}
+    return found | ({} if node is None else {"node": str(node)})
+
+
+def address(base: str, params: Mapping[str, str]) -> str:
+    return f"{base.split('?')[0]}?{urlencode(params)}"
+
+
+def parse(query: Mapping[str, str]) -> Place | None:
+    """What the address asks for; None if it says nothing."""
+    query = {key: value for key, value in query.items() if key not in STREAMLITS}
+    if not query:
+        return None
+    if query.get("v", VERSION) != VERSION:
+        return Place(Settings(), complaints=(f"The link is of version {shown(query['v'])}; this page reads version {VERSION}.",))
+    complaints: list[str] = []
+    settings = Settings()
+    for part in (prompt_of, method_of, params_of, sampling_of, numbers_of):
+        settings = part(query, settings, complaints)
+    if (target := query.get("target")) in EMBEDDED_TARGETS:
+        settings = replace(settings, target=target)
+    complaints += unknown(query, settings)
+    step = whole(query, "step", 0, MAX_TOKENS, complaints)
+    node = whole(query, "node", -1, 4096, complaints)
+    return Place(settings, step, node, tuple(complaints))
+
+
+def shown(text: str) -> str:
+    """A value from the address for a sentence: visible, short, in quotes."""
+    return f"“{plain(text, 40)}”"
+
+
+def prompt_of(query: Mapping[str, str], settings: Settings, complaints: list[str]) -> Settings:
+    if "prompt" in query:
+        if query["prompt"].strip() and len(query["prompt"]) <= MAX_PROMPT:
+            return replace(settings, prompt=query["prompt"].replace("\r\n", "\n"))
+        complaints.append(f"The prompt in the link is empty or longer than {MAX_PROMPT:,} characters; it was left out.")
+    elif "example" in query:
+        if query["example"] in EXAMPLES:
+            return replace(settings, prompt=EXAMPLES[query["example"]].prompt)
+        complaints.append(f"There is no example {shown(query['example'])}; there are {', '.join(EXAMPLES)}.")
+    return settings
+
+
+def method_of(query: Mapping[str, str], settings: Settings, complaints: list[str]) -> Settings:
+    if "method" not in query or query["method"] in METHODS:
+        return replace(settings, method=query.get("method", settings.method))
+    complaints.append(f"There is no method {shown(query['method'])}; there are {', '.join(METHODS)}.")
+    return settings
+
+
+def params_of(query: Mapping[str, str], settings: Settings, complaints: list[str]) -> Settings:
+    """Each parameter by itself, so that a bad one does not take the good ones with it."""
+    method, kinds = METHODS[settings.method], {f.name: f for f in fields(METHODS[settings.method].params)}
+    good: dict[str, Any] = {}
+    for key in query:
+        name = key.removeprefix("p.")
+        if key == name:
+            continue
+        if name not in kinds:
+            complaints.append(f"{method.title} has no parameter {shown(name)}.")
+            continue
+        try:
+            value = converted(query[key], kinds[name].default)
+            method.checked({name: value})
+        except ValueError as error:
+            complaints.append(f"{kinds[name].metadata['label']}: {shown(query[key])} was left out. {readable(error)}")
+        else:
+            good[name] = value
+    return replace(settings, params=good)
+
+
+def readable(error: ValueError) -> str:
+    return plain(str(error), 200)
+
+
+def sampling_of(query: Mapping[str, str], settings: Settings, complaints: list[str]) -> Settings:
+    for name in ("temperature", "top_p"):
+        if name in query:
+            try:
+                value = converted(query[name], 1.0)
+                Sampling(**{name: value})
+                if name == "top_p" and value < LEAST_TOP_P:
+                    raise ValueError(f"The least that this page offers is {LEAST_TOP_P}.")
+                settings = replace(settings, **{name: value})
+            except ValueError as error:
+                complaints.append(f"{name}: {shown(query[name])} was left out. {readable(error)}")
+    return settings
+
+
+def numbers_of(query: Mapping[str, str], settings: Settings, complaints: list[str]) -> Settings:
+    found = {name: whole(query, name, low, high, complaints) for name, (low, high) in NUMBERS.items()}
+    return replace(settings, **{FIELD.get(name, name): value for name, value in found.items() if value is not None})
+
+
+def whole(query: Mapping[str, str], name: str, low: int, high: int, complaints: list[str]) -> int | None:
+    """A whole number within its range, or None and a complaint."""
+    if name not in query:
+        return None
+    try:
+        value = converted(query[name], 0)
+        if low <= value <= high:
+            return value
+    except ValueError:
+        pass
+    complaints.append(f"{name}: {shown(query[name])} is not a whole number from {low:,} to {high:,}; it was left out.")
+    return None
+
+
+def converted(text: str, example: Any) -> Any:
+    """Text -> a value of the kind of `example`; ValueError if it is none.
+
+    >>> converted("True", False), converted("12", 0), converted("0.5", 1.0), converted("3-2", "4-2")
+    (True, 12, 0.5, '3-2')
+    """
+    if isinstance(example, bool):
+        if text not in ("True", "False"):
+            raise ValueError("It must be True or False.")
+        return text == "True"
+    if isinstance(example, int):
+        if not re.fullmatch(r"-?[0-9]{1,18}", text):
+            raise ValueError("It must be a whole number.")
+        return int(text)
+    if isinstance(example, float):
+        if not re.fullmatch(r"-?[0-9]{0,9}\.?[0-9]{1,18}(e-?[0-9]{1,2})?", text):
+            raise ValueError("It must be a number.")
+        return float(text)
+    return text
+
+
+def unknown(query: Mapping[str, str], settings: Settings) -> Iterator[str]:
+    """Parts of a link that mean nothing here."""
+    known = {"v", "example", "prompt", "method", "temperature", "top_p", "step", "node", *NUMBERS}
+    for name, value in query.items():
+        if name in ("target", "draft"):
+            if value not in (EMBEDDED_TARGETS if name == "target" else ("embedded",)):
+                yield (
+                    f"The link names the model {shown(value)}. Models named in links are never loaded; the embedded family is "
+                    "used. Choose the model under Model if you trust it."
+                )
+        elif name not in known and not name.startswith("p."):
+            yield f"The link has a part {shown(name)} that this page does not know."

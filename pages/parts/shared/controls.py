@@ -1,0 +1,227 @@
+"""The left rail: prompt, method, its parameters, sampling, seed, limit, models. Derived from METHODS; nothing is computed here.
+
+Widgets of one page forget their values on another, so they are kept in `Session.values` as well. `read` is what the
+controls say right now, also inside a callback, before anything was drawn again.
+"""
+
+from collections.abc import Sequence
+from dataclasses import Field, fields
+from typing import Any
+
+import streamlit as st
+
+from decoding.loop import MAX_TOKENS
+from decoding.methods import METHODS
+from decoding.models.family import EMBEDDED_TARGETS
+from decoding.sample import MAX_TEMPERATURE
+from pages.parts.shared.examples import EXAMPLES
+from pages.parts.shared.session import Session
+from pages.parts.shared.settings import LEAST_TOP_P, MAX_PROMPT, MAX_SEED, Settings, family_named
+
+OWN = "my own prompt"
+EMBEDDED, FOLDER, HUB, NONE = "embedded", "a local folder", "a Hub id", "none"
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+
+
+def param_key(method: str, name: str) -> str:
+    return f"param.{method}.{name}"
+
+
+def say(session: Session, settings: Settings) -> None:
+    """Let the controls say `settings`; before they are drawn, or in a callback."""
+    session.values["prompt"] = settings.prompt
+    values: dict[str, Any] = {
+        "method": settings.method,
+        "temperature": settings.temperature,
+        "top_k": settings.top_k,
+        "top_p": settings.top_p,
+        "seed": settings.seed,
+        "max_tokens": settings.max_tokens,
+        "device": settings.device,
+        "dtype": settings.dtype,
+        "target": settings.target if settings.target in EMBEDDED_TARGETS else FOLDER,
+        "target_name": "" if settings.target in EMBEDDED_TARGETS else settings.target,
+        "draft": NONE if settings.draft is None else EMBEDDED if settings.draft == EMBEDDED else FOLDER,
+        "draft_name": settings.draft or "",
+    }
+    values |= {param_key(settings.method, name): value for name, value in settings.full_params.items()}
+    session.values.update(values)
+    for key, value in values.items():
+        st.session_state[key] = value
+
+
+def value(session: Session, key: str, default: Any) -> Any:
+    return st.session_state.get(key, session.values.get(key, default))
+
+
+def prompt_of(session: Session) -> str:
+    """What the prompt box says: what was typed since it was drawn, else what the page or the visitor put there last."""
+    shows, number = session.boxes.get("prompt", (None, 0))
+    now = st.session_state.get(f"prompt.{number}", shows)
+    return now if now != shows else session.values.get("prompt", Settings().prompt)
+
+
+def read(session: Session) -> Settings:
+    """What the controls say right now."""
+    base = Settings()
+    method = value(session, "method", base.method)
+    params = {f.name: value(session, param_key(method, f.name), f.default) for f in fields(METHODS[method].params)}
+    simple = ("temperature", "top_k", "top_p", "seed", "max_tokens", "device", "dtype")
+    target = value(session, "target", EMBEDDED)
+    draft = value(session, "draft", NONE)
+    return Settings(
+        prompt=prompt_of(session),
+        **{name: value(session, name, getattr(base, name)) for name in simple},
+        method=method,
+        params=params,
+        target=target if target in EMBEDDED_TARGETS else value(session, "target_name", "").strip(),
+        draft=None if draft == NONE else draft if draft == EMBEDDED else value(session, "draft_name", "").strip(),
+    )
+
+
+def remember(session: Session, key: str, default: Any) -> str:
+    """Give the widget `key` the value it had, on whatever page that was; returns the key."""
+    if key not in st.session_state:
+        st.session_state[key] = session.values.get(key, default)
+    return key
+
+
+def kept(session: Session, key: str, default: Any, options: Sequence[Any] | None = None) -> dict[str, Any]:
+    """Key and default of a remembered widget, as its keyword arguments; with `options` those of a menu.
+
+    The default is the value it has: a browser that is still busy when the page runs for the second time never hears of a value
+    that only the first run set, shows the default, and sends that back with the next click.
+    """
+    now = st.session_state[remember(session, key, default)]
+    if options is None:
+        return {"key": key, "value": now}
+    return {"key": key, "index": list(options).index(now) if now in options else 0}
+
+
+def controls(session: Session) -> Settings:
+    """Draw the rail; returns what it says."""
+    if not session.values:
+        say(session, session.settings or Settings())
+    with st.sidebar:
+        prompt_controls(session)
+        method_controls(session)
+        with st.expander("Sampling and length", expanded=False, key="sampling_box"):
+            sampling_controls(session)
+        with st.expander("Model", expanded=False, key="model_box"):
+            model_controls(session)
+    settings = read(session)
+    session.values |= {key: st.session_state[key] for key in KEYS if key in st.session_state}
+    session.values |= {param_key(settings.method, name): v for name, v in settings.params.items()}
+    return settings
+
+
+KEYS = ("method", "temperature", "top_k", "top_p", "seed", "max_tokens", "device", "dtype",
+        "target", "target_name", "draft", "draft_name")  # fmt: skip
+
+
+def prompt_controls(session: Session) -> None:
+    """The menu of examples and the prompt. Either sets the other, so both are boxes of the session: a click that comes before the
+    browser has the new text sends the old one along, and must not count as writing it."""
+    prompt = prompt_of(session)
+    menu, example = [OWN, *EXAMPLES], next((key for key, e in EXAMPLES.items() if e.prompt == prompt), OWN)
+    example_key, prompt_key = session.box("example", example), session.box("prompt", prompt)
+
+    def take_example() -> None:
+        chosen = st.session_state.get(example_key, example)  # a box that is gone may report, and has no value any more
+        if chosen != example and chosen in EXAMPLES:
+            session.values["prompt"] = EXAMPLES[chosen].prompt
+            session.box_says("example", chosen)
+
+    def take_prompt() -> None:
+        if (written := st.session_state.get(prompt_key, prompt)) != prompt:
+            session.values["prompt"] = written
+            session.box_says("prompt", written)
+
+    st.selectbox(
+        "Example", menu, menu.index(example), key=example_key, on_change=take_example,
+        format_func=lambda key: EXAMPLES[key].title if key in EXAMPLES else OWN, help="Puts a prompt into the box below.",
+    )  # fmt: skip
+    st.text_area(
+        "Prompt", prompt, key=prompt_key, height=112, max_chars=MAX_PROMPT, on_change=take_prompt,
+        help="The text the target goes on from. Ctrl+Enter, or a click elsewhere, takes it over.",
+    )  # fmt: skip
+    if example in EXAMPLES:
+        st.caption(EXAMPLES[example].look)
+
+
+def method_controls(session: Session) -> None:
+    now = read(session)
+    family = family_named(now.target, now.draft)
+    lacking = {key: reason for key, method in METHODS.items() if (reason := method.missing(family))}
+    key = st.selectbox(
+        "Method",
+        list(METHODS),
+        **kept(session, "method", "speculative_sampling", METHODS),
+        format_func=lambda key: METHODS[key].title + (" (not with these models)" if key in lacking else ""),
+        help="How the draft is made and judged. The page Methods explains each.",
+    )
+    if key in lacking:
+        st.warning(lacking[key], icon=":material/block:")
+    else:
+        st.caption(METHODS[key].idea)
+    for spec in fields(METHODS[key].params):
+        param_control(session, key, spec)
+
+
+def param_control(session: Session, method: str, spec: Field) -> None:
+    """One control for one parameter, from its kind and range."""
+    rules = spec.metadata
+    name, choices = param_key(method, spec.name), rules["choices"]
+    now = kept(session, name, spec.default, choices or None)
+    if choices:
+        st.selectbox(rules["label"], list(choices), **now, help=rules["help"])
+    elif isinstance(spec.default, bool):
+        st.toggle(rules["label"], **now, help=rules["help"])
+    elif isinstance(spec.default, int):
+        st.number_input(
+            f"{rules['label']} ({rules['low']} to {rules['high']})", rules["low"], rules["high"], step=1, **now, help=rules["help"]
+        )
+    else:
+        st.slider(rules["label"], rules["low"], rules["high"], **now, help=rules["help"])
+
+
+def sampling_controls(session: Session, prefix: str = "") -> None:
+    """Another page takes a `prefix` for its keys and any object that has `values`."""
+    keep = lambda key: kept(session, prefix + key, getattr(Settings(), key))  # noqa: E731
+    st.slider(
+        "Temperature", 0.0, MAX_TEMPERATURE, step=0.05, **keep("temperature"), help="0 is greedy: always the likeliest token."
+    )
+    st.number_input("Top-k", 0, 1000, step=1, **keep("top_k"), help="Only the k likeliest tokens stay, in p and q; 0 is off.")
+    st.slider(
+        "Top-p", LEAST_TOP_P, 1.0, step=0.05, **keep("top_p"), help="The smallest set of this probability stays; 1 is off."
+    )
+    st.number_input("Seed", 0, MAX_SEED, step=1, **keep("seed"), help="Every die of the run comes from it: same seed, same run.")
+    st.number_input("Token limit", 1, MAX_TOKENS, step=16, **keep("max_tokens"), help="New tokens; the run ends exactly there.")
+
+
+def model_controls(session: Session) -> None:
+    keep = lambda key, default, options=None: kept(session, key, default, options)  # noqa: E731
+    targets, drafts = (*EMBEDDED_TARGETS, FOLDER, HUB), (NONE, EMBEDDED, FOLDER, HUB)
+    kind = st.selectbox(
+        "Target", targets, **keep("target", EMBEDDED, targets), format_func=lambda k: k.replace("embedded-", "embedded, "),
+        help="The small one has a third of the weights; the same draft models serve both.",
+    )  # fmt: skip
+    if kind not in EMBEDDED_TARGETS:
+        st.text_input(f"Target, {kind}", **keep("target_name", ""), placeholder=hint(kind))
+    kind = st.selectbox(
+        "Draft model",
+        drafts,
+        **keep("draft", NONE, drafts),
+        format_func=lambda k: "the one that belongs to the target" if k == NONE else k,
+        help="Needs the tokenizer of the target. A target other than the embedded ones brings no draft model of its own. A folder "
+        "with a published head for the target (EAGLE, EAGLE-3, speculators, Medusa) goes here too.",
+    )
+    if kind not in (NONE, EMBEDDED):
+        st.text_input(f"Draft model, {kind}", **keep("draft_name", ""), placeholder=hint(kind))
+    st.text_input("Device", **keep("device", "auto"), help="auto, cpu, cuda, cuda:1 or mps")
+    st.selectbox("Number format", DTYPES, **keep("dtype", "auto", DTYPES), help="auto: float32 on a CPU, else as stored.")
+    st.caption("Models are loaded with the first step. Only safetensors are read and no code of a model is run.")
+
+
+def hint(kind: str) -> str:
+    return "/path/to/model" if kind == FOLDER else "owner/name"

@@ -1,0 +1,104 @@
+"""Keeping runs: which folder they go to, and the button that keeps the one that is shown."""
+
+import sqlite3
+from dataclasses import dataclass
+from pathlib import Path
+
+import streamlit as st
+
+from decoding.runs.store import MAX_NAME, MAX_NOTE, Store, default_folder
+from decoding.trace import Trace
+from pages.parts.shared.session import Session
+from viz.tokens import as_markdown, plain
+
+FOLDER = "store_folder"  # in the session's state: what the Traces page was told
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What the button last did."""
+
+    runs: int  # of the session: which run it was
+    folder: Path
+    trace: int  # id in the store
+    steps: int
+    name: str
+
+
+def folder() -> Path:
+    """Where traces are kept."""
+    return Path(st.session_state.get(FOLDER) or default_folder()).expanduser()
+
+
+def store() -> Store:
+    """The store of that folder; ValueError if it cannot be written."""
+    return Store(folder())
+
+
+def keep(session: Session) -> None:
+    """A small form that keeps the shown run, as far as it went; pressed again it adds what has come since."""
+    if not session.count:
+        return
+    kept: Kept | None = st.session_state.get("kept")
+    kept = kept if kept is not None and kept.runs == session.runs and kept.folder == folder() else None
+    names, notes = f"keep_name.{session.runs}", f"keep_note.{session.runs}"
+    st.session_state.setdefault(names, suggestion(session.trace))
+    with st.container(horizontal=True, vertical_alignment="center", key="keep_row"):
+        with st.popover("Keep this run", icon=":material/bookmark_add:", key="keep_box"):
+            st.text_input("Name", key=names, max_chars=MAX_NAME)
+            st.text_area("Note", key=notes, max_chars=MAX_NOTE, height=80, placeholder="What is worth remembering?")
+            st.button(
+                "Keep",
+                key="keep",
+                type="primary",
+                icon=":material/bookmark_add:",
+                disabled=kept is not None and kept.steps == session.count,
+                on_click=lambda: take(session, kept, st.session_state[names], st.session_state.get(notes) or ""),
+            )  # fmt: skip
+        outcome(session, kept)
+
+
+def outcome(session: Session, kept: Kept | None) -> None:
+    """One line beside the button."""
+    problem = st.session_state.get("keep_problem", "")
+    if problem:
+        st.error(as_markdown(problem), icon=":material/error:")
+    elif kept is None:
+        st.caption("Name, note, every step: kept in your folder, to be found on the page Traces.")
+    elif kept.steps == session.count:
+        st.caption(as_markdown(f"Kept as “{plain(kept.name, 32)}”, {steps(kept.steps)}; see the page Traces."))
+    else:
+        st.caption(as_markdown(f"Kept as “{plain(kept.name, 32)}” up to step {kept.steps}; keep again to add the rest."))
+
+
+def take(session: Session, kept: Kept | None, name: str, note: str) -> None:
+    """Into the store; nothing changes on the page but a line."""
+    trace, name = session.trace, name.strip() or suggestion(session.trace)
+    try:
+        number = added(store(), kept, trace, name, note)
+    except (ValueError, sqlite3.Error) as error:
+        st.session_state["keep_problem"] = f"The run was not kept: {error}"
+        return
+    st.session_state["keep_problem"] = ""
+    st.session_state["kept"] = Kept(session.runs, folder(), number, len(trace.steps), name)
+
+
+def added(shelf: Store, kept: Kept | None, trace: Trace, name: str, note: str) -> int:
+    """The id of the kept trace: the one it was kept as before, with its new steps, unless that was deleted."""
+    if kept is not None:
+        try:
+            shelf.append(kept.trace, trace.steps[kept.steps :], trace.pieces)
+            shelf.rename(kept.trace, name, note)
+            return kept.trace
+        except ValueError:
+            pass
+    return shelf.keep(trace, name, note)
+
+
+def suggestion(trace: Trace) -> str:
+    """A name to begin with: the method and how the prompt begins."""
+    return f"{trace.header.method.replace('_', ' ')}: {plain(trace.header.prompt.strip(), 48)}"
+
+
+def steps(count: int) -> str:
+    return "1 step" if count == 1 else f"{count:,} steps"

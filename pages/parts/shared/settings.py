@@ -1,0 +1,115 @@
+"""Settings: everything the controls say, as plain data, checked before anything is made of it."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from decoding.loop import Run
+from decoding.methods import METHODS
+from decoding.models.family import EMBEDDED_TARGETS
+from decoding.models.published_heads import method_of
+from decoding.sample import Sampling
+from decoding.trace import Header
+from pages.parts.shared.examples import EXAMPLES
+
+MAX_SEED = 2**53 - 1  # what a browser's number can hold
+LEAST_TOP_P = 0.05  # where the slider begins
+MAX_PROMPT = 20_000  # characters in the box and in a link
+
+
+@dataclass(frozen=True)
+class Settings:
+    """One run, as it is asked for."""
+
+    prompt: str = EXAMPLES["once"].prompt
+    method: str = "speculative_sampling"
+    params: Mapping[str, Any] = field(default_factory=dict)  # of the method; what is missing has its default
+    temperature: float = 0.8
+    top_k: int = 0
+    top_p: float = 1.0
+    seed: int = 0
+    max_tokens: int = 64
+    target: str = "embedded"
+    draft: str | None = None
+    device: str = "auto"
+    dtype: str = "auto"
+
+    @property
+    def full_params(self) -> dict[str, Any]:
+        """All parameters of the method; a ValueError for one that does not fit."""
+        return asdict(METHODS[self.method].checked(self.params))
+
+    @property
+    def sampling(self) -> Sampling:
+        return Sampling(self.temperature, self.top_k, self.top_p)
+
+    @property
+    def models(self) -> tuple[str, str | None, str, str]:
+        return self.target, self.draft, self.device, self.dtype
+
+    def problem(self) -> str:
+        """What is wrong with them, as far as it can be told without a model; "" if nothing is."""
+        try:
+            if reason := METHODS[self.method].missing(family_named(self.target, self.draft)):
+                return reason
+            if not self.prompt.strip():
+                return "The prompt is empty. Write a few words for the target to continue."
+            _ = self.full_params, self.sampling
+        except ValueError as error:
+            return str(error)
+        return ""
+
+    def maker(self, context: tuple[int, ...] = ()) -> Callable[[], Run]:
+        """What builds the run; called on the worker's thread, where the models are loaded.
+
+        Args:
+            context: tokens to go on from in place of the prompt's.
+        """
+
+        def make() -> Run:
+            from decoding.models.family_cache import family
+
+            prompt = context or self.prompt
+            return Run(family(*self.models), self.method, self.full_params, prompt, self.sampling, self.seed, self.max_tokens)
+
+        return make
+
+    def same_run(self, other: "Settings") -> bool:
+        return replace(self, params=self.full_params) == replace(other, params=other.full_params)
+
+
+def family_named(target: str, draft: str | None) -> SimpleNamespace:
+    """Enough of a family for `Method.missing`, without loading it."""
+    name = target if draft is None else f"{target} + {draft}"
+    heads = published(draft)
+    draft = None if heads else draft
+    sources = {"target": target, "draft": draft or ("embedded" if target in EMBEDDED_TARGETS else None)}
+    return SimpleNamespace(name=name, draft=object() if sources["draft"] else None, sources=sources, heads=heads)
+
+
+def published(draft: str | None) -> dict[str, Path]:
+    """What the name of a draft model stands for if it is a published head: its method and folder."""
+    try:
+        method = method_of(draft)
+    except ValueError:  # loading it says why
+        return {}
+    return {method: Path(draft)} if method else {}
+
+
+def settings_of(header: Header) -> Settings:
+    """The settings a trace of the embedded family was made with."""
+    sampling = header.sampling
+    return Settings(
+        prompt=header.prompt,
+        method=header.method,
+        params=dict(header.params),
+        temperature=sampling.temperature,
+        top_k=sampling.top_k,
+        top_p=sampling.top_p,
+        seed=header.seed,
+        max_tokens=header.max_tokens,
+    )
+
+

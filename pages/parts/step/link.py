@@ -1,0 +1,49 @@
+"""The link to the step that is shown: written into the address bar and shown for copying; and opening one."""
+
+import streamlit as st
+
+from decoding.models.family import EMBEDDED_TARGETS
+from pages.parts.shared import address
+from pages.parts.shared.controls import say
+from pages.parts.shared.session import Session
+from viz.tokens import as_markdown
+
+
+def link(session: Session) -> None:
+    """A button that writes the link."""
+    with st.container(horizontal=True, vertical_alignment="center", key="link_box"):
+        pressed = st.button(
+            "Link to this step",
+            key="link",
+            icon=":material/link:",
+            help="Puts everything that repeats this run into the address bar.",
+        )
+        if not pressed:
+            st.caption("Method, parameters, prompt, sampling, seed and step: whoever opens it sees this run again.")
+            return
+        try:
+            params = address.parameters(session.settings, session.cursor + 1, session.node)
+        except ValueError as error:
+            st.caption(as_markdown(str(error)))
+            return
+        session.opened = repr(sorted(params.items()))
+        st.query_params.from_dict(params)
+        st.code(address.address(st.context.url or "", params), language=None, wrap_lines=True)
+    if session.settings.target not in EMBEDDED_TARGETS:
+        st.caption("The link does not carry your own models: opened elsewhere it runs on the embedded family.")
+
+
+def open_link(session: Session) -> None:
+    """Open what the address bar asks for, once; before the controls are drawn."""
+    query = st.query_params.to_dict()
+    fingerprint = repr(sorted(query.items()))
+    if not query or fingerprint == session.opened:
+        return
+    session.opened = fingerprint
+    place = address.parse(query)
+    if place is None:
+        return
+    session.notes = place.complaints
+    say(session, place.settings)
+    if place.step:
+        session.start(place.settings, place.step - 1, place.node)

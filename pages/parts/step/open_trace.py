@@ -1,0 +1,69 @@
+"""A kept or imported trace on the Step page: the same views, no model. All it says is checked before a control says it."""
+
+from dataclasses import replace
+
+import streamlit as st
+
+from decoding.loop import MAX_TOKENS
+from decoding.methods import METHODS
+from decoding.models.family import EMBEDDED_TARGETS
+from decoding.runs.store import Store
+from decoding.trace import Header, Trace
+from pages.parts.shared import address
+from pages.parts.shared.controls import EMBEDDED, say
+from pages.parts.shared.session import Session
+from pages.parts.shared.settings import LEAST_TOP_P, MAX_PROMPT, Settings
+from viz.tokens import as_markdown, plain
+
+
+def show(session: Session, trace: Trace, cursor: int = 0, node: int | None = None) -> None:
+    """Let the session look at a recorded trace.
+
+    Raises:
+        ValueError: a method that this version does not have, or a limit no run can have; the session stays as it is.
+    """
+    limit = trace.header.max_tokens
+    if not max(1, len(trace.steps)) <= limit <= MAX_TOKENS:
+        raise ValueError(f"The trace has {len(trace.steps):,} steps and a limit of {limit:,} tokens; no run here can have that.")
+    settings, notes = settings_for(trace.header)
+    with session.lock:
+        session.reset()
+        session.trace, session.settings, session.notes = trace, settings, notes
+        session.runs += 1
+        session.go(cursor)
+        session.pick(node)
+    say(session, settings)
+
+
+def settings_for(header: Header) -> tuple[Settings, tuple[str, ...]]:
+    """The settings a trace was made with, each checked like one in a link; and what they leave out, in sentences."""
+    if header.method not in METHODS:
+        raise ValueError(
+            f"The trace was made with the method {address.shown(header.method)}, which this version does not have. Its files can "
+            "still be exported."
+        )
+    sampling = header.sampling
+    query = {"method": header.method, "seed": str(header.seed), "tokens": str(header.max_tokens)}
+    query |= {"temperature": f"{sampling.temperature:g}", "top_k": str(sampling.top_k), "top_p": f"{sampling.top_p:g}"}
+    query |= {f"p.{name}": str(value) for name, value in header.params.items()}
+    place = address.parse(query)
+    target, _, draft = header.family.partition(" + ")
+    settings = replace(place.settings, prompt=header.prompt[:MAX_PROMPT], target=target or EMBEDDED, draft=draft or None)
+    settings = replace(settings, top_p=max(LEAST_TOP_P, settings.top_p))
+    notes = [f"The controls leave out a part of this trace. {complaint}" for complaint in place.complaints]
+    if settings.target not in EMBEDDED_TARGETS:
+        notes.append(
+            f"This run was made with the model “{plain(header.family, 80)}”, which is not loaded: all that was recorded can be "
+            "looked at. A step beyond its end, or another run, would load it; choose another under Model."
+        )
+    return settings, tuple(notes)
+
+
+def open_stored(session: Session, store: Store, trace: int, cursor: int = 0, node: int | None = None) -> None:
+    """Show a trace of the store on the Step page; a sentence here if that cannot be."""
+    try:
+        show(session, store.open(trace), cursor, node)
+    except ValueError as error:
+        st.error(as_markdown(str(error)), icon=":material/error:")
+        return
+    st.switch_page("pages/1_Step.py")

@@ -1,0 +1,59 @@
+"""Another method at the very step that is shown: one step of it behind the same text, its draft beside the one that was made."""
+
+from dataclasses import replace
+
+import streamlit as st
+
+from decoding.methods import METHODS
+from decoding.trace import Trace
+from pages.parts.shared.session import Session
+from pages.parts.shared.settings import Settings, family_named
+from pages.parts.shared.setup import dark
+from viz.methods.shared.head_guesses import bars_html, beside_words, context
+from viz.step.tree import tree_alt, tree_figure
+from viz.tokens import as_markdown
+from viz.words import narrate
+
+CONFIG = {"displayModeBar": False, "scrollZoom": False}
+
+
+def another(session: Session) -> None:
+    """A folded box: choose a method, ask it, look at both."""
+    with st.expander("Another method at this very step", key="another_box", on_change="rerun") as box:
+        if not box.open or session.settings is None:
+            return
+        lacking = family_named(session.settings.target, session.settings.draft)
+        known = [key for key, method in METHODS.items() if key not in ("plain", session.settings.method)]
+        menu = [key for key in known if not METHODS[key].missing(lacking)]
+        with st.container(horizontal=True, vertical_alignment="bottom"):
+            key = st.selectbox("Method to ask", menu, key="another_method", format_func=lambda key: METHODS[key].title, width=260)
+            st.button(
+                "Ask it", key="another_ask", icon=":material/compare_arrows:", on_click=ask, args=(session, key),
+                help="One step with its usual parameters, behind the text in front of this step. The run is left as it is.",
+            )  # fmt: skip
+        if (answer := session.answer()) is not None:
+            beside(session, answer)
+
+
+def ask(session: Session, method: str) -> None:
+    """Have the worker take one step of `method` where the shown step begins."""
+    settings: Settings = replace(session.settings, method=method, params={})
+    session.ask_another(settings, context(session.trace, session.cursor))
+
+
+def beside(session: Session, answer: Trace) -> None:
+    """The other draft, and the bars of both methods where they have heads that guess depth by depth."""
+    step, title = answer.steps[0], METHODS[answer.header.method].title
+    pieces = session.trace.pieces | answer.pieces
+    st.markdown(f"**{title}**")
+    st.caption(as_markdown(f"{narrate(step, session.cursor + 1, pieces)} {beside_words(session.step, step, title, pieces)}"))
+    if step.nodes:
+        figure = tree_figure(step, pieces, None, dark(), root=session.root)
+        st.plotly_chart(figure, key="another_tree", config=CONFIG, alt=tree_alt(step, pieces))
+    if bars := bars_html(answer, 0):
+        st.html(bars)
+        if mine := bars_html(session.trace, session.cursor):
+            st.markdown(f"**{METHODS[session.trace.header.method].title}, as above**")
+            st.html(mine)
+    if session.settings.temperature > 0:
+        st.caption("The dice are others than in the run, so the target may draw another token at the same place.")

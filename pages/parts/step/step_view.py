@@ -1,0 +1,177 @@
+"""The stage: everything on the Step page that changes with a step, in one fragment; a small timed one looks after the worker."""
+
+import html
+from time import monotonic
+
+import plotly.io
+import streamlit as st
+
+from decoding.methods import METHODS
+from decoding.trace import Step
+from pages.parts.shared import recorded_run as demo
+from pages.parts.shared.controls import read, say
+from pages.parts.shared.keep import keep
+from pages.parts.shared.scrolled import scrolled
+from pages.parts.shared.session import Session
+from pages.parts.shared.setup import dark
+from pages.parts.shared.tallies import tallies
+from pages.parts.step.inspector import inspector
+from pages.parts.step.link import link
+from pages.parts.step.method_panel import view_of
+from pages.parts.step.other_method import another
+from pages.parts.step.text_strip import legend, text_strip
+from pages.parts.step.transport import progress, transport
+from viz.step.tree import node_table, picked, tree_alt, tree_figure, wide_enough
+from viz.tokens import as_markdown, name
+from viz.words import judgement, narrate
+
+plotly.io.templates.default = None  # Streamlit lays its theme over every figure; Plotly's own template only costs time
+WIDTH = 680  # px of the tree on a usual screen
+CONFIG = {"displayModeBar": False, "scrollZoom": False}
+
+
+def pulse(session: Session) -> None:
+    """The line that says what is waited for, and the only timer of the page; draws the rest anew when there is something new."""
+    whole = [True]  # this run of the page; the timer's runs come after it
+
+    def beat() -> None:
+        session.sync()
+        if not whole and session.due():
+            st.rerun()
+        whole.clear()
+        progress(session)
+
+    session.sync()
+    session.timer = session.tick()
+    with st.container(key="pulse"):
+        st.fragment(beat, run_every=session.timer)()
+
+
+def stage(session: Session) -> None:
+    """Draw it; a click draws it again, and the whole page only if the timer has to start or stop."""
+
+    def once() -> None:
+        session.wait()
+        session.sync()
+        if session.tick() != session.timer:
+            st.rerun()
+        began = monotonic()
+        draw(session)
+        session.was_drawn(monotonic() - began)
+
+    st.fragment(once)()
+
+
+def draw(session: Session) -> None:
+    narration(session)
+    transport(session)  # above whatever comes and goes: a bar that moves under the pointer is missed
+    notices(session)
+    text_strip(session, lambda key: session.back() if key == "back" else session.advance(read(session)))
+    if session.trace is not None:
+        legend(session.trace)
+    if session.step is None:
+        nothing(session)
+        return
+    left, right = st.columns([0.64, 0.36], gap="medium")
+    with left:  # first, and each only once: in the other order Streamlit 1.67 painted this fragment one run late
+        tree(session)
+        if (own := view_of(session.trace.header.method)) is not None:
+            own(session)
+        another(session)
+        tallies(session, dark())
+        link(session)
+        keep(session)
+    with right:
+        inspector(session)
+
+
+def notices(session: Session) -> None:
+    """The welcome, what went wrong, and what is stale; the run that is shown stays."""
+    if (
+        session.trace is not None
+        and session.trace is demo.recorded()
+        and session.cursor == demo.pause_at()
+        and session.coming is None
+        and not session.playing
+    ):
+        welcome(session)
+    if session.problem:
+        st.error(as_markdown(session.problem), icon=":material/error:")
+    for note in session.notes:
+        st.warning(as_markdown(note), icon=":material/link_off:")
+    if session.trace is None or session.coming is not None or session.settings.same_run(read(session)):
+        return
+    with st.container(horizontal=True, vertical_alignment="center", border=True, key="stale"):
+        st.markdown("**The settings have changed** since this run was made. Step starts a new one.", width="stretch")
+        st.button("Start again with these settings", key="again", type="primary", on_click=lambda: session.start(read(session)))
+        st.button("Put the settings back", key="put_back", on_click=put_back, args=(session,))
+
+
+def welcome(session: Session) -> None:
+    """What there is to see on the first visit, in one sentence with one button."""
+    with st.container(horizontal=True, vertical_alignment="center", border=True, key="welcome"):
+        st.markdown(as_markdown(lesson_words(session.step, session.trace.pieces)), width="stretch")
+        st.button("Next", key="next", icon=":material/skip_next:", type="primary", on_click=session.forward)
+
+
+def lesson_words(step: Step, pieces: dict[int, bytes]) -> str:
+    """The rejection the recorded run is paused at."""
+    node = next((node for node in step.nodes if node.verdict == "rejected"), None)
+    if node is None or not step.tokens:
+        return "This is a recorded run of the embedded models; every step can be looked at."
+    kept = sum(n.verdict == "accepted" for n in step.nodes)
+    before = f"after {kept} accepted {'guess' if kept == 1 else 'guesses'} " if kept else ""
+    return (
+        f"A recorded run, paused where the target turned a guess down: {before}the drafter wrote {name(node.token, pieces)}, "
+        f"{judgement(node, pieces, step)}, and the target put {name(step.tokens[-1], pieces)} in its place."
+    )
+
+
+def put_back(session: Session) -> None:
+    say(session, session.settings)
+
+
+def narration(session: Session) -> None:
+    """One sentence at a fixed place: what the step that is shown did."""
+    if session.trace is None:
+        sentence = "Write a prompt or choose an example, then press Step."
+    elif session.step is None:
+        sentence = "The prompt, before the first step. Press Step or Forward."
+    else:
+        sentence = narrate(session.step, session.cursor + 1, session.trace.pieces)
+    kind = METHODS[session.settings.method].title if session.settings else "No run yet"
+    badge = "recorded run · " if session.recorded else ""
+    st.html(
+        f'<h1 class="ds-title">Step by step <span class="ds-badge">{html.escape(badge + kind)}</span></h1>'
+        f'<p class="ds-say" role="status" aria-live="polite">{html.escape(sentence)}</p>'
+    )
+
+
+def nothing(session: Session) -> None:
+    """Before the first step."""
+    if session.trace is None:
+        st.html(f'<p class="ds-dim">The prompt: {html.escape(read(session).prompt[:400])}</p>')
+
+
+def tree(session: Session) -> None:
+    """The draft tree; a click on a box selects it."""
+    step, pieces = session.step, session.trace.pieces
+
+    def pick() -> None:
+        if (node := picked(st.session_state["tree"].selection.points)) is not None:
+            session.pick(node)
+
+    width = max(WIDTH, wide_enough(step))
+    figure = tree_figure(step, pieces, session.selected, dark(), root=session.root, width=width, extent=session.extent())
+    with scrolled("tree_scroll", width if width > WIDTH else 0):
+        st.plotly_chart(
+            figure,
+            key="tree",
+            on_select=pick,
+            selection_mode="points",
+            config=CONFIG,
+            alt=tree_alt(step, pieces),
+        )
+    with st.expander("The tree as a table", key="tree_table_box", on_change="rerun") as box:
+        if box.open:
+            st.dataframe(node_table(step, pieces), hide_index=True, key="tree_table")

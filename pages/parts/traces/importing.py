@@ -1,0 +1,83 @@
+"""Import of a trace file: read once, strictly; a file that does not fit is refused with a sentence and changes nothing."""
+
+from dataclasses import dataclass
+
+import streamlit as st
+
+from decoding.runs.store import MAX_NAME
+from decoding.runs.trace_files import MAX_UPLOAD, from_json
+from decoding.trace import Trace
+from pages.parts.shared import keep
+from pages.parts.shared.session import Session
+from pages.parts.step.open_trace import show
+from viz.tokens import as_markdown, plain
+
+
+@dataclass(frozen=True)
+class Imported:
+    """An uploaded file and what became of it."""
+
+    file: str  # id of the upload
+    trace: Trace | None
+    problem: str = ""
+
+
+def importing(session: Session) -> None:
+    """The upload, and what can be done with a good file."""
+    file = st.file_uploader(
+        "Import a trace", type=["json", "gz"], key="import", max_upload_size=MAX_UPLOAD // 2**20,
+        help=f"A JSON file that was exported here, at most {MAX_UPLOAD // 2**20} MiB, packed or not.",
+    )  # fmt: skip
+    if file is None:
+        st.session_state.pop("imported", None)
+        return
+    found: Imported | None = st.session_state.get("imported")
+    if found is None or found.file != file.file_id:
+        found = st.session_state["imported"] = read(file)
+    if found.trace is None:
+        st.error(as_markdown(f"The file was not imported. {found.problem}"), icon=":material/error:")
+        return
+    count = keep.steps(len(found.trace.steps))
+    st.caption(
+        as_markdown(
+            f"A run of {plain(found.trace.header.method, 40)}, {count}, of the family {plain(found.trace.header.family, 60)}."
+        )
+    )
+    with st.container(horizontal=True):
+        opened = st.button("Open it", key="import.open", icon=":material/play_circle:")
+        kept = st.button("Keep it", key="import.keep", icon=":material/bookmark_add:")
+    if kept:
+        keep_it(found.trace, file.name)
+    if opened:
+        open_it(session, found.trace)
+
+
+def read(file) -> Imported:
+    """An upload -> a trace, or the sentence that says why not."""
+    try:
+        if file.size > MAX_UPLOAD:
+            raise ValueError(f"It has {file.size:,} bytes; at most {MAX_UPLOAD:,} are read.")
+        return Imported(file.file_id, from_json(file.getvalue()))
+    except ValueError as error:
+        return Imported(file.file_id, None, plain(str(error), 300))
+
+
+def keep_it(trace: Trace, name: str) -> None:
+    """Into the store, under the name of its file."""
+    name = name.removesuffix(".gz").removesuffix(".json")[:MAX_NAME] or "imported"
+    try:
+        keep.store().keep(trace, name, "imported")
+    except ValueError as error:
+        st.error(as_markdown(str(error)), icon=":material/error:")
+        return
+    st.session_state["traces.said"] = f"“{plain(name, 80)}” is kept."
+
+
+def open_it(session: Session, trace: Trace) -> None:
+    """On the Step page, without keeping it."""
+    try:
+        show(session, trace)
+    except ValueError as error:
+        st.error(as_markdown(str(error)), icon=":material/error:")
+        return
+    st.switch_page("pages/1_Step.py")

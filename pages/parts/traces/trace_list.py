@@ -1,0 +1,255 @@
+"""The Traces page: the folder, the list with its filters, and one trace in detail: open, rename, export, delete."""
+
+import datetime
+import html
+import sqlite3
+from pathlib import Path
+
+import pandas as pd
+import streamlit as st
+
+from decoding.methods import METHODS
+from decoding.runs.store import MAX_NAME, MAX_NOTE, Entry, Query, Store
+from pages.parts.shared import keep
+from pages.parts.shared.pick import pick
+from pages.parts.shared.session import Session
+from pages.parts.step.open_trace import open_stored
+from pages.parts.traces.exports import exports, picture_box
+from pages.parts.traces.importing import importing
+from viz.tokens import as_markdown, plain
+
+PAGE = 20  # lines of the list
+EVERY = "all"
+KINDS = {"kept runs": "", "debug runs too": None}
+SHOWN = 600  # characters of prompt and text in the details
+
+
+def traces(session: Session) -> None:
+    """All of the page below its title."""
+    with st.sidebar:
+        folder_box()
+        importing(session)
+    try:
+        browse(session, keep.store())
+    except (ValueError, sqlite3.Error) as error:
+        st.error(as_markdown(str(error)), icon=":material/error:")
+
+
+def folder_box() -> None:
+    """Which folder the traces are in; all pages of this session use it."""
+    st.session_state["traces.folder"] = str(keep.folder())
+
+    def take() -> None:
+        st.session_state[keep.FOLDER] = st.session_state["traces.folder"].strip()
+
+    st.text_input(
+        "Folder", key="traces.folder", on_change=take, icon=":material/folder:",
+        help="Kept runs lie there, in one SQLite file that several apps may use at once. Empty: DRAFTSCOPE_HOME, or .draftscope "
+        "in your home folder.",
+    )  # fmt: skip
+
+
+def browse(session: Session, store: Store) -> None:
+    """Filters, list, details."""
+    said = st.session_state.pop("traces.said", "")
+    if said:
+        st.success(as_markdown(said), icon=":material/check:")
+    total = store.count()
+    if not total:
+        nothing(store.folder)
+        return
+    query = filters(store)
+    found = store.count(query)
+    if not found:
+        st.info(f"None of the {total:,} traces matches. Take a word or a filter away.", icon=":material/search_off:")
+        st.button("Clear the filters", key="traces.clear", on_click=clear)
+        return
+    left, right = st.columns([0.58, 0.42], gap="large")
+    with left:
+        entry = listing(store, query, found, total)
+    with right:
+        details(session, store, entry)
+    picture_box(store, entry)
+
+
+def nothing(folder: Path) -> None:
+    """The empty store."""
+    with st.container(border=True, key="traces.empty"):
+        st.markdown(
+            "**Nothing is kept yet.** Make a run on the page Step and press *Keep this run*, run prompts on the page Drafter, or "
+            "import a trace on the left."
+        )
+        st.html(f'<p class="ds-dim">The folder is {html.escape(str(folder))}.</p>')
+        if st.button("Open the stepper", key="traces.to_step", type="primary", icon=":material/skip_next:"):
+            st.switch_page("pages/1_Step.py")
+
+
+# -- filters --------------------------------------------------------------------------------------------------------------
+
+
+def filters(store: Store) -> Query:
+    """One row of filters that all apply together."""
+    words, method, family, since, until, kind = st.columns([0.28, 0.18, 0.16, 0.12, 0.12, 0.14], vertical_alignment="bottom")
+    text = words.text_input(
+        "Search", key="traces.words", persist_state="session", icon=":material/search:", placeholder="words in name, note or text"
+    )
+    key = method.selectbox(
+        "Method", [EVERY, *METHODS], key="traces.method", persist_state="session",
+        format_func=lambda k: METHODS[k].title if k in METHODS else "every method",
+    )  # fmt: skip
+    name = family.selectbox(
+        "Family", [EVERY, *store.families()], key="traces.family", persist_state="session",
+        format_func=lambda f: "every family" if f == EVERY else plain(f, 40),
+    )  # fmt: skip
+    first = since.date_input("From", None, key="traces.since", persist_state="session", format="YYYY-MM-DD")
+    last = until.date_input("To", None, key="traces.until", persist_state="session", format="YYYY-MM-DD")
+    chosen = kind.selectbox("Show", list(KINDS), key="traces.kind", persist_state="session")
+    return Query(
+        words=text or "",
+        method="" if key == EVERY else key,
+        family="" if name == EVERY else name,
+        study=KINDS[chosen],
+        since=midnight(first),
+        until=midnight(last, 1),
+    )
+
+
+def midnight(day: datetime.date | None, later: int = 0) -> float | None:
+    """Seconds since 1970 at which a day begins here, `later` days on."""
+    if day is None:
+        return None
+    return datetime.datetime.combine(day + datetime.timedelta(later), datetime.time.min).timestamp()
+
+
+def clear() -> None:
+    for key in ("words", "method", "family", "since", "until", "kind"):
+        st.session_state[f"traces.{key}"] = {"words": "", "method": EVERY, "family": EVERY, "kind": "debug runs too"}.get(key)
+
+
+# -- the list -------------------------------------------------------------------------------------------------------------
+
+
+def listing(store: Store, query: Query, found: int, total: int) -> Entry:
+    """One page of the list; returns the selected entry."""
+    pages = -(-found // PAGE)
+    st.session_state["traces.page"] = min(st.session_state.get("traces.page") or 1, pages)
+    number = st.session_state["traces.page"] - 1
+    entries = store.entries(query, number, PAGE)
+    words = f"{found:,} of {total:,} traces" if found < total else f"{total:,} {'trace' if total == 1 else 'traces'}"
+    st.caption(
+        f"{words}, the newest first. A click on a line selects it." + (f" Page {number + 1} of {pages}." if pages > 1 else "")
+    )
+    by_id = {entry.id: entry for entry in entries}
+    chosen = pick(
+        pd.DataFrame([line(entry) for entry in entries]), list(by_id), "traces", "Selected trace",
+        lambda i: f"{plain(by_id[i].name, 70)} · {when(by_id[i])}" if i in by_id else "",
+        column_config=COLUMNS, row_height=32, alt=f"{len(entries)} kept traces",
+    )  # fmt: skip
+    if pages > 1:
+        st.pagination(pages, key="traces.page")
+    return by_id[chosen]
+
+
+COLUMNS = {
+    "name": st.column_config.TextColumn(width=210),
+    "kept": st.column_config.DatetimeColumn(format="YYYY-MM-DD HH:mm", width=120),
+    "tau": st.column_config.NumberColumn(format="%.2f", width=56, help="Tokens per target call"),
+    "steps": st.column_config.NumberColumn(width=56),
+    "tokens": st.column_config.NumberColumn(width=64),
+}
+
+
+def line(entry: Entry) -> dict:
+    """What the list says of a trace."""
+    return {
+        "name": plain(entry.name, 80),
+        "method": title(entry.method),
+        "kept": datetime.datetime.fromtimestamp(entry.created),
+        "tau": entry.tau,
+        "tokens": entry.tokens,
+        "steps": entry.steps,
+        "ended": "yes" if entry.ended else "no",
+        "family": plain(entry.family, 40),
+        "note": plain(entry.note, 80),
+    }
+
+
+def title(method: str) -> str:
+    return METHODS[method].title if method in METHODS else plain(method, 40)
+
+
+def when(entry: Entry) -> str:
+    return datetime.datetime.fromtimestamp(entry.created).strftime("%Y-%m-%d %H:%M")
+
+
+# -- one trace ------------------------------------------------------------------------------------------------------------
+
+
+def details(session: Session, store: Store, entry: Entry) -> None:
+    """The selected trace."""
+    facts(entry)
+    with st.container(horizontal=True, key="traces.buttons"):
+        opened = st.button(
+            "Open on the Step page", key="traces.open", type="primary", icon=":material/play_circle:",
+            help="Every view of the Step page, from what was recorded: no model is loaded.",
+        )  # fmt: skip
+        if st.button("Delete", key="traces.delete", icon=":material/delete:", help="Asks before it does."):
+            ask(store, entry)
+    if opened:
+        open_stored(session, store, entry.id)
+    naming(store, entry)
+    exports(store, entry)
+
+
+def facts(entry: Entry) -> None:
+    """What is known without opening it; the prompt is muted."""
+    tau = "none" if entry.tau is None else f"{entry.tau:.2f}"
+    going = "" if entry.ended else ", not run to its end"
+    st.html(
+        f'<p class="ds-verdict">{html.escape(plain(entry.name, 120))}</p>'
+        f'<p class="ds-dim">{html.escape(title(entry.method))} · {html.escape(plain(entry.family, 60))} · tau {tau} · '
+        f"{entry.tokens:,} tokens in {keep.steps(entry.steps)}{going} · kept {when(entry)}</p>"
+        '<pre style="white-space:pre-wrap;overflow-wrap:anywhere;max-height:11rem;overflow-y:auto;margin:0.4rem 0 0 0" '
+        'tabindex="0">'
+        f'<span style="opacity:0.65">{html.escape(clip(entry.prompt, from_end=True))}</span>{html.escape(clip(entry.text))}</pre>'
+    )
+
+
+def clip(text: str, from_end: bool = False) -> str:
+    """At most SHOWN characters of a text."""
+    if len(text) <= SHOWN:
+        return text
+    return "… " + text[-SHOWN:] if from_end else text[:SHOWN] + " …"
+
+
+def naming(store: Store, entry: Entry) -> None:
+    """Name and note, kept when the button is pressed."""
+    with st.form(f"traces.form.{entry.id}", border=True):
+        name = st.text_input("Name", entry.name, max_chars=MAX_NAME, key=f"traces.name.{entry.id}")
+        note = st.text_area("Note", entry.note, max_chars=MAX_NOTE, height=80, key=f"traces.note.{entry.id}")
+        pressed = st.form_submit_button("Save name and note", key="traces.rename", icon=":material/save:")
+    if pressed and not name.strip():
+        st.error("A trace needs a name.", icon=":material/error:")
+    elif pressed:
+        store.rename(entry.id, name.strip(), note)
+        st.session_state["traces.said"] = "Name and note are saved."
+        st.rerun()
+
+
+@st.dialog("Delete this trace?", icon=":material/delete:")
+def ask(store: Store, entry: Entry) -> None:
+    """Once, before it is gone."""
+    st.html(
+        f"<p><b>{html.escape(plain(entry.name, 120))}</b>, {keep.steps(entry.steps)}, kept {when(entry)}, will be gone for good. "
+        "There is no way back; export it first if in doubt.</p>"
+    )
+    with st.container(horizontal=True):
+        sure = st.button("Delete for good", key="traces.really", type="primary", icon=":material/delete_forever:",
+                         on_click=remove, args=(store, entry))  # fmt: skip
+        if st.button("Leave it", key="traces.leave") or sure:
+            st.rerun()  # closes the dialog
+
+
+def remove(store: Store, entry: Entry) -> None:
+    store.delete(entry.id)
+    st.session_state["traces.said"] = f"“{plain(entry.name, 80)}” is deleted."

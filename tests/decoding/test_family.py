@@ -1,0 +1,358 @@
+"""Families from folders: what loads, what is refused with which sentence, and that no code of a folder ever runs."""
+
+import json
+import pickle
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast, T5Config, T5ForConditionalGeneration
+
+from decoding.loop import Run
+from decoding.models import family_cache as shelf
+from decoding.models.family import EMBEDDED, check_architecture, context, load, weights_mark
+from decoding.sample import Sampling
+from tests.toys import ARCHITECTURES, END, VOCAB, causal_lm, save
+
+# -- what loads --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ARCHITECTURES)
+def test_plain_folder_is_a_family(folders, kind):
+    family = load(folders(kind), device="cpu")
+    assert family.draft is None and family.target.vocab == VOCAB and family.target.context == 160
+    assert family.target.ends == {0} and family.target.dtype == torch.float32
+    assert not family.target.model.training
+
+
+def test_folder_with_a_draft_model(folders):
+    family = load(folders("llama"), folders("gpt2"), device="cpu")
+    assert family.draft is not None and family.draft.vocab == family.target.vocab
+    assert [step.ending for step in Run(family, "speculative_sampling", prompt="the cat", max_tokens=5)][-1]
+
+
+def test_embedded_family(embedded):
+    assert embedded.name == "embedded" and embedded.draft is not None
+    assert embedded.draft.vocab == embedded.target.vocab == len(embedded.tokenizer)
+    assert embedded.target.context == 1024
+
+
+def test_numbers_in_half_precision(folders):
+    family = load(folders("llama"), device="cpu", dtype="bfloat16")
+    assert family.target.dtype == torch.bfloat16
+    run = Run(family, "token_recycling", prompt="the cat", max_tokens=8)
+    assert sum(len(step.tokens) for step in run) == 8 and run.header.dtype == "bfloat16"
+
+
+def test_padded_vocabulary(tmp_path, tokenizer):
+    """The embedding has more rows than the tokenizer: no method may ever name one of those."""
+    save(tmp_path, causal_lm("llama", vocab_size=VOCAB + 40), tokenizer)
+    family = load(str(tmp_path), str(tmp_path), device="cpu")
+    assert family.target.vocab == VOCAB
+    for key in ("token_recycling", "multi_candidate", "plain"):
+        run = Run(family, key, prompt="the cat", sampling=Sampling(2.0), max_tokens=20)
+        assert all(token < VOCAB for step in run for token in step.occurring())
+
+
+def test_models_padded_differently_fit_together(tmp_path, folders, tokenizer):
+    save(tmp_path, causal_lm("llama", vocab_size=VOCAB + 40), tokenizer)
+    assert load(folders("llama"), str(tmp_path), device="cpu").draft.vocab == VOCAB
+
+
+def test_a_model_with_a_window_as_long_as_its_context_loads(tmp_path, tokenizer):
+    save(tmp_path, causal_lm("mistral", sliding_window=160), tokenizer)
+    assert load(str(tmp_path), device="cpu").target.context == 160
+
+
+def test_several_end_tokens(tmp_path, tokenizer):
+    model = causal_lm("llama")
+    model.generation_config.eos_token_id = [0, 5]
+    save(tmp_path, model, tokenizer)
+    assert load(str(tmp_path), device="cpu").target.ends == {0, 5}
+
+
+def test_rotary_scaling_by_length_uses_the_original_context():
+    config = causal_lm("llama").config
+    scaling = {"rope_theta": 10000.0, "factor": 4.0, "original_max_position_embeddings": 40}
+    config.rope_parameters = scaling | {"rope_type": "dynamic"}
+    assert context(config) == 40
+    config.rope_parameters = scaling | {"rope_type": "linear"}
+    assert context(config) == 160
+
+
+def test_pieces_are_bytes(llama):
+    text = "a \u20ac and \U0001f642\n"
+    tokens = llama.encode(text, 160)
+    pieces = llama.pieces(tokens)
+    assert b"".join(pieces[token] for token in tokens) == text.encode()
+    assert any(len(pieces[token]) == 1 and pieces[token][0] > 127 for token in tokens)  # a part of a character
+    assert llama.pieces([0]) == {0: END.encode()}
+
+
+# -- what cannot be read over a tree -----------------------------------------------------------------------------------
+
+NARROW = {"sliding_window": 16}
+LOCAL = {"attention_types": [[["global", "local"], 1]], "num_layers": 2, "window_size": 16}
+WINDOW, STATE = "attends through a window of 16 tokens", "whose state runs through the whole tree"
+UNREADABLE = {
+    "mistral with a window": ("mistral", NARROW, WINDOW),
+    "qwen2 with a window": ("qwen2", NARROW | {"use_sliding_window": True, "max_window_layers": 0}, WINDOW),
+    "gemma 3": ("gemma3_text", NARROW | {"head_dim": 16}, WINDOW),
+    "gpt-neo, local": ("gpt_neo", LOCAL, WINDOW),
+    "mamba": ("mamba", {}, STATE),
+    "mamba 2": ("mamba2", {"num_heads": 4, "head_dim": 16, "state_size": 16, "n_groups": 1}, STATE),
+    "jamba": ("jamba", {"num_experts": 2}, STATE),
+    "recurrent gemma": ("recurrent_gemma", {"lru_width": 32, "attention_window_size": 16}, STATE),
+    "lfm2": ("lfm2", {"layer_types": ["conv", "full_attention"]}, STATE),
+    "mpt": ("mpt", {"max_seq_len": 160}, "reads a draft tree wrongly"),
+    "bloom": ("bloom", {}, "cannot be read over a draft tree"),
+    "rwkv": ("rwkv", {"attention_hidden_size": 32}, "cannot be read over a draft tree"),
+    "falcon, alibi": ("falcon", {"alibi": True}, "cannot be read over a draft tree"),
+}
+
+
+@pytest.mark.parametrize("case", UNREADABLE)
+def test_refused_because_a_tree_would_be_read_wrongly(case, tmp_path, tokenizer):
+    kind, more, words = UNREADABLE[case]
+    save(tmp_path, causal_lm(kind, attention="eager", **more), tokenizer)
+    with pytest.raises(ValueError) as caught:
+        load(str(tmp_path), device="cpu")
+    assert words in str(caught.value) and str(tmp_path) in str(caught.value)
+
+
+def test_silent_models_fail_the_self_test_too(tmp_path, tokenizer, monkeypatch):
+    """Without the look at the config the measurement still refuses: a window, and a state that needs no mask."""
+    monkeypatch.setattr("decoding.models.family.check_architecture", lambda config, source: None)
+    for name in ("mistral with a window", "jamba", "mamba 2"):
+        kind, more, _ = UNREADABLE[name]
+        save(tmp_path / kind, causal_lm(kind, attention="eager", **more), tokenizer)
+        with pytest.raises(ValueError, match=r"reads a draft tree wrongly|cannot be read over a draft tree"):
+            load(str(tmp_path / kind), device="cpu")
+
+
+def test_encoder_decoder(tmp_path, tokenizer):
+    config = T5Config(vocab_size=VOCAB, d_model=32, d_ff=48, num_layers=1, num_heads=2, d_kv=16)
+    save(tmp_path, T5ForConditionalGeneration(config), tokenizer)
+    with pytest.raises(ValueError, match="is an encoder-decoder; Draftscope needs a decoder-only model"):
+        load(str(tmp_path), device="cpu")
+    with pytest.raises(ValueError):
+        check_architecture(config, "t5")
+
+
+# -- tokenizers that do not fit ----------------------------------------------------------------------------------------
+
+
+def other_tokenizer() -> PreTrainedTokenizerFast:
+    """As many entries as the toy tokenizer, learned from another text."""
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    options = {"initial_alphabet": pre_tokenizers.ByteLevel.alphabet(), "show_progress": False}
+    trainer = trainers.BpeTrainer(vocab_size=VOCAB, special_tokens=[END], **options)
+    bpe.train_from_iterator(["zebra quiz jazz fuzz quartz wizard blizzard puzzle"], trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=bpe, bos_token=END, eos_token=END)
+
+
+def test_draft_model_with_another_tokenizer(tmp_path, folders):
+    save(tmp_path, causal_lm("llama"), other_tokenizer())
+    with pytest.raises(ValueError, match=r"another tokenizer than the target .* entries differ \(280 against 280\)"):
+        load(folders("llama"), str(tmp_path), device="cpu")
+
+
+def test_embedded_draft_model_with_another_target(folders):
+    with pytest.raises(ValueError, match=r"\(280 against 4,096\)"):
+        load(folders("llama"), "embedded", device="cpu")
+
+
+def test_tokenizer_larger_than_the_model(tmp_path, tokenizer):
+    save(tmp_path, causal_lm("llama", vocab_size=200), tokenizer)
+    with pytest.raises(ValueError, match="tokenizer has 280 entries and the model scores only 200"):
+        load(str(tmp_path), device="cpu")
+
+
+# -- names -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["", "a/b/c", "https://example.com/model", "no such folder", "x" * 300, "\x00"])
+def test_names_that_are_no_model(name):
+    with pytest.raises(ValueError, match="neither a folder nor the id"):
+        load(name)
+
+
+@pytest.mark.parametrize("name", ["no-such-model", "nobody/no-such-model", "../..x"])
+def test_unknown_ids(name):
+    with pytest.raises(ValueError, match=f"The model '{name}' cannot be opened: "):
+        load(name)
+
+
+@pytest.mark.parametrize("device", ["gpu", "tpu9", "cuda:x", "", "cpu cpu", "meta"])
+def test_unknown_devices(device):
+    with pytest.raises(ValueError, match=f"{device!r}"):
+        load("embedded", device=device)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has one")
+def test_a_device_that_is_not_there():
+    with pytest.raises(ValueError, match="'cuda' is not available on this machine"):
+        load("embedded", device="cuda")
+
+
+@pytest.mark.parametrize("dtype", ["float64", "int8", "", "half"])
+def test_unknown_number_formats(dtype):
+    with pytest.raises(ValueError, match=f"no number format {dtype!r}"):
+        load("embedded", dtype=dtype)
+
+
+# -- folders that are damaged or hostile -------------------------------------------------------------------------------
+
+
+class Marker:
+    """Unpickling it writes a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self):
+        return Path.write_text, (self.path, "executed")
+
+
+@pytest.fixture
+def folder(tmp_path, folders) -> Path:
+    """A copy of the llama's folder, to be spoiled."""
+    return Path(shutil.copytree(folders("llama"), tmp_path / "model"))
+
+
+def spoil(file: str, data: bytes | None):
+    def change(folder: Path) -> None:
+        if data is None:
+            (folder / file).unlink()
+        else:
+            (folder / file).write_bytes(data)
+
+    return change
+
+
+def cut(folder: Path) -> None:
+    data = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(data[: len(data) // 2])
+
+
+def other_shapes(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"hidden_size": 64}))
+
+
+def emptied(folder: Path) -> None:
+    for file in folder.iterdir():
+        file.unlink()
+
+
+DAMAGED = {
+    "empty folder": emptied,
+    "no config": spoil("config.json", None),
+    "config is no JSON": spoil("config.json", b"{"),
+    "config is a list": spoil("config.json", b"[]"),
+    "config of nothing": spoil("config.json", b"{}"),
+    "unknown model type": spoil("config.json", b'{"model_type": "wizardry"}'),
+    "no weights": spoil("model.safetensors", None),
+    "weights cut short": cut,
+    "weights empty": spoil("model.safetensors", b""),
+    "weights of random bytes": spoil("model.safetensors", bytes(range(256)) * 16),
+    "weights with an endless header": spoil("model.safetensors", b"\xff" * 8 + b"{}"),
+    "weights of other shapes": other_shapes,
+    "tokenizer is no JSON": spoil("tokenizer.json", b"not json"),
+    "tokenizer of nothing": spoil("tokenizer.json", b"{}"),
+}
+
+
+@pytest.mark.parametrize("case", DAMAGED)
+def test_damaged_folders_are_refused_with_a_sentence(folder, case):
+    DAMAGED[case](folder)
+    with pytest.raises(ValueError) as caught:
+        load(str(folder), device="cpu")
+    assert str(folder) in str(caught.value)
+
+
+def test_pickled_weights_are_refused_and_not_opened(folder, tmp_path):
+    marker = tmp_path / "marker"
+    (folder / "model.safetensors").unlink()
+    (folder / "pytorch_model.bin").write_bytes(pickle.dumps({"weight": Marker(marker)}))
+    torch.save({"weight": Marker(marker)}, folder / "model.pt")
+    with pytest.raises(ValueError, match="cannot be opened"):
+        load(str(folder), device="cpu")
+    assert not marker.exists()
+
+
+def test_the_marker_works(tmp_path):
+    pickle.loads(pickle.dumps(Marker(tmp_path / "marker")))
+    assert (tmp_path / "marker").exists()
+
+
+@pytest.mark.parametrize("model_type", ["llama", "wizardry"])
+def test_code_in_the_folder_is_never_executed(folder, tmp_path, model_type):
+    """A known architecture is loaded without the folder's code, an unknown one is refused; neither runs it."""
+    marker = tmp_path / "marker"
+    (folder / "evil.py").write_text(f"open({str(marker)!r}, 'w').write('executed')\nclass Evil: pass\n")
+    code = dict.fromkeys(("AutoConfig", "AutoModelForCausalLM", "AutoTokenizer"), "evil.Evil")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"model_type": model_type, "auto_map": code}))
+    words = json.loads((folder / "tokenizer_config.json").read_text())
+    words["auto_map"] = {"AutoTokenizer": ["evil.Evil", "evil.Evil"]}
+    (folder / "tokenizer_config.json").write_text(json.dumps(words))
+    if model_type == "llama":
+        assert load(str(folder), device="cpu").target.vocab == VOCAB
+    else:
+        with pytest.raises(ValueError, match=str(folder)):
+            load(str(folder), device="cpu")
+    assert not marker.exists()
+
+
+# -- the shelf ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def empty_shelf(monkeypatch):
+    monkeypatch.setattr(shelf, "_families", {})
+
+
+def test_shelf_loads_once_and_frees_the_last_one_before_the_next(empty_shelf, folders, embedded, monkeypatch):
+    names, held = [("embedded", None), (folders("llama"), None), (folders("gpt2"), None), ("embedded", "gpt2")], []
+
+    def look(*key) -> object:
+        held.append([other[:2] for other in shelf._families])
+        return object()
+
+    monkeypatch.setattr(shelf, "load", look)
+    for target, draft in names:
+        assert shelf.family(target, draft) is shelf.family(target, draft)
+    assert held == [[], names[:1], names[:1], names[:1]]
+    assert [key[:2] for key in shelf._families] == [names[0], names[3]]
+
+
+def test_asking_for_the_embedded_family_frees_nothing(empty_shelf, monkeypatch):
+    monkeypatch.setattr(shelf, "load", lambda *key: object())
+    other = shelf.family("folder")
+    shelf.family("embedded")
+    assert shelf.family("folder") is other
+
+
+def test_shelf_keeps_the_embedded_family_if_another_cannot_be_loaded(empty_shelf, embedded, monkeypatch):
+    monkeypatch.setattr(shelf, "load", lambda *names: embedded if names[0] == "embedded" else load(*names))
+    shelf.family("embedded")
+    with pytest.raises(ValueError, match="neither a folder"):
+        shelf.family("no such folder")
+    assert shelf.family("embedded") is embedded
+
+
+def test_other_weights_have_another_mark(tmp_path):
+    folder = tmp_path / "model"
+    shutil.copytree(EMBEDDED / "draft", folder)
+    before = weights_mark(str(folder))
+    assert len(before) == 8 and weights_mark(str(folder)) == before != weights_mark("embedded")
+    file = folder / "model.safetensors"
+    data = bytearray(file.read_bytes())
+    data[-1] ^= 1
+    file.write_bytes(data)
+    assert weights_mark(str(folder)) != before
+    assert weights_mark("owner/name") == weights_mark(None) == ""

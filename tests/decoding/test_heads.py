@@ -1,0 +1,267 @@
+"""Heads: which model one fits, in any number format and layout; where it is found; what is refused."""
+
+import json
+from dataclasses import replace
+from importlib.util import find_spec
+from types import SimpleNamespace
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+from transformers import AutoModelForCausalLM
+
+from decoding.methods import METHODS, judge
+from decoding.models import heads
+from decoding.models.family import DTYPES, EMBEDDED, Family, laid_out
+from decoding.models.heads import Head, command, fingerprint, head_for, open_head, save
+from pages.parts.shared.settings import Settings, family_named
+from tests import toys
+from tests.toys import ARCHITECTURES, causal_lm, noisy
+
+WIDTH = 32
+KEY = "judge"
+WITH_HEADS = [key for key, method in METHODS.items() if method.head]
+
+
+def tensors(width: int = WIDTH) -> dict[str, torch.Tensor]:
+    return {"mean": torch.zeros(width), "scale": torch.ones(width), "weight": torch.arange(float(width)), "bias": torch.tensor(0.5)}
+
+
+@pytest.fixture
+def empty(tmp_path, monkeypatch):
+    """No heads anywhere, and none made on demand."""
+    monkeypatch.setenv("DRAFTSCOPE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(heads, "EMBEDDED", tmp_path / "embedded")
+    monkeypatch.setattr(heads, "find", heads.find.real)
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def model():
+    return causal_lm("llama")
+
+
+@pytest.fixture
+def folder(model, tmp_path):
+    save(tmp_path / "head", KEY, model, tensors(), {"width": WIDTH}, {"AUC": 0.9})
+    return tmp_path / "head"
+
+
+def opened(folder, model, method: str = KEY) -> Head:
+    return open_head(folder, method, model, judge.shapes)
+
+
+# -- the fingerprint ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stored", DTYPES)
+@pytest.mark.parametrize("kind", ARCHITECTURES)
+def test_one_model_in_every_number_format(kind, stored, tmp_path):
+    """Saved in one format, loaded in all: float32 weights are rounded twice on some of the ways."""
+    causal_lm(kind).to(DTYPES[stored]).save_pretrained(tmp_path)
+    found = [fingerprint(AutoModelForCausalLM.from_pretrained(tmp_path, dtype=dtype)) for dtype in DTYPES.values()]
+    assert all(one.fits(other) for one in found for other in found)
+    assert len({one.shapes for one in found}) == 1 and len(found[0].values) > 20
+
+
+def test_the_layout_in_memory_does_not_matter(model):
+    other = laid_out(noisy(model, 0.0))
+    assert other.lm_head.weight.stride() != model.lm_head.weight.stride()
+    assert fingerprint(other) == fingerprint(model)
+
+
+def test_other_models_differ(model):
+    others = [causal_lm("llama", seed=1), causal_lm("qwen2"), causal_lm("llama", num_hidden_layers=1), noisy(model, 0.02)]
+    assert not any(fingerprint(other).fits(fingerprint(model)) for other in others)
+    assert len({fingerprint(other).mark for other in [model, *others]}) == 5
+
+
+def test_weights_of_one_layer_suffice_to_tell_models_apart(model):
+    other = noisy(model, 0.0)
+    other.model.layers[1].mlp.up_proj.weight.data *= 1.05
+    assert not fingerprint(other).fits(fingerprint(model))
+
+
+def test_half_a_unit_of_bfloat16_is_forgiven_and_more_is_not():
+    def fits(a: float, b: float) -> bool:
+        return heads.Fingerprint("s", (a,)).fits(heads.Fingerprint("s", (b,)))
+
+    assert fits(1.0, 1.0 + 2**-8) and fits(-1e-8, 1e-8) and not fits(1.0, 1.02) and not fits(0.01, -0.01)
+    assert not heads.Fingerprint("s", (1.0,)).fits(heads.Fingerprint("s", (1.0, 2.0)))
+
+
+def test_scalars_and_empty_models():
+    part = nn.Module()
+    assert fingerprint(part).values == ()
+    other = nn.Module()
+    other.scale = nn.Parameter(torch.tensor(3.0))
+    assert fingerprint(other).values == (3.0,) * heads.SAMPLES
+
+
+# -- where heads are ---------------------------------------------------------------------------------------------------
+
+
+def test_written_and_found_again(empty, model):
+    assert heads.find(KEY, model) is None
+    with pytest.raises(ValueError, match="no head 'judge'"):
+        head_for(KEY, model, judge.shapes)
+    folder = heads.folder_for(KEY, "some/model", model)
+    assert str(folder).startswith(str(empty / "cache"))
+    save(folder, KEY, model, tensors(), {"width": WIDTH}, {"AUC": 0.9})
+    assert heads.find(KEY, model) == folder and heads.find("specdec_pp", model) is None
+    assert heads.find(KEY, causal_lm("llama", seed=1)) is None
+    head = head_for(KEY, model, judge.shapes)
+    assert head.figures == {"AUC": 0.9} and all(torch.equal(head.tensors[name], values) for name, values in tensors().items())
+
+
+def test_found_by_the_same_weights_in_another_format(empty, model):
+    save(heads.folder_for(KEY, "x", model), KEY, model, tensors(), {"width": WIDTH}, {})
+    half = noisy(model, 0.0).to(torch.bfloat16)
+    assert heads.find(KEY, half) is not None
+    assert head_for(KEY, half, judge.shapes).tensors["weight"].dtype == torch.float32
+
+
+def test_the_shipped_folder_comes_first_but_only_for_its_own_model(empty, model):
+    save(heads.folder_for(KEY, "embedded", model), KEY, model, tensors(), {"width": WIDTH}, {})
+    assert heads.find(KEY, model) == empty / "embedded" / KEY
+    assert heads.find(KEY, causal_lm("llama", seed=1)) is None
+
+
+def test_a_damaged_head_where_it_belongs_is_refused_rather_than_missed(empty, model):
+    folder = heads.folder_for(KEY, "x", model)
+    save(folder, KEY, model, tensors(), {"width": WIDTH}, {})
+    (folder / heads.FACTS).write_text("{")
+    assert heads.find(KEY, model) == folder
+    with pytest.raises(ValueError, match="damaged"):
+        head_for(KEY, model, judge.shapes)
+
+
+@pytest.mark.parametrize("key", WITH_HEADS)
+def test_what_is_missing_is_said_with_the_command(key, empty, llama):
+    method, family = METHODS[key], replace(llama, name="a target + b")
+    sentence = method.missing(family)
+    assert method.title in sentence and sentence.endswith(f"This makes one: {command(key, 'a target + b')}.")
+    assert "--family 'a target'" in sentence and find_spec(sentence.split(" -m ")[1].split()[0])
+    with pytest.raises(ValueError, match="no head"):
+        method.build(family, method.params(), toys.GREEDY)
+    part = getattr(family, method.head).model
+    toys.made_head(key, part)
+    assert method.missing(family) == ""
+
+
+@pytest.mark.parametrize("key", WITH_HEADS)
+def test_without_a_loaded_model(key, empty, llama):
+    """What the pages ask: a name is enough, and nothing is loaded."""
+    method = METHODS[key]
+    for family in (family_named("embedded", None), family_named("x", "y"), family_named("embedded", "y")):
+        assert "decoding.training" in method.missing(family)
+    (empty / "embedded" / key).mkdir(parents=True)
+    assert method.missing(family_named("embedded", None)) == ""
+    assert command(key, "x + y") in method.missing(family_named("x", "y"))
+    toys.made_head(key, getattr(llama, method.head).model)
+    assert method.missing(family_named("x", "y")) == "", "there is one for some model: loading will tell"
+
+
+@pytest.mark.parametrize("key", WITH_HEADS)
+def test_the_shipped_heads_fit_the_shipped_models(key, embedded):
+    method = METHODS[key]
+    assert heads.find.real(key, getattr(embedded, method.head).model) == EMBEDDED / "heads" / key
+    assert Settings(method=key).problem() == ""
+
+
+def test_a_family_that_nobody_knows():
+    assert "needs a head" in heads.missing(KEY, "T", "target", SimpleNamespace(name="x"))
+    assert "needs a head" in heads.missing(KEY, "T", "target", Family("x", None, None))
+    assert command("judge", "x") == "python -m decoding.training judge --family x"
+
+
+# -- what is refused ---------------------------------------------------------------------------------------------------
+
+
+def test_another_model_or_method(folder, model):
+    with pytest.raises(ValueError, match=rf"trained for the model {fingerprint(model).shapes}-.* loaded is "):
+        opened(folder, causal_lm("llama", seed=1))
+    with pytest.raises(ValueError, match="one of 'judge'; expected was 'specdec_pp'"):
+        opened(folder, model, "specdec_pp")
+
+
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        ({"bias": None}, "missing bias, too many none"),
+        ({"more": torch.zeros(1)}, "missing none, too many more"),
+        ({"weight": torch.zeros(WIDTH + 1)}, r"weight in .* has the shape \(33,\); expected was \(32,\)"),
+        ({"weight": torch.full((WIDTH,), torch.nan)}, "not finite"),
+    ],
+)
+def test_other_tensors(folder, model, change, words):
+    found = {name: values for name, values in (tensors() | change).items() if values is not None}
+    save_file(found, folder / heads.WEIGHTS)
+    with pytest.raises(ValueError, match=words):
+        opened(folder, model)
+
+
+@pytest.mark.parametrize("size", [0, 4, 40, -1, -64])
+def test_weights_cut_short(folder, model, size):
+    data = (folder / heads.WEIGHTS).read_bytes()
+    (folder / heads.WEIGHTS).write_bytes(data[:size])
+    with pytest.raises(ValueError, match="cut short"):
+        opened(folder, model)
+
+
+def test_pickled_weights_are_not_opened(folder, model):
+    torch.save(tensors(), folder / heads.WEIGHTS)
+    with pytest.raises(ValueError, match="cannot be read"):
+        opened(folder, model)
+
+
+def test_files_that_are_too_large(folder, model, monkeypatch):
+    monkeypatch.setattr(heads, "MAX_WEIGHTS", 100)
+    with pytest.raises(ValueError, match="at most 100 are read"):
+        opened(folder, model)
+    monkeypatch.setattr(heads, "MAX_FACTS", 10)
+    with pytest.raises(ValueError, match="at most 10 are read"):
+        opened(folder, model)
+
+
+def test_a_file_that_is_not_there(folder, model):
+    (folder / heads.WEIGHTS).unlink()
+    with pytest.raises(ValueError, match="cannot be read"):
+        opened(folder, model)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"method": None},
+        {"model": {"shapes": "x"}},
+        {"model": {"shapes": "x", "values": ["1"]}},
+        {"model": {"shapes": "x", "values": [float("inf")]}},
+        {"settings": []},
+        {"figures": 3},
+    ],
+)
+def test_descriptions_that_cannot_be(folder, model, change):
+    facts = json.loads((folder / heads.FACTS).read_text()) | change
+    (folder / heads.FACTS).write_text(json.dumps(facts))
+    with pytest.raises(ValueError, match="damaged"):
+        opened(folder, model)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "null", "\x00", "[" * 100_000, '{"method": "judge"}'])
+def test_descriptions_that_are_none(folder, model, text):
+    (folder / heads.FACTS).write_text(text)
+    with pytest.raises(ValueError, match="damaged"):
+        opened(folder, model)
+
+
+@pytest.mark.parametrize("key", WITH_HEADS)
+@pytest.mark.parametrize(
+    "settings", [{}, {"width": 0}, {"width": "3"}, {"width": True, "blocks": 1}, {"width": 10**9, "blocks": 10**9}]
+)
+def test_settings_that_cannot_be(key, settings):
+    from importlib import import_module
+
+    with pytest.raises(ValueError, match="cannot be"):
+        import_module(f"decoding.methods.{key}").shapes(settings)

@@ -1,0 +1,214 @@
+"""The real loop on real models: the first three tokens of many runs against their exact joint distribution.
+
+Everything is seeded, so a test passes always or never. Rules that are wrong on purpose must miss the same limit, which
+shows that so many runs suffice to notice them.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cache
+from itertools import product
+
+import pytest
+import torch
+from torch import Tensor
+
+from decoding.draft import Draft
+from decoding.loop import decode
+from decoding.method import Drafter
+from decoding.methods import METHODS
+from decoding.models.family import Family
+from decoding.sample import Sampling, draw
+from decoding.verify import Accept, recursive_rejection
+from tests.toys import probabilities_after, tiny_target, total_variation, toy_family
+
+RUNS = 500
+VOCAB, LENGTH = 4, 3
+PROMPT = (0, 1, 2, 3, 0, 1)  # it repeats itself, so that prompt lookup has something to copy
+LIMIT = 3.5  # standard deviations of chi-square; correct methods stay below 2, the faults lie above 4.5
+SHORT = {  # drafts of a size that three tokens can use
+    "speculative_sampling": {"length": 2},
+    "multi_candidate": {"shape": "2-1"},
+    "dyspec": {"nodes": 3},
+    "token_recycling": {"nodes": 12},
+    "spectr": {"sequences": 2, "length": 2},
+    "jacobi": {"window": 2},
+    "speculative_jacobi": {"window": 2},
+    "rest": {"shortest": 1, "nodes": 5},
+    "infinigram": {"shortest": 1, "threshold": 0.0, "length": 2},
+    "rasd": {"shortest": 1, "drafted": 3, "retrieved": 3},
+    "s2d": {"length": 2, "first": 0.51},
+    "medusa": {"nodes": 5, "heads": 2},
+    "eagle": {"nodes": 5, "fan_out": 2, "expansions": 2},
+    "kangaroo": {"length": 3, "threshold": 0.2},
+    "ppd": {"budget": "16"},
+    "clover": {"nodes": 5, "heads": 2},
+    "chimera": {"nodes": 5, "heads": 2},
+    "ftp": {"nodes": 5, "depth": 2, "fan_out": 2},
+    "falcon": {"nodes": 5, "passes": 1, "fan_out": 2},
+    "specdec_pp": {"threshold": 0.55, "shortest": 1, "length": 4},
+}
+LOSSLESS = [key for key, method in METHODS.items() if method.is_lossless]
+SETTINGS = (Sampling(1.0), Sampling(0.7, top_p=0.9))
+TEXTS = torch.tensor(list(product(range(VOCAB), repeat=LENGTH)))
+
+
+@cache
+def family() -> Family:
+    """Two llamas that disagree."""
+    return toy_family(tiny_target(0, VOCAB), tiny_target(2, VOCAB))
+
+
+@cache
+def expected(sampling: Sampling) -> Tensor:
+    """(vocab ** length,) probability of every text."""
+    return probabilities_after(family().target, PROMPT, TEXTS, sampling)
+
+
+Change = Callable[[Drafter, Accept], tuple[Drafter, Accept]]
+
+
+def counted(key: str, sampling: Sampling, change: Change | None = None, **params) -> Tensor:
+    """(vocab ** length,) how often every text was written."""
+    method, counts = METHODS[key], torch.zeros(VOCAB**LENGTH)
+    values = method.checked(SHORT.get(key, {}) | params)
+    for seed in range(RUNS):
+        drafter, accept = method.build(family(), values, sampling)
+        if change is not None:
+            drafter, accept = change(drafter, accept)
+        rng = torch.Generator().manual_seed(seed)
+        options = {"sampling": sampling, "rng": rng, "max_tokens": LENGTH, "recorded": False}
+        place = 0
+        for step in decode(family().target, drafter, accept, PROMPT, **options):
+            for token in step.tokens:
+                place = place * VOCAB + token
+        counts[place] += 1
+    return counts
+
+
+def misfit(counts: Tensor, p: Tensor) -> float:
+    """Standard deviations by which chi-square exceeds its mean; cells that expect fewer than 5 are taken together."""
+    if counts[p == 0].any():
+        return math.inf  # a text that cannot be
+    goal = p * counts.sum()
+    rare = goal < 5
+    seen = torch.cat((counts[~rare], counts[rare].sum()[None])).double()
+    goal = torch.cat((goal[~rare], goal[rare].sum()[None])).clamp(min=1e-9)
+    freedom = len(goal) - 1
+    return (((seen - goal) ** 2 / goal).sum().item() - freedom) / math.sqrt(2 * freedom)
+
+
+def test_the_texts_are_spread_out():
+    """Enough cells to fill, and a draft model that is wrong often enough for a fault to show."""
+    for sampling in SETTINGS:
+        assert expected(sampling).sum().item() == pytest.approx(1)
+        assert (expected(sampling) * RUNS >= 5).sum() >= 10
+    drafted = probabilities_after(family().draft, PROMPT, TEXTS, Sampling())
+    assert 0.3 < total_variation(drafted, expected(Sampling())) < 0.9
+
+
+@pytest.mark.parametrize("sampling", SETTINGS, ids=["T=1", "T=0.7, top-p=0.9"])
+@pytest.mark.parametrize("key", LOSSLESS)
+def test_three_tokens_follow_the_target(key, sampling):
+    assert misfit(counted(key, sampling), expected(sampling)) < LIMIT
+
+
+def test_siblings_with_replacement_follow_the_target():
+    counts = counted("multi_candidate", Sampling(), shape="2-1", replacement=True)
+    assert misfit(counts, expected(Sampling())) < LIMIT
+
+
+DRAWN = {"tree": "drawn", "nodes": 7, "fan_out": 3}
+
+
+@pytest.mark.parametrize("sampling", SETTINGS, ids=["T=1", "T=0.7, top-p=0.9"])
+def test_a_tree_drawn_from_a_head_follows_the_target(sampling):
+    assert misfit(counted("eagle", sampling, **DRAWN), expected(sampling)) < LIMIT
+
+
+# -- wrong on purpose --------------------------------------------------------------------------------------------------
+
+
+def drawn(p: Tensor, u: Tensor) -> int:
+    return int(draw(p[None], u[-1:]))
+
+
+def always(drafter: Drafter, accept: Accept):
+    """Accept whatever was drafted, as long as it is possible."""
+    return drafter, lambda draft, reading, u: accept(draft, reading, u * (torch.arange(len(u)) == len(u) - 1))
+
+
+def fresh(drafter: Drafter, accept: Accept):
+    """Draw the correction from p instead of what is left of it."""
+
+    def rule(draft, reading, u):
+        decision = accept(draft, reading, u)
+        return replace(decision, token=drawn(reading.probs[decision.row], u))
+
+    return drafter, rule
+
+
+def row_before(drafter: Drafter, accept: Accept):
+    """Draw the bonus from the row before."""
+
+    def rule(draft, reading, u):
+        decision = accept(draft, reading, u)
+        if not decision.path or draft.children(decision.path[-1]):
+            return decision
+        return replace(decision, token=drawn(reading.probs[decision.row - 1], u))
+
+    return drafter, rule
+
+
+class SameDice(Drafter):
+    """Every step starts from the same state of the generator, as in an implementation that seeds inside the loop."""
+
+    def __init__(self, drafter: Drafter) -> None:
+        self.drafter, self.state = drafter, None
+        self.reads_prompt, self.begin, self.observe = drafter.reads_prompt, drafter.begin, drafter.observe
+
+    def propose(self, tokens, rng) -> Draft:
+        self.state = rng.get_state() if self.state is None else self.state
+        rng.set_state(self.state)
+        return self.drafter.propose(tokens, rng)
+
+
+def same_dice(drafter: Drafter, accept: Accept):
+    return SameDice(drafter), accept
+
+
+class Lying(Drafter):
+    """Says a chosen draft had been drawn, from a uniform q."""
+
+    def __init__(self, drafter: Drafter) -> None:
+        self.drafter, self.taps, self.taps_prompt = drafter, drafter.taps, drafter.taps_prompt
+        self.reads_prompt, self.begin, self.observe = drafter.reads_prompt, drafter.begin, drafter.observe
+
+    def propose(self, tokens, rng) -> Draft:
+        draft = self.drafter.propose(tokens, rng)
+        return replace(draft, q=torch.full((len(draft), VOCAB), 1 / VOCAB), how="drawn") if len(draft) else draft
+
+
+def lying(drafter: Drafter, accept: Accept):
+    return Lying(drafter), recursive_rejection
+
+
+@pytest.mark.parametrize(
+    "key, fault",
+    [
+        ("speculative_sampling", always),
+        ("speculative_sampling", fresh),
+        ("speculative_sampling", row_before),
+        ("multi_candidate", fresh),
+        ("plain", same_dice),
+        ("multi_candidate", same_dice),
+        ("prompt_lookup", fresh),
+        ("prompt_lookup", lying),
+        ("token_recycling", lying),
+        ("eagle", lying),
+    ],
+)
+def test_faults_are_noticed(key, fault):
+    params = {"length": 1} if fault is row_before else DRAWN if key == "eagle" else {}
+    assert misfit(counted(key, Sampling(), fault, **params), expected(Sampling())) > LIMIT

@@ -1,0 +1,271 @@
+"""One thread serves all runs of a device: in turn, stoppable after any step, and never stopped by a run that fails."""
+
+import time
+from threading import Semaphore, Thread
+
+import pytest
+import torch
+
+from decoding.loop import Run
+from decoding.runs.worker import Live, Worker, worker
+from tests.toys import GREEDY
+
+FOREVER = float("inf")
+PATIENCE = 20  # seconds; nothing here takes one
+
+
+class Gated:
+    """A real run that takes a step only when the test lets it, and notes whose step it was."""
+
+    def __init__(self, run: Run, name: str, log: list[str]) -> None:
+        self.run, self.name, self.log = run, name, log
+        self.gate = Semaphore(0)
+        self.started = Semaphore(0)
+
+    def __next__(self):
+        self.started.release()
+        assert self.gate.acquire(timeout=PATIENCE)
+        self.log.append(self.name)
+        return next(self.run)
+
+    def __getattr__(self, name: str):
+        return getattr(self.run, name)
+
+    def let(self, steps: int) -> None:
+        self.gate.release(steps)
+
+
+@pytest.fixture
+def one_worker() -> Worker:
+    return Worker()
+
+
+@pytest.fixture
+def log() -> list[str]:
+    return []
+
+
+@pytest.fixture
+def gated(llama, log):
+    def make(name: str, max_tokens: int = 8) -> Gated:
+        return Gated(Run(llama, "plain", prompt="the cat", sampling=GREEDY, max_tokens=max_tokens), name, log)
+
+    return make
+
+
+def real(llama, **options):
+    return lambda: Run(llama, "token_recycling", prompt="the cat", **({"max_tokens": 12} | options))
+
+
+def holding(one_worker: Worker, gated) -> tuple[Live, Gated]:
+    """A run in the middle of a step, so that what is asked meanwhile stands in line."""
+    run = gated("first", 1)
+    live = one_worker.live(lambda: run)
+    live.ask()
+    assert run.started.acquire(timeout=PATIENCE) and live.state == "working"
+    return live, run
+
+
+def test_a_run_to_the_end_is_the_run_itself(one_worker, llama):
+    live = one_worker.live(real(llama, seed=4))
+    assert live.state == "paused" and live.trace is None and live.count == 0
+    live.ask(FOREVER)
+    live.wait(PATIENCE)
+    alone = real(llama, seed=4)()
+    list(alone)
+    assert live.state == "ended" and not live.busy and live.count == len(alone.steps)
+    assert [s.tokens for s in live.trace.steps] == [s.tokens for s in alone.steps]
+    live.ask()
+    assert live.state == "ended"
+
+
+def test_steps_one_by_one(one_worker, llama):
+    live = one_worker.live(real(llama))
+    for count in (1, 2, 3):
+        live.ask()
+        live.wait(PATIENCE)
+        assert live.count == count and live.state == "paused"
+
+
+def test_two_runs_take_turns(one_worker, gated, log):
+    _, first = holding(one_worker, gated)
+    runs = [gated("a"), gated("b")]
+    lives = [one_worker.live(lambda run=run: run) for run in runs]
+    for live, run in zip(lives, runs, strict=True):
+        run.let(8)
+        live.ask(FOREVER)
+    assert [live.place for live in lives] == [1, 2]
+    first.let(1)
+    for live in lives:
+        live.wait(PATIENCE)
+    assert log == ["first"] + ["a", "b"] * 8
+
+
+def test_one_more_run_gets_its_turn_at_once(one_worker, gated, log):
+    """A run to the end does not make a single step of another one wait for it."""
+    long, short = gated("long", 30), gated("short", 30)
+    running, asking = one_worker.live(lambda: long), one_worker.live(lambda: short)
+    running.ask(FOREVER)
+    long.let(5)
+    assert all(long.started.acquire(timeout=PATIENCE) for _ in range(6))  # within its sixth step
+    short.let(1)
+    asking.ask()
+    long.let(25)
+    asking.wait(PATIENCE)
+    running.wait(PATIENCE)
+    assert log.index("short") == 6
+
+
+def test_pause_takes_effect_within_one_step(one_worker, gated, log):
+    run = gated("a", 30)
+    live = one_worker.live(lambda: run)
+    live.ask(FOREVER)
+    run.let(3)
+    assert all(run.started.acquire(timeout=PATIENCE) for _ in range(4))
+    live.pause()  # in the middle of the fourth step
+    run.let(20)
+    live.wait(PATIENCE)
+    assert live.state == "paused" and live.count == len(log) == 4
+    live.ask()
+    live.wait(PATIENCE)
+    assert live.count == 5
+
+
+def test_pause_while_standing_in_line(one_worker, gated, log):
+    holder, first = holding(one_worker, gated)
+    run = gated("a")
+    live = one_worker.live(lambda: run)
+    live.ask(3)
+    live.pause()
+    first.let(1)
+    live.wait(PATIENCE)
+    holder.wait(PATIENCE)
+    assert live.state == "paused" and live.count == 0 and log == ["first"]
+
+
+def test_rapid_asks_coalesce(one_worker, gated, log):
+    _, first = holding(one_worker, gated)
+    run = gated("a")
+    run.let(8)
+    live = one_worker.live(lambda: run)
+    for _ in range(25):
+        live.ask()
+    first.let(1)
+    live.wait(PATIENCE)
+    assert live.count == 1 and log == ["first", "a"]
+    live.ask(2)
+    live.ask(3)
+    live.wait(PATIENCE)
+    assert live.count == 4
+
+
+def test_close_while_standing_in_line(one_worker, gated, log):
+    holder, first = holding(one_worker, gated)
+    run = gated("a")
+    live = one_worker.live(lambda: run)
+    live.ask(FOREVER)
+    live.close()
+    assert live.state == "closed" and not live.busy
+    first.let(1)
+    holder.wait(PATIENCE)
+    live.ask()
+    assert live.state == "closed" and log == ["first"]
+
+
+def test_close_in_the_middle_of_a_step(one_worker, gated, log):
+    run = gated("a")
+    live = one_worker.live(lambda: run)
+    live.ask(FOREVER)
+    assert run.started.acquire(timeout=PATIENCE)
+    live.close()
+    run.let(8)
+    live.wait(PATIENCE)
+    assert live.state == "closed" and log == ["a"] and live.count == 1
+
+
+def failing(error: Exception):
+    def make():
+        raise error
+
+    return make
+
+
+SENTENCES = {
+    "refused": (ValueError("The prompt is empty."), "The prompt is empty."),
+    "memory": (torch.OutOfMemoryError("CUDA out of memory. Tried 20 GiB"), "The device is out of memory. Lower"),
+    "anything": (KeyError("head"), "The step failed: KeyError: 'head'"),
+}
+
+
+@pytest.mark.parametrize("case", SENTENCES)
+def test_a_failed_run_says_why_and_the_others_go_on(one_worker, llama, case):
+    error, sentence = SENTENCES[case]
+    broken, sound = one_worker.live(failing(error)), one_worker.live(real(llama))
+    broken.ask(FOREVER)
+    sound.ask(FOREVER)
+    broken.wait(PATIENCE)
+    sound.wait(PATIENCE)
+    assert broken.state == "failed" and broken.problem.startswith(sentence) and broken.trace is None
+    assert sound.state == "ended" and sound.problem == ""
+    broken.ask()
+    assert broken.state == "failed"
+
+
+def test_a_run_that_breaks_in_a_step_keeps_what_it_had(one_worker, gated, monkeypatch):
+    run = gated("a")
+    live = one_worker.live(lambda: run)
+    run.let(9)
+    live.ask(2)
+    live.wait(PATIENCE)
+    monkeypatch.setattr(run, "run", None)
+    live.ask()
+    live.wait(PATIENCE)
+    assert live.state == "failed" and "TypeError" in live.problem
+
+
+def test_what_a_page_reads_while_steps_are_taken_is_whole(one_worker, llama):
+    """Traces looked at in between are prefixes of the last one, and every token they name has its piece."""
+    live, seen = one_worker.live(real(llama, max_tokens=60)), []
+
+    def look() -> None:
+        while live.busy:
+            if (trace := live.trace) is not None:
+                seen.append(trace)
+            time.sleep(0)
+
+    live.ask(FOREVER)
+    reader = Thread(target=look)
+    reader.start()
+    live.wait(PATIENCE)
+    reader.join(PATIENCE)
+    last = live.trace
+    assert seen and len(last.steps) > 10
+    for trace in seen:
+        assert trace.steps == last.steps[: len(trace.steps)]
+        assert all(token in trace.pieces for step in trace.steps for token in step.occurring())
+
+
+class Interrupted(dict):
+    """A dict that lets the run take a step in the middle of being copied, as another thread may."""
+
+    run: Run
+
+    def __iter__(self):
+        return iter(list(super().keys()))
+
+    def keys(self):
+        found = list(super().keys())
+        next(self.run)
+        return found
+
+
+def test_a_step_between_two_reads_of_the_trace_does_not_tear_it(llama):
+    run = real(llama)()
+    run.pieces = Interrupted(run.pieces)
+    run.pieces.run = run
+    trace = run.trace
+    assert all(token in trace.pieces for step in trace.steps for token in step.occurring())
+
+
+def test_one_worker_per_device():
+    assert worker("cpu") is worker("cpu") and worker("cpu") is not worker("cuda:0")

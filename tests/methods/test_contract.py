@@ -1,0 +1,281 @@
+"""What every method promises, whatever it does: its file, its words, its parameters, and steps that hang together."""
+
+import dataclasses
+import inspect
+from importlib import import_module
+from pkgutil import iter_modules
+
+import msgspec
+import pytest
+import torch
+
+import decoding.methods
+from decoding.draft import Draft
+from decoding.loop import Run
+from decoding.method import Drafter
+from decoding.methods import METHODS
+from decoding.models.family import Family
+from decoding.sample import Sampling
+from decoding.trace import Node, Row, Step, Trace, decode_trace, encode
+from decoding.verify import EXACT_FOR
+
+KEYS = list(METHODS)
+PROMPT = "Once upon a time there was a little girl. Once upon a time"
+SUM = 1e-4
+
+
+def default_params(key: str) -> dict:
+    return dataclasses.asdict(METHODS[key].params())
+
+
+def fields(key: str) -> tuple[dataclasses.Field, ...]:
+    return dataclasses.fields(METHODS[key].params)
+
+
+# -- the file ----------------------------------------------------------------------------------------------------------
+
+
+def test_every_file_is_a_method_under_its_own_name():
+    names = [module.name for module in iter_modules(decoding.methods.__path__)]
+    assert sorted(METHODS) == sorted(names)
+    assert "plain" in METHODS
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_words(key):
+    method, module = METHODS[key], import_module(f"decoding.methods.{key}")
+    assert method.key == key and method is module.METHOD
+    assert method.title[0].isupper() and len(method.title) <= 40
+    assert method.paper.startswith("https://")
+    assert method.authors and 2015 <= method.year <= 2030
+    assert method.idea.endswith(".") and method.lossless.endswith(".")
+    assert method.algorithm and all(line.endswith(".") for line in method.algorithm)
+    assert inspect.getdoc(module) and module.__doc__.splitlines()[0].endswith(".")
+    assert key == "plain" or any(address in module.__doc__ for address in ("arxiv.org", "github.com", "aclanthology"))
+
+
+def test_titles_differ():
+    assert len({method.title for method in METHODS.values()}) == len(METHODS)
+
+
+# -- the parameters ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_params_are_frozen_and_say_what_they_are(key):
+    params = METHODS[key].params
+    assert dataclasses.is_dataclass(params) and params.__dataclass_params__.frozen
+    for field in fields(key):
+        rules, kind = field.metadata, type(field.default)
+        assert rules["label"] and rules["help"].endswith("."), field.name
+        assert kind in (int, float, bool, str)
+        if kind in (int, float) and not rules["choices"]:
+            assert rules["low"] <= field.default <= rules["high"], field.name
+        if kind is str:
+            assert field.default in rules["choices"], field.name
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_defaults_are_valid_and_anything_else_is_refused(key):
+    method = METHODS[key]
+    assert method.checked(default_params(key)) == method.checked({}) == method.params()
+    with pytest.raises(ValueError, match="no parameter 'nonsense'"):
+        method.checked({"nonsense": 1})
+    for field in fields(key):
+        for value in unfit(field):
+            with pytest.raises(ValueError, match=field.metadata["label"]):
+                method.checked({field.name: value})
+
+
+def unfit(field: dataclasses.Field) -> list:
+    """Values outside the range of a parameter, and of other kinds."""
+    rules, kind = field.metadata, type(field.default)
+    if rules["choices"]:
+        return ["no such choice", None]
+    if kind is bool:
+        return [1, "yes", None]
+    return [rules["low"] - 1, rules["high"] + 1, float("nan"), str(field.default), True, None]
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_both_ends_of_every_range_run(key, llama):
+    for field in fields(key):
+        rules = field.metadata
+        ends = (False, True) if type(field.default) is bool else (rules["low"], rules["high"])
+        for value in rules["choices"] or ends:
+            for sampling in (Sampling(0), Sampling(1.0)):
+                run = Run(llama, key, {field.name: value}, "the cat and the cat", sampling, max_tokens=6)
+                assert sum(len(step.tokens) for step in run) <= 6 and run.steps[-1].ending
+
+
+# -- the steps ---------------------------------------------------------------------------------------------------------
+
+SAMPLINGS = {"T=0": Sampling(0), "T=1": Sampling(1.0), "T=0.7, top-k, top-p": Sampling(0.7, top_k=50, top_p=0.9)}
+
+
+@pytest.fixture(scope="module")
+def trace_of(embedded):
+    made = {}
+
+    def trace(key: str, name: str) -> Trace:
+        if (key, name) not in made:
+            run = Run(embedded, key, prompt=PROMPT, sampling=SAMPLINGS[name], max_tokens=24)
+            list(run)
+            made[key, name] = run.trace
+        return made[key, name]
+
+    return trace
+
+
+@pytest.mark.parametrize("name", SAMPLINGS)
+@pytest.mark.parametrize("key", KEYS)
+def test_a_trace_hangs_together(key, name, trace_of, embedded):
+    trace = trace_of(key, name)
+    assert trace.header.method == key and trace.header.params == default_params(key)
+    assert trace.header.prompt_tokens == tuple(embedded.tokenizer(PROMPT)["input_ids"])
+    tokens = [token for step in trace.steps for token in step.tokens]
+    assert len(tokens) == 24 or trace.steps[-1].ending == "end of text"
+    assert [bool(step.ending) for step in trace.steps] == [False] * (len(trace.steps) - 1) + [True]
+    assert trace.text_bytes().decode("utf-8", "replace") == embedded.tokenizer.decode(tokens)
+    for step in trace.steps:
+        check_step(step, greedy=name == "T=0")
+        check_pieces(step, trace)
+
+
+@pytest.mark.parametrize("name", SAMPLINGS)
+@pytest.mark.parametrize("key", KEYS)
+def test_a_trace_survives_the_file(key, name, trace_of):
+    trace = trace_of(key, name)
+    assert decode_trace(encode(trace)) == trace
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_the_rule_is_exact_for_the_drafts(key, embedded):
+    """`check` inside the rule would refuse; here every draft is looked at, also of rules that take all of them."""
+    method, sampling = METHODS[key], Sampling(1.0)
+    drafter, accept = method.build(embedded, method.params(), sampling)
+    if method.is_lossless:
+        assert accept in EXACT_FOR
+    assert isinstance(drafter, Drafter)
+
+
+@pytest.mark.parametrize("key", [key for key, method in METHODS.items() if "draft" in method.needs])
+def test_what_a_family_lacks_is_said(key, embedded):
+    bare = Family("bare", embedded.tokenizer, embedded.target)
+    sentence = METHODS[key].missing(bare)
+    assert METHODS[key].title in sentence and "bare" in sentence and sentence.endswith(".")
+    assert METHODS[key].missing(embedded) == ""
+
+
+# -- what holds in every step ------------------------------------------------------------------------------------------
+
+
+def check_step(step: Step, *, greedy: bool) -> None:
+    nodes = step.nodes
+    assert len(step.rows) == len(nodes) + 1
+    assert len(step.tokens) == len(step.origins) >= 1
+    check_path(step)
+    for i, node in enumerate(nodes):
+        assert -1 <= node.parent < i and node.source
+        assert -1e-6 <= node.p <= 1 + 1e-6
+        assert (node.q is None) == (node.u is None)
+        if node.q is not None:
+            assert 0 < node.q <= 1 + 1e-6 and 0 <= node.u < 1
+            judged = node.verdict != "unread"
+            passed = node.u * node.q < node.p or bool(node.scores.get("judge only"))
+            assert not judged or (node.verdict == "accepted") == passed
+    assert step.draft_calls >= 0 and step.times.total >= 0
+    end = max((i + 1 for i, node in enumerate(nodes) if node.verdict == "accepted"), default=0)
+    for r, row in enumerate(step.rows):
+        children = [node for node in nodes if node.parent == r - 1]
+        assert (row is None) == (not children and r != end)
+        if row is not None:
+            check_row(row, children, greedy=greedy)
+
+
+def check_path(step: Step) -> None:
+    """The accepted nodes are the path, cut where the text ended; the tokens are those of the path and one more."""
+    nodes, parent = step.nodes, -1
+    accepted = tuple(i for i, node in enumerate(nodes) if node.verdict == "accepted")
+    assert step.path == accepted[: len(step.path)]
+    assert step.path == accepted or step.ending
+    for i in accepted:
+        assert nodes[i].parent == parent
+        parent = i
+    for i, node in enumerate(nodes):
+        above = node.parent < 0 or nodes[node.parent].verdict == "accepted"
+        winners = [turns(n, j)[1] for j, n in enumerate(nodes) if n.parent == node.parent and n.verdict == "accepted"]
+        reached = above and all(turns(node, i)[0] <= winner for winner in winners)
+        assert (node.verdict == "unread") == (not reached), (i, node)
+    tokens = [nodes[i].token for i in step.path]
+    assert list(step.tokens[: len(tokens)]) == tokens
+    assert step.origins[: len(tokens)] == ("accepted",) * len(tokens)
+    if len(step.tokens) > len(tokens):
+        children = any(node.parent == step.end_row - 1 for node in nodes)
+        assert step.origins[len(tokens) :] == ("plain" if not nodes else "correction" if children else "bonus",)
+    else:
+        assert step.ending
+
+
+def turns(node: Node, place: int) -> tuple[int, int]:
+    """When the node was first tried among its siblings and when its verdict fell; sequences that share a node try it in turn."""
+    dice = {int(key.rsplit(" ", 1)[1]): u for key, u in node.scores.items() if key.startswith("u of sequence ")}
+    return (min(dice), next(s for s, u in dice.items() if u == node.u)) if dice else (place, place)
+
+
+def check_row(row: Row, children: list, *, greedy: bool) -> None:
+    columns = [part for part in (row.tokens, row.p, row.rest, row.q) if part is not None]
+    assert len({len(part) for part in columns}) == 1 and len(set(row.tokens)) == len(row.tokens) >= 1
+    assert list(row.p) == sorted(row.p, reverse=True)
+    for part in columns[1:]:
+        assert all(-1e-6 <= value <= 1 + 1e-6 for value in part) and sum(part) <= 1 + SUM
+    assert row.entropy >= -1e-6
+    if row.q is None:
+        assert row.overlap is None and row.kl is None
+    else:
+        assert -SUM <= row.overlap <= 1 + SUM and row.kl >= -SUM
+    if children and not greedy:
+        eldest = children[0]
+        place = dict(zip(row.tokens, row.p, strict=True))
+        # the first child is judged with p itself, divided by rho where there is one; a token of no probability is not listed
+        assert eldest.p * eldest.scores.get("rho", 1.0) == pytest.approx(place.get(eldest.token, 0.0), abs=1e-5)
+    if not children:
+        assert row.rest == pytest.approx(row.p, abs=1e-5) or greedy
+
+
+def check_pieces(step: Step, trace: Trace) -> None:
+    named = [*step.tokens, *(node.token for node in (*step.nodes, *step.pruned))]
+    named += [token for row in step.rows if row for token in row.tokens]
+    assert set(named) == set(step.occurring())
+    assert all(isinstance(trace.pieces[token], bytes) for token in named)
+
+
+def test_these_checks_notice_a_broken_step(trace_of):
+    """One change at a time, each of which must be noticed."""
+    step = next(step for step in trace_of("speculative_sampling", "T=1").steps if len(step.nodes) > 1)
+    check_step(step, greedy=False)
+    other = "rejected" if step.nodes[0].verdict == "accepted" else "accepted"
+    changed = msgspec.structs.replace
+    broken = [
+        changed(step, nodes=(changed(step.nodes[0], verdict=other), *step.nodes[1:])),
+        changed(step, rows=step.rows[:-1]),
+        changed(step, tokens=(*step.tokens, 1)),
+        changed(step, path=(*step.path, 0)),
+        changed(step, nodes=(changed(step.nodes[0], p=0.5 * step.nodes[0].p + 0.2), *step.nodes[1:])),
+    ]
+    for wrong in broken:
+        with pytest.raises((AssertionError, IndexError)):
+            check_step(wrong, greedy=False)
+
+
+def test_a_draft_refuses_to_be_inconsistent():
+    q = torch.full((1, 3), 1 / 3)
+    for options, words in (
+        ({"tokens": (1, 2), "parents": (-1,), "source": ("a", "b")}, "do not fit together"),
+        ({"tokens": (1, 2), "parents": (1, -1), "source": ("a", "b")}, "before their children"),
+        ({"tokens": (1,), "parents": (-1,), "source": ("a",), "how": "drawn"}, "must carry q"),
+        ({"tokens": (1,), "parents": (-1,), "source": ("a",), "q": q}, "must not carry q"),
+        ({"tokens": (1, 2), "parents": (-1, 0), "source": ("a", "b"), "q": q, "how": "drawn"}, "1 rows of q"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            Draft(**options)

@@ -1,0 +1,432 @@
+"""PPD: probes that nobody sees, positions and masks, the machine of states, and prompt tokens trained for another target."""
+
+import json
+from contextlib import nullcontext
+from dataclasses import replace
+from itertools import pairwise, product
+
+import numpy as np
+import pytest
+import torch
+
+from decoding.draft import Draft, Probes
+from decoding.drafting.prompt_token_trees import Machine, ProbeTree, endings, machine, thinned
+from decoding.loop import decode
+from decoding.methods import METHODS, ppd
+from decoding.methods.ppd import Params, Prompts, best_budget, fresh, shapes, trained
+from decoding.models import heads as door
+from decoding.models.cache import TreeCache
+from decoding.models.family import load
+from decoding.models.target import Target
+from decoding.sample import Sampling
+from decoding.training import train as training
+from decoding.training.recipes import RECIPES
+from decoding.training.recipes import ppd as recipe
+from decoding.training.states import Batch, states
+from tests import toys
+from tests.toys import CONTEXT, GREEDY, VOCAB, causal_lm, reading_of, run_steps, tokens_of
+
+PROMPT = (7, 70, 170, 7, 70)
+RECIPE = RECIPES["ppd"]
+RANKS = ((0.4, 0.2, 0.1, 0.05), (0.3, 0.15, 0.1, 0.05), (0.2, 0.1, 0.05, 0.02))
+KINDS = ("llama", "gpt2", "gpt_neox", "phi")
+
+
+def target_of(kind: str = "llama", **more) -> Target:
+    return Target(causal_lm(kind, **more), VOCAB, CONTEXT)
+
+
+def embedded(target: Target, tokens) -> torch.Tensor:
+    return target.embedded(target.ids(tokens))
+
+
+def read_with(target: Target, tokens, draft: Draft):
+    cache = TreeCache()
+    if len(tokens) > 1:
+        target.extend(cache, tokens[:-1])
+    return target.read(cache, tokens, draft, GREEDY), cache
+
+
+TREE = Draft((3, 4, 5, 6), (-1, -1, 0, 2), source=("test",) * 4)
+
+
+def probed(draft: Draft, width: int, members: int = 1) -> Draft:
+    """Three probes below every node and the root."""
+    hung = [(node, d, j) for node in range(-1, len(draft)) for j in range(members) for d in (1, 2, 3)]
+    torch.manual_seed(0)
+    vectors = torch.randn(3, members, width)
+    rows = torch.stack([vectors[d - 1, j] for _, d, j in hung])
+    return replace(draft, probes=Probes(rows, *(tuple(column) for column in zip(*hung, strict=True))))
+
+
+# -- the pass ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind, attention", [*((kind, "sdpa") for kind in KINDS), ("llama", "eager")])
+def test_no_node_sees_a_probe(kind, attention):
+    target = target_of(kind, attention=attention)
+    plain, _ = read_with(target, PROMPT, TREE)
+    reading, cache = read_with(target, PROMPT, probed(TREE, 32))
+    assert (plain.logits - reading.logits).abs().max() < 1e-4 * plain.logits.std()
+    assert reading.probs.shape == plain.probs.shape and reading.probes.shape == (15, VOCAB) and plain.probes is None
+    cache.keep([0, 1, 3])
+    assert cache.length == cache.committed == len(PROMPT) + 2, "no row of a probe is left"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_probe_that_is_the_true_token_says_what_its_row_says(kind):
+    """With the embeddings of the tokens that follow in place of E: positions and masks one off would show."""
+    target, ahead = target_of(kind), (9, 10, 11)
+    draft = probed(TREE, 32)
+    oracle = embedded(target, [ahead[d - 1] for d in draft.probes.distances])
+    reading, _ = read_with(target, PROMPT, replace(draft, probes=replace(draft.probes, embeddings=oracle)))
+    for row, (node, distance) in enumerate(zip(draft.probes.nodes, draft.probes.distances, strict=True)):
+        path = [TREE.tokens[i] for i in TREE.path_to(node)]
+        texts = [[*PROMPT, *path, *ahead[:d]] for d in (distance, distance - 1)]
+        right, before = (target.extend(TreeCache(), text)[0] for text in texts)
+        assert (reading.probes[row] - right).abs().max() < 1e-3 < 1e-2 < (reading.probes[row] - before).abs().max()
+
+
+def test_members_of_an_ensemble_do_not_see_each_other():
+    target, draft = target_of(), probed(TREE, 32, members=2)
+    changed = draft.probes.embeddings.clone()
+    first = [(d, j) == (1, 1) for d, j in zip(draft.probes.distances, draft.probes.members, strict=True)]
+    changed[torch.tensor(first)] += 1
+    before, after = (read_with(target, PROMPT, replace(draft, probes=replace(draft.probes, embeddings=e)))[0].probes
+                     for e in (draft.probes.embeddings, changed))  # fmt: skip
+    moved = (before - after).abs().amax(-1) > 1e-3
+    assert moved.tolist() == [member == 1 for member in draft.probes.members]
+
+
+# -- training ----------------------------------------------------------------------------------------------------------
+
+
+def batch_of(target: Target, tokens: torch.Tensor, seed: int = 0) -> Batch:
+    found = states(target, tokens, (target.last_hidden,))
+    return Batch(tokens, torch.ones_like(tokens, dtype=torch.bool), found, seed)
+
+
+@pytest.mark.parametrize("kind, members", [("llama", 1), ("gpt2", 1), ("qwen3", 2)])
+def test_training_reads_what_drafting_reads(kind, members, monkeypatch):
+    """Many chains in one pass against a pass per place with the probes below the root, as in a run."""
+    monkeypatch.setattr(recipe, "quick", lambda device: nullcontext())
+    target = target_of(kind)
+    made = fresh(target, 3, members)
+    made.embed.data += 0.3 * torch.randn(made.embed.shape, generator=torch.Generator().manual_seed(1))
+    tokens = torch.randint(VOCAB, (2, 24), generator=torch.Generator().manual_seed(2))
+    places = torch.tensor([0, 5, 6, 19])
+    with torch.inference_mode():
+        cache = recipe.read(target, tokens)
+        logits = target.score(recipe.said(made, target, cache, places))
+        again = target.score(recipe.said(made, target, cache, places))
+        whole = list(recipe.predict(made, target, batch_of(target, tokens)))
+    assert (logits - again).abs().max() < 1e-4, "the cache was left as it was"
+    hung = [(-1, d, j) for j in range(members) for d in (1, 2, 3)]
+    below = Probes(torch.stack([made.embed[d - 1, j] for _, d, j in hung]).detach(), *map(tuple, zip(*hung, strict=True)))
+    for row, (number, place) in product(range(2), enumerate(places.tolist())):
+        reading, _ = read_with(target, tokens[row, : place + 1].tolist(), Draft((), (), probes=below))
+        alone = reading.probes.unflatten(0, (members, 3)).mean(0)
+        assert (logits[row, number] - alone).abs().max() < 1e-3
+        assert max((whole[k][row, place] - alone[k]).abs().max() for k in range(3)) < 1e-3
+
+
+def test_the_direction_of_the_divergence():
+    target, probe = torch.tensor([[0.9, 0.1]]).log(), torch.tensor([[0.5, 0.5]]).log()
+    assert recipe.divergence(target, probe).item() == pytest.approx(0.3681, abs=1e-4)
+    assert recipe.divergence(probe, target).item() == pytest.approx(0.5108, abs=1e-4)
+
+
+def test_the_loss_compares_every_probe_with_the_row_it_stands_for(monkeypatch):
+    """On a text that repeats itself, below places where it begins anew, the embeddings of its own tokens have no loss; those of the
+    tokens one place further have."""
+    monkeypatch.setattr(recipe, "quick", lambda device: nullcontext())
+    monkeypatch.setattr("decoding.training.states.quick", lambda device: nullcontext())
+    monkeypatch.setattr(recipe, "drawn_places", lambda batch, m: torch.tensor([4, 12, 16]))
+    target, pattern = target_of(), [9, 30, 60, 200]
+    batch = batch_of(target, torch.tensor([pattern * 6]))
+    losses = []
+    for shift in (0, 1):
+        made = Prompts(32, 3)
+        made.embed.data[:, 0] = embedded(target, [pattern[(i + shift) % 4] for i in (1, 2, 3)])
+        with torch.inference_mode():
+            losses.append(float(recipe.loss(made, target, batch)))
+    assert losses[0] < 1e-4 < 0.05 < losses[1]
+
+
+def test_places_are_drawn_anew_for_every_batch_and_look_at_the_window_only():
+    tokens = torch.zeros(2, 60, dtype=torch.long)
+    found = [recipe.drawn_places(Batch(tokens, tokens == 0, {}, seed), 3) for seed in (0, 0, 1)]
+    assert torch.equal(found[0], found[1]) and not torch.equal(found[0], found[2])
+    assert len(found[0]) == recipe.PLACES and found[0].max() + 3 + 1 < 60 and len(found[0].unique()) == recipe.PLACES
+    assert recipe.drawn_places(Batch(tokens[:, :5], tokens[:, :5] == 0, {}), 3).tolist() == [0]
+
+
+def test_only_the_prompts_learn_and_they_do():
+    target = target_of()
+    target.model.requires_grad_(False)
+    made = fresh(target, 3, 2)
+    batch = batch_of(target, torch.randint(VOCAB, (4, 40), generator=torch.Generator().manual_seed(0)))
+    optimizer = torch.optim.AdamW(made.parameters(), lr=0.03)
+    losses = []
+    for _ in range(30):
+        losses.append(recipe.loss(made, target, batch))
+        losses[-1].backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    assert losses[-1] < losses[0] - 0.2 and [name for name, _ in made.named_parameters()] == ["embed"]
+    assert all(p.grad is None for p in target.model.parameters())
+
+
+def test_untrained_prompts_are_embeddings_of_tokens():
+    target = target_of("gpt2")
+    found = fresh(target, 3, 2).embed.detach().flatten(0, 1)
+    apart = torch.cdist(found, embedded(target, range(VOCAB)))
+    assert (apart.amin(1) < 1e-2).all() and len(apart.argmin(1).unique()) == 6
+
+
+# -- the machine of states ---------------------------------------------------------------------------------------------
+
+BY_HAND = (
+    ProbeTree((), (), ()),
+    ProbeTree(((0,),), (0.6,), (1,)),
+    ProbeTree(((0,), (0, 0)), (0.6, 0.3), (1, 2)),
+)
+
+
+def test_the_worked_example():
+    made = Machine(BY_HAND)
+    assert made.stationary == pytest.approx([0, 3 / 7, 4 / 7]) and made.tokens == pytest.approx(1.7714, abs=1e-4)
+    assert endings((-1, 0), (0.6, 0.3)) == pytest.approx([0.4, 0.3, 0.3])
+
+
+def test_a_state_for_steps_without_a_guess_would_count_too_little():
+    """The trap of the released search: a step that accepts nothing is not another step, and leads to the last state at once."""
+    idle = np.array([[0.6, 0.0, 0.4], [0.3, 0.3, 0.4], [0.0, 1.0, 0.0]])  # from and to: state 1, state 2, idle
+    share = np.linalg.matrix_power(idle, 200)[0]
+    assert 1 + share @ [0.6, 0.9, 0.0] == pytest.approx(1.5510, abs=1e-4)
+    assert 1 + share @ [0.6, 0.9, 0.0] < Machine(BY_HAND).tokens - 0.2
+
+
+@pytest.mark.parametrize("budget", [16, 40])
+def test_the_chain_of_states_is_what_happens(budget):
+    """Acceptance drawn node by node, many steps."""
+    made, rng = machine(RANKS, budget), np.random.default_rng(0)
+    state, accepted = made.most, []
+    for _ in range(8000):
+        tree = made.trees[state]
+        end = rng.choice(len(tree.ends), p=tree.ends)
+        accepted.append(0 if end == 0 else len(tree.paths[end - 1]))
+        state = made.most if end == 0 else tree.probes[end - 1]
+    assert np.mean(accepted) == pytest.approx(made.tokens - 1, abs=4 * np.std(accepted) / 8000**0.5)
+
+
+@pytest.mark.parametrize("budget, members", [(8, 1), (16, 1), (24, 1), (64, 1), (64, 2)])
+def test_trees_fit_the_budget_and_no_node_is_without_a_probe(budget, members):
+    made = machine(RANKS, budget, members)
+    assert made.most == 3 and made.trees[0].paths == ()
+    for state, tree in enumerate(made.trees[1:], 1):
+        assert 1 + made.most * members + tree.rows(members) <= budget
+        assert tree.paths and max(map(len, tree.paths)) <= state and all(1 <= count <= 3 for count in tree.probes)
+        assert all(path[:-1] in {(), *tree.paths[:i]} for i, path in enumerate(tree.paths))
+    assert made.tokens >= machine(RANKS, 8, members).tokens - 1e-9, "more rows are not worth less"
+
+
+def test_the_probes_that_are_missed_least_go_first():
+    """By hand: gains of the second and third probe are 0.2 and 0.1; and the loss of every removal is at least the last one's."""
+    gains = (0.5, 0.2, 0.1)
+    assert thinned((0.5, 0.1, 0.2), gains, 9) == (3, 3, 3)
+    assert thinned((0.5, 0.1, 0.2), gains, 6) == (3, 1, 2)  # .01 + .02 of nodes 1 and 1, .02 of node 2
+    assert thinned((0.5, 0.1, 0.2), gains, 0) == (1, 1, 1)
+    ends, lost = np.random.default_rng(1).random(12) / 12, []
+    for room in range(35, 12, -1):
+        before, after = (np.array(thinned(ends, gains, r)) for r in (room + 1, room))
+        (node,) = np.flatnonzero(before - after)
+        lost.append(ends[node] * gains[before[node] - 1])
+    assert lost == sorted(lost)
+
+
+def test_budgets_at_their_limits():
+    """One row: plain decoding. Room for the root's probes alone, or for some of them: nothing is drafted."""
+    assert machine(RANKS, 1).trees == (ProbeTree((), (), ()),) and machine(RANKS, 1).tokens == 1
+    assert machine(RANKS, 3).most == 2 and machine(RANKS, 5).tokens == 1
+    assert machine(RANKS[:1], 24).most == 1 and machine(RANKS[:1], 24).tokens > 1.5
+
+
+def test_the_budget_follows_from_what_a_pass_takes():
+    flat, steep = dict.fromkeys(ppd.BUDGETS, 5.0), {rows: float(rows**2) for rows in ppd.BUDGETS}
+    assert best_budget(RANKS, 1, flat) == 64 and best_budget(RANKS, 1, steep) == 16
+
+
+def test_passes_are_timed_once_per_model(monkeypatch):
+    target, asked = target_of(seed=3), []
+    timed = ppd.timed
+    monkeypatch.setattr(ppd, "timed", lambda of: asked.append(of) or timed(of))
+    first, second = ppd.latencies(target), ppd.latencies(target)
+    assert first is second and len(asked) == 1 and set(first) == set(ppd.BUDGETS) and all(ms > 0 for ms in first.values())
+
+
+# -- runs --------------------------------------------------------------------------------------------------------------
+
+
+def seen(family, params: Params, sampling=GREEDY, count: int = 60, seed: int = 0, change=None):
+    """(draft, step, tokens before) of a run, and the drafter."""
+    drafter, accept = ppd.build(family, params, sampling)
+    if change is not None:
+        drafter.machine = change
+    drafts, propose = [], drafter.propose
+    drafter.propose = lambda tokens, rng: drafts.append((propose(tokens, rng), list(tokens))) or drafts[-1][0]
+    rng = torch.Generator().manual_seed(seed)
+    options = {"sampling": sampling, "rng": rng, "max_tokens": count, "recorded": False}
+    steps = list(decode(family.target, drafter, accept, PROMPT, **options))
+    return [(draft, step, tokens) for (draft, tokens), step in zip(drafts, steps, strict=True)], drafter
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2"])
+def test_every_node_is_what_the_probes_of_the_last_pass_say(families, kind):
+    """At every step, from a fresh pass over the text with the probes below the node where acceptance ended."""
+    family, states_met = families(kind), set()
+    made, _ = trained(family.target)
+    for sampling in (GREEDY, Sampling(1.0)):
+        for (before, step, tokens), (draft, _, _) in pairwise(seen(family, Params(budget="24"), sampling, 40)[0]):
+            end = step.path[-1] if step.path else -1
+            count = before.probes.nodes.count(end)
+            states_met.add(count)
+            assert int(draft.depths.max()) <= count and draft.scores[ppd.STATE][0] == count
+            assert count == 3 or step.path, "nothing accepted: the last state"
+            below = Probes(made.embed[:count, 0], (-1,) * count, tuple(range(1, count + 1)), (0,) * count)
+            text = [*tokens, *step.tokens[:-1]]
+            with torch.inference_mode():
+                said = read_with(family.target, text, Draft((), (), probes=below))[0].probes
+            for i, (token, depth) in enumerate(zip(draft.tokens, draft.depths, strict=True)):
+                rank = int(draft.scores[ppd.RANK][i])
+                assert said[depth - 1][token] == pytest.approx(float(said[depth - 1].sort(descending=True)[0][rank - 1]), abs=1e-3)
+                assert draft.source[i] == f"probe {depth}"
+    assert len(states_met) > 1, "only one state was met"
+
+
+def test_the_first_step_reads_probes_and_no_guess(llama):
+    (draft, step, _), *_ = seen(llama, Params(budget="16"))[0]
+    assert not len(draft) and draft.probes.nodes == (-1,) * 3 and step.origins == ("plain",)
+
+
+def test_no_row_of_a_probe_stays_in_the_cache(llama, monkeypatch):
+    caches = []
+    monkeypatch.setattr("decoding.loop.TreeCache", lambda: caches.append(TreeCache()) or caches[-1])
+    text = [*PROMPT, *tokens_of([step for _, step, _ in seen(llama, Params(budget="48"), Sampling(1.0), 100)[0]])]
+    fresh_cache = TreeCache()
+    llama.target.extend(fresh_cache, text[:-1])
+    assert caches[0].committed == caches[0].length == len(text) - 1
+    for kept, layer in zip(caches[0].layers, fresh_cache.layers, strict=True):
+        assert (kept.keys[:, :, : len(text) - 1] - layer.keys[:, :, : len(text) - 1]).abs().max() < 1e-4
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "llama"])
+def test_the_context_limit_is_kept_by_probes_too(kind):
+    """A model with learned positions has none beyond it."""
+    target = replace(target_of(kind, max_position_embeddings=40), context=40, ends=frozenset())
+    found = [step for _, step, _ in seen(toys.toy_family(target), Params(budget="48"), count=100)[0]]
+    assert found[-1].ending == "context limit" and tokens_of(found) == toys.greedy_text(target, PROMPT, 35)
+
+
+def test_without_probes_below_nodes_or_without_any_it_still_writes_the_right_text(llama):
+    """Nothing below a node: behind an accepted one follows a plain step, and then the root's probes speak again. One row: plain."""
+    base = machine(RANKS, 16)
+    bare = Machine(tuple(replace(tree, probes=(0,) * len(tree.paths)) for tree in base.trees))
+    right = toys.greedy_text(llama.target, PROMPT, 40)
+    for made in (bare, machine(RANKS, 1), machine(RANKS, 3)):
+        run = seen(llama, Params(budget="16"), count=40, change=made)[0]
+        assert tokens_of([step for _, step, _ in run]) == right[: len(tokens_of([step for _, step, _ in run]))]
+        for (_, step, _), (after, _, _) in zip(run, run[1:], strict=False):
+            assert (len(after) > 0) == (made is bare and not step.path)
+
+
+@pytest.mark.parametrize("change", [torch.zeros_like, lambda e: 3 * torch.randn(e.shape)], ids=["zero", "random"])
+def test_any_prompts_write_the_right_text(llama, monkeypatch, change):
+    made, ranks = trained(llama.target)
+    made.embed.data = change(made.embed.data)
+    monkeypatch.setattr(ppd, "trained", lambda target: (made, ranks))
+    assert tokens_of(run_steps(llama, "ppd", PROMPT, max_tokens=30)) == toys.greedy_text(llama.target, PROMPT, 30)
+
+
+def test_members_are_averaged(monkeypatch):
+    target = target_of()
+    monkeypatch.setattr(ppd, "trained", lambda of: (fresh(target, 3, 2), RANKS))
+    run, drafter = seen(toys.toy_family(target), Params(budget="32"), count=30)
+    assert tokens_of([step for _, step, _ in run]) == toys.greedy_text(target, PROMPT, 30)
+    assert all(len(draft) + 1 + len(draft.probes) <= 32 for draft, _, _ in run) and drafter.machine.members == 2
+
+
+def test_typical_acceptance_misses_the_target_s_law(llama):
+    """p = (.6, .4) with both tokens in the tree: the first one always, 0.4 away from p; the exact rule writes p."""
+    p, draft = torch.tensor([0.6, 0.4]), Draft((0, 1), (-1, -1), source=("probe 1",) * 2)
+    far = {}
+    for rule in ("exact", "typical"):
+        accept, emitted = ppd.build(llama, Params(budget="16", rule=rule), Sampling(1.0))[1], torch.zeros(2)
+        for i in range(50):
+            decision = accept(draft, reading_of(p.expand(3, -1)), torch.full((3,), (i + 0.5) / 50))
+            emitted[draft.tokens[decision.path[0]] if decision.path else decision.token] += 1 / 50
+        far[rule] = toys.total_variation(emitted, p)
+    assert far["exact"] < 0.01 and far["typical"] == pytest.approx(0.4, abs=1e-3)
+    method = METHODS["ppd"]
+    assert method.lossless_with({}, greedy=False) and not method.lossless_with({"rule": "typical"}, greedy=False)
+
+
+def test_the_curve_is_told_once_in_a_run_and_only_where_it_was_measured(llama):
+    told = [step.facts for step in run_steps(llama, "ppd", PROMPT, max_tokens=12)]
+    assert set(map(ppd.LATENCY.format, ppd.BUDGETS)) | set(map(ppd.YIELD.format, ppd.BUDGETS)) <= set(told[0])
+    assert all(ppd.ROOT in facts for facts in told) and not any(ppd.LATENCY.format(16) in facts for facts in told[1:])
+    fixed = [step.facts for step in run_steps(llama, "ppd", PROMPT, max_tokens=12, budget="24")]
+    assert all(facts[ppd.BUDGET] == 24 and ppd.LATENCY.format(16) not in facts for facts in fixed)
+
+
+# -- refusals and the command line -------------------------------------------------------------------------------------
+
+GOOD = {"width": 32, "probes": 3, "members": 1, "ranks": [list(row) for row in RANKS]}
+
+
+@pytest.mark.parametrize(
+    "change, match",
+    [
+        ({"probes": 0}, "probes 0"),
+        ({"probes": 5}, "probes 5"),
+        ({"members": True}, "members True"),
+        ({"width": "32"}, "width '32'"),
+        ({"ranks": None}, "3 rows of 1 to 8"),
+        ({"ranks": [[0.5]] * 2}, "3 rows of 1 to 8"),
+        ({"ranks": [[0.5], [1.5], [0.1]]}, "3 rows of 1 to 8"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused(change, match):
+    assert shapes(GOOD) == {"embed": (3, 1, 32)}
+    with pytest.raises(ValueError, match=match):
+        shapes(GOOD | change)
+
+
+def test_prompts_for_another_target_are_refused(tmp_path, llama, monkeypatch):
+    door.save(tmp_path, "ppd", llama.target.model, Prompts(32, 3).state_dict(), GOOD, {})
+    assert door.open_head(tmp_path, "ppd", llama.target.model, shapes).tensors["embed"].shape == (3, 1, 32)
+    with pytest.raises(ValueError, match="was trained for the model"):
+        door.open_head(tmp_path, "ppd", causal_lm("llama", seed=5), shapes)
+    monkeypatch.setattr(ppd, "head_for", lambda *_: door.Head({"embed": torch.zeros(3, 1, 16)}, GOOD | {"width": 16}))
+    with pytest.raises(ValueError, match="for a model of width 16; the target has 32"):
+        trained(llama.target)
+
+
+def test_trained_from_the_command_line_for_another_target(tmp_path, monkeypatch):
+    monkeypatch.setattr(door, "find", door.find.real)
+    monkeypatch.setenv("DRAFTSCOPE_CACHE", str(tmp_path / "cache"))
+    toys.save(tmp_path / "target", causal_lm("gpt2", seed=4), toys.tokenizer())
+    (tmp_path / "texts").mkdir()
+    for i in range(20):
+        (tmp_path / "texts" / f"{i:02}.txt").write_text(toys.TEXT * (1 + i % 3))
+    family = load(str(tmp_path / "target"), device="cpu")
+    assert "decoding.training ppd --family" in METHODS["ppd"].missing(family)
+    command = ["ppd", "--family", str(tmp_path / "target"), "--data", str(tmp_path / "texts"), "--kinds", "given"]
+    sizes = {"tokens": 1536, "held-out": 768, "window": 48, "rows": 4, "probes": 2, "epochs": 1, "work": tmp_path / "work"}
+    training.main(command + [f"--{name}={value}" for name, value in sizes.items()] + ["--device", "cpu"])
+    facts = json.loads(next((tmp_path / "cache").rglob("head.json")).read_text())
+    assert facts["settings"]["probes"] == len(facts["settings"]["ranks"]) == 2 and "depth 2: top-1" in facts["figures"]
+    assert training.parse(command).lr == 0.01
+    steps = run_steps(family, "ppd", PROMPT, max_tokens=24)
+    assert {node.source for step in steps for node in step.nodes} <= {"probe 1", "probe 2"} and any(step.nodes for step in steps)
+    assert tokens_of(steps) == toys.greedy_text(family.target, PROMPT, len(tokens_of(steps)))

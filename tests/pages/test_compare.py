@@ -1,0 +1,380 @@
+"""The Compare page without a browser: columns, buttons, modes, sweep, saved runs, links; with the embedded models."""
+
+import time
+from math import inf
+from pathlib import Path
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from decoding.methods import METHODS
+from decoding.runs.store import Store
+from pages.parts.compare import address as compare_address
+from pages.parts.compare.race import FIRST, Entrant, Race, names
+from pages.parts.compare.sweep import Plan, Sweep, spread, sweepable
+from pages.parts.shared.settings import Settings
+from tests.samples import sample_trace
+
+PAGE = Path(__file__).parent.parent.parent / "pages" / "2_Compare.py"
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("DRAFTSCOPE_HOME", str(tmp_path))
+    return tmp_path
+
+
+def opened(**query) -> AppTest:
+    page = AppTest.from_file(PAGE, default_timeout=60)
+    for key, value in query.items():
+        page.query_params[key.replace("__", ".")] = value
+    return checked(page.run())
+
+
+def checked(page: AppTest) -> AppTest:
+    assert not page.exception, page.exception
+    return page
+
+
+def settle(page: AppTest, seconds: float = 60) -> AppTest:
+    """Look until nothing moves; AppTest has no timers."""
+    until = time.monotonic() + seconds
+    while moving(page):
+        assert time.monotonic() < until, "it never came to rest"
+        time.sleep(0.05)
+        checked(page.run())
+    return page
+
+
+def moving(page: AppTest) -> bool:
+    sweep = page.session_state["draftscope_sweep"] if "draftscope_sweep" in page.session_state else None  # noqa: SIM401
+    return page.session_state["draftscope_race"].moving or bool(sweep and sweep.running)
+
+
+def press(page: AppTest, key: str) -> AppTest:
+    return settle(checked(page.button(key=key).click().run()))
+
+
+def markup(page: AppTest) -> str:
+    return "\n".join(element.proto.body for element in page.get("html"))
+
+
+def two_columns(**more) -> AppTest:
+    return opened(v="1", example="once", tokens="16", c1="plain", c2="prompt_lookup", **more)
+
+
+def state(page: AppTest) -> Race:
+    return page.session_state["draftscope_race"]
+
+
+# -- columns ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_first_visit_offers_plain_decoding_and_says_what_to_do():
+    page = opened()
+    assert "press Step or Play" in markup(page)
+    assert [page.selectbox(key=f"compare.{slot}.method").value for slot in range(len(FIRST))] == list(FIRST)
+    assert not page.get("plotly_chart")
+
+
+def test_step_twice_takes_every_column_two_steps_further():
+    page = two_columns()
+    for calls in (1, 2):
+        press(page, "compare_step")
+        assert [entrant.count for entrant in state(page).entrants] == [calls, calls]
+        assert f"After {calls} target call" in markup(page)
+
+
+def test_back_only_looks_and_step_shows_again():
+    page = two_columns()
+    press(press(page, "compare_step"), "compare_step")
+    press(page, "compare_back")
+    assert state(page).calls == 1 and [e.count for e in state(page).entrants] == [2, 2]
+    press(page, "compare_step")
+    assert state(page).calls == 2 and [e.count for e in state(page).entrants] == [2, 2]
+
+
+def test_each_to_its_end_then_the_numbers():
+    page = two_columns(mode="end")
+    press(page, "compare_play")
+    assert all(entrant.ended for entrant in state(page).entrants)
+    page.session_state["compare_tabs"] = "Numbers"
+    checked(page.run())
+    table = page.dataframe[0].value
+    assert list(table["run"]) == ["Plain decoding", "Prompt lookup"]
+    assert table["measured speed-up"].notna().all()
+    assert page.button(key="compare_play").disabled and page.button(key="compare_step").disabled
+
+
+def test_without_plain_decoding_no_measured_speed_up():
+    page = opened(v="1", example="once", tokens="8", c1="prompt_lookup", c2="token_recycling", mode="end")
+    press(page, "compare_play")
+    page.session_state["compare_tabs"] = "Numbers"
+    checked(page.run())
+    assert page.dataframe[0].value["measured speed-up"].isna().all()
+    assert any("stays empty" in caption.value for caption in page.caption)
+    press(page, "compare_add_plain")
+    assert page.selectbox(key=f"compare.{state(page).slots[-1]}.method").value == "plain"
+
+
+@pytest.mark.parametrize("tab", ["Progress", "Text", "Acceptance", "Time"])
+def test_every_chart_has_an_alternative_text(tab):
+    page = two_columns(mode="end", temperature="0")
+    press(page, "compare_play")
+    page.session_state["compare_tabs"] = tab
+    checked(page.run())
+    charts = page.get("plotly_chart")
+    assert charts and all(len(chart.proto.alt) > 20 for chart in charts)
+
+
+def test_greedy_texts_are_exact_and_sampled_ones_are_not_compared():
+    page = two_columns(mode="end", temperature="0")
+    press(page, "compare_play")
+    page.session_state["compare_tabs"] = "Text"
+    checked(page.run())
+    words = " ".join(element.value for element in page.markdown)
+    assert "is exact" in words.replace("\\", "")
+    page = two_columns(mode="end", temperature="1")
+    press(page, "compare_play")
+    page.session_state["compare_tabs"] = "Text"
+    checked(page.run())
+    assert "distribution" in " ".join(element.value for element in page.markdown)
+
+
+def test_a_race_is_recorded_one_run_after_the_other_and_then_replayed():
+    page = two_columns(mode="race")
+    press(page, "compare_step")
+    race = state(page)
+    assert race.recorded and 0 < race.clock < race.longest
+    first = race.clock
+    press(page, "compare_step")
+    assert race.clock > first
+    press(page, "compare_back")
+    assert race.clock == first
+    press(page, "compare_play")
+    assert race.clock == pytest.approx(race.longest) and not race.playing
+
+
+def test_changed_settings_keep_the_runs_until_step_and_unchanged_columns_for_good():
+    page = two_columns()
+    press(page, "compare_step")
+    plain = state(page).entrants[0]
+    checked(page.number_input(key=f"param.compare.{state(page).slots[1]}.prompt_lookup.length").set_value(3).run())
+    assert "The settings have changed" in " ".join(element.value for element in page.markdown)
+    assert len(state(page).entrants) == 2 and state(page).entrants[1].count == 1
+    press(page, "compare_step")
+    assert state(page).entrants[0] is plain
+    assert state(page).entrants[1].settings.full_params["length"] == 3
+
+
+def test_add_and_remove_columns_within_two_and_six():
+    page = two_columns()
+    assert page.button(key=f"compare_remove_{state(page).slots[0]}").disabled
+    for _ in range(4):
+        press(page, "compare_add")
+    assert len(state(page).slots) == 6 and page.button(key="compare_add").disabled
+    press(page, f"compare_remove_{state(page).slots[0]}")
+    assert len(state(page).slots) == 5
+
+
+def test_reset_forgets_the_runs_and_frees_the_worker():
+    page = two_columns()
+    press(page, "compare_step")
+    lives = [entrant.live for entrant in state(page).entrants]
+    press(page, "compare_reset")
+    assert not state(page).entrants and all(live.state == "closed" for live in lives)
+
+
+def test_an_empty_prompt_is_a_sentence_in_every_column():
+    page = two_columns()
+    checked(next(box for box in page.text_area if box.label == "Prompt").set_value("  ").run())
+    press(page, "compare_step")
+    assert markup(page).count("The prompt is empty") == 2
+
+
+# -- the state object, with the worker of the embedded models --------------------------------------------------------
+
+
+def race_of(*methods: str, tokens: int = 400, **more) -> tuple[Race, list[Settings]]:
+    return Race(**more), [Settings(method=method, max_tokens=tokens) for method in methods]
+
+
+@pytest.fixture
+def bare(monkeypatch):
+    """A race outside of Streamlit has no tab that could close."""
+    monkeypatch.setattr("pages.parts.compare.race.hold", lambda entrants: None)
+    monkeypatch.setattr("pages.parts.compare.sweep.hold", lambda entrants: None)
+
+
+def test_stop_takes_effect_within_one_step(bare):
+    race, wanted = race_of("plain", "prompt_lookup", mode="end")
+    race.play(wanted)
+    while not all(entrant.live.count for entrant in race.entrants):
+        time.sleep(0.005)
+    race.stop()
+    counts = [entrant.live.count for entrant in race.entrants]
+    for entrant in race.entrants:
+        entrant.live.wait(10)
+    assert all(entrant.live.count - before <= 1 for entrant, before in zip(race.entrants, counts, strict=True))
+    assert not race.moving
+    race.reset()
+
+
+def test_rapid_presses_coalesce_and_tear_nothing(bare):
+    race, wanted = race_of("plain", "prompt_lookup")
+    for _ in range(20):
+        race.step(wanted)
+    for entrant in race.entrants:
+        entrant.live.wait(30)
+    race.sync()
+    assert race.calls == 1 and [entrant.count for entrant in race.entrants] == [1, 1]
+    race.reset()
+
+
+def test_in_a_race_runs_are_taken_one_after_the_other(bare):
+    race, wanted = race_of("plain", "prompt_lookup", tokens=24, mode="race")
+    race.play(wanted)
+    while race.goal == inf:
+        first, second = race.entrants
+        if second.live.count:
+            assert first.live.state == "ended"
+        time.sleep(0.01)
+        race.sync()
+    assert race.recorded and race.playing
+    race.reset()
+
+
+def test_one_failing_column_does_not_stop_the_others(bare):
+    race, wanted = race_of("plain", "prompt_lookup", tokens=8, mode="end")
+    wanted[1] = Settings(method="prompt_lookup", target="/no/such/folder", max_tokens=8)
+    race.play(wanted)
+    until = time.monotonic() + 30
+    while race.moving and time.monotonic() < until:
+        time.sleep(0.02)
+        race.sync()
+    assert race.entrants[0].ended and "/no/such/folder" in race.entrants[1].problem
+
+
+def test_a_method_that_the_models_cannot_serve_is_a_sentence():
+    entrant = Entrant(Settings(method="speculative_sampling", target="some/model"))
+    entrant.enter()
+    assert "draft model" in entrant.problem and entrant.live is None
+
+
+def test_names_tell_columns_of_one_method_apart():
+    columns = [Settings(method="plain"), *(Settings(method="prompt_lookup", params={"length": n}) for n in (3, 7, 7))]
+    assert len(set(names(columns))) == 4
+    assert names(columns)[0] == METHODS["plain"].title and "length 3" in names(columns)[1]
+
+
+# -- sweep ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", METHODS.values(), ids=list(METHODS))
+def test_every_method_can_be_swept_over_all_its_numbers(method):
+    for name, (label, low, high) in sweepable(method).items():
+        assert label and low < high, name
+        for at in spread(low, high, 4):
+            assert low <= at <= high
+
+
+def test_a_sweep_runs_every_value_and_names_the_best():
+    page = opened(v="1", view="sweep", example="repeat", method="prompt_lookup", tokens="12", sweep="length")
+    for key, value in {"low": 1, "high": 3}.items():
+        checked(page.number_input(key=f"sweep.{key}.prompt_lookup.length").set_value(value).run())
+    press(page, "sweep_run")
+    sweep: Sweep = page.session_state["draftscope_sweep"]
+    assert [at for at, _ in sweep.runs] == [1, 2, 3]
+    assert "Best at c" in " ".join(element.value for element in page.markdown)
+    assert len(page.get("plotly_chart")[0].proto.alt) > 20
+
+
+def test_a_stopped_sweep_goes_on_where_it_was(bare):
+    sweep = Sweep()
+    sweep.start(Plan(Settings(method="prompt_lookup", max_tokens=300), "length", "Length", (1, 2)))
+    while not sweep.points[0][1].live.count:
+        time.sleep(0.005)
+    sweep.stop()
+    sweep.points[0][1].live.wait(10)
+    taken = sweep.points[0][1].live.count
+    sweep.sync()
+    assert not sweep.running and not sweep.points[1][1].count
+    sweep.go_on()
+    assert sweep.points[0][1].live.count >= taken
+    sweep.stop()
+    for _, entrant in sweep.points:
+        entrant.close()
+
+
+# -- saved runs ------------------------------------------------------------------------------------------------------
+
+
+def test_no_saved_run_is_said_and_so_is_what_to_do():
+    page = opened(v="1", view="saved")
+    assert "No run has been kept yet" in page.info[0].value
+
+
+def test_saved_runs_are_compared_without_a_model():
+    store = Store()
+    ids = [store.keep(sample_trace(), name) for name in ("one", "two")]
+    page = opened(v="1", view="saved")
+    checked(page.multiselect(key="saved_runs").set_value(ids).run())
+    assert page.get("plotly_chart")
+    checked(page.text_input(key="saved_words").set_value("nothing like it").run())
+    assert page.multiselect(key="saved_runs").value == ids
+
+
+def test_a_kept_comparison_is_found_again():
+    page = two_columns()
+    press(page, "compare_step")
+    press(page, "compare_keep")
+    assert {entry.name for entry in Store().entries()} == {"Compare: Plain decoding", "Compare: Prompt lookup"}
+
+
+# -- links ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_link_brings_the_columns_back():
+    columns = [Settings(method="plain", seed=7), Settings(method="prompt_lookup", params={"length": 3}, seed=7)]
+    place = compare_address.parse(compare_address.column_parameters(columns, "race"))
+    assert place.mode == "race" and not place.complaints
+    assert [found.same_run(asked) for found, asked in zip(place.columns, columns, strict=True)] == [True, True]
+
+
+def test_a_sweep_link_brings_the_method_and_its_parameter_back():
+    settings = Settings(method="prompt_lookup", params={"ngram": 2})
+    place = compare_address.parse(compare_address.sweep_parameters(settings, "length"))
+    assert place.view == "sweep" and place.parameter == "length" and place.settings.same_run(settings)
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        {"c1": "plain", "c2": "no_such_method", "c3": "prompt_lookup"},
+        {"c1": "plain", "c2": "prompt_lookup", "c2.length": "9999"},
+        {"c1": "plain", "c2": "prompt_lookup", "c2.<script>": "1"},
+        {"c1": "plain", "c2.length": "3", "c3": "plain"},
+        {"view": "everything"},
+        {"mode": "<b>fast</b>"},
+        {"temperature": "nan", "c1": "plain", "c2": "plain"},
+        {"target": "evil/model", "c1": "plain", "c2": "plain"},
+        {"v": "9"},
+        {"c1": "plain"},
+    ],
+)
+def test_a_bad_part_of_a_link_is_complained_about_and_left_out(query):
+    place = compare_address.parse({"v": "1", **query})
+    assert place.complaints
+    assert (
+        place.settings.target == "embedded"
+        and place.view in compare_address.VIEWS
+        and place.mode in compare_address.MODES
+    )
+    for settings in place.columns:
+        assert not settings.problem()
+
+
+def test_a_bad_link_opens_the_page_with_a_warning():
+    page = opened(v="1", c1="plain", c2="<img src=x>", c3="prompt_lookup")
+    assert page.warning and "<img" not in markup(page)
+    assert len(state(page).slots) == 2

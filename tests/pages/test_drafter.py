@@ -1,0 +1,193 @@
+"""The Drafter page without a browser: prompts, start and stop, results with filters, the way to a step on the Step page."""
+
+import time
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from decoding.models.family import load
+from decoding.runs.prompts import Prompt
+from decoding.runs.store import Store
+from decoding.runs.study import Plan, Study, results
+from pages.parts.drafter.controller import Series, finished
+from pages.parts.drafter.findings import Findings, shared_taus
+from pages.parts.drafter.sidebar import job
+from pages.parts.shared.settings import Settings
+from viz.drafter.judgements import judgements, per_prompt
+from viz.drafter.pairs import paired_taus
+
+PROMPTS = ("Once upon a time", "Tom had a red hat. Tom had a red", "Question: Tom has")
+TEXT = "\n\n".join(PROMPTS)
+FAST = {"study.temperature": 0.0, "study.max_tokens": 8}
+
+
+@pytest.fixture
+def store(tmp_path, monkeypatch):
+    monkeypatch.setenv("DRAFTSCOPE_HOME", str(tmp_path))
+    return Store(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def family():
+    return load()
+
+
+def page(**state) -> AppTest:
+    at = AppTest.from_file("../app.py", default_timeout=60).switch_page("pages/3_Drafter.py")
+    for key, value in state.items():
+        at.session_state[key] = value
+    at.run()
+    assert not at.exception, at.exception
+    return at
+
+
+def typed(method="prompt_lookup", text=TEXT, **state) -> AppTest:
+    wanted = {"study.source": "typed", "study.typed": text, "study.A.method": method} | FAST | state
+    return page(**wanted)
+
+
+def press(at: AppTest, key: str) -> AppTest:
+    at.button(key=key).click().run()
+    assert not at.exception, at.exception
+    return at
+
+
+def run(at: AppTest) -> AppTest:
+    """Press Run and look again until nothing moves."""
+    press(at, "study_run")
+    if (live := at.session_state["desk"].live) is not None:  # it is let go of when it fails
+        live.wait(60)
+    at.run()
+    assert not at.exception, at.exception
+    return at
+
+
+def words(at: AppTest) -> str:
+    elements = [*at.markdown, *at.caption, *at.info, *at.success, *at.error, *at.warning, *at.get("html")]
+    return "\n".join(str(getattr(e, "value", None) or getattr(e.proto, "body", "")) for e in elements)
+
+
+def test_the_first_visit_says_what_this_is_for_and_can_start(store):
+    at = page()
+    assert "Why are a drafter" in words(at) and not at.button(key="study_run").disabled
+
+
+def test_without_prompts_nothing_can_be_started(store):
+    at = typed(text="")
+    assert "There is no prompt yet" in words(at) and at.button(key="study_run").disabled
+
+
+def test_a_prompt_that_is_too_long_is_a_sentence(store):
+    assert "at most 20,000 are read" in words(typed(text="word " * 5000)).replace("\\", "")
+
+
+def test_a_study_runs_and_shows_what_it_found(store):
+    at = run(typed())
+    plan = at.session_state["desk"].jobs[0].plan
+    assert [r[0] for r in results(store, plan)] == [0, 1, 2]
+    assert [m.label for m in at.metric][:3] == ["prompts", "tau", "alpha"] and at.metric[0].value == "3"
+    assert len(at.get("plotly_chart")) >= 5 and all(chart.proto.alt for chart in at.get("plotly_chart"))
+    assert "all runs are there" in words(at) and at.button(key="study_run").disabled
+
+
+def test_what_was_kept_is_shown_again_in_another_session(store):
+    run(typed())
+    assert typed().metric[0].value == "3"
+
+
+def test_a_stopped_study_goes_on_where_it_stopped(store):
+    at = press(typed(method="speculative_sampling", **{"study.max_tokens": 48}), "study_run")
+    live = at.session_state["desk"].live
+    while not (live.run and live.run.done[0]):
+        time.sleep(0.01)
+    at.session_state["desk"].stop()
+    live.wait()
+    at.run()
+    kept = finished(store, at.session_state["desk"].jobs[0])
+    assert 1 <= kept < 3 and at.button(key="study_run").label == "Go on"
+    first = store.entries()[-1].id
+    run(at)
+    assert store.count() == 3 and store.entries()[-1].id == first
+
+
+def test_a_skipped_prompt_is_listed_with_its_reason(store):
+    at = run(typed(text="Once upon a time\n\n" + "word " * 3000))
+    assert "1 skipped prompt" in [e.label for e in at.expander]
+    assert "nothing is left to be done" in words(at)
+    assert "context holds" in at.session_state["desk"].problems[at.session_state["desk"].jobs[0].key][1]
+
+
+def test_a_model_that_cannot_be_opened_is_a_sentence(store):
+    at = run(typed(**{"study.target": "/nowhere/at all"}))
+    assert "neither a folder nor" in at.error[0].value and not at.session_state["desk"].busy
+
+
+def test_filters_apply_to_all_and_may_leave_nothing(store):
+    at = run(typed())
+    at.multiselect(key="find.domains").set_value(["typed"])
+    at.multiselect(key="find.classes").set_value([at.multiselect(key="find.classes").options[0]]).run()
+    assert not at.exception
+    said = next(c.value for c in at.caption if "pass the filters" in c.value)
+    assert not said.startswith("0 of")
+
+
+def test_a_rejection_opens_exactly_its_step(store):
+    at = run(typed(method="speculative_sampling", **{"study.temperature": 1.0, "study.max_tokens": 16}))
+    at.session_state["find.tabs.4"] = "Rejections"
+    at.run()
+    trace, step, node = map(int, at.selectbox(key="find.rejections.chosen").value.split("."))
+    press(at, "find.open")
+    session = at.session_state["draftscope"]
+    assert session.trace == store.open(trace)
+    assert (session.cursor, session.selected) == (step, node)
+    assert session.step.nodes[node].verdict == "rejected"
+
+
+@pytest.mark.parametrize("tab", ["Acceptance", "Calibration", "p against q", "Rejections", "Two drafters"])
+def test_two_drafters_are_compared(store, tab):
+    at = run(typed(method="token_recycling", **{"study.two": True, "study.B.method": "prompt_lookup"}))
+    assert store.count() == 6
+    assert "tau of B" in words(at)
+    at.session_state["find.tabs.5"] = tab
+    at.run()
+    assert not at.exception, at.exception
+
+
+def test_every_method_is_offered_but_plain(store):
+    at = page()
+    assert not any("Plain" in option for option in at.selectbox(key="study.A.method").options)
+
+
+# -- without a page -----------------------------------------------------------------------------------------------------------
+
+
+def series(store, *methods):
+    prompts = tuple(Prompt(text, "typed") for text in PROMPTS)
+    jobs = [job(Settings(method=m, temperature=0.0, max_tokens=6), prompts, side) for m, side in zip(methods, "AB", strict=False)]
+    return Series(jobs, store.folder)
+
+
+def test_two_studies_run_one_after_the_other(store):
+    both = series(store, "prompt_lookup", "token_recycling")
+    done = [tuple(both.done) for _ in both]
+    assert both.ended and both.done == [3, 3] and (3, 0) in done
+    assert len(both.steps) == len(done) and both.tokens == 36
+    assert not any(both.problems.values())
+
+
+def test_the_same_controls_are_the_same_plan(store):
+    one, two = series(store, "prompt_lookup").jobs[0], series(store, "prompt_lookup").jobs[0]
+    assert one.key == two.key != series(store, "token_recycling").jobs[0].key
+
+
+def test_shared_taus_are_those_of_the_runs(family, tmp_path):
+    sides = []
+    for number, method in enumerate(("prompt_lookup", "token_recycling")):
+        store = Store(tmp_path / method)
+        plan = Plan("embedded", method, tuple(Prompt(t, "typed") for t in PROMPTS[number:]), max_tokens=6)
+        list(Study(family, plan, store))
+        sides.append(results(store, plan))
+    found = [Findings((), judgements(runs), per_prompt(runs), ()) for runs in sides]
+    assert shared_taus(*found) == paired_taus(*sides)
+
+

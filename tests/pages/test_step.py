@@ -1,0 +1,337 @@
+"""Home, Step and Methods without a browser: AppTest runs the scripts, the worker runs the real embedded models."""
+
+import re
+import time
+from pathlib import Path
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from decoding.methods import METHODS
+from decoding.trace import Header, SamplingData, Trace
+from pages.parts.shared import address
+from pages.parts.shared import recorded_run as demo
+from pages.parts.shared.examples import EXAMPLES
+from pages.parts.shared.session import Session
+from pages.parts.shared.settings import Settings
+
+ROOT = Path(__file__).parent.parent.parent
+STEP = ROOT / "pages" / "1_Step.py"
+PARTS = "".join(file.read_text() for file in (ROOT / "pages/parts").rglob("*.py"))
+FOLDED = set(re.findall(r'key="(\w+_(?:box|charts))"', PARTS))
+HOSTILE = "<script>alert(1)</script>"
+
+pytestmark = pytest.mark.timeout(300)
+
+
+def opened(page: Path = STEP, **query: str) -> AppTest:
+    at = AppTest.from_file(str(page), default_timeout=60)
+    for key, value in query.items():
+        at.query_params[key] = value
+    return at.run()
+
+
+def state(at: AppTest) -> Session:
+    return at.session_state["draftscope"]
+
+
+def settled(at: AppTest, seconds: float = 120) -> AppTest:
+    """Run until the worker owes nothing: AppTest has no timers."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        at.run()
+        if not state(at).busy and state(at).coming is None and state(at).goal is None:
+            return at
+        time.sleep(0.1)
+    raise AssertionError("the run did not settle")
+
+
+def prompt_box(at: AppTest):
+    return next(box for box in at.text_area if box.label == "Prompt")
+
+
+def press(at: AppTest, key: str) -> AppTest:
+    return settled(at.button(key).click().run())
+
+
+def errors(at: AppTest) -> str:
+    return " ".join(box.value for box in at.error).replace("\\", "")
+
+
+def warnings(at: AppTest) -> str:
+    return " ".join(box.value for box in at.warning).replace("\\", "")
+
+
+def said(at: AppTest) -> str:
+    return " ".join(e.proto.body for e in at.get("html"))
+
+
+@pytest.mark.parametrize("page", ["app.py", "pages/1_Step.py", "pages/4_Methods.py"])
+def test_every_page_runs(page):
+    assert not opened(ROOT / page).exception
+
+
+def test_first_open_shows_the_recorded_run_paused_at_a_rejection():
+    at = opened()
+    assert state(at).trace is demo.recorded() and state(at).live is None
+    assert any(node.verdict == "rejected" for node in state(at).step.nodes)
+    assert "recorded run" in said(at) and at.button("next").label == "Next"
+
+
+def test_every_picture_has_words():
+    at = opened()
+    at.session_state["tally_charts"] = True
+    charts = at.run().get("plotly_chart")
+    assert len(charts) == 3 and all(chart.proto.alt for chart in charts)  # the tree, and two behind the tally
+    drawn = re.findall(r'<[^>]*role="img"[^>]*>', said(at))
+    assert len(drawn) >= 3 and all(re.search('aria-label="[^"]', tag) for tag in drawn)  # the dice, the bars, the phases
+
+
+def test_back_and_forward_ask_for_nothing():
+    at = opened()
+    start = state(at).cursor
+    at.button("back").click().run()
+    assert state(at).cursor == start - 1
+    at.button("forward").click().run()
+    at.button("next").click().run()
+    assert state(at).cursor == start + 1 and state(at).live is None
+
+
+def what_the_browser_has(at: AppTest):
+    """The page as the browser knows it, with the values that it would send."""
+    for box in (*at.selectbox, *at.number_input, *at.text_area):
+        box.set_value(box.value)
+    return at._tree
+
+
+def test_a_browser_that_lags_behind_does_not_bring_the_old_prompt_back():
+    """A press that comes before the browser has heard of a box that the page changed sends the old one along."""
+    at = opened()
+    known = what_the_browser_has(at)
+    prompt_box(at).set_value("The cat sat on the").run()
+    at._tree = known  # the new prompt, and the menu on the example of the old one
+    press(at, "step")
+    assert state(at).settings.prompt == "The cat sat on the" and not state(at).recorded
+    known = what_the_browser_has(at)
+    chosen = next(key for key in EXAMPLES if EXAMPLES[key].prompt != Settings().prompt)
+    next(box for box in at.selectbox if box.label == "Example").set_value(chosen).run()
+    at._tree = known  # the menu on the new example, and the old prompt
+    press(at, "step")
+    assert state(at).settings.prompt == EXAMPLES[chosen].prompt
+
+
+def test_an_own_prompt_and_step_make_a_real_run():
+    at = opened()
+    prompt_box(at).set_value("The cat sat on the").run()
+    assert at.button("again").label == "Start again with these settings"
+    assert state(at).trace is demo.recorded(), "a changed control must not wipe the run"
+    press(at, "step")
+    assert state(at).trace.header.prompt == "The cat sat on the" and state(at).count == 1
+    press(at, "step")
+    assert state(at).count == 2 and state(at).cursor == 1
+    at.button("back").click().run()
+    at.button("step").click().run()
+    assert state(at).count == 2, "a step that was taken is shown again, not computed"
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_of_the_embedded_family_runs_to_its_end(method):
+    at = opened()
+    at.number_input("max_tokens").set_value(12).run()
+    at.selectbox("method").set_value(method).run()
+    press(at, "run")
+    session = state(at)
+    assert not at.exception and not session.problem, session.problem
+    assert session.trace.header.method == method and session.ended and session.at_end
+    for box in FOLDED:
+        at.session_state[box] = True  # everything that is folded away is drawn as well
+    at.run()
+    while session.cursor > 0 and not at.exception:
+        at.button("back").click().run()
+    assert not at.exception, at.exception[0].value
+    assert all(chart.proto.alt for chart in at.get("plotly_chart"))
+
+
+def test_another_method_is_asked_at_the_very_step():
+    at = opened(v="1", prompt="Tom had a red", method="clover", tokens="24", temperature="0", step="3")
+    settled(at)
+    at.session_state["another_box"] = True
+    at.run()
+    at.selectbox("another_method").set_value("medusa").run()
+    press(at, "another_ask")
+    session = state(at)
+    answer = session.answer()
+    assert answer.header.method == "medusa" and len(answer.steps) == 1 and session.settings.method == "clover"
+    before = session.trace.steps[:2]
+    assert answer.header.prompt_tokens == session.trace.header.prompt_tokens + tuple(t for s in before for t in s.tokens)
+    assert "Medusa drafts" in " ".join(box.value for box in at.caption)
+    bars = " ".join(element.proto.body for element in at.get("html"))
+    assert bars.count("<b>head 1") == 3  # the view of Clover, Medusa, and Clover once more below it
+    at.button("back").click().run()
+    assert state(at).answer() is None and not at.exception  # it belongs to the step it was asked at
+
+
+def test_reset_goes_back_to_the_prompt():
+    at = opened()
+    at.button("reset").click().run()
+    assert not at.exception and state(at).trace is None and "press Step" in said(at)
+
+
+def test_put_the_settings_back():
+    at = opened()
+    at.selectbox("method").set_value("plain").run()
+    at.button("put_back").click().run()
+    assert at.selectbox("method").value == state(at).settings.method
+    assert "put_back" not in [button.key for button in at.button]
+
+
+def test_an_empty_prompt_is_a_sentence_and_the_run_before_stays():
+    at = opened()
+    before = state(at).trace
+    prompt_box(at).set_value("   ").run()
+    at.button("step").click().run()
+    assert "The prompt is empty" in errors(at) and state(at).trace is before
+
+
+def test_a_prompt_beyond_the_context_is_a_sentence_and_the_run_before_stays():
+    at = opened()
+    before = state(at).trace
+    prompt_box(at).set_value("word " * 3000).run()
+    press(at, "step")
+    assert "context holds" in errors(at) and state(at).trace is before
+
+
+def test_an_unknown_model_is_a_sentence_and_the_run_before_stays():
+    at = opened()
+    before = state(at).trace
+    at.selectbox("target").set_value("a local folder").run()
+    at.text_input("target_name").set_value("/no/such/folder").run()
+    at.selectbox("method").set_value("plain").run()
+    press(at, "step")
+    assert "/no/such/folder" in errors(at) and state(at).trace is before
+
+
+def test_a_method_the_models_cannot_serve_says_why():
+    at = opened()
+    at.selectbox("target").set_value("a local folder").run()
+    assert "needs a draft model" in warnings(at)
+
+
+def test_a_hostile_prompt_is_only_text():
+    at = opened()
+    prompt_box(at).set_value(HOSTILE).run()
+    press(at, "step")
+    assert state(at).trace.header.prompt == HOSTILE
+    assert HOSTILE not in said(at) and HOSTILE not in " ".join(m.value for m in at.markdown)
+
+
+def test_a_link_opens_the_same_run_at_the_same_step():
+    settings = Settings(prompt="Tom had a red", method="multi_candidate", params={"shape": "2-1"}, seed=7, max_tokens=24)
+    query = address.parameters(settings, 3, 1)
+    first, second = (settled(opened(**query)) for _ in range(2))
+    assert state(first).cursor == 2 and state(first).node == 1 and not state(first).notes
+    assert [s.tokens for s in state(first).trace.steps[:3]] == [s.tokens for s in state(second).trace.steps[:3]]
+    assert prompt_box(first).value == "Tom had a red" and first.selectbox("method").value == "multi_candidate"
+
+
+def test_the_link_button_writes_what_parse_reads():
+    at = opened()
+    at.button("link").click().run()
+    query = {key: value if isinstance(value, str) else value[-1] for key, value in at.query_params.items()}
+    place = address.parse(query)
+    assert place.complaints == () and place.step == state(at).cursor + 1
+    assert place.settings.same_run(state(at).settings)
+
+
+BAD = {
+    "method": HOSTILE,
+    "p.length": "999",
+    "p.nonsense": "1",
+    "temperature": "nan",
+    "top_p": "1e99",
+    "top_k": "-1",
+    "seed": "9" * 30,
+    "tokens": "1_0",
+    "step": "x",
+    "node": "-7",
+    "example": "../../etc/passwd",
+    "target": "evil/model",
+    "draft": "/etc",
+    "foo": "bar",
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_bad_value_in_a_link_is_reported_and_left_out(name):
+    place = address.parse({"v": "1", name: BAD[name]})
+    assert len(place.complaints) == 1
+    assert place.settings.same_run(Settings()) and place.settings.target == "embedded" and place.settings.draft is None
+
+
+def test_a_link_full_of_nonsense_is_reported_and_the_page_stands():
+    at = opened(**BAD)
+    assert not at.exception and "never loaded" in warnings(at) and "There is no method" in warnings(at)
+    assert state(at).trace is demo.recorded() and state(at).live is None
+
+
+def test_a_link_of_another_version_is_reported():
+    at = opened(v="99", method="plain")
+    assert not at.exception and "version" in warnings(at)
+
+
+def test_good_values_beside_bad_ones_are_used():
+    place = address.parse({"method": "prompt_lookup", "p.ngram": "5", "p.length": "0", "temperature": "0.5"})
+    assert place.settings.method == "prompt_lookup" and place.settings.params == {"ngram": 5}
+    assert place.settings.temperature == 0.5 and len(place.complaints) == 1
+
+
+def test_a_prompt_too_long_for_a_link_is_refused():
+    with pytest.raises(ValueError, match="link carries at most"):
+        address.parameters(Settings(prompt="x" * 5000), 1, None)
+
+
+@pytest.mark.parametrize("key", EXAMPLES)
+def test_examples_fit_into_links(key):
+    settings = Settings(prompt=EXAMPLES[key].prompt)
+    assert address.parse(address.parameters(settings, 1, None)).settings.prompt == settings.prompt
+
+
+def test_a_failed_run_leaves_the_one_before():
+    session = Session(trace=demo.recorded(), settings=Settings(), cursor=2)
+    session.start(Settings(method="speculative_sampling", params={"length": 0}))
+    assert session.problem and session.trace is demo.recorded() and session.cursor == 2 and session.coming is None
+
+
+def test_the_cursor_never_leaves_the_trace():
+    session = Session(trace=demo.recorded(), settings=Settings(), cursor=0)
+    session.go(10**9)
+    assert session.cursor == session.count - 1
+    session.go(-(10**9))
+    assert session.cursor == -1 and session.step is None
+
+
+def test_a_trace_without_steps_can_be_shown():
+    header = Header("plain", {}, "embedded", SamplingData(1.0, 0, 1.0), 0, "x", (1,), 8, "cpu", "float32", {})
+    session = Session(trace=Trace(header, {1: b"x"}, ()), settings=Settings(), cursor=-1)
+    assert session.step is None and session.selected is None and session.root == 1 and not session.ended
+
+
+def test_methods_page_shows_every_method():
+    at = opened(ROOT / "pages" / "4_Methods.py")
+    shown = " ".join(m.value for m in at.markdown).replace("\\", "")
+    assert all(method.title in shown for method in METHODS.values())
+    assert {f"open_{key}" for key in METHODS} <= {button.key for button in at.button}
+
+
+def test_open_in_step_is_a_link_the_step_page_accepts():
+    from pages.parts.gallery import link
+
+    for key in METHODS:
+        place = address.parse(link(key))
+        assert place.complaints == () and place.settings.method == key
+
+
+def test_home_leads_to_the_stepper():
+    at = AppTest.from_file(str(ROOT / "app.py"), default_timeout=60).run()
+    at.button("open_step").click().run()
+    assert not at.exception and "draftscope" in at.session_state

@@ -1,0 +1,252 @@
+"""The Traces page and the Keep button, without a browser: list, filters, open, rename, delete, import, damaged files."""
+
+import time
+
+import msgspec
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from decoding.runs.store import Query, Store
+from decoding.runs.trace_files import to_json
+from pages.parts.shared import recorded_run as demo
+from pages.parts.shared.keep import Kept, added, suggestion
+from pages.parts.shared.settings import settings_of
+from pages.parts.step.open_trace import settings_for
+from pages.parts.traces.exports import file_name
+from tests.samples import sample_trace
+from tests.viz_samples import HOSTILE, chain, trace_of
+from viz.replay.replay import replay_html
+
+HARMFUL = "<script>alert(1)</script> **bold** :red[x] $x$"
+
+
+@pytest.fixture
+def store(tmp_path, monkeypatch):
+    monkeypatch.setenv("DRAFTSCOPE_HOME", str(tmp_path))
+    return Store(tmp_path)
+
+
+def page(path="pages/5_Traces.py") -> AppTest:
+    at = AppTest.from_file("../app.py", default_timeout=60).switch_page(path).run()
+    assert not at.exception, at.exception
+    return at
+
+
+def press(at: AppTest, key: str) -> AppTest:
+    at.button(key=key).click().run()
+    assert not at.exception, at.exception
+    return at
+
+
+def words(at: AppTest) -> str:
+    elements = [*at.markdown, *at.caption, *at.info, *at.success, *at.error, *at.warning, *at.get("html")]
+    return "\n".join(str(getattr(e, "value", None) or getattr(e.proto, "body", "")) for e in elements)
+
+
+def other(trace, **header):
+    return msgspec.structs.replace(trace, header=msgspec.structs.replace(trace.header, **header))
+
+
+def test_an_empty_store_says_what_to_do(store):
+    assert "Nothing is kept yet" in words(page())
+
+
+def test_a_folder_that_cannot_be_written_is_a_sentence(store, tmp_path):
+    (tmp_path / "file").write_text("not a folder")
+    at = page()
+    at.text_input(key="traces.folder").set_value(str(tmp_path / "file")).run()
+    assert not at.exception and "cannot be kept" in at.error[0].value
+
+
+def test_another_folder_is_another_list(store, tmp_path):
+    Store(tmp_path / "other").keep(sample_trace(), "elsewhere")
+    at = page()
+    at.text_input(key="traces.folder").set_value(str(tmp_path / "other")).run()
+    assert "elsewhere" in words(at)
+
+
+def test_the_list_is_searched_and_filtered(store):
+    store.keep(sample_trace(), "first of them", "about cats")
+    store.keep(other(sample_trace(), method="plain"), "second")
+    store.keep(sample_trace(), "prompt 1", study="abc")
+    at = page()
+    assert "2 of 3 traces" in words(at)  # a debug run's traces are shown on demand
+    at.text_input(key="traces.words").set_value("cats").run()
+    assert "1 of 3 traces" in words(at) and "first of them" in words(at)
+    at.selectbox(key="traces.method").set_value("plain").run()
+    assert "None of the 3 traces matches" in words(at)
+    press(at, "traces.clear")
+    assert "3 traces" in words(at)
+
+
+def test_days_include_both_ends(store):
+    store.keep(sample_trace(), "today")
+    at = page()
+    today = time.strftime("%Y-%m-%d")
+    at.date_input(key="traces.since").set_value(today)
+    at.date_input(key="traces.until").set_value(today).run()
+    assert not at.exception and "today" in words(at)
+
+
+def test_many_traces_come_in_pages(store):
+    for number in range(23):
+        store.keep(trace_of(chain()), f"run {number:02}")
+    at = page()
+    assert "Page 1 of 2" in words(at) and len(at.selectbox(key="traces.chosen").options) == 20
+    at.session_state["traces.page"] = 2
+    at.run()
+    assert "Page 2 of 2" in words(at) and len(at.selectbox(key="traces.chosen").options) == 3
+
+
+def test_a_trace_opens_on_the_step_page_without_a_model(store):
+    store.keep(demo.recorded(), "the recorded one")
+    at = press(page(), "traces.open")
+    session = at.session_state["draftscope"]
+    assert session.recorded and session.live is None and session.trace == demo.recorded() and session.cursor == 0
+    assert "recorded run" in words(at)
+
+
+def test_a_trace_of_another_family_opens_too(store):
+    store.keep(other(sample_trace(), family="/models/big + /models/small"), "foreign")
+    at = press(page(), "traces.open")
+    assert at.session_state["draftscope"].settings.target == "/models/big"
+    assert "is not loaded" in words(at)
+
+
+@pytest.mark.parametrize(
+    "header", [{"method": "from the future"}, {"max_tokens": 0}, {"max_tokens": 10**15}], ids=str
+)
+def test_a_header_that_cannot_be_shown_is_a_sentence(store, header):
+    store.keep(other(sample_trace(), **header), "odd")
+    at = press(page(), "traces.open")
+    assert at.error and at.session_state["draftscope"].trace is demo.recorded()
+
+
+def test_a_hostile_header_moves_no_control_out_of_its_range(store):
+    trace = sample_trace()
+    sampling = replace_sampling(trace, temperature=1e308, top_k=-5, top_p=0.001)
+    store.keep(other(sampling, seed=-1, params={"length": 10**9, "x": "y"}, prompt=HARMFUL), HARMFUL, HARMFUL)
+    at = press(page(), "traces.open")
+    session = at.session_state["draftscope"]
+    assert session.trace.header.seed == -1
+    assert len(session.notes) >= 4
+    assert HARMFUL not in "\n".join(e.value for e in [*at.markdown, *at.caption, *at.warning])
+
+
+def replace_sampling(trace, **values):
+    return other(trace, sampling=msgspec.structs.replace(trace.header.sampling, **values))
+
+
+def test_name_and_note_can_be_changed(store):
+    number = store.keep(sample_trace(), "old")
+    at = page()
+    at.text_input(key=f"traces.name.{number}").set_value("new")
+    at.text_area(key=f"traces.note.{number}").set_value("why")
+    press(at, "traces.rename")
+    assert [(e.name, e.note) for e in store.entries()] == [("new", "why")]
+
+
+def test_delete_asks_first(store):
+    store.keep(sample_trace(), "going")
+    at = press(page(), "traces.delete")
+    assert store.count() == 1
+    press(at, "traces.really")
+    assert store.count() == 0 and "is deleted" in words(at)
+
+
+def test_delete_can_be_taken_back(store):
+    store.keep(sample_trace(), "staying")
+    press(press(page(), "traces.delete"), "traces.leave")
+    assert store.count() == 1
+
+
+def test_token_text_is_never_markup(store):
+    trace = trace_of(chain(), pieces=HOSTILE, prompt_tokens=tuple(HOSTILE))
+    store.keep(other(trace, prompt=HARMFUL), HARMFUL, HARMFUL)
+    at = page()
+    assert all("<script>" not in getattr(e.proto, "body", "") for e in at.get("html"))
+    assert all(HARMFUL not in e.value for e in [*at.markdown, *at.caption])
+    assert "<script>alert" not in replay_html(store.open(store.entries()[0].id), HARMFUL)
+
+
+# -- import -----------------------------------------------------------------------------------------------------------------
+
+
+def upload(at: AppTest, name: str, data: bytes) -> AppTest:
+    at.file_uploader(key="import").set_value((name, data, "application/json")).run()
+    assert not at.exception, at.exception
+    return at
+
+
+def test_an_exported_trace_is_imported_and_kept(store):
+    at = upload(page(), "run.json.gz", to_json(sample_trace()))
+    assert not at.error
+    press(at, "import.keep")
+    assert [e.name for e in store.entries()] == ["run"]
+    assert store.open(store.entries()[0].id) == sample_trace()
+
+
+def test_an_imported_trace_opens_without_being_kept(store):
+    at = press(upload(page(), "run.json.gz", to_json(demo.recorded())), "import.open")
+    assert at.session_state["draftscope"].trace == demo.recorded() and store.count() == 0
+
+
+DAMAGED = {
+    "text": b"hello",
+    "cut short": to_json(sample_trace())[:-40],
+    "not a trace": b'{"format": "draftscope-trace", "trace": {"steps": 3}}',
+    "markup": b'{"format": "<script>alert(1)</script>", "trace": 0}',
+    "empty": b"",
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGED)
+def test_a_damaged_file_is_a_sentence_and_changes_nothing(store, kind):
+    at = upload(page(), "run.json", DAMAGED[kind])
+    assert at.error[0].value.startswith("The file was not imported")
+    assert store.count() == 0 and at.session_state["draftscope"].trace is demo.recorded()
+    assert not [b for b in at.button if str(b.key).startswith("import.")]
+
+
+# -- keep -------------------------------------------------------------------------------------------------------------------
+
+
+def test_the_shown_run_is_kept_with_name_and_note(store):
+    at = page("pages/1_Step.py")
+    runs = at.session_state["draftscope"].runs
+    at.text_input(key=f"keep_name.{runs}").set_value("my run")
+    at.text_area(key=f"keep_note.{runs}").set_value("look at step 3")
+    press(at, "keep")
+    (entry,) = store.entries(Query(study=""))
+    assert (entry.name, entry.note, entry.ended) == ("my run", "look at step 3", True)
+    assert store.open(entry.id) == demo.recorded()
+    assert "Kept as" in words(at)
+
+
+def test_keeping_again_adds_what_has_come_since(store):
+    whole = demo.recorded()
+    half = msgspec.structs.replace(whole, steps=whole.steps[:3])
+    number = added(store, None, half, "run", "")
+    kept = Kept(0, store.folder, number, 3, "run")
+    assert added(store, kept, whole, "run", "done") == number
+    assert store.open(number) == whole and store.count() == 1
+    store.delete(number)
+    assert added(store, kept, whole, "run", "") != number
+
+
+def test_a_run_that_cannot_be_kept_is_a_sentence(store, tmp_path, monkeypatch):
+    at = page("pages/1_Step.py")
+    (tmp_path / "file").write_text("")
+    at.session_state["store_folder"] = str(tmp_path / "file")
+    press(at, "keep")
+    assert "was not kept" in words(at)
+
+
+def test_names_to_begin_with_and_of_files():
+    assert suggestion(sample_trace()).startswith("speculative sampling")
+    assert file_name("../../etc/passwd") == "etc_passwd"
+
+
+def test_the_settings_of_a_trace_are_those_it_was_made_with():
+    settings, notes = settings_for(demo.recorded().header)
+    assert not notes and settings.same_run(settings_of(demo.recorded().header))

@@ -1,0 +1,301 @@
+"""The replay file: what is in it, that no token gets out of it, and that a browser replays it with no network."""
+
+import json
+import re
+import shutil
+from html.parser import HTMLParser
+
+import msgspec
+import pytest
+
+from decoding.trace import Row
+from tests.viz_samples import HOSTILE, PIECES, chain, grown, node, row, small_tree, step_of, trace_of
+from viz.replay.replay import as_json, columns, digest, opening, replay_html, running, tally_data
+from viz.runs.tally import tally
+
+EVIL = {
+    200: b"</script><script>alert(1)</script>",
+    201: b"<img src=x onerror=alert(1)>",
+    202: b"<!--<script>",
+    203: "\u2028\u2029".encode(),
+    204: b"</style><svg onload=alert(1)>",
+}
+
+
+def recorded(step):
+    """The step with a distribution wherever something hangs."""
+    parents = {item.parent for item in step.nodes} | {step.end_row - 1}
+    tokens = tuple({item.token for item in step.nodes} | {0, 1, 2})
+    p = tuple(1 / len(tokens) for _ in tokens)
+    rows = tuple(row(tokens, p, q=p[::-1]) if i - 1 in parents else None for i in range(len(step.nodes) + 1))
+    return msgspec.structs.replace(step, rows=rows)
+
+
+def evil():
+    """Every hostile token as prompt, node, source, score and committed token."""
+    bad = EVIL | HOSTILE
+    steps = [
+        recorded(
+            step_of([node(t, -1, "rejected", source="<b>x</b>", scores={"<i>": 1.0})], (), "correction", final_token=t)
+        )
+        for t in bad
+    ]
+    return trace_of(*steps, prompt_tokens=tuple(bad), pieces=bad)
+
+
+TRACE = trace_of(recorded(chain(3)), recorded(small_tree()), recorded(step_of()), recorded(chain(5)))
+
+
+class Page(HTMLParser):
+    """Elements as a browser would see them."""
+
+    def __init__(self, html):
+        super().__init__()
+        self.tags, self.scripts, self._in = [], [], False
+        self.feed(html)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag == "script":
+            self.scripts.append("")
+            self._in = True
+
+    def handle_endtag(self, tag):
+        self._in = self._in and tag != "script"
+
+    def handle_data(self, text):
+        if self._in:
+            self.scripts[-1] += text
+
+
+def embedded(html):
+    return json.loads(Page(html).scripts[0])
+
+
+def test_one_file_with_two_scripts_and_nothing_to_fetch():
+    page = Page(replay_html(TRACE, "A run"))
+    assert [tag for tag, _ in page.tags].count("script") == 2
+    assert not [attrs for _, attrs in page.tags if {"src", "href", "style", "onclick", "onload"} & set(attrs)]
+    assert not {tag for tag, _ in page.tags} & {"link", "img", "iframe", "object", "form", "a"}
+
+
+def test_the_policy_allows_exactly_the_style_and_the_script():
+    html = replay_html(TRACE)
+    policy = next(attrs["content"] for _, attrs in Page(html).tags if "http-equiv" in attrs)
+    assert policy.startswith("default-src 'none'; ") and "unsafe" not in policy
+    style = re.search("<style>(.*?)</style>", html, re.S)[1]
+    assert digest(style) in policy and digest(Page(html).scripts[1]) in policy
+
+
+def test_script_builds_no_markup_from_text():
+    script = Page(replay_html(TRACE)).scripts[1]
+    for bad in (
+        "innerHTML",
+        "outerHTML",
+        "insertAdjacentHTML",
+        "document.write",
+        "eval(",
+        "fetch(",
+        "XMLHttpRequest",
+        "Function(",
+    ):
+        assert bad not in script
+
+
+@pytest.mark.parametrize(
+    "text", [*(piece.decode("utf-8", "replace") for piece in EVIL.values()), "&lt;", "]]>", "\u0000"]
+)
+def test_json_cannot_be_broken_out_of(text):
+    coded = as_json({"a": text})
+    assert not set(coded) & set("<>&\u2028\u2029") and json.loads(coded) == {"a": text}
+
+
+def test_hostile_tokens_leave_the_page_as_it_is():
+    html = replay_html(evil(), "</title><script>alert(1)</script>")
+    page = Page(html)
+    assert len(page.scripts) == 2 and "<script>alert" not in html and "</style><svg" not in html
+    shape = [(tag, set(attrs)) for tag, attrs in page.tags]
+    assert shape == [(tag, set(attrs)) for tag, attrs in Page(replay_html(TRACE)).tags]
+
+
+def test_every_node_and_box_is_there():
+    data = embedded(replay_html(TRACE, "A run"))
+    step = data["steps"][1]
+    assert len(step["nodes"]) == 8 and len(step["boxes"]) == 10  # root and correction
+    assert data["strings"][step["nodes"][1][6]] == "0.31 × 0.50 = 0.155 < 0.20: accepted"
+    assert step["boxes"][0][:3] == [-1, 0, 0] and [box[1] for box in step["boxes"]][-1] == 3
+    assert step["say"].startswith("Step 2: 2 of 8 drafted tokens accepted")
+    assert step["rows"][0][5] == "entropy of p 1.00 bits"
+
+
+def test_opens_on_a_rejection():
+    assert opening(chain(3)) == 3 and opening(chain(5)) == 5 and opening(step_of()) == 0
+    assert opening(step_of([node(0)], (0,), None)) == 0
+
+
+def test_tally_runs_along():
+    cells = [{name: value for name, value, _ in tally_data(total)} for total in running(TRACE.steps)]
+    assert [cell["tokens"] for cell in cells] == ["4", "7", "8", "14"]
+    whole = tally(TRACE.steps)
+    assert cells[-1]["tau"] == f"{whole.tau:.2f}" and cells[-1]["alpha"] == f"{whole.alpha:.2f}"
+
+
+def test_numbers_json_does_not_have():
+    assert columns((float("nan"), float("inf"), 0.123456), [0, 1, 2]) == [None, None, 0.1235]
+    odd = Row((0, 1), (float("nan"), float("inf")), None, (0.0, 0.0), float("nan"), None, None, None)
+    bad = [node(0, p=float("nan"), u=float("inf"), scores={"x": float("-inf")}, verdict="rejected")]
+    step = step_of(bad, (), "correction", rows=(odd, None))
+    assert embedded(replay_html(trace_of(step)))["steps"][0]["rows"][0][1] == [None, None]
+
+
+def test_missing_pieces_are_shown_by_their_id():
+    assert ["#999", "#999"] in embedded(replay_html(trace_of(step_of(final_token=999))))["labels"]
+
+
+def test_size_of_a_long_run_with_trees():
+    """64 steps with 40 nodes each, all positions recorded: a file one can mail."""
+    step = recorded(grown((4, 12, 14, 10), (0, 4, 16), (30,)))
+    size = len(replay_html(trace_of(*[step] * 64)).encode())
+    print(f"\n64 steps of 40 nodes: {size / 1e3:.0f} kB")
+    assert size < 2_000_000
+
+
+# --- In a browser
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """Chromium; without one these tests fail, they are not skipped."""
+    from playwright.sync_api import sync_playwright
+
+    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    with sync_playwright() as play:
+        made = play.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield made
+        made.close()
+
+
+@pytest.fixture
+def opened(browser, tmp_path):
+    """opened(trace) -> a page with the replay from disk; whatever it asks for or complains about fails the test."""
+    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    context.set_offline(True)
+    page = context.new_page()
+    trouble = []
+    page.on("request", lambda request: request.url.startswith("file://") or trouble.append(request.url))
+    page.on("requestfailed", lambda request: trouble.append(f"failed: {request.url}"))
+    page.on("dialog", lambda dialog: (trouble.append(f"dialog: {dialog.message}"), dialog.dismiss()))
+    page.on("console", lambda message: trouble.append(message.text))
+    page.on("pageerror", lambda error: trouble.append(str(error)))
+
+    def open_(trace, title="A run"):
+        path = tmp_path / "replay.html"
+        path.write_text(replay_html(trace, title), encoding="utf-8")
+        page.goto(path.as_uri())
+        return page
+
+    yield open_
+    context.close()
+    assert not trouble
+
+
+def count(page):
+    return page.locator("#count").inner_text()
+
+
+@pytest.mark.browser
+def test_buttons_keys_and_slider_step(opened):
+    page = opened(TRACE)
+    assert count(page) == "Step 1 of 4" and page.locator("#back").is_disabled()
+    page.locator("#next").click()
+    assert count(page) == "Step 2 of 4"
+    assert page.locator("#say").inner_text().startswith("Step 2: 2 of 8 drafted tokens accepted")
+    for key, step in [("ArrowRight", 3), ("k", 4), ("K", 4), ("j", 3), ("ArrowLeft", 2), ("End", 4), ("Home", 1)]:
+        page.keyboard.press(key)
+        assert count(page) == f"Step {step} of 4", key
+    page.locator("#scrub").focus()
+    page.keyboard.press("ArrowRight")
+    assert count(page) == "Step 2 of 4"  # once: the slider's own key, not twice
+    page.locator("#end").click()
+    assert page.locator("#next").is_disabled() and page.locator("#tally b").first.inner_text() == "14"
+
+
+@pytest.mark.browser
+def test_play_runs_to_the_end_and_stops(opened):
+    from playwright.sync_api import expect
+
+    page = opened(TRACE)
+    page.keyboard.press("Space")
+    assert "Pause" in page.locator("#play").inner_text()
+    expect(page.locator("#count")).to_have_text("Step 4 of 4", timeout=20_000)
+    expect(page.locator("#play")).to_contain_text("Play", timeout=20_000)
+    page.locator("#play").click()  # from the end it starts over
+    assert count(page) == "Step 1 of 4"
+    page.locator("#play").click()
+    assert page.locator("#play").inner_text().startswith("Play")
+
+
+@pytest.mark.browser
+def test_hover_looks_click_keeps_and_arrows_move(opened):
+    page = opened(TRACE)
+    page.keyboard.press("ArrowRight")
+    boxes, look = page.locator("#tree [data-box]"), page.locator("#look")
+    assert boxes.count() == 10 and "␣the" in look.inner_text()  # opens on the first rejection
+    boxes.nth(2).hover()
+    assert "0.31 × 0.50 = 0.155 < 0.20: accepted" in look.inner_text()
+    page.mouse.move(5, 5)
+    assert "0.31 × 0.50" not in look.inner_text()
+    boxes.nth(2).click()
+    page.mouse.move(5, 5)
+    assert "0.31 × 0.50 = 0.155" in look.inner_text() and boxes.nth(2).get_attribute("aria-pressed") == "true"
+    assert look.locator(".rule").get_attribute("aria-label") == "u = 0.31 on a rule from 0 to 1; accepted below 0.40"
+    assert look.locator(".fill").count() > 3 and "entropy of p" in look.inner_text()
+    page.keyboard.press("ArrowDown")
+    assert boxes.nth(3).get_attribute("aria-pressed") == "true" and "never looked at" in look.inner_text()
+
+
+@pytest.mark.browser
+def test_a_token_of_the_text_leads_to_its_step_and_the_table_is_the_twin(opened):
+    page = opened(TRACE)
+    page.locator("#strip [data-step='1']").first.click()
+    assert count(page) == "Step 2 of 4"
+    assert page.locator("#strip .ds-now").count() == 3 and page.locator("#strip .later").count() == 7
+    page.locator("summary").click()
+    assert page.locator("#table tr").count() == 9
+    assert "0.31 × 0.50 = 0.155 < 0.20: accepted" in page.locator("#table").inner_text()
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_follows_the_theme_and_fits_a_phone(opened, scheme):
+    page = opened(TRACE)
+    page.emulate_media(color_scheme=scheme)
+    background = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert background == {"light": "rgb(255, 255, 255)", "dark": "rgb(20, 23, 28)"}[scheme]
+    page.set_viewport_size({"width": 390, "height": 800})
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+@pytest.mark.browser
+def test_hostile_tokens_stay_text(opened):
+    """Nothing runs, nothing is fetched (see `opened`), and the token can be read."""
+    trace = evil()
+    page = opened(trace, "</title><script>alert(1)</script>")
+    assert page.locator("h1").inner_text() == "</title><script>alert(1)</script>"
+    assert page.locator("#look .name").inner_text() == "</script><script>alert(1)</script>"
+    for i in range(len(trace.steps)):
+        assert count(page) == f"Step {i + 1} of {len(trace.steps)}"
+        page.locator("#tree [data-box]").last.hover()
+        page.keyboard.press("ArrowRight")
+    assert page.locator("script").count() == 2 and page.locator("img, #tree a, #strip b, #look i b").count() == 0
+
+
+@pytest.mark.browser
+def test_no_steps_and_no_rows_have_a_sentence(opened):
+    page = opened(trace_of())
+    assert page.locator("#say").inner_text() == "This run has no steps: there is nothing to replay."
+    assert page.locator("nav button:enabled").count() == 0
+    page = opened(trace_of(step_of(), chain(3), pieces=PIECES))
+    assert "No distribution was recorded here." in page.locator("#look").inner_text()
+    page.locator("summary").click()
+    assert page.locator("#table").inner_text() == "Nothing was drafted in this step."

@@ -1,0 +1,123 @@
+"""The token strip: order, origins, escaping."""
+
+from html.parser import HTMLParser
+
+import pytest
+
+from tests.viz_samples import HOSTILE, chain, node, small_tree, step_of, trace_of
+from viz.step.text import CSS, around, origins, plain_text, strip, strip_html
+
+TRACE = trace_of(chain(3), small_tree(), step_of())
+
+
+class Tags(HTMLParser):
+    """Which elements and attributes a browser would see."""
+
+    def __init__(self, html: str):
+        super().__init__()
+        self.tags: list[tuple[str, dict]] = []
+        self.text = ""
+        self.feed(html)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data):
+        self.text += data
+
+
+def tokens(html: str) -> list[dict]:
+    return [attrs for tag, attrs in Tags(html).tags if attrs.get("role") == "listitem"]
+
+
+def test_strip_follows_prompt_and_steps():
+    spans = strip(TRACE)
+    assert [span["origin"] for span in spans[:2]] == ["prompt"] * 2
+    assert [span["step"] for span in spans] == [None] * 2 + [0] * 4 + [1] * 3 + [2]
+    assert [span["origin"] for span in spans[2:]] == ["accepted"] * 3 + ["correction"] + ["accepted"] * 2 + [
+        "correction",
+        "plain",
+    ]
+    assert [span["id"] for span in spans[2:6]] == list(TRACE.steps[0].tokens)
+
+
+@pytest.mark.parametrize(("upto", "count"), [(-1, 2), (0, 6), (1, 9), (2, 10), (None, 10)])
+def test_strip_stops_at_the_cursor(upto, count):
+    assert len(strip(TRACE, upto)) == count
+
+
+def test_html_has_one_element_per_token_with_its_origin():
+    found = tokens(strip_html(strip(TRACE), legend=False))
+    for span, attrs in zip(strip(TRACE), found, strict=True):
+        assert f"ds-{span['origin']}" in attrs["class"].split()
+    assert found[2]["title"] == found[2]["aria-label"] == "␣the: accepted, step 1, id 0"
+
+
+def test_only_the_current_step_is_boxed():
+    boxed = ["ds-now" in attrs["class"] for attrs in tokens(strip_html(strip(TRACE), current=1))]
+    assert boxed == [False] * 6 + [True] * 3 + [False]
+    assert "ds-now" not in strip_html(strip(TRACE), current=None)
+
+
+@pytest.mark.parametrize("token", HOSTILE)
+def test_hostile_tokens_stay_text(token):
+    html = strip_html(strip(trace_of(step_of(final_token=token), prompt_tokens=(token,), pieces=HOSTILE)))
+    assert {tag for tag, _ in Tags(html).tags} <= {"div", "span", "wbr", "br"}
+    assert all(set(attrs) <= {"class", "role", "title", "aria-label"} for _, attrs in Tags(html).tags)
+    assert "\u202e" not in html and "\x00" not in html
+
+
+def test_half_characters_are_bracketed_and_spelt_out():
+    nodes = (node(104), node(105, 0))
+    spans = strip(trace_of(step_of(nodes, (0, 1), "bonus"), pieces=HOSTILE))
+    found = [(span["half"], span["group"], span["whole"]) for span in spans[2:]]
+    assert found == [(True, 2, "é"), (True, 2, "é"), (False, None, "")]
+    html = strip_html(spans, legend=False)
+    assert html.count("ds-joined") == 1 and len(tokens(html)) == 5
+    assert "<0xC3><0xA9>= é" in Tags(html).text
+
+
+def test_neighbouring_groups_stay_apart():
+    trace = trace_of(prompt_tokens=(104, 105, 104, 105), pieces=HOSTILE)
+    assert [span["group"] for span in strip(trace)] == [0, 0, 2, 2]
+    assert strip_html(strip(trace)).count("ds-joined") == 2
+
+
+def test_newlines_break_the_line():
+    assert "<br>" in strip_html(strip(trace_of(prompt_tokens=(9,))))
+
+
+def test_legend_names_what_occurs():
+    text = Tags(strip_html(strip(TRACE, -1))).text
+    assert "prompt" in text and "accepted" not in text
+    assert "no text yet" in strip_html([])
+
+
+def test_missing_bytes_show_the_id():
+    assert strip(trace_of(prompt_tokens=(4711,)))[0]["text"] == "#4711"
+
+
+def test_plain_text_is_the_decoded_text():
+    assert plain_text(TRACE, 0) == " the little the little cat was"
+
+
+def test_every_origin_has_a_style():
+    assert all(f".ds-{origin} " in CSS for origin in ("prompt", "accepted", "bonus", "correction", "plain"))
+    assert "underline double" in CSS and "underline solid" in CSS
+
+
+def test_a_long_text_is_shown_around_the_step():
+    trace = trace_of(*[step_of()] * 900)
+    every = strip(trace)
+    for step in (0, 300, 899):
+        window = around(trace, step)
+        spans = strip(trace, window=window)
+        assert spans == every[window] and len(spans) <= 600
+        assert sum(span["step"] == step for span in spans) == len(trace.steps[step].tokens)
+    assert around(trace, 300) == around(trace, 301) and around(trace, -1).start == 0
+    assert around(trace, 899).start > 0
+
+
+def test_the_legend_names_the_origins_that_occur():
+    assert origins(TRACE) == {span["origin"] for span in strip(TRACE)}
+    assert origins() == {"prompt"}

@@ -1,0 +1,93 @@
+"""Sentences carry the recorded numbers and never a false inequality."""
+
+import pytest
+
+from tests.viz_samples import PIECES, chain, node, row, small_tree, step_of
+from viz.runs.tally import tally
+from viz.words import GLOSSARY, METRICS, comparison, filled, filled_speedup, judgement, narrate
+
+
+def test_judgement_shows_the_inequality():
+    assert judgement(node(u=0.31, q=0.5, p=0.2)) == "0.31 × 0.50 = 0.155 < 0.20: accepted"
+    assert judgement(node(verdict="rejected", u=0.9, q=0.5, p=0.2)) == "0.90 × 0.50 = 0.45 ≥ 0.20: rejected"
+
+
+def test_a_chosen_node_is_judged_as_drawn_with_certainty():
+    assert judgement(node(u=0.31, q=None, p=0.4)) == "0.31 < 0.40: accepted"
+
+
+def test_close_numbers_get_more_digits():
+    assert comparison(0.20000001, 0.20000002) == "0.20000001 < 0.20000002"
+    assert comparison(0.2, 0.2) == "0.20 ≥ 0.20"
+
+
+@pytest.mark.parametrize("verdict", ["accepted", "rejected"])
+def test_a_rule_of_the_methods_own_prints_no_inequality(verdict):
+    u = 0.9 if verdict == "accepted" else 0.1
+    said = judgement(node(verdict=verdict, u=u, q=0.5, p=0.2))
+    assert said == f"the method's own rule, p = 0.20: {verdict}"
+
+
+def test_greedy_reads_as_a_choice():
+    assert judgement(node(0, p=1.0, q=1.0, u=0.3), PIECES) == "greedy: ␣the is the target's choice here: accepted"
+    refused = node(0, verdict="rejected", p=0.0, q=None, u=0.3)
+    assert judgement(refused, PIECES) == "greedy: ␣the is not the target's choice here: rejected"
+
+
+def test_drawn_tokens_are_named():
+    nodes = (node(0, verdict="rejected", u=None), node(2, u=None))
+    step = step_of(nodes, (1,), "bonus", rows=(row(drawn=2), row(), row()))
+    assert judgement(nodes[0], PIECES, step) == "the target drew ␣cat here, not ␣the: rejected"
+    assert judgement(nodes[1], PIECES, step) == "the target drew ␣cat here: accepted"
+    assert judgement(nodes[0], PIECES) == "the target drew another token here, not ␣the: rejected"
+
+
+def test_unread_says_why():
+    step = small_tree()
+    assert judgement(step.nodes[2], PIECES, step).endswith("a sibling was accepted")
+    assert judgement(step.nodes[7], PIECES, step).endswith("its parent was not accepted")
+    alone = step_of((node(), node(1, 0, "unread")), (0,), None, ending="end of text")
+    assert judgement(alone.nodes[1], PIECES, alone).endswith("the walk ended before it")
+    assert judgement(step.nodes[2]).startswith("never looked at: ")
+
+
+@pytest.mark.parametrize(
+    ("step", "sentence"),
+    [
+        (chain(3), "Step 7: 3 of 5 drafted tokens accepted, then a correction ␣was."),
+        (chain(0), "Step 7: none of 5 drafted tokens accepted, then a correction ␣was."),
+        (chain(5), "Step 7: all 5 drafted tokens accepted, then a bonus ␣was."),
+        (chain(1, 1), "Step 7: the only drafted token accepted, then a bonus ␣was."),
+        (step_of(final_token=8), "Step 7: nothing was drafted, the target wrote “.”."),
+        (step_of(), "Step 7: nothing was drafted, the target wrote ␣was."),
+        (
+            step_of((node(),), (0,), None, ending="end of text"),
+            "Step 7: the only drafted token accepted. The run ends here: end of text.",
+        ),
+    ],
+)
+def test_narration(step, sentence):
+    assert narrate(step, 7, PIECES) == sentence
+
+
+def test_formulas_are_filled_with_the_runs_numbers():
+    run = tally([chain(3), chain(5)])
+    assert filled("tau", run) == "tau = tokens committed / target calls = 10 / 2 = 5.00"
+    assert filled("alpha", run) == "alpha = accepted / judged = 8 / 9 = 0.89"
+    assert filled("wasted", run) == "wasted = drafted − accepted = 10 − 8 = 2"
+    assert filled_speedup(run, 0.1).endswith("5.00 / (1 + 0.10 × 5.00) = 3.33")
+
+
+@pytest.mark.parametrize("metric", [key for key in METRICS if key != "modelled speed-up"])
+def test_every_metric_can_be_filled_and_survives_an_empty_run(metric):
+    assert METRICS[metric].formula in filled(metric, tally([chain()]))
+    assert "nan" not in filled(metric, tally([]))
+
+
+def test_empty_speedup_says_so():
+    assert filled_speedup(tally([]), 0.1) == "modelled speed-up: no step was run yet"
+
+
+def test_the_glossary_covers_the_words_of_the_design():
+    words = "target drafter draft root step accepted rejected unread bonus correction residual u lossless family"
+    assert set(words.split()) == set(GLOSSARY)

@@ -1,0 +1,1 @@
+"""What a drafter gets wrong, as tables and figures."""

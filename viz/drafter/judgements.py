@@ -1,0 +1,249 @@
+"""Every judged token of many runs in one table, which is what all views of a drafter's mistakes are made from.
+
+Knows runs as (prompt number, trace id, domain, trace) and turns them into DataFrames: one line per judged token
+(`judgements`), per committed token (`positions`) or per run (`per_prompt`). Figures, sentences and `filtered` work on
+these, so that one filter applies to all of them.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from zlib import crc32
+
+import pandas as pd
+
+from decoding.trace import Row, Step, Trace
+from viz.runs.committed import committed
+from viz.runs.tally import depths, tally
+from viz.tokens import full, plain
+
+DrafterRun = tuple[int, int, str, Trace]  # prompt number, trace id, domain, trace
+CONTEXT = 40  # characters shown before a token
+
+CLASSES = {
+    "word start": "A letter after a space, a line break, punctuation, or at the start of the text.",
+    "inside a word": "A letter right behind a letter or an apostrophe that follows one.",
+    "digit": "A digit, unless it belongs to an identifier.",
+    "punctuation": "Anything else that is a character.",
+    "whitespace": "Spaces, tabs and line breaks only.",
+    "identifier": "Part of a name as code has them: the unbroken run of letters, digits and underscores that ends with "
+    "this token holds a letter next to an underscore or before a digit, or a capital behind a small letter.",
+    "other": "No characters: half of one, or an empty piece.",
+}
+
+NUMBERS = ["confidence", "p", "q", "u", "entropy", "overlap", "kl", "tv", "wanted p"]
+WHOLE = ["prompt", "trace", "step", "node", "depth", "position", "id", "behind", "cost", "prefix"]
+COLUMNS = [
+    *("prompt", "trace", "domain", "step", "node", "depth", "position", "id", "token", "class", "source", "accepted"),
+    *("confidence", "p", "q", "u", "entropy", "overlap", "kl", "tv", "context", "wanted", "wanted p", "committed"),
+    *("behind", "cost", "prefix"),
+]
+
+
+def judgements(runs: Sequence[DrafterRun]) -> pd.DataFrame:
+    """One line per judged token, accepted or rejected. Steps, nodes and positions in the text count from 0.
+
+    Tokens judged behind the end of the text (the limit came first) are left out: nothing came to stand there.
+
+    Columns worth a word:
+        confidence: what the drafter gave the token at its position: q of the recorded row (in a greedy run, where q
+            itself is one-hot, that is its belief at temperature 1), else q of the node; empty if it has none.
+        q, u: as judged; empty for a chosen token, or where the target drew a token instead.
+        entropy, overlap, kl, tv: of the row it was judged at, in bits; tv = 1 - overlap, the total variation.
+        wanted, wanted p: the target's likeliest token there. committed: the token that came to stand there.
+        behind: drafted tokens that hang below it. cost: see `costs`.
+        prefix: a checksum of all tokens before it, to find the same place in another run.
+    """
+    rows = [row for run in runs for row in judged_rows(*run)]
+    return typed(pd.DataFrame(rows, columns=COLUMNS))
+
+
+def typed(frame: pd.DataFrame) -> pd.DataFrame:
+    """Columns of one type each, also when they are empty, so that they can be written as Parquet."""
+    kinds = dict.fromkeys(NUMBERS, "float64") | dict.fromkeys(WHOLE, "int64") | {"accepted": "bool"}
+    return frame.astype({name: kind for name, kind in kinds.items() if name in frame})
+
+
+def judged_rows(prompt: int, trace_id: int, domain: str, trace: Trace) -> list[tuple]:
+    """The judged tokens of one run, in the order of `COLUMNS`."""
+    rows: list[tuple] = []
+    text = list(trace.header.prompt_tokens)
+    start, sum_ = len(text), checksum(text)
+    for number_, step in enumerate(trace.steps):
+        deep, cost, behind = depths(step), costs(step), below(step)
+        sums = [sum_]
+        for token in step.tokens:
+            sums.append(checksum([token], sums[-1]))
+        for i, node in enumerate(step.nodes):
+            place = deep[i] - 1  # in step.tokens: all that is judged hangs on the accepted path
+            if node.verdict == "unread" or place >= len(step.tokens):
+                continue
+            before = context([*text[-2 * CONTEXT :], *step.tokens[:place]], trace.pieces)
+            piece = trace.pieces.get(node.token)
+            label = shown(node.token, trace.pieces)
+            taken = shown(step.tokens[place], trace.pieces)
+            rows.append(
+                (prompt, trace_id, domain, number_, i, deep[i], len(text) - start + place, node.token, label)
+                + (token_class(piece or b"", before), plain(node.source), node.verdict == "accepted")
+                + distributions(step, i, trace.pieces, before)
+                + (taken, behind[i], cost[i], sums[place])
+            )
+        text += step.tokens
+        sum_ = sums[-1]
+    return rows
+
+
+def distributions(step: Step, i: int, pieces: Mapping[int, bytes], before: str) -> tuple:
+    """From `confidence` to `wanted p`: what both models thought at the place of node i."""
+    node = step.nodes[i]
+    row = step.rows[node.parent + 1] if step.rows else None
+    if row is None:
+        return (node.q, node.p, node.q, node.u, None, None, None, None, visible_context(before), "", None)
+    tv = None if row.overlap is None else 1 - row.overlap
+    spread = (row.entropy, row.overlap, row.kl, tv)
+    top = (shown(row.tokens[0], pieces), row.p[0]) if row.tokens else ("", None)
+    return (confidence(row, node.token, node.q), node.p, node.q, node.u, *spread, visible_context(before), *top)
+
+
+def confidence(row: Row, token: int, q: float | None) -> float | None:
+    return row.q[row.tokens.index(token)] if row.q is not None and token in row.tokens else q
+
+
+def below(step: Step) -> list[int]:
+    """How many nodes hang below each."""
+    counts = [0] * len(step.nodes)
+    for i in reversed(range(len(counts))):
+        parent = step.nodes[i].parent
+        if parent >= 0:
+            counts[parent] += counts[i] + 1
+    return counts
+
+
+def costs(step: Step) -> list[int]:
+    """What each rejection cost, in tokens: the longest drafted path from the node on, itself included, less what the
+    step accepted from that depth on through a sibling; 0 for everything that was not rejected.
+
+    In a chain that is the number of tokens thrown away. It is an upper bound: the tokens behind it were never judged.
+    """
+    deep = depths(step)
+    height = [1] * len(deep)
+    for i in reversed(range(len(deep))):
+        parent = step.nodes[i].parent
+        if parent >= 0:
+            height[parent] = max(height[parent], height[i] + 1)
+    saved = [len(step.path) - depth + 1 for depth in deep]
+    rejected = [node.verdict == "rejected" for node in step.nodes]
+    return [max(0, h - max(0, s)) * r for h, s, r in zip(height, saved, rejected, strict=True)]
+
+
+def checksum(tokens: Sequence[int], before: int = 0) -> int:
+    """A running checksum: `checksum(a + b) == checksum(b, checksum(a))`."""
+    for token in tokens:
+        before = crc32(str(token).encode() + b" ", before)
+    return before
+
+
+def context(tokens: Sequence[int], pieces: Mapping[int, bytes]) -> str:
+    """The end of the text as text; more than is shown, because a word may be long."""
+    tail = b"".join(pieces.get(token, b"") for token in tokens[-2 * CONTEXT :])
+    return tail.decode("utf-8", "replace")[-2 * CONTEXT :]
+
+
+def visible_context(text: str) -> str:
+    """The last characters, every one visible."""
+    return full(text[-CONTEXT:].encode()) if text else ""
+
+
+def shown(token: int, pieces: Mapping[int, bytes]) -> str:
+    return full(pieces[token]) if token in pieces else f"#{token}"
+
+
+def token_class(piece: bytes, before: str = "") -> str:
+    """Which of `CLASSES` a token is: by its first character that is not a space, and the word it goes on with.
+
+    >>> [token_class(piece, "The c") for piece in (b"at", b" at", b"4", b".", b" \\n", b"_x", b"")]
+    ['inside a word', 'word start', 'identifier', 'punctuation', 'whitespace', 'identifier', 'other']
+    """
+    try:
+        text = piece.decode("utf-8")
+    except UnicodeDecodeError:
+        return "other"
+    first = text.strip()[:1]
+    if not first:
+        return "whitespace" if text else "other"
+    run = re.search(r"\w*$", before + text.rstrip())[0]
+    camel = any(a.islower() and b.isupper() for a, b in pairwise(run))
+    if camel or re.search(r"[^\W\d_]_|_[^\W\d_]|[^\W\d_]\d", run):
+        return "identifier"
+    if not first.isalpha():
+        return "digit" if first.isdigit() else "punctuation"
+    goes_on = re.search(r"\w$|\w['’]$", before) and text[0] == first
+    return "inside a word" if goes_on else "word start"
+
+
+def positions(runs: Sequence[DrafterRun]) -> pd.DataFrame:
+    """One line per committed token: how far p and q were apart there; empty where nothing was drafted."""
+    rows = []
+    for prompt, trace_id, domain, trace in runs:
+        for at in committed(trace):
+            row = at.row
+            numbers = (1 - row.overlap, row.kl) if row and row.overlap is not None else (None, None)
+            entropy = row.entropy if row else None
+            place = (prompt, trace_id, domain, at.step, at.position)
+            rows.append((*place, at.token, shown(at.token, trace.pieces), at.origin, *numbers, entropy))
+    columns = ["prompt", "trace", "domain", "step", "position", "id", "token", "origin", "tv", "kl", "entropy"]
+    return typed(pd.DataFrame(rows, columns=columns))
+
+
+def per_prompt(runs: Sequence[DrafterRun]) -> pd.DataFrame:
+    """One line per run: what it cost and gained."""
+    rows = []
+    for prompt, trace_id, domain, trace in runs:
+        total = tally(trace.steps)
+        sums = (
+            total.tokens,
+            total.target_calls,
+            total.tau,
+            total.alpha,
+            total.drafted,
+            total.wasted,
+            total.draft_calls,
+        )
+        rows.append((prompt, trace_id, domain, *sums))
+    columns = ["tokens", "target calls", "tau", "alpha", "drafted", "wasted", "drafter calls"]
+    frame = pd.DataFrame(rows, columns=["prompt", "trace", "domain", *columns])
+    return frame.astype({"tau": "float64", "alpha": "float64"})
+
+
+def filtered(
+    frame: pd.DataFrame,
+    *,
+    prompts: Sequence[int] | None = None,
+    domains: Sequence[str] | None = None,
+    classes: Sequence[str] | None = None,
+    sources: Sequence[str] | None = None,
+    accepted: bool | None = None,
+    depth: tuple[int, int] | None = None,
+    position: tuple[int, int] | None = None,
+    entropy: tuple[float, float] | None = None,
+    text: str = "",
+) -> pd.DataFrame:
+    """The lines that pass every filter; None passes all, ranges hold both ends, `text` is sought in context and token.
+
+    A filter on a column the frame does not have (`positions` has no depth) is passed over, so that one set of filters
+    serves every frame.
+    """
+    keep = pd.Series(True, index=frame.index)
+    wanted = {"prompt": prompts, "domain": domains, "class": classes, "source": sources}
+    for column, values in wanted.items():
+        if values is not None and column in frame:
+            keep &= frame[column].isin(list(values))
+    for column, ends in {"depth": depth, "position": position, "entropy": entropy}.items():
+        if ends is not None and column in frame:
+            keep &= frame[column].between(*ends)
+    if accepted is not None and "accepted" in frame:
+        keep &= frame["accepted"] == accepted
+    if text and "context" in frame:
+        place = frame["context"].astype(str) + frame["token"].astype(str)
+        keep &= place.str.contains(full(text.encode("utf-8", "replace")), case=False, regex=False)
+    return frame[keep]

@@ -1,0 +1,1 @@
+"""The pictures of single methods, one file each."""

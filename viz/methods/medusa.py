@@ -1,0 +1,167 @@
+"""What is particular to Medusa: what every head guessed, how often each was right so far, and guesses that do not belong
+together.
+
+A node says which head it comes from in its source, and carries the head's probability, the token's rank at that head and the worth
+of its path in the tree as it was grown. All heads guess from one state, so none knows what another picked.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from decoding.trace import Node, Step
+from viz.methods.shared import head_bars as depths_view
+from viz.methods.shared.head_bars import Guess, Record, guess_bars, in_words, side_by_side
+from viz.runs.tally import depths
+from viz.style import LOOKS
+from viz.tokens import full, quoted
+from viz.words import number
+
+PROBABILITY, RANK, VALUE = "head probability", "rank", "tree value"  # scores
+P, THRESHOLD = "typical p", "typical threshold"
+LIKELY, UNLIKELY = 0.1, 1e-3  # a head's probability and the target's behind the parent: a path that does not belong together
+
+
+def has_heads(step: Step) -> bool:
+    """Whether the nodes carry the numbers of this view; an imported trace may not."""
+    return all(PROBABILITY in node.scores and RANK in node.scores for node in step.nodes)
+
+
+def guesses(step: Step) -> list[list[Guess]]:
+    """Per head the tokens that it offered, the best first. Head k's nodes are those at depth k."""
+    found: list[dict[int, list[Node]]] = []
+    for node, depth in zip(step.nodes, depths(step), strict=True):
+        found += [{} for _ in range(depth - len(found))]
+        found[depth - 1].setdefault(node.token, []).append(node)
+    return [sorted((guess(nodes) for nodes in by_token.values()), key=lambda g: g.rank) for by_token in found]
+
+
+def guess(nodes: Sequence[Node]) -> Guess:
+    best = min(nodes, key=lambda node: ("accepted", "rejected", "unread").index(node.verdict))
+    return Guess(best.token, int(best.scores[RANK]), best.scores[PROBABILITY], len(nodes), best.verdict)
+
+
+def heads_html(step: Step, pieces: Mapping[int, bytes]) -> str:
+    """The heads side by side, each with its best tokens as bars and the mark of what became of them: HTML."""
+    columns = [guess_bars(f"head {k}", found, pieces) for k, found in enumerate(guesses(step), 1)]
+    return side_by_side(columns, heads_alt(step, pieces))
+
+
+def heads_alt(step: Step, pieces: Mapping[int, bytes]) -> str:
+    """The bars in words; plain text."""
+    parts = [in_words(f"head {k}", found, pieces) for k, found in enumerate(guesses(step), 1)]
+    return "The best guesses of every head. " + ("; ".join(parts) or "Nothing was drafted") + "."
+
+
+def heads_table(step: Step, pieces: Mapping[int, bytes]) -> pd.DataFrame:
+    """One row per node: its head, its rank there, what its path was worth when the tree was grown, and what the target thought."""
+    rows = []
+    for i, (node, depth) in enumerate(zip(step.nodes, depths(step), strict=True)):
+        above = "the root" if node.parent < 0 else shown(step.nodes[node.parent].token, pieces)
+        rows.append(
+            (
+                depth,
+                int(node.scores[RANK]),
+                shown(node.token, pieces),
+                above,
+                node.scores.get(VALUE),
+                node.scores[PROBABILITY],
+                behind(step, i),
+                node.scores.get(THRESHOLD),
+                f"{LOOKS[node.verdict].mark} {node.verdict}".strip(),
+            )
+        )
+    columns = ["head", "rank", "token", "below", "worth of the path", "head's probability", "p behind the parent"]
+    frame = pd.DataFrame(rows, columns=[*columns, "threshold", "verdict"])
+    return frame if any(THRESHOLD in node.scores for node in step.nodes) else frame.drop(columns="threshold")
+
+
+def shown(token: int, pieces: Mapping[int, bytes]) -> str:
+    return full(pieces[token]) if token in pieces else f"#{token}"
+
+
+def behind(step: Step, i: int) -> float | None:
+    """The target's probability of node i behind its parent, elder siblings or not; at temperature 1 in a greedy run. None if it was
+    not recorded."""
+    row = step.rows[step.nodes[i].parent + 1] if step.rows else None
+    if row is None:
+        return None
+    return dict(zip(row.tokens, row.p, strict=True)).get(step.nodes[i].token, 0.0)  # what is not listed has no probability
+
+
+def torn(step: Step) -> list[int]:
+    """Nodes that their head believed in and that the target rules out behind their parent: the price of heads that do not see each
+    other's picks. Children of the root are left out: there only one head is concerned."""
+    return [
+        i
+        for i, node in enumerate(step.nodes)
+        if node.parent >= 0 and node.scores[PROBABILITY] > LIKELY and (p := behind(step, i)) is not None and p < UNLIKELY
+    ]
+
+
+def torn_words(step: Step, pieces: Mapping[int, bytes]) -> str:
+    """The same in a sentence; plain text."""
+    found = torn(step)
+    if not found:
+        return "No head believed in a token that the target rules out behind its parent."
+    first = step.nodes[found[0]]
+    nodes = "node does" if len(found) == 1 else "nodes do"
+    return (
+        f"{len(found)} {nodes} not fit what stands before, though the head gave more than {LIKELY:g}: behind "
+        f"{quoted(step.nodes[first.parent].token, pieces)} the target gives {quoted(first.token, pieces)} "
+        f"{number(behind(step, found[0]) or 0.0)}, the head {number(first.scores[PROBABILITY])}."
+    )
+
+
+def typical_words(step: Step) -> str:
+    """How typical acceptance decided; "" under another rule."""
+    nodes = [node for node in step.nodes if THRESHOLD in node.scores]
+    if not nodes:
+        return ""
+    passed = sum(node.scores.get(P, node.p) > node.scores[THRESHOLD] for node in nodes)
+    return (
+        f"Typical acceptance: {passed} of {len(nodes)} nodes lie above their threshold min(ε, δ·exp(−H)); the longest path of such "
+        "nodes is kept, whatever the target would have drawn."
+    )
+
+
+# -- over the run ------------------------------------------------------------------------------------------------------
+
+
+def records(steps: Sequence[Step]) -> list[Record]:
+    """How often every head was right about what was written in the end, and how often a node of its was accepted.
+
+    Right and not accepted is a guess that the tree did not offer behind the path that was taken.
+    """
+    text = [token for step in steps for token in step.tokens]
+    sums: list[list[int]] = []
+    start = 0
+    for step in steps:
+        if has_heads(step):
+            offered = guesses(step)
+            sums += [[0, 0, 0, 0] for _ in range(len(offered) - len(sums))]
+            for k, found in enumerate(offered):
+                if start + k < len(text):
+                    written = text[start + k]
+                    sums[k][0] += 1
+                    sums[k][1] += any(g.token == written and g.rank == 1 for g in found)
+                    sums[k][2] += any(g.token == written for g in found)
+                    sums[k][3] += any(g.verdict == "accepted" for g in found)
+        start += len(step.tokens)
+    return [Record(k, *counts) for k, counts in enumerate(sums, 1) if counts[0]]
+
+
+def records_figure(steps: Sequence[Step], dark: bool = False) -> go.Figure:
+    """Three bars per head, as shares of the steps in which it guessed."""
+    return depths_view.records_figure(records(steps), dark)
+
+
+def records_table(steps: Sequence[Step]) -> pd.DataFrame:
+    """One row per head."""
+    return depths_view.records_table(records(steps))
+
+
+def records_alt(steps: Sequence[Step]) -> str:
+    """The same in words; plain text."""
+    return depths_view.records_alt(records(steps))

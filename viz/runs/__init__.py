@@ -1,0 +1,1 @@
+"""Pictures of whole runs, alone and side by side."""

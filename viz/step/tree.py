@@ -1,0 +1,500 @@
+"""The draft tree of one step as a Plotly figure, a table and a sentence.
+
+Left to right: the root (end of the committed text), one column per depth, siblings from top to bottom in the order
+they were drawn, and the final token (bonus, correction or plain) as the last child where the walk stopped. Knows one
+step; not the run, nor which node the page has selected unless told.
+
+Every point of the figure that can be clicked carries as `customdata` the number of what it stands for: a node's index
+in `step.nodes`, `ROOT` (-1, as in `Node.parent`) for the root, `len(step.nodes)` (`final_index`) for the final token.
+"""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from decoding.trace import Step
+from viz.runs.tally import depths
+from viz.step.tidy import tidy
+from viz.style import LOOKS, MONO, fill, ink, layout, ring, text_color
+from viz.tokens import as_plotly, full, name, plain, quoted
+from viz.words import judgement, number
+
+ROOT = -1
+COLLAPSE_ABOVE = 160  # nodes; more than that and unread branches become a count
+FEW = (16, 8, 4, 2)  # unread siblings still drawn when even that is too much: the first number that fits
+HALF = 0.38  # of a box, in columns
+COLUMN = 62  # px of a column that a word of six letters needs
+MAX_HEIGHT, TOP, BOTTOM = 900, 40, 12  # px
+ROOMY, TIGHT, TIGHTEST = 46, 22, 10.5  # px per row: two lines of text, one line, small print
+
+
+@dataclass(frozen=True)
+class Box:
+    """One thing to draw: root, node or final token."""
+
+    index: int
+    parent: int  # place in the list of boxes; -1 for the root
+    state: str
+    token: int | None
+    hidden: int = 0  # nodes below it that are not drawn
+
+
+@dataclass(frozen=True)
+class Frame:
+    """Where the boxes are and how big, so that every part of the figure agrees."""
+
+    column: list[int]
+    row: list[float]
+    columns: int
+    rows: float
+    width: int  # px the page is expected to give
+
+    @property
+    def row_px(self) -> float:
+        return (self.height - TOP - BOTTOM) / self.rows
+
+    @property
+    def height(self) -> int:
+        """px; grows with the rows, first at full size, then by squeezing, then by tight rows up to the cap."""
+        wanted = max(min(self.rows, 10) * ROOMY, self.rows * TIGHT)
+        return int(min(MAX_HEIGHT, wanted + TOP + BOTTOM))
+
+    @property
+    def column_px(self) -> float:
+        return (self.width - 16) / self.columns
+
+    @property
+    def font(self) -> float:
+        return max(7.5, min(13, 0.72 * self.row_px, max(9.5, self.column_px / 9)))
+
+    @property
+    def two_lines(self) -> bool:
+        return self.row_px >= 40
+
+    @property
+    def limit(self) -> int:
+        """Characters that fit into a box behind its symbol."""
+        return int((2 * HALF * self.column_px - 12) / (0.61 * self.font)) - 1
+
+    @property
+    def symbol(self) -> float:
+        """Size of the symbols in px."""
+        return max(5.0, min(11.0, 0.55 * self.row_px))
+
+    def stroke(self, width: float) -> float:
+        """Line width in px, thinner where rows are tight."""
+        return width * max(0.5, min(1.0, self.row_px / 20))
+
+
+def final_index(step: Step) -> int:
+    """The number the final token goes by in `customdata` and `selected`."""
+    return len(step.nodes)
+
+
+def has_final(step: Step) -> bool:
+    """Whether the target added a token; not so where the text ended inside the accepted path."""
+    return bool(step.origins) and step.origins[-1] != "accepted"
+
+
+def picked(points: Sequence[Mapping]) -> int | None:
+    """What was clicked, from the points of a Plotly selection (`st.plotly_chart(...).selection.points`)."""
+    for point in points:
+        data = point.get("customdata")
+        data = data[0] if isinstance(data, (list, tuple)) and data else data
+        if isinstance(data, (int, float)):
+            return int(data)
+    return None
+
+
+def tree_figure(
+    step: Step,
+    pieces: Mapping[int, bytes],
+    selected: int | None = None,
+    dark: bool = False,
+    root: int | None = None,
+    width: int = 900,
+    extent: tuple[int, float] = (6, 3),
+) -> go.Figure:
+    """Draw the tree of a step.
+
+    Args:
+        selected: node to outline; `ROOT` and `final_index(step)` work too.
+        root: the last committed token, to label the root with.
+        width: px the figure will get; decides how much of a label fits, not the width itself.
+        extent: (columns, rows) to reserve at least, so that the picture keeps still from step to step: `extent_of`.
+    """
+    boxes = boxes_of(step, root, selected)
+    frame = frame_of(boxes, step, width, extent)
+    figure = go.Figure(layout=tree_layout(frame, dark))
+    figure.update_layout(shapes=outlines(boxes, frame))
+    for i, box in enumerate(boxes):
+        if box.index == selected:
+            figure.add_shape(selection(i, frame, dark))
+    figure.add_traces(edge_traces(boxes, frame))
+    figure.add_trace(hit_trace(boxes, frame, step, pieces))
+    figure.add_trace(node_trace(boxes, frame, step, pieces, dark))
+    figure.add_traces(count_traces(boxes, frame, dark))
+    return figure.add_traces(legend_traces(boxes, dark))
+
+
+def extent_of(steps: Iterable[Step]) -> tuple[int, float]:
+    """(columns, rows) that hold the tree of every step: pass it to `tree_figure` for a picture that keeps still."""
+    frames = [frame_of(boxes_of(step), step) for step in steps]
+    return max((f.columns for f in frames), default=6), max((f.rows for f in frames), default=3)
+
+
+def wide_enough(step: Step) -> int:
+    """px in which a deep tree keeps room for its words."""
+    return COLUMN * (max(depths(step), default=0) + 2) + 16
+
+
+def boxes_of(step: Step, root: int | None = None, selected: int | None = None) -> list[Box]:
+    """Root, drawn nodes, final token: parents before children, siblings in draw order, the final token last."""
+    drawn = shown_nodes(step, selected)
+    place = {ROOT: 0} | {node: i for i, node in enumerate(drawn, 1)}
+    hidden = hidden_below(step, place)
+    boxes = [Box(ROOT, -1, "prompt", root, hidden.get(ROOT, 0))]
+    for i in drawn:
+        node = step.nodes[i]
+        boxes.append(Box(i, place[node.parent], node.verdict, node.token, hidden.get(i, 0)))
+    if has_final(step):
+        end = step.path[-1] if step.path else ROOT
+        boxes.append(Box(final_index(step), place[end], step.origins[-1], step.tokens[-1]))
+    return boxes
+
+
+def shown_nodes(step: Step, selected: int | None = None) -> list[int]:
+    """The nodes to draw: all if they fit, else none unread below unread, else only the first few unread siblings."""
+    everything = list(range(len(step.nodes)))
+    if len(everything) <= COLLAPSE_ABOVE and fits(step, everything):
+        return everything
+    outer = with_ancestors(step, [i for i in everything if not below_unread(step, i)], selected)
+    fewer = (with_ancestors(step, first_siblings(step, outer, few), selected) for few in FEW)
+    return next((drawn for drawn in (outer, *fewer) if fits(step, drawn)), outer)
+
+
+def fits(step: Step, drawn: Sequence[int]) -> bool:
+    """Whether every row can be tall enough for letters."""
+    place = {ROOT: 0} | {node: i for i, node in enumerate(drawn, 1)}
+    rows = tidy([-1, *(place[step.nodes[i].parent] for i in drawn)])[1]
+    return max(rows) + 2 <= (MAX_HEIGHT - TOP - BOTTOM) / TIGHTEST
+
+
+def below_unread(step: Step, i: int) -> bool:
+    node = step.nodes[i]
+    return node.verdict == "unread" and node.parent != ROOT and step.nodes[node.parent].verdict == "unread"
+
+
+def first_siblings(step: Step, drawn: Sequence[int], few: int) -> list[int]:
+    """All that was judged, and of the unread the first `few` of each parent."""
+    seen: dict[int, int] = {}
+    kept = []
+    for i in drawn:
+        node = step.nodes[i]
+        seen[node.parent] = seen.get(node.parent, 0) + (node.verdict == "unread")
+        if node.verdict != "unread" or seen[node.parent] <= few:
+            kept.append(i)
+    return kept
+
+
+def with_ancestors(step: Step, drawn: Iterable[int], selected: int | None) -> list[int]:
+    """Add the selected node, and what the nodes hang from."""
+    kept: set[int] = {ROOT}
+    chosen = [selected] if selected is not None and 0 <= selected < len(step.nodes) else []
+    for i in (*drawn, *step.path, *chosen):
+        while i not in kept:
+            kept.add(i)
+            i = step.nodes[i].parent
+    return sorted(kept - {ROOT})
+
+
+def hidden_below(step: Step, place: Mapping[int, int]) -> dict[int, int]:
+    """How many nodes are left out below each drawn one."""
+    counts: dict[int, int] = {}
+    for i in range(len(step.nodes)):
+        if i not in place:
+            above = i
+            while above not in place:
+                above = step.nodes[above].parent
+            counts[above] = counts.get(above, 0) + 1
+    return counts
+
+
+def frame_of(boxes: Sequence[Box], step: Step, width: int = 900, extent: tuple[int, float] = (6, 3)) -> Frame:
+    """Lay the boxes out; one column more than the draft is deep, for a bonus that may or may not come."""
+    column, row = tidy([box.parent for box in boxes])
+    deepest = max(column[: len(boxes) - has_final(step)])
+    columns = max(extent[0], deepest + 2)
+    rows = max(extent[1], max(row) + 1)
+    return Frame(column, row, columns, rows, width)
+
+
+def tree_layout(frame: Frame, dark: bool) -> dict:
+    """Fixed ranges: the same tree is always drawn at the same place."""
+    hidden = {"visible": False, "showgrid": False, "zeroline": False}
+    return layout(
+        frame.height,
+        dark,
+        margin={"l": 8, "r": 8, "t": TOP, "b": BOTTOM},
+        xaxis={"range": [-0.5, frame.columns - 0.5], **hidden},
+        yaxis={"range": [frame.rows - 0.5, -0.5], **hidden},  # first row on top
+        hovermode="closest",
+        hoverdistance=30,
+        clickmode="event+select",
+    )
+
+
+def rounded(x0: float, x1: float, y0: float, y1: float, rx: float, ry: float) -> str:
+    """SVG path, in data coordinates, of a box with round corners."""
+    return (
+        f"M{x0 + rx:.4f},{y0:.4f} L{x1 - rx:.4f},{y0:.4f} Q{x1:.4f},{y0:.4f} {x1:.4f},{y0 + ry:.4f} "
+        f"L{x1:.4f},{y1 - ry:.4f} Q{x1:.4f},{y1:.4f} {x1 - rx:.4f},{y1:.4f} L{x0 + rx:.4f},{y1:.4f} "
+        f"Q{x0:.4f},{y1:.4f} {x0:.4f},{y1 - ry:.4f} L{x0:.4f},{y0 + ry:.4f} Q{x0:.4f},{y0:.4f} {x0 + rx:.4f},{y0:.4f} Z"
+    )
+
+
+def box_path(i: int, frame: Frame, grow: float = 0) -> str:
+    """The outline of box i, `grow` px larger on each side."""
+    gx, gy = grow / frame.column_px, grow / frame.row_px
+    half = (min(36.0, 0.84 * frame.row_px) if frame.two_lines else min(24.0, 0.84 * frame.row_px)) / frame.row_px / 2
+    x, y = frame.column[i], frame.row[i]
+    radius = min(6.0, 0.25 * frame.row_px) + grow
+    ends = (x - HALF - gx, x + HALF + gx, y - half - gy, y + half + gy)
+    return rounded(*ends, radius / frame.column_px, radius / frame.row_px)
+
+
+def outlines(boxes: Sequence[Box], frame: Frame) -> list[dict]:
+    """The boxes themselves, one path for all of a state: filled if the token is in the text, else hollow with the border of it.
+
+    A browser spends most of a redraw on the number of shapes, hardly any on the length of a path.
+    """
+    places: dict[str, list[int]] = {}
+    for i, box in enumerate(boxes):
+        places.setdefault(box.state, []).append(i)
+    return [outline(state, " ".join(box_path(i, frame) for i in found), frame) for state, found in places.items()]
+
+
+def outline(state: str, path: str, frame: Frame) -> dict:
+    look = LOOKS[state]
+    line = {"color": look.line, "dash": look.dash, "width": frame.stroke(1.6)}
+    return {"type": "path", "name": state, "path": path, "layer": "below", "fillcolor": fill(state), "line": line}
+
+
+def selection(i: int, frame: Frame, dark: bool) -> dict:
+    """A second outline around the selected box."""
+    grow = 3.5 if frame.row_px > 14 else 1.5
+    return {"type": "path", "path": box_path(i, frame, grow), "line": {"color": ink(dark), "width": 2.5}}
+
+
+def edge_traces(boxes: Sequence[Box], frame: Frame) -> list[go.Scatter]:
+    """One trace per state, its edges parted by None; the accepted ones last, on top."""
+    traces = []
+    for state in sorted({box.state for box in boxes[1:]}, key=lambda s: LOOKS[s].width):
+        xs: list[float | None] = []
+        ys: list[float | None] = []
+        for i, box in enumerate(boxes):
+            if box.state == state and box.parent >= 0:
+                curve(xs, ys, i, box.parent, frame)
+        look = LOOKS[state]
+        line = {"color": look.line, "dash": look.dash, "width": frame.stroke(look.width)}
+        traces.append(
+            go.Scatter(x=xs, y=ys, mode="lines", line=line, hoverinfo="skip", showlegend=False, name=f"{state} edges")
+        )
+    return traces
+
+
+def curve(xs: list[float | None], ys: list[float | None], child: int, parent: int, frame: Frame) -> None:
+    """Append an S-shaped edge from the parent's right side to the child's left one."""
+    start, end = frame.column[parent] + HALF, frame.column[child] - HALF - frame.symbol / 2 / frame.column_px
+    top, bottom = frame.row[parent], frame.row[child]
+    for part in (k / 8 for k in range(9)):
+        xs.append(start + (end - start) * part)
+        ys.append(top + (bottom - top) * part * part * (3 - 2 * part))
+    xs.append(None)
+    ys.append(None)
+
+
+def node_trace(boxes: Sequence[Box], frame: Frame, step: Step, pieces: Mapping[int, bytes], dark: bool) -> go.Scatter:
+    """One point per box: the symbol of its state on the left border, its label behind it."""
+    looks = [LOOKS[box.state] for box in boxes]
+    return go.Scatter(
+        name="nodes",
+        x=[column - HALF for column in frame.column],
+        y=frame.row,
+        mode="markers+text",
+        marker={
+            "symbol": [look.symbol for look in looks],
+            "color": [look.color for look in looks],
+            "size": frame.symbol,
+            "opacity": 1,
+            "line": {"color": [ring(box.state) for box in boxes], "width": 1},
+        },
+        text=[box_text(box, frame, step, pieces) for box in boxes],
+        textposition="middle right",
+        textfont={"color": [text_color(box.state, dark) for box in boxes], "family": MONO, "size": frame.font},
+        customdata=[box.index for box in boxes],
+        hovertext=[hover_text(box, step, pieces) for box in boxes],
+        hoverinfo="text",
+        showlegend=False,
+        selected={"marker": {"opacity": 1}},  # Plotly dims what is not selected; the outline says it better
+        unselected={"marker": {"opacity": 1}},
+    )
+
+
+def hit_trace(boxes: Sequence[Box], frame: Frame, step: Step, pieces: Mapping[int, bytes]) -> go.Scatter:
+    """Two unseen points per box, middle and right: Plotly finds the nearest point, and a box is wider than a symbol."""
+    hover = [hover_text(box, step, pieces) for box in boxes]
+    return go.Scatter(
+        name="hits",
+        x=[column + shift for shift in (0, HALF * 0.9) for column in frame.column],
+        y=frame.row * 2,
+        mode="markers",
+        marker={"opacity": 0, "size": 6},
+        customdata=[box.index for box in boxes] * 2,
+        hovertext=hover * 2,
+        hoverinfo="text",
+        showlegend=False,
+        selected={"marker": {"opacity": 0}},
+        unselected={"marker": {"opacity": 0}},
+    )
+
+
+def box_text(box: Box, frame: Frame, step: Step, pieces: Mapping[int, bytes]) -> str:
+    """Mark and label of a box, escaped; where there is room the mark goes to a second line, with p or the state."""
+    if box.state == "unread" and frame.row_px < 9:
+        return ""  # too tight for letters even after folding; the hover text still has it
+    is_root = box.index == ROOT
+    mark = "" if is_root else f"{LOOKS[box.state].mark} ".lstrip()
+    if not frame.two_lines and frame.limit - len(mark) < 4:
+        mark = ""  # the symbol on the border still says it
+    room = frame.limit - len(count_text(box)) - (0 if frame.two_lines else len(mark))
+    label = "root" if box.token is None else name(box.token, pieces, max(4, min(12, room)))
+    if not frame.two_lines:
+        return f" {mark}{as_plotly(label)}"
+    if is_root:
+        below = "root" if box.token is not None else ""
+    else:
+        below = box.state if box.index == final_index(step) else f"p {number(step.nodes[box.index].p, 2)}"
+    return f" {as_plotly(label)}" + second_line(mark, below, frame)
+
+
+def second_line(mark: str, text: str, frame: Frame) -> str:
+    """In small print; the mark alone where the text does not fit."""
+    size = frame.font - 2
+    fits = len(f" {mark}{text}") * 0.61 * size <= 2 * HALF * frame.column_px - 10
+    shown = f"{mark}{text if fits else ''}".strip()
+    return f'<br><span style="font-size:{size:.1f}px"> {shown}</span>' if shown else ""
+
+
+def hover_text(box: Box, step: Step, pieces: Mapping[int, bytes]) -> str:
+    """Everything known of a box, escaped, one line each."""
+    if box.index == ROOT:
+        lines = ["root: the end of the committed text"]
+        if box.token is not None:
+            lines.append(f"last token {name(box.token, pieces, 40)}, id {box.token}")
+    elif box.index == final_index(step):
+        lines = [f"{LOOKS[box.state].mark} {box.state}: {LOOKS[box.state].meaning}", f"token id {box.token}"]
+    else:
+        lines = node_lines(box.index, step, pieces)
+    if box.hidden:
+        lines.append(f"{box.hidden} unread nodes below are not drawn")
+    if box.index == ROOT:
+        return "<br>".join(map(as_plotly, lines))
+    head = f"<b>{as_plotly(name(box.token, pieces, 60))}</b>"
+    return "<br>".join([head, *map(as_plotly, lines)])
+
+
+def node_lines(index: int, step: Step, pieces: Mapping[int, bytes]) -> list[str]:
+    """What is known of a node, as plain text."""
+    node = step.nodes[index]
+    q = "chosen, not drawn" if node.q is None else number(node.q)
+    u = "none" if node.u is None else number(node.u)
+    lines = [f"{LOOKS[node.verdict].mark} {node.verdict}".strip(), judgement(node, pieces, step)]
+    lines += [f"p {number(node.p)}, q {q}, u {u}", f"from {plain(node.source)}"]
+    lines += [f"{plain(key)} {number(value)}" for key, value in node.scores.items()]
+    return [*lines, f"node {index}, token id {node.token}"]
+
+
+def count_traces(boxes: Sequence[Box], frame: Frame, dark: bool) -> list[go.Scatter]:
+    """'+k' at the right end of a box with k nodes below it that are not drawn."""
+    places = [i for i, box in enumerate(boxes) if box.hidden]
+    if not places:
+        return []
+    colors = [text_color(boxes[i].state, dark) for i in places]
+    return [
+        go.Scatter(
+            name="collapsed",
+            x=[frame.column[i] + HALF for i in places],
+            y=[frame.row[i] for i in places],
+            mode="text",
+            text=[f"<b>{count_text(boxes[i])}</b> " for i in places],
+            textposition="middle left",
+            textfont={"color": colors, "family": MONO, "size": frame.font},
+            hoverinfo="skip",
+            showlegend=False,
+        )
+    ]
+
+
+def count_text(box: Box) -> str:
+    return f"+{box.hidden}" if box.hidden else ""
+
+
+def legend_traces(boxes: Sequence[Box], dark: bool) -> list[go.Scatter]:
+    """A legend entry for each state in the tree; they draw nothing."""
+    present = {box.state for box in boxes[1:]}
+    return [
+        go.Scatter(
+            name=f"{look.mark} {state}".strip(),
+            x=[None],
+            y=[None],
+            mode="markers+lines",
+            marker={"symbol": look.symbol, "color": look.color, "size": 10, "line": {"color": look.line, "width": 1}},
+            line={"color": look.line, "dash": look.dash, "width": min(look.width, 2.5)},
+            hoverinfo="skip",
+        )
+        for state, look in LOOKS.items()
+        if state in present
+    ]
+
+
+def tree_alt(step: Step, pieces: Mapping[int, bytes]) -> str:
+    """The tree in words, for a chart's `alt`; plain text."""
+    if not step.nodes:
+        return f"Empty draft tree.{final_alt(step, pieces)}"
+    by_verdict = {v: [node for node in step.nodes if node.verdict == v] for v in ("accepted", "rejected", "unread")}
+    path = " ".join(quoted(step.nodes[i].token, pieces) for i in step.path) or "nothing"
+    parts = [f"Draft tree of {len(step.nodes)} tokens, {max(depths(step))} deep.", f"Accepted: {path}."]
+    if rejected := by_verdict["rejected"]:
+        some = ", ".join(quoted(node.token, pieces) for node in rejected[:8])
+        parts.append(f"Rejected: {some}{f' and {len(rejected) - 8} more' if len(rejected) > 8 else ''}.")
+    if unread := by_verdict["unread"]:
+        parts.append(f"Never looked at: {len(unread)}.")
+    return " ".join(parts) + final_alt(step, pieces)
+
+
+def final_alt(step: Step, pieces: Mapping[int, bytes]) -> str:
+    if not has_final(step):
+        return ""
+    words = {"plain": "Written by the target", "bonus": "Bonus", "correction": "Correction"}
+    return f" {words[step.origins[-1]]}: {quoted(step.tokens[-1], pieces)}."
+
+
+def score_name(key: str, taken: Collection[str]) -> str:
+    """The name of a score where other things have names too; plain text."""
+    return f"score {plain(key)}" if plain(key) in taken else plain(key)
+
+
+def node_table(step: Step, pieces: Mapping[int, bytes]) -> pd.DataFrame:
+    """One row per node, in draft order; a column per score that any node has."""
+    columns = ["node", "parent", "depth", "token", "id", "verdict", "p", "q", "u", "why", "source"]
+    scores = {key: score_name(key, columns) for node in step.nodes for key in node.scores}
+    rows = [
+        [i, node.parent, depth, full(pieces[node.token]) if node.token in pieces else f"#{node.token}", node.token]
+        + [node.verdict, node.p, node.q, node.u, judgement(node, pieces, step), plain(node.source)]
+        + [node.scores.get(key) for key in scores]
+        for i, (node, depth) in enumerate(zip(step.nodes, depths(step), strict=True))
+    ]
+    return pd.DataFrame(rows, columns=[*columns, *scores.values()])
