@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-How = Literal["drawn", "drawn without replacement", "drawn as sequences", "chosen"]
+How = Literal["sampled", "sampled without replacement", "sampled as sequences", "deterministic"]
 
 
 @dataclass(frozen=True, eq=False)
-class Carry:
+class ResumeState:
     """What a drafter that runs the target's own first layers hands on, so that the target goes on from there. Row 0 is the root's,
     row i + 1 that of node i."""
 
@@ -21,18 +21,18 @@ class Carry:
     hidden: Tensor  # (n + 1, width) what the last of them put out
     rows: tuple[tuple[Tensor, Tensor], ...]  # per layer keys and values, (1, heads, n + 1, head width) each
 
-    def cut(self, kept: np.ndarray) -> "Carry":
+    def cut(self, kept: np.ndarray) -> "ResumeState":
         """Only the root and these nodes."""
         index = torch.from_numpy(np.concatenate(([0], kept + 1))).to(self.hidden.device)
-        return Carry(self.layer, self.hidden[index], tuple((k[:, :, index], v[:, :, index]) for k, v in self.rows))
+        return ResumeState(self.layer, self.hidden[index], tuple((k[:, :, index], v[:, :, index]) for k, v in self.rows))
 
 
 @dataclass(frozen=True, eq=False)
-class Probes:
+class PromptTokens:
     """r extra rows that the target reads behind the tree. No node sees them; their keys and values are never kept.
 
-    A probe hangs below a node and stands for the token some places further on: it sees what that node sees, the node, and the
-    nearer probes of the same member below the same node.
+    A prompt token hangs below a node and stands for the token some places further on: it sees what that node sees, the node, and
+    the nearer prompt tokens of the same member below the same node.
     """
 
     embeddings: Tensor  # (r, width) in place of those of a token
@@ -43,11 +43,11 @@ class Probes:
     def __len__(self) -> int:
         return len(self.nodes)
 
-    def cut(self, kept: np.ndarray) -> "Probes":
+    def cut(self, kept: np.ndarray) -> "PromptTokens":
         """Only those below the root and these nodes, numbered anew."""
         place = {-1: -1} | {int(old): new for new, old in enumerate(kept)}
         left = [i for i, node in enumerate(self.nodes) if node in place]
-        return Probes(
+        return PromptTokens(
             self.embeddings[left],
             tuple(place[self.nodes[i]] for i in left),
             tuple(self.distances[i] for i in left),
@@ -55,7 +55,7 @@ class Probes:
         )
 
     def visible(self, nodes: np.ndarray) -> np.ndarray:
-        """(n + 1, n + 1) bool, what the rows of the tree see of each other -> (n + 1 + r, n + 1 + r), probes included."""
+        """(n + 1, n + 1) bool, what the rows of the tree see of each other -> (n + 1 + r, n + 1 + r), prompt tokens included."""
         n, r = len(nodes), len(self)
         below, distance, member = (np.array(values, dtype=np.int64) for values in (self.nodes, self.distances, self.members))
         seen = np.zeros((n + r, n + r), dtype=bool)
@@ -71,40 +71,38 @@ class Draft:
     """n drafted tokens, parents before children, siblings in the order they were drawn.
 
     `how` says which acceptance rules are exact for it (table in `decoding.verify`):
-    *drawn*: node i was drawn from q[i], whatever its siblings; *drawn without replacement*: from q[i], in which the tokens
-    of its elder siblings are already zero; *drawn as sequences*: whole sequences were drawn, independently, and those that
-    agree share a node (`copies`); *chosen*: top-k, retrieved, pruned by score. Then q is None.
-    `belief` and `pruned` are for the pictures only and never judged with. `carry` and `probes` are wider doors, each for the one
-    method that needs it.
+    *sampled*: node i was sampled from q[i], whatever its siblings; *sampled without replacement*: from q[i], in which the tokens of
+    its elder siblings are already zero; *sampled as sequences*: whole sequences were sampled, independently, and those that agree
+    share a node (`copies`); *deterministic*: top-k, retrieved, pruned by score. Then q is None.
+    `draft_probabilities` and `pruned` are for the pictures only and never judged with. `resume_state` and `prompt_tokens` are wider
+    doors, each for the one method that needs it.
     """
 
     tokens: tuple[int, ...]
     parents: tuple[int, ...]  # -1 = child of the root
     q: Tensor | None = None  # (n, vocab) the distribution node i was drawn from
-    belief: Tensor | None = None  # (n, vocab) the drafter's distribution at node i before sampling; None = q
-    how: How = "chosen"
+    draft_probabilities: Tensor | None = None  # (n, vocab) the drafter's distribution at node i before sampling; None = q
+    how: How = "deterministic"
     source: tuple[str, ...] = ()  # where node i came from
     scores: dict[str, Tensor] = field(default_factory=dict)  # (n,) each
     facts: dict[str, float] = field(default_factory=dict)  # method-specific numbers of the whole step
     calls: int = 0  # of the drafter's model
     copies: tuple[tuple[int, ...], ...] | None = None  # (n,) the sequences through node i, ascending; None = one draw per node
     pruned: tuple[tuple[int, int, float], ...] = ()  # candidates that were looked at and left out: token, parent, score
-    carry: Carry | None = None  # states from which the target resumes
-    probes: Probes | None = None  # rows that are read with the tree and belong to no token
+    resume_state: ResumeState | None = None  # states from which the target resumes
+    prompt_tokens: PromptTokens | None = None  # rows that are read with the tree and belong to no token
 
     def __post_init__(self) -> None:
         n = len(self.tokens)
         if len(self.parents) != n or len(self.source) != n:
-            raise ValueError(
-                f"{n} tokens, {len(self.parents)} parents and {len(self.source)} sources do not fit together."
-            )
+            raise ValueError(f"{n} tokens, {len(self.parents)} parents and {len(self.source)} sources do not fit together.")
         if any(not -1 <= parent < i for i, parent in enumerate(self.parents)):
             raise ValueError(f"Parents must stand before their children: {self.parents}.")
-        if (self.q is None) != (self.how == "chosen" or n == 0):
-            raise ValueError(f"A draft that was {self.how} must{' not' if self.how == 'chosen' else ''} carry q.")
+        if (self.q is None) != (self.how == "deterministic" or n == 0):
+            raise ValueError(f"A draft that was {self.how} must{' not' if self.how == 'deterministic' else ''} carry q.")
         if self.q is not None and len(self.q) != n:
             raise ValueError(f"{n} nodes but {len(self.q)} rows of q.")
-        if (self.copies is None) == (self.how == "drawn as sequences"):
+        if (self.copies is None) == (self.how == "sampled as sequences"):
             word = "must" if self.copies is None else "must not"
             raise ValueError(f"A draft that was {self.how} {word} say which sequences share a node.")
         if self.copies is not None and (problem := self._torn()):
@@ -124,7 +122,7 @@ class Draft:
         return ""
 
     @property
-    def dice(self) -> int:
+    def uniforms(self) -> int:
         """Uniforms that judging it takes: one per draw, so several for a node that several sequences share."""
         return len(self) if self.copies is None else sum(map(len, self.copies))
 
@@ -195,13 +193,13 @@ class Draft:
             tokens=tuple(self.tokens[i] for i in kept),
             parents=tuple(place[self.parents[i]] for i in kept),
             q=None if self.q is None or not len(kept) else self.q[kept],
-            belief=None if self.belief is None else self.belief[kept],
+            draft_probabilities=None if self.draft_probabilities is None else self.draft_probabilities[kept],
             source=tuple(self.source[i] for i in kept),
             scores={name: values[kept] for name, values in self.scores.items()},
             copies=None if self.copies is None else tuple(self.copies[i] for i in kept),
             pruned=tuple((token, place[parent], score) for token, parent, score in self.pruned if parent in place),
-            carry=None if self.carry is None else self.carry.cut(kept),
-            probes=None if self.probes is None else self.probes.cut(kept),
+            resume_state=None if self.resume_state is None else self.resume_state.cut(kept),
+            prompt_tokens=None if self.prompt_tokens is None else self.prompt_tokens.cut(kept),
         )
 
 
@@ -209,5 +207,5 @@ EMPTY = Draft((), ())
 
 
 def chain(tokens: list[int] | tuple[int, ...], source: str) -> Draft:
-    """A chosen chain, each token below the one before."""
+    """A deterministic chain, each token below the one before."""
     return Draft(tuple(tokens), tuple(range(-1, len(tokens) - 1)), source=(source,) * len(tokens))

@@ -22,10 +22,10 @@ from decoding.method import Drafter
 from decoding.methods import METHODS
 from decoding.models.cache import TreeCache
 from decoding.models.family import Family
-from decoding.models.target import Reading, Target
+from decoding.models.target import Target, TargetOutput
 from decoding.sample import Sampling
 from decoding.trace import Ending, Header, Origin, Pruned, SamplingData, Step, Times, Trace
-from decoding.verify import Accept, Decision
+from decoding.verify import Accept, Verification
 
 MAX_TOKENS = 4096  # of one run
 
@@ -46,7 +46,7 @@ def decode(
 
     Args:
         prompt: token ids, at least one; the last one is the first root.
-        rng: a CPU generator; every die of the run comes from it, in the order propose, judge.
+        rng: a CPU generator; every uniform of the run comes from it, in the order propose, judge.
         recorded: False leaves `Step.rows` empty.
     """
     cache = TreeCache()
@@ -57,27 +57,25 @@ def decode(
     while not ending:
         started = perf_counter()
         draft = limits.fitting(drafter.propose(tokens, rng), len(tokens))
-        proposed = lap(target, recorded)
-        reading = target.read(cache, tokens, draft, sampling, drafter.taps)
-        read = lap(target, recorded)
-        decision = accept(draft, reading, torch.rand(draft.dice + 1, generator=rng))
+        proposed = synced_time(target, recorded)
+        output = target.read(cache, tokens, draft, sampling, drafter.aux_hidden_layers)
+        read = synced_time(target, recorded)
+        verification = accept(draft, output, torch.rand(draft.uniforms + 1, generator=rng))
         judged = perf_counter()
-        new, origins, ending = limits.committed(draft, decision, len(tokens))
-        kept = decision.cut(min(len(decision.path), len(new) - 1))  # the last token has no row yet: it is the next root
+        new, origins, ending = limits.committed(draft, verification, len(tokens))
+        kept = verification.cut(min(len(verification.path), len(new) - 1))  # the last token has no row yet: it is the next root
         cache.keep([0, *(node + 1 for node in kept.path)])
-        drafter.observe(draft, reading, kept)
+        drafter.observe(draft, output, kept)
         tokens += new
-        rows = record.rows(draft, reading, decision, greedy=sampling.greedy) if recorded else ()
-        times = Times(
-            *(1000 * t for t in (proposed - started, read - proposed, judged - read, perf_counter() - judged))
-        )
-        nodes = record.nodes(draft, decision)
-        path = decision.path[: len(new)]
+        rows = record.rows(draft, output, verification, greedy=sampling.greedy) if recorded else ()
+        times = Times(*(1000 * t for t in (proposed - started, read - proposed, judged - read, perf_counter() - judged)))
+        nodes = record.nodes(draft, verification)
+        path = verification.path[: len(new)]
         pruned = tuple(Pruned(*candidate) for candidate in draft.pruned) if recorded else ()
         yield Step(nodes, rows, path, tuple(new), origins, draft.calls, times, ending, pruned, draft.facts)
 
 
-def lap(target: Target, recorded: bool) -> float:
+def synced_time(target: Target, recorded: bool) -> float:
     """The time; on a GPU the work that was queued is waited for, or all of it would be booked on the next phase."""
     if recorded and target.device.type == "cuda":
         torch.cuda.synchronize(target.device)
@@ -88,16 +86,14 @@ def context_of(target: Target, drafter: Drafter) -> int:
     return target.context if drafter.context is None else min(target.context, drafter.context)
 
 
-def prefill(
-    target: Target, cache: TreeCache, tokens: Sequence[int], drafter: Drafter, sampling: Sampling
-) -> Reading | None:
-    """Read all of the prompt but the root; a Reading of every row, or of every state, only if the drafter wants one."""
+def prefill(target: Target, cache: TreeCache, tokens: Sequence[int], drafter: Drafter, sampling: Sampling) -> TargetOutput | None:
+    """Read all of the prompt but the root; a TargetOutput of every row, or of every state, only if the drafter wants one."""
     if len(tokens) < 2:
         return None
-    taps = drafter.taps if drafter.taps_prompt else ()
-    logits, hidden = target.extend_tapped(cache, tokens[:-1], taps, every_row=drafter.reads_prompt)
-    wanted = drafter.reads_prompt or drafter.taps_prompt
-    return Reading(logits, sampling.probabilities(logits), hidden) if wanted else None
+    aux_hidden_layers = drafter.aux_hidden_layers if drafter.reads_prompt_hidden else ()
+    logits, hidden = target.extend_with_hidden(cache, tokens[:-1], aux_hidden_layers, every_row=drafter.reads_prompt)
+    wanted = drafter.reads_prompt or drafter.reads_prompt_hidden
+    return TargetOutput(logits, sampling.probabilities(logits), hidden) if wanted else None
 
 
 @dataclass(frozen=True)
@@ -113,11 +109,11 @@ class Limits:
         fits = draft.depths <= self.context - length
         return draft if fits.all() else draft.cut(fits)
 
-    def committed(self, draft: Draft, decision: Decision, length: int) -> tuple[list[int], tuple[Origin, ...], Ending]:
+    def committed(self, draft: Draft, verification: Verification, length: int) -> tuple[list[int], tuple[Origin, ...], Ending]:
         """The tokens of a step, where each came from, and why the run ends with it ("" if it does not)."""
-        new = [*(draft.tokens[node] for node in decision.path), decision.token]
-        last: Origin = "plain" if not len(draft) else "correction" if draft.children(decision.row - 1) else "bonus"
-        origins: tuple[Origin, ...] = ("accepted",) * len(decision.path) + (last,)
+        new = [*(draft.tokens[node] for node in verification.path), verification.token]
+        last: Origin = "plain" if not len(draft) else "correction" if draft.children(verification.row - 1) else "bonus"
+        origins: tuple[Origin, ...] = ("accepted",) * len(verification.path) + (last,)
         ends = [i + 1 for i, token in enumerate(new) if token in self.ends][:1]
         reasons: list[tuple[int, Ending]] = [(count, "end of text") for count in ends]
         reasons += [(self.tokens - length, "token limit"), (self.context - length, "context limit")]
@@ -178,7 +174,7 @@ class Run:
             versions={"torch": str(torch.__version__), "transformers": transformers.__version__},
         )
         self.steps: list[Step] = []
-        self.pieces: dict[int, bytes] = family.pieces(tokens)
+        self.token_bytes: dict[int, bytes] = family.token_bytes(tokens)
         rng = Generator().manual_seed(seed)
         self._decode = decode(
             family.target, drafter, accept, tokens, sampling=sampling, rng=rng, max_tokens=max_tokens, recorded=record
@@ -189,7 +185,7 @@ class Run:
 
     def __next__(self) -> Step:
         step = next(self._decode)
-        self.pieces.update(self.family.pieces(t for t in step.occurring() if t not in self.pieces))
+        self.token_bytes.update(self.family.token_bytes(t for t in step.occurring() if t not in self.token_bytes))
         self.steps.append(step)
         return step
 
@@ -201,7 +197,7 @@ class Run:
     def trace(self) -> Trace:
         """Everything so far, frozen."""
         steps = tuple(self.steps)  # first: another thread may add a step now, and pieces come before their step
-        return Trace(self.header, dict(self.pieces), steps)
+        return Trace(self.header, dict(self.token_bytes), steps)
 
     @property
     def text(self) -> str:

@@ -13,9 +13,9 @@ from torch import Generator
 
 from decoding.draft import Draft
 from decoding.models import heads
-from decoding.models.target import Reading
+from decoding.models.target import TargetOutput
 from decoding.sample import Sampling
-from decoding.verify import Accept, Decision
+from decoding.verify import Accept, Verification
 
 if TYPE_CHECKING:
     from decoding.models.family import Family
@@ -24,16 +24,18 @@ if TYPE_CHECKING:
 class Drafter:
     """Guesses what comes next, and learns from what was kept. Owns no randomness: it is handed in."""
 
-    taps: tuple[int, ...] = ()  # target layers it wants to see
+    aux_hidden_layers: tuple[int, ...] = ()  # target layers it wants to see
     reads_prompt = False  # True: `begin` gets a row for every prompt token but the last
-    taps_prompt = False  # True: `begin` gets the states at `taps` of every prompt token but the last; logits of the last of them
+    reads_prompt_hidden = (
+        False  # True: `begin` gets the states at `aux hidden layers` of every prompt token but the last; logits of the last of them
+    )
     context: int | None = None  # positions it can read; None = as many as the target
 
-    def begin(self, tokens: Sequence[int], reading: Reading | None) -> None:
+    def begin(self, tokens: Sequence[int], output: TargetOutput | None) -> None:
         """Called once, after the prompt was read; `tokens` is the whole prompt.
 
         Args:
-            reading: with (len(tokens) - 1, ...) logits if `reads_prompt`, otherwise one row of them; with that many rows of
+            output: with (len(tokens) - 1, ...) logits if `reads_prompt`, otherwise one row of them; with that many rows of
                 states if `taps_prompt`. None if neither is set or the prompt is a single token.
         """
 
@@ -41,8 +43,8 @@ class Drafter:
         """Draft below `tokens`, the committed text."""
         raise NotImplementedError
 
-    def observe(self, draft: Draft, reading: Reading, decision: Decision) -> None:
-        """Called after every step; `decision.path` holds the nodes that were committed."""
+    def observe(self, draft: Draft, output: TargetOutput, verification: Verification) -> None:
+        """Called after every step; `verification.path` holds the nodes that were committed."""
 
 
 @dataclass(frozen=True)
@@ -68,9 +70,7 @@ class Method:
     def missing(self, family: "Family") -> str:
         """Why this family cannot serve the method, or ""."""
         if "draft" in self.needs and family.draft is None:
-            return (
-                f"{self.title} needs a draft model, and the family {family.name} has none. Load one beside the target."
-            )
+            return f"{self.title} needs a draft model, and the family {family.name} has none. Load one beside the target."
         if self.lacks is not None and (reason := self.lacks(family)):
             return reason
         return heads.missing(self.key, self.title, self.head, family) if self.head else ""

@@ -4,29 +4,29 @@ import torch
 from torch import Tensor
 
 from decoding.draft import Draft
-from decoding.models.target import Reading
+from decoding.models.target import TargetOutput
 from decoding.trace import Node, Row
-from decoding.verify import Decision
+from decoding.verify import Verification
 
 TOP = 8  # tokens kept of p, and of q
 TINY = 1e-30
 FLOOR = 1e-9  # of q inside KL(p || q), which would be infinite where a cut-off q is 0
 
 
-def nodes(draft: Draft, decision: Decision) -> tuple[Node, ...]:
+def nodes(draft: Draft, verification: Verification) -> tuple[Node, ...]:
     """One Node per drafted token."""
     scores = copied(draft.scores)
     return tuple(
         Node(
             token,
             draft.parents[i],
-            decision.q[i],
-            decision.p[i],
-            decision.u[i],
-            decision.verdicts[i],
+            verification.q[i],
+            verification.p[i],
+            verification.u[i],
+            verification.verdicts[i],
             draft.source[i],
             {name: values[i] for name, values in scores.items() if values[i] == values[i]}  # NaN: this node has no such number
-            | (decision.scores[i] if decision.scores else {}),
+            | (verification.scores[i] if verification.scores else {}),
         )
         for i, token in enumerate(draft.tokens)
     )
@@ -40,32 +40,30 @@ def copied(scores: dict[str, Tensor]) -> dict[str, list[float]]:
 
 
 @torch.inference_mode()
-def rows(draft: Draft, reading: Reading, decision: Decision, *, greedy: bool) -> tuple[Row | None, ...]:
+def rows(draft: Draft, output: TargetOutput, verification: Verification, *, greedy: bool) -> tuple[Row | None, ...]:
     """One Row for every position where something was drafted or drawn, None for the others: the top of p and q, every child's
     token and the final one, with p, q and the rest.
 
     Full distributions stay on the device. In a greedy run p and q are one-hot, which shows nothing: there p is shown at
     temperature 1, and q as the drafter believed it.
     """
-    wanted = [row for row in range(len(draft) + 1) if row == decision.row or draft.children(row - 1)]
-    index = torch.tensor(wanted, device=reading.probs.device)
-    p = reading.logits[index].softmax(-1) if greedy else reading.probs[index]
+    wanted = [row for row in range(len(draft) + 1) if row == verification.row or draft.children(row - 1)]
+    index = torch.tensor(wanted, device=output.probs.device)
+    p = output.logits[index].softmax(-1) if greedy else output.probs[index]
     heads = [draft.children(row - 1)[0] if draft.children(row - 1) else 0 for row in wanted]
     q = drafted(draft)[heads] if drafted(draft) is not None else None
-    tokens = torch.cat([tops(p), *([] if q is None else [tops(q)]), of_interest(draft, decision, wanted, p.device)], 1)
-    columns = [p, decision.rest[index], *([] if q is None else [q])]
+    tokens = torch.cat([tops(p), *([] if q is None else [tops(q)]), of_interest(draft, verification, wanted, p.device)], 1)
+    columns = [p, verification.residual[index], *([] if q is None else [q])]
     packed = torch.cat([spread(p, q), tokens.to(p.dtype), *(column.gather(1, tokens) for column in columns)], 1)
     made: list[Row | None] = [None] * (len(draft) + 1)
     for row, values in zip(wanted, packed.tolist(), strict=True):  # the one copy from the device
-        made[row] = build(
-            values, tokens.shape[1], q is not None and bool(draft.children(row - 1)), decision.drawn.get(row)
-        )
+        made[row] = build(values, tokens.shape[1], q is not None and bool(draft.children(row - 1)), verification.sampled.get(row))
     return tuple(made)
 
 
 def drafted(draft: Draft) -> Tensor | None:
     """(n, vocab) what the drafter believed at every node."""
-    return draft.q if draft.belief is None else draft.belief
+    return draft.q if draft.draft_probabilities is None else draft.draft_probabilities
 
 
 def tops(probs: Tensor) -> Tensor:
@@ -73,11 +71,11 @@ def tops(probs: Tensor) -> Tensor:
     return probs.topk(min(TOP, probs.shape[1]), sorted=False).indices
 
 
-def of_interest(draft: Draft, decision: Decision, wanted: list[int], device: torch.device) -> Tensor:
+def of_interest(draft: Draft, verification: Verification, wanted: list[int], device: torch.device) -> Tensor:
     """(wanted, widest) the tokens drafted at each row, filled up with the final token."""
     lists = [[draft.tokens[c] for c in draft.children(row - 1)] for row in wanted]
     widest = max(map(len, lists)) + 1
-    return torch.tensor([found + [decision.token] * (widest - len(found)) for found in lists], device=device)
+    return torch.tensor([found + [verification.token] * (widest - len(found)) for found in lists], device=device)
 
 
 def spread(p: Tensor, q: Tensor | None) -> Tensor:
@@ -90,9 +88,9 @@ def spread(p: Tensor, q: Tensor | None) -> Tensor:
     return torch.stack((entropy, torch.minimum(p, q).sum(1), divergence), 1)
 
 
-def build(values: list[float], size: int, has_q: bool, drawn: int | None) -> Row:
+def build(values: list[float], size: int, has_q: bool, sampled: int | None) -> Row:
     """A Row from one line of numbers: three of `spread`, `size` tokens, then their p, rest and q. One place per token."""
-    tokens, p, rest = (values[3 + i * size : 3 + (i + 1) * size] for i in range(3))
+    tokens, p, residual = (values[3 + i * size : 3 + (i + 1) * size] for i in range(3))
     q = values[3 + 3 * size :] if has_q else p
     places = {token: i for i, token in enumerate(tokens)}.values()
     order = sorted((i for i in places if p[i] > 0 or q[i] > 0), key=p.__getitem__, reverse=True)
@@ -100,9 +98,9 @@ def build(values: list[float], size: int, has_q: bool, drawn: int | None) -> Row
         tuple([int(tokens[i]) for i in order]),
         tuple([p[i] for i in order]),
         tuple([q[i] for i in order]) if has_q else None,
-        tuple([rest[i] for i in order]),
+        tuple([residual[i] for i in order]),
         values[0],
         values[1] if has_q else None,
         values[2] if has_q else None,
-        drawn,
+        sampled,
     )

@@ -1,4 +1,4 @@
-"""From logits to probabilities, and from probabilities and dice to tokens. The same transform serves p and q."""
+"""From logits to probabilities, and from probabilities and uniforms to tokens. The same transform serves p and q."""
 
 from dataclasses import dataclass
 

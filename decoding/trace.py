@@ -6,15 +6,18 @@ i + 1 the position behind node i, so node i stands at row `parent + 1`.
 """
 
 from collections.abc import Iterator
-from typing import Literal
+from typing import Literal, TypeVar
 
 import msgspec
 
-SCHEMA = 1
+from decoding import old_names
+
+SCHEMA = 2  # what was written before is read through `decoding.old_names`
 MAX_BYTES = 200 * 2**20  # of an encoded trace that is read back
 
-Verdict = Literal["accepted", "rejected", "unread"]
+Verdict = Literal["accepted", "rejected", "not judged"]
 Origin = Literal["accepted", "bonus", "correction", "plain"]
+T = TypeVar("T")
 Ending = Literal["", "end of text", "token limit", "context limit"]
 
 
@@ -49,11 +52,11 @@ class Row(msgspec.Struct, frozen=True):
     tokens: tuple[int, ...]
     p: tuple[float, ...]
     q: tuple[float, ...] | None  # the drafter's; None where it drafted nothing or has no distribution
-    rest: tuple[float, ...]  # what p leaves after every child was rejected; p itself without children
+    residual: tuple[float, ...]  # what p leaves after every child was rejected; p itself without children
     entropy: float  # of p, in bits
     overlap: float | None  # sum of min(p, q) over the whole vocabulary; 1 - overlap is the total variation distance
     kl: float | None  # KL(p || q) in bits, q floored at 1e-9
-    drawn: int | None  # the token the target drew here, where the rule draws first and matches then
+    sampled: int | None  # the token the target drew here, where the rule draws first and matches then
 
 
 class Times(msgspec.Struct, frozen=True):
@@ -123,12 +126,12 @@ class Header(msgspec.Struct, frozen=True):
 
 class Trace(msgspec.Struct, frozen=True):
     header: Header
-    pieces: dict[int, bytes]  # the bytes of every token that occurs; a piece may be half a character
+    token_bytes: dict[int, bytes]  # the bytes of every token that occurs; a piece may be half a character
     steps: tuple[Step, ...]
 
     def text_bytes(self) -> bytes:
         """The committed text without the prompt."""
-        return b"".join(self.pieces.get(t, b"") for step in self.steps for t in step.tokens)
+        return b"".join(self.token_bytes.get(t, b"") for step in self.steps for t in step.tokens)
 
 
 def encode(trace: Trace) -> bytes:
@@ -136,22 +139,52 @@ def encode(trace: Trace) -> bytes:
     return msgspec.msgpack.encode(trace)
 
 
+class Version(msgspec.Struct):
+    """As much of a header as says how to read the rest."""
+
+    schema: int = old_names.OLD_SCHEMA
+
+
+class Versioned(msgspec.Struct):
+    header: Version
+
+
 def decode_trace(data: bytes) -> Trace:
     """MessagePack -> Trace; untrusted input.
 
     Raises:
-        ValueError: too large, damaged, of another schema version, or with numbers that cannot be (a parent behind its child,
-            an unknown node in the path, rows that do not fit the nodes).
+        ValueError: too large, damaged, of a later schema, or with numbers that cannot be (a parent behind its child, an unknown
+            node in the path, rows that do not fit the nodes).
     """
     if len(data) > MAX_BYTES:
         raise ValueError(f"The trace has {len(data):,} bytes; at most {MAX_BYTES:,} are read.")
     try:
-        trace = msgspec.msgpack.decode(data, type=Trace)
-    except (msgspec.DecodeError, msgspec.ValidationError) as error:
+        schema = msgspec.msgpack.decode(data, type=Versioned).header.schema
+        if schema == old_names.OLD_SCHEMA:
+            trace = convert(old_names.trace(msgspec.msgpack.decode(data, strict=False)), Trace)
+        else:
+            check_schema(schema)
+            trace = msgspec.msgpack.decode(data, type=Trace)
+    except (msgspec.DecodeError, msgspec.ValidationError, RecursionError) as error:
         raise ValueError(f"This is not a Draftscope trace, or it is damaged: {error}") from error
-    if trace.header.schema != SCHEMA:
-        raise ValueError(f"The trace has schema {trace.header.schema}; this version reads schema {SCHEMA}.")
     return check_steps(trace)
+
+
+def convert(data: object, kind: type[T]) -> T:
+    """Plain data of schema 1, its names renewed, as what it is now; msgspec.ValidationError if it is not.
+
+    A header that is renewed says so: it is written in the new schema from then on.
+    """
+    made = msgspec.convert(data, kind, str_keys=True)
+    if isinstance(made, Trace):
+        return msgspec.structs.replace(made, header=msgspec.structs.replace(made.header, schema=SCHEMA))
+    return msgspec.structs.replace(made, schema=SCHEMA) if isinstance(made, Header) else made
+
+
+def check_schema(schema: int) -> None:
+    """Refuse what a later version wrote (ValueError)."""
+    if schema != SCHEMA:
+        raise ValueError(f"The trace has schema {schema}; this version reads schema {old_names.OLD_SCHEMA} and {SCHEMA}.")
 
 
 def check_steps(trace: Trace) -> Trace:
@@ -179,12 +212,6 @@ def impossible(step: Step) -> str:
         return f"{len(step.rows)} rows for {nodes} nodes"
     if len(step.tokens) != len(step.origins):
         return f"{len(step.tokens)} tokens but {len(step.origins)} origins"
-    if any(
-        len(part) != len(row.tokens)
-        for row in step.rows
-        if row
-        for part in (row.p, row.rest, row.q)
-        if part is not None
-    ):
+    if any(len(part) != len(row.tokens) for row in step.rows if row for part in (row.p, row.residual, row.q) if part is not None):
         return "a row whose columns differ in length"
     return ""

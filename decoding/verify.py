@@ -1,17 +1,17 @@
-"""Acceptance rules, pure: (draft, reading, dice) -> Decision. The letters: p target, q drafter, u uniform.
+"""Acceptance rules, pure: (draft, output, uniforms) -> Verification. The letters: p target, q drafter, u uniform.
 
 Which rule is exact for which draft:
 
 | how the children came about              | recursive_rejection | match | k_seq |
 |------------------------------------------|---------------------|-------|-------|
-| drawn independently, all kept            | yes                 | yes   | no    |
-| drawn without replacement, order kept    | yes                 | yes   | no    |
-| drawn as sequences, repeats counted      | no                  | yes   | yes   |
-| chosen: top-k, retrieved, pruned, heads  | no                  | yes   | no    |
+| sampled independently, all kept          | yes                 | yes   | no    |
+| sampled without replacement, order kept  | yes                 | yes   | no    |
+| sampled as sequences, repeats counted    | no                  | yes   | yes   |
+| deterministic: top-k, retrieved, heads   | no                  | yes   | no    |
 
-Leviathan et al. 2023 and Chen et al. 2023 for one child (R1), Miao et al. 2024 (SpecInfer) for several drawn with
+Leviathan et al. 2023 and Chen et al. 2023 for one child (R1), Miao et al. 2024 (SpecInfer) for several sampled with
 replacement (R3w), Chen et al. 2024 (Sequoia) without (R3). All three are one recursion here, because a draft carries the
-distribution each node was really drawn from. K-SEQ (R4) stands in `decoding.acceptance.k_seq`.
+distribution each node was really sampled from. K-SEQ (R4) stands in `decoding.acceptance.k_seq`.
 """
 
 from collections.abc import Callable
@@ -21,13 +21,13 @@ import torch
 from torch import Tensor
 
 from decoding.draft import Draft
-from decoding.models.target import Reading
+from decoding.models.target import TargetOutput
 from decoding.sample import draw
 from decoding.trace import Verdict
 
 
 @dataclass(frozen=True, eq=False)
-class Decision:
+class Verification:
     """What became of a draft of n nodes."""
 
     path: tuple[int, ...]  # accepted nodes, in order
@@ -36,8 +36,8 @@ class Decision:
     q: tuple[float | None, ...]  # (n,)
     u: tuple[float | None, ...]  # (n,)
     token: int  # the final one: bonus or correction
-    rest: Tensor  # (n + 1, vocab) what each row leaves after all its children were rejected
-    drawn: dict[int, int]  # row -> the token the target drew there, for `match`
+    residual: Tensor  # (n + 1, vocab) what each row leaves after all its children were rejected
+    sampled: dict[int, int]  # row -> the token the target drew there, for `match`
     scores: tuple[dict[str, float], ...] = ()  # (n,) numbers of the rule's own per node, or none
 
     @property
@@ -45,66 +45,66 @@ class Decision:
         """The row the walk ended at."""
         return self.path[-1] + 1 if self.path else 0
 
-    def cut(self, count: int) -> "Decision":
+    def cut(self, count: int) -> "Verification":
         """Only the first `count` nodes of the path: the text ended there."""
         return replace(self, path=self.path[:count])
 
 
-Accept = Callable[[Draft, Reading, Tensor], Decision]
+Accept = Callable[[Draft, TargetOutput, Tensor], Verification]
 
 
-def recursive_rejection(draft: Draft, reading: Reading, u: Tensor) -> Decision:
+def recursive_rejection(draft: Draft, output: TargetOutput, u: Tensor) -> Verification:
     """Try the children in order; accept with min(1, p/q), else go on with the residual norm(max(p - q, 0)).
 
     Args:
-        reading: probs (n + 1, vocab).
+        output: probs (n + 1, vocab).
         u: (n + 1,) uniforms on the CPU: u[i] judges node i, u[n] draws the final token.
     """
     check(recursive_rejection, draft)
     n = len(draft)
-    p, rest = judged(draft, reading.probs)
-    finals = draw(rest, u[n:].to(rest.device).expand(n + 1))
+    p, residual = judged(draft, output.probs)
+    finals = draw(residual, u[n:].to(residual.device).expand(n + 1))
     if n == 0:
-        return Decision((), (), (), (), (), int(finals[0]), rest, {})
-    q = draft.q.gather(1, _column(draft.tokens, rest.device)).squeeze(1)
+        return Verification((), (), (), (), (), int(finals[0]), residual, {})
+    q = draft.q.gather(1, _column(draft.tokens, residual.device)).squeeze(1)
     copied = torch.cat((p, q, finals.to(p.dtype))).tolist()  # the one copy from the device
-    p, q, dice = tuple(copied[:n]), tuple(copied[n : 2 * n]), tuple(u[:n].tolist())
-    path, verdicts = walk(draft, lambda i: dice[i] * q[i] < p[i])
+    p, q, uniforms = tuple(copied[:n]), tuple(copied[n : 2 * n]), tuple(u[:n].tolist())
+    path, verdicts = walk(draft, lambda i: uniforms[i] * q[i] < p[i])
     end = path[-1] + 1 if path else 0
-    return Decision(path, verdicts, p, q, dice, int(copied[2 * n + end]), rest, {})
+    return Verification(path, verdicts, p, q, uniforms, int(copied[2 * n + end]), residual, {})
 
 
-def match(draft: Draft, reading: Reading, u: Tensor) -> Decision:
+def match(draft: Draft, output: TargetOutput, u: Tensor) -> Verification:
     """Draw from p at every row and follow the child that carries the drawn token (R2); exact for any draft.
 
     Args:
         u: (n + 1,) uniforms on the CPU, or more: u[r] draws the token of row r.
     """
     n = len(draft)
-    probs = reading.probs
-    drawn = draw(probs, u[: n + 1].to(probs.device))
+    probs = output.probs
+    sampled = draw(probs, u[: n + 1].to(probs.device))
     rows = torch.tensor(draft.parents, device=probs.device, dtype=torch.long) + 1
     tokens = torch.tensor(draft.tokens, device=probs.device, dtype=torch.long)
-    copied = torch.cat((probs[rows, tokens], drawn.to(probs.dtype))).tolist()  # the one copy from the device
+    copied = torch.cat((probs[rows, tokens], sampled.to(probs.dtype))).tolist()  # the one copy from the device
     y = [int(token) for token in copied[n:]]
     path, verdicts = walk(draft, lambda i: y[draft.parents[i] + 1] == draft.tokens[i])
     visited = (0, *(i + 1 for i in path))
-    rest = probs.index_put((rows, tokens), probs.new_zeros(())) if n else probs
-    return Decision(
+    residual = probs.index_put((rows, tokens), probs.new_zeros(())) if n else probs
+    return Verification(
         path,
         verdicts,
         _in_turn(draft, copied[:n]),
         (None,) * n,
         (None,) * n,
         y[visited[-1]],
-        _normalised(rest, probs),
+        _normalised(residual, probs),
         {row: y[row] for row in visited},
     )
 
 
 EXACT_FOR = {
-    recursive_rejection: frozenset({"drawn", "drawn without replacement"}),
-    match: frozenset({"drawn", "drawn without replacement", "drawn as sequences", "chosen"}),
+    recursive_rejection: frozenset({"sampled", "sampled without replacement"}),
+    match: frozenset({"sampled", "sampled without replacement", "sampled as sequences", "deterministic"}),
 }  # a rule in a file of its own adds itself
 
 
@@ -116,7 +116,7 @@ def check(rule: Accept, draft: Draft) -> None:
 
 def walk(draft: Draft, accepted: Callable[[int], bool]) -> tuple[tuple[int, ...], tuple[Verdict, ...]]:
     """Follow the first accepted child from the root down; returns the path and a verdict for every node."""
-    verdicts: list[Verdict] = ["unread"] * len(draft)
+    verdicts: list[Verdict] = ["not judged"] * len(draft)
     path: list[int] = []
     at = -1
     while True:
@@ -132,21 +132,21 @@ def walk(draft: Draft, accepted: Callable[[int], bool]) -> tuple[tuple[int, ...]
 
 
 def judged(draft: Draft, probs: Tensor) -> tuple[Tensor, Tensor]:
-    """The chain of residuals at every row. It does not depend on the dice: to reach the k-th sibling, its elder ones must have
+    """The chain of residuals at every row. It does not depend on the uniforms: to reach the k-th sibling, its elder ones must have
     been rejected.
 
     Returns:
         (n,) the probability each node is judged with; (n + 1, vocab) what remains of p after all children.
     """
-    p, rest = probs.new_empty(len(draft)), probs.clone()
+    p, residual = probs.new_empty(len(draft)), probs.clone()
     for rank in range(max(draft.ranks, default=-1) + 1):
         nodes = [i for i, r in enumerate(draft.ranks) if r == rank]
         index = torch.tensor(nodes, device=probs.device)
         rows = torch.tensor([draft.parents[i] + 1 for i in nodes], device=probs.device)
-        current = rest[rows]
+        current = residual[rows]
         p[index] = current.gather(1, _column([draft.tokens[i] for i in nodes], probs.device)).squeeze(1)
-        rest[rows] = _normalised((current - draft.q[index]).clamp_(min=0), current)
-    return p, rest
+        residual[rows] = _normalised((current - draft.q[index]).clamp_(min=0), current)
+    return p, residual
 
 
 def _normalised(weights: Tensor, otherwise: Tensor) -> Tensor:

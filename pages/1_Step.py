@@ -7,10 +7,10 @@ setup("Step")
 from pages.parts.shared.controls import controls  # noqa: E402  after setup: it imports torch, and the page already has its title
 from pages.parts.shared.session import session  # noqa: E402
 from pages.parts.step.link import open_link  # noqa: E402
-from pages.parts.step.step_view import pulse, stage  # noqa: E402
+from pages.parts.step.step_view import poll_timer, step_view  # noqa: E402
 
 here = session()
 open_link(here)
 controls(here)
-pulse(here)
-stage(here)
+poll_timer(here)
+step_view(here)

@@ -10,7 +10,7 @@ import torch
 from decoding.methods import s2d
 from decoding.models import heads
 from decoding.models.family import Family, load
-from decoding.retrieval import default_datastore as library
+from decoding.retrieval import default_datastore
 from tests import toys
 
 torch.set_num_threads(1)  # the models are tiny: more threads only wait for each other
@@ -20,7 +20,7 @@ torch.set_num_threads(1)  # the models are tiny: more threads only wait for each
 def small_datastores(tmp_path_factory):
     """Stores of the retrieval methods are built in a moment, and not in the user's cache folder."""
     os.environ["DRAFTSCOPE_CACHE"] = str(tmp_path_factory.mktemp("cache"))
-    library.LIMIT = 200_000
+    default_datastore.LIMIT = 200_000
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -32,25 +32,25 @@ def target_of(kind: str = "llama", **more) -> Target:
     return Target(causal_lm(kind, **more), VOCAB, CONTEXT)
 
 
-def states_of(target: Target, tokens, tap: int) -> Tensor:
+def states_of(target: Target, tokens, aux_layer: int) -> Tensor:
     """(len(tokens), width), from one plain pass."""
-    return target.forward(TreeCache(), target.ids(tokens), range(len(tokens)), taps=(tap,))[1][tap].clone()
+    return target.forward(TreeCache(), target.ids(tokens), range(len(tokens)), aux_hidden_layers=(aux_layer,))[1][aux_layer].clone()
 
 
-def batch_of(target: Target, tokens: Tensor, tap: int) -> Batch:
-    states = torch.stack([states_of(target, row.tolist(), tap) for row in tokens])
-    return Batch(tokens, torch.ones_like(tokens, dtype=torch.bool), {tap: states})
+def batch_of(target: Target, tokens: Tensor, aux_layer: int) -> Batch:
+    states = torch.stack([states_of(target, row.tolist(), aux_layer) for row in tokens])
+    return Batch(tokens, torch.ones_like(tokens, dtype=torch.bool), {aux_layer: states})
 
 
 @torch.inference_mode()
 def forced(key: str, drafter: Drafter, target: Target, tokens, draft: Draft, node: int) -> Tensor:
     """(vocab,) what the recipe says at the place of a node, told the true text and then the path to it. States behind the last
     known one are garbage: neither may look at them."""
-    path, tap = draft.path_to(node), drafter.taps[0]
+    path, aux_layer = draft.path_to(node), drafter.aux_hidden_layers[0]
     text = [*tokens, *(draft.tokens[i] for i in path)]
-    known = states_of(target, tokens[:-1], tap)
+    known = states_of(target, tokens[:-1], aux_layer)
     states = torch.cat((known, 100 * torch.randn(len(path) + 1, known.shape[1])))
-    batch = Batch(torch.tensor([text]), torch.ones(1, len(text), dtype=torch.bool), {tap: states[None]})
+    batch = Batch(torch.tensor([text]), torch.ones(1, len(text), dtype=torch.bool), {aux_layer: states[None]})
     return list(RECIPES[key].predict(drafter.heads, target, batch))[len(path) - 1][0, len(tokens) - 2]
 
 

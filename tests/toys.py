@@ -21,7 +21,7 @@ from decoding.methods import METHODS, specdec_pp
 from decoding.models import heads
 from decoding.models.cache import TreeCache
 from decoding.models.family import Family
-from decoding.models.target import Reading, Target
+from decoding.models.target import Target, TargetOutput
 from decoding.sample import Sampling
 from decoding.trace import Step
 from decoding.training.recipe import Recipe
@@ -127,9 +127,9 @@ def cycle(length: int) -> Target:
     return markov(torch.eye(length).roll(1, 1).clamp(min=1e-9))
 
 
-def reading_of(probs: Tensor) -> Reading:
-    """(n + 1, vocab) target probabilities -> a Reading."""
-    return Reading(probs.log(), probs)
+def output_of(probs: Tensor) -> TargetOutput:
+    """(n + 1, vocab) target probabilities -> a TargetOutput."""
+    return TargetOutput(probs.log(), probs)
 
 
 # -- sorted draft models -----------------------------------------------------------------------------------------------
@@ -207,10 +207,12 @@ def guessing_heads(recipe: Recipe, model) -> tuple[dict[str, Tensor], heads.Sett
     parser = ArgumentParser()
     recipe.options(parser)
     torch.manual_seed(0)
-    made = recipe.fresh(Target(model, model.config.vocab_size, CONTEXT), parser.parse_args([]))
+    made = recipe.init_head(Target(model, model.config.vocab_size, CONTEXT), parser.parse_args([]))
     tensors = {name: values + 0.1 * torch.randn(values.shape) for name, values in made.state_dict().items()}
     settings = recipe.settings(made)
-    depths = [{"depth": k, "ranks": [0.4, 0.2, 0.1, 0.05]} for k in range(1, 1 + settings.get("heads", settings.get("probes", 4)))]
+    depths = [
+        {"depth": k, "ranks": [0.4, 0.2, 0.1, 0.05]} for k in range(1, 1 + settings.get("heads", settings.get("prompt_tokens", 4)))
+    ]
     return tensors, settings | recipe.calibrated(depths)
 
 

@@ -8,7 +8,7 @@ from decoding.trace import Header, Node, Origin, Row, SamplingData, Step, Times,
 from viz.drafter.judgements import judgements
 
 WORDS = [b" the", b" little", b" cat", b" sat", b" on", b" a", b" mat", b" was", b".", b"\n", b" understanding", b"ing"]
-PIECES = dict(enumerate(WORDS))
+TOKEN_BYTES = dict(enumerate(WORDS))
 HOSTILE = {
     100: b"<script>alert(1)</script>",
     101: b"<b>bold</b>",
@@ -31,8 +31,8 @@ def node(token: int = 0, parent: int = -1, verdict: Verdict = "accepted", **more
     return Node(token=token, parent=parent, verdict=verdict, **(values | more))
 
 
-def row(tokens=(0, 1, 2), p=(0.6, 0.3, 0.1), q=None, rest=None, drawn=None) -> Row:
-    return Row(tokens, p, q, rest or p, entropy=1.0, overlap=None, kl=None, drawn=drawn)
+def row(tokens=(0, 1, 2), p=(0.6, 0.3, 0.1), q=None, residual=None, sampled=None) -> Row:
+    return Row(tokens, p, q, residual or p, entropy=1.0, overlap=None, kl=None, sampled=sampled)
 
 
 def step_of(nodes=(), path=(), final: Origin | None = "plain", final_token: int = 7, **more) -> Step:
@@ -45,7 +45,7 @@ def step_of(nodes=(), path=(), final: Origin | None = "plain", final_token: int 
 
 def chain(accepted: int = 3, length: int = 5) -> Step:
     """A chain with its first `accepted` nodes accepted."""
-    verdicts = ["accepted"] * accepted + ["rejected"] * (accepted < length) + ["unread"] * (length - accepted - 1)
+    verdicts = ["accepted"] * accepted + ["rejected"] * (accepted < length) + ["not judged"] * (length - accepted - 1)
     nodes = [node(i % len(WORDS), i - 1, verdict) for i, verdict in enumerate(verdicts)]
     return step_of(nodes, range(accepted), "bonus" if accepted == length else "correction")
 
@@ -56,21 +56,19 @@ def grown(widths: tuple[int, ...], path: tuple[int, ...] = (), rejected: tuple[i
     above = [-1]
     for width in widths:
         here = list(range(len(parents), len(parents) + width))
-        shares = [
-            width // (2 ** (i + 1)) for i in range(len(above))
-        ]  # halves, so that elder parents have more children
+        shares = [width // (2 ** (i + 1)) for i in range(len(above))]  # halves, so that elder parents have more children
         shares[0] += width - sum(shares)
         parents += [parent for parent, share in zip(above, shares, strict=True) for _ in range(share)]
         above = here
     verdict = dict.fromkeys(path, "accepted") | dict.fromkeys(rejected, "rejected")
-    nodes = [node(i % len(WORDS), parent, verdict.get(i, "unread")) for i, parent in enumerate(parents)]
+    nodes = [node(i % len(WORDS), parent, verdict.get(i, "not judged")) for i, parent in enumerate(parents)]
     return step_of(nodes, path, "correction" if rejected else "bonus")
 
 
 def small_tree() -> Step:
     """3-2-2-1: the second child of the root is accepted, then its first child, then nothing."""
     parents = (-1, -1, -1, 1, 1, 3, 3, 5)
-    verdicts = ("rejected", "accepted", "unread", "accepted", "unread", "rejected", "rejected", "unread")
+    verdicts = ("rejected", "accepted", "not judged", "accepted", "not judged", "rejected", "rejected", "not judged")
     nodes = [node(i, parent, verdict) for i, (parent, verdict) in enumerate(zip(parents, verdicts, strict=True))]
     return step_of(nodes, (1, 3), "correction")
 
@@ -80,16 +78,16 @@ def header(prompt_tokens: tuple[int, ...] = (0, 1)) -> Header:
     return Header("speculative_sampling", {}, "toy", sampling, 0, "", prompt_tokens, 64, "cpu", "float32", {})
 
 
-def trace_of(*steps: Step, prompt_tokens: tuple[int, ...] = (0, 1), pieces=None) -> Trace:
-    return Trace(header(prompt_tokens), PIECES | (pieces or {}), steps)
+def trace_of(*steps: Step, prompt_tokens: tuple[int, ...] = (0, 1), token_bytes=None) -> Trace:
+    return Trace(header(prompt_tokens), TOKEN_BYTES | (token_bytes or {}), steps)
 
 
 # --- Runs side by side
 
 
-def run(*steps, method="speculative_sampling", pieces=None, **more):
+def run(*steps, method="speculative_sampling", token_bytes=None, **more):
     """A trace of a method, as one column of a comparison."""
-    trace = trace_of(*steps, pieces=pieces)
+    trace = trace_of(*steps, token_bytes=token_bytes)
     return msgspec.structs.replace(trace, header=msgspec.structs.replace(trace.header, method=method, **more))
 
 
@@ -103,7 +101,7 @@ RUNS = [("Plain", PLAINLY), ("Chain", DRAFTED)]
 
 
 def at(tokens, p, q=None, overlap=None, kl=None, entropy=1.0):
-    return Row(tokens, p, q, p, entropy=entropy, overlap=overlap, kl=kl, drawn=None)
+    return Row(tokens, p, q, p, entropy=entropy, overlap=overlap, kl=kl, sampled=None)
 
 
 def recorded():

@@ -17,7 +17,7 @@ class Look:
 
     color: str
     line: str  # of borders and edges: the colour, darkened where it would vanish on a light page
-    mark: str  # one character for text; unread tokens have none
+    mark: str  # one character for text; not judged tokens have none
     symbol: str  # Plotly marker symbol
     dash: str  # Plotly dash of borders and edges
     width: float  # of edges, in px
@@ -27,17 +27,11 @@ class Look:
 
 
 LOOKS: dict[str, Look] = {
-    "accepted": Look(
-        "#0072B2", "#0072B2", "✓", "circle", "solid", 4, True, "#FFFFFF", "drafted, and kept by the target"
-    ),
+    "accepted": Look("#0072B2", "#0072B2", "✓", "circle", "solid", 4, True, "#FFFFFF", "drafted, and kept by the target"),
     "rejected": Look("#D55E00", "#D55E00", "✗", "x", "dash", 1.8, False, "", "drafted, read, and turned down"),
-    "unread": Look("#999999", "#999999", "", "circle-open", "dot", 1.1, False, "", "drafted, but never looked at"),
-    "correction": Look(
-        "#F0E442", "#A89A00", "↩", "square", "solid", 3, True, "#1F2328", "the target's own, after a rejection"
-    ),
-    "bonus": Look(
-        "#56B4E9", "#3A94C8", "+", "star", "solid", 3, True, "#1F2328", "the target's own, after an accepted path"
-    ),
+    "not judged": Look("#999999", "#999999", "", "circle-open", "dot", 1.1, False, "", "drafted, but never looked at"),
+    "correction": Look("#F0E442", "#A89A00", "↩", "square", "solid", 3, True, "#1F2328", "the target's own, after a rejection"),
+    "bonus": Look("#56B4E9", "#3A94C8", "+", "star", "solid", 3, True, "#1F2328", "the target's own, after an accepted path"),
     "plain": Look("#C8C4BA", "#8C887E", "·", "diamond", "solid", 3, True, "#1F2328", "the target's own, with no draft"),
     "prompt": Look("#8A8F98", "#8A8F98", "▸", "triangle-right", "solid", 1.5, False, "", "given, not generated"),
 }
@@ -48,13 +42,13 @@ SYMBOL = {state: look.symbol for state, look in LOOKS.items()}
 DASH = {state: look.dash for state, look in LOOKS.items()}
 
 # Series that are not states keep clear of the states' hues; a correction is drawn from the rest, hence its colour.
-SERIES = {"p": "#009E73", "q": "#CC79A7", "rest": COLOR["correction"]}
-SERIES_LINE = {"p": "#007A59", "q": "#A85483", "rest": LOOKS["correction"].line}
-SERIES_PATTERN = {"p": "", "q": "/", "rest": "."}
+SERIES = {"p": "#009E73", "q": "#CC79A7", "residual": COLOR["correction"]}
+SERIES_LINE = {"p": "#007A59", "q": "#A85483", "residual": LOOKS["correction"].line}
+SERIES_PATTERN = {"p": "", "q": "/", "residual": "."}
 SERIES_STRIPES = {  # the same as CSS backgrounds
     "p": "#009E73",
     "q": "repeating-linear-gradient(135deg,#CC79A7 0 5px,#A85483 5px 7px)",
-    "rest": "repeating-linear-gradient(90deg,#F0E442 0 4px,#A89A00 4px 5px)",
+    "residual": "repeating-linear-gradient(90deg,#F0E442 0 4px,#A89A00 4px 5px)",
 }
 
 PHASES = ("propose", "read", "accept", "commit")
@@ -83,7 +77,7 @@ def muted(dark: bool) -> str:
 
 def text_color(state: str, dark: bool) -> str:
     """Colour of the text in the state's box."""
-    return LOOKS[state].ink or (muted(dark) if state == "unread" else ink(dark))
+    return LOOKS[state].ink or (muted(dark) if state == "not judged" else ink(dark))
 
 
 def tint(color: str, alpha: float) -> str:

@@ -79,18 +79,18 @@ def full(piece: bytes) -> str:
     return "".join(characters(piece)) or EMPTY
 
 
-def name(token: int, pieces: Mapping[int, bytes], limit: int = 12) -> str:
-    """The label of a token id; `#id` where the trace does not carry its bytes."""
-    return label(pieces[token], limit) if token in pieces else f"#{token}"
+def name(token: int, token_bytes: Mapping[int, bytes], limit: int = 12) -> str:
+    """The label of a token id; `#id` where the trace does not resume state its bytes."""
+    return label(token_bytes[token], limit) if token in token_bytes else f"#{token}"
 
 
-def quoted(token: int, pieces: Mapping[int, bytes]) -> str:
+def quoted(token: int, token_bytes: Mapping[int, bytes]) -> str:
     """The label for a sentence: in quotes where its end would be taken for the sentence's.
 
     >>> quoted(0, {0: b" was"}), quoted(0, {0: b"."})
     ('␣was', '“.”')
     """
-    shown = name(token, pieces)
+    shown = name(token, token_bytes)
     return shown if shown[-1].isalnum() else f"“{shown}”"
 
 
@@ -117,7 +117,7 @@ class Group:
     text: str  # of all of them, every character visible
 
 
-def joined(pieces: Sequence[bytes]) -> list[Group]:
+def joined(token_bytes: Sequence[bytes]) -> list[Group]:
     """Group the pieces so that no character is torn apart.
 
     >>> [(g.start, g.stop, g.text) for g in joined([b"a", b"\\xc3", b"\\xa9", b"b"])]
@@ -125,15 +125,15 @@ def joined(pieces: Sequence[bytes]) -> list[Group]:
     """
     between = {0}  # byte offsets at which a character, or a byte that belongs to none, begins
     at = 0
-    for character in b"".join(pieces).decode("utf-8", "surrogateescape"):
+    for character in b"".join(token_bytes).decode("utf-8", "surrogateescape"):
         at += len(character.encode("utf-8", "surrogateescape"))
         between.add(at)
     starts, at = [], 0
-    for index, piece in enumerate(pieces):
+    for index, piece in enumerate(token_bytes):
         if at in between:
             starts.append(index)
         at += len(piece)
-    return [Group(i, j, full(b"".join(pieces[i:j]))) for i, j in pairwise([*starts, len(pieces)])]
+    return [Group(i, j, full(b"".join(token_bytes[i:j]))) for i, j in pairwise([*starts, len(token_bytes)])]
 
 
 def as_html(text: str) -> str:

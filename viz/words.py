@@ -19,7 +19,7 @@ GLOSSARY = {
     "step": "One target call: propose, read, judge, commit.",
     "accepted": "The verdict on a drafted token that the target keeps.",
     "rejected": "The verdict on a drafted token that the target read and turned down.",
-    "unread": "A drafted token that was never judged: its parent was not accepted, or a sibling won.",
+    "not judged": "A drafted token that was never judged: its parent was not accepted, or a sibling won.",
     "bonus": "The token the target adds after a fully accepted path.",
     "correction": "The token the target puts in place of a rejected one.",
     "residual": "max(p − q, 0), scaled to sum to 1: what the correction is drawn from.",
@@ -38,17 +38,13 @@ class Metric:
 
 
 METRICS = {
-    "tau": Metric(
-        "tokens committed / target calls", "Mean tokens per target call, the target's own token included; plain is 1."
-    ),
+    "tau": Metric("tokens committed / target calls", "Mean tokens per target call, the target's own token included; plain is 1."),
     "alpha": Metric(
-        "accepted / judged", "Share of the drafted tokens the target looked at that it kept; unread ones do not count."
+        "accepted / judged", "Share of the drafted tokens the target looked at that it kept; not judged ones do not count."
     ),
-    "yield": Metric("accepted / drafted", "Share of all drafted tokens that were kept; unread ones count as lost."),
+    "yield": Metric("accepted / drafted", "Share of all drafted tokens that were kept; not judged ones count as lost."),
     "wasted": Metric("drafted − accepted", "Drafted tokens that did not reach the text."),
-    "calls saved": Metric(
-        "1 − target calls / tokens", "Share of the target calls of plain decoding that were not needed."
-    ),
+    "calls saved": Metric("1 − target calls / tokens", "Share of the target calls of plain decoding that were not needed."),
     "tokens per second": Metric(
         "tokens / seconds of all steps",
         "Measured on the machine the run was made on: the four phases of its steps, nothing else.",
@@ -83,22 +79,22 @@ def comparison(left: float, right: float) -> str:
     return f"{a} {sign} {b}"
 
 
-def judgement(node: Node, pieces: Mapping[int, bytes] | None = None, step: Step | None = None) -> str:
+def judgement(node: Node, token_bytes: Mapping[int, bytes] | None = None, step: Step | None = None) -> str:
     """Why the node has its verdict, with its numbers: '0.31 × 0.50 = 0.155 < 0.20: accepted' is u × q against p.
 
-    With `step`, an unread node says which reason it was, and a drawn token that rejected the node is named.
+    With `step`, a node that was not judged says which reason it was, and a drawn token that rejected the node is named.
     """
-    if node.verdict == "unread":
-        return f"never looked at: {unread_reason(node, step)}"
+    if node.verdict == "not judged":
+        return f"never looked at: {not_judged_reason(node, step)}"
     if "typical threshold" in node.scores:
         return typical_judgement(node)
     if node.u is None:
-        return drawn_judgement(node, pieces or {}, step)
+        return sampled_judgement(node, token_bytes or {}, step)
     if node.scores.get("judge only"):
         score = number(node.scores.get("judge score", 0))
         return f"{comparison(node.u * (node.q or 0), node.p)}, but the judge scores it {score}: accepted"
     if node.p in (0, 1) and node.q in (None, 0, 1):
-        return greedy_judgement(node, pieces or {})
+        return greedy_judgement(node, token_bytes or {})
     weight = 1.0 if node.q is None else node.q
     if (node.u * weight < node.p) != (node.verdict == "accepted"):
         return f"the method's own rule, p = {number(node.p)}: {node.verdict}"
@@ -106,7 +102,7 @@ def judgement(node: Node, pieces: Mapping[int, bytes] | None = None, step: Step 
     return f"{factors}{comparison(node.u * weight, node.p)}: {node.verdict}"
 
 
-def unread_reason(node: Node, step: Step | None) -> str:
+def not_judged_reason(node: Node, step: Step | None) -> str:
     if step is None:
         return "its parent was not accepted, or an elder sibling was"
     if node.parent >= 0 and step.nodes[node.parent].verdict != "accepted":
@@ -116,24 +112,24 @@ def unread_reason(node: Node, step: Step | None) -> str:
     return "the walk ended before it"
 
 
-def greedy_judgement(node: Node, pieces: Mapping[int, bytes]) -> str:
-    """With one-hot p the dice do not matter."""
+def greedy_judgement(node: Node, token_bytes: Mapping[int, bytes]) -> str:
+    """With one-hot p the uniforms do not matter."""
     is_or_not = "is" if node.p == 1 else "is not"
-    return f"greedy: {quoted(node.token, pieces)} {is_or_not} the target's choice here: {node.verdict}"
+    return f"greedy: {quoted(node.token, token_bytes)} {is_or_not} the target's choice here: {node.verdict}"
 
 
-def drawn_judgement(node: Node, pieces: Mapping[int, bytes], step: Step | None) -> str:
+def sampled_judgement(node: Node, token_bytes: Mapping[int, bytes], step: Step | None) -> str:
     """The target drew a token first; the child that carries it, if any, is accepted."""
     row = step.rows[node.parent + 1] if step and step.rows else None
-    drawn = row.drawn if row else None
-    this = quoted(node.token, pieces)
+    sampled = row.sampled if row else None
+    this = quoted(node.token, token_bytes)
     if node.verdict == "accepted":
-        if drawn is not None and drawn != node.token:
+        if sampled is not None and sampled != node.token:
             return f"the method's own rule, p = {number(node.p)}: accepted"
         return f"the target drew {this} here: accepted"
-    if drawn == node.token:
+    if sampled == node.token:
         return f"the method's own rule, p = {number(node.p)}: rejected"
-    return f"the target drew {'another token' if drawn is None else quoted(drawn, pieces)} here, not {this}: rejected"
+    return f"the target drew {'another token' if sampled is None else quoted(sampled, token_bytes)} here, not {this}: rejected"
 
 
 def typical_judgement(node: Node) -> str:
@@ -144,11 +140,11 @@ def typical_judgement(node: Node) -> str:
     return f"p {number(p)} {'>' if passes else '≤'} threshold {number(threshold)}{lost}: {node.verdict}"
 
 
-def narrate(step: Step, number: int, pieces: Mapping[int, bytes]) -> str:
+def narrate(step: Step, number: int, token_bytes: Mapping[int, bytes]) -> str:
     """One sentence on what a step did; `number` counts from 1."""
     accepted = sum(node.verdict == "accepted" for node in step.nodes)
     ends = f" The run ends here: {step.ending}." if step.ending else ""
-    return f"Step {number}: {kept(accepted, len(step.nodes))}{final_words(step, pieces)}.{ends}"
+    return f"Step {number}: {kept(accepted, len(step.nodes))}{final_words(step, token_bytes)}.{ends}"
 
 
 def kept(accepted: int, drafted: int) -> str:
@@ -160,11 +156,11 @@ def kept(accepted: int, drafted: int) -> str:
     return f"{accepted or 'none'} of {drafted} drafted {tokens} accepted"
 
 
-def final_words(step: Step, pieces: Mapping[int, bytes]) -> str:
+def final_words(step: Step, token_bytes: Mapping[int, bytes]) -> str:
     """What the target added, if anything: the text may end inside the accepted path."""
     if not step.origins or step.origins[-1] == "accepted":
         return ""
-    token = quoted(step.tokens[-1], pieces)
+    token = quoted(step.tokens[-1], token_bytes)
     if step.origins[-1] == "plain":
         return f", the target wrote {token}"
     return f", then a {step.origins[-1]} {token}"
@@ -197,7 +193,4 @@ def filled_speedup(tally: Tally, c: float) -> str:
         return "modelled speed-up: no step was run yet"
     value = modelled_speedup(tally.tau, tally.calls_per_step, c)
     formula = METRICS["modelled speed-up"].formula
-    return (
-        f"modelled speed-up = {formula} = "
-        f"{tally.tau:.2f} / (1 + {number(c)} × {tally.calls_per_step:.2f}) = {value:.2f}"
-    )
+    return f"modelled speed-up = {formula} = {tally.tau:.2f} / (1 + {number(c)} × {tally.calls_per_step:.2f}) = {value:.2f}"

@@ -15,12 +15,12 @@ import torch
 from torch import Tensor
 
 from decoding.draft import Draft
-from decoding.models.target import Reading
+from decoding.models.target import TargetOutput
 from decoding.sample import draw
-from decoding.verify import Accept, Decision, judged, walk
+from decoding.verify import Accept, Verification, judged, walk
 
 SCORE, ONLY, DEVIATION = "judge score", "judge only", "judge deviation"  # scores of a node
-Judge = Callable[[Reading], Tensor]  # a reading of n nodes -> (n,) scores from 0 to 1
+Judge = Callable[[TargetOutput], Tensor]  # a reading of n nodes -> (n,) scores from 0 to 1
 
 
 def either(judge: Judge, threshold: float, ends: Collection[int] = ()) -> Accept:
@@ -34,28 +34,28 @@ def either(judge: Judge, threshold: float, ends: Collection[int] = ()) -> Accept
         ends: tokens that pass by the ordinary rule only: a judge that likes the end of a text would cut answers short.
     """
 
-    def rule(draft: Draft, reading: Reading, u: Tensor) -> Decision:
+    def rule(draft: Draft, output: TargetOutput, u: Tensor) -> Verification:
         check(draft)
-        n, probs = len(draft), reading.probs
-        p, rest = judged(draft, probs) if n else (probs.new_empty(0), probs)
-        finals = draw(rest, u[n:].to(rest.device).expand(n + 1))
+        n, probs = len(draft), output.probs
+        p, residual = judged(draft, probs) if n else (probs.new_empty(0), probs)
+        finals = draw(residual, u[n:].to(residual.device).expand(n + 1))
         if n == 0:
-            return Decision((), (), (), (), (), int(finals[0]), rest, {})
+            return Verification((), (), (), (), (), int(finals[0]), residual, {})
         tokens = torch.tensor(draft.tokens, device=probs.device)
         q = draft.q.gather(1, tokens[:, None]).squeeze(1)
-        packed = torch.cat((p, q, finals.to(p.dtype), judge(reading).to(p.dtype)))
+        packed = torch.cat((p, q, finals.to(p.dtype), judge(output).to(p.dtype)))
         copied = packed.tolist()  # the one copy from the device
-        p, q, dice = tuple(copied[:n]), tuple(copied[n : 2 * n]), tuple(u[:n].tolist())
+        p, q, uniforms = tuple(copied[:n]), tuple(copied[n : 2 * n]), tuple(u[:n].tolist())
         scores = copied[3 * n + 1 :]
         speaks = [score > threshold and token not in ends for score, token in zip(scores, draft.tokens, strict=True)]
-        ordinary = [die * b < a for die, a, b in zip(dice, p, q, strict=True)]
+        ordinary = [uniform * b < a for uniform, a, b in zip(uniforms, p, q, strict=True)]
         path, verdicts = walk(draft, lambda i: ordinary[i] or speaks[i])
         alone = {i for i in path if not ordinary[i]}
         facts = tuple(
             {SCORE: scores[i], ONLY: float(i in alone), DEVIATION: speaks[i] * max(0.0, 1 - p[i] / q[i])} for i in range(n)
         )
         end = path[-1] + 1 if path else 0
-        return Decision(path, verdicts, p, q, dice, int(copied[2 * n + end]), rest, {}, facts)
+        return Verification(path, verdicts, p, q, uniforms, int(copied[2 * n + end]), residual, {}, facts)
 
     return rule
 
@@ -63,5 +63,5 @@ def either(judge: Judge, threshold: float, ends: Collection[int] = ()) -> Accept
 def check(draft: Draft) -> None:
     """Refuse what the rule says nothing about: a tree, where the judge may like several children, and tokens that were not drawn
     (ValueError)."""
-    if len(draft) and (draft.how != "drawn" or draft.parents != tuple(range(-1, len(draft) - 1))):
+    if len(draft) and (draft.how != "sampled" or draft.parents != tuple(range(-1, len(draft) - 1))):
         raise ValueError(f"The judge is for one chain of drawn tokens; this draft of {len(draft)} nodes was {draft.how}.")

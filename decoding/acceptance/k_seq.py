@@ -2,7 +2,7 @@
 
 Sun et al. 2023 (SpecTr), https://arxiv.org/abs/2310.15141; the paper swaps the letters, here p is the target and q the drafter.
 The guesses are tried in the order they were drawn, each with min(1, p / (rho q)); if all fail, the token comes from what rho q
-left of p. rho depends on p, q and k only, never on the dice, so it is found on the device for all positions at once.
+left of p. rho depends on p, q and k only, never on the uniforms, so it is found on the device for all positions at once.
 """
 
 from collections.abc import Sequence
@@ -11,52 +11,52 @@ import torch
 from torch import Tensor
 
 from decoding.draft import Draft
-from decoding.models.target import Reading
+from decoding.models.target import TargetOutput
 from decoding.sample import draw
 from decoding.trace import Verdict
-from decoding.verify import EXACT_FOR, Decision, check
+from decoding.verify import EXACT_FOR, Verification, check
 
 POINTS, ROUNDS = 256, 6  # the bracket of rho shrinks by 256 each round: to 1e-13 for k = 8
 NOTHING = 1e-12  # a residual that sums to less is rounding
 FACTS = ("rho", "beta", "beta at k", "R3w", "optimum")  # what `solve` finds for a position
 
 
-def k_seq(draft: Draft, reading: Reading, u: Tensor) -> Decision:
+def k_seq(draft: Draft, output: TargetOutput, u: Tensor) -> Verification:
     """Try the copies at a node in the order of their sequences; go on with all sequences that hold the accepted token.
 
-    A node's p in the Decision is p / rho, so that u * q < p says what happened; its u is the one that decided: of the accepted
+    A node's p in the Verification is p / rho, so that u * q < p says what happened; its u is the one that decided: of the accepted
     copy, or the lowest of those that were refused (of the first copy where none was tried). `scores` hold rho, beta = sum of
     min(q, p / rho), beta at rho = k, the chance of acceptance under R3w with the same guesses and the best possible one, the
     number of guesses at the position, of copies of the node, and the uniform of every copy (sequences count from 1).
 
     Args:
-        reading: probs (n + 1, vocab).
-        u: (draft.dice + 1,) uniforms on the CPU, node by node in the order of `draft.copies`; the last draws the final token.
+        output: probs (n + 1, vocab).
+        u: (draft.uniforms + 1,) uniforms on the CPU, node by node in the order of `draft.copies`; the last draws the final token.
     """
     check(k_seq, draft)
-    n, probs = len(draft), reading.probs
+    n, probs = len(draft), output.probs
     if n == 0:
-        return Decision((), (), (), (), (), int(draw(probs, u[-1:].to(probs.device))), probs, {})
+        return Verification((), (), (), (), (), int(draw(probs, u[-1:].to(probs.device))), probs, {})
     parents = list(draft.by_parent)
     guesses = offered(draft)
-    solved, rest = positions(draft, probs, [guesses[parent] for parent in parents])
-    finals = draw(rest, u[-1:].to(rest.device).expand(n + 1))
+    solved, residual = positions(draft, probs, [guesses[parent] for parent in parents])
+    finals = draw(residual, u[-1:].to(residual.device).expand(n + 1))
     packed = torch.cat((*of_nodes(draft, probs), finals.to(solved.dtype), solved.flatten()))
     copied = packed.tolist()  # the one copy from the device
     p, q, finals = copied[:n], copied[n : 2 * n], copied[2 * n : 3 * n + 1]
     found = (copied[3 * n + 1 + i * len(FACTS) :][: len(FACTS)] for i in range(len(parents)))
     facts = {parent: dict(zip(FACTS, row, strict=True)) for parent, row in zip(parents, found, strict=True)}
     judged = tuple(value / facts[parent]["rho"] for value, parent in zip(p, draft.parents, strict=True))
-    dice = dealt(draft, u[:-1].tolist())
-    path, verdicts, deciding = walk_copies(draft, dice, judged, q)
+    uniforms = dealt(draft, u[:-1].tolist())
+    path, verdicts, deciding = walk_copies(draft, uniforms, judged, q)
     scores = tuple(
         {"copies": float(len(copies)), "guesses": float(guesses[parent])}
         | facts[parent]
-        | {f"u of sequence {sequence + 1}": die for sequence, die in copies.items()}
-        for copies, parent in zip(dice, draft.parents, strict=True)
+        | {f"u of sequence {sequence + 1}": uniform for sequence, uniform in copies.items()}
+        for copies, parent in zip(uniforms, draft.parents, strict=True)
     )
     end = path[-1] + 1 if path else 0
-    return Decision(path, verdicts, judged, tuple(q), deciding, int(finals[end]), rest, {}, scores)
+    return Verification(path, verdicts, judged, tuple(q), deciding, int(finals[end]), residual, {}, scores)
 
 
 def offered(draft: Draft) -> dict[int, int]:
@@ -66,29 +66,29 @@ def offered(draft: Draft) -> dict[int, int]:
 
 def dealt(draft: Draft, u: Sequence[float]) -> tuple[dict[int, float], ...]:
     """(n,) sequence -> its uniform at the node."""
-    dice = iter(u)
-    return tuple({sequence: next(dice) for sequence in through} for through in draft.copies)
+    uniforms = iter(u)
+    return tuple({sequence: next(uniforms) for sequence in through} for through in draft.copies)
 
 
 def walk_copies(
-    draft: Draft, dice: Sequence[dict[int, float]], p: Sequence[float], q: Sequence[float]
+    draft: Draft, uniforms: Sequence[dict[int, float]], p: Sequence[float], q: Sequence[float]
 ) -> tuple[tuple[int, ...], tuple[Verdict, ...], tuple[float, ...]]:
     """Follow the first accepted copy from the root down: the path, and for every node a verdict and the uniform behind it."""
-    verdicts: list[Verdict] = ["unread"] * len(draft)
-    deciding = [next(iter(copies.values())) for copies in dice]
+    verdicts: list[Verdict] = ["not judged"] * len(draft)
+    deciding = [next(iter(copies.values())) for copies in uniforms]
     path: list[int] = []
     children = draft.children(-1)
     while children:
         turns = sorted((sequence, child) for child in children for sequence in draft.copies[child])
         children = ()
         for sequence, child in turns:
-            die = dice[child][sequence]
-            if die * q[child] < p[child]:
-                verdicts[child], deciding[child] = "accepted", die
+            uniform = uniforms[child][sequence]
+            if uniform * q[child] < p[child]:
+                verdicts[child], deciding[child] = "accepted", uniform
                 path.append(child)
                 children = draft.children(child)
                 break
-            deciding[child] = min(die, deciding[child]) if verdicts[child] == "rejected" else die
+            deciding[child] = min(uniform, deciding[child]) if verdicts[child] == "rejected" else uniform
             verdicts[child] = "rejected"
     return tuple(path), tuple(verdicts), tuple(deciding)
 
@@ -199,4 +199,4 @@ def wide(values: Tensor) -> Tensor:
     return values if values.device.type == "mps" else values.double()
 
 
-EXACT_FOR[k_seq] = frozenset({"drawn as sequences"})
+EXACT_FOR[k_seq] = frozenset({"sampled as sequences"})

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from decoding.draft import Draft
-from decoding.models.target import Reading
+from decoding.models.target import TargetOutput
 from decoding.sample import draw
-from decoding.verify import Accept, Decision, walk
+from decoding.verify import Accept, Verification, walk
 
 P, THRESHOLD = "typical p", "typical threshold"  # scores of a node: it passes if the first lies above the second
 
@@ -28,8 +28,8 @@ def typical(epsilon: float, delta: float) -> Accept:
         delta: share of exp(-entropy) that a token must reach otherwise (0 to 1; 0.3).
     """
 
-    def rule(draft: Draft, reading: Reading, u: Tensor) -> Decision:
-        n, probs = len(draft), reading.probs
+    def rule(draft: Draft, output: TargetOutput, u: Tensor) -> Verification:
+        n, probs = len(draft), output.probs
         rows = torch.tensor(draft.parents, device=probs.device, dtype=torch.long) + 1
         tokens = torch.tensor(draft.tokens, device=probs.device, dtype=torch.long)
         finals = draw(probs, u[n : n + 1].to(probs.device).expand(n + 1))
@@ -40,7 +40,7 @@ def typical(epsilon: float, delta: float) -> Accept:
         path, verdicts = walk(draft, best.__contains__)
         none, end = (None,) * n, path[-1] + 1 if path else 0
         scores = tuple({P: a, THRESHOLD: b} for a, b in zip(p, limit, strict=True))
-        return Decision(path, verdicts, p, none, none, int(copied[2 * n + end]), probs, {}, scores)
+        return Verification(path, verdicts, p, none, none, int(copied[2 * n + end]), probs, {}, scores)
 
     return rule
 

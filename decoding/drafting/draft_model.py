@@ -15,9 +15,9 @@ from decoding.models.target import Target
 class DraftModel:
     """One run's view of a draft model. Nodes count as in the Draft that is being grown: 0, 1, ... in the order of `extend`."""
 
-    def __init__(self, target: Target, taps: Sequence[int] = ()) -> None:
+    def __init__(self, target: Target, aux_hidden_layers: Sequence[int] = ()) -> None:
         self.target = target
-        self.taps = taps
+        self.aux_hidden_layers = aux_hidden_layers
         self.hidden: dict[int, Tensor] = {}  # tap -> (m, width) of the last `extend`
         self.cache = TreeCache()
         self.calls = 0  # since `root`
@@ -54,7 +54,9 @@ class DraftModel:
         self.calls += 1
         root = self.cache.committed - 1
         positions = [root + d for d in depths]
-        logits, self.hidden = self.target.forward(self.cache, tokens, positions, tree[old:], taps=self.taps)
+        logits, self.hidden = self.target.forward(
+            self.cache, tokens, positions, tree[old:], aux_hidden_layers=self.aux_hidden_layers
+        )
         return logits
 
     def keep(self, path: Sequence[int]) -> None:

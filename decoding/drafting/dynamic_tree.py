@@ -38,7 +38,7 @@ class Grown:
         return Draft(
             self.tokens,
             self.parents,
-            belief=shown.probabilities(self.logits.float())[self.rows],
+            draft_probabilities=shown.probabilities(self.logits.float())[self.rows],
             source=(source,) * len(self.tokens),
             scores={JOINT: self.joint, OWN: self.own},
             calls=calls,

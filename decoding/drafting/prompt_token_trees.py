@@ -1,11 +1,12 @@
-"""Trees of guesses with probes below their nodes: how deep the next tree may be follows from where acceptance ends in this one.
+"""Trees of guesses with prompt tokens below their nodes: how deep the next tree may be follows from where acceptance ends in this
+one.
 
 Chen et al. 2024, https://arxiv.org/abs/2405.18628, section 4 (dynamic sparse tree, hardware-aware size). A tree of state s has
-paths of s guesses at most; the number of probes below the node where acceptance ends is the next state. More probes in one tree
-mean deeper trees later, and fewer guesses now.
+paths of s guesses at most; the number of prompt tokens below the node where acceptance ends is the next state. More prompt tokens
+in one tree mean deeper trees later, and fewer guesses now.
 
 Departure: in the released search a step in which nothing is accepted counts as a step of its own that yields nothing. There is no
-such step: acceptance that ends at the root is an outcome like any other, and leads to the state with all probes at once.
+such step: acceptance that ends at the root is an outcome like any other, and leads to the state with all prompt tokens at once.
 """
 
 import heapq
@@ -20,7 +21,7 @@ from decoding.drafting.static_tree import Path, sparse_tree, worth
 
 FIRST = 6  # guesses in state 1
 COUNTS = 5  # numbers of guesses that are tried for each of the other states
-Ranks = tuple[tuple[float, ...], ...]  # [k][i]: how often rank i of probe k + 1 is right
+Ranks = tuple[tuple[float, ...], ...]  # [k][i]: how often rank i of prompt token k + 1 is right
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class ProbeTree:
 
     paths: tuple[Path, ...]  # parents first
     values: tuple[float, ...]  # the chance that all of a path is right
-    probes: tuple[int, ...]  # below every node
+    prompt_tokens: tuple[int, ...]  # below every node
 
     @cached_property
     def parents(self) -> tuple[int, ...]:
@@ -48,7 +49,7 @@ class ProbeTree:
 
     def rows(self, members: int = 1) -> int:
         """Nodes and what hangs below them."""
-        return len(self.paths) + members * sum(self.probes)
+        return len(self.paths) + members * sum(self.prompt_tokens)
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ class Machine:
 
     @property
     def most(self) -> int:
-        """Probes below the root, and the deepest state."""
+        """Prompt tokens below the root, and the deepest state."""
         return len(self.trees) - 1
 
     @cached_property
@@ -86,8 +87,8 @@ def stationary(trees: Sequence[ProbeTree]) -> np.ndarray:
     """(m + 1,) shares of the states in the long run. From the root the way leads to state m."""
     moves = np.zeros((len(trees), len(trees)))
     for state, tree in enumerate(trees):
-        for probes, chance in zip((len(trees) - 1, *tree.probes), tree.ends, strict=True):
-            moves[state, probes] += chance
+        for prompt_tokens, chance in zip((len(trees) - 1, *tree.prompt_tokens), tree.ends, strict=True):
+            moves[state, prompt_tokens] += chance
     balance = np.vstack((moves.T - np.eye(len(trees)), np.ones(len(trees))))
     found = np.linalg.lstsq(balance, np.array([0.0] * len(trees) + [1.0]), rcond=None)[0]
     return found.clip(min=0) / found.clip(min=0).sum()
@@ -95,15 +96,15 @@ def stationary(trees: Sequence[ProbeTree]) -> np.ndarray:
 
 @cache
 def machine(ranks: Ranks, budget: int, members: int = 1) -> Machine:
-    """The best machine found whose passes read at most `budget` rows: the root, its probes, and the tree with its own.
+    """The best machine found whose passes read at most `budget` rows: the root, its prompt tokens, and the tree with its own.
 
     Args:
-        ranks: one row per probe; fewer are used where the budget is too small for all of them below the root.
-        members: rows per probe.
+        ranks: one row per prompt token; fewer are used where the budget is too small for all of them below the root.
+        members: rows per prompt token.
     """
     most = min(len(ranks), max(0, (budget - 1) // members))
     limit = budget - 1 - most * members
-    largest = limit // (1 + members)  # guesses that leave room for one probe each
+    largest = limit // (1 + members)  # guesses that leave room for one prompt token each
     nothing = ProbeTree((), (), ())
     if not most or not largest:
         return Machine((nothing,) * (most + 1), members)
@@ -127,18 +128,18 @@ def grown(ranks: Ranks, counts: Sequence[int], limit: int, members: int) -> list
 
 
 def thinned(ends: Sequence[float], gains: Sequence[float], room: int) -> tuple[int, ...]:
-    """(n,) probes below every node: all of them, less those that are missed least, one by one, until `room` are left.
+    """(n,) prompt tokens below every node: all of them, less those that are missed least, one by one, until `room` are left.
 
     Args:
         ends: (n,) the chance that acceptance ends at a node.
-        gains: (m,) what the k-th probe below it adds to the next step.
+        gains: (m,) what the k-th prompt token below it adds to the next step.
     """
-    probes = [len(gains)] * len(ends)
+    prompt_tokens = [len(gains)] * len(ends)
     waiting = [(end * gains[-1], node) for node, end in enumerate(ends) if len(gains) > 1]
     heapq.heapify(waiting)
-    while sum(probes) > room and waiting:
+    while sum(prompt_tokens) > room and waiting:
         _, node = heapq.heappop(waiting)
-        probes[node] -= 1
-        if probes[node] > 1:
-            heapq.heappush(waiting, (ends[node] * gains[probes[node] - 1], node))
-    return tuple(probes)
+        prompt_tokens[node] -= 1
+        if prompt_tokens[node] > 1:
+            heapq.heappush(waiting, (ends[node] * gains[prompt_tokens[node] - 1], node))
+    return tuple(prompt_tokens)

@@ -20,14 +20,14 @@ def draw_chain(first: Tensor, extend: Extend, *, length: int, sampling: Sampling
         first, extend: as for `grow`; `extend` is handed one token at a time.
         rng: a CPU generator.
     """
-    dice = torch.rand(length, generator=rng).to(first.device)
-    logits, q, drawn = [first], [], []
+    uniforms = torch.rand(length, generator=rng).to(first.device)
+    logits, q, sampled = [first], [], []
     for level in range(length):
         if level:
-            logits.append(extend(drawn[-1], torch.full_like(drawn[-1], level - 2)))
+            logits.append(extend(sampled[-1], torch.full_like(sampled[-1], level - 2)))
         q.append(sampling.probabilities(logits[-1].float()))
-        drawn.append(draw(q[-1], dice[level : level + 1]))
-    tokens, scored = torch.cat(drawn), torch.cat(logits).float()
+        sampled.append(draw(q[-1], uniforms[level : level + 1]))
+    tokens, scored = torch.cat(sampled), torch.cat(logits).float()
     believed = scored.softmax(-1) if sampling.greedy else torch.cat(q)
     own = believed.gather(1, tokens[:, None])[:, 0]
     return Draft(
@@ -35,7 +35,7 @@ def draw_chain(first: Tensor, extend: Extend, *, length: int, sampling: Sampling
         tuple(range(-1, length - 1)),
         torch.cat(q),
         believed if sampling.greedy else None,
-        how="drawn",
+        how="sampled",
         source=(source,) * length,
         scores={JOINT: own.cumprod(0), OWN: own},
     )

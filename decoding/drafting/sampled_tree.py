@@ -20,7 +20,7 @@ Extend = Callable[[Tensor, list[int]], Tensor]
 
 
 @dataclass(frozen=True, eq=False)
-class Drawn:
+class Sampled:
     """The nodes of a tree, level by level, siblings together in the order in which they were drawn."""
 
     tokens: tuple[int, ...]
@@ -28,7 +28,7 @@ class Drawn:
     read: tuple[int, ...]  # (n,) the place of node i among those that were handed to `extend`, -1 if it was not
     own: tuple[float, ...]  # (n,) the drafter's probability of the token, whatever its elder siblings were
     q: Tensor | None  # (n, vocab) what node i was drawn from; None at temperature 0
-    belief: Tensor | None  # (n, vocab) what the drafter believed there; at temperature 0 alone
+    draft_probabilities: Tensor | None  # (n, vocab) what the drafter believed there; at temperature 0 alone
     how: How
 
     @property
@@ -42,7 +42,7 @@ class Drawn:
     def draft(self, source: str, calls: int, scores: dict[str, Tensor] | None = None) -> Draft:
         sources = (source,) * len(self.tokens)
         more = {"how": self.how, "source": sources, "scores": scores or {}, "calls": calls}
-        return Draft(self.tokens, self.parents, self.q, self.belief, **more)
+        return Draft(self.tokens, self.parents, self.q, self.draft_probabilities, **more)
 
 
 def uniform(shape: Sequence[int]) -> list[list[int]]:
@@ -67,7 +67,7 @@ def draw_tree(
     sampling: Sampling,
     rng: Generator,
     replacement: bool = False,
-) -> Drawn:
+) -> Sampled:
     """Draw a tree below the root.
 
     Args:
@@ -81,7 +81,7 @@ def draw_tree(
     parents: list[int] = []
     place = {-1: -1}  # of every node that was handed to `extend`
     start, newest, logits = -1, torch.empty(0), first  # the first node of the level, its tokens, what is said behind them
-    tokens, own, q, beliefs = [], [], [], []
+    tokens, own, q, draft_probability_rows = [], [], [], []
     for widths in counts:
         inner = [i for i, k in enumerate(widths) if k]  # nodes of the level that get children
         if parents:
@@ -96,17 +96,17 @@ def draw_tree(
         tokens.append(newest)
         own.append(believed[rows, newest])
         q.append(from_q)
-        beliefs.append(believed[rows] if sampling.greedy else None)
+        draft_probability_rows.append(believed[rows] if sampling.greedy else None)
     drafted, owned = torch.stack((torch.cat(tokens).double(), torch.cat(own).double())).tolist()  # the one copy from the device
-    whole = torch.cat(beliefs if sampling.greedy else q)
-    return Drawn(
+    whole = torch.cat(draft_probability_rows if sampling.greedy else q)
+    return Sampled(
         tuple(map(int, drafted)),
         tuple(parents),
         tuple(place.get(node, -1) for node in range(len(parents))),
         tuple(owned),
         None if sampling.greedy else whole,
         whole if sampling.greedy else None,
-        "chosen" if sampling.greedy else "drawn" if replacement else "drawn without replacement",
+        "deterministic" if sampling.greedy else "sampled" if replacement else "sampled without replacement",
     )
 
 
@@ -124,9 +124,9 @@ def siblings(
     index = torch.tensor(wanted, device=scored.device)
     if greedy:
         return scored.topk(most).indices.flatten()[index], None
-    dice = torch.rand(most, len(scored), generator=rng).to(scored.device)
+    uniforms = torch.rand(most, len(scored), generator=rng).to(scored.device)
     tokens, rows, q = [], [], scored
-    for u in dice:
+    for u in uniforms:
         tokens.append(draw(q, u))
         rows.append(q)
         if not replacement:
@@ -134,7 +134,7 @@ def siblings(
     return torch.stack(tokens, 1).flatten()[index], torch.stack(rows, 1).flatten(0, 1)[index]
 
 
-def refill(q: Tensor, drawn: list[Tensor]) -> Tensor:
+def refill(q: Tensor, sampled: list[Tensor]) -> Tensor:
     """Rows of `q` (rows, vocab) that are used up go on uniformly over the tokens that were not `drawn` yet."""
-    unseen = torch.ones_like(q).scatter_(1, torch.stack(drawn, 1), 0.0)
+    unseen = torch.ones_like(q).scatter_(1, torch.stack(sampled, 1), 0.0)
     return torch.where(q.isnan().any(-1, keepdim=True), unseen / unseen.sum(-1, keepdim=True), q)

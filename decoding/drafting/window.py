@@ -12,7 +12,7 @@ from torch import Generator, Tensor
 
 from decoding.draft import EMPTY, Draft
 from decoding.method import Drafter
-from decoding.models.target import Reading, Target
+from decoding.models.target import Target, TargetOutput
 from decoding.sample import draw
 
 AGAIN = "previous call"  # source of a guess that the target made; the others are named after how the window was filled up
@@ -31,7 +31,7 @@ class Window(Drafter):
         self.fill = fill
         self.greedy = greedy
         nothing = torch.zeros(0, target.vocab, device=target.device)
-        self.said = Reading(nothing, nothing)  # one row for every place of the window that was read
+        self.said = TargetOutput(nothing, nothing)  # one row for every place of the window that was read
         self.last: Tensor | None = None  # (1, vocab) the row of the place before the first one that was never read
         self.ages: tuple[int, ...] = ()  # target calls that every place of the last draft had been through
 
@@ -40,21 +40,21 @@ class Window(Drafter):
         size = min(self.length, self.target.context - len(tokens))
         if size < 1:
             return EMPTY
-        dice = torch.rand(size, generator=rng).to(self.target.device)
+        uniforms = torch.rand(size, generator=rng).to(self.target.device)
         rows = self.said.probs[:size]
         known = len(rows)
-        again = self.guess(rows, dice[:known])
+        again = self.guess(rows, uniforms[:known])
         left = again[-1:] if known else self.target.ids(tokens[-1:])
         new = self.beginning(left).expand(size - known, -1)
-        guesses = torch.cat((again, draw(new, dice[known:])))
+        guesses = torch.cat((again, draw(new, uniforms[known:])))
         self.ages = (*self.ages[:known], *(0,) * (size - known))
         return self.draft(guesses, torch.cat((rows, new)), self.shown(size, new), known)
 
-    def guess(self, rows: Tensor, dice: Tensor) -> Tensor:
+    def guess(self, rows: Tensor, uniforms: Tensor) -> Tensor:
         """(k, vocab) what the target said, (k,) uniforms -> (k,) tokens."""
         raise NotImplementedError
 
-    def draft(self, guesses: Tensor, rows: Tensor, belief: Tensor | None, known: int) -> Draft:
+    def draft(self, guesses: Tensor, rows: Tensor, draft_probabilities: Tensor | None, known: int) -> Draft:
         """The draft of `guesses` (n,), the first `known` of them from the last call, each from its row of `rows` (n, vocab)."""
         raise NotImplementedError
 
@@ -77,9 +77,9 @@ class Window(Drafter):
         """(size, vocab) rows for the pictures of a greedy run, where the true ones are one-hot: at temperature 1."""
         return torch.cat((self.said.logits[:size].softmax(-1), new)) if self.greedy else None
 
-    def observe(self, draft, reading, decision) -> None:
+    def observe(self, draft, output, verification) -> None:
         """Row r says what comes behind node r - 1: the rows from the second one behind the path on are the next window's."""
-        first = len(decision.path) + 1
-        self.said = Reading(reading.logits[first:], reading.probs[first:])
-        self.last = reading.probs[-1:]
+        first = len(verification.path) + 1
+        self.said = TargetOutput(output.logits[first:], output.probs[first:])
+        self.last = output.probs[-1:]
         self.ages = tuple(age + 1 for age in (*self.ages, 0)[first:])

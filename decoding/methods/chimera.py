@@ -6,10 +6,11 @@ Every token of the tree goes through the encoders again, so that the guesses of 
 decoding.training chimera`, with the target left as it is.
 
 Departures: a head is W R [h; o] with the target's own language-model head W and R of width x 2 width, begun as [I, I], where the
-paper trains a matrix of vocabulary x 2 width (for 4,096 tokens and a width of 256 ten times the parameters); a slot sees the
-target's states, the imitated states before it on its path, and its own trigram alone (versions of the released code disagree); in
-front of the first token the first one is repeated; embeddings are scaled to a root mean square of 1; the tree is that of the most
-probable paths (`decoding.drafting.dynamic_tree`) in place of a fixed one; exact acceptance (the released test script accepts what is typical,
+    paper trains a matrix of vocabulary x 2 width (for 4,096 tokens and a width of 256 ten times the parameters); a slot sees the
+    target's states, the imitated states before it on its path, and its own trigram alone (versions of the released code disagree);
+    in front of the first token the first one is repeated; embeddings are scaled to a root mean square of 1; the tree is that of the
+    most probable paths (`decoding.drafting.dynamic_tree`) in place of a fixed one; exact acceptance (the released test script
+    accepts what is typical,
 which is not lossless).
 """
 
@@ -99,7 +100,7 @@ class Heads(nn.Module):
         return F.linear(hidden, self.residual[k].weight[:, : hidden.shape[-1]])
 
 
-def fresh(target: Target, heads: int) -> Heads:
+def init_head(target: Target, heads: int) -> Heads:
     """Untrained heads: nearly zero for the imitated state, so that every head says what the target says next."""
     made = Heads(Sizes.of(target), heads)
     width = made.sizes.width
@@ -128,16 +129,15 @@ def heads_of(settings: Settings) -> Heads:
 shapes = shapes_of(heads_of)
 
 
-def trained(target: Target) -> Heads:
+def load_head(target: Target) -> Heads:
     """The heads of a target; ValueError if there are none that fit."""
     return rebuilt(KEY, target, heads_of, "The heads of Chimera are")
 
 
 # -- all places of a text at once --------------------------------------------------------------------------------------
 
-def imitated(
-    heads: Heads, target: Target, hidden: Tensor, tokens: Tensor, places: Tensor
-) -> Iterator[tuple[Tensor, Tensor]]:
+
+def imitated(heads: Heads, target: Target, hidden: Tensor, tokens: Tensor, places: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
     """Draft a chain behind some places of a text, all of them at once: training is drafting with the tokens given.
 
     Behind place i, h_0 to h_i are known and token i + 1 is the root. Slot s, from 1, stands at position i + s, reads the token
@@ -180,23 +180,23 @@ class Params:
 class Chimera(Drafter):
     """Keeps keys and values of the full-context encoder for the target's states, and the last state."""
 
-    taps_prompt = True
+    reads_prompt_hidden = True
 
     def __init__(self, target: Target, params: Params, sampling: Sampling) -> None:
         self.target, self.params = target, params
-        self.heads = trained(target)
+        self.heads = load_head(target)
         self.levels = min(params.heads, len(self.heads.residual))
-        self.taps = (target.last_hidden,)
+        self.aux_hidden_layers = (target.last_hidden,)
         self.shown = Sampling() if sampling.greedy else sampling
         self.memory = Memory()
         self.hidden: Tensor | None = None  # (1, width) at the token before the root
 
-    def begin(self, tokens, reading) -> None:
-        if reading is not None:
-            self.commit(reading.hidden[self.taps[0]])
+    def begin(self, tokens, output) -> None:
+        if output is not None:
+            self.commit(output.hidden[self.aux_hidden_layers[0]])
 
-    def observe(self, draft, reading, decision) -> None:
-        self.commit(reading.hidden[self.taps[0]][[0, *(node + 1 for node in decision.path)]])
+    def observe(self, draft, output, verification) -> None:
+        self.commit(output.hidden[self.aux_hidden_layers[0]][[0, *(node + 1 for node in verification.path)]])
 
     @torch.inference_mode()
     def commit(self, rows: Tensor) -> None:

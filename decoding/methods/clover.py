@@ -84,7 +84,7 @@ def embedded(target: Target, tokens: Tensor) -> Tensor:
     return F.rms_norm(rows.float(), rows.shape[-1:], eps=1e-12).to(target.dtype)
 
 
-def fresh(target: Target, heads: int) -> Heads:
+def init_head(target: Target, heads: int) -> Heads:
     """Untrained heads: the augmenting block repeats the target's last layer if that is like a Llama's, else it does nothing; the
     cell and the residual blocks do nothing."""
     config, sizes = target.model.config, Sizes.of(target)
@@ -138,7 +138,7 @@ def heads_of(settings: Settings) -> Heads:
 shapes = shapes_of(heads_of)
 
 
-def trained(target: Target) -> Heads:
+def load_head(target: Target) -> Heads:
     """The heads of a target; ValueError if there are none that fit."""
     return rebuilt(KEY, target, heads_of, "The heads of Clover are")
 
@@ -255,23 +255,23 @@ class Params:
 class Clover(Drafter):
     """Keeps keys and values of the augmenting block for all committed text but the root, and what the block says at its end."""
 
-    taps_prompt = True
-    taps = (PRE_NORM,)
+    reads_prompt_hidden = True
+    aux_hidden_layers = (PRE_NORM,)
 
     def __init__(self, target: Target, params: Params, sampling: Sampling) -> None:
         self.target, self.params = target, params
-        self.heads = trained(target)
+        self.heads = load_head(target)
         self.levels = min(params.heads, len(self.heads.blocks))
         self.shown = Sampling() if sampling.greedy else sampling
         self.memory = Memory()
         self.state: Tensor | None = None  # (1, width) behind the augmenting block, at the token before the root
 
-    def begin(self, tokens, reading) -> None:
-        if reading is not None:
-            self.commit(reading.hidden[PRE_NORM])
+    def begin(self, tokens, output) -> None:
+        if output is not None:
+            self.commit(output.hidden[PRE_NORM])
 
-    def observe(self, draft, reading, decision) -> None:
-        self.commit(reading.hidden[PRE_NORM][[0, *(node + 1 for node in decision.path)]])
+    def observe(self, draft, output, verification) -> None:
+        self.commit(output.hidden[PRE_NORM][[0, *(node + 1 for node in verification.path)]])
 
     @torch.inference_mode()
     def commit(self, rows: Tensor) -> None:
@@ -308,7 +308,7 @@ class Clover(Drafter):
         draft = Draft(
             tree.tokens,
             tree.parents,
-            belief=self.shown.probabilities(tree.logits[list(tree.rows)].float()),
+            draft_probabilities=self.shown.probabilities(tree.logits[list(tree.rows)].float()),
             source=("head",) * len(tree.tokens),
             scores={JOINT: torch.tensor(tree.joint), OWN: torch.tensor(tree.own)} | numbers,
             calls=calls,

@@ -82,7 +82,7 @@ class DynamicTree(Drafter):
         self.sampling = Sampling(temperature or 1.0, sampling.top_k, sampling.top_p)
         self.threshold = 1 / params.nodes
 
-    def begin(self, tokens, reading) -> None:
+    def begin(self, tokens, output) -> None:
         self.model.begin(tokens)
 
     def propose(self, tokens, rng) -> Draft:
@@ -162,7 +162,7 @@ class DynamicTree(Drafter):
             tuple(tree.parents),
             None if self.chosen else stacked,
             stacked if self.chosen else None,
-            how="chosen" if self.chosen else "drawn without replacement",
+            how="deterministic" if self.chosen else "sampled without replacement",
             source=("draft model",) * n,
             scores={
                 "order": torch.arange(1.0, n + 1),
@@ -172,8 +172,8 @@ class DynamicTree(Drafter):
             calls=self.model.calls,
         )
 
-    def observe(self, draft, reading, decision) -> None:
-        self.model.keep(self._fed_path(decision.path))
+    def observe(self, draft, output, verification) -> None:
+        self.model.keep(self._fed_path(verification.path))
         if self.params.variant == "threshold" and self.params.adaptive:
             moved = self.threshold * (max(self.size, 1) / self.params.nodes) ** 0.5
             self.threshold = min(max(moved, 1 / (8 * self.params.nodes)), 4 / self.params.nodes)

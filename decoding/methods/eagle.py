@@ -36,12 +36,12 @@ from decoding.drafting.static_tree import Path, check_ranks, sparse_tree
 from decoding.method import Drafter, Method, param
 from decoding.models.attention import Attention, Memory, Sizes, causal
 from decoding.models.cache import TreeCache
-from decoding.models.family import Family, laid_out
+from decoding.models.family import Family, transpose_weights
 from decoding.models.heads import Head, Settings, head_for
 from decoding.models.published_heads import head_of
-from decoding.models.target import PRE_NORM, Reading, Target
+from decoding.models.target import PRE_NORM, Target, TargetOutput
 from decoding.sample import Sampling
-from decoding.verify import Decision, match, recursive_rejection
+from decoding.verify import Verification, match, recursive_rejection
 
 KEY = "eagle"
 KINDS = ("eagle", "eagle3")
@@ -59,7 +59,7 @@ LIMITS = {  # of the layer
 ROWS = 512  # of a prompt, read at once
 ROPES = ("default", "linear", "llama3", "yarn")  # rotary scalings that do not depend on the length of the text
 SOFT = 0.4  # of the final norm's factors, in an untrained head of kind eagle3
-PROBE = 64  # tokens read to see how large states are
+PROMPT_TOKEN = 64  # tokens read to see how large states are
 COSINE = "cosine with the true state"  # score of an accepted node: of the state that the head put out behind it
 SHARE = "share of {}"  # facts of a step, eagle3 alone: of a tapped layer in the mix at the root
 USUAL = ((0.6, 0.15, 0.07, 0.04, 0.03),) * 5  # of a head that says nothing about its accuracies: right at rank 1, 2, ...
@@ -74,7 +74,7 @@ class Shape:
 
     kind: str
     reads: int  # width of the target's states
-    taps: tuple[int, ...]  # layers of the target, as in `Target.forward`
+    aux_hidden_layers: tuple[int, ...]  # layers of the target, as in `Target.forward`
     layer: dict[str, Any]  # of its own, in the words of LlamaConfig
     vocab: int = 0  # tokens that an own language-model head scores; 0: the target's scores
     mapped: bool = False  # those are some of the target's tokens, named by the tensor `tokens`
@@ -86,14 +86,22 @@ class Shape:
         if self.kind not in KINDS:
             raise ValueError(f"An EAGLE head of kind {self.kind!r} cannot be; {' and '.join(KINDS)} can.")
         for name, low, high in (("reads", 1, MAX_WIDTH), ("vocab", 0, MAX_VOCAB), ("embeds", 0, MAX_VOCAB)):
-            whole(f"An EAGLE head with {name}", getattr(self, name), low, high)
+            check_int(f"An EAGLE head with {name}", getattr(self, name), low, high)
         for name in ("mapped", "bias", "normed"):
             if type(getattr(self, name)) is not bool:
                 raise ValueError(f"An EAGLE head with {name} {getattr(self, name)!r} cannot be; true or false can.")
-        right = isinstance(self.taps, tuple) and all(type(tap) is int and PRE_NORM <= tap <= MAX_LAYERS for tap in self.taps)
-        if not right or len(set(self.taps)) != len(self.taps) or len(self.taps) != TAPPED[self.kind]:
+        right = isinstance(self.aux_hidden_layers, tuple) and all(
+            type(aux_layer) is int and PRE_NORM <= aux_layer <= MAX_LAYERS for aux_layer in self.aux_hidden_layers
+        )
+        if (
+            not right
+            or len(set(self.aux_hidden_layers)) != len(self.aux_hidden_layers)
+            or len(self.aux_hidden_layers) != TAPPED[self.kind]
+        ):
             count = TAPPED[self.kind]
-            raise ValueError(f"An EAGLE head that reads the layers {self.taps!r} cannot be; one with {count} different ones can.")
+            raise ValueError(
+                f"An EAGLE head that reads the layers {self.aux_hidden_layers!r} cannot be; one with {count} different ones can."
+            )
         if self.kind == "eagle" and (self.vocab or self.normed):
             raise ValueError("An EAGLE head of kind 'eagle' with a language-model head or norms of its own cannot be.")
         if self.mapped and not self.vocab:
@@ -104,11 +112,11 @@ class Shape:
     def of(cls, settings: Settings) -> "Shape":
         """From a head's description, as far as it says; ValueError for settings that cannot be."""
         found = {name: settings[name] for name in cls.__dataclass_fields__ if name in settings}
-        lacking = {"kind", "reads", "taps", "layer"} - found.keys()
-        if lacking or not isinstance(found["taps"], list | tuple) or not isinstance(found["layer"], dict):
-            what = ", ".join(sorted(lacking)) or "taps and layer rightly"
+        lacking = {"kind", "reads", "aux_hidden_layers", "layer"} - found.keys()
+        if lacking or not isinstance(found["aux_hidden_layers"], list | tuple) or not isinstance(found["layer"], dict):
+            what = ", ".join(sorted(lacking)) or "aux_hidden_layers and layer rightly"
             raise ValueError(f"An EAGLE head whose description does not say {what} cannot be.")
-        return cls(**found | {"taps": tuple(found["taps"])})
+        return cls(**found | {"aux_hidden_layers": tuple(found["aux_hidden_layers"])})
 
     @property
     def config(self) -> LlamaConfig:
@@ -120,7 +128,7 @@ class Shape:
         return self.config.hidden_size
 
 
-def whole(what: str, value: object, low: int, high: int) -> None:
+def check_int(what: str, value: object, low: int, high: int) -> None:
     """Refuse what is not a whole number from low to high (ValueError)."""
     if type(value) is not int or not low <= value <= high:
         raise ValueError(f"{what} {value!r} cannot be; {low} to {high:,} can.")
@@ -129,7 +137,7 @@ def whole(what: str, value: object, low: int, high: int) -> None:
 def llama(layer: dict[str, Any]) -> LlamaConfig:
     """One layer, from a few numbers that are checked before anything is made of them; ValueError."""
     for name, most in LIMITS.items():
-        whole(f"A layer with {name}", layer.get(name), 1, most)
+        check_int(f"A layer with {name}", layer.get(name), 1, most)
     if layer["num_attention_heads"] % layer["num_key_value_heads"] or layer["head_dim"] % 2:
         raise ValueError("A layer whose attention heads do not divide evenly cannot be.")
     rope = layer.get("rope_parameters")
@@ -204,12 +212,13 @@ class Heads(nn.Module):
         return embed(tokens).to(self.fc.weight.dtype)
 
     def mixed(self, states: Sequence[Tensor]) -> Tensor:
-        """What the target put out at the taps, (..., reads) each -> the state of the slots."""
+        """What the target put out at the aux hidden layers, (..., reads) each -> the state of the slots."""
         states = [values.to(self.fc.weight.dtype) for values in states]
         return states[0] if self.shape.kind == "eagle" else self.fc(torch.cat(states, -1))
 
     def shares(self, states: Sequence[Tensor]) -> Tensor:
-        """(taps,) what each tapped layer puts into the mix of one row, eagle3 alone: norms of what they add, in parts of their sum.
+        """(aux hidden layers,) what each tapped layer puts into the mix of one row, eagle3 alone: norms of what they add, in parts
+        of their sum.
 
         Args:
             states: (1, reads) each.
@@ -245,29 +254,29 @@ class Heads(nn.Module):
         return everything.index_copy(-1, self.tokens, logits)
 
 
-def layer_name(tap: int) -> str:
-    """A tap in words.
+def layer_name(aux_layer: int) -> str:
+    """An aux hidden layer in words.
 
     >>> layer_name(6), layer_name(PRE_NORM), layer_name(0)
     ('layer 6', 'the last layer', 'the embeddings')
     """
-    return {PRE_NORM: "the last layer", 0: "the embeddings"}.get(tap, f"layer {tap}")
+    return {PRE_NORM: "the last layer", 0: "the embeddings"}.get(aux_layer, f"layer {aux_layer}")
 
 
 def layers_of(target: Target) -> tuple[int, int, int]:
-    """Where a head of kind eagle3 taps a target: behind 2 layers, half of them, and all but 3; if those are not three in order,
-    behind the first, half and all but the last one; in a target of 3 layers or fewer whatever there is.
+    """Where a head of kind eagle3 aux hidden layers a target: behind 2 layers, half of them, and all but 3; if those are not three
+    in order, behind the first, half and all but the last one; in a target of 3 layers or fewer whatever there is.
 
     Source: EAGLE-3, the authors' code; the paper says low, middle and high.
     """
     count = target.model.config.num_hidden_layers
-    for taps in ((2, count // 2, count - 3), (1, count // 2, count - 1)):
-        if taps == tuple(sorted(set(taps))):
-            return taps
+    for aux_hidden_layers in ((2, count // 2, count - 3), (1, count // 2, count - 1)):
+        if aux_hidden_layers == tuple(sorted(set(aux_hidden_layers))):
+            return aux_hidden_layers
     return (*range(count), PRE_NORM)[-3:] if count > 1 else (0, PRE_NORM, 1)
 
 
-def fresh(target: Target, kind: str, own: bool = False) -> Heads:
+def init_head(target: Target, kind: str, own: bool = False) -> Heads:
     """Untrained: what it puts out is the state it got, scored by the target's head or a copy of it (`own`, eagle3 alone).
 
     Of three states that is the highest one, brought to size 1: residual streams are large, and what a young layer adds to one
@@ -279,16 +288,16 @@ def fresh(target: Target, kind: str, own: bool = False) -> Heads:
     names = ("hidden_size", "num_attention_heads", "num_key_value_heads", "intermediate_size", "rms_norm_eps", "rope_parameters")
     layer = {name: getattr(sizes.config, name) for name in names} | {"head_dim": width // sizes.heads}
     layer["rope_parameters"] = dict(layer["rope_parameters"])
-    taps = (target.last_hidden,) if kind == "eagle" else layers_of(target)
+    aux_hidden_layers = (target.last_hidden,) if kind == "eagle" else layers_of(target)
     vocab = target.vocab if own and kind == "eagle3" else 0
-    made = Heads(Shape(kind, width, taps, layer, vocab, bias=kind == "eagle"))
+    made = Heads(Shape(kind, width, aux_hidden_layers, layer, vocab, bias=kind == "eagle"))
     with torch.no_grad():
         for part in (made.fc, made.attention.o_proj, made.layer.mlp.down_proj):
             for values in part.parameters():
                 values.zero_()
         made.fc.weight[:, -width:] = torch.eye(width)
         if kind == "eagle3":
-            made.fc.weight /= size(target, taps[-1])
+            made.fc.weight /= size(target, aux_hidden_layers[-1])
             made.norm.weight.copy_(SOFT * final_norm(target, width))
         if vocab:
             made.unembed.weight.copy_(target.model.get_output_embeddings().weight[:vocab])
@@ -302,14 +311,15 @@ def final_norm(target: Target, width: int) -> Tensor:
     return norms[-1].detach() if fits else torch.ones(width)
 
 
-def size(target: Target, tap: int) -> float:
-    """The root mean square of a target's states at a tap; of a few tokens the middle one, since the first is often odd."""
-    tokens = [i % target.vocab for i in range(min(PROBE, target.context))]
-    states = target.forward(TreeCache(), target.ids(tokens), range(len(tokens)), taps=(tap,))[1][tap]
+def size(target: Target, aux_layer: int) -> float:
+    """The root mean square of a target's states at an aux hidden layer; of a few tokens the middle one, since the first is often
+    odd."""
+    tokens = [i % target.vocab for i in range(min(PROMPT_TOKEN, target.context))]
+    states = target.forward(TreeCache(), target.ids(tokens), range(len(tokens)), aux_hidden_layers=(aux_layer,))[1][aux_layer]
     return float(states.float().square().mean(-1).sqrt().median().clamp(min=1e-6))
 
 
-def trained(target: Target, head: Head | None = None) -> tuple[Heads, tuple[tuple[float, ...], ...]]:
+def load_head(target: Target, head: Head | None = None) -> tuple[Heads, tuple[tuple[float, ...], ...]]:
     """The head of a target, and how often each rank was right at each depth; ValueError if there is none that fits.
 
     Args:
@@ -322,7 +332,7 @@ def trained(target: Target, head: Head | None = None) -> tuple[Heads, tuple[tupl
     heads.load_state_dict(head.tensors)
     if shape.mapped and not 0 <= int(heads.tokens.min()) <= int(heads.tokens.max()) < target.vocab:
         raise ValueError(f"The EAGLE head drafts token {int(heads.tokens.max()):,}; the target has {target.vocab:,} tokens.")
-    return laid_out(heads.to(target.device, target.dtype).eval()), tuple(map(tuple, head.settings.get("ranks", USUAL)))
+    return transpose_weights(heads.to(target.device, target.dtype).eval()), tuple(map(tuple, head.settings.get("ranks", USUAL)))
 
 
 def check_fits(shape: Shape, target: Target) -> None:
@@ -336,8 +346,8 @@ def check_fits(shape: Shape, target: Target) -> None:
     for what, expected, found in pairs:
         if expected != found:
             raise ValueError(f"The EAGLE head is for {what} {expected:,}; the target has {found:,}.")
-    if max(shape.taps) > config.num_hidden_layers:
-        raise ValueError(f"The EAGLE head reads layer {max(shape.taps)}; the target has {config.num_hidden_layers}.")
+    if max(shape.aux_hidden_layers) > config.num_hidden_layers:
+        raise ValueError(f"The EAGLE head reads layer {max(shape.aux_hidden_layers)}; the target has {config.num_hidden_layers}.")
     if shape.vocab and not shape.mapped and shape.vocab < target.vocab or 0 < shape.embeds < target.vocab:
         least = shape.vocab if shape.vocab and not shape.mapped else shape.embeds
         raise ValueError(f"The EAGLE head knows {least:,} tokens; the target has {target.vocab:,}.")
@@ -360,7 +370,7 @@ class Params:
         "Tree",
         "dynamic: of the paths that the head finds most probable here (EAGLE-2); static: the same ranks always; drawn: that shape, "
         "its siblings drawn from q and judged with p and q (EAGLE). At temperature 0 drawn is static.",
-        choices=("dynamic", "static", "drawn"),
+        choices=("dynamic", "static", "sampled"),
     )
 
 
@@ -375,7 +385,8 @@ class Reader:
         self.level = 0
 
     def commit(self, states: Sequence[Tensor], tokens: Sequence[int]) -> None:
-        """New slots behind the text: what the target put out at the taps, (rows, reads) each, and the token behind each row."""
+        """New slots behind the text: what the target put out at the aux hidden layers, (rows, reads) each, and the token behind
+        each row."""
         mixed, embedded = self.heads.mixed(states), self.heads.embedded(self.target.ids(tokens), self.target)
         for start in range(0, len(tokens), ROWS):
             rows = slice(start, start + ROWS)
@@ -406,31 +417,31 @@ class Reader:
 class Eagle(Drafter):
     """Keeps keys and values of the committed slots; a draft takes one small layer per level and one copy from the device."""
 
-    taps_prompt = True
+    reads_prompt_hidden = True
 
     def __init__(self, target: Target, params: Params, sampling: Sampling, head: Head | None = None) -> None:
-        heads, ranks = trained(target, head)
+        heads, ranks = load_head(target, head)
         self.params, self.target = params, target
         self.reader = Reader(heads, target)
-        self.taps = heads.shape.taps
+        self.aux_hidden_layers = heads.shape.aux_hidden_layers
         self.sampling, self.shown = sampling, Sampling() if sampling.greedy else sampling
         ranks = tuple(row[: min(params.fan_out, target.vocab)] for row in ranks[: params.expansions + 1])
-        self.tree = "static" if params.tree == "drawn" and sampling.greedy else params.tree  # a one-hot q would draw one token
+        self.tree = "static" if params.tree == "sampled" and sampling.greedy else params.tree  # a one-hot q would draw one token
         self.paths = () if self.tree == "dynamic" else sparse_tree(ranks, params.nodes)
         self.read: tuple[int, ...] = ()  # of the last draft: the place of every node among those that the head read, or -1
-        self.fresh: list[Tensor] = []  # states at the taps that no slot was made of yet, (rows, width) each
+        self.init_head: list[Tensor] = []  # states at the aux hidden layers that no slot was made of yet, (rows, width) each
 
-    def begin(self, tokens, reading) -> None:
-        self.fresh = [] if reading is None else [reading.hidden[tap] for tap in self.taps]
+    def begin(self, tokens, output) -> None:
+        self.init_head = [] if output is None else [output.hidden[aux_layer] for aux_layer in self.aux_hidden_layers]
 
     def propose(self, tokens, rng) -> Draft:
-        if self.fresh:
-            self.reader.commit(self.fresh, tokens[-len(self.fresh[0]) :])
-            self.fresh = []
+        if self.init_head:
+            self.reader.commit(self.init_head, tokens[-len(self.init_head[0]) :])
+            self.init_head = []
         if self.reader.last is None:  # a prompt of one token: nothing was read yet
             return EMPTY
         first = self.reader.begin()
-        return self._drawn(first, rng) if self.tree == "drawn" else self._chosen(first)
+        return self._sampled(first, rng) if self.tree == "sampled" else self._chosen(first)
 
     def _chosen(self, first: Tensor) -> Draft:
         params = self.params
@@ -442,7 +453,7 @@ class Eagle(Drafter):
         self.read = found.read
         return found.draft(f"{self.tree} tree", self.shown, 1 + self.reader.level)
 
-    def _drawn(self, first: Tensor, rng: Generator) -> Draft:
+    def _sampled(self, first: Tensor, rng: Generator) -> Draft:
         """EAGLE, section 3.2 of its paper, at a temperature above 0: the static shape, siblings drawn without replacement."""
 
         def extend(tokens: Tensor, parents: list[int]) -> Tensor:
@@ -451,31 +462,33 @@ class Eagle(Drafter):
         found = draw_tree(first.float(), extend, counts_of(self.paths), sampling=self.sampling, rng=rng)
         self.read = found.read
         scores = {JOINT: found.joint, OWN: torch.tensor(found.own)}
-        return found.draft("drawn tree", 1 + self.reader.level, scores)
+        return found.draft("sampled tree", 1 + self.reader.level, scores)
 
-    def observe(self, draft, reading, decision) -> None:
-        rows = torch.tensor([0, *(node + 1 for node in decision.path)], device=self.target.device)
-        self.fresh = [reading.hidden[tap][rows] for tap in self.taps]
+    def observe(self, draft, output, verification) -> None:
+        rows = torch.tensor([0, *(node + 1 for node in verification.path)], device=self.target.device)
+        self.init_head = [output.hidden[aux_layer][rows] for aux_layer in self.aux_hidden_layers]
         if len(draft):
-            self.tell(draft, reading, decision)
+            self.tell(draft, output, verification)
 
     @torch.inference_mode()
-    def tell(self, draft: Draft, reading: Reading, decision: Decision) -> None:
+    def tell(self, draft: Draft, output: TargetOutput, verification: Verification) -> None:
         """Note what the target's states say about the draft, for the pictures.
 
         COSINE, a score: of the state that the head put out behind an accepted node and of the one that took its place: the
         target's own (eagle), the mix of its layers (eagle3). Only nodes that the head read have one. SHARE, a fact of the step.
         """
-        heads, path = self.reader.heads, decision.path
-        shares = [SHARE.format(layer_name(tap)) for tap in self.taps] if heads.shape.kind == "eagle3" else []
+        heads, path = self.reader.heads, verification.path
+        shares = (
+            [SHARE.format(layer_name(aux_layer)) for aux_layer in self.aux_hidden_layers] if heads.shape.kind == "eagle3" else []
+        )
         parts: list[Tensor] = []
         if shares:
-            parts.append(heads.shares([part[:1] for part in self.fresh]))
+            parts.append(heads.shares([part[:1] for part in self.init_head]))
         # a draft that was cut at the end of the context lost its deepest levels, which stand last: places stay right
         known = [k for k, node in enumerate(path) if self.read[node] >= 0]
         if known:
             rows = torch.tensor([[k + 1 for k in known], [self.read[path[k]] + 1 for k in known]], device=self.target.device)
-            true = heads.mixed([part[rows[0]] for part in self.fresh])
+            true = heads.mixed([part[rows[0]] for part in self.init_head])
             parts.append(F.cosine_similarity(self.reader.outputs[rows[1]].float(), true.float(), dim=-1))
         numbers = torch.cat(parts).tolist() if parts else []  # the one copy from the device
         draft.facts.update(zip(shares, numbers, strict=False))
@@ -538,7 +551,7 @@ def fixed(first: Tensor, extend: Extend, paths: Sequence[Path]) -> Grown:
 
 
 def build(family: Family, params: Params, sampling: Sampling):
-    rule = recursive_rejection if params.tree == "drawn" and not sampling.greedy else match
+    rule = recursive_rejection if params.tree == "sampled" and not sampling.greedy else match
     return Eagle(family.target, params, sampling, head_of(family, KEY)), rule
 
 

@@ -99,7 +99,7 @@ def made(settings: Settings) -> Head:
 shapes = shapes_of(made)
 
 
-def trained(target: Target) -> Head:
+def load_head(target: Target) -> Head:
     """The head of a target; ValueError if there is none that fits."""
     return rebuilt(KEY, target, made, "The Falcon head is")
 
@@ -218,17 +218,19 @@ class Params:
 class Falcon(Drafter):
     """Keeps the slots of the text; a draft takes one pass of the head per block of levels and one copy from the device."""
 
-    taps_prompt = True
+    reads_prompt_hidden = True
 
     def __init__(self, target: Target, params: Params, sampling: Sampling) -> None:
         self.target, self.params = target, params
-        self.head = trained(target)
-        self.taps = (target.last_hidden,)
+        self.head = load_head(target)
+        self.aux_hidden_layers = (target.last_hidden,)
         self.sampling, self.shown = sampling, Sampling() if sampling.greedy else sampling
 
-    def begin(self, tokens, reading) -> None:
+    def begin(self, tokens, output) -> None:
         self.past = Past(self.head, self.target)
-        self.waiting: Tensor | None = None if reading is None else reading.hidden[self.taps[0]]  # states behind the newest tokens
+        self.waiting: Tensor | None = (
+            None if output is None else output.hidden[self.aux_hidden_layers[0]]
+        )  # states behind the newest tokens
 
     def propose(self, tokens, rng) -> Draft:
         if self.waiting is not None:
@@ -248,9 +250,9 @@ class Falcon(Drafter):
         source = tuple(f"pass {place // self.head.block + 1}" for place in places)
         return replace(draft, source=source, calls=blocks.passes)
 
-    def observe(self, draft, reading, decision) -> None:
-        rows = torch.tensor([0, *(node + 1 for node in decision.path)], device=self.target.device)
-        self.waiting = reading.hidden[self.taps[0]][rows]
+    def observe(self, draft, output, verification) -> None:
+        rows = torch.tensor([0, *(node + 1 for node in verification.path)], device=self.target.device)
+        self.waiting = output.hidden[self.aux_hidden_layers[0]][rows]
 
 
 def build(family: Family, params: Params, sampling: Sampling):

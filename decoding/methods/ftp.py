@@ -151,7 +151,7 @@ def made(settings: Settings) -> Decoder:
 shapes = shapes_of(made)
 
 
-def trained(target: Target) -> Decoder:
+def load_head(target: Target) -> Decoder:
     """The decoder of a target; ValueError if there is none that fits."""
     return rebuilt(KEY, target, made, "The decoder is")
 
@@ -218,18 +218,18 @@ class Ftp(Drafter):
     """Keeps the state of the token before the root, and nothing else of the past; a draft takes one small pass per level and one
     copy from the device. The numbers for the pictures stay there until the step is recorded."""
 
-    taps_prompt = True
+    reads_prompt_hidden = True
 
     def __init__(self, target: Target, params: Params, sampling: Sampling) -> None:
         self.target, self.params = target, params
-        self.decoder = trained(target)
+        self.decoder = load_head(target)
         self.levels = min(params.depth, self.decoder.outputs - 1)
-        self.taps = (target.last_hidden,)
+        self.aux_hidden_layers = (target.last_hidden,)
         self.sampling, self.shown = sampling, Sampling() if sampling.greedy else sampling
         self.hidden: Tensor | None = None  # (1, width) at the token before the root
 
-    def begin(self, tokens, reading) -> None:
-        self.hidden = None if reading is None else reading.hidden[self.taps[0]][-1:]
+    def begin(self, tokens, output) -> None:
+        self.hidden = None if output is None else output.hidden[self.aux_hidden_layers[0]][-1:]
 
     def propose(self, tokens, rng) -> Draft:
         if self.hidden is None:  # a prompt of one token: nothing was read yet
@@ -248,9 +248,9 @@ class Ftp(Drafter):
         draft.scores.update({SLOT.format(i): column for i, column in enumerate(looked.T, 1)})
         return replace(draft, calls=self.levels)
 
-    def observe(self, draft, reading, decision) -> None:
-        row = decision.row
-        self.hidden = reading.hidden[self.taps[0]][row : row + 1]
+    def observe(self, draft, output, verification) -> None:
+        row = verification.row
+        self.hidden = output.hidden[self.aux_hidden_layers[0]][row : row + 1]
 
 
 def build(family: Family, params: Params, sampling: Sampling):

@@ -68,7 +68,7 @@ class InfiniGram(Drafter):
         self.sources = sources
         self.vocab, self.device = target.vocab, target.device
         # At temperature 0 only the likeliest token can be right, and drawing would miss it for nothing.
-        self.drawn = params.variant == "sampled chain" and not sampling.greedy
+        self.sampled = params.variant == "sampled chain" and not sampling.greedy
 
     def propose(self, tokens, rng) -> Draft:
         self.sources.follow(tokens)
@@ -79,19 +79,19 @@ class InfiniGram(Drafter):
         if self.params.variant == "tree":
             self._grow(tree, found)
         else:
-            self._chain(tree, found, torch.rand(self.params.length, generator=rng) if self.drawn else None)
+            self._chain(tree, found, torch.rand(self.params.length, generator=rng) if self.sampled else None)
         return self._draft(tree, found)
 
-    def _chain(self, tree: Growing, found: Match, dice: Tensor | None) -> None:
+    def _chain(self, tree: Growing, found: Match, uniforms: Tensor | None) -> None:
         """One token behind the other. Whether one more is drawn depends on the distribution, never on the token that comes out."""
         for i in range(self.params.length):
             after = self.sources.next(found)
             if not after.tokens or max(after.counts) < self.params.threshold * after.total:
                 return
-            if dice is None:  # tokens ascend: the first maximum is that of the lowest id
+            if uniforms is None:  # tokens ascend: the first maximum is that of the lowest id
                 token = after.tokens[after.counts.index(max(after.counts))]
             else:
-                token = int(draw(self._rows([after]), dice[i : i + 1]))
+                token = int(draw(self._rows([after]), uniforms[i : i + 1]))
             tree.add(token, i - 1, after)
             if token in self.sources.ends:
                 return
@@ -133,9 +133,9 @@ class InfiniGram(Drafter):
         return Draft(
             tuple(tree.tokens),
             tuple(tree.parents),
-            rows if self.drawn else None,
-            None if self.drawn else rows,
-            how="drawn" if self.drawn else "chosen",
+            rows if self.sampled else None,
+            None if self.sampled else rows,
+            how="sampled" if self.sampled else "deterministic",
             source=(RETRIEVED,) * n,
             scores={
                 "P": torch.tensor(shares),
@@ -148,7 +148,7 @@ class InfiniGram(Drafter):
 
 def build(family, params: Params, sampling: Sampling):
     drafter = InfiniGram(params, sources_of(family, params.where), family.target, sampling)
-    return drafter, recursive_rejection if drafter.drawn else match
+    return drafter, recursive_rejection if drafter.sampled else match
 
 
 METHOD = Method(

@@ -28,7 +28,7 @@ class Params:
         "likeliest",
         "Guess",
         "Above temperature 0: the target's likeliest token, or a draw from its row, which hardly ever agrees with the next one.",
-        choices=("likeliest", "drawn"),
+        choices=("likeliest", "sampled"),
     )
 
 
@@ -37,13 +37,13 @@ class Jacobi(Window):
 
     def __init__(self, target: Target, params: Params, sampling: Sampling) -> None:
         super().__init__(target, params.window, params.fill, sampling.greedy)
-        self.drawn = params.guess == "drawn"
+        self.sampled = params.guess == "sampled"
 
-    def guess(self, rows, dice):
-        return draw(rows, dice) if self.drawn else rows.argmax(-1)
+    def guess(self, rows, uniforms):
+        return draw(rows, uniforms) if self.sampled else rows.argmax(-1)
 
-    def draft(self, guesses, rows, belief, known):
-        return self.chain(guesses, known, belief=rows if belief is None else belief)
+    def draft(self, guesses, rows, draft_probabilities, known):
+        return self.chain(guesses, known, draft_probabilities=rows if draft_probabilities is None else draft_probabilities)
 
 
 METHOD = Method(

@@ -1,9 +1,9 @@
 """Judge Decoding: a linear layer on the target's hidden state lets tokens pass that the target would not have written itself.
 
-Bachmann et al. 2025, https://arxiv.org/abs/2501.19309. The rule is `decoding.acceptance.judge.either`; the head and its data are made by
-`decoding.training.recipes.judge`. What the paper leaves open, or what could not be read in it, and is our choice: the draft length, the
-residual after a rejection, a chosen strength of regularisation, an end-of-text token only by the ordinary rule, and checkable
-mistakes in place of mistakes that people marked.
+Bachmann et al. 2025, https://arxiv.org/abs/2501.19309. The rule is `decoding.acceptance.judge.either`; the head and its data are
+made by `decoding.training.recipes.judge`. What the paper leaves open, or what could not be read in it, and is our choice: the draft
+length, the residual after a rejection, a chosen strength of regularisation, an end-of-text token only by the ordinary rule, and
+checkable mistakes in place of mistakes that people marked.
 """
 
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ from decoding.drafting.chain import Chain
 from decoding.method import Method, param
 from decoding.models.family import Family
 from decoding.models.heads import Settings, head_for
-from decoding.models.target import PRE_NORM, Reading, Target
+from decoding.models.target import PRE_NORM, Target, TargetOutput
 from decoding.sample import Sampling
 
 KEY = "judge"
@@ -37,12 +37,12 @@ def score(hidden: Tensor, head: Mapping[str, Tensor]) -> Tensor:
     return torch.sigmoid(((hidden.float() - head["mean"]) / head["scale"]) @ head["weight"] + head["bias"])
 
 
-def trained(target: Target) -> Judge:
+def load_head(target: Target) -> Judge:
     """The judge of a target; ValueError if there is none that fits."""
     head = {name: values.to(target.device) for name, values in head_for(KEY, target.model, shapes).tensors.items()}
 
-    def judge(reading: Reading) -> Tensor:
-        return score(reading.hidden[PRE_NORM][1:], head)  # row i + 1 has seen node i; row 0 is the root
+    def judge(output: TargetOutput) -> Tensor:
+        return score(output.hidden[PRE_NORM][1:], head)  # row i + 1 has seen node i; row 0 is the root
 
     return judge
 
@@ -62,11 +62,11 @@ class Params:
 class Judged(Chain):
     """The chain of speculative sampling, for a judge that wants to see the target's last state."""
 
-    taps = (PRE_NORM,)
+    aux_hidden_layers = (PRE_NORM,)
 
 
 def build(family: Family, params: Params, sampling: Sampling):
-    rule = either(trained(family.target), params.threshold, family.target.ends)
+    rule = either(load_head(family.target), params.threshold, family.target.ends)
     return Judged(family.draft, params.length, sampling), rule
 
 

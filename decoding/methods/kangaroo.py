@@ -4,8 +4,8 @@ Liu et al. 2024, https://arxiv.org/abs/2404.18911: the adapter and the early exi
 drafting by confidence (3.2). The adapter is one attention layer between two norms, without a gated layer; its output is scored by
 the target's own language-model head. Trained by `python -m decoding.training kangaroo`.
 
-The states behind the exit layer are handed on with the draft (`Draft.carry`): no layer reads a drafted token twice. The token
-whose confidence is too low is kept and judged; drafting stops behind it. Throwing it away instead would bend what is written.
+The states behind the exit layer are handed on with the draft (`Draft.resume state`): no layer reads a drafted token twice. The
+token whose confidence is too low is kept and judged; drafting stops behind it. Throwing it away instead would bend what is written.
 
 Departures: tokens are drawn from q and judged by recursive rejection at any temperature (the released code is greedy only),
 with the same result at temperature 0; the confidence is that of the drafter's distribution at temperature 1 before any filter;
@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
-from decoding.draft import Carry, Draft
+from decoding.draft import Draft, ResumeState
 from decoding.method import Drafter, Method, param
 from decoding.models import layers
 from decoding.models.attention import Attention, Sizes, causal
@@ -57,9 +57,7 @@ class Adapter(nn.Module):
     def keys_values(self, states: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
         return self.attention.keys_values(self.norm_in(states), positions)
 
-    def forward(
-        self, states: Tensor, positions: Tensor, keys: Tensor, values: Tensor, visible: Tensor | None = None
-    ) -> Tensor:
+    def forward(self, states: Tensor, positions: Tensor, keys: Tensor, values: Tensor, visible: Tensor | None = None) -> Tensor:
         """(batch, rows, width) states behind the exit layer -> the same shape, for the target's language-model head; what stands at
         a place predicts the very token that the target predicts there. The other arguments as for `Attention`."""
         return self.norm_out(states + self.attention(self.norm_in(states), positions, keys, values, visible))
@@ -75,7 +73,7 @@ def usual_exit(target: Target) -> int:
     return max(1, target.model.config.num_hidden_layers // 6)
 
 
-def fresh(target: Target, layer: int) -> Adapter:
+def init_head(target: Target, layer: int) -> Adapter:
     """An untrained adapter: what the target's own norm and head make of the states behind layer `layer`, from 1."""
     if not 1 <= layer <= target.model.config.num_hidden_layers:
         raise ValueError(f"The target has {target.model.config.num_hidden_layers} layers; the exit cannot be behind {layer}.")
@@ -108,7 +106,7 @@ def shapes(settings: Settings) -> dict[str, tuple[int, ...]]:
     return {name: tuple(values.shape) for name, values in made.state_dict().items()}
 
 
-def trained(target: Target) -> Adapter:
+def load_head(target: Target) -> Adapter:
     """The adapter of a target; ValueError if there is none that fits."""
     head = head_for(KEY, target.model, shapes)
     config, layer, width = target.model.config, head.settings["layer"], head.settings["width"]
@@ -146,14 +144,14 @@ class Kangaroo(Drafter):
 
     def __init__(self, target: Target, params: Params, sampling: Sampling) -> None:
         self.target, self.params, self.sampling = target, params, sampling
-        self.adapter = trained(target)
+        self.adapter = load_head(target)
         self.layer = self.adapter.layer
         self.cache = TreeCache()  # of the first layers
         self.memory = Layer()  # of the adapter
         self.waiting = self._none()  # (rows, width) behind the exit layer, committed, not yet seen by the adapter
         self.drafted = self.waiting  # (n + 1, width) behind the exit layer: the root and what was drafted
 
-    def begin(self, tokens, reading) -> None:
+    def begin(self, tokens, output) -> None:
         for start in range(0, len(tokens) - 1, PREFILL_ROWS):
             part = tokens[start : min(start + PREFILL_ROWS, len(tokens) - 1)]
             states = self.shallow(self.target.ids(part))
@@ -179,42 +177,44 @@ class Kangaroo(Drafter):
         return self.target.score(out[0, -1:])
 
     def propose(self, tokens, rng) -> Draft:
-        dice = torch.rand(self.params.length, generator=rng).to(self.target.device)
+        uniforms = torch.rand(self.params.length, generator=rng).to(self.target.device)
         states = [self.shallow(self.target.ids(tokens[-1:]))]
-        new, drawn, q, beliefs, confidences = torch.cat((self.waiting, states[0])), [], [], [], []
+        new, sampled, q, draft_probability_rows, confidences = torch.cat((self.waiting, states[0])), [], [], [], []
         reason = 0.0
         while not reason:
             logits = self.adapted(new)
-            beliefs.append(logits.softmax(-1))
+            draft_probability_rows.append(logits.softmax(-1))
             q.append(self.sampling.probabilities(logits))
-            token = draw(q[-1], dice[len(drawn) : len(drawn) + 1])
-            number, confidence = torch.cat((token.double(), beliefs[-1].amax(-1).double())).tolist()
-            drawn.append(int(number))
+            token = draw(q[-1], uniforms[len(sampled) : len(sampled) + 1])
+            number, confidence = torch.cat((token.double(), draft_probability_rows[-1].amax(-1).double())).tolist()
+            sampled.append(int(number))
             confidences.append(confidence)
             new = self.shallow(token)  # also of the last one: the target resumes behind it
             states.append(new)
-            reason = self.reason(drawn, confidence, len(tokens))
+            reason = self.reason(sampled, confidence, len(tokens))
         self.drafted = torch.cat(states)
-        return self._draft(drawn, q, beliefs, confidences, reason)
+        return self._draft(sampled, q, draft_probability_rows, confidences, reason)
 
-    def reason(self, drawn: list[int], confidence: float, length: int) -> float:
+    def reason(self, sampled: list[int], confidence: float, length: int) -> float:
         """Why nothing is drafted behind the tokens so far; 0 to go on. Looks at q and at the past only: what was drawn is kept."""
-        if drawn[-1] in self.target.ends:
+        if sampled[-1] in self.target.ends:
             return ENDED
-        if len(drawn) >= min(self.params.length, self.target.context - length):
+        if len(sampled) >= min(self.params.length, self.target.context - length):
             return FULL
         return UNSURE if confidence <= self.params.threshold else 0.0
 
-    def _draft(self, drawn: list[int], q: list[Tensor], beliefs: list[Tensor], confidences: list[float], reason: float) -> Draft:
-        n = len(drawn)
+    def _draft(
+        self, sampled: list[int], q: list[Tensor], draft_probability_rows: list[Tensor], confidences: list[float], reason: float
+    ) -> Draft:
+        n = len(sampled)
         first = self.cache.committed
         rows = tuple((of.keys[:, :, first : of.length], of.values[:, :, first : of.length]) for of in self.cache.layers)
         return Draft(
-            tuple(drawn),
+            tuple(sampled),
             tuple(range(-1, n - 1)),
             torch.cat(q),
-            torch.cat(beliefs) if self.sampling.greedy else None,
-            how="drawn",
+            torch.cat(draft_probability_rows) if self.sampling.greedy else None,
+            how="sampled",
             source=("adapter",) * n,
             scores={
                 CONFIDENCE: torch.tensor(confidences),
@@ -223,11 +223,11 @@ class Kangaroo(Drafter):
                 STOP: torch.tensor([float("nan")] * (n - 1) + [reason]),
             },
             calls=n,
-            carry=Carry(self.layer, self.drafted, rows),
+            resume_state=ResumeState(self.layer, self.drafted, rows),
         )
 
-    def observe(self, draft, reading, decision) -> None:
-        kept = len(decision.path) + 1
+    def observe(self, draft, output, verification) -> None:
+        kept = len(verification.path) + 1
         seen = min(self.memory.length, self.cache.committed + kept)
         self.memory.keep(seen, None, 0)
         self.waiting = self.drafted[seen - self.cache.committed : kept]

@@ -63,7 +63,7 @@ class Heads(nn.Module):
         return self.unembed[k](moved).float() if len(self.unembed) else target.score(moved)
 
 
-def fresh(target: Target, heads: int, own: bool) -> Heads:
+def init_head(target: Target, heads: int, own: bool) -> Heads:
     """Untrained heads; own language-model heads begin as copies of the target's."""
     made = Heads(target.model.config.hidden_size, heads, target.vocab if own else 0)
     for unembed in made.unembed:
@@ -82,7 +82,7 @@ def shapes(settings: Settings) -> dict[str, tuple[int, ...]]:
         return {name: tuple(values.shape) for name, values in Heads(**found).state_dict().items()}
 
 
-def trained(target: Target, head: Head | None = None) -> tuple[Heads, tuple[tuple[float, ...], ...]]:
+def load_head(target: Target, head: Head | None = None) -> tuple[Heads, tuple[tuple[float, ...], ...]]:
     """The heads of a target, and how often each rank of each was right on held-out text; ValueError if there are none that fit.
 
     Args:
@@ -148,9 +148,7 @@ class Params:
         "above temperature 0.",
         choices=("exact", "typical"),
     )
-    epsilon: float = param(
-        0.09, "Typical: threshold", "No token above this probability is refused (epsilon).", low=0.0, high=1.0
-    )
+    epsilon: float = param(0.09, "Typical: threshold", "No token above this probability is refused (epsilon).", low=0.0, high=1.0)
     delta: float = param(
         0.3, "Typical: entropy share", "A token passes above this share of exp(-entropy) too (delta).", low=0.0, high=1.0
     )
@@ -159,11 +157,11 @@ class Params:
 class Medusa(Drafter):
     """Keeps the state that the next root was drawn from; a draft takes K small matrix products and one copy from the device."""
 
-    taps_prompt = True
+    reads_prompt_hidden = True
 
     def __init__(self, target: Target, params: Params, sampling: Sampling, head: Head | None = None) -> None:
         self.target = target
-        self.heads, ranks = trained(target, head)
+        self.heads, ranks = load_head(target, head)
         ranks = tuple(row[: target.vocab] for row in ranks[: params.heads])
         widest = min(map(len, ranks))
         sparse = params.tree == "sparse"
@@ -174,12 +172,12 @@ class Medusa(Drafter):
         self.head = torch.tensor([len(path) - 1 for path in self.paths], device=target.device)
         self.rank = torch.tensor([path[-1] for path in self.paths], device=target.device)
         self.source = tuple(f"head {len(path)}" for path in self.paths)
-        self.taps = (target.last_hidden,)
+        self.aux_hidden_layers = (target.last_hidden,)
         self.shown = Sampling() if sampling.greedy else sampling
         self.hidden: Tensor | None = None  # (1, width) at the token before the root
 
-    def begin(self, tokens, reading) -> None:
-        self.hidden = None if reading is None else reading.hidden[self.taps[0]][-1:]
+    def begin(self, tokens, output) -> None:
+        self.hidden = None if output is None else output.hidden[self.aux_hidden_layers[0]][-1:]
 
     def propose(self, tokens, rng) -> Draft:
         if self.hidden is None:  # a prompt of one token: nothing was read yet
@@ -192,15 +190,15 @@ class Medusa(Drafter):
         return Draft(
             tuple(map(int, drafted)),
             self.parents,
-            belief=self.shown.probabilities(logits)[self.head],
+            draft_probabilities=self.shown.probabilities(logits)[self.head],
             source=self.source,
             scores={PROBABILITY: torch.tensor(probabilities), RANK: self.rank.cpu() + 1.0, VALUE: self.values},
             calls=1,
         )
 
-    def observe(self, draft, reading, decision) -> None:
-        row = decision.row
-        self.hidden = reading.hidden[self.taps[0]][row : row + 1]
+    def observe(self, draft, output, verification) -> None:
+        row = verification.row
+        self.hidden = output.hidden[self.aux_hidden_layers[0]][row : row + 1]
 
 
 def build(family: Family, params: Params, sampling: Sampling):

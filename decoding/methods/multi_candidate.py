@@ -46,7 +46,7 @@ class Tree(Drafter):
         self.replacement = params.replacement
         self.sampling = sampling
 
-    def begin(self, tokens, reading) -> None:
+    def begin(self, tokens, output) -> None:
         self.model.begin(tokens)
 
     def propose(self, tokens, rng) -> Draft:
@@ -56,8 +56,8 @@ class Tree(Drafter):
         how = {"sampling": self.sampling, "rng": rng, "replacement": self.replacement}
         return draw_tree(self.model.root(tokens), self.model.extend, uniform(shape), **how).draft("draft model", self.model.calls)
 
-    def observe(self, draft, reading, decision) -> None:
-        self.model.keep(decision.path)
+    def observe(self, draft, output, verification) -> None:
+        self.model.keep(verification.path)
 
 
 def build(family, params: Params, sampling: Sampling):

@@ -1,12 +1,12 @@
 """PPD, parallel prompt decoding: trained placeholders make the target guess several places ahead in the pass that checks guesses.
 
 Chen et al. 2024, https://arxiv.org/abs/2405.18628: prompt tokens and their ensemble (section 3), the trees and their size (section
-4; `decoding.drafting.prompt_token_trees`). All that is trained is E, one vector per place ahead and member; the target stays as it is. Trained by
-`python -m decoding.training ppd`.
+4; `decoding.drafting.prompt_token_trees`). All that is trained is E, one vector per place ahead and member; the target stays as it
+is. Trained by `python -m decoding.training ppd`.
 
-The placeholders are the draft's probes: no row of text sees them, so what the target says of the text is untouched, and their
-keys and values are dropped behind every pass. Placeholder i below a node stands i places behind it and speaks of the token behind
-that place; the target's own row at the node speaks of the one before.
+The placeholders are the draft's prompt tokens: no row of text sees them, so what the target says of the text is untouched, and
+their keys and values are dropped behind every pass. Placeholder i below a node stands i places behind it and speaks of the token
+behind that place; the target's own row at the node speaks of the one before.
 
 Departures: exact acceptance is the default (the paper's typical acceptance is not lossless above temperature 0); members of an
 ensemble are read at inference too, and their logits averaged; the number of rows is chosen by passes timed on this machine.
@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from decoding.acceptance.typical import typical
-from decoding.draft import Draft, Probes
+from decoding.draft import Draft, PromptTokens
 from decoding.drafting.prompt_token_trees import Machine, ProbeTree, Ranks, machine
 from decoding.drafting.static_tree import check_ranks
 from decoding.method import Drafter, Method, param
@@ -33,29 +33,35 @@ from decoding.sample import Sampling
 from decoding.verify import match
 
 KEY = "ppd"
-RANKS = 8  # best tokens of a probe that may stand in a tree
-MAX_WIDTH, MAX_PROBES, MAX_MEMBERS = 65_536, 4, 32
+RANKS = 8  # best tokens of a prompt token that may stand in a tree
+MAX_WIDTH, MAX_PROMPT_TOKENS, MAX_MEMBERS = 65_536, 4, 32
 BUDGETS = (16, 24, 32, 48, 64)  # rows of a pass
 MEASURED = "measured"
 TEXT, PASSES = 64, 20  # tokens before the passes that are timed, and how many of each size
 ENOUGH, FEWEST = 1.5, 3  # seconds after which no more are timed, unless there were fewer than this
-PROBABILITY, RANK, VALUE, BELOW, STATE = "probe probability", "rank", "tree value", "probes", "state"  # scores of a node
-ROOT, MEMBERS, BUDGET = "root probes", "members", "row budget"  # facts of a step
+PROBABILITY, RANK, VALUE, BELOW, STATE = (
+    "prompt token probability",
+    "rank",
+    "tree value",
+    "prompt tokens",
+    "state",
+)  # scores of a node
+ROOT, MEMBERS, BUDGET = "root prompt tokens", "members", "row budget"  # facts of a step
 LATENCY, YIELD = "ms with {} rows", "tokens with {} rows"  # facts of the first step of a run, where passes were timed
 
 
 class Prompts(nn.Module):
-    """E: what is read in place of the embedding of a token, (probes, members, width)."""
+    """E: what is read in place of the embedding of a token, (prompt tokens, members, width)."""
 
-    def __init__(self, width: int, probes: int, members: int = 1) -> None:
+    def __init__(self, width: int, prompt_tokens: int, members: int = 1) -> None:
         super().__init__()
-        self.embed = nn.Parameter(torch.zeros(probes, members, width))
+        self.embed = nn.Parameter(torch.zeros(prompt_tokens, members, width))
 
 
-def fresh(target: Target, probes: int, members: int) -> Prompts:
+def init_head(target: Target, prompt_tokens: int, members: int) -> Prompts:
     """Untrained: the embeddings of ordinary tokens, spread over the vocabulary."""
-    made = Prompts(target.model.config.hidden_size, probes, members).to(target.device)
-    count = probes * members
+    made = Prompts(target.model.config.hidden_size, prompt_tokens, members).to(target.device)
+    count = prompt_tokens * members
     tokens = torch.arange(1, count + 1, device=target.device) * (target.vocab - 1) // (count + 1)
     made.embed.data.copy_(target.embedded(tokens).view_as(made.embed))
     return made
@@ -63,22 +69,22 @@ def fresh(target: Target, probes: int, members: int) -> Prompts:
 
 def shapes(settings: Settings) -> dict[str, tuple[int, ...]]:
     """The tensors of a head file; ValueError for settings that cannot be."""
-    found = {name: settings.get(name) for name in ("width", "probes", "members")}
-    for name, high in (("width", MAX_WIDTH), ("probes", MAX_PROBES), ("members", MAX_MEMBERS)):
+    found = {name: settings.get(name) for name in ("width", "prompt_tokens", "members")}
+    for name, high in (("width", MAX_WIDTH), ("prompt_tokens", MAX_PROMPT_TOKENS), ("members", MAX_MEMBERS)):
         if type(found[name]) is not int or not 1 <= found[name] <= high:
             raise ValueError(f"Prompt tokens with {name} {found[name]!r} cannot be; 1 to {high:,} can.")
-    check_ranks(settings.get("ranks"), found["probes"], RANKS, "prompt tokens")
-    return {"embed": (found["probes"], found["members"], found["width"])}
+    check_ranks(settings.get("ranks"), found["prompt_tokens"], RANKS, "prompt tokens")
+    return {"embed": (found["prompt_tokens"], found["members"], found["width"])}
 
 
-def trained(target: Target) -> tuple[Prompts, Ranks]:
+def load_head(target: Target) -> tuple[Prompts, Ranks]:
     """The prompt tokens of a target, and how often each rank of each was right on held-out text; ValueError if there are none that
     fit."""
     head = head_for(KEY, target.model, shapes)
     settings, width = head.settings, target.model.config.hidden_size
     if settings["width"] != width:
         raise ValueError(f"The prompt tokens are for a model of width {settings['width']:,}; the target has {width:,}.")
-    made = Prompts(width, settings["probes"], settings["members"])
+    made = Prompts(width, settings["prompt_tokens"], settings["members"])
     made.load_state_dict(head.tensors)
     return made.to(target.device, target.dtype).eval(), tuple(map(tuple, settings["ranks"]))
 
@@ -125,7 +131,9 @@ def best_budget(ranks: Ranks, members: int, milliseconds: dict[int, float]) -> i
 
 @dataclass(frozen=True)
 class Params:
-    probes: int = param(3, "Prompt tokens", "Places looked ahead (m), at most as many as were trained.", low=1, high=MAX_PROBES)
+    prompt_tokens: int = param(
+        3, "Prompt tokens", "Places looked ahead (m), at most as many as were trained.", low=1, high=MAX_PROMPT_TOKENS
+    )
     budget: str = param(
         MEASURED,
         "Rows of a pass",
@@ -140,22 +148,20 @@ class Params:
         "not lossless above temperature 0.",
         choices=("exact", "typical"),
     )
-    epsilon: float = param(
-        0.09, "Typical: threshold", "No token above this probability is refused (epsilon).", low=0.0, high=1.0
-    )
+    epsilon: float = param(0.09, "Typical: threshold", "No token above this probability is refused (epsilon).", low=0.0, high=1.0)
     delta: float = param(
         0.3, "Typical: entropy share", "A token passes above this share of exp(-entropy) too (delta).", low=0.0, high=1.0
     )
 
 
 class Ppd(Drafter):
-    """Keeps what the probes below the last accepted node said; drafting is a look-up in it, one copy from the device."""
+    """Keeps what the prompt tokens below the last accepted node said; drafting is a look-up in it, one copy from the device."""
 
     def __init__(self, target: Target, params: Params, sampling: Sampling) -> None:
         self.target = target
-        prompts, ranks = trained(target)
-        self.embeddings = prompts.embed  # (probes, members, width)
-        ranks = tuple(row[: target.vocab] for row in ranks[: params.probes])
+        prompts, ranks = load_head(target)
+        self.embeddings = prompts.embed  # (prompt tokens, members, width)
+        ranks = tuple(row[: target.vocab] for row in ranks[: params.prompt_tokens])
         members = self.embeddings.shape[1]
         self.latencies = latencies(target) if params.budget == MEASURED else {}
         self.budget = best_budget(ranks, members, self.latencies) if self.latencies else int(params.budget)
@@ -163,7 +169,7 @@ class Ppd(Drafter):
         self.curve = {LATENCY.format(rows): ms for rows, ms in self.latencies.items()}
         self.curve |= {YIELD.format(rows): float(machine(ranks, rows, members).tokens) for rows in self.latencies}
         self.shown = Sampling() if sampling.greedy else sampling
-        self.logits: Tensor | None = None  # (s, vocab) of the probes below the root, s the state
+        self.logits: Tensor | None = None  # (s, vocab) of the prompt tokens below the root, s the state
 
     @property
     def state(self) -> int:
@@ -171,23 +177,26 @@ class Ppd(Drafter):
 
     def propose(self, tokens, rng) -> Draft:
         tree = self.machine.trees[self.state]
-        probes = self.below(tree, self.target.context - len(tokens))
+        prompt_tokens = self.below(tree, self.target.context - len(tokens))
         if not tree.paths:
-            return Draft((), (), probes=probes, facts=self.facts())
-        probe = torch.tensor([len(path) - 1 for path in tree.paths], device=self.target.device)
+            return Draft((), (), prompt_tokens=prompt_tokens, facts=self.facts())
+        prompt_token = torch.tensor([len(path) - 1 for path in tree.paths], device=self.target.device)
         rank = torch.tensor([path[-1] for path in tree.paths], device=self.target.device)
         best, found = self.logits.softmax(-1).topk(int(max(path[-1] for path in tree.paths)) + 1)
-        drafted, probabilities = torch.stack((found[probe, rank].double(), best[probe, rank].double())).tolist()  # the one copy
+        drafted, probabilities = torch.stack(
+            (found[prompt_token, rank].double(), best[prompt_token, rank].double())
+        ).tolist()  # the one copy
         n = len(tree.paths)
         scores = {PROBABILITY: torch.tensor(probabilities), RANK: rank.cpu() + 1.0, VALUE: torch.tensor(tree.values)}
         return Draft(
             tuple(map(int, drafted)),
             tree.parents,
-            belief=self.shown.probabilities(self.logits)[probe],
-            source=tuple(f"probe {len(path)}" for path in tree.paths),
-            scores=scores | {BELOW: torch.tensor(tree.probes, dtype=torch.float), STATE: torch.full((n,), float(self.state))},
+            draft_probabilities=self.shown.probabilities(self.logits)[prompt_token],
+            source=tuple(f"prompt token {len(path)}" for path in tree.paths),
+            scores=scores
+            | {BELOW: torch.tensor(tree.prompt_tokens, dtype=torch.float), STATE: torch.full((n,), float(self.state))},
             facts=self.facts(),
-            probes=probes,
+            prompt_tokens=prompt_tokens,
         )
 
     def facts(self) -> dict[str, float]:
@@ -195,26 +204,31 @@ class Ppd(Drafter):
         told, self.curve = self.curve, {}
         return {ROOT: float(self.machine.most), MEMBERS: float(self.machine.members), BUDGET: float(self.budget)} | told
 
-    def below(self, tree: ProbeTree, room: int) -> Probes | None:
-        """The probes of a tree, the root's first; those that would stand beyond the context, `room` tokens away, are left out."""
+    def below(self, tree: ProbeTree, room: int) -> PromptTokens | None:
+        """The prompt tokens of a tree, the root's first; those that would stand beyond the context, `room` tokens away, are left
+        out."""
         members = range(self.machine.members)
         hung = [(-1, 0, self.machine.most)]
-        hung += [(i, len(tree.paths[i]), count) for i, count in enumerate(tree.probes)]
+        hung += [(i, len(tree.paths[i]), count) for i, count in enumerate(tree.prompt_tokens)]
         rows = [(i, d, j) for i, depth, count in hung for j in members for d in range(1, count + 1) if depth + d <= room]
         if not rows:
             return None
         nodes, distances, owners = zip(*rows, strict=True)
-        return Probes(self.embeddings[[d - 1 for d in distances], list(owners)], nodes, distances, owners)
+        return PromptTokens(self.embeddings[[d - 1 for d in distances], list(owners)], nodes, distances, owners)
 
-    def observe(self, draft, reading, decision) -> None:
+    def observe(self, draft, output, verification) -> None:
         self.logits = None
-        if draft.probes is None or reading.probes is None:
+        if draft.prompt_tokens is None or output.prompt_tokens is None:
             return
-        end = decision.row - 1
-        hung = [(d, row) for row, (i, d) in enumerate(zip(draft.probes.nodes, draft.probes.distances, strict=True)) if i == end]
+        end = verification.row - 1
+        hung = [
+            (d, row)
+            for row, (i, d) in enumerate(zip(draft.prompt_tokens.nodes, draft.prompt_tokens.distances, strict=True))
+            if i == end
+        ]
         if hung:  # by distance, the members of each
             rows = torch.tensor([row for _, row in sorted(hung)], device=self.target.device)
-            self.logits = reading.probes[rows].unflatten(0, (-1, self.machine.members)).mean(1)
+            self.logits = output.prompt_tokens[rows].unflatten(0, (-1, self.machine.members)).mean(1)
 
 
 def build(family: Family, params: Params, sampling: Sampling):

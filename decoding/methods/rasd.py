@@ -88,7 +88,7 @@ class Rasd(Drafter):
         self.asks = params.drafted > 0 or (params.pruning != NOTHING and params.retrieved > 0)
         self.fed: dict[int, int] = {}
 
-    def begin(self, tokens, reading) -> None:
+    def begin(self, tokens, output) -> None:
         if self.asks:
             self.model.begin(tokens)
 
@@ -181,9 +181,9 @@ class Rasd(Drafter):
             products.append(chances[i] * (products[parent] if parent >= 0 else 1.0))
         return [p * (weight / total) ** BETA for p, weight in zip(products, trie.weights, strict=True)]
 
-    def observe(self, draft, reading, decision) -> None:
+    def observe(self, draft, output, verification) -> None:
         if self.asks and self.model.calls:
-            self.model.keep([self.fed[node] for node in decision.path if node in self.fed])
+            self.model.keep([self.fed[node] for node in verification.path if node in self.fed])
 
 
 def plausible(trie: Trie, tree: Tree, everywhere: bool) -> list[int]:

@@ -30,7 +30,7 @@ class Params:
     where: str = param("both", "Look in", "The datastore, the text so far, or both as one.", choices=WHERE)
 
 
-class Rest(Drafter):
+class Residual(Drafter):
     def __init__(self, params: Params, sources: Sources) -> None:
         self.params = params
         self.sources = sources
@@ -77,5 +77,5 @@ METHOD = Method(
     ),
     lossless="The tree is a function of the past and is only compared with what the target draws itself, whatever the store holds.",
     params=Params,
-    build=lambda family, params, sampling: (Rest(params, sources_of(family, params.where)), match),
+    build=lambda family, params, sampling: (Residual(params, sources_of(family, params.where)), match),
 )

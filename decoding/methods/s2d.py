@@ -1,8 +1,9 @@
 """S2D, sorted speculative decoding: one draft model whose prefixes of layers all draft, the smallest one that is sure enough.
 
 Kavehzadeh et al. 2024, https://arxiv.org/abs/2407.01955; code: https://github.com/parsareal/SD2. The sub-models, their caches and
-the rows that wait for a deeper pass stand in `decoding.models.sorted_draft`, the training (SoFT) in `decoding.training.recipes.s2d`. Because
-the draft model knows no target's states, one serves targets of any size with its tokenizer.
+the rows that wait for a deeper pass stand in `decoding.models.sorted_draft`, the training (SoFT) in
+`decoding.training.recipes.s2d`. Because the draft model knows no target's states, one serves targets of any size with its
+tokenizer.
 
 Which exit answers is settled by the text so far, not by the token that is then drawn; so q, the distribution of that exit, is what
 the token was drawn from, and the rule of speculative sampling stays exact for any thresholds. Departures from the authors' code:
@@ -78,10 +79,10 @@ class SortedChain(Chain):
         tensors = {name: torch.tensor(values, dtype=torch.float64) for name, values in scores.items()}
         return replace(draft, source=source, scores=tensors)
 
-    def observe(self, draft, reading, decision) -> None:
-        super().observe(draft, reading, decision)
+    def observe(self, draft, output, verification) -> None:
+        super().observe(draft, output, verification)
         if self.scheduled and len(draft):
-            everything = len(decision.path) == len(draft)
+            everything = len(verification.path) == len(draft)
             self.length = min(self.length + 2, LONGEST) if everything else max(self.length - 1, 1)
 
 

@@ -1,8 +1,8 @@
 """SpecDec++: draft until it is likely that something was drafted in vain, as a small trained head predicts.
 
-Huang, Guo, Wang 2024, https://arxiv.org/abs/2405.19715, section 3 (theorem: stop once the chance of a rejection passes a
-threshold) and 4 (the head and its training, `decoding.training.recipes.specdec_pp`). Departures: the residual blocks have weights of their
-own (the released code repeats one block); one head was trained for sampling at temperature 1 and one for greedy runs, and the first
+Huang, Guo, Wang 2024, https://arxiv.org/abs/2405.19715, section 3 (theorem: stop once the chance of a rejection passes a threshold)
+and 4 (the head and its training, `decoding.training.recipes.specdec_pp`). Departures: the residual blocks have weights of their own
+(the released code repeats one block); one head was trained for sampling at temperature 1 and one for greedy runs, and the first
 serves every temperature above 0.
 
 Why a length that depends on the drafted tokens keeps the text exact: every token that was drawn is submitted, and whether another
@@ -91,20 +91,20 @@ class Adaptive(Chain):
     """A chain that asks the head after every token it fed."""
 
     def __init__(self, target: Target, params: Params, sampling: Sampling, predict: Predict) -> None:
-        self.tap = target.last_hidden
-        super().__init__(target, params.length, sampling, (self.tap,))
+        self.aux_layer = target.last_hidden
+        super().__init__(target, params.length, sampling, (self.aux_layer,))
         self.shortest, self.threshold = params.shortest, params.threshold
         self.predict = predict
         self.predicted: list[float] = []  # of every token that was fed in this step
         self.all_accepted = 1.0  # their product
 
-    def enough(self, drawn: int) -> bool:
-        if drawn == 1:  # nothing was fed yet
+    def enough(self, sampled: int) -> bool:
+        if sampled == 1:  # nothing was fed yet
             self.predicted, self.all_accepted = [], 1.0
         else:
-            self.predicted.append(float(self.predict(self.model.hidden[self.tap])[0]))
+            self.predicted.append(float(self.predict(self.model.hidden[self.aux_layer])[0]))
             self.all_accepted *= self.predicted[-1]
-        return drawn >= self.shortest and 1 - self.all_accepted > self.threshold
+        return sampled >= self.shortest and 1 - self.all_accepted > self.threshold
 
     def _draft(self, tokens, q, logits) -> Draft:
         draft = super()._draft(tokens, q, logits)

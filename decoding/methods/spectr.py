@@ -1,8 +1,8 @@
 """SpecTr: several whole drafts at once, and the best cheap way to pick one of several guesses without changing the text's law.
 
-Sun et al. 2023, https://arxiv.org/abs/2310.15141, K-SEQ selection (the paper swaps the letters: here p is the target). The rule
-is `decoding.acceptance.k_seq.k_seq`. Departures: drafts that agree so far share a node, which is read once and counts once per draft, in the
-draft model and in the target; the paper reads K separate rows. rho is bisected to 1e-13 (the paper leaves its accuracy open)
+Sun et al. 2023, https://arxiv.org/abs/2310.15141, K-SEQ selection (the paper swaps the letters: here p is the target). The rule is
+`decoding.acceptance.k_seq.k_seq`. Departures: drafts that agree so far share a node, which is read once and counts once per draft,
+in the draft model and in the target; the paper reads K separate rows. rho is bisected to 1e-13 (the paper leaves its accuracy open)
 and anew at every depth for the drafts that are still alive; the paper states a single position. Defaults are K = 4 and L = 5 where
 its headline has 8 and 8. At temperature 0 all drafts would be the same chain, so one is drafted and judged greedily.
 """
@@ -40,7 +40,7 @@ class Trie:
     parents: list[int] = field(default_factory=list)
     copies: list[list[int]] = field(default_factory=list)  # the sequences through each node
 
-    def grow(self, drawn: list[int], at: dict[int, int]) -> dict[int, int]:
+    def grow(self, sampled: list[int], at: dict[int, int]) -> dict[int, int]:
         """One token more for every sequence in `at` (sequence -> its node); returns where they are now.
 
         >>> trie = Trie()
@@ -49,7 +49,7 @@ class Trie:
         """
         here: dict[tuple[int, int], int] = {}
         after = {}
-        for (sequence, parent), token in zip(at.items(), drawn, strict=True):
+        for (sequence, parent), token in zip(at.items(), sampled, strict=True):
             if (parent, token) not in here:
                 here[parent, token] = len(self.tokens)
                 self.tokens.append(token)
@@ -71,7 +71,7 @@ class Sequences(Drafter):
         self.length = params.length
         self.sampling = sampling
 
-    def begin(self, tokens, reading) -> None:
+    def begin(self, tokens, output) -> None:
         self.model.begin(tokens)
 
     def propose(self, tokens, rng) -> Draft:
@@ -80,27 +80,27 @@ class Sequences(Drafter):
             return EMPTY
         trie, at = Trie(), dict.fromkeys(range(self.sequences), -1)
         logits, first = self.model.root(tokens), -1  # the node that the first row of `logits` stands behind
-        q, beliefs = [], []
+        q, draft_probability_rows = [], []
         for depth in range(length):
             if depth:
                 logits = self.model.extend(self.model.target.ids(trie.tokens[first:]), trie.parents[first:])
             probs = self.sampling.probabilities(logits)
-            drawn = self._drawn(probs[[node - first for node in at.values()]], rng)
+            sampled = self._sampled(probs[[node - first for node in at.values()]], rng)
             size = len(trie.tokens)
-            at = trie.grow(drawn, at)
+            at = trie.grow(sampled, at)
             above = [parent - first for parent in trie.parents[size:]]
             q.append(probs[above])
-            beliefs.append(logits[above])
+            draft_probability_rows.append(logits[above])
             first = size
             at = {sequence: node for sequence, node in at.items() if trie.tokens[node] not in self.ends}
             if not at:
                 break
-        return self._draft(trie, q, beliefs)
+        return self._draft(trie, q, draft_probability_rows)
 
-    def _drawn(self, probs: Tensor, rng: Generator) -> list[int]:
-        """A token per row, each with its own die; on the CPU, because sequences are merged by what they drew."""
-        dice = torch.rand(self.sequences, generator=rng)[: len(probs)]
-        return draw(probs, dice.to(probs.device)).tolist()
+    def _sampled(self, probs: Tensor, rng: Generator) -> list[int]:
+        """A token per row, each with its own uniform; on the CPU, because sequences are merged by what they drew."""
+        uniforms = torch.rand(self.sequences, generator=rng)[: len(probs)]
+        return draw(probs, uniforms.to(probs.device)).tolist()
 
     def _draft(self, trie: Trie, q: list[Tensor], logits: list[Tensor]) -> Draft:
         n = len(trie.tokens)
@@ -109,14 +109,14 @@ class Sequences(Drafter):
             tuple(trie.parents),
             torch.cat(q),
             torch.cat(logits).softmax(-1) if self.sampling.greedy else None,
-            how="drawn as sequences",
+            how="sampled as sequences",
             source=("draft model",) * n,
             calls=self.model.calls,
             copies=tuple(map(tuple, trie.copies)),
         )
 
-    def observe(self, draft, reading, decision) -> None:
-        self.model.keep(decision.path)
+    def observe(self, draft, output, verification) -> None:
+        self.model.keep(verification.path)
 
 
 METHOD = Method(

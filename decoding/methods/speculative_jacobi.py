@@ -3,7 +3,7 @@
 Teng et al., ICLR 2025, https://arxiv.org/abs/2410.01699. Every guess is kept with the row it was drawn
 from, whatever context that row was read in, and judged by the ordinary rejection rule; guesses that are not committed are all
 drawn anew, from the rows of the latest call. That is exact: given all that is committed and all rows kept, a guess has the law
-of its row and is independent of every other die. Departures: the paper is about images, and of its ways to fill new places only
+of its row and is independent of every other uniform. Departures: the paper is about images, and of its ways to fill new places only
 those to the left make sense for text; a random guess is judged with the uniform row and a sampled one with the row it was
 drawn from, where the released code takes both as certain (a parameter), and its "sample" is the neighbour's best token; the
 window has 8 places, where the released code reads 15; the first call already reads a window; the correction is drawn from the
@@ -37,20 +37,20 @@ class Params:
 
 
 class SpeculativeJacobi(Window):
-    """Guesses are drawn, and carry the row they were drawn from."""
+    """Guesses are drawn, and resume state the row they were drawn from."""
 
     def __init__(self, target: Target, params: Params, sampling: Sampling) -> None:
         super().__init__(target, params.window, params.fill, sampling.greedy)
         self.certain = params.certain
 
-    def guess(self, rows, dice):
-        return draw(rows, dice)
+    def guess(self, rows, uniforms):
+        return draw(rows, uniforms)
 
-    def draft(self, guesses, rows, belief, known):
+    def draft(self, guesses, rows, draft_probabilities, known):
         if self.certain:
             rows[known:] = 0
             rows[known:].scatter_(1, guesses[known:, None], 1.0)
-        return self.chain(guesses, known, q=rows, belief=belief, how="drawn")
+        return self.chain(guesses, known, q=rows, draft_probabilities=draft_probabilities, how="sampled")
 
 
 METHOD = Method(

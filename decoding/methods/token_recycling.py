@@ -69,12 +69,8 @@ def levels(parents: Sequence[int]) -> list[Tensor]:
 class Params:
     k: int = param(8, "Candidates per token", "Next tokens kept for every token of the vocabulary.", low=1, high=8)
     nodes: int = param(80, "Tree size", "Nodes of the static tree; 80 is the published one.", low=1, high=80)
-    prompt: bool = param(
-        True, "Learn from the prompt", "Fill the table while the prompt is read (the released code does not)."
-    )
-    accepted_only: bool = param(
-        False, "Accepted rows only", "Update the table from accepted nodes only; the paper uses all."
-    )
+    prompt: bool = param(True, "Learn from the prompt", "Fill the table while the prompt is read (the released code does not).")
+    accepted_only: bool = param(False, "Accepted rows only", "Update the table from accepted nodes only; the paper uses all.")
 
 
 class TokenRecycling(Drafter):
@@ -88,9 +84,9 @@ class TokenRecycling(Drafter):
         self.levels = levels(self.parents)
         self.root = -1
 
-    def begin(self, tokens, reading) -> None:
-        if reading is not None and len(reading.logits):
-            self._write(tokens[: len(reading.logits)], reading.logits)
+    def begin(self, tokens, output) -> None:
+        if output is not None and len(output.logits):
+            self._write(tokens[: len(output.logits)], output.logits)
 
     def propose(self, tokens, rng) -> Draft:
         self.root = tokens[-1]
@@ -120,11 +116,11 @@ class TokenRecycling(Drafter):
             tokens[nodes + 1] = torch.where(above >= 0, below, -1)
         return tokens[1:].tolist()
 
-    def observe(self, draft, reading, decision) -> None:
-        path = set(decision.path)
+    def observe(self, draft, output, verification) -> None:
+        path = set(verification.path)
         others = [] if self.params.accepted_only else [node for node in range(len(draft)) if node not in path]
-        rows = [*(node + 1 for node in others), 0, *(node + 1 for node in decision.path)]
-        self._write([draft.tokens[row - 1] if row else self.root for row in rows], reading.logits[rows])
+        rows = [*(node + 1 for node in others), 0, *(node + 1 for node in verification.path)]
+        self._write([draft.tokens[row - 1] if row else self.root for row in rows], output.logits[rows])
 
     def _write(self, tokens: Sequence[int], logits: Tensor) -> None:
         """Row token <- the best next tokens; a later entry for the same token wins."""

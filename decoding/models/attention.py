@@ -107,9 +107,7 @@ class Attention(nn.Module):
         cos, sin = self.rotary(rows, positions)
         return apply_rotary_pos_emb(keys, keys, cos, sin)[1], self.split(self.v_proj(rows))
 
-    def forward(
-        self, rows: Tensor, positions: Tensor, keys: Tensor, values: Tensor, visible: Tensor | None = None
-    ) -> Tensor:
+    def forward(self, rows: Tensor, positions: Tensor, keys: Tensor, values: Tensor, visible: Tensor | None = None) -> Tensor:
         """What (batch, rows, inputs) at (1 or batch, rows) positions find: (batch, rows, width).
 
         Args:
@@ -139,9 +137,7 @@ class Block(nn.Module):
     def keys_values(self, rows: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
         return self.self_attn.keys_values(self.input_layernorm(rows), positions)
 
-    def forward(
-        self, rows: Tensor, positions: Tensor, keys: Tensor, values: Tensor, visible: Tensor | None = None
-    ) -> Tensor:
+    def forward(self, rows: Tensor, positions: Tensor, keys: Tensor, values: Tensor, visible: Tensor | None = None) -> Tensor:
         """(batch, rows, width) -> the same shape; the other arguments as for `Attention`."""
         rows = rows + self.self_attn(self.input_layernorm(rows), positions, keys, values, visible)
         return rows + self.mlp(self.post_attention_layernorm(rows))

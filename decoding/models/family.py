@@ -30,7 +30,7 @@ from decoding.models.published_heads import method_of, read
 from decoding.models.self_test import check_tree_reading
 from decoding.models.sorted_draft import check_exits
 from decoding.models.target import Target
-from decoding.models.token_bytes import piece_maker
+from decoding.models.token_bytes import token_bytes_maker
 
 EMBEDDED = Path(__file__).parent.parent / "embedded"
 EMBEDDED_TARGETS = {"embedded": "target", "embedded-small": "target-small"}  # name -> folder; both take the same draft models
@@ -65,23 +65,21 @@ class Family:
         if strange := [token for token in tokens if not 0 <= token < self.target.vocab]:
             raise ValueError(f"The prompt has the token {strange[0]}; the target has {self.target.vocab:,} tokens.")
         if len(tokens) >= limit:
-            raise ValueError(
-                f"The prompt has {len(tokens):,} tokens; the context holds {limit:,} and one must be left free."
-            )
+            raise ValueError(f"The prompt has {len(tokens):,} tokens; the context holds {limit:,} and one must be left free.")
         return tuple(tokens)
 
     def text(self, tokens: Sequence[int]) -> str:
         """What these tokens say; bytes that are no character become U+FFFD."""
-        pieces = self.pieces(tokens)
-        return b"".join(pieces[token] for token in tokens).decode("utf-8", "replace")
+        token_bytes = self.token_bytes(tokens)
+        return b"".join(token_bytes[token] for token in tokens).decode("utf-8", "replace")
 
-    def pieces(self, tokens: Iterable[int]) -> dict[int, bytes]:
+    def token_bytes(self, tokens: Iterable[int]) -> dict[int, bytes]:
         """Token -> its bytes, which may be half a character."""
-        return {token: self._piece(token) for token in tokens}
+        return {token: self._token_bytes(token) for token in tokens}
 
     @cached_property
-    def _piece(self):
-        return piece_maker(self.tokenizer)
+    def _token_bytes(self):
+        return token_bytes_maker(self.tokenizer)
 
 
 def load(target: str = "embedded", draft: str | None = None, device: str = "auto", dtype: str = "auto") -> Family:
@@ -113,9 +111,7 @@ def load(target: str = "embedded", draft: str | None = None, device: str = "auto
     other, small = open_model(draft, where, dtype)
     check_same_tokens(tokenizer, other, target, draft)
     if small.vocab != big.vocab:
-        raise ValueError(
-            f"The draft model scores {small.vocab:,} tokens and the target {big.vocab:,}; they must agree."
-        )
+        raise ValueError(f"The draft model scores {small.vocab:,} tokens and the target {big.vocab:,}; they must agree.")
     return Family(name, tokenizer, big, small, heads)
 
 
@@ -184,10 +180,10 @@ def open_weights(source: str, device: torch.device, dtype: str) -> PreTrainedMod
         model = AutoModelForCausalLM.from_pretrained(source, attn_implementation="sdpa", **options)
     except ValueError:  # this architecture has no fused attention
         model = AutoModelForCausalLM.from_pretrained(source, attn_implementation="eager", **options)
-    return laid_out(model.to(device))
+    return transpose_weights(model.to(device))
 
 
-def laid_out(model: Model) -> Model:
+def transpose_weights(model: Model) -> Model:
     """The same weights; on a CPU those of linear layers lie in memory input by input rather than output by output.
 
     A draft tree has few rows, and multiplying few rows by a matrix that lies like this takes half the time there.
@@ -240,9 +236,7 @@ def context(config: PreTrainedConfig) -> int:
 
 def vocabulary(tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig) -> int:
     if len(tokenizer) > config.vocab_size:
-        raise ValueError(
-            f"The tokenizer has {len(tokenizer):,} entries and the model scores only {config.vocab_size:,}."
-        )
+        raise ValueError(f"The tokenizer has {len(tokenizer):,} entries and the model scores only {config.vocab_size:,}.")
     return len(tokenizer)
 
 

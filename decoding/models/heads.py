@@ -22,6 +22,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from decoding import old_names
 from decoding.models.target import Target
 from decoding.retrieval.default_datastore import cache_folder
 
@@ -235,7 +236,7 @@ def facts(folder: Path) -> tuple[str, Fingerprint, Settings, Settings]:
             raise TypeError("a value of the wrong kind")
     except (OSError, json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"{str(file)!r} is no description of a head, or it is damaged: {error}") from error
-    return method, Fingerprint(shapes, tuple(values)), settings, figures
+    return method, Fingerprint(shapes, tuple(values)), old_names.renamed(settings, old_names.HEADS), figures
 
 
 def parameters(folder: Path) -> int:

@@ -1,9 +1,9 @@
 """Published drafters: a folder with config.json and safetensors in the format of EAGLE, EAGLE-3, speculators or Medusa, as a head.
 
-`decoding.models.family.load(TARGET, FOLDER)` finds them with `method_of` and opens them with `read`; the methods prefer them to heads that
-were trained here. Formats: the authors' repositories SafeAILab/EAGLE and FasterDecoding/Medusa, and vllm-project/speculators
-(algorithm eagle3). Nothing is taken on trust: every tensor must be there in its shape and none beside them, what changes the
-computation and is not known here is refused by its name, and nothing is ever unpickled.
+`decoding.models.family.load(TARGET, FOLDER)` finds them with `method_of` and opens them with `read`; the methods prefer them to
+heads that were trained here. Formats: the authors' repositories SafeAILab/EAGLE and FasterDecoding/Medusa, and
+vllm-project/speculators (algorithm eagle3). Nothing is taken on trust: every tensor must be there in its shape and none beside
+them, what changes the computation and is not known here is refused by its name, and nothing is ever unpickled.
 """
 
 import json
@@ -181,10 +181,10 @@ def eagle(folder: Path, config: Config, found: Mapping[str, Shape], target: Targ
     settings = {"kind": "eagle3" if three else "eagle", "reads": reads, "layer": layer_of(layer), "embeds": embeds}
     if three:
         drafted = config.get("draft_vocab_size") or vocab
-        settings |= {"taps": taps_of(folder, config, target), "vocab": drafted, "bias": False}
+        settings |= {"aux_hidden_layers": aux_layers_of(folder, config, target), "vocab": drafted, "bias": False}
         settings |= {"mapped": "d2t" in found or drafted != vocab, "normed": bool(config.get("norm_before_residual", False))}
     else:
-        settings |= {"taps": [target.last_hidden], "bias": config.get("bias", True)}
+        settings |= {"aux_hidden_layers": [target.last_hidden], "bias": config.get("bias", True)}
     stem = "midlayer" if any(name.startswith("midlayer.") for name in found) else "layers.0"
     more = {"t2d": (vocab,)} if "t2d" in found else {}
     return settings, Renamed(stem), more
@@ -232,15 +232,21 @@ def rope_of(layer: Config) -> Settings:
     return {"rope_theta": layer.get("rope_theta") or 10_000.0} | found | {"rope_type": kind}
 
 
-def taps_of(folder: Path, config: Config, target: Target) -> list[int]:
+def aux_layers_of(folder: Path, config: Config, target: Target) -> list[int]:
     """Which residual streams are read: those the config names, else what the authors' code takes; the last one is PRE_NORM here."""
     count = target.model.config.num_hidden_layers
     inner = config.get("eagle_config")
     named = [where.get("eagle_aux_hidden_state_layer_ids") for where in (config, inner) if isinstance(where, dict)]
-    taps = next(filter(None, named), [2, count // 2, count - 3])
-    if not isinstance(taps, list) or not all(type(tap) is int and 0 <= tap <= count for tap in taps) or len(set(taps)) != 3:
-        raise ValueError(f"The head in {str(folder)!r} reads the layers {taps!r} of a target of {count} layers; it needs three.")
-    return [PRE_NORM if tap == count else tap for tap in taps]
+    aux_hidden_layers = next(filter(None, named), [2, count // 2, count - 3])
+    if (
+        not isinstance(aux_hidden_layers, list)
+        or not all(type(aux_layer) is int and 0 <= aux_layer <= count for aux_layer in aux_hidden_layers)
+        or len(set(aux_hidden_layers)) != 3
+    ):
+        raise ValueError(
+            f"The head in {str(folder)!r} reads the layers {aux_hidden_layers!r} of a target of {count} layers; it needs three."
+        )
+    return [PRE_NORM if aux_layer == count else aux_layer for aux_layer in aux_hidden_layers]
 
 
 def draft_tokens(folder: Path, offsets: Tensor, known: Tensor | None) -> Tensor:

@@ -15,23 +15,25 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from decoding.draft import Carry, Draft
+from decoding.draft import Draft, ResumeState
 from decoding.models import layers
 from decoding.models.cache import TreeCache
 from decoding.sample import Sampling
 
-PRE_NORM = -1  # a tap: what the last layer puts out; the last of the numbered ones stands behind the final norm
+PRE_NORM = -1  # an aux hidden layer: what the last layer puts out; the last of the numbered ones stands behind the final norm
 PREFILL_ROWS = 512  # rows read at once, so that the logits of a long prompt never stand in memory together
 
 
 @dataclass(frozen=True, eq=False)
-class Reading:
+class TargetOutput:
     """What the target said, one row per position read: row 0 after the root, row i + 1 after node i."""
 
     logits: Tensor  # (n + 1, vocab) float32
     probs: Tensor  # (n + 1, vocab) float32, after the run's sampling
     hidden: dict[int, Tensor] = field(default_factory=dict)  # layer -> (n + 1, width), the layers that were asked for
-    probes: Tensor | None = None  # (r, vocab) float32 logits at the draft's probes; acceptance rules do not look at them
+    prompt_tokens: Tensor | None = (
+        None  # (r, vocab) float32 logits at the draft's prompt tokens; acceptance rules do not look at them
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +71,7 @@ class Target:
         *,
         embeddings: Tensor | None = None,
         last_only: bool = False,
-        taps: Sequence[int] = (),
+        aux_hidden_layers: Sequence[int] = (),
     ) -> tuple[Tensor, dict[int, Tensor]]:
         """One pass over new rows, written behind everything in the cache.
 
@@ -79,16 +81,16 @@ class Target:
             visible: (rows, k) bool, what a row sees of the last k rows, its own included; it sees all rows before those.
                 None: the rows are a causal chain.
             embeddings: (rows, width) like those that the model's embedding module puts out.
-            taps: layers whose output is wanted, 0 for the embeddings, PRE_NORM for the last one before the final norm.
+            aux_hidden_layers: layers whose output is wanted, 0 for the embeddings, PRE_NORM for the last one before the final norm.
 
         Returns:
             (rows, vocab) float32 logits, or (1, vocab) with `last_only`; and layer -> (rows, width).
         """
         extra = {"logits_to_keep": 1} if last_only and self.keeps_logits else {}
-        if any(tap != PRE_NORM for tap in taps):
+        if any(aux_layer != PRE_NORM for aux_layer in aux_hidden_layers):
             extra["output_hidden_states"] = True
         read = {"input_ids": ids[None]} if embeddings is None else {"inputs_embeds": embeddings[None]}
-        with self._last_output(PRE_NORM in taps) as hidden:
+        with self._last_output(PRE_NORM in aux_hidden_layers) as hidden:
             out = self.model(
                 **read,
                 position_ids=torch.as_tensor(positions, device=self.device)[None],
@@ -97,7 +99,7 @@ class Target:
                 use_cache=True,
                 **extra,
             )
-        hidden |= {tap: out.hidden_states[tap][0] for tap in taps if tap != PRE_NORM}
+        hidden |= {aux_layer: out.hidden_states[aux_layer][0] for aux_layer in aux_hidden_layers if aux_layer != PRE_NORM}
         logits = out.logits[0, :, : self.vocab]
         return (logits[-1:] if last_only else logits).float(), hidden
 
@@ -158,68 +160,77 @@ class Target:
         Returns:
             (1, vocab) float32 logits after the last token, or (len(tokens), vocab) with `every_row`.
         """
-        return self.extend_tapped(cache, tokens, (), every_row=every_row)[0]
+        return self.extend_with_hidden(cache, tokens, (), every_row=every_row)[0]
 
-    def extend_tapped(
-        self, cache: TreeCache, tokens: Sequence[int], taps: Sequence[int], *, every_row: bool = False
+    def extend_with_hidden(
+        self, cache: TreeCache, tokens: Sequence[int], aux_hidden_layers: Sequence[int], *, every_row: bool = False
     ) -> tuple[Tensor, dict[int, Tensor]]:
-        """The same, and layer -> (len(tokens), width), what the layers in `taps` put out."""
-        logits, hidden = [], {tap: [] for tap in taps}
+        """The same, and layer -> (len(tokens), width), what the layers in `aux hidden layers` put out."""
+        logits, hidden = [], {aux_layer: [] for aux_layer in aux_hidden_layers}
         for start in range(0, len(tokens), PREFILL_ROWS):
             part = tokens[start : start + PREFILL_ROWS]
             positions = range(cache.length, cache.length + len(part))
-            scored, states = self.forward(cache, self.ids(part), positions, last_only=not every_row, taps=taps)
+            scored, states = self.forward(
+                cache, self.ids(part), positions, last_only=not every_row, aux_hidden_layers=aux_hidden_layers
+            )
             logits.append(scored)
-            for tap, rows in states.items():
-                hidden[tap].append(rows)
+            for aux_layer, rows in states.items():
+                hidden[aux_layer].append(rows)
             cache.keep(range(len(part)))
-        return torch.cat(logits) if every_row else logits[-1], {tap: torch.cat(rows) for tap, rows in hidden.items()}
+        return torch.cat(logits) if every_row else logits[-1], {aux_layer: torch.cat(rows) for aux_layer, rows in hidden.items()}
 
     def read(
-        self, cache: TreeCache, tokens: Sequence[int], draft: Draft, sampling: Sampling, taps: Sequence[int] = ()
-    ) -> Reading:
+        self, cache: TreeCache, tokens: Sequence[int], draft: Draft, sampling: Sampling, aux_hidden_layers: Sequence[int] = ()
+    ) -> TargetOutput:
         """Read the root and every node of the draft in one pass; the cache must hold all tokens but the last (the root).
 
-        A draft that carries states is read from there on, and one with probes has them read behind its nodes. `keep` on the cache
-        works alike behind all three.
+        A draft that carries states is read from there on, and one with prompt tokens has them read behind its nodes. `keep` on the
+        cache works alike behind all three.
         """
         root = len(tokens) - 1
         positions = [root, *(root + draft.depths).tolist()]
         visible = draft.visible if len(draft) else None
-        if draft.carry is not None:
-            logits = self.resume(cache, draft.carry, positions, visible)
-            return Reading(logits, sampling.probabilities(logits))
+        if draft.resume_state is not None:
+            logits = self.resume(cache, draft.resume_state, positions, visible)
+            return TargetOutput(logits, sampling.probabilities(logits))
         ids = self.ids([tokens[-1], *draft.tokens])
-        if draft.probes is not None and len(draft.probes):
-            return self._probed(cache, ids, positions, draft, sampling, taps)
-        logits, hidden = self.forward(cache, ids, positions, visible, taps=taps)
-        return Reading(logits, sampling.probabilities(logits), hidden)
+        if draft.prompt_tokens is not None and len(draft.prompt_tokens):
+            return self._probed(cache, ids, positions, draft, sampling, aux_hidden_layers)
+        logits, hidden = self.forward(cache, ids, positions, visible, aux_hidden_layers=aux_hidden_layers)
+        return TargetOutput(logits, sampling.probabilities(logits), hidden)
 
     @torch.inference_mode()
-    def resume(self, cache: TreeCache, carry: Carry, positions: Sequence[int], visible: np.ndarray | None) -> Tensor:
+    def resume(self, cache: TreeCache, resume_state: ResumeState, positions: Sequence[int], visible: np.ndarray | None) -> Tensor:
         """(rows, vocab) float32 logits of rows that some layers have read already; the others run now.
 
         Afterwards all layers of the cache hold the same rows. ValueError if their number does not fit.
         """
         rows, before = len(positions), cache.length
-        if len(carry.rows) != carry.layer or {len(carry.hidden), *(keys.shape[2] for keys, _ in carry.rows)} != {rows}:
-            raise ValueError(f"What a draft carries from {carry.layer} layers does not fit its {rows} rows.")
-        for number, (keys, values) in enumerate(carry.rows):
+        if len(resume_state.rows) != resume_state.layer or {
+            len(resume_state.hidden),
+            *(keys.shape[2] for keys, _ in resume_state.rows),
+        } != {rows}:
+            raise ValueError(f"What a draft carries from {resume_state.layer} layers does not fit its {rows} rows.")
+        for number, (keys, values) in enumerate(resume_state.rows):
             cache.update(keys, values, number)
-        deeper = range(carry.layer, self.model.config.num_hidden_layers)
+        deeper = range(resume_state.layer, self.model.config.num_hidden_layers)
         places = torch.as_tensor(positions, device=self.device)[None]
         mask = self._mask(rows, before, np.tri(rows, dtype=bool) if visible is None else visible)
-        hidden = layers.through(self.model, carry.hidden[None], deeper, places, mask, cache)
+        hidden = layers.through(self.model, resume_state.hidden[None], deeper, places, mask, cache)
         return self.score(layers.normed(self.model, hidden[0]))
 
-    def _probed(self, cache, ids, positions, draft, sampling, taps) -> Reading:
-        """The same pass with the draft's probes behind its nodes."""
-        probes, text = draft.probes, len(ids)
-        embeddings = torch.cat((self.embedded(ids), probes.embeddings.to(self.dtype)))
-        positions = positions + [positions[node + 1] + d for node, d in zip(probes.nodes, probes.distances, strict=True)]
-        logits, hidden = self.forward(cache, None, positions, probes.visible(draft.visible), embeddings=embeddings, taps=taps)
-        hidden = {tap: rows[:text] for tap, rows in hidden.items()}
-        return Reading(logits[:text], sampling.probabilities(logits[:text]), hidden, logits[text:])
+    def _probed(self, cache, ids, positions, draft, sampling, aux_hidden_layers) -> TargetOutput:
+        """The same pass with the draft's prompt tokens behind its nodes."""
+        prompt_tokens, text = draft.prompt_tokens, len(ids)
+        embeddings = torch.cat((self.embedded(ids), prompt_tokens.embeddings.to(self.dtype)))
+        positions = positions + [
+            positions[node + 1] + d for node, d in zip(prompt_tokens.nodes, prompt_tokens.distances, strict=True)
+        ]
+        logits, hidden = self.forward(
+            cache, None, positions, prompt_tokens.visible(draft.visible), embeddings=embeddings, aux_hidden_layers=aux_hidden_layers
+        )
+        hidden = {aux_layer: rows[:text] for aux_layer, rows in hidden.items()}
+        return TargetOutput(logits[:text], sampling.probabilities(logits[:text]), hidden, logits[text:])
 
     @torch.inference_mode()
     def embedded(self, ids: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from transformers import PreTrainedTokenizerBase
 
 
-def piece_maker(tokenizer: PreTrainedTokenizerBase) -> Callable[[int], bytes]:
+def token_bytes_maker(tokenizer: PreTrainedTokenizerBase) -> Callable[[int], bytes]:
     """A function from token id to its bytes, for byte-level, byte-fallback and other tokenizers."""
     special = set(tokenizer.all_special_ids)
     byte_level = "ByteLevel" in decoder_kinds(tokenizer)

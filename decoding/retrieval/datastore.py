@@ -425,7 +425,9 @@ def target_texts(family: "Family", texts: Sequence[tuple[str, np.ndarray]], coun
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m decoding.retrieval.datastore", description="Build a datastore from a folder of text.")
+    parser = argparse.ArgumentParser(
+        prog="python -m decoding.retrieval.datastore", description="Build a datastore from a folder of text."
+    )
     parser.add_argument("--family", default="embedded", help="'embedded', a model folder or a Hub id: whose tokenizer is used")
     parser.add_argument("--text", type=Path, required=True, help="folder; every file in it that is UTF-8 text is taken")
     parser.add_argument("--out", type=Path, required=True, help="folder for the store; must not exist")

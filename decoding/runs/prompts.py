@@ -69,9 +69,7 @@ def from_line(line: str, number: int) -> Prompt:
             return Prompt(checked(prompt, number), domain or ("code" if "entry_point" in row else "prompts"))
         case {"text": str(prompt)}:
             return Prompt(checked(prompt, number), domain or "prompts")
-    raise ValueError(
-        f"Line {number} has no turns, question, prompt or text; it has {', '.join(map(str, list(row)[:8]))}."
-    )
+    raise ValueError(f"Line {number} has no turns, question, prompt or text; it has {', '.join(map(str, list(row)[:8]))}.")
 
 
 def checked(text: str, number: int) -> str:

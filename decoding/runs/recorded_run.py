@@ -1,4 +1,5 @@
-"""The recorded run that a page shows on its first visit: `python -m decoding.runs.recorded_run` makes it anew with the embedded family.
+"""The recorded run that a page shows on its first visit: `python -m decoding.runs.recorded_run` makes it anew with the embedded
+family.
 
 Run it whenever the weights change. It tries seeds until a run has an instructive rejection: a step that keeps at least one
 drafted token and then rejects one by a die that clearly lies on the wrong side.
@@ -56,9 +57,7 @@ def main() -> None:
     trace = record(options.seeds)
     options.out.write_bytes(encode(trace))
     assert decode_trace(options.out.read_bytes()) == trace
-    print(
-        f"{options.out}: seed {trace.header.seed}, {len(trace.steps)} steps, pause at step {(instructive(trace) or 0) + 1}"
-    )
+    print(f"{options.out}: seed {trace.header.seed}, {len(trace.steps)} steps, pause at step {(instructive(trace) or 0) + 1}")
 
 
 if __name__ == "__main__":

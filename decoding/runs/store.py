@@ -14,7 +14,8 @@ from pathlib import Path
 
 import msgspec
 
-from decoding.trace import Header, Step, Trace, check_steps
+from decoding import old_names
+from decoding.trace import Header, Step, Trace, Version, check_schema, check_steps, convert
 
 FILE = "traces.sqlite"
 LIST_LIMIT = 200  # rows of one page of the list
@@ -107,7 +108,7 @@ class Store:
 
     # -- writing --
 
-    def begin(self, header: Header, pieces: dict[int, bytes], name: str, note: str = "", study: str = "") -> int:
+    def begin(self, header: Header, token_bytes: dict[int, bytes], name: str, note: str = "", study: str = "") -> int:
         """A new trace without steps; returns its id."""
         values = (
             clipped(name, MAX_NAME, "name"),
@@ -122,7 +123,7 @@ class Store:
             0,
             0,
             msgspec.msgpack.encode(header),
-            msgspec.msgpack.encode(pieces),
+            msgspec.msgpack.encode(token_bytes),
         )
         with self._open() as db:
             marks = ", ".join("?" * len(values))
@@ -133,21 +134,21 @@ class Store:
             )
             return cursor.lastrowid
 
-    def append(self, trace: int, steps: Sequence[Step], pieces: dict[int, bytes]) -> None:
+    def append(self, trace: int, steps: Sequence[Step], token_bytes: dict[int, bytes]) -> None:
         """More steps of a trace, in one transaction.
 
         Args:
-            pieces: at least those of the tokens that occur in `steps`.
+            token_bytes: at least those of the tokens that occur in `steps`.
         """
         with self._open() as db:
             found = db.execute("SELECT steps FROM traces WHERE id = ?", (trace,)).fetchone()
             if found is None:
                 raise ValueError(f"There is no trace {trace}; it may have been deleted.")
             for number, step in enumerate(steps, found[0]):
-                own = {token: pieces[token] for token in set(step.occurring()) if token in pieces}
+                own = {token: token_bytes[token] for token in set(step.occurring()) if token in token_bytes}
                 data = (trace, number, msgspec.msgpack.encode(own), msgspec.msgpack.encode(step))
                 db.execute("INSERT INTO steps VALUES (?, ?, ?, ?)", data)
-                text = b"".join(pieces.get(t, b"") for t in step.tokens).decode("utf-8", "replace")
+                text = b"".join(token_bytes.get(t, b"") for t in step.tokens).decode("utf-8", "replace")
                 db.execute(
                     "UPDATE traces SET steps = steps + 1, tokens = tokens + ?, text = text || ?, ended = ? WHERE id = ?",
                     (len(step.tokens), text, bool(step.ending), trace),
@@ -155,8 +156,8 @@ class Store:
 
     def keep(self, trace: Trace, name: str, note: str = "", study: str = "") -> int:
         """A whole trace; returns its id."""
-        new = self.begin(trace.header, trace.pieces, name, note, study)
-        self.append(new, trace.steps, trace.pieces)
+        new = self.begin(trace.header, trace.token_bytes, name, note, study)
+        self.append(new, trace.steps, trace.token_bytes)
         return new
 
     def rename(self, trace: int, name: str, note: str) -> None:
@@ -199,18 +200,35 @@ class Store:
         if found is None:
             raise ValueError(f"There is no trace {trace}; it may have been deleted.")
         try:
-            header = msgspec.msgpack.decode(found[0], type=Header)
-            pieces = PIECES.decode(found[1])
+            header = header_of(found[0])
+            token_bytes = TOKEN_BYTES.decode(found[1])
             for own, _ in rows:
-                pieces |= PIECES.decode(own)
-            steps = tuple(STEP.decode(data) for _, data in rows)
+                token_bytes |= TOKEN_BYTES.decode(own)
+            steps = tuple(step_of(data) for _, data in rows)
         except (msgspec.DecodeError, msgspec.ValidationError) as error:
             raise ValueError(f"Trace {trace} is damaged: {error}") from error
-        return check_steps(Trace(header, pieces, steps))
+        return check_steps(Trace(header, token_bytes, steps))
 
 
-PIECES = msgspec.msgpack.Decoder(dict[int, bytes])
+TOKEN_BYTES = msgspec.msgpack.Decoder(dict[int, bytes])
 STEP = msgspec.msgpack.Decoder(Step)
+
+
+def header_of(data: bytes) -> Header:
+    """Msgspec's errors for what does not fit, ValueError for a later schema."""
+    schema = msgspec.msgpack.decode(data, type=Version).schema
+    if schema == old_names.OLD_SCHEMA:
+        return convert(old_names.header(msgspec.msgpack.decode(data)), Header)
+    check_schema(schema)
+    return msgspec.msgpack.decode(data, type=Header)
+
+
+def step_of(data: bytes) -> Step:
+    """A step in the names of today or those of schema 1; a run that was begun before may have both."""
+    try:
+        return STEP.decode(data)
+    except msgspec.ValidationError:
+        return convert(old_names.step(msgspec.msgpack.decode(data)), Step)
 
 
 def conditions(query: Query) -> tuple[str, list]:
@@ -218,9 +236,7 @@ def conditions(query: Query) -> tuple[str, list]:
     parts, values = [], []
     for word in query.words.split()[:20]:
         like = "%" + word.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_") + "%"
-        parts.append(
-            "(name LIKE ? ESCAPE '\\' OR note LIKE ? ESCAPE '\\' OR prompt LIKE ? ESCAPE '\\' OR text LIKE ? ESCAPE '\\')"
-        )
+        parts.append("(name LIKE ? ESCAPE '\\' OR note LIKE ? ESCAPE '\\' OR prompt LIKE ? ESCAPE '\\' OR text LIKE ? ESCAPE '\\')")
         values += [like] * 4
     exact = (("method = ?", query.method or None), ("family = ?", query.family or None), ("study = ?", query.study))
     for clause, value in (*exact, ("created >= ?", query.since), ("created <= ?", query.until)):

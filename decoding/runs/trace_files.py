@@ -10,22 +10,28 @@ import zlib
 import msgspec
 import pandas as pd
 
-from decoding.trace import MAX_BYTES, SCHEMA, Node, Row, Step, Trace, check_steps
+from decoding import old_names
+from decoding.trace import MAX_BYTES, Node, Row, Step, Trace, Versioned, check_schema, check_steps, convert
 
 MAX_UPLOAD = 50 * 2**20  # bytes of a file as it comes
 FORMAT = "draftscope-trace"
 
 
-class Parcel(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class TraceFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What the JSON file holds."""
 
     format: str
     trace: Trace
 
 
+class VersionedFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    format: str
+    trace: Versioned
+
+
 def to_json(trace: Trace) -> bytes:
     """Trace -> gzipped JSON; the same trace always gives the same bytes."""
-    return gzip.compress(msgspec.json.encode(Parcel(FORMAT, trace)), mtime=0)
+    return gzip.compress(msgspec.json.encode(TraceFile(FORMAT, trace)), mtime=0)
 
 
 def from_json(data: bytes) -> Trace:
@@ -38,14 +44,22 @@ def from_json(data: bytes) -> Trace:
         raise ValueError(f"The file has {len(data):,} bytes; at most {MAX_UPLOAD:,} are read.")
     text = unpacked(data) if data[:2] == b"\x1f\x8b" else data
     try:
-        parcel = msgspec.json.decode(text, type=Parcel)
+        found = msgspec.json.decode(text, type=VersionedFile)
+        if found.format != FORMAT:
+            raise ValueError(f"The file says it is {found.format[:40]!r}, not {FORMAT!r}.")
+        trace = read(text, found.trace.header.schema)
     except (msgspec.DecodeError, msgspec.ValidationError, RecursionError) as error:
         raise ValueError(f"This is not a Draftscope trace, or it is damaged: {error}") from error
-    if parcel.format != FORMAT:
-        raise ValueError(f"The file says it is {parcel.format[:40]!r}, not {FORMAT!r}.")
-    if parcel.trace.header.schema != SCHEMA:
-        raise ValueError(f"The trace has schema {parcel.trace.header.schema}; this version reads schema {SCHEMA}.")
-    return check_steps(parcel.trace)
+    return check_steps(trace)
+
+
+def read(text: bytes, schema: int) -> Trace:
+    """The trace of a file; msgspec's errors for what does not fit, ValueError for a later schema."""
+    if schema == old_names.OLD_SCHEMA:
+        data = msgspec.json.decode(text)
+        return convert(old_names.trace(data["trace"]), Trace)
+    check_schema(schema)
+    return msgspec.json.decode(text, type=TraceFile).trace
 
 
 def unpacked(data: bytes) -> bytes:
@@ -65,17 +79,17 @@ def unpacked(data: bytes) -> bytes:
 def nodes_frame(trace: Trace) -> pd.DataFrame:
     """One line per drafted node of all steps, with the numbers of the row it stands at."""
     lines = [
-        {"step": number, "node": i, **node_line(step, node, trace.pieces)}
+        {"step": number, "node": i, **node_line(step, node, trace.token_bytes)}
         for number, step in enumerate(trace.steps)
         for i, node in enumerate(step.nodes)
     ]
     return pd.DataFrame(lines)
 
 
-def node_line(step: Step, node: Node, pieces: dict[int, bytes]) -> dict:
+def node_line(step: Step, node: Node, token_bytes: dict[int, bytes]) -> dict:
     row: Row | None = step.rows[node.parent + 1] if step.rows else None
     line = {name: getattr(node, name) for name in ("parent", "token", "q", "p", "u", "verdict", "source")}
-    line["text"] = pieces.get(node.token, b"").decode("utf-8", "backslashreplace")
+    line["text"] = token_bytes.get(node.token, b"").decode("utf-8", "backslashreplace")
     line |= {name: getattr(row, name, None) for name in ("entropy", "overlap", "kl")}
     return line | {f"score: {name}": value for name, value in node.scores.items()}
 
@@ -88,7 +102,7 @@ def steps_frame(trace: Trace) -> pd.DataFrame:
             "drafted": len(step.nodes),
             "accepted": step.origins.count("accepted"),
             "tokens": len(step.tokens),
-            "text": b"".join(trace.pieces.get(t, b"") for t in step.tokens).decode("utf-8", "backslashreplace"),
+            "text": b"".join(trace.token_bytes.get(t, b"") for t in step.tokens).decode("utf-8", "backslashreplace"),
             "draft_calls": step.draft_calls,
             **{f"{phase}_ms": getattr(step.times, phase) for phase in step.times.__struct_fields__},
             "ending": step.ending,

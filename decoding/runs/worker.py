@@ -90,9 +90,7 @@ class Live:
                 self._run = self._make()
             step = next(self._run, None)
         except torch.OutOfMemoryError:
-            self._fail(
-                "The device is out of memory. Lower the token limit or the tree size, or choose a smaller model."
-            )
+            self._fail("The device is out of memory. Lower the token limit or the tree size, or choose a smaller model.")
         except ValueError as error:
             self._fail(str(error))
         except Exception as error:  # a thread that died would freeze every run of this device

@@ -1,4 +1,5 @@
-"""Train what a method needs: `python -m decoding.training METHOD --family TARGET ...`; `--help` behind the method lists its options."""
+"""Train what a method needs: `python -m decoding.training METHOD --family TARGET ...`; `--help` behind the method lists its
+options."""
 
 import sys
 from collections.abc import Sequence

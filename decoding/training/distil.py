@@ -96,10 +96,10 @@ def kept_log_q(logits: Tensor, ids: Tensor) -> Tensor:
 
 def divergence(log_q: Tensor, p: Tensor) -> Tensor:
     """KL(p || q) over the kept tokens and the rest as one, in nats: a lower bound of the full divergence."""
-    rest_p = (1 - p.sum(-1)).clamp_min(1e-6)
-    rest_q = (1 - log_q.exp().sum(-1)).clamp_min(1e-6)
+    residual_p = (1 - p.sum(-1)).clamp_min(1e-6)
+    residual_q = (1 - log_q.exp().sum(-1)).clamp_min(1e-6)
     kept = (p * (p.clamp_min(1e-8).log() - log_q)).sum(-1)
-    return (kept + rest_p * (rest_p.log() - rest_q.log())).mean()
+    return (kept + residual_p * (residual_p.log() - residual_q.log())).mean()
 
 
 def disagreement(log_q: Tensor, p: Tensor) -> Tensor:

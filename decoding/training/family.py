@@ -91,9 +91,7 @@ def train_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
     bpe.decoder = decoders.ByteLevel()
     bpe.train_from_iterator(
         texts,
-        trainers.BpeTrainer(
-            vocab_size=VOCAB, special_tokens=[END], initial_alphabet=pre_tokenizers.ByteLevel.alphabet()
-        ),
+        trainers.BpeTrainer(vocab_size=VOCAB, special_tokens=[END], initial_alphabet=pre_tokenizers.ByteLevel.alphabet()),
     )
     bpe.post_processor = processors.TemplateProcessing(
         single=f"{END} $A", pair=f"{END} $A {END} $B", special_tokens=[(END, bpe.token_to_id(END))]
@@ -309,9 +307,7 @@ def written(values: dict[str, float]) -> str:
     return "  ".join(f"{name} {value:.3f}" for name, value in values.items())
 
 
-def figures(
-    target: LlamaForCausalLM, draft: LlamaForCausalLM, text: Text, options: argparse.Namespace
-) -> dict[str, object]:
+def figures(target: LlamaForCausalLM, draft: LlamaForCausalLM, text: Text, options: argparse.Namespace) -> dict[str, object]:
     """Everything measured that the model card states."""
     return {
         "target_parameters": target.num_parameters(),
@@ -324,7 +320,8 @@ def figures(
         "overlap": overlap(target, draft, text),
         "options": f"--tokens {options.tokens:.3g} --draft-tokens {options.draft_tokens:.3g}"
         f" --draft-lr {options.draft_lr:g} --kl-share {options.kl_share:g} --lesson-tokens {options.lesson_tokens:.3g}"
-        + " --go-on" * options.go_on,
+        + " --go-on"
+        * options.go_on,
         "date": time.strftime("%Y-%m-%d"),
     }
 

@@ -102,9 +102,7 @@ def continued(target: Target, start: np.ndarray, length: int, *, greedy: bool, s
     ids = torch.from_numpy(start).to(target.device)
     sampling = {"do_sample": False} if greedy else {"do_sample": True, "temperature": 1.0, "top_k": 0, "top_p": 1.0}
     pad = min(target.ends, default=0)
-    text = target.model.generate(
-        ids, attention_mask=torch.ones_like(ids), max_new_tokens=length, pad_token_id=pad, **sampling
-    )
+    text = target.model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=length, pad_token_id=pad, **sampling)
     given = start.shape[1]
     text = nn.functional.pad(text, (0, given + length - text.shape[1]), value=pad)  # all have ended
     ended = torch.isin(text[:, given:], torch.tensor(list(target.ends), dtype=text.dtype, device=text.device)).cumsum(1)

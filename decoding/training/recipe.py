@@ -23,12 +23,14 @@ class Recipe:
 
     key: str
     options: Callable[[ArgumentParser], None]  # adds its own to the command line
-    taps: Callable[[Target], tuple[int, ...]]  # states that its heads read
-    fresh: Callable[[Target, Namespace], nn.Module]  # untrained
+    aux_hidden_layers: Callable[[Target], tuple[int, ...]]  # states that its heads read
+    init_head: Callable[[Target, Namespace], nn.Module]  # untrained
     loss: Callable[[nn.Module, Target, Batch, float], Tensor]
     predict: Callable[[nn.Module, Target, Batch], Iterator[Tensor]]
     settings: Callable[[nn.Module], Settings]  # from which the shapes of the file follow
     words: Callable[[nn.Module], str]  # for the model card
     calibrated: Callable[[list[dict[str, Any]]], Settings] = lambda depths: {}  # settings that follow from held-out figures
-    taps_with: Callable[[Target, Namespace], tuple[int, ...]] | None = None  # the same where the command line decides it
+    aux_hidden_layers_with: Callable[[Target, Namespace], tuple[int, ...]] | None = (
+        None  # the same where the command line decides it
+    )
     first: int = 1  # depth of the first prediction; 0: of the token that the target itself predicts there

@@ -2,10 +2,10 @@
 
     python -m decoding.training.small_target --corpus DIR
 
-Its purpose is that one sorted draft model (`decoding.training.recipes.s2d`) can be seen at work for targets of two sizes. It begins as
-the first, the middle and the last layer of the embedded target, with its embeddings and norm (as DistilBERT begins, Sanh et al.
-2019, section 3), and follows that target's distribution on the training text: KL(p || q), which is what
-it needs to become the larger model's like in few tokens. Resumable: run the same command again.
+Its purpose is that one sorted draft model (`decoding.training.recipes.s2d`) can be seen at work for targets of two sizes. It begins
+as the first, the middle and the last layer of the embedded target, with its embeddings and norm (as DistilBERT begins, Sanh et al.
+2019, section 3), and follows that target's distribution on the training text: KL(p || q), which is what it needs to become the
+larger model's like in few tokens. Resumable: run the same command again.
 """
 
 import argparse

@@ -45,10 +45,10 @@ class Pool:
             layers share the text.
         windows: how many; a multiple of ROWS is made of it.
         length: tokens of a window; the target's context at most.
-        taps: layers to keep, as in `Target.forward`.
+        aux_hidden_layers: layers to keep, as in `Target.forward`.
     """
 
-    def __init__(self, folder: Path, target: Target, windows: int, length: int, taps: Iterable[int]) -> None:
+    def __init__(self, folder: Path, target: Target, windows: int, length: int, aux_hidden_layers: Iterable[int]) -> None:
         self.windows = max(1, round(windows / ROWS)) * ROWS
         self.length = min(length, target.context)
         self.folder = folder / f"{self.windows}x{self.length}"
@@ -56,7 +56,10 @@ class Pool:
         self.device = target.device
         self.tokens = self._array("tokens", np.int32)
         self.counts = self._array("counts", np.bool_)
-        self.states = {tap: self._array(f"layer {tap}", np.float16, target.model.config.hidden_size) for tap in sorted(set(taps))}
+        self.states = {
+            aux_layer: self._array(f"layer {aux_layer}", np.float16, target.model.config.hidden_size)
+            for aux_layer in sorted(set(aux_hidden_layers))
+        }
 
     def _array(self, name: str, dtype: type, *more: int) -> np.memmap:
         path, shape = self.folder / f"{name}.npy", (self.windows, self.length, *more)
@@ -65,8 +68,8 @@ class Pool:
         return np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
 
     def fill(self, family: Family, texts: "Texts", kinds: Sequence[str] = KINDS) -> None:
-        """Make every window that is not there yet. Text that was made for other taps is read again, not made again."""
-        lacking = {tap: first for tap in self.states if (first := self._done(tap)) < self.windows}
+        """Make every window that is not there yet. Text that was made for other aux hidden layers is read again, not made again."""
+        lacking = {aux_layer: first for aux_layer in self.states if (first := self._done(aux_layer)) < self.windows}
         made = max((int(mark.read_text()) for mark in self.folder.glob("done *")), default=0)
         starts = range(min(lacking.values(), default=self.windows), self.windows, ROWS)
         for start in tqdm(starts, desc=f"target reads, {self.folder.parent.name}", mininterval=5):
@@ -74,15 +77,15 @@ class Pool:
             if start >= made:
                 self.tokens[rows], self.counts[rows] = texts.windows(family, kinds[number % len(kinds)], number, self.length)
             found = states(family.target, torch.from_numpy(self.tokens[rows]).long().to(self.device), lacking)
-            for tap, values in found.items():
-                self.states[tap][rows] = values.clamp(-HALF, HALF).half().cpu().numpy()
-                self._mark(tap).write_text(str(max(start + ROWS, lacking[tap])))
+            for aux_layer, values in found.items():
+                self.states[aux_layer][rows] = values.clamp(-HALF, HALF).half().cpu().numpy()
+                self._mark(aux_layer).write_text(str(max(start + ROWS, lacking[aux_layer])))
 
-    def _mark(self, tap: int) -> Path:
-        return self.folder / f"done {tap}"
+    def _mark(self, aux_layer: int) -> Path:
+        return self.folder / f"done {aux_layer}"
 
-    def _done(self, tap: int) -> int:
-        return int(self._mark(tap).read_text()) if self._mark(tap).exists() else 0
+    def _done(self, aux_layer: int) -> int:
+        return int(self._mark(aux_layer).read_text()) if self._mark(aux_layer).exists() else 0
 
     def rows(self, which: np.ndarray, seed: int = 0) -> Batch:
         """The windows of these numbers."""
@@ -90,7 +93,7 @@ class Pool:
         def moved(values: np.ndarray) -> Tensor:
             return torch.from_numpy(np.ascontiguousarray(values[which])).to(self.device)
 
-        states = {tap: moved(values).float() for tap, values in self.states.items()}
+        states = {aux_layer: moved(values).float() for aux_layer, values in self.states.items()}
         return Batch(moved(self.tokens).long(), moved(self.counts), states, seed)
 
     def batch(self, step: int, rows: int) -> Batch:
@@ -104,11 +107,11 @@ class Pool:
 
 
 @torch.inference_mode()
-def states(target: Target, ids: Tensor, taps: Iterable[int]) -> dict[int, Tensor]:
+def states(target: Target, ids: Tensor, aux_hidden_layers: Iterable[int]) -> dict[int, Tensor]:
     """(rows, length) tokens -> tap -> (rows, length, width) states, from plain passes without a cache."""
-    taps, found = tuple(taps), {}
+    aux_hidden_layers, found = tuple(aux_hidden_layers), {}
     note = lambda layer, inputs, output: found.update({PRE_NORM: output[0] if isinstance(output, tuple) else output})  # noqa: E731
-    handle = target.last_layer.register_forward_hook(note) if PRE_NORM in taps else None
+    handle = target.last_layer.register_forward_hook(note) if PRE_NORM in aux_hidden_layers else None
     few = {"logits_to_keep": 1} if target.keeps_logits else {}
     try:
         with quick(ids.device):
@@ -116,7 +119,10 @@ def states(target: Target, ids: Tensor, taps: Iterable[int]) -> dict[int, Tensor
     finally:
         if handle is not None:
             handle.remove()
-    return {tap: (found[tap] if tap == PRE_NORM else out.hidden_states[tap]).float() for tap in taps}
+    return {
+        aux_layer: (found[aux_layer] if aux_layer == PRE_NORM else out.hidden_states[aux_layer]).float()
+        for aux_layer in aux_hidden_layers
+    }
 
 
 SEEN = 64  # tokens read to see how large states are

@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     target.model.requires_grad_(False)
     started = time.monotonic()
     learned, test = pools(recipe, family, options)
-    heads = recipe.fresh(target, options)
+    heads = recipe.init_head(target, options)
     before = trained_before(recipe.key, heads, target) if options.go_on else {}
     steps = max(1, math.ceil(options.epochs * int(learned.counts.sum()) / (options.rows * learned.length)))
     kept = learned.folder / f"{recipe.key}-{mark(recipe, heads)}-{options.lr:g}-{options.rows}-{steps}"
@@ -100,12 +100,16 @@ def pools(recipe: Recipe, family: Family, options: argparse.Namespace) -> tuple[
     """States to learn from and states to measure on, filled. Methods that read the same layers share them."""
     found = domains(options.data)
     written = np.load(options.outputs, mmap_mode="r", allow_pickle=False) if options.outputs else None
-    read = recipe.taps_with(family.target, options) if recipe.taps_with else recipe.taps(family.target)
-    taps = {*read, family.target.last_hidden}  # p is computed from the last one
+    read = (
+        recipe.aux_hidden_layers_with(family.target, options)
+        if recipe.aux_hidden_layers_with
+        else recipe.aux_hidden_layers(family.target)
+    )
+    aux_hidden_layers = {*read, family.target.last_hidden}  # p is computed from the last one
     work = options.work / "heads" / fingerprint(family.target.model).mark / "-".join(options.kinds)
     made = []
     for name, tokens in (("learned", options.tokens), ("held-out", options.held_out)):
-        pool = Pool(work / name, family.target, math.ceil(tokens / options.window), options.window, taps)
+        pool = Pool(work / name, family.target, math.ceil(tokens / options.window), options.window, aux_hidden_layers)
         held_out = name == "held-out"
         pool.fill(family, Texts.of(found, held_out, None if held_out else written), options.kinds)
         made.append(pool)

@@ -56,11 +56,11 @@ def picture() -> None:
         return
     step = trace.steps[index]
     with st.container(border=True, key="first_picture"):
-        st.html(f'<p class="ds-say">{html.escape(narrate(step, index + 1, trace.pieces))}</p>')
+        st.html(f'<p class="ds-say">{html.escape(narrate(step, index + 1, trace.token_bytes))}</p>')
         st.html(CSS + strip_html(strip(trace, index), index))
         before = trace.header.prompt_tokens + tuple(t for s in trace.steps[:index] for t in s.tokens)
-        figure = tree_figure(step, trace.pieces, dark=dark(), root=before[-1], width=1100, extent=extent_of([step]))
-        st.plotly_chart(figure, key="first_tree", config={"displayModeBar": False}, alt=tree_alt(step, trace.pieces))
+        figure = tree_figure(step, trace.token_bytes, dark=dark(), root=before[-1], width=1100, extent=extent_of([step]))
+        st.plotly_chart(figure, key="first_tree", config={"displayModeBar": False}, alt=tree_alt(step, trace.token_bytes))
         st.caption(
             "From the recorded run that ships with the app, made by its embedded models. Blue was kept, orange turned down, "
             "grey never read."

@@ -85,9 +85,7 @@ def ours(family: Family, options: argparse.Namespace) -> list[tuple[str, Callabl
     return rows
 
 
-def timed(
-    family: Family, method: str, params: dict, sampling: Sampling, tokens: int, traced: bool
-) -> tuple[float, float]:
+def timed(family: Family, method: str, params: dict, sampling: Sampling, tokens: int, traced: bool) -> tuple[float, float]:
     """(tokens per second, tau), or with a trace (tokens per second, share of the time spent recording)."""
     spent = Stopwatch()
     started, count, steps = perf_counter(), 0, 0

@@ -12,15 +12,14 @@ import pytest
 from transformers import AutoTokenizer
 
 from decoding.models.family import Family
-from decoding.retrieval import datastore
-from decoding.retrieval import default_datastore as library
+from decoding.retrieval import datastore, default_datastore
 from decoding.retrieval.datastore import Datastore, checksum, main, of_tokens, open_store, write_store
 from decoding.retrieval.search import Sources, Text, trie_of
 from decoding.training import corpus, outputs
 from tests.toys import VOCAB
 
 END = 0
-FULL = library.LIMIT  # before anything lowers it for the other tests
+FULL = default_datastore.LIMIT  # before anything lowers it for the other tests
 
 
 def random_documents(seed: int, documents: int = 60, symbols: int = 5) -> list[list[int]]:
@@ -290,103 +289,106 @@ def small(tmp_path, monkeypatch) -> Path:
     """A cache folder of the test's own, and stores that are built in a moment."""
     monkeypatch.setenv("DRAFTSCOPE_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("DRAFTSCOPE_DATASTORE", raising=False)
-    monkeypatch.setattr(library, "LIMIT", 20_000)
-    monkeypatch.setattr(library, "_opened", type(library._opened)())
+    monkeypatch.setattr(default_datastore, "LIMIT", 20_000)
+    monkeypatch.setattr(default_datastore, "_opened", type(default_datastore._opened)())
     return tmp_path / "cache"
 
 
 def built(monkeypatch) -> list[Path]:
     """Notes every folder that is built from now on."""
     found: list[Path] = []
-    write = library.write_store
-    monkeypatch.setattr(library, "write_store", lambda folder, *more: (found.append(folder), write(folder, *more)))
+    write = default_datastore.write_store
+    monkeypatch.setattr(default_datastore, "write_store", lambda folder, *more: (found.append(folder), write(folder, *more)))
     return found
 
 
 def test_a_family_gets_a_store_once(small, llama, monkeypatch):
     folders = built(monkeypatch)
-    store = library.of_family(llama)
+    store = default_datastore.of_family(llama)
     assert len(store) >= 20_000 and "Python" in store.sources[0].name and store.title(5).endswith(".py")
-    assert library.of_family(llama) is store and library.opened(llama.tokenizer) is store
-    library._opened.clear()  # another process would find the files
-    again = library.of_family(llama)
+    assert default_datastore.of_family(llama) is store and default_datastore.opened(llama.tokenizer) is store
+    default_datastore._opened.clear()  # another process would find the files
+    again = default_datastore.of_family(llama)
     assert again is not store and (again.tokens == store.tokens).all() and len(folders) == 1
     assert [path.name for path in (small / "datastores").iterdir() if path.suffix != ".lock"] == [folders[0].name]
 
 
 def test_a_store_that_is_built_says_how_far_it_is(small, llama, monkeypatch):
     seen, sort = [], datastore.sort_suffixes
-    monkeypatch.setattr(datastore, "sort_suffixes", lambda tokens: (seen.append(library.building()), sort(tokens))[1])
-    library.of_family(llama)
-    assert seen == [1.0] and library.building() is None
-    library._opened.clear()
-    monkeypatch.setattr(library, "LIMIT", 21_000)
+    monkeypatch.setattr(datastore, "sort_suffixes", lambda tokens: (seen.append(default_datastore.building()), sort(tokens))[1])
+    default_datastore.of_family(llama)
+    assert seen == [1.0] and default_datastore.building() is None
+    default_datastore._opened.clear()
+    monkeypatch.setattr(default_datastore, "LIMIT", 21_000)
     monkeypatch.setattr(datastore, "sort_suffixes", lambda tokens: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        library.of_family(llama)
-    assert library.building() is None
+        default_datastore.of_family(llama)
+    assert default_datastore.building() is None
 
 
 def test_two_that_build_at_once_build_once(small, tokenizer, monkeypatch):
-    folders, place = built(monkeypatch), library.place_of(tokenizer)
+    folders, place = built(monkeypatch), default_datastore.place_of(tokenizer)
     with ThreadPoolExecutor(4) as pool:
-        stores = list(pool.map(lambda _: library.made(place, tokenizer), range(4)))
+        stores = list(pool.map(lambda _: default_datastore.made(place, tokenizer), range(4)))
     assert len(folders) == 1 and {len(store) for store in stores} == {len(stores[0])}
 
 
 def test_other_sources_and_tokenizers_are_kept_apart(small, tokenizer, embedded, monkeypatch):
-    one = library.place_of(tokenizer)
-    assert library.place_of(embedded.tokenizer).name.split("-")[0] != one.name.split("-")[0]
-    monkeypatch.setattr(library, "LIMIT", 30_000)
-    assert library.place_of(tokenizer) != one and library.place_of(tokenizer).name.split("-")[0] == one.name.split("-")[0]
+    one = default_datastore.place_of(tokenizer)
+    assert default_datastore.place_of(embedded.tokenizer).name.split("-")[0] != one.name.split("-")[0]
+    monkeypatch.setattr(default_datastore, "LIMIT", 30_000)
+    assert (
+        default_datastore.place_of(tokenizer) != one
+        and default_datastore.place_of(tokenizer).name.split("-")[0] == one.name.split("-")[0]
+    )
 
 
 def test_a_spoilt_store_of_our_own_is_built_again(small, llama, monkeypatch):
     folders = built(monkeypatch)
-    library.of_family(llama)
+    default_datastore.of_family(llama)
     flip(folders[0], "suffixes.npy")
-    library._opened.clear()
-    assert len(library.of_family(llama)) >= 20_000 and len(folders) == 2
+    default_datastore._opened.clear()
+    assert len(default_datastore.of_family(llama)) >= 20_000 and len(folders) == 2
 
 
 def test_a_cache_that_cannot_be_written_is_said(small, llama, monkeypatch, tmp_path):
     (tmp_path / "file").write_text("no folder")
     monkeypatch.setenv("DRAFTSCOPE_CACHE", str(tmp_path / "file"))
     with pytest.raises(ValueError, match="cannot be kept in .*Set DRAFTSCOPE_CACHE"):
-        library.of_family(llama)
+        default_datastore.of_family(llama)
 
 
 def test_a_store_that_was_chosen_is_used_or_refused(small, folder, llama, embedded, monkeypatch):
     monkeypatch.setenv("DRAFTSCOPE_DATASTORE", str(folder))
-    assert [source.name for source in library.of_family(llama).sources] == ["toy", "more"]
+    assert [source.name for source in default_datastore.of_family(llama).sources] == ["toy", "more"]
     with pytest.raises(ValueError, match="another tokenizer"):
-        library.of_family(embedded)
+        default_datastore.of_family(embedded)
     flip(folder, "tokens.npy")
-    library._opened.clear()
+    default_datastore._opened.clear()
     with pytest.raises(ValueError, match="not the file that was written"):
-        library.of_family(llama)
+        default_datastore.of_family(llama)
     assert (folder / "tokens.npy").exists()  # it is not ours to make again
 
 
 def test_a_family_without_a_tokenizer_has_an_empty_store(llama):
-    assert len(library.of_family(replace(llama, tokenizer=None))) == 0
+    assert len(default_datastore.of_family(replace(llama, tokenizer=None))) == 0
 
 
 def test_where_stores_are_kept(monkeypatch, tmp_path):
     monkeypatch.delenv("DRAFTSCOPE_CACHE", raising=False)
     for system, name in (("linux", "XDG_CACHE_HOME"), ("win32", "LOCALAPPDATA")):
-        monkeypatch.setattr(library.sys, "platform", system)
+        monkeypatch.setattr(default_datastore.sys, "platform", system)
         monkeypatch.setenv(name, str(tmp_path))
-        assert library.cache_folder() == tmp_path / "draftscope"
-    monkeypatch.setattr(library.sys, "platform", "darwin")
-    assert library.cache_folder() == Path.home() / "Library" / "Caches" / "draftscope"
+        assert default_datastore.cache_folder() == tmp_path / "draftscope"
+    monkeypatch.setattr(default_datastore.sys, "platform", "darwin")
+    assert default_datastore.cache_folder() == Path.home() / "Library" / "Caches" / "draftscope"
 
 
 def test_what_is_held_out_is_not_in_the_store():
     """The same files as `decoding.training.corpus` holds out, and none twice; tests are in, other packages are not."""
-    files = library.standard_library()
+    files = default_datastore.standard_library()
     _, held_out = corpus.python_source()
-    texts = {text for _, text in library.library_texts(files[: len(held_out) * corpus.HOLD_OUT_EVERY])}
+    texts = {text for _, text in default_datastore.library_texts(files[: len(held_out) * corpus.HOLD_OUT_EVERY])}
     assert len(held_out) > 10 and not set(held_out) & texts
     train, _ = corpus.python_source()
     assert set(train) <= texts and len(files) == len(set(files))
@@ -400,11 +402,11 @@ def test_own_outputs_belong_to_the_embedded_tokenizer(small, llama, embedded, mo
     """A file of texts, each with the end token behind it, becomes a source; for another tokenizer it means nothing."""
     end = embedded.tokenizer.eos_token_id
     np.save(tmp_path / "outputs.npy", np.array([5, 6, 7, end, end, 8, end], dtype=np.uint16))
-    before = library.place_of(embedded.tokenizer)
-    monkeypatch.setattr(library, "OUTPUTS", tmp_path / "outputs.npy")
-    assert library.has_outputs(embedded.tokenizer) and not library.has_outputs(llama.tokenizer)
-    assert library.place_of(embedded.tokenizer) != before
-    store = library.of_family(embedded)
+    before = default_datastore.place_of(embedded.tokenizer)
+    monkeypatch.setattr(default_datastore, "OUTPUTS", tmp_path / "outputs.npy")
+    assert default_datastore.has_outputs(embedded.tokenizer) and not default_datastore.has_outputs(llama.tokenizer)
+    assert default_datastore.place_of(embedded.tokenizer) != before
+    store = default_datastore.of_family(embedded)
     assert (store.sources[1].documents, store.sources[1].tokens) == (2, 6)
     low, high = store.range([5, 6, 7, end, 8])
     assert high - low == 1 and store.title(int(store.suffixes[low])) == store.sources[1].name
@@ -415,9 +417,9 @@ def test_the_embedded_store(tmp_path, monkeypatch, embedded):
     if not (Path(sysconfig.get_paths()["stdlib"]) / "test").is_dir():
         pytest.skip("this Python came without its tests")
     monkeypatch.setenv("DRAFTSCOPE_CACHE", str(tmp_path))
-    monkeypatch.setattr(library, "LIMIT", FULL)
-    monkeypatch.setattr(library, "_opened", type(library._opened)())
-    store = library.of_family(Family("embedded", embedded.tokenizer, embedded.target))
+    monkeypatch.setattr(default_datastore, "LIMIT", FULL)
+    monkeypatch.setattr(default_datastore, "_opened", type(default_datastore._opened)())
+    store = default_datastore.of_family(Family("embedded", embedded.tokenizer, embedded.target))
     assert len(store) >= 5_000_000
     line = embedded.tokenizer(" for i in range(", add_special_tokens=False)["input_ids"]
     assert store.longest(line, len(line)) == len(line)

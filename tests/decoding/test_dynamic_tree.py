@@ -31,7 +31,7 @@ def test_the_worked_example():
     assert [(token, parent) for token, parent, _ in found.pruned] == [(3, 0), (5, 1)]
     assert [score for *_, score in found.pruned] == pytest.approx([0.24, 0.015], abs=1e-3)
     draft = found.draft("head", Sampling(), 2)
-    assert torch.allclose(draft.belief[3], torch.tensor([0.04, 0, 0, 0, 0.9, 0.05]) / 0.99, atol=1e-4)
+    assert torch.allclose(draft.draft_probabilities[3], torch.tensor([0.04, 0, 0, 0, 0.9, 0.05]) / 0.99, atol=1e-4)
 
 
 class Random:

@@ -11,7 +11,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast, T5Config, T5ForConditionalGeneration
 
 from decoding.loop import Run
-from decoding.models import family_cache as shelf
+from decoding.models import family_cache
 from decoding.models.family import EMBEDDED, check_architecture, context, load, weights_mark
 from decoding.sample import Sampling
 from tests.toys import ARCHITECTURES, END, VOCAB, causal_lm, save
@@ -85,10 +85,10 @@ def test_rotary_scaling_by_length_uses_the_original_context():
 def test_pieces_are_bytes(llama):
     text = "a \u20ac and \U0001f642\n"
     tokens = llama.encode(text, 160)
-    pieces = llama.pieces(tokens)
-    assert b"".join(pieces[token] for token in tokens) == text.encode()
-    assert any(len(pieces[token]) == 1 and pieces[token][0] > 127 for token in tokens)  # a part of a character
-    assert llama.pieces([0]) == {0: END.encode()}
+    token_bytes = llama.token_bytes(tokens)
+    assert b"".join(token_bytes[token] for token in tokens) == text.encode()
+    assert any(len(token_bytes[token]) == 1 and token_bytes[token][0] > 127 for token in tokens)  # a part of a character
+    assert llama.token_bytes([0]) == {0: END.encode()}
 
 
 # -- what cannot be read over a tree -----------------------------------------------------------------------------------
@@ -308,41 +308,41 @@ def test_code_in_the_folder_is_never_executed(folder, tmp_path, model_type):
     assert not marker.exists()
 
 
-# -- the shelf ---------------------------------------------------------------------------------------------------------
+# -- the family cache --------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def empty_shelf(monkeypatch):
-    monkeypatch.setattr(shelf, "_families", {})
+    monkeypatch.setattr(family_cache, "_families", {})
 
 
 def test_shelf_loads_once_and_frees_the_last_one_before_the_next(empty_shelf, folders, embedded, monkeypatch):
     names, held = [("embedded", None), (folders("llama"), None), (folders("gpt2"), None), ("embedded", "gpt2")], []
 
     def look(*key) -> object:
-        held.append([other[:2] for other in shelf._families])
+        held.append([other[:2] for other in family_cache._families])
         return object()
 
-    monkeypatch.setattr(shelf, "load", look)
+    monkeypatch.setattr(family_cache, "load", look)
     for target, draft in names:
-        assert shelf.family(target, draft) is shelf.family(target, draft)
+        assert family_cache.family(target, draft) is family_cache.family(target, draft)
     assert held == [[], names[:1], names[:1], names[:1]]
-    assert [key[:2] for key in shelf._families] == [names[0], names[3]]
+    assert [key[:2] for key in family_cache._families] == [names[0], names[3]]
 
 
 def test_asking_for_the_embedded_family_frees_nothing(empty_shelf, monkeypatch):
-    monkeypatch.setattr(shelf, "load", lambda *key: object())
-    other = shelf.family("folder")
-    shelf.family("embedded")
-    assert shelf.family("folder") is other
+    monkeypatch.setattr(family_cache, "load", lambda *key: object())
+    other = family_cache.family("folder")
+    family_cache.family("embedded")
+    assert family_cache.family("folder") is other
 
 
 def test_shelf_keeps_the_embedded_family_if_another_cannot_be_loaded(empty_shelf, embedded, monkeypatch):
-    monkeypatch.setattr(shelf, "load", lambda *names: embedded if names[0] == "embedded" else load(*names))
-    shelf.family("embedded")
+    monkeypatch.setattr(family_cache, "load", lambda *names: embedded if names[0] == "embedded" else load(*names))
+    family_cache.family("embedded")
     with pytest.raises(ValueError, match="neither a folder"):
-        shelf.family("no such folder")
-    assert shelf.family("embedded") is embedded
+        family_cache.family("no such folder")
+    assert family_cache.family("embedded") is embedded
 
 
 def test_other_weights_have_another_mark(tmp_path):

@@ -21,11 +21,11 @@ TREES = {
     "multi_candidate": [{"shape": "2-1"}, {"shape": "8-4-2"}],
     "token_recycling": [{"k": 1}, {"nodes": 12}],
     "kangaroo": [{"length": 1}, {"threshold": 0.0}, {"threshold": 1.0}, {"length": 3, "threshold": 0.4}],
-    "ppd": [{"budget": "16"}, {"budget": "64", "probes": 4}, {"probes": 1, "budget": "24"}, {"rule": "typical"}],
+    "ppd": [{"budget": "16"}, {"budget": "64", "prompt_tokens": 4}, {"prompt_tokens": 1, "budget": "24"}, {"rule": "typical"}],
     "clover": [{"nodes": 1}, {"nodes": 64}, {"top_p": 1.0, "ratio": 0.0}, {"heads": 1}],
     "chimera": [{"nodes": 1}, {"nodes": 64}, {"heads": 1}],
     "medusa": [{"nodes": 1}, {"nodes": 64}, {"tree": "Cartesian", "nodes": 40}, {"rule": "typical"}],  # greedy: the same
-    "eagle": [{"nodes": 1}, {"nodes": 60, "fan_out": 8}, {"tree": "static"}, {"tree": "drawn"}, {"expansions": 0}],
+    "eagle": [{"nodes": 1}, {"nodes": 60, "fan_out": 8}, {"tree": "static"}, {"tree": "sampled"}, {"expansions": 0}],
     "ftp": [{"nodes": 1}, {"nodes": 60, "depth": 7, "frontier": 8}, {"shape": "chain"}],
     "falcon": [{"nodes": 1}, {"nodes": 64, "passes": 1}, {"nodes": 100, "passes": 4}, {"shape": "chain"}],
 }

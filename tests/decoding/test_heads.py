@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM
 
 from decoding.methods import METHODS, judge
 from decoding.models import heads
-from decoding.models.family import DTYPES, EMBEDDED, Family, laid_out
+from decoding.models.family import DTYPES, EMBEDDED, Family, transpose_weights
 from decoding.models.heads import Head, command, fingerprint, head_for, open_head, save
 from pages.parts.shared.settings import Settings, family_named
 from tests import toys
@@ -66,7 +66,7 @@ def test_one_model_in_every_number_format(kind, stored, tmp_path):
 
 
 def test_the_layout_in_memory_does_not_matter(model):
-    other = laid_out(noisy(model, 0.0))
+    other = transpose_weights(noisy(model, 0.0))
     assert other.lm_head.weight.stride() != model.lm_head.weight.stride()
     assert fingerprint(other) == fingerprint(model)
 
@@ -141,7 +141,7 @@ def test_a_damaged_head_where_it_belongs_is_refused_rather_than_missed(empty, mo
 def test_what_is_missing_is_said_with_the_command(key, empty, llama):
     method, family = METHODS[key], replace(llama, name="a target + b")
     sentence = method.missing(family)
-    assert method.title in sentence and sentence.endswith(f"This makes one: {command(key, 'a target + b')}.")
+    assert method.title in sentence and sentence.endswith(f"This makes one: {command(key, 'a target + b', method.head)}.")
     assert "--family 'a target'" in sentence and find_spec(sentence.split(" -m ")[1].split()[0])
     with pytest.raises(ValueError, match="no head"):
         method.build(family, method.params(), toys.GREEDY)
@@ -158,7 +158,7 @@ def test_without_a_loaded_model(key, empty, llama):
         assert "decoding.training" in method.missing(family)
     (empty / "embedded" / key).mkdir(parents=True)
     assert method.missing(family_named("embedded", None)) == ""
-    assert command(key, "x + y") in method.missing(family_named("x", "y"))
+    assert command(key, "x + y", method.head) in method.missing(family_named("x", "y"))
     toys.made_head(key, getattr(llama, method.head).model)
     assert method.missing(family_named("x", "y")) == "", "there is one for some model: loading will tell"
 

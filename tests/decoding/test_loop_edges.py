@@ -56,9 +56,9 @@ def watched(family: Family, key: str, **options) -> float:
     drafter, accept = method.build(family, method.checked(options.pop("params", {})), sampling)
     seen = []
 
-    def spy(draft, reading, u):
-        seen.append((draft, reading.logits[0]))
-        return accept(draft, reading, u)
+    def spy(draft, output, u):
+        seen.append((draft, output.logits[0]))
+        return accept(draft, output, u)
 
     rng, tokens, worst = torch.Generator().manual_seed(0), list(PROMPT), 0.0
     for step in decode(family.target, drafter, spy, PROMPT, sampling=sampling, rng=rng, max_tokens=40, **options):

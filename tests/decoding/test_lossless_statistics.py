@@ -119,32 +119,32 @@ def test_siblings_with_replacement_follow_the_target():
     assert misfit(counts, expected(Sampling())) < LIMIT
 
 
-DRAWN = {"tree": "drawn", "nodes": 7, "fan_out": 3}
+SAMPLED = {"tree": "sampled", "nodes": 7, "fan_out": 3}
 
 
 @pytest.mark.parametrize("sampling", SETTINGS, ids=["T=1", "T=0.7, top-p=0.9"])
 def test_a_tree_drawn_from_a_head_follows_the_target(sampling):
-    assert misfit(counted("eagle", sampling, **DRAWN), expected(sampling)) < LIMIT
+    assert misfit(counted("eagle", sampling, **SAMPLED), expected(sampling)) < LIMIT
 
 
 # -- wrong on purpose --------------------------------------------------------------------------------------------------
 
 
-def drawn(p: Tensor, u: Tensor) -> int:
+def sampled(p: Tensor, u: Tensor) -> int:
     return int(draw(p[None], u[-1:]))
 
 
 def always(drafter: Drafter, accept: Accept):
     """Accept whatever was drafted, as long as it is possible."""
-    return drafter, lambda draft, reading, u: accept(draft, reading, u * (torch.arange(len(u)) == len(u) - 1))
+    return drafter, lambda draft, output, u: accept(draft, output, u * (torch.arange(len(u)) == len(u) - 1))
 
 
 def fresh(drafter: Drafter, accept: Accept):
     """Draw the correction from p instead of what is left of it."""
 
-    def rule(draft, reading, u):
-        decision = accept(draft, reading, u)
-        return replace(decision, token=drawn(reading.probs[decision.row], u))
+    def rule(draft, output, u):
+        verification = accept(draft, output, u)
+        return replace(verification, token=sampled(output.probs[verification.row], u))
 
     return drafter, rule
 
@@ -152,11 +152,11 @@ def fresh(drafter: Drafter, accept: Accept):
 def row_before(drafter: Drafter, accept: Accept):
     """Draw the bonus from the row before."""
 
-    def rule(draft, reading, u):
-        decision = accept(draft, reading, u)
-        if not decision.path or draft.children(decision.path[-1]):
-            return decision
-        return replace(decision, token=drawn(reading.probs[decision.row - 1], u))
+    def rule(draft, output, u):
+        verification = accept(draft, output, u)
+        if not verification.path or draft.children(verification.path[-1]):
+            return verification
+        return replace(verification, token=sampled(output.probs[verification.row - 1], u))
 
     return drafter, rule
 
@@ -174,7 +174,7 @@ class SameDice(Drafter):
         return self.drafter.propose(tokens, rng)
 
 
-def same_dice(drafter: Drafter, accept: Accept):
+def same_uniforms(drafter: Drafter, accept: Accept):
     return SameDice(drafter), accept
 
 
@@ -182,12 +182,16 @@ class Lying(Drafter):
     """Says a chosen draft had been drawn, from a uniform q."""
 
     def __init__(self, drafter: Drafter) -> None:
-        self.drafter, self.taps, self.taps_prompt = drafter, drafter.taps, drafter.taps_prompt
+        self.drafter, self.aux_hidden_layers, self.reads_prompt_hidden = (
+            drafter,
+            drafter.aux_hidden_layers,
+            drafter.reads_prompt_hidden,
+        )
         self.reads_prompt, self.begin, self.observe = drafter.reads_prompt, drafter.begin, drafter.observe
 
     def propose(self, tokens, rng) -> Draft:
         draft = self.drafter.propose(tokens, rng)
-        return replace(draft, q=torch.full((len(draft), VOCAB), 1 / VOCAB), how="drawn") if len(draft) else draft
+        return replace(draft, q=torch.full((len(draft), VOCAB), 1 / VOCAB), how="sampled") if len(draft) else draft
 
 
 def lying(drafter: Drafter, accept: Accept):
@@ -201,8 +205,8 @@ def lying(drafter: Drafter, accept: Accept):
         ("speculative_sampling", fresh),
         ("speculative_sampling", row_before),
         ("multi_candidate", fresh),
-        ("plain", same_dice),
-        ("multi_candidate", same_dice),
+        ("plain", same_uniforms),
+        ("multi_candidate", same_uniforms),
         ("prompt_lookup", fresh),
         ("prompt_lookup", lying),
         ("token_recycling", lying),
@@ -210,5 +214,5 @@ def lying(drafter: Drafter, accept: Accept):
     ],
 )
 def test_faults_are_noticed(key, fault):
-    params = {"length": 1} if fault is row_before else DRAWN if key == "eagle" else {}
+    params = {"length": 1} if fault is row_before else SAMPLED if key == "eagle" else {}
     assert misfit(counted(key, Sampling(), fault, **params), expected(Sampling())) > LIMIT

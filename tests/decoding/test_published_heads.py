@@ -15,7 +15,7 @@ from transformers.models.llama.modeling_llama import LlamaDecoderLayer, LlamaRot
 
 from decoding.loop import Run
 from decoding.methods import METHODS, eagle, medusa
-from decoding.models import published_heads as published
+from decoding.models import published_heads
 from decoding.models.cache import TreeCache
 from decoding.models.family import load
 from decoding.models.target import PRE_NORM, Target
@@ -147,7 +147,7 @@ def test_a_checkpoint_opens_in_place_of_a_draft_model(name, folder, format_of):
 def test_it_is_preferred_to_a_head_that_was_trained_here(folder, format_of):
     family = load(folder, str(format_of("EAGLE")), device="cpu")
     drafter, _ = METHODS["eagle"].build(family, METHODS["eagle"].checked({}), Sampling())
-    assert drafter.reader.heads.shape.kind == "eagle" and drafter.taps == (LAYERS,)
+    assert drafter.reader.heads.shape.kind == "eagle" and drafter.aux_hidden_layers == (LAYERS,)
     drafter, _ = METHODS["eagle"].build(replace(family, heads={}), METHODS["eagle"].checked({}), Sampling())
     assert not torch.equal(drafter.reader.heads.fc.weight[:, :1], FORMATS["EAGLE"][2]["fc.weight"][:, :1])
 
@@ -173,10 +173,10 @@ def test_a_method_that_needs_a_draft_model_says_so(folder, format_of, tmp_path, 
 # -- they compute what their authors' code computes --------------------------------------------------------------------
 
 
-def states(taps: tuple[int, ...], tokens: list[int]) -> list[Tensor]:
+def states(aux_hidden_layers: tuple[int, ...], tokens: list[int]) -> list[Tensor]:
     one = target()
-    found = one.forward(TreeCache(), one.ids(tokens), range(len(tokens)), taps=taps)[1]
-    return [found[tap] for tap in taps]
+    found = one.forward(TreeCache(), one.ids(tokens), range(len(tokens)), aux_hidden_layers=aux_hidden_layers)[1]
+    return [found[aux_layer] for aux_layer in aux_hidden_layers]
 
 
 TEXT = [7, 70, 170, 7, 70, 33, 12, 99]
@@ -185,11 +185,11 @@ TEXT = [7, 70, 170, 7, 70, 33, 12, 99]
 def logits_of(head: Path) -> Tensor:
     """What the opened head says behind every slot of TEXT."""
     one = target()
-    heads, _ = eagle.trained(one, published.read(head, one))
+    heads, _ = eagle.load_head(one, published_heads.read(head, one))
     rows = []
     for end in range(1, len(TEXT)):
         reader = eagle.Reader(heads, one)
-        reader.commit([part[:end] for part in states(heads.shape.taps, TEXT)], TEXT[1 : end + 1])
+        reader.commit([part[:end] for part in states(heads.shape.aux_hidden_layers, TEXT)], TEXT[1 : end + 1])
         rows.append(reader.begin())
     return torch.cat(rows)
 
@@ -237,15 +237,17 @@ def test_eagle_is_fc_and_a_llama_layer_without_its_first_norm(rope, tmp_path):
     assert (found - one.score(wanted)).abs().max() < 1e-3 and found.std() > 0.3
 
 
-@pytest.mark.parametrize("name, stem, taps", [("EAGLE-3", "midlayer", (2, 4, 5)), ("speculators", "layers.0", (1, 4, PRE_NORM))])
+@pytest.mark.parametrize(
+    "name, stem, aux_hidden_layers", [("EAGLE-3", "midlayer", (2, 4, 5)), ("speculators", "layers.0", (1, 4, PRE_NORM))]
+)
 @torch.inference_mode()
-def test_eagle3_by_hand(name, stem, taps, format_of):
+def test_eagle3_by_hand(name, stem, aux_hidden_layers, format_of):
     """The first slot alone, where attention finds its own value: three states mixed, two norms, the value, the gated layer, the
     head's own norm and scores, each draft token in the place of the target's."""
     _, _, tensors = FORMATS[name]
     normed = name == "speculators"
     norm = lambda rows, which: rows * (rows.square().mean(-1, keepdim=True) + 1e-5).rsqrt() * tensors[which]  # noqa: E731
-    mixed = torch.cat([part[:1] for part in states(taps, TEXT)], -1) @ tensors["fc.weight"].T
+    mixed = torch.cat([part[:1] for part in states(aux_hidden_layers, TEXT)], -1) @ tensors["fc.weight"].T
     embedded = target().model.get_input_embeddings()(torch.tensor(TEXT[1:2]))
     hidden = norm(mixed, f"{stem}.hidden_norm.weight")
     read = torch.cat((norm(embedded, f"{stem}.input_layernorm.weight"), hidden), -1)
@@ -264,7 +266,7 @@ def test_eagle3_by_hand(name, stem, taps, format_of):
 @torch.inference_mode()
 def test_medusa_by_hand(format_of):
     tensors = FORMATS["Medusa"][2]
-    heads, _ = medusa.trained(target(), published.read(format_of("Medusa"), target()))
+    heads, _ = medusa.load_head(target(), published_heads.read(format_of("Medusa"), target()))
     (hidden,) = states((LAYERS,), TEXT)
     for k in range(3):
         moved = hidden @ tensors[f"{k}.0.linear.weight"].T + tensors[f"{k}.0.linear.bias"]
@@ -277,9 +279,9 @@ def test_d2t_is_a_distance(tmp_path):
     tensors = eagle3_tensors()
     tokens = torch.arange(DRAFTED) + tensors["d2t"]
     assert tensors["t2d"][tokens].all() and int(tensors["t2d"].sum()) == DRAFTED
-    assert (published.read(written(tmp_path / "a", EAGLE3, tensors), target()).tensors["tokens"] == tokens).all()
+    assert (published_heads.read(written(tmp_path / "a", EAGLE3, tensors), target()).tensors["tokens"] == tokens).all()
     with pytest.raises(ValueError, match="d2t .* offsets"):
-        published.read(written(tmp_path / "b", EAGLE3, tensors | {"d2t": tokens}), target())
+        published_heads.read(written(tmp_path / "b", EAGLE3, tensors | {"d2t": tokens}), target())
 
 
 # -- what is refused ---------------------------------------------------------------------------------------------------
@@ -320,13 +322,13 @@ WRONG = {
 def test_what_does_not_fit_is_refused_by_its_name(name, tmp_path):
     config, tensors, words = WRONG[name]
     with pytest.raises(ValueError, match=words):
-        published.read(written(tmp_path, config, tensors), target())
+        published_heads.read(written(tmp_path, config, tensors), target())
 
 
 def test_a_target_with_too_few_layers(tmp_path):
     few = Target(causal_lm("llama", num_hidden_layers=6), VOCAB, CONTEXT)
     with pytest.raises(ValueError, match=r"\[2, 3, 3\] of a target of 6 layers; it needs three"):
-        published.read(written(tmp_path, EAGLE3, eagle3_tensors()), few)
+        published_heads.read(written(tmp_path, EAGLE3, eagle3_tensors()), few)
 
 
 def test_a_wrong_target_is_refused_when_the_family_is_loaded(folder, tmp_path):
@@ -348,7 +350,7 @@ def test_damaged_files(folder, format_of):
 
 
 def test_a_draft_model_is_no_head(folder):
-    assert published.method_of(folder) == published.method_of(None) == published.method_of("embedded") == ""
+    assert published_heads.method_of(folder) == published_heads.method_of(None) == published_heads.method_of("embedded") == ""
 
 
 # -- pickled weights ---------------------------------------------------------------------------------------------------

@@ -35,7 +35,7 @@ def test_a_ragged_tree_has_the_children_it_should(seed):
     assert found.parents == (-1, -1, -1, 0, 0, 2, 4, 5)
     assert found.read == (0, -1, 1, -1, 2, 3, -1, -1), "leaves are not handed over"
     assert asked == [([tokens[0], tokens[2]], [-1, -1]), ([tokens[4], tokens[5]], [0, 1])]
-    assert found.how == "drawn without replacement" and found.belief is None
+    assert found.how == "sampled without replacement" and found.draft_probabilities is None
 
 
 @pytest.mark.parametrize("replacement", [False, True])
@@ -55,7 +55,7 @@ def test_q_is_what_every_token_was_drawn_from(sampling, replacement):
             if not replacement:
                 q[token] = 0
                 q /= q.sum()
-    assert draft.how == ("drawn" if replacement else "drawn without replacement") and draft.calls == 3
+    assert draft.how == ("sampled" if replacement else "sampled without replacement") and draft.calls == 3
 
 
 def test_a_used_up_q_goes_on_over_the_other_tokens():
@@ -66,9 +66,9 @@ def test_a_used_up_q_goes_on_over_the_other_tokens():
 
 def test_greedy_trees_are_chosen():
     found, _ = grown(RAGGED, sampling=Sampling(0))
-    assert found.tokens[:3] == (0, 1, 2) and found.q is None and found.how == "chosen"
+    assert found.tokens[:3] == (0, 1, 2) and found.q is None and found.how == "deterministic"
     assert found.tokens[3:5] == tuple(behind(0).topk(2).indices.tolist()) and found.tokens[5] == int(behind(2).argmax())
-    assert found.own[:3] == pytest.approx((0.4, 0.3, 0.15)) and torch.allclose(found.belief[0], FIRST.softmax(-1)[0])
+    assert found.own[:3] == pytest.approx((0.4, 0.3, 0.15)) and torch.allclose(found.draft_probabilities[0], FIRST.softmax(-1)[0])
 
 
 def test_siblings_of_different_number_do_not_change_each_others_dice():

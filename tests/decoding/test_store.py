@@ -26,9 +26,7 @@ def test_a_kept_trace_comes_back_equal(store):
 def test_entries_are_found_by_every_field(store):
     trace = sample_trace()
     one = store.keep(trace, "first", "about 100% rejected")
-    other = store.keep(
-        msgspec.structs.replace(trace, header=msgspec.structs.replace(trace.header, method="plain")), "second"
-    )
+    other = store.keep(msgspec.structs.replace(trace, header=msgspec.structs.replace(trace.header, method="plain")), "second")
     assert [e.id for e in store.entries()] == [other, one]
     assert [e.id for e in store.entries(Query(words="100%"))] == [one]
     assert [e.id for e in store.entries(Query(words="first rejected"))] == [one]
@@ -80,9 +78,9 @@ from decoding.runs.store import Store
 from tests.samples import sample_trace
 trace = sample_trace()
 store = Store(Path(sys.argv[1]))
-new = store.begin(trace.header, trace.pieces, "crash")
+new = store.begin(trace.header, trace.token_bytes, "crash")
 while True:
-    store.append(new, trace.steps[:1], trace.pieces)
+    store.append(new, trace.steps[:1], trace.token_bytes)
     print("step", flush=True)
 """
 
@@ -107,8 +105,7 @@ def test_several_processes_write_at_once(tmp_path):
     env = {**os.environ, "PYTHONPATH": os.getcwd()}
     script = WRITER.replace("while True:", "for _ in range(40):")
     writers = [
-        subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], stdout=subprocess.DEVNULL, env=env)
-        for _ in range(3)
+        subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], stdout=subprocess.DEVNULL, env=env) for _ in range(3)
     ]
     assert [writer.wait(60) for writer in writers] == [0, 0, 0]
     assert [entry.steps for entry in Store(tmp_path).entries()] == [40, 40, 40]

@@ -85,7 +85,7 @@ def test_alpha_measured_two_ways(embedded, key, params):
         for step in run_steps(embedded, key, ids, sampling=Sampling(1.0), max_tokens=TOKENS, recorded=True, **params):
             for row in (0, *(i + 1 for i in step.path)):
                 eldest = next((node for node in step.nodes if node.parent == row - 1), None)
-                if eldest is not None and eldest.verdict != "unread":
+                if eldest is not None and eldest.verdict != "not judged":
                     accepted += eldest.verdict == "accepted"
                     overlaps.append(step.rows[row].overlap)
     alpha = sum(overlaps) / len(overlaps)

@@ -36,8 +36,8 @@ def test_an_unfinished_or_unrecorded_run_is_read_too(llama):
 
 
 def test_bytes_that_are_no_characters_survive(trace):
-    odd = changed(trace, pieces={**trace.pieces, 5: b"\xff\xe2\x82"})
-    assert decode_trace(encode(odd)).pieces[5] == b"\xff\xe2\x82"
+    odd = changed(trace, token_bytes={**trace.token_bytes, 5: b"\xff\xe2\x82"})
+    assert decode_trace(encode(odd)).token_bytes[5] == b"\xff\xe2\x82"
 
 
 @pytest.mark.parametrize("data", [b"", b"\x00", b"not a trace", b"{}", b"\x93\x01\x02\x03", b"\x80", b"\xc1" * 40])
@@ -74,7 +74,7 @@ def test_trailing_data_is_refused(trace):
 
 def test_another_schema_is_refused(trace):
     other = changed(trace, header=changed(trace.header, schema=SCHEMA + 1))
-    with pytest.raises(ValueError, match=f"schema {SCHEMA + 1}; this version reads schema {SCHEMA}"):
+    with pytest.raises(ValueError, match=f"schema {SCHEMA + 1}; this version reads schema 1 and {SCHEMA}"):
         decode_trace(encode(other))
 
 
@@ -91,7 +91,7 @@ def test_too_large_is_refused_before_it_is_read(trace, monkeypatch):
 def test_values_of_another_kind_are_refused(trace, field, value):
     plain = msgspec.to_builtins(trace)
     plain["steps"][0]["nodes"][0][field] = value
-    plain["pieces"] = {int(k): v for k, v in trace.pieces.items()}
+    plain["token_bytes"] = {int(k): v for k, v in trace.token_bytes.items()}
     with pytest.raises(ValueError, match="damaged"):
         decode_trace(msgspec.msgpack.encode(plain))
 
@@ -114,7 +114,7 @@ def test_impossible_steps_are_refused(trace):
             decode_trace(encode(first_step(trace, nodes=(changed(step.nodes[0], parent=parent), *step.nodes[1:]))))
     with pytest.raises(ValueError, match="cannot be"):
         decode_trace(encode(first_step(trace, path=(-1,))))
-    for part in ("q", "rest"):
+    for part in ("q", "residual"):
         with pytest.raises(ValueError, match="differ in length"):
             decode_trace(encode(first_step(trace, rows=(changed(row, **{part: (0.5,)}), *step.rows[1:]))))
 

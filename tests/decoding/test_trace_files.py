@@ -7,7 +7,7 @@ import msgspec
 import pandas as pd
 import pytest
 
-from decoding.runs import trace_files as transfer
+from decoding.runs import trace_files
 from decoding.runs.trace_files import from_json, nodes_frame, steps_frame, to_json, to_parquet
 from tests.samples import sample_trace
 
@@ -50,12 +50,12 @@ def test_hostile_files_are_refused_with_a_sentence(data, sentence):
 
 
 def test_sizes_are_capped_before_and_while_unpacking(monkeypatch):
-    monkeypatch.setattr(transfer, "MAX_UPLOAD", 1000)
+    monkeypatch.setattr(trace_files, "MAX_UPLOAD", 1000)
     with pytest.raises(ValueError, match="at most 1,000"):
         from_json(b"x" * 1001)
     bomb = gzip.compress(b" " * 10_000_000)
-    monkeypatch.setattr(transfer, "MAX_UPLOAD", 10**6)
-    monkeypatch.setattr(transfer, "MAX_BYTES", 10**6)
+    monkeypatch.setattr(trace_files, "MAX_UPLOAD", 10**6)
+    monkeypatch.setattr(trace_files, "MAX_BYTES", 10**6)
     with pytest.raises(ValueError, match="unpacks to more than"):
         from_json(bomb)
 

@@ -1,4 +1,4 @@
-"""The acceptance rules, exactly: tiny vocabularies in float64, every draft and every side of every die.
+"""The acceptance rules, exactly: tiny vocabularies in float64, every draft and every side of every uniform.
 
 The emitted distribution must equal the target's to 1e-12. Faults planted on purpose must miss it by the total
 variation that the method specifications state, which shows that the same check would notice them.
@@ -17,7 +17,7 @@ from decoding.draft import Draft, chain
 from decoding.drafting.sampled_tree import refill
 from decoding.sample import draw, without
 from decoding.verify import check, judged, match, recursive_rejection
-from tests.toys import reading_of, total_variation
+from tests.toys import output_of, total_variation
 
 EXACT = 1e-12
 LISTED = 6e-4  # the specifications print three digits
@@ -43,9 +43,9 @@ def random_pair(seed: int, vocab: int) -> tuple[Tensor, Tensor]:
 # -- all drafts of k siblings, with their probability ------------------------------------------------------------------
 
 
-def siblings(tokens: tuple[int, ...], q: Tensor, how: str = "drawn") -> Draft:
+def siblings(tokens: tuple[int, ...], q: Tensor, how: str = "sampled") -> Draft:
     """k children of the root; q (k, vocab)."""
-    return Draft(tokens, (-1,) * len(tokens), q if how != "chosen" else None, how=how, source=("test",) * len(tokens))
+    return Draft(tokens, (-1,) * len(tokens), q if how != "deterministic" else None, how=how, source=("test",) * len(tokens))
 
 
 def independent(q: Tensor, k: int) -> Iterator[tuple[float, Draft]]:
@@ -67,32 +67,32 @@ def distinct(q: Tensor, k: int) -> Iterator[tuple[float, Draft]]:
     for tokens in permutations(range(len(q)), k):
         rows = shrinking(q, tokens)
         if weight := prod(rows[i, t].item() for i, t in enumerate(tokens)):
-            yield weight, siblings(tokens, rows, "drawn without replacement")
+            yield weight, siblings(tokens, rows, "sampled without replacement")
 
 
 # -- what a rule emits -------------------------------------------------------------------------------------------------
 
 
 def sides(draft: Draft, p: Tensor) -> Iterator[tuple[float, Tensor]]:
-    """(probability, u) for every combination of the n dice below and above their thresholds; the last die is 0.5."""
+    """(probability, u) for every combination of the n uniforms below and above their thresholds; the last die is 0.5."""
     chances = [min(1.0, p[i].item() / draft.q[i, token].item()) for i, token in enumerate(draft.tokens)]
     for below in product((True, False), repeat=len(draft)):
         weight = prod(c if yes else 1 - c for c, yes in zip(chances, below, strict=True))
-        dice = [c / 2 if yes else (1 + c) / 2 for c, yes in zip(chances, below, strict=True)]
+        uniforms = [c / 2 if yes else (1 + c) / 2 for c, yes in zip(chances, below, strict=True)]
         if weight:
-            yield weight, torch.tensor([*dice, 0.5], dtype=torch.float64)
+            yield weight, torch.tensor([*uniforms, 0.5], dtype=torch.float64)
 
 
 def texts(draft: Draft, probs: Tensor) -> Counter:
-    """Emitted tokens -> probability, by running recursive_rejection on every side of its dice."""
+    """Emitted tokens -> probability, by running recursive_rejection on every side of its uniforms."""
     found = Counter()
     p, _ = judged(draft, probs)
     for weight, u in sides(draft, p):
-        decision = recursive_rejection(draft, reading_of(probs), u)
-        rest = decision.rest[decision.row]
-        assert decision.token == draw(rest[None], u[-1:]).item()
-        accepted = tuple(draft.tokens[i] for i in decision.path)
-        for token, chance in enumerate(rest.tolist()):
+        verification = recursive_rejection(draft, output_of(probs), u)
+        residual = verification.residual[verification.row]
+        assert verification.token == draw(residual[None], u[-1:]).item()
+        accepted = tuple(draft.tokens[i] for i in verification.path)
+        for token, chance in enumerate(residual.tolist()):
             found[(*accepted, token)] += weight * chance
     return found
 
@@ -111,14 +111,14 @@ def walked(drafts, p: Tensor) -> tuple[Tensor, float]:
     """The same in closed form, from `judged` alone; also for drafts that lie about their q."""
     out, accepted = torch.zeros_like(p), 0.0
     for weight, draft in drafts:
-        turns, rest = judged(draft, p.expand(len(draft) + 1, -1))
+        turns, residual = judged(draft, p.expand(len(draft) + 1, -1))
         left = weight
         for i, token in enumerate(draft.tokens):
             kept = left * min(1.0, turns[i].item() / draft.q[i, token].item())
             out[token] += kept
             accepted += kept
             left -= kept
-        out += left * rest[0]
+        out += left * residual[0]
     return out, accepted
 
 
@@ -179,10 +179,10 @@ def test_exhausted_support_goes_on_uniformly():
 
 def test_one_child_is_the_same_decision_with_and_without_replacement():
     p, q = PAIR4
-    reading = reading_of(p.expand(2, -1))
+    output = output_of(p.expand(2, -1))
     for (_, one), (_, other) in zip(independent(q, 1), distinct(q, 1), strict=True):
         for u in torch.linspace(0.005, 0.995, 50, dtype=torch.float64):
-            verdicts = [recursive_rejection(d, reading, torch.stack((u, u))).verdicts[0] for d in (one, other)]
+            verdicts = [recursive_rejection(d, output, torch.stack((u, u))).verdicts[0] for d in (one, other)]
             expected = "accepted" if u < p[one.tokens[0]] / q[one.tokens[0]] else "rejected"
             assert verdicts == [expected, expected]
 
@@ -211,7 +211,7 @@ def trees(p_vocab: int, q0: Tensor, table: Tensor, *, replacement: bool) -> Iter
         for second in product(range(p_vocab), repeat=2):
             q = torch.stack((*rows, *(table[t] for t in first)))
             if weight := prod(q[i, t].item() for i, t in enumerate((*first, *second))):
-                how = "drawn" if replacement else "drawn without replacement"
+                how = "sampled" if replacement else "sampled without replacement"
                 yield weight, Draft((*first, *second), (-1, -1, 0, 1), q, how=how, source=("test",) * 4)
 
 
@@ -235,7 +235,7 @@ def test_chain_emits_the_joint_distribution():
     for a, b in product(range(3), repeat=2):
         if not q0[a] * q1[a, b]:
             continue
-        draft = Draft((a, b), (-1, 0), torch.stack((q0, q1[a])), how="drawn", source=("test",) * 2)
+        draft = Draft((a, b), (-1, 0), torch.stack((q0, q1[a])), how="sampled", source=("test",) * 2)
         for text, chance in texts(draft, torch.stack((p0, p1[a], p1[b]))).items():
             following = p1[text[0]] if len(text) == 1 else torch.eye(3, dtype=torch.float64)[text[1]]
             joint[text[0]] += q0[a] * q1[a, b] * chance * following
@@ -249,9 +249,9 @@ def test_fault_correction_from_p_instead_of_the_residual():
     p, q = PAIR3
     out, accepted = walked(independent(q, 1), p)
     for _, draft in independent(q, 1):
-        turn, rest = judged(draft, p.expand(2, -1))
+        turn, residual = judged(draft, p.expand(2, -1))
         token = draft.tokens[0]
-        out += q[token] * (1 - min(1.0, turn[0].item() / q[token].item())) * (p - rest[0])
+        out += q[token] * (1 - min(1.0, turn[0].item() / q[token].item())) * (p - residual[0])
     assert out.tolist() == pytest.approx([0.35, 0.39, 0.26]) and total_variation(out, p) == pytest.approx(0.15)
 
 
@@ -265,9 +265,9 @@ def test_fault_accept_only_where_p_is_at_least_q():
     p, q = PAIR3
     out = torch.zeros_like(p)
     for weight, draft in independent(q, 1):
-        turn, rest = judged(draft, p.expand(2, -1))
+        turn, residual = judged(draft, p.expand(2, -1))
         token = draft.tokens[0]
-        out += weight * (torch.eye(3, dtype=torch.float64)[token] if turn[0] >= q[token] else rest[0])
+        out += weight * (torch.eye(3, dtype=torch.float64)[token] if turn[0] >= q[token] else residual[0])
     assert total_variation(out, p) == pytest.approx(0.5)
 
 
@@ -372,17 +372,17 @@ def matched(draft: Draft, p: Tensor, cells: int = 10) -> tuple[Tensor, float]:
     out, accepted = torch.zeros_like(p), 0.0
     for i in range(cells):
         u = torch.full((len(draft) + 1,), (i + 0.5) / cells, dtype=torch.float64)
-        decision = match(draft, reading_of(p.expand(len(draft) + 1, -1)), u)
-        first = draft.tokens[decision.path[0]] if decision.path else decision.token
+        verification = match(draft, output_of(p.expand(len(draft) + 1, -1)), u)
+        first = draft.tokens[verification.path[0]] if verification.path else verification.token
         out[first] += 1 / cells
-        accepted += bool(decision.path) / cells
+        accepted += bool(verification.path) / cells
     return out, accepted
 
 
 @pytest.mark.parametrize("tokens, chance", [((1,), 0.3), ((3, 2), 0.3), ((2, 2), 0.2), ((0, 1, 2, 3), 1.0)])
 def test_match_emits_the_target_whatever_was_chosen(tokens, chance):
     p = PAIR4[0]
-    out, accepted = matched(siblings(tokens, p, "chosen"), p)
+    out, accepted = matched(siblings(tokens, p, "deterministic"), p)
     assert total_variation(out, p) < EXACT and accepted == pytest.approx(chance)
 
 
@@ -390,28 +390,28 @@ def test_fault_match_draws_again_after_a_mismatch():
     p = PAIR4[0]
     kept = torch.tensor([p[0], 0, 0, 0], dtype=torch.float64)
     out = kept + (1 - p[0]) * p
-    assert matched(siblings((0,), p, "chosen"), p)[0].tolist() == pytest.approx(p.tolist())
+    assert matched(siblings((0,), p, "deterministic"), p)[0].tolist() == pytest.approx(p.tolist())
     assert out.tolist() == pytest.approx([0.64, 0.18, 0.12, 0.06]) and total_variation(out, p) == pytest.approx(0.24)
 
 
 def test_match_in_turn_is_its_sequential_form():
     """p(c) of each child, after the elder ones were zeroed and the rest renormalised."""
     p = PAIR4[0]
-    decision = match(siblings((0, 2, 3), p, "chosen"), reading_of(p.expand(4, -1)), torch.full((4,), 0.99).double())
-    assert decision.p == pytest.approx((0.4, 0.2 / 0.6, 0.1 / 0.4))
-    assert decision.rest[0].tolist() == pytest.approx([0, 1, 0, 0])
-    whole = match(siblings((0, 1, 2, 3), p, "chosen"), reading_of(p.expand(5, -1)), torch.zeros(5).double())
-    assert whole.p[-1] == pytest.approx(1) and whole.rest[0].tolist() == pytest.approx(p.tolist())
+    verification = match(siblings((0, 2, 3), p, "deterministic"), output_of(p.expand(4, -1)), torch.full((4,), 0.99).double())
+    assert verification.p == pytest.approx((0.4, 0.2 / 0.6, 0.1 / 0.4))
+    assert verification.residual[0].tolist() == pytest.approx([0, 1, 0, 0])
+    whole = match(siblings((0, 1, 2, 3), p, "deterministic"), output_of(p.expand(5, -1)), torch.zeros(5).double())
+    assert whole.p[-1] == pytest.approx(1) and whole.residual[0].tolist() == pytest.approx(p.tolist())
 
 
 def test_match_follows_the_token_drawn_at_each_row():
-    """Row by row its own die: 0 at the root, then 2 below it, which nobody drafted."""
+    """Row by row its own uniform: 0 at the root, then 2 below it, which nobody drafted."""
     p = PAIR4[0].expand(4, -1)
     draft = Draft((1, 0, 3), (-1, -1, 1), source=("test",) * 3)
-    decision = match(draft, reading_of(p), torch.tensor([0.1, 0.99, 0.75, 0.99]).double())
-    assert decision.path == (1,) and decision.token == 2
-    assert decision.verdicts == ("rejected", "accepted", "rejected")
-    assert decision.drawn == {0: 0, 2: 2}
+    verification = match(draft, output_of(p), torch.tensor([0.1, 0.99, 0.75, 0.99]).double())
+    assert verification.path == (1,) and verification.token == 2
+    assert verification.verdicts == ("rejected", "accepted", "rejected")
+    assert verification.sampled == {0: 0, 2: 2}
 
 
 # -- refusals, greedy, roundings ---------------------------------------------------------------------------------------
@@ -419,9 +419,9 @@ def test_match_follows_the_token_drawn_at_each_row():
 
 def test_rejection_refuses_chosen_drafts_and_match_takes_all():
     draft = chain([1, 2], "test")
-    with pytest.raises(ValueError, match="not exact for a draft whose nodes were chosen"):
-        recursive_rejection(draft, reading_of(PAIR3[0].expand(3, -1)), torch.rand(3))
-    for how in ("drawn", "drawn without replacement", "chosen"):
+    with pytest.raises(ValueError, match="not exact for a draft whose nodes were deterministic"):
+        recursive_rejection(draft, output_of(PAIR3[0].expand(3, -1)), torch.rand(3))
+    for how in ("sampled", "sampled without replacement", "deterministic"):
         check(match, siblings((1,), PAIR3[1][None], how))
     check(recursive_rejection, Draft((), ()))  # nothing was drafted: nothing to be exact about
 
@@ -445,16 +445,16 @@ def test_one_hot_q_against_one_hot_p():
 def test_accepted_strictly_below_the_ratio():
     """u * q < p: at u = 0 a token the target excludes is still refused."""
     p, q = row(0.0, 1.0), row(0.5, 0.5)
-    decision = recursive_rejection(siblings((0,), q[None]), reading_of(p.expand(2, -1)), torch.zeros(2).double())
-    assert decision.verdicts == ("rejected",) and decision.token == 1
+    verification = recursive_rejection(siblings((0,), q[None]), output_of(p.expand(2, -1)), torch.zeros(2).double())
+    assert verification.verdicts == ("rejected",) and verification.token == 1
 
 
 def test_residual_emptied_by_rounding_falls_back_to_what_was_left():
     """p below q everywhere, by rounding: nothing is left of the residual and p goes on unchanged."""
     p = torch.tensor([0.6, 0.4])
     q = torch.tensor([[0.6000001, 0.4000001]])
-    _, rest = judged(siblings((0,), q), p.expand(2, -1))
-    assert torch.equal(rest[0], p)
+    _, residual = judged(siblings((0,), q), p.expand(2, -1))
+    assert torch.equal(residual[0], p)
 
 
 def test_judged_leaves_the_reading_alone():
@@ -466,10 +466,10 @@ def test_judged_leaves_the_reading_alone():
 
 def test_unread_below_a_rejected_node_and_beside_a_winner():
     eye = torch.eye(4, dtype=torch.float64)
-    draft = Draft((0, 1, 2, 3), (-1, -1, -1, 0), eye, how="drawn", source=("test",) * 4)
-    decision = recursive_rejection(draft, reading_of(eye[[1, 0, 0, 0, 0]]), torch.full((5,), 0.5).double())
-    assert decision.verdicts == ("rejected", "accepted", "unread", "unread")
-    assert decision.path == (1,) and decision.row == 2
+    draft = Draft((0, 1, 2, 3), (-1, -1, -1, 0), eye, how="sampled", source=("test",) * 4)
+    verification = recursive_rejection(draft, output_of(eye[[1, 0, 0, 0, 0]]), torch.full((5,), 0.5).double())
+    assert verification.verdicts == ("rejected", "accepted", "not judged", "not judged")
+    assert verification.path == (1,) and verification.row == 2
 
 
 # -- drawing -----------------------------------------------------------------------------------------------------------

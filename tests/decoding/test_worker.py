@@ -242,7 +242,7 @@ def test_what_a_page_reads_while_steps_are_taken_is_whole(one_worker, llama):
     assert seen and len(last.steps) > 10
     for trace in seen:
         assert trace.steps == last.steps[: len(trace.steps)]
-        assert all(token in trace.pieces for step in trace.steps for token in step.occurring())
+        assert all(token in trace.token_bytes for step in trace.steps for token in step.occurring())
 
 
 class Interrupted(dict):
@@ -261,10 +261,10 @@ class Interrupted(dict):
 
 def test_a_step_between_two_reads_of_the_trace_does_not_tear_it(llama):
     run = real(llama)()
-    run.pieces = Interrupted(run.pieces)
-    run.pieces.run = run
+    run.token_bytes = Interrupted(run.token_bytes)
+    run.token_bytes.run = run
     trace = run.trace
-    assert all(token in trace.pieces for step in trace.steps for token in step.occurring())
+    assert all(token in trace.token_bytes for step in trace.steps for token in step.occurring())
 
 
 def test_one_worker_per_device():

@@ -9,12 +9,12 @@ from safetensors.torch import save_file
 
 from decoding.draft import Draft
 from decoding.methods import METHODS, chimera
-from decoding.methods.chimera import FROM_H, FROM_O, described, fresh, imitated, shapes, trained
+from decoding.methods.chimera import FROM_H, FROM_O, described, imitated, init_head, load_head, shapes
 from decoding.models import heads as door
 from decoding.models.family import load
 from decoding.models.target import Target
 from decoding.sample import Sampling
-from decoding.training import train as training
+from decoding.training import train
 from decoding.training.recipes import RECIPES
 from decoding.training.recipes import chimera as recipe
 from decoding.verify import match, recursive_rejection
@@ -23,14 +23,14 @@ from tests.decoding.test_tau_floor import PROMPTS as FLOOR_PROMPTS
 from tests.decoding.test_tau_floor import tau
 from tests.methods.test_medusa import over_fitted
 from tests.teacher_forcing import PROMPT, batch_of, exactly, forced, learned, states_of, steps_of, target_of
-from tests.toys import GREEDY, VOCAB, causal_lm, reading_of, run_steps, tokens_of, total_variation
+from tests.toys import GREEDY, VOCAB, causal_lm, output_of, run_steps, tokens_of, total_variation
 
 RECIPE = RECIPES["chimera"]
 
 
 def noisy(target: Target, heads: int = 3) -> chimera.Heads:
     """Heads that have learned something at random."""
-    made = fresh(target, heads)
+    made = init_head(target, heads)
     torch.manual_seed(2)
     for values in made.parameters():
         values.data += 0.1 * torch.randn(values.shape)
@@ -70,7 +70,7 @@ def test_a_slot_reads_its_three_tokens_and_no_older_one(monkeypatch):
 @pytest.mark.parametrize("kind", ["llama", "gpt2", "qwen2", "phi"])
 def test_untrained_heads_add_the_imitated_state_to_the_true_one(kind):
     target = target_of(kind)
-    heads, hidden, other = fresh(target, 2), states_of(target, PROMPT, target.last_hidden), torch.randn(len(PROMPT), 32)
+    heads, hidden, other = init_head(target, 2), states_of(target, PROMPT, target.last_hidden), torch.randn(len(PROMPT), 32)
     with torch.inference_mode():
         logits = target.model(torch.tensor([PROMPT])).logits[0]
         assert (target.score(heads.read(hidden, torch.zeros_like(hidden), 1)) - logits).abs().max() < 1e-5
@@ -154,13 +154,13 @@ def test_with_the_true_states_in_place_of_imitated_ones_every_guess_is_right(mon
         return torch.stack(states)
 
     def perfect(found):
-        heads = fresh(found, 3)
+        heads = init_head(found, 3)
         for head in heads.residual:
             head.weight.data = torch.cat((torch.zeros(32, 32), torch.eye(32)), 1)
         return heads
 
     monkeypatch.setattr(chimera.Chimera, "slots", oracle)
-    monkeypatch.setattr(chimera, "trained", perfect)
+    monkeypatch.setattr(chimera, "load_head", perfect)
     method = METHODS["chimera"]
     drafter, accept = method.build(toys.toy_family(target), method.checked({"nodes": 64}), GREEDY)
     propose = drafter.propose
@@ -191,7 +191,7 @@ def test_training_is_drafting_at_every_step(kind, sampling, monkeypatch):
         nonlocal younger
         for node in range(0, len(draft), 5):
             said = forced("chimera", drafter, target, tokens, draft, node)
-            assert (said.softmax(-1) - draft.belief[node]).abs().max() < 1e-4
+            assert (said.softmax(-1) - draft.draft_probabilities[node]).abs().max() < 1e-4
             both = draft.scores[FROM_H][node] + draft.scores[FROM_O][node]
             assert both.item() == pytest.approx(said[draft.tokens[node]].item(), rel=1e-3, abs=1e-3), "the two parts of the logit"
             assert draft.source[node] == f"head {draft.depths[node]}"
@@ -247,17 +247,17 @@ def test_the_bonus_is_drawn_at_the_run_s_temperature(llama):
 def test_the_released_sampler_would_be_biased_and_is_refused():
     """Its candidate is q's arg-max, judged by p/q as if it had been drawn: p = (.5, .3, .2) comes out as (.4, .6, 0)."""
     p, q = torch.tensor([0.5, 0.3, 0.2]), torch.tensor([0.2, 0.5, 0.3])
-    rest = (p - q).clamp(min=0) / (p - q).clamp(min=0).sum()
+    residual = (p - q).clamp(min=0) / (p - q).clamp(min=0).sum()
     accepted = p[1] / q[1]
-    emitted = (1 - accepted) * rest + accepted * torch.eye(3)[1]
+    emitted = (1 - accepted) * residual + accepted * torch.eye(3)[1]
     assert torch.allclose(emitted, torch.tensor([0.4, 0.6, 0.0])) and total_variation(emitted, p) == pytest.approx(0.3)
     draft = Draft((1,), (-1,), source=("head 1",))
     with pytest.raises(ValueError):
-        recursive_rejection(draft, reading_of(p.expand(2, -1)), torch.zeros(2))
+        recursive_rejection(draft, output_of(p.expand(2, -1)), torch.zeros(2))
     ours = torch.zeros(3)
     for i in range(1000):
-        decision = match(draft, reading_of(p.expand(2, -1)), torch.full((2,), (i + 0.5) / 1000))
-        ours[1 if decision.path else decision.token] += 1e-3
+        verification = match(draft, output_of(p.expand(2, -1)), torch.full((2,), (i + 0.5) / 1000))
+        ours[1 if verification.path else verification.token] += 1e-3
     assert total_variation(ours, p) < 2e-3
 
 
@@ -315,7 +315,7 @@ def test_heads_of_another_width(tmp_path, llama, monkeypatch):
     door.save(tmp_path / "head", "chimera", llama.target.model, chimera.heads_of(settings).state_dict(), settings, {})
     monkeypatch.setattr(door, "find", lambda *_: tmp_path / "head")
     with pytest.raises(ValueError, match="states of width 64"):
-        trained(llama.target)
+        load_head(llama.target)
 
 
 # -- training ----------------------------------------------------------------------------------------------------------
@@ -326,7 +326,7 @@ def test_every_head_learns_its_own_place():
     target, text = over_fitted()
     target.model.requires_grad_(False)
     torch.manual_seed(0)
-    heads, tokens = fresh(target, 3), torch.stack([text[s : s + 64] for s in range(11)])
+    heads, tokens = init_head(target, 3), torch.stack([text[s : s + 64] for s in range(11)])
     batch = batch_of(target, tokens, target.last_hidden)
     losses = list(learned("chimera", heads, target, batch, 40, 5e-3))
     assert losses[-1] < 0.2 * losses[0]
@@ -368,7 +368,7 @@ def test_the_target_is_left_as_it_is_and_everything_else_learns():
     target.model.requires_grad_(False)
     before = [values.clone() for values in target.model.parameters()]
     torch.manual_seed(0)
-    heads = fresh(target, 2)
+    heads = init_head(target, 2)
     begun = {name: values.clone() for name, values in heads.state_dict().items()}
     list(learned("chimera", heads, target, batch_of(target, torch.randint(VOCAB, (2, 16)), target.last_hidden), 3))
     assert all(torch.equal(a, b) for a, b in zip(before, target.model.parameters(), strict=True))
@@ -387,10 +387,10 @@ def test_from_the_command_line_for_another_target(tmp_path, tokenizer, monkeypat
     assert "decoding.training chimera --family" in METHODS["chimera"].missing(family)
     where = {"family": tmp_path / "target", "data": tmp_path / "texts", "work": tmp_path / "work", "device": "cpu"}
     sizes = {"tokens": 1536, "held-out": 768, "window": 48, "rows": 4, "epochs": 1, "heads": 2}
-    training.main(["chimera", *(f"--{name}={value}" for name, value in (where | sizes).items()), "--kinds", "given", "greedy"])
+    train.main(["chimera", *(f"--{name}={value}" for name, value in (where | sizes).items()), "--kinds", "given", "greedy"])
     said = capsys.readouterr().out
     assert "depth 2: top-1" in json.loads(said[said.index("{") : said.rindex("}") + 1])
-    assert METHODS["chimera"].missing(family) == "" and len(trained(family.target).residual) == 2
+    assert METHODS["chimera"].missing(family) == "" and len(load_head(family.target).residual) == 2
     steps = run_steps(family, "chimera", PROMPT, max_tokens=24)
     text = tokens_of(steps)
     assert text == toys.greedy_text(family.target, PROMPT, len(text))

@@ -10,13 +10,13 @@ from safetensors.torch import save_file
 
 from decoding.draft import Draft
 from decoding.methods import METHODS, clover
-from decoding.methods.clover import Heads, Params, branched, described, embedded, fresh, shapes, trained
+from decoding.methods.clover import Heads, Params, branched, described, embedded, init_head, load_head, shapes
 from decoding.models import heads as door
 from decoding.models.attention import Sizes
 from decoding.models.family import load
 from decoding.models.target import PRE_NORM
 from decoding.sample import Sampling
-from decoding.training import train as training
+from decoding.training import train
 from decoding.training.recipes import RECIPES
 from decoding.training.recipes import clover as recipe
 from decoding.verify import recursive_rejection
@@ -25,7 +25,7 @@ from tests.decoding.test_tau_floor import PROMPTS as FLOOR_PROMPTS
 from tests.decoding.test_tau_floor import tau
 from tests.methods.test_medusa import over_fitted
 from tests.teacher_forcing import PROMPT, batch_of, exactly, forced, learned, states_of, steps_of, target_of
-from tests.toys import GREEDY, VOCAB, causal_lm, reading_of, run_steps, tokens_of, total_variation
+from tests.toys import GREEDY, VOCAB, causal_lm, output_of, run_steps, tokens_of, total_variation
 
 RECIPE = RECIPES["clover"]
 
@@ -44,7 +44,7 @@ def idle(heads: Heads) -> Heads:
 def test_with_nothing_learned_and_no_block_every_head_says_what_the_target_says(kind, monkeypatch):
     exactly("clover", monkeypatch)
     target, tokens = target_of(kind), torch.tensor([PROMPT])
-    heads, batch = idle(fresh(target, 3)), batch_of(target, tokens, PRE_NORM)
+    heads, batch = idle(init_head(target, 3)), batch_of(target, tokens, PRE_NORM)
     with torch.inference_mode():
         logits = target.model(tokens).logits
         for said in RECIPE.predict(heads, target, batch):
@@ -57,22 +57,22 @@ def test_with_nothing_learned_and_no_block_every_head_says_what_the_target_says(
 def test_the_block_begins_as_the_target_s_last_layer(kind, more):
     """As a function: it makes of the last layer's input what the last layer makes of it, and so does no other layer."""
     target = target_of(kind, num_hidden_layers=3, **more)
-    heads, positions = fresh(target, 1), torch.arange(len(PROMPT))[None]
+    heads, positions = init_head(target, 1), torch.arange(len(PROMPT))[None]
 
     def through(states):
         return heads.augment(states, positions, *heads.augment.keys_values(states, positions))
 
     with torch.inference_mode():
-        into, out = (states_of(target, PROMPT, tap)[None] for tap in (2, PRE_NORM))
+        into, out = (states_of(target, PROMPT, aux_layer)[None] for aux_layer in (2, PRE_NORM))
         assert (through(into) - out).abs().max() < 1e-4 < (into - out).abs().max()
-        earlier, later = (states_of(target, PROMPT, tap)[None] for tap in (1, 2))
+        earlier, later = (states_of(target, PROMPT, aux_layer)[None] for aux_layer in (1, 2))
         assert (through(earlier) - later).abs().max() > 0.01, "layer 0 is what the released code copies"
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "phi", "qwen3", "olmo"])
 def test_beside_other_layers_it_begins_by_doing_nothing(kind):
     target = target_of(kind)
-    heads, positions = fresh(target, 1), torch.arange(len(PROMPT))[None]
+    heads, positions = init_head(target, 1), torch.arange(len(PROMPT))[None]
     with torch.inference_mode():
         states = states_of(target, PROMPT, PRE_NORM)[None]
         assert torch.equal(heads.augment(states, positions, *heads.augment.keys_values(states, positions)), states)
@@ -106,7 +106,7 @@ def test_the_second_head_depends_on_the_first_token_and_only_through_the_cell(mo
     exactly("clover", monkeypatch)
     target = target_of()
     torch.manual_seed(1)
-    heads, texts = fresh(target, 2), torch.tensor([[*PROMPT, 9, 3, 5], [*PROMPT, 9, 4, 5]])
+    heads, texts = init_head(target, 2), torch.tensor([[*PROMPT, 9, 3, 5], [*PROMPT, 9, 4, 5]])
     one = batch_of(target, texts, PRE_NORM)
     one.states[PRE_NORM][1] = one.states[PRE_NORM][0]  # as far as they are known they are the same
     place = len(PROMPT) - 1  # token 9 is the root, then 3 or 4
@@ -212,13 +212,13 @@ def test_samples_that_were_pruned_are_not_judged_by_their_ratio():
         one = max(first, second, key=lambda token: float(q[token]))
         accepted = min(1.0, float(p[one] / q[one]))
         emitted[one] += chance * accepted
-        rest = (p - q).clamp(min=0)
-        emitted += chance * (1 - accepted) * rest / rest.sum()
+        residual = (p - q).clamp(min=0)
+        emitted += chance * (1 - accepted) * residual / residual.sum()
     assert torch.allclose(emitted, torch.tensor([0.4619, 0.2012, 0.1579, 0.1790]), atol=1e-3)
     assert total_variation(emitted, p) == pytest.approx(0.141, abs=1e-3)
     draft = Draft((3,), (-1,), source=("head 1",))
     with pytest.raises(ValueError):
-        recursive_rejection(draft, reading_of(p.expand(2, -1)), torch.zeros(2))
+        recursive_rejection(draft, output_of(p.expand(2, -1)), torch.zeros(2))
 
 
 # -- drafting ----------------------------------------------------------------------------------------------------------
@@ -232,10 +232,10 @@ def test_training_is_drafting_at_every_step(kind, sampling, monkeypatch):
     target, depths = target_of(kind), set()
 
     def look(drafter, tokens, draft):
-        belief = draft.belief
+        draft_probabilities = draft.draft_probabilities
         for node in range(0, len(draft), 6):
             said = forced("clover", drafter, target, tokens, draft, node).softmax(-1)
-            assert (said - belief[node]).abs().max() < 1e-4
+            assert (said - draft_probabilities[node]).abs().max() < 1e-4
             assert draft.scores["q"][node] == pytest.approx(said[draft.tokens[node]].item(), abs=1e-4)
             assert draft.source[node] == f"head {draft.depths[node]}"
             depths.add(int(draft.depths[node]))
@@ -342,7 +342,7 @@ def test_heads_of_another_width(tmp_path, llama, monkeypatch):
     door.save(tmp_path / "head", "clover", llama.target.model, clover.heads_of(settings).state_dict(), settings, {})
     monkeypatch.setattr(door, "find", lambda *_: tmp_path / "head")
     with pytest.raises(ValueError, match="states of width 64"):
-        trained(llama.target)
+        load_head(llama.target)
 
 
 # -- training ----------------------------------------------------------------------------------------------------------
@@ -353,7 +353,7 @@ def test_every_head_learns_its_own_place_told_what_stands_before():
     target, text = over_fitted()
     target.model.requires_grad_(False)
     torch.manual_seed(0)
-    heads, batch = fresh(target, 3), batch_of(target, torch.stack([text[s : s + 64] for s in range(11)]), PRE_NORM)
+    heads, batch = init_head(target, 3), batch_of(target, torch.stack([text[s : s + 64] for s in range(11)]), PRE_NORM)
     losses = list(learned("clover", heads, target, batch, 40))
     assert losses[-1] < 0.1 * losses[0]
     tokens = batch.tokens
@@ -369,7 +369,7 @@ def test_the_loss_by_hand(monkeypatch):
     exactly("clover", monkeypatch)
     target = target_of()
     torch.manual_seed(0)
-    heads, batch = fresh(target, 2), batch_of(target, torch.randint(VOCAB, (2, 9)), PRE_NORM)
+    heads, batch = init_head(target, 2), batch_of(target, torch.randint(VOCAB, (2, 9)), PRE_NORM)
     batch.counts[0, :5] = False
     with torch.no_grad():
         said, total = list(RECIPE.predict(heads, target, batch)), 0.0
@@ -388,10 +388,10 @@ def test_the_target_is_left_as_it_is_and_everything_else_learns():
     target = target_of()
     target.model.requires_grad_(False)
     before = [values.clone() for values in target.model.parameters()]
-    heads = fresh(target, 2)
+    heads = init_head(target, 2)
     list(learned("clover", heads, target, batch_of(target, torch.randint(VOCAB, (2, 16)), PRE_NORM), 3))
     assert all(torch.equal(a, b) for a, b in zip(before, target.model.parameters(), strict=True))
-    begun = fresh(target, 2).state_dict()
+    begun = init_head(target, 2).state_dict()
     assert all(not torch.equal(values, begun[name]) for name, values in heads.state_dict().items())
     assert described(heads)["heads"] == 2 and "2 residual blocks" in RECIPE.words(heads)
 
@@ -407,10 +407,10 @@ def test_from_the_command_line_for_another_target(tmp_path, tokenizer, monkeypat
     assert "decoding.training clover --family" in METHODS["clover"].missing(family)
     where = {"family": tmp_path / "target", "data": tmp_path / "texts", "work": tmp_path / "work", "device": "cpu"}
     sizes = {"tokens": 1536, "held-out": 768, "window": 48, "rows": 4, "epochs": 1, "heads": 2}
-    training.main(["clover", *(f"--{name}={value}" for name, value in (where | sizes).items()), "--kinds", "given", "greedy"])
+    train.main(["clover", *(f"--{name}={value}" for name, value in (where | sizes).items()), "--kinds", "given", "greedy"])
     said = capsys.readouterr().out
     assert "depth 2: top-1" in json.loads(said[said.index("{") : said.rindex("}") + 1])
-    assert METHODS["clover"].missing(family) == "" and len(trained(family.target).blocks) == 2
+    assert METHODS["clover"].missing(family) == "" and len(load_head(family.target).blocks) == 2
     steps = run_steps(family, "clover", PROMPT, max_tokens=24)
     text = tokens_of(steps)
     assert text == toys.greedy_text(family.target, PROMPT, len(text))
@@ -430,7 +430,7 @@ def test_the_shipped_heads_are_worth_their_place(embedded, monkeypatch):
         parents = {draft.parents[i]: i for i in second}
         if len(parents) > 1:
             one, two, *_ = parents.values()
-            far.append(total_variation(draft.belief[one], draft.belief[two]))
+            far.append(total_variation(draft.draft_probabilities[one], draft.draft_probabilities[two]))
 
     steps_of("clover", embedded.target, look, GREEDY, 24)
     assert sum(far) / len(far) > 0.05

@@ -139,7 +139,7 @@ def test_a_trace_hangs_together(key, name, trace_of, embedded):
     assert trace.text_bytes().decode("utf-8", "replace") == embedded.tokenizer.decode(tokens)
     for step in trace.steps:
         check_step(step, greedy=name == "T=0")
-        check_pieces(step, trace)
+        check_token_bytes(step, trace)
 
 
 @pytest.mark.parametrize("name", SAMPLINGS)
@@ -181,7 +181,7 @@ def check_step(step: Step, *, greedy: bool) -> None:
         assert (node.q is None) == (node.u is None)
         if node.q is not None:
             assert 0 < node.q <= 1 + 1e-6 and 0 <= node.u < 1
-            judged = node.verdict != "unread"
+            judged = node.verdict != "not judged"
             passed = node.u * node.q < node.p or bool(node.scores.get("judge only"))
             assert not judged or (node.verdict == "accepted") == passed
     assert step.draft_calls >= 0 and step.times.total >= 0
@@ -206,7 +206,7 @@ def check_path(step: Step) -> None:
         above = node.parent < 0 or nodes[node.parent].verdict == "accepted"
         winners = [turns(n, j)[1] for j, n in enumerate(nodes) if n.parent == node.parent and n.verdict == "accepted"]
         reached = above and all(turns(node, i)[0] <= winner for winner in winners)
-        assert (node.verdict == "unread") == (not reached), (i, node)
+        assert (node.verdict == "not judged") == (not reached), (i, node)
     tokens = [nodes[i].token for i in step.path]
     assert list(step.tokens[: len(tokens)]) == tokens
     assert step.origins[: len(tokens)] == ("accepted",) * len(tokens)
@@ -219,12 +219,12 @@ def check_path(step: Step) -> None:
 
 def turns(node: Node, place: int) -> tuple[int, int]:
     """When the node was first tried among its siblings and when its verdict fell; sequences that share a node try it in turn."""
-    dice = {int(key.rsplit(" ", 1)[1]): u for key, u in node.scores.items() if key.startswith("u of sequence ")}
-    return (min(dice), next(s for s, u in dice.items() if u == node.u)) if dice else (place, place)
+    uniforms = {int(key.rsplit(" ", 1)[1]): u for key, u in node.scores.items() if key.startswith("u of sequence ")}
+    return (min(uniforms), next(s for s, u in uniforms.items() if u == node.u)) if uniforms else (place, place)
 
 
 def check_row(row: Row, children: list, *, greedy: bool) -> None:
-    columns = [part for part in (row.tokens, row.p, row.rest, row.q) if part is not None]
+    columns = [part for part in (row.tokens, row.p, row.residual, row.q) if part is not None]
     assert len({len(part) for part in columns}) == 1 and len(set(row.tokens)) == len(row.tokens) >= 1
     assert list(row.p) == sorted(row.p, reverse=True)
     for part in columns[1:]:
@@ -240,14 +240,14 @@ def check_row(row: Row, children: list, *, greedy: bool) -> None:
         # the first child is judged with p itself, divided by rho where there is one; a token of no probability is not listed
         assert eldest.p * eldest.scores.get("rho", 1.0) == pytest.approx(place.get(eldest.token, 0.0), abs=1e-5)
     if not children:
-        assert row.rest == pytest.approx(row.p, abs=1e-5) or greedy
+        assert row.residual == pytest.approx(row.p, abs=1e-5) or greedy
 
 
-def check_pieces(step: Step, trace: Trace) -> None:
+def check_token_bytes(step: Step, trace: Trace) -> None:
     named = [*step.tokens, *(node.token for node in (*step.nodes, *step.pruned))]
     named += [token for row in step.rows if row for token in row.tokens]
     assert set(named) == set(step.occurring())
-    assert all(isinstance(trace.pieces[token], bytes) for token in named)
+    assert all(isinstance(trace.token_bytes[token], bytes) for token in named)
 
 
 def test_these_checks_notice_a_broken_step(trace_of):
@@ -273,9 +273,9 @@ def test_a_draft_refuses_to_be_inconsistent():
     for options, words in (
         ({"tokens": (1, 2), "parents": (-1,), "source": ("a", "b")}, "do not fit together"),
         ({"tokens": (1, 2), "parents": (1, -1), "source": ("a", "b")}, "before their children"),
-        ({"tokens": (1,), "parents": (-1,), "source": ("a",), "how": "drawn"}, "must carry q"),
+        ({"tokens": (1,), "parents": (-1,), "source": ("a",), "how": "sampled"}, "must carry q"),
         ({"tokens": (1,), "parents": (-1,), "source": ("a",), "q": q}, "must not carry q"),
-        ({"tokens": (1, 2), "parents": (-1, 0), "source": ("a", "b"), "q": q, "how": "drawn"}, "1 rows of q"),
+        ({"tokens": (1, 2), "parents": (-1, 0), "source": ("a", "b"), "q": q, "how": "sampled"}, "1 rows of q"),
     ):
         with pytest.raises(ValueError, match=words):
             Draft(**options)

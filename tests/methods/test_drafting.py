@@ -31,7 +31,7 @@ def q_after(family, tokens, sampling: Sampling) -> torch.Tensor:
 @pytest.mark.parametrize("sampling", SAMPLINGS)
 def test_chain_q_is_what_each_token_was_drawn_from(llama, sampling):
     draft = draft_of(llama, "speculative_sampling", sampling, length=6)
-    assert draft.parents == (-1, 0, 1, 2, 3, 4) and draft.how == "drawn" and draft.calls == 6
+    assert draft.parents == (-1, 0, 1, 2, 3, 4) and draft.how == "sampled" and draft.calls == 6
     for i, token in enumerate(draft.tokens):
         assert total_variation(draft.q[i], q_after(llama, [*PROMPT, *draft.tokens[:i]], sampling)) < 1e-4
         assert draft.q[i, token] > 0
@@ -43,7 +43,7 @@ def test_tree_q_is_what_each_token_was_drawn_from(llama, sampling, replacement):
     """Without replacement the elder siblings are zero and the rest is scaled up; with it all siblings share one q."""
     draft = draft_of(llama, "multi_candidate", sampling, shape="3-2-2-1", replacement=replacement)
     assert len(draft) == 3 + 6 + 12 + 12 and draft.calls == 4
-    assert draft.how == ("drawn" if replacement else "drawn without replacement")
+    assert draft.how == ("sampled" if replacement else "sampled without replacement")
     for parent, children in draft.by_parent.items():
         tokens = [*PROMPT, *(draft.tokens[i] for i in draft.path_to(parent))]
         q = q_after(llama, tokens, sampling)
@@ -77,7 +77,7 @@ def test_a_vocabulary_as_small_as_the_tree():
 
 def test_greedy_trees_are_the_top_k(llama):
     draft = draft_of(llama, "multi_candidate", GREEDY, shape="4-2-2")
-    assert draft.how == "chosen" and draft.q is None
+    assert draft.how == "deterministic" and draft.q is None
     for parent, children in draft.by_parent.items():
         q = q_after(llama, [*PROMPT, *(draft.tokens[i] for i in draft.path_to(parent))], Sampling())
         assert [draft.tokens[child] for child in children] == q.topk(len(children)).indices.tolist()
@@ -146,7 +146,7 @@ def test_alpha_measured_two_ways(llama, key, params):
         for step in run_steps(llama, key, PROMPT, **options, **params):
             for row in (0, *(i + 1 for i in step.path)):
                 eldest = next((node for node in step.nodes if node.parent == row - 1), None)
-                if eldest is not None and eldest.verdict != "unread":
+                if eldest is not None and eldest.verdict != "not judged":
                     judged += 1
                     accepted += eldest.verdict == "accepted"
                     overlaps.append(step.rows[row].overlap)

@@ -25,10 +25,10 @@ from decoding.methods.eagle import (
     Shape,
     counts_of,
     fixed,
-    fresh,
+    init_head,
     layers_of,
+    load_head,
     shapes,
-    trained,
 )
 from decoding.models import heads as door
 from decoding.models.cache import TreeCache
@@ -36,10 +36,10 @@ from decoding.models.family import load
 from decoding.models.heads import Head
 from decoding.models.target import PRE_NORM, Target
 from decoding.sample import Sampling
-from decoding.training import train as training
+from decoding.training import train
 from decoding.training.fit import fit
 from decoding.training.recipes import RECIPES
-from decoding.training.recipes.eagle import drawn, unrolled
+from decoding.training.recipes.eagle import sampled, unrolled
 from decoding.training.states import Batch
 from decoding.training.states import states as pass_states
 from decoding.verify import judged, match, recursive_rejection
@@ -62,22 +62,22 @@ def target_of(kind: str = "llama", **more) -> Target:
 def random_heads(target: Target, kind: str, seed: int = 0, noise: float = 0.1) -> Heads:
     """Untrained heads with noise on every tensor."""
     torch.manual_seed(seed)
-    made = fresh(target, kind)
+    made = init_head(target, kind)
     for values in made.parameters():
         values.data += noise * torch.randn(values.shape)
     return made.eval()
 
 
-def states_of(target: Target, taps, tokens) -> list[torch.Tensor]:
+def states_of(target: Target, aux_hidden_layers, tokens) -> list[torch.Tensor]:
     """(len(tokens), width) per tap, from one plain pass."""
-    found = target.forward(TreeCache(), target.ids(tokens), range(len(tokens)), taps=taps)[1]
-    return [found[tap] for tap in taps]
+    found = target.forward(TreeCache(), target.ids(tokens), range(len(tokens)), aux_hidden_layers=aux_hidden_layers)[1]
+    return [found[aux_layer] for aux_layer in aux_hidden_layers]
 
 
 def begun(target: Target, heads: Heads, tokens, end: int) -> Reader:
     """A reader of the slots 0 to end - 1 of a text."""
     reader = Reader(heads, target)
-    reader.commit([part[:end] for part in states_of(target, heads.shape.taps, tokens)], tokens[1 : end + 1])
+    reader.commit([part[:end] for part in states_of(target, heads.shape.aux_hidden_layers, tokens)], tokens[1 : end + 1])
     return reader
 
 
@@ -93,7 +93,7 @@ def text(length: int, seed: int = 0) -> list[int]:
 def test_pass_through(kind):
     """An untrained head of kind eagle puts out the state it got: its logits are the target's; with the state first they are not."""
     target = target_of(kind)
-    heads, tokens = fresh(target, "eagle"), text(9)
+    heads, tokens = init_head(target, "eagle"), text(9)
     wanted = target.model(torch.tensor([tokens])).logits[0, :8]
     found = torch.cat([begun(target, heads, tokens, end).begin() for end in range(1, 9)])
     assert (found - wanted).abs().max() < 1e-4 and wanted.std() > 0.3
@@ -105,8 +105,8 @@ def test_pass_through(kind):
 def test_an_oracle_is_the_target():
     """A head of kind eagle that put out the true next state would draft with q = p."""
     target = target_of()
-    heads, tokens = fresh(target, "eagle"), text(9)
-    (true,) = states_of(target, heads.shape.taps, tokens)
+    heads, tokens = init_head(target, "eagle"), text(9)
+    (true,) = states_of(target, heads.shape.aux_hidden_layers, tokens)
     assert (heads.scored(true, target) - target.model(torch.tensor([tokens])).logits[0]).abs().max() < 1e-5
 
 
@@ -115,7 +115,7 @@ def test_an_oracle_is_the_target():
 def test_a_slot_reads_the_next_token_and_not_the_one_behind(kind):
     target, tokens = target_of(), text(8)
     heads = random_heads(target, kind)
-    read = states_of(target, heads.shape.taps, tokens)
+    read = states_of(target, heads.shape.aux_hidden_layers, tokens)
     said = []
     for behind in (tokens[6], (tokens[6] + 1) % VOCAB):
         reader = Reader(heads, target)
@@ -130,18 +130,18 @@ def test_the_taps_are_those_of_the_authors_or_three_others():
     """Three different ones always; each is what a hook on that layer finds, in front of the final norm."""
     wanted = {32: (2, 16, 29), 12: (2, 6, 9), 8: (2, 4, 5), 7: (2, 3, 4), 6: (1, 3, 5), 4: (1, 2, 3)}
     wanted |= {3: (1, 2, PRE_NORM), 2: (0, 1, PRE_NORM), 1: (0, PRE_NORM, 1)}
-    for layers, taps in wanted.items():
+    for layers, aux_hidden_layers in wanted.items():
         config = type("Model", (), {"config": type("Config", (), {"num_hidden_layers": layers})})
-        assert layers_of(Target(config, 8, 8)) == taps and len(set(taps)) == 3
+        assert layers_of(Target(config, 8, 8)) == aux_hidden_layers and len(set(aux_hidden_layers)) == 3
     target, tokens, found = target_of(num_hidden_layers=6), text(6), {}
 
     def hook(number: int):
         return lambda layer, inputs, output: found.update({number: output[0] if isinstance(output, tuple) else output})
 
     hooks = [layer.register_forward_hook(hook(number)) for number, layer in enumerate(target.model.model.layers, 1)]
-    taps = layers_of(target)
-    for tap, states in zip(taps, states_of(target, taps, tokens), strict=True):
-        assert (found[tap].reshape(states.shape) - states).abs().max() < 1e-6
+    aux_hidden_layers = layers_of(target)
+    for aux_layer, states in zip(aux_hidden_layers, states_of(target, aux_hidden_layers, tokens), strict=True):
+        assert (found[aux_layer].reshape(states.shape) - states).abs().max() < 1e-6
     for handle in hooks:
         handle.remove()
 
@@ -156,7 +156,7 @@ def test_training_unrolls_what_drafting_does(kind):
     target, tokens = target_of(num_key_value_heads=1), text(16)
     heads = random_heads(target, kind)
     ids = torch.tensor([tokens])
-    mixed = heads.mixed(states_of(target, heads.shape.taps, tokens))[None]
+    mixed = heads.mixed(states_of(target, heads.shape.aux_hidden_layers, tokens))[None]
     places = torch.tensor([[0, 3, 7, 10]])
     trained_on = [heads.scored(state, target)[0] for state in unrolled(heads, target, ids, mixed, places, 4)]
     for column, place in enumerate(places[0].tolist()):
@@ -207,20 +207,20 @@ class Watched(Eagle):
         return draft
 
 
-@pytest.mark.parametrize("tree", ["dynamic", "static", "drawn"])
+@pytest.mark.parametrize("tree", ["dynamic", "static", "sampled"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_kept_slots_are_those_of_a_fresh_run(kind, tree, monkeypatch):
     """After many steps, drafts accepted and not: as many slots as tokens in front of the root, all from the target's own states."""
     target = toys.tiny_target(2, num_hidden_layers=LAYERS)  # five tokens: a tree holds the right one often
     heads = random_heads(target, kind, noise=0.1)
-    monkeypatch.setattr(eagle, "trained", lambda target, head=None: (heads, eagle.USUAL))
+    monkeypatch.setattr(eagle, "load_head", lambda target, head=None: (heads, eagle.USUAL))
     drafter = Watched(target, Params(tree=tree, nodes=9, fan_out=3), GREEDY)
     drafter.told = []
     rng = torch.Generator().manual_seed(0)
-    if tree == "drawn":
+    if tree == "sampled":
         drafter = Watched(target, Params(tree=tree, nodes=9, fan_out=3), Sampling(1.0))
         drafter.told = []
-    rule = recursive_rejection if tree == "drawn" else match
+    rule = recursive_rejection if tree == "sampled" else match
     steps = list(decode(target, drafter, rule, (1, 2, 3), sampling=Sampling(1.0), rng=rng, max_tokens=55))
     assert sum(len(step.path) for step in steps) > 3 and any(not step.path for step in steps)
     with torch.inference_mode():
@@ -311,10 +311,14 @@ def test_the_bonus_is_drawn_at_the_temperature_of_the_run():
 
 def proposing(target: Target, heads: Heads, sampling: Sampling, monkeypatch, prompt=PROMPT, **params) -> Eagle:
     """A drafter that has read a prompt."""
-    monkeypatch.setattr(eagle, "trained", lambda target, head=None: (heads, eagle.USUAL))
-    drafter = Eagle(target, Params(tree="drawn", **params), sampling)
-    reading = type("Reading", (), {"hidden": dict(zip(drafter.taps, states_of(target, drafter.taps, prompt[:-1]), strict=True))})
-    drafter.begin(prompt, reading)
+    monkeypatch.setattr(eagle, "load_head", lambda target, head=None: (heads, eagle.USUAL))
+    drafter = Eagle(target, Params(tree="sampled", **params), sampling)
+    output = type(
+        "Reading",
+        (),
+        {"hidden": dict(zip(drafter.aux_hidden_layers, states_of(target, drafter.aux_hidden_layers, prompt[:-1]), strict=True))},
+    )
+    drafter.begin(prompt, output)
     return drafter
 
 
@@ -328,7 +332,7 @@ def test_a_drawn_tree_says_what_every_token_was_drawn_from(kind, sampling, monke
     drafter = proposing(target, heads, sampling, monkeypatch, **sizes)
     draft = drafter.propose(PROMPT, torch.Generator().manual_seed(0))
     paths = sparse_tree(tuple(row[:3] for row in eagle.USUAL[:3]), 9)
-    assert draft.how == "drawn without replacement" and draft.parents == tuple(
+    assert draft.how == "sampled without replacement" and draft.parents == tuple(
         paths.index(path[:-1]) if len(path) > 1 else -1 for path in paths
     )
     assert len(draft) == 9 and not draft.pruned and draft.calls == max(map(len, paths))
@@ -350,8 +354,8 @@ def test_a_drawn_tree_says_what_every_token_was_drawn_from(kind, sampling, monke
 @pytest.mark.parametrize("sampling", [Sampling(1.0), Sampling(1.0, top_k=2)])
 @torch.inference_mode()
 def test_drawn_siblings_are_exact_for_any_target_and_not_if_one_stays_in_q(sampling, monkeypatch):
-    """Over many drafts of three siblings the emitted distribution is p, dice summed over; p is the head's opposite here. Top-k 2
-    leaves fewer tokens than there are siblings."""
+    """Over many drafts of three siblings the emitted distribution is p, uniforms summed over; p is the head's opposite here. Top-k
+    2 leaves fewer tokens than there are siblings."""
     target = toys.tiny_target(2, vocab=4, num_hidden_layers=LAYERS)
     drafter = proposing(target, random_heads(target, "eagle"), sampling, monkeypatch, (1, 2, 3), nodes=3, fan_out=3, expansions=0)
     rng, p = torch.Generator().manual_seed(0), torch.zeros(4)
@@ -368,26 +372,26 @@ def test_drawn_siblings_are_exact_for_any_target_and_not_if_one_stays_in_q(sampl
 
 def emitted_by(draft: Draft, p: torch.Tensor) -> torch.Tensor:
     """(vocab,) what children of the root emit where the target says p everywhere."""
-    turns, rest = judged(draft, p.expand(len(draft) + 1, -1))
+    turns, residual = judged(draft, p.expand(len(draft) + 1, -1))
     out, left = torch.zeros_like(p), 1.0
     for i, token in enumerate(draft.tokens):
         q = float(draft.q[i, token])
         kept = left * (min(1.0, float(turns[i]) / q) if q else 1.0)
         out[token] += kept
         left -= kept
-    return out + left * rest[0]
+    return out + left * residual[0]
 
 
 def test_a_drawn_tree_has_a_rule_of_its_own_and_is_static_when_greedy():
     family = toys.toy_family(target_of())
     for sampling, rule in ((GREEDY, match), (Sampling(1.0), recursive_rejection)):
-        assert METHODS["eagle"].build(family, Params(tree="drawn"), sampling)[1] is rule
+        assert METHODS["eagle"].build(family, Params(tree="sampled"), sampling)[1] is rule
         assert METHODS["eagle"].build(family, Params(), sampling)[1] is match
-    drawn, static = (drafts(tree=tree, nodes=9) for tree in ("drawn", "static"))
-    assert [step.nodes for step in drawn] == [step.nodes for step in static]
-    steps = drafts(tree="drawn", nodes=9, sampling=Sampling(0.8))
+    sampled, static = (drafts(tree=tree, nodes=9) for tree in ("sampled", "static"))
+    assert [step.nodes for step in sampled] == [step.nodes for step in static]
+    steps = drafts(tree="sampled", nodes=9, sampling=Sampling(0.8))
     assert len({tuple(node.parent for node in step.nodes) for step in steps}) == 1
-    assert all(node.u is not None and node.source == "drawn tree" for step in steps for node in step.nodes)
+    assert all(node.u is not None and node.source == "sampled tree" for step in steps for node in step.nodes)
     for step in steps:
         check_step(step, greedy=False)
 
@@ -397,7 +401,7 @@ def test_a_drawn_tree_of_a_draft_vocabulary():
     target, known = target_of(), torch.tensor([2, 5, 9, 40])
     said = settings(target) | {"vocab": 4, "mapped": True}
     head = Head(Heads(Shape.of(said)).state_dict() | {"tokens": known.float()}, said)
-    drafter = Eagle(target, Params(tree="drawn", nodes=12), Sampling(1.0), head)
+    drafter = Eagle(target, Params(tree="sampled", nodes=12), Sampling(1.0), head)
     rng = torch.Generator().manual_seed(0)
     steps = list(decode(target, drafter, recursive_rejection, PROMPT, sampling=Sampling(1.0), rng=rng, max_tokens=40))
     assert {node.token for step in steps for node in step.nodes} <= set(known.tolist())
@@ -416,13 +420,13 @@ def told(kind: str, monkeypatch, tree: str = "dynamic", **more):
     """(target, head, prompt, steps) of a run in which drafts are accepted now and then, up to the end of the context."""
     target = toys.tiny_target(2, num_hidden_layers=LAYERS)
     heads = random_heads(target, kind)
-    monkeypatch.setattr(eagle, "trained", lambda target, head=None: (heads, eagle.USUAL))
+    monkeypatch.setattr(eagle, "load_head", lambda target, head=None: (heads, eagle.USUAL))
     family, prompt = toys.toy_family(target), (1, 2, 3)
     sizes = {"tree": tree, "nodes": 9, "fan_out": 3, "expansions": 2} | more
     return target, heads, prompt, run_steps(family, "eagle", prompt, sampling=Sampling(1.0), max_tokens=4000, **sizes)
 
 
-@pytest.mark.parametrize("tree", ["dynamic", "static", "drawn"])
+@pytest.mark.parametrize("tree", ["dynamic", "static", "sampled"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_cosine_is_that_of_the_heads_state_and_the_targets(kind, tree, monkeypatch):
     """Computed again from plain passes; nodes that were not accepted, or that the head did not read, have none."""
@@ -438,7 +442,7 @@ def test_the_cosine_is_that_of_the_heads_state_and_the_targets(kind, tree, monke
             if i in have and count < 40:
                 upto = [*text, *step.tokens[: place + 1]]
                 with torch.inference_mode():
-                    true = heads.mixed([part[-1:] for part in states_of(target, heads.shape.taps, upto)])
+                    true = heads.mixed([part[-1:] for part in states_of(target, heads.shape.aux_hidden_layers, upto)])
                     reader = begun(target, heads, text, len(text) - 1)
                     reader.begin()
                     for depth, token in enumerate(step.tokens[: place + 1]):
@@ -454,7 +458,7 @@ def test_the_cosine_is_that_of_the_heads_state_and_the_targets(kind, tree, monke
 def test_the_shares_of_the_layers():
     """Norms of what each adds: 2 times a vector of length 3, 1 times one of length 2, 4 times one of length 0.5."""
     target = target_of()
-    heads = fresh(target, "eagle3")
+    heads = init_head(target, "eagle3")
     width = heads.shape.width
     heads.fc.weight.data = torch.cat([scale * torch.eye(width) for scale in (2.0, 1.0, 4.0)], 1)
     states = [length * torch.nn.functional.one_hot(torch.tensor([i]), width).float() for i, length in enumerate((3.0, 2.0, 0.5))]
@@ -464,7 +468,7 @@ def test_the_shares_of_the_layers():
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_facts_of_a_step_tell_the_mix_at_the_root(kind, monkeypatch):
     target, heads, prompt, steps = told(kind, monkeypatch)
-    names = [f"share of {eagle.layer_name(tap)}" for tap in heads.shape.taps]
+    names = [f"share of {eagle.layer_name(aux_layer)}" for aux_layer in heads.shape.aux_hidden_layers]
     text = list(prompt)
     for step in steps[:6]:
         assert not any(key.startswith("share") for node in step.nodes for key in node.scores)
@@ -472,7 +476,7 @@ def test_the_facts_of_a_step_tell_the_mix_at_the_root(kind, monkeypatch):
             assert step.facts == {}
         else:
             with torch.inference_mode():
-                wanted = heads.shares([part[-1:] for part in states_of(target, heads.shape.taps, text)])
+                wanted = heads.shares([part[-1:] for part in states_of(target, heads.shape.aux_hidden_layers, text)])
             assert [step.facts[name] for name in names] == pytest.approx(wanted.tolist(), abs=1e-4)
         text += step.tokens
 
@@ -486,11 +490,11 @@ def test_they_cost_one_copy_from_the_device(kind, at_most, monkeypatch):
         monkeypatch.setattr(torch.Tensor, name, lambda self, *a, kept=kept, **k: (copies.append(1), kept(self, *a, **k))[1])
 
     class Counted(Eagle):
-        def observe(self, draft, reading, decision):
+        def observe(self, draft, output, verification):
             copies.clear()
-            super().observe(draft, reading, decision)
-            seen.add((bool(decision.path), len(copies)))
-            assert len(copies) <= at_most[bool(decision.path)]
+            super().observe(draft, output, verification)
+            seen.add((bool(verification.path), len(copies)))
+            assert len(copies) <= at_most[bool(verification.path)]
 
     seen: set = set()
     monkeypatch.setattr(eagle, "Eagle", Counted)
@@ -502,7 +506,7 @@ def test_they_cost_one_copy_from_the_device(kind, at_most, monkeypatch):
 
 
 def settings(target: Target, kind: str = "eagle3", **more) -> dict:
-    return RECIPE.settings(fresh(target, kind)) | more
+    return RECIPE.settings(init_head(target, kind)) | more
 
 
 @pytest.mark.parametrize(
@@ -512,16 +516,23 @@ def test_sizes_are_those_of_the_papers(kind, own, parameters):
     """Width 256, 4 heads, MLP 688: fc and one layer, whose attention reads twice the width in EAGLE-3."""
     layer = {"hidden_size": 256, "num_attention_heads": 4, "num_key_value_heads": 4, "head_dim": 64, "intermediate_size": 688}
     layer |= {"rms_norm_eps": 1e-6, "rope_parameters": {"rope_type": "default", "rope_theta": 1e4}}
-    taps = [12] if kind == "eagle" else [2, 6, 9]
-    said = {"kind": kind, "reads": 256, "taps": taps, "layer": layer, "vocab": 4096 * own, "bias": kind == "eagle"}
+    aux_hidden_layers = [12] if kind == "eagle" else [2, 6, 9]
+    said = {
+        "kind": kind,
+        "reads": 256,
+        "aux_hidden_layers": aux_hidden_layers,
+        "layer": layer,
+        "vocab": 4096 * own,
+        "bias": kind == "eagle",
+    }
     assert sum(math.prod(shape) for shape in shapes(json.loads(json.dumps(said))).values()) == parameters
 
 
 WRONG = (
     {"kind": "eagle2"},
-    {"taps": [1, 1, 2]},
-    {"taps": [1, 2]},
-    {"taps": "123"},
+    {"aux_hidden_layers": [1, 1, 2]},
+    {"aux_hidden_layers": [1, 2]},
+    {"aux_hidden_layers": "123"},
     {"vocab": -1},
     {"mapped": True},
     {"bias": 1},
@@ -554,24 +565,24 @@ def test_heads_for_another_target_and_damaged_ones(tmp_path, monkeypatch):
     monkeypatch.setattr(door, "find", lambda method, model: tmp_path)
     made = random_heads(target, "eagle3")
     door.save(tmp_path, "eagle", target.model, made.state_dict(), settings(target), {})
-    opened, ranks = trained(target)
+    opened, ranks = load_head(target)
     assert torch.equal(opened.fc.weight, made.fc.weight) and ranks == eagle.USUAL
     with pytest.raises(ValueError, match="trained for the model"):
-        trained(target_of(seed=5))
+        load_head(target_of(seed=5))
     tensors = load_file(tmp_path / door.WEIGHTS)
     save_file({name: values for name, values in tensors.items() if name != "norm.weight"}, tmp_path / door.WEIGHTS)
     with pytest.raises(ValueError, match="missing norm.weight"):
-        trained(target)
+        load_head(target)
     save_file(tensors | {"norm.weight": torch.ones(3)}, tmp_path / door.WEIGHTS)
     with pytest.raises(ValueError, match="norm.weight .* shape"):
-        trained(target)
+        load_head(target)
     torch.save(tensors, tmp_path / door.WEIGHTS)
     with pytest.raises(ValueError, match="cannot be read"):
-        trained(target)
+        load_head(target)
 
 
 UNLIKE = [({"reads": 64}, "states of width 64"), ({"vocab": 100}, "knows 100 tokens"), ({"embeds": 100}, "knows 100 tokens"),
-          ({"taps": (1, 2, 9)}, "reads layer 9")]  # fmt: skip
+          ({"aux_hidden_layers": (1, 2, 9)}, "reads layer 9")]  # fmt: skip
 
 
 @pytest.mark.parametrize("change, words", UNLIKE)
@@ -580,7 +591,7 @@ def test_what_the_target_is_not_like_is_refused(change, words):
     said = settings(target) | change
     tensors = Heads(Shape.of(said)).state_dict()
     with pytest.raises(ValueError, match=words):
-        trained(target, Head(tensors, said))
+        load_head(target, Head(tensors, said))
 
 
 @torch.inference_mode()
@@ -589,12 +600,12 @@ def test_a_draft_vocabulary_scores_nothing_else():
     target, known = target_of(), torch.tensor([2, 5, 9, 40])
     said = settings(target) | {"vocab": 4, "mapped": True}
     made = Heads(Shape.of(said))
-    heads, _ = trained(target, Head(made.state_dict() | {"tokens": known.float()}, said))
+    heads, _ = load_head(target, Head(made.state_dict() | {"tokens": known.float()}, said))
     logits = begun(target, heads, text(6), 5).begin()
     q = logits.softmax(-1)[0]
     assert q[known].sum() == pytest.approx(1, abs=1e-5) and int((q > 0).sum()) == 4
     with pytest.raises(ValueError, match="drafts token 999"):
-        trained(target, Head(made.state_dict() | {"tokens": torch.tensor([1.0, 2, 3, 999])}, said))
+        load_head(target, Head(made.state_dict() | {"tokens": torch.tensor([1.0, 2, 3, 999])}, said))
 
 
 # -- training ----------------------------------------------------------------------------------------------------------
@@ -607,19 +618,21 @@ def chosen(*arguments: str):
 
 
 def test_places_are_different_and_the_same_for_the_same_seed():
-    places = [drawn(3, 20, 6, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2)]
+    places = [sampled(3, 20, 6, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2)]
     assert torch.equal(places[0], places[1]) and not torch.equal(places[0], places[2])
     assert places[0].shape == (3, 6) and bool((places[0].diff() > 0).all()) and int(places[0].max()) < 20
-    assert drawn(2, 4, 9, torch.Generator()).tolist() == [[0, 1, 2, 3]] * 2
+    assert sampled(2, 4, 9, torch.Generator()).tolist() == [[0, 1, 2, 3]] * 2
 
 
 def periodic(target: Target, period: int = 9) -> Batch:
     """Rows that repeat so many tokens, with the target's states on them."""
     rows = torch.stack([torch.arange(40).add(shift).remainder(period).add(20) for shift in range(period)])
-    taps = {*layers_of(target), target.last_hidden}
+    aux_hidden_layers = {*layers_of(target), target.last_hidden}
     counts = torch.ones(rows.shape, dtype=torch.bool)
     counts[:, 0] = False
-    return Batch(rows, counts, {tap: states.clone() for tap, states in pass_states(target, rows, taps).items()})
+    return Batch(
+        rows, counts, {aux_layer: states.clone() for aux_layer, states in pass_states(target, rows, aux_hidden_layers).items()}
+    )
 
 
 @cache
@@ -642,7 +655,7 @@ def test_over_fitted_to_a_period_it_is_right_about_the_place_it_should(kind, tmp
     """Slot i on token i + 2: not on i + 1 and not on i + 3; and so at every step of a draft."""
     target = reciting()
     batch = periodic(target)
-    heads = RECIPE.fresh(target, chosen("--kind", kind, "--places", "20", "--steps", "3"))
+    heads = RECIPE.init_head(target, chosen("--kind", kind, "--places", "20", "--steps", "3"))
 
     def loss(step: int) -> torch.Tensor:
         made = RECIPE.loss(heads, target, Batch(batch.tokens, batch.counts, batch.states, step), 0.0)
@@ -663,7 +676,7 @@ def test_over_fitted_to_a_period_it_is_right_about_the_place_it_should(kind, tmp
 def test_places_that_may_not_be_learned_are_not():
     target = target_of()
     batch = periodic(target)
-    heads = RECIPE.fresh(target, chosen("--places", "40"))
+    heads = RECIPE.init_head(target, chosen("--places", "40"))
     counts = batch.counts.clone()
     counts[:, 20:] = False
     other = batch.tokens.clone()
@@ -676,7 +689,7 @@ def test_predictions_for_every_place():
     """Four depths over the whole window, whatever the training did; what stands too far behind is counted by nobody."""
     target = target_of()
     batch = periodic(target)
-    logits = list(RECIPE.predict(RECIPE.fresh(target, chosen("--steps", "2")), target, batch))
+    logits = list(RECIPE.predict(RECIPE.init_head(target, chosen("--steps", "2")), target, batch))
     assert len(logits) == 4 and all(part.shape == (*batch.tokens.shape, VOCAB) for part in logits)
 
 
@@ -691,10 +704,10 @@ def test_from_the_command_line_for_another_target(folders, tmp_path, monkeypatch
     assert "decoding.training eagle --family" in METHODS["eagle"].missing(family)
     sizes = {"tokens": 1536, "held-out": 768, "window": 48, "rows": 4, "epochs": 1, "places": 12, "steps": 2}
     command = ["eagle", "--family", folders("llama"), "--data", str(tmp_path / "texts"), "--work", str(tmp_path / "work")]
-    training.main([*command, *(f"--{name}={value}" for name, value in sizes.items()), "--kinds", "given", "--device", "cpu"])
+    train.main([*command, *(f"--{name}={value}" for name, value in sizes.items()), "--kinds", "given", "--device", "cpu"])
     assert "depth 4: top-1" in capsys.readouterr().out
     assert not METHODS["eagle"].missing(family)
-    made, ranks = trained(family.target)
+    made, ranks = load_head(family.target)
     assert len(ranks) == 4 and made.attention.o_proj.weight.any(), "nothing was learned"
     assert written(family, "eagle", toys.TEXT[:40])[0] == generated(family, toys.TEXT[:40])
 
@@ -705,7 +718,7 @@ def test_the_shipped_head_is_worth_its_place(embedded, monkeypatch):
     if not folder.is_dir():
         pytest.skip("no head is shipped")
     assert sum(file.stat().st_size for file in folder.iterdir()) < 5 * 2**20
-    heads, ranks = trained(embedded.target)
+    heads, ranks = load_head(embedded.target)
     assert ranks[0][0] == max(ranks[0]) > 0.25
     shipped = tau(embedded, "eagle", FLOOR_PROMPTS.values(), GREEDY)
     hoped = accepted = 0.0
@@ -715,6 +728,6 @@ def test_the_shipped_head_is_worth_its_place(embedded, monkeypatch):
             hoped += sum(node.scores[JOINT] for node in step.nodes)
             accepted += len(step.path)
     assert 0.6 < hoped / accepted < 1.7, "the sum of the joints foretells how many tokens are accepted"
-    untrained = fresh(embedded.target, heads.shape.kind)
-    monkeypatch.setattr(eagle, "trained", lambda target, head=None: (untrained, ranks))
+    untrained = init_head(embedded.target, heads.shape.kind)
+    monkeypatch.setattr(eagle, "load_head", lambda target, head=None: (untrained, ranks))
     assert shipped > 0.8 + tau(embedded, "eagle", FLOOR_PROMPTS.values(), GREEDY)

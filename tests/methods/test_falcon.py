@@ -12,19 +12,19 @@ from torch import nn
 from decoding.draft import Draft
 from decoding.loop import decode
 from decoding.methods import METHODS, falcon
-from decoding.methods.falcon import SLOT, Blocks, Head, Params, Past, made, relaxed, shapes, trained
+from decoding.methods.falcon import SLOT, Blocks, Head, Params, Past, load_head, made, relaxed, shapes
 from decoding.models import heads as door
 from decoding.models.family import load
 from decoding.models.target import Target
 from decoding.sample import Sampling, draw
-from decoding.training import train as training
+from decoding.training import train
 from decoding.training.recipes import RECIPES
 from decoding.training.recipes import falcon as recipe
 from decoding.training.states import Batch
 from decoding.verify import recursive_rejection
 from tests import toys
 from tests.methods.test_medusa import PROMPT, hidden_of, other, over_fitted  # noqa: F401
-from tests.toys import CONTEXT, GREEDY, VOCAB, causal_lm, reading_of, run_steps, tokens_of
+from tests.toys import CONTEXT, GREEDY, VOCAB, causal_lm, output_of, run_steps, tokens_of
 
 RECIPE = RECIPES["falcon"]
 GOOD = {"width": 32, "heads": 2, "mlp": 88, "block": 2, "layers": 2}
@@ -197,7 +197,7 @@ def test_fewer_slots_than_a_block(llama):
 
 
 def test_a_drawn_chain_comes_from_its_q(llama):
-    """q of a block are its rows, under the run's sampling, and the dice pick the tokens from them."""
+    """q of a block are its rows, under the run's sampling, and the uniforms pick the tokens from them."""
     sampling = Sampling(0.7, top_p=0.9)
     drafter, accept = falcon.build(llama, Params(shape="chain"), sampling)
     drafter.begin(PROMPT, None)
@@ -209,7 +209,7 @@ def test_a_drawn_chain_comes_from_its_q(llama):
         text = torch.cat((tokens, torch.tensor(draft.tokens[:2])))
         second = whole(drafter.head, llama.target, torch.cat((states, first)), text)[-2:]
         expected = sampling.probabilities(llama.target.score(torch.cat((first, second))))
-    assert accept is recursive_rejection and draft.how == "drawn" and draft.parents == (-1, 0, 1, 2) and draft.calls == 2
+    assert accept is recursive_rejection and draft.how == "sampled" and draft.parents == (-1, 0, 1, 2) and draft.calls == 2
     assert torch.allclose(draft.q, expected, atol=1e-4)
     assert draw(draft.q, torch.rand(4, generator=torch.Generator().manual_seed(3))).tolist() == list(draft.tokens)
 
@@ -220,11 +220,11 @@ def test_tokens_that_belong_together():
     rng, even, kept = torch.Generator().manual_seed(0), torch.full((2, 2), 0.5), []
     for _ in range(2000):
         tokens = tuple(torch.randint(2, (2,), generator=rng).tolist())
-        draft = Draft(tokens, (-1, 0), even, how="drawn", source=("pass 1",) * 2)
+        draft = Draft(tokens, (-1, 0), even, how="sampled", source=("pass 1",) * 2)
         certain = torch.eye(2)[tokens[0]]
-        decision = recursive_rejection(draft, reading_of(torch.stack((even[0], certain, even[0]))), torch.rand(3, generator=rng))
-        written = [*(tokens[i] for i in decision.path), decision.token]
-        kept.append(len(decision.path))
+        verification = recursive_rejection(draft, output_of(torch.stack((even[0], certain, even[0]))), torch.rand(3, generator=rng))
+        written = [*(tokens[i] for i in verification.path), verification.token]
+        kept.append(len(verification.path))
         assert kept[-1] >= 1 and written[0] == written[1]
     assert sum(kept) / len(kept) == pytest.approx(1.5, abs=0.05)
 
@@ -276,7 +276,7 @@ def test_a_head_of_another_width(tmp_path, llama, monkeypatch):
     door.save(tmp_path / "head", "falcon", llama.target.model, made(wide).state_dict(), wide, {})
     monkeypatch.setattr(door, "find", lambda *_: tmp_path / "head")
     with pytest.raises(ValueError, match="states of width 64; the target has 32"):
-        trained(llama.target)
+        load_head(llama.target)
 
 
 # -- training ----------------------------------------------------------------------------------------------------------
@@ -306,7 +306,7 @@ def test_the_share_of_hints_falls(monkeypatch, done, shown):
     """With 50 mistakes: .40, .30, .20 and .02 of them."""
     asked = []
 
-    def none(number, most, dice):
+    def none(number, most, uniforms):
         asked.append(most)
         return torch.zeros_like(number, dtype=torch.bool)
 
@@ -367,7 +367,7 @@ def test_every_place_of_a_block_learns_its_own_token():
     target.model.requires_grad_(False)
     batch = batch_of(target, torch.stack([text[s : s + 40] for s in range(11)]))
     torch.manual_seed(0)
-    head = RECIPE.fresh(target, Namespace(block=2, layers=1))
+    head = RECIPE.init_head(target, Namespace(block=2, layers=1))
     optimizer = torch.optim.AdamW(head.parameters(), lr=5e-3)
     losses = []
     for step in range(60):
@@ -389,8 +389,8 @@ def test_from_the_command_line_for_another_target(other):  # noqa: F811
     assert "decoding.training falcon --family" in METHODS["falcon"].missing(family)
     sizes = {"tokens": 1536, "held-out": 768, "window": 48, "rows": 4, "epochs": 1, "block": 3, "layers": 1}
     command = ["falcon", "--family", target, "--data", str(other / "texts"), "--work", str(other / "work"), "--device", "cpu"]
-    training.main(command + [f"--{name}={value}" for name, value in sizes.items()] + ["--kinds", "given"])
-    assert METHODS["falcon"].missing(family) == "" and trained(family.target).block == 3
+    train.main(command + [f"--{name}={value}" for name, value in sizes.items()] + ["--kinds", "given"])
+    assert METHODS["falcon"].missing(family) == "" and load_head(family.target).block == 3
     for passes in (1, 3):
         text = tokens_of(run_steps(family, "falcon", PROMPT, max_tokens=24, passes=passes))
         assert text == toys.greedy_text(family.target, PROMPT, len(text))

@@ -1,4 +1,4 @@
-"""Future Token Prediction: the decoder sees one state and nothing else, outputs stand in their places, drafts equal training."""
+"""Future Token Prediction: the decoder sees one state and nothing else, outputs stand in their places, drafts equal train."""
 
 import math
 from argparse import Namespace
@@ -10,12 +10,12 @@ from safetensors.torch import save_file
 
 from decoding.loop import decode
 from decoding.methods import METHODS, ftp
-from decoding.methods.ftp import KNOWN, SLOT, Decoder, Params, Pass, made, shapes, trained
+from decoding.methods.ftp import KNOWN, SLOT, Decoder, Params, Pass, load_head, made, shapes
 from decoding.models import heads as door
 from decoding.models.family import load
 from decoding.models.target import Target
 from decoding.sample import Sampling, draw
-from decoding.training import train as training
+from decoding.training import train
 from decoding.training.recipes import RECIPES
 from decoding.training.recipes import ftp as recipe
 from decoding.training.states import Batch
@@ -61,7 +61,7 @@ def test_sizes_are_those_of_the_specification():
 def test_untrained_output_0_ranks_much_as_the_target_does(kind):
     target = target_of(kind)
     states = hidden_of(target, range(40))
-    decoder = RECIPE.fresh(target, Namespace(slots=8, future=8, blocks=2, mlp=0))
+    decoder = RECIPE.init_head(target, Namespace(slots=8, future=8, blocks=2, mlp=0))
     with torch.inference_mode():
         first = target.score(decoder(states, torch.zeros(40, 1, dtype=torch.long), target)[:, 0])
         assert (first.argmax(-1) == target.score(states).argmax(-1)).float().mean() > 0.5  # by chance: 1 in 280
@@ -69,7 +69,7 @@ def test_untrained_output_0_ranks_much_as_the_target_does(kind):
 
 @pytest.mark.parametrize("kind", ["llama", "gpt2", "qwen2", "phi"])
 def test_a_tree_says_what_every_path_says_alone(kind):
-    """Nodes of a tree, drafted level by level, against one pass over their path as in training."""
+    """Nodes of a tree, drafted level by level, against one pass over their path as in train."""
     target, decoder = target_of(kind), guessing()
     state = torch.randn(1, 32)
     with torch.inference_mode():
@@ -127,7 +127,7 @@ def test_drafts_begin_at_output_1(llama):
     top = [token for token, parent in zip(draft.tokens, draft.parents, strict=True) if parent < 0]
     assert top == first.topk(len(top)).indices.tolist()
     assert draft.scores[KNOWN].tolist() == pytest.approx([float(again[PROMPT[-1]])] * len(draft), rel=1e-4)
-    assert torch.allclose(draft.belief[0], first, atol=1e-5)
+    assert torch.allclose(draft.draft_probabilities[0], first, atol=1e-5)
     slots = torch.stack([draft.scores[SLOT.format(i)] for i in range(1, 1 + drafter.decoder.slots)])
     assert torch.allclose(slots.sum(0), torch.ones(len(draft)), atol=1e-4) and slots.std() > 0
 
@@ -136,14 +136,14 @@ def test_nothing_of_the_past_is_seen(llama):
     """With state and root held, other tokens before them leave every number as it is, bit for bit."""
     state = hidden_of(llama.target, PROMPT)[-2:-1]
     (_, one), (_, two) = (proposed(llama, tokens, state) for tokens in (PROMPT, (1, 2, 3) * 9 + PROMPT[-1:]))
-    assert one.tokens == two.tokens and torch.equal(one.belief, two.belief)
+    assert one.tokens == two.tokens and torch.equal(one.draft_probabilities, two.draft_probabilities)
     assert all(torch.equal(one.scores[name], two.scores[name]) for name in one.scores)
 
 
 @pytest.mark.parametrize("nodes, depth", [(1, 1), (24, 4), (60, 7)])
 def test_levels_and_nodes(llama, nodes, depth):
     _, draft = proposed(llama, PROMPT, torch.randn(1, 32), nodes=nodes, depth=depth)
-    assert len(draft) == nodes and draft.depths.max() <= depth and draft.calls == depth and draft.how == "chosen"
+    assert len(draft) == nodes and draft.depths.max() <= depth and draft.calls == depth and draft.how == "deterministic"
 
 
 def test_no_more_levels_than_were_trained(llama):
@@ -185,14 +185,14 @@ def test_a_prompt_of_one_token_drafts_nothing_at_first(llama):
 
 
 def test_a_drawn_chain_comes_from_its_q(llama):
-    """q is what one pass over the path says, under the run's sampling, and the dice pick the tokens from it."""
+    """q is what one pass over the path says, under the run's sampling, and the uniforms pick the tokens from it."""
     sampling, state = Sampling(0.7, top_p=0.9), torch.randn(1, 32)
     drafter, accept = ftp.build(llama, Params(shape="chain", depth=5), sampling)
     drafter.hidden = state
     with torch.inference_mode():
         draft = drafter.propose(PROMPT, torch.Generator().manual_seed(3))
         expected = sampling.probabilities(logits_of(drafter.decoder, llama.target, state, (PROMPT[-1], *draft.tokens[:-1]))[1:])
-    assert accept is recursive_rejection and draft.how == "drawn" and draft.parents == (-1, 0, 1, 2, 3) and draft.calls == 5
+    assert accept is recursive_rejection and draft.how == "sampled" and draft.parents == (-1, 0, 1, 2, 3) and draft.calls == 5
     assert torch.allclose(draft.q, expected, atol=1e-4)
     assert draw(draft.q, torch.rand(5, generator=torch.Generator().manual_seed(3))).tolist() == list(draft.tokens)
 
@@ -244,7 +244,7 @@ def test_a_decoder_of_another_width(tmp_path, llama, monkeypatch):
     door.save(tmp_path / "head", "ftp", llama.target.model, made(wide).state_dict(), wide, {})
     monkeypatch.setattr(door, "find", lambda *_: tmp_path / "head")
     with pytest.raises(ValueError, match="states of width 64; the target has 32"):
-        trained(llama.target)
+        load_head(llama.target)
 
 
 # -- training ----------------------------------------------------------------------------------------------------------
@@ -303,7 +303,7 @@ def test_every_output_learns_its_own_place():
     target.model.requires_grad_(False)
     batch = batch_of(target, torch.stack([text[s : s + 40] for s in range(11)]))
     torch.manual_seed(0)
-    decoder = RECIPE.fresh(target, Namespace(slots=4, future=4, blocks=2, mlp=0))
+    decoder = RECIPE.init_head(target, Namespace(slots=4, future=4, blocks=2, mlp=0))
     optimizer = torch.optim.AdamW(decoder.parameters(), lr=5e-3)
     losses = []
     for _ in range(50):
@@ -328,8 +328,8 @@ def test_from_the_command_line_for_another_target(other):  # noqa: F811
     assert "decoding.training ftp --family" in METHODS["ftp"].missing(family)
     sizes = {"tokens": 1536, "held-out": 768, "window": 48, "rows": 4, "epochs": 1, "slots": 3, "future": 4}
     command = ["ftp", "--family", target, "--data", str(other / "texts"), "--work", str(other / "work"), "--device", "cpu"]
-    training.main(command + [f"--{name}={value}" for name, value in sizes.items()] + ["--kinds", "given"])
-    assert METHODS["ftp"].missing(family) == "" and trained(family.target).outputs == 4
+    train.main(command + [f"--{name}={value}" for name, value in sizes.items()] + ["--kinds", "given"])
+    assert METHODS["ftp"].missing(family) == "" and load_head(family.target).outputs == 4
     text = tokens_of(run_steps(family, "ftp", PROMPT, max_tokens=24))
     assert text == toys.greedy_text(family.target, PROMPT, len(text))
 
@@ -342,12 +342,12 @@ shipped = pytest.mark.skipif(not (door.EMBEDDED / "ftp").is_dir(), reason="not t
 @shipped
 def test_the_shipped_decoder_reads_its_memory(embedded, monkeypatch):
     """Without it, it is a model of the root and the path, and far fewer drafts are accepted."""
-    decoder = trained(embedded.target)
+    decoder = load_head(embedded.target)
     prompts = [PROMPTS["story"], PROMPTS["fairy tale"]]
     with_memory = tau(embedded, "ftp", prompts, GREEDY)
     decoder.project.weight.data.zero_()
     decoder.project.bias.data.zero_()
-    monkeypatch.setattr(ftp, "trained", lambda target: decoder)
+    monkeypatch.setattr(ftp, "load_head", lambda target: decoder)
     assert with_memory > 1.1 * tau(embedded, "ftp", prompts, GREEDY)
 
 

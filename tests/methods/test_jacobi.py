@@ -23,10 +23,10 @@ from decoding.methods.jacobi import Jacobi
 from decoding.methods.speculative_jacobi import METHOD as SPECULATIVE
 from decoding.methods.speculative_jacobi import SpeculativeJacobi
 from decoding.models.cache import TreeCache
-from decoding.models.target import Reading, Target
+from decoding.models.target import Target, TargetOutput
 from decoding.sample import Sampling
 from decoding.trace import Step, Trace
-from decoding.verify import Decision, match, recursive_rejection
+from decoding.verify import Verification, match, recursive_rejection
 from pages.parts.shared import address
 from pages.parts.shared.settings import Settings
 from tests.decoding.test_lossless_statistics import LIMIT, counted, expected, misfit
@@ -34,7 +34,7 @@ from tests.decoding.test_verify_exact import sides
 from tests.pages.test_step import errors, press, state
 from tests.pages.test_step import opened as page_opened
 from tests.toys import VOCAB, greedy_text, markov, run_steps, tokens_of, toy_family
-from tests.viz_samples import HOSTILE, PIECES, chain, node, small_tree, step_of, trace_of
+from tests.viz_samples import HOSTILE, TOKEN_BYTES, chain, node, small_tree, step_of, trace_of
 
 EXACT = 1e-12
 SAMPLINGS = {"T=0": Sampling(0), "T=0.7": Sampling(0.7), "T=1": Sampling(1.0), "top-p": Sampling(1.0, top_p=0.9)}
@@ -44,14 +44,14 @@ FILLS = {"jacobi": ("repeat", "random"), "speculative_jacobi": ("repeat", "rando
 BOTH = [(key, fill) for key, fills in FILLS.items() for fill in fills]
 
 
-# -- level 1: every draft and every side of every die, over all calls ----------------------------------------------------
+# -- level 1: every draft and every side of every uniform, over all calls ----------------------------------------------------
 #
 # The model is a table of what follows every text. States with equal text and equal rows are taken together.
 
 
 @pytest.fixture
 def exact(monkeypatch):
-    """All numbers in float64, and the window's draws taken from a list instead of dice."""
+    """All numbers in float64, and the window's draws taken from a list instead of uniforms."""
     script = Script()
     monkeypatch.setattr(decoding.drafting.window, "draw", script.draw)
     monkeypatch.setattr("decoding.methods.speculative_jacobi.draw", script.draw)
@@ -80,9 +80,9 @@ def logits_after(text: tuple[int, ...], vocab: int) -> Tensor:
     return 1.5 * torch.randn(vocab, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-def reading_after(text: tuple[int, ...], draft: Draft, sampling: Sampling, vocab: int) -> Reading:
+def output_after(text: tuple[int, ...], draft: Draft, sampling: Sampling, vocab: int) -> TargetOutput:
     logits = torch.stack([logits_after(text + draft.tokens[:i], vocab) for i in range(len(draft) + 1)])
-    return Reading(logits, sampling.probabilities(logits))
+    return TargetOutput(logits, sampling.probabilities(logits))
 
 
 def joint(sampling: Sampling, vocab: int, length: int) -> dict[tuple[int, ...], float]:
@@ -94,28 +94,28 @@ def joint(sampling: Sampling, vocab: int, length: int) -> dict[tuple[int, ...], 
     return found
 
 
-Outcomes = Iterator[tuple[float, Decision]]
+Outcomes = Iterator[tuple[float, Verification]]
 
 
-def by_rejection(draft: Draft, reading: Reading) -> Outcomes:
-    """Every side of every die, then every final token."""
-    p = [reading.probs[i, token] for i, token in enumerate(draft.tokens)]
+def by_rejection(draft: Draft, output: TargetOutput) -> Outcomes:
+    """Every side of every uniform, then every final token."""
+    p = [output.probs[i, token] for i, token in enumerate(draft.tokens)]
     for weight, u in sides(draft, torch.stack(p)):
-        decision = recursive_rejection(draft, reading, u)
-        for token, chance in enumerate(decision.rest[decision.row].tolist()):
+        verification = recursive_rejection(draft, output, u)
+        for token, chance in enumerate(verification.residual[verification.row].tolist()):
             if chance:
-                yield weight * chance, replace(decision, token=token)
+                yield weight * chance, replace(verification, token=token)
 
 
-def by_match(draft: Draft, reading: Reading) -> Outcomes:
+def by_match(draft: Draft, output: TargetOutput) -> Outcomes:
     """The target's draw at every row, by a die in the middle of its stretch."""
-    edges = torch.cat((torch.zeros(len(reading.probs), 1), reading.probs.cumsum(1)), 1)
-    for drawn in product(range(reading.probs.shape[1]), repeat=len(draft) + 1):
-        if weight := prod(reading.probs[row, token].item() for row, token in enumerate(drawn)):
-            u = torch.stack([edges[row, token : token + 2].mean() for row, token in enumerate(drawn)])
-            decision = match(draft, reading, u)
-            assert all(drawn[row] == token for row, token in decision.drawn.items())
-            yield weight, decision
+    edges = torch.cat((torch.zeros(len(output.probs), 1), output.probs.cumsum(1)), 1)
+    for sampled in product(range(output.probs.shape[1]), repeat=len(draft) + 1):
+        if weight := prod(output.probs[row, token].item() for row, token in enumerate(sampled)):
+            u = torch.stack([edges[row, token : token + 2].mean() for row, token in enumerate(sampled)])
+            verification = match(draft, output, u)
+            assert all(sampled[row] == token for row, token in verification.sampled.items())
+            yield weight, verification
 
 
 def emitted(script: Script, drafter: Window, outcomes, sampling: Sampling, vocab: int, length: int) -> dict:
@@ -149,13 +149,13 @@ def successors(script: Script, before: Window, outcomes, text, sampling: Samplin
         draft = drafter.propose(text, torch.Generator())
         if not script.weight or any(script.left):  # what was never drawn is written down as zeros, or it would count twice
             continue
-        drawn = script.weight
-        reading = reading_after(text, draft, sampling, vocab)
-        for chance, decision in outcomes(draft, reading):
+        sampled = script.weight
+        output = output_after(text, draft, sampling, vocab)
+        for chance, verification in outcomes(draft, output):
             after = copy.copy(drafter)
-            after.observe(draft, reading, decision)
-            new = (*(draft.tokens[i] for i in decision.path), decision.token)
-            yield drawn * chance, (*text, *new), after
+            after.observe(draft, output, verification)
+            new = (*(draft.tokens[i] for i in verification.path), verification.token)
+            yield sampled * chance, (*text, *new), after
 
 
 def drafter_of(key: str, sampling: Sampling, vocab: int, window: int, kind: type[Window] | None = None, **params) -> Window:
@@ -181,7 +181,7 @@ def test_speculative_jacobi_writes_the_joint_distribution(exact, name, fill, cer
 
 @pytest.mark.parametrize("name", SAMPLINGS)
 @pytest.mark.parametrize("fill", FILLS["jacobi"])
-@pytest.mark.parametrize("guess", ["likeliest", "drawn"])
+@pytest.mark.parametrize("guess", ["likeliest", "sampled"])
 def test_jacobi_writes_the_joint_distribution(exact, name, fill, guess):
     sampling = SAMPLINGS[name]
     made = drafter_of("jacobi", sampling, 2, 2, fill=fill, guess=guess)
@@ -199,13 +199,13 @@ def test_eighty_one_texts(exact):
 # -- planted faults --------------------------------------------------------------------------------------------------------
 
 
-def from_p(draft: Draft, reading: Reading) -> Outcomes:
+def from_p(draft: Draft, output: TargetOutput) -> Outcomes:
     """The correction is drawn from p instead of the residual."""
-    p = torch.stack([reading.probs[i, token] for i, token in enumerate(draft.tokens)])
+    p = torch.stack([output.probs[i, token] for i, token in enumerate(draft.tokens)])
     for weight, u in sides(draft, p):
-        decision = recursive_rejection(draft, reading, u)
-        for token, chance in enumerate(reading.probs[decision.row].tolist()):
-            yield weight * chance, replace(decision, token=token)
+        verification = recursive_rejection(draft, output, u)
+        for token, chance in enumerate(output.probs[verification.row].tolist()):
+            yield weight * chance, replace(verification, token=token)
 
 
 class Stale(SpeculativeJacobi):
@@ -213,36 +213,36 @@ class Stale(SpeculativeJacobi):
 
     old = torch.zeros(0, dtype=torch.long)
 
-    def guess(self, rows, dice):
+    def guess(self, rows, uniforms):
         count = len(self.old)
-        return torch.cat((self.old, super().guess(rows[count:], dice[count:])))
+        return torch.cat((self.old, super().guess(rows[count:], uniforms[count:])))
 
-    def observe(self, draft, reading, decision):
-        super().observe(draft, reading, decision)
-        self.old = torch.tensor(draft.tokens[len(decision.path) + 1 :], dtype=torch.long)
+    def observe(self, draft, output, verification):
+        super().observe(draft, output, verification)
+        self.old = torch.tensor(draft.tokens[len(verification.path) + 1 :], dtype=torch.long)
 
 
 class Pretending(SpeculativeJacobi):
     """Says that what it repeated had been drawn, from a uniform row."""
 
-    def draft(self, guesses, rows, belief, known):
+    def draft(self, guesses, rows, draft_probabilities, known):
         rows[known:] = 1 / rows.shape[1]
-        return super().draft(guesses, rows, belief, known)
+        return super().draft(guesses, rows, draft_probabilities, known)
 
 
 class Sharper(SpeculativeJacobi):
     """Draws its guesses at another temperature than the rows it keeps."""
 
-    def guess(self, rows, dice):
-        return super().guess(rows**2 / (rows**2).sum(-1, keepdim=True), dice)
+    def guess(self, rows, uniforms):
+        return super().guess(rows**2 / (rows**2).sum(-1, keepdim=True), uniforms)
 
 
 class Late(SpeculativeJacobi):
     """Takes every row for that of the place behind it. Exact all the same, but no guess is where it belongs."""
 
-    def observe(self, draft, reading, decision):
-        rows = reading.probs.roll(1, 0)
-        super().observe(draft, Reading(rows.log(), rows), decision)
+    def observe(self, draft, output, verification):
+        rows = output.probs.roll(1, 0)
+        super().observe(draft, TargetOutput(rows.log(), rows), verification)
 
 
 @pytest.mark.parametrize(
@@ -269,7 +269,7 @@ def test_rows_that_are_one_place_off_are_exact_too(exact):
         ("speculative_jacobi", Sampling(), {"fill": "random"}),
         ("speculative_jacobi", Sampling(0.7, top_p=0.9), {"fill": "sample"}),
         ("speculative_jacobi", Sampling(0.7), {"fill": "random", "certain": True}),
-        ("jacobi", Sampling(), {"guess": "drawn", "fill": "random"}),
+        ("jacobi", Sampling(), {"guess": "sampled", "fill": "random"}),
     ],
 )
 def test_three_tokens_follow_the_target(key, sampling, params):
@@ -277,10 +277,10 @@ def test_three_tokens_follow_the_target(key, sampling, params):
 
 
 def with_correction_from_p(drafter, accept):
-    def rule(draft, reading, u):
-        decision = accept(draft, reading, u)
-        cumulative = reading.probs[decision.row].double().cumsum(0)
-        return replace(decision, token=int(torch.searchsorted(cumulative, u[-1].double() * cumulative[-1], right=True)))
+    def rule(draft, output, u):
+        verification = accept(draft, output, u)
+        cumulative = output.probs[verification.row].double().cumsum(0)
+        return replace(verification, token=int(torch.searchsorted(cumulative, u[-1].double() * cumulative[-1], right=True)))
 
     return drafter, rule
 
@@ -413,7 +413,7 @@ def test_plain_jacobi_stalls_under_sampling_and_the_speculative_one_does_not():
     rows = torch.rand(1, 24, generator=torch.Generator().manual_seed(0)).add(0.2)
     family = toy_family(markov((rows / rows.sum()).expand(24, -1)))
     options = {"sampling": Sampling(), "max_tokens": 300}
-    stalled = len(run_steps(family, "jacobi", [0], guess="drawn", **options))
+    stalled = len(run_steps(family, "jacobi", [0], guess="sampled", **options))
     assert stalled > 270 and len(run_steps(family, "speculative_jacobi", [0], **options)) < 0.5 * stalled
 
 
@@ -425,8 +425,8 @@ def watched(family, key: str, sampling: Sampling, **params):
     method, seen, length = (JACOBI if key == "jacobi" else SPECULATIVE), [], len(PROMPT)
     drafter, accept = method.build(family, method.checked(params), sampling)
 
-    def spy(draft, reading, u):
-        seen.append((draft, reading, accept(draft, reading, u)))
+    def spy(draft, output, u):
+        seen.append((draft, output, accept(draft, output, u)))
         return seen[-1][2]
 
     rng, calls = torch.Generator().manual_seed(0), []
@@ -463,11 +463,11 @@ def test_a_guess_knows_how_many_calls_its_place_has_been_through(llama, key):
 @pytest.mark.parametrize("key, fill", BOTH)
 def test_new_places_are_filled_as_they_should(llama, key, fill):
     freed = 6
-    for _, draft, _, decision in watched(llama, key, Sampling(), window=6, fill=fill):
+    for _, draft, _, verification in watched(llama, key, Sampling(), window=6, fill=fill):
         new = range(6 - freed, 6)
         assert [i for i, source in enumerate(draft.source) if source != AGAIN] == list(new)
-        freed = len(decision.path)  # the row of the first wrong place is the correction's, the bonus row a guess more
-        rows = draft.belief if key == "jacobi" else draft.q
+        freed = len(verification.path)  # the row of the first wrong place is the correction's, the bonus row a guess more
+        rows = draft.draft_probabilities if key == "jacobi" else draft.q
         for i in new[1:]:
             if fill == "repeat":
                 assert draft.tokens[i] == draft.tokens[i - 1]
@@ -484,7 +484,7 @@ def test_acceptance_is_the_overlap():
     accepted, overlaps = 0, []
     for step in run_steps(family, "speculative_jacobi", [0], sampling=Sampling(), max_tokens=1500, recorded=True, window=4):
         for guess in step.nodes:
-            if guess.verdict != "unread":
+            if guess.verdict != "not judged":
                 accepted += guess.verdict == "accepted"
                 overlaps.append(step.rows[guess.parent + 1].overlap)
     error = sum(a * (1 - a) for a in overlaps) ** 0.5
@@ -545,8 +545,8 @@ def test_the_grid_holds_what_happened(traces, name):
                 assert cell.token == now[cell.place]
                 was = before.get(cell.place)
                 assert cell.state == ("new" if was is None else "same" if was == cell.token else "changed")
-        drawn = {cell.place for cell in grid.cells if cell.call == cursor}
-        assert drawn == set(grid.places)  # the last row has no holes
+        sampled = {cell.place for cell in grid.cells if cell.call == cursor}
+        assert sampled == set(grid.places)  # the last row has no holes
         assert grid.cut == max([ends[cursor], *(place + 1 for place in guesses[cursor])]) - grid.places.stop
 
 
@@ -561,7 +561,7 @@ def test_figure_and_table_hold_the_same_cells(traces, name, dark):
     assert [shape.line.dash for shape in figure.layout.shapes] == [viz.STATES[cell.state].dash for cell in grid.cells]
     for cell in grid.cells:
         shown = table.loc[table["call"] == cell.call + 1, str(cell.place + 1)].item()
-        assert shown == f"{viz.STATES[cell.state].mark} {viz.spelled(cell.token, trace.pieces)}"
+        assert shown == f"{viz.STATES[cell.state].mark} {viz.spelled(cell.token, trace.token_bytes)}"
     assert (table.drop(columns="call") != "").sum().sum() == len(grid.cells)
     entries = {part.name for part in figure.data if part.showlegend is not False}
     assert len(entries) == len({cell.state for cell in grid.cells})
@@ -587,7 +587,7 @@ def test_how_long_a_guess_stood(traces, name):
 
 def test_words():
     """Two calls by hand: one correction; then two guesses kept, one of them unchanged, and a correction."""
-    one = step_of([node(1, -1, "rejected"), node(2, 0, "unread"), node(3, 1, "unread")], (), "correction", 0)
+    one = step_of([node(1, -1, "rejected"), node(2, 0, "not judged"), node(3, 1, "not judged")], (), "correction", 0)
     two = step_of([node(2, -1), node(5, 0), node(6, 1, "rejected")], (0, 1), "correction", 4)
     trace = trace_of(one, two)
     assert viz.window_alt(trace, 0) == "Call 1 settled 1 place; of the guesses left open and drawn 2 new."
@@ -602,15 +602,15 @@ def test_words():
 
 
 def test_the_numbers_of_a_guess_are_found_by_the_mouse():
-    step = step_of([node(1, -1, "rejected", scores={"calls before": 2.0}), node(2, 0, "unread")], (), "correction", 0)
+    step = step_of([node(1, -1, "rejected", scores={"calls before": 2.0}), node(2, 0, "not judged")], (), "correction", 0)
     hover = next(part for part in viz.window_figure(trace_of(step), 0).data if part.name == "cells").hovertext
     assert "the guess was ␣little" in hover[0] and "rejected" in hover[0] and "calls before: 2" in hover[0]
     assert "still open" in hover[1] and "drawn with q 0.50" in hover[1]
 
 
 def test_what_a_trace_claims_is_escaped():
-    nodes = [node(token, i - 1, "unread" if i else "rejected") for i, token in enumerate(HOSTILE)]
-    figure = viz.window_figure(trace_of(step_of(nodes, (), "correction", 100), pieces=HOSTILE), 0)
+    nodes = [node(token, i - 1, "not judged" if i else "rejected") for i, token in enumerate(HOSTILE)]
+    figure = viz.window_figure(trace_of(step_of(nodes, (), "correction", 100), token_bytes=HOSTILE), 0)
     assert "<script" not in figure.to_json().replace("\\u003c", "<")
 
 
@@ -621,7 +621,7 @@ def test_any_trace_is_drawn(step):
     for cursor in range(3):
         assert viz.window_figure(trace, cursor).data and viz.window_alt(trace, cursor) and viz.pace_words(trace, cursor)
         assert len(viz.window_table(trace, cursor)) == len(viz.grid_of(trace, cursor).calls)
-    assert viz.spelled(99999, PIECES) == "#99999"
+    assert viz.spelled(99999, TOKEN_BYTES) == "#99999"
 
 
 @pytest.mark.parametrize("key", KEYS)

@@ -14,14 +14,14 @@ from decoding.acceptance.judge import DEVIATION, ONLY, SCORE, either
 from decoding.draft import Draft, chain
 from decoding.loop import decode
 from decoding.methods import METHODS
-from decoding.methods.judge import Judged, score, trained
+from decoding.methods.judge import Judged, load_head, score
 from decoding.models.cache import TreeCache
-from decoding.models.target import PRE_NORM, Reading
+from decoding.models.target import PRE_NORM, TargetOutput
 from decoding.sample import Sampling
 from decoding.training.figures import auc
 from decoding.training.recipes import judge as training
 from decoding.verify import EXACT_FOR
-from tests.toys import GREEDY, reading_of, run_steps, tiny_target, tokens_of, total_variation, toy_family
+from tests.toys import GREEDY, output_of, run_steps, tiny_target, tokens_of, total_variation, toy_family
 
 EXACT = 1e-12
 P, Q = torch.tensor([0.4, 0.3, 0.2, 0.1], dtype=torch.float64), torch.tensor([0.1, 0.2, 0.3, 0.4], dtype=torch.float64)
@@ -30,16 +30,16 @@ FIXED = "speculative_sampling"
 
 def says(*values: float):
     """A judge by the drafted token's place in the chain."""
-    return lambda reading: torch.tensor(values, dtype=torch.float64)
+    return lambda output: torch.tensor(values, dtype=torch.float64)
 
 
-def always(reading: Reading) -> Tensor:
-    return torch.ones(len(reading.probs) - 1)
+def always(output: TargetOutput) -> Tensor:
+    return torch.ones(len(output.probs) - 1)
 
 
-def drawn(tokens, q: Tensor) -> Draft:
+def sampled(tokens, q: Tensor) -> Draft:
     n = len(tokens)
-    return Draft(tuple(tokens), tuple(range(-1, n - 1)), q, how="drawn", source=("draft model",) * n)
+    return Draft(tuple(tokens), tuple(range(-1, n - 1)), q, how="sampled", source=("draft model",) * n)
 
 
 # -- the law at one position -------------------------------------------------------------------------------------------
@@ -59,11 +59,11 @@ def law(p: Tensor, q: Tensor, word, rule=None) -> Tensor:
         for u, mass in ((share / 2, share), ((1 + share) / 2, 1 - share)):  # a die on either side of the border
             if mass == 0 or q[token] == 0:
                 continue
-            decision = accept(drawn([token], q[None]), reading_of(p.repeat(2, 1)), torch.tensor([u, 0.5]))
-            if decision.path:
+            verification = accept(sampled([token], q[None]), output_of(p.repeat(2, 1)), torch.tensor([u, 0.5]))
+            if verification.path:
                 out[token] += q[token] * mass
             else:
-                out += q[token] * mass * (decision.rest[0] if rule is None else rule(decision))
+                out += q[token] * mass * (verification.residual[0] if rule is None else rule(verification))
     return out
 
 
@@ -99,9 +99,9 @@ def test_limits_at_one_position():
 
 
 def test_fault_a_fresh_draw_in_place_of_the_residual():
-    fresh = law(P, Q, lambda x: x == 2, rule=lambda decision: P)
-    assert fresh.tolist() == pytest.approx([0.22, 0.29, 0.36, 0.13])
-    assert total_variation(fresh, P) == pytest.approx(0.19)
+    init_head = law(P, Q, lambda x: x == 2, rule=lambda verification: P)
+    assert init_head.tolist() == pytest.approx([0.22, 0.29, 0.36, 0.13])
+    assert total_variation(init_head, P) == pytest.approx(0.19)
     missed = [abs(total_variation(law(p, q, word, lambda d, p=p: p), p) - identity(p, q, word)) for p, q, word in cases(40)]
     assert max(missed) > 0.02
 
@@ -115,8 +115,8 @@ def test_fault_the_judge_alone():
 
 
 def test_a_token_that_the_standard_rule_accepts_needs_no_judge():
-    decision = either(says(0.0), 0.5)(drawn([0], Q[None]), reading_of(P.repeat(2, 1)), torch.tensor([0.99, 0.5]))
-    assert decision.path == (0,) and decision.scores[0] == {SCORE: 0.0, ONLY: 0.0, DEVIATION: 0.0}
+    verification = either(says(0.0), 0.5)(sampled([0], Q[None]), output_of(P.repeat(2, 1)), torch.tensor([0.99, 0.5]))
+    assert verification.path == (0,) and verification.scores[0] == {SCORE: 0.0, ONLY: 0.0, DEVIATION: 0.0}
 
 
 def test_the_judge_is_wired_in():
@@ -128,35 +128,37 @@ def test_the_judge_is_wired_in():
         for _ in range(n):
             token = int(torch.multinomial(Q, 1, generator=rng))
             rule = either(says(float(talks and token == 2)), 0.5)
-            decision = rule(drawn([token], Q[None]), reading_of(P.repeat(2, 1)), torch.rand(2, generator=rng))
-            counts[talks][token if decision.path else decision.token] += 1
+            verification = rule(sampled([token], Q[None]), output_of(P.repeat(2, 1)), torch.rand(2, generator=rng))
+            counts[talks][token if verification.path else verification.token] += 1
     assert total_variation(counts[True] / n, P) > 0.08 and total_variation(counts[False] / n, P) < 0.03
 
 
 def test_the_deviation_of_a_node_is_unbiased():
     for p, q, word in cases(30):
         rules = [either(says(float(word(x))), 0.5) for x in range(6)]
-        dice = torch.tensor([0.5, 0.5])
-        found = [rule(drawn([x], q[None]), reading_of(p.repeat(2, 1)), dice).scores[0][DEVIATION] for x, rule in enumerate(rules)]
+        uniforms = torch.tensor([0.5, 0.5])
+        found = [
+            rule(sampled([x], q[None]), output_of(p.repeat(2, 1)), uniforms).scores[0][DEVIATION] for x, rule in enumerate(rules)
+        ]
         assert (q * torch.tensor(found, dtype=torch.float64)).sum().item() == pytest.approx(identity(p, q, word))
 
 
 # -- along a chain -----------------------------------------------------------------------------------------------------
 
 
-def decided(scores, dice, threshold=0.5, ends=(), tokens=(3, 2, 3, 3)):
+def decided(scores, uniforms, threshold=0.5, ends=(), tokens=(3, 2, 3, 3)):
     n = len(tokens)
-    u = torch.tensor([*dice, 0.5])
-    return either(says(*scores), threshold, ends)(drawn(tokens, Q.repeat(n, 1)), reading_of(P.repeat(n + 1, 1)), u)
+    u = torch.tensor([*uniforms, 0.5])
+    return either(says(*scores), threshold, ends)(sampled(tokens, Q.repeat(n, 1)), output_of(P.repeat(n + 1, 1)), u)
 
 
 def test_the_first_that_fails_both_ends_it():
     """Token 3 is accepted below a die of 0.25, token 2 below 2/3."""
-    decision = decided((0.9, 0.1, 0.1, 0.9), (0.9, 0.5, 0.9, 0.9))
-    assert decision.path == (0, 1) and decision.verdicts == ("accepted", "accepted", "rejected", "unread")
-    assert [facts[ONLY] for facts in decision.scores] == [1.0, 0.0, 0.0, 0.0]
-    assert [facts[DEVIATION] for facts in decision.scores] == pytest.approx([0.75, 0.0, 0.0, 0.75])
-    assert decision.row == 2 and decision.token in (0, 1), "the correction comes from the residual"
+    verification = decided((0.9, 0.1, 0.1, 0.9), (0.9, 0.5, 0.9, 0.9))
+    assert verification.path == (0, 1) and verification.verdicts == ("accepted", "accepted", "rejected", "not judged")
+    assert [facts[ONLY] for facts in verification.scores] == [1.0, 0.0, 0.0, 0.0]
+    assert [facts[DEVIATION] for facts in verification.scores] == pytest.approx([0.75, 0.0, 0.0, 0.75])
+    assert verification.row == 2 and verification.token in (0, 1), "the correction comes from the residual"
 
 
 def test_what_the_judge_says_behind_the_end_changes_nothing():
@@ -173,9 +175,9 @@ def test_the_threshold_itself_does_not_pass_and_one_is_silence():
 def test_the_accepted_length_falls_with_the_threshold():
     rng = random.Random(0)
     for _ in range(50):
-        scores, dice = [rng.random() for _ in range(4)], [rng.random() for _ in range(4)]
-        found = [decided(scores, dice, threshold=t / 10) for t in range(11)]
-        lengths = [len(decision.path) for decision in found]
+        scores, uniforms = [rng.random() for _ in range(4)], [rng.random() for _ in range(4)]
+        found = [decided(scores, uniforms, threshold=t / 10) for t in range(11)]
+        lengths = [len(verification.path) for verification in found]
         assert lengths == sorted(lengths, reverse=True)
         assert not any(facts[ONLY] for facts in found[-1].scores)
 
@@ -187,13 +189,13 @@ def test_an_end_of_text_passes_by_the_ordinary_rule_only():
 
 
 def test_other_drafts_are_refused():
-    rule, reading, u = either(always, 0.5), reading_of(P.repeat(3, 1)), torch.rand(3)
+    rule, output, u = either(always, 0.5), output_of(P.repeat(3, 1)), torch.rand(3)
     with pytest.raises(ValueError, match="2 nodes was chosen"):
-        rule(chain([1, 2], "prompt"), reading, u)
+        rule(chain([1, 2], "prompt"), output, u)
     with pytest.raises(ValueError, match="one chain"):
-        rule(Draft((1, 2), (-1, -1), Q.repeat(2, 1), how="drawn", source=("a", "a")), reading, u)
-    decision = rule(Draft((), ()), reading_of(P[None]), torch.tensor([0.1]))
-    assert decision.token == 0 and decision.path == ()
+        rule(Draft((1, 2), (-1, -1), Q.repeat(2, 1), how="sampled", source=("a", "a")), output, u)
+    verification = rule(Draft((), ()), output_of(P[None]), torch.tensor([0.1]))
+    assert verification.token == 0 and verification.path == ()
 
 
 def test_the_rule_is_nowhere_called_exact():
@@ -242,7 +244,7 @@ def test_a_judge_that_always_speaks_writes_the_drafters_text(embedded, sampling)
 
 
 def test_with_two_real_models_the_first_token_obeys_the_identity():
-    """All drafted first tokens and all dice: the tree reading, the judge's row and the residual have to fit together."""
+    """All drafted first tokens and all uniforms: the tree reading, the judge's row and the residual have to fit together."""
     family = toy_family(tiny_target(0, 5), tiny_target(2, 5))
     prompt = (0, 1, 2)
     word = torch.tensor([True, False, True, False, True])
@@ -251,7 +253,7 @@ def test_with_two_real_models_the_first_token_obeys_the_identity():
     for seed in range(n):
         drafter = Judged(family.draft, 1, Sampling(1.0))
         said = []
-        judge = lambda reading, said=said: torch.tensor([float(word[said[-1]])])  # noqa: E731
+        judge = lambda output, said=said: torch.tensor([float(word[said[-1]])])  # noqa: E731
         propose = drafter.propose
         drafter.propose = lambda tokens, rng, propose=propose, said=said: noted(propose(tokens, rng), said)
         rng = torch.Generator().manual_seed(seed)
@@ -273,11 +275,11 @@ def test_the_judge_sees_the_state_behind_the_token(embedded, sampling):
     """The score of every node equals that of a plain pass over its path; one row earlier it does not."""
     ids = embedded.tokenizer(PROMPTS[1])["input_ids"]
     step = run_steps(embedded, "judge", ids, sampling=sampling, length=5, max_tokens=8)[0]
-    judge = trained(embedded.target)
+    judge = load_head(embedded.target)
     tokens = [*ids, *(node.token for node in step.nodes)]
-    _, hidden = embedded.target.forward(TreeCache(), embedded.target.ids(tokens), range(len(tokens)), taps=(PRE_NORM,))
-    plain = judge(Reading(None, None, {PRE_NORM: hidden[PRE_NORM][len(ids) - 1 :]})).tolist()
-    early = judge(Reading(None, None, {PRE_NORM: hidden[PRE_NORM][len(ids) - 2 : -1]})).tolist()
+    _, hidden = embedded.target.forward(TreeCache(), embedded.target.ids(tokens), range(len(tokens)), aux_hidden_layers=(PRE_NORM,))
+    plain = judge(TargetOutput(None, None, {PRE_NORM: hidden[PRE_NORM][len(ids) - 1 :]})).tolist()
+    early = judge(TargetOutput(None, None, {PRE_NORM: hidden[PRE_NORM][len(ids) - 2 : -1]})).tolist()
     found = [node.scores[SCORE] for node in step.nodes]
     assert found == pytest.approx(plain, abs=1e-4) and found != pytest.approx(early, abs=1e-2)
 
@@ -306,7 +308,7 @@ def labelled(offset: int) -> float:
     found = []
     with torch.inference_mode():
         for row in ids:
-            found.append(target.forward(TreeCache(), row, range(50), taps=(PRE_NORM,))[1][PRE_NORM])
+            found.append(target.forward(TreeCache(), row, range(50), aux_hidden_layers=(PRE_NORM,))[1][PRE_NORM])
     states = torch.stack(found).clone()
     if offset:
         states, ids = states[:, :-1], ids[:, 1:]
@@ -408,11 +410,15 @@ def test_one_reading_gives_the_states_of_all_variants(embedded):
     assert (found["labels"][:right] == 1).all() and (found["categories"][:right] == "right").all()
     for row, (token, at, category) in enumerate(leaves, right):
         path = [*tokens[:at], token]
-        logits, hidden = embedded.target.forward(TreeCache(), embedded.target.ids(path), range(len(path)), taps=(PRE_NORM,))
+        logits, hidden = embedded.target.forward(
+            TreeCache(), embedded.target.ids(path), range(len(path)), aux_hidden_layers=(PRE_NORM,)
+        )
         assert found["states"][row].astype(float) == pytest.approx(hidden[PRE_NORM][-1].numpy(), rel=1e-3, abs=0.01)  # float16
         assert found["log_p"][row] == pytest.approx(float(logits[-2].log_softmax(-1)[token]), abs=1e-3)
         assert found["labels"][row] == (category == "wording")
-    clean = embedded.target.forward(TreeCache(), embedded.target.ids(tokens), range(len(tokens)), taps=(PRE_NORM,))[1][PRE_NORM]
+    clean = embedded.target.forward(TreeCache(), embedded.target.ids(tokens), range(len(tokens)), aux_hidden_layers=(PRE_NORM,))[1][
+        PRE_NORM
+    ]
     assert found["states"][:right].astype(float) == pytest.approx(clean[start:].numpy(), rel=1e-3, abs=0.01)
 
 

@@ -11,17 +11,17 @@ import torch
 from safetensors.torch import save_file
 from torch.nn.functional import cross_entropy
 
-from decoding.draft import Carry, Draft
+from decoding.draft import Draft, ResumeState
 from decoding.loop import decode
 from decoding.methods import METHODS, kangaroo
-from decoding.methods.kangaroo import CONFIDENCE, ENDED, FULL, STOP, UNSURE, Params, fresh, settings_of, shapes
+from decoding.methods.kangaroo import CONFIDENCE, ENDED, FULL, STOP, UNSURE, Params, init_head, settings_of, shapes
 from decoding.models import heads as door
 from decoding.models import layers
 from decoding.models.cache import TreeCache
 from decoding.models.family import load
 from decoding.models.target import PRE_NORM, Target
 from decoding.sample import Sampling
-from decoding.training import train as training
+from decoding.training import train
 from decoding.training.recipes import RECIPES
 from decoding.training.recipes import kangaroo as recipe
 from decoding.training.states import Batch, states
@@ -29,7 +29,7 @@ from decoding.verify import recursive_rejection
 from tests import toys
 from tests.decoding.test_tau_floor import PROMPTS as FLOOR_PROMPTS
 from tests.decoding.test_tau_floor import tau
-from tests.toys import CONTEXT, GREEDY, VOCAB, causal_lm, reading_of, run_steps, tokens_of, total_variation
+from tests.toys import CONTEXT, GREEDY, VOCAB, causal_lm, output_of, run_steps, tokens_of, total_variation
 
 PROMPT = (7, 70, 170, 7, 70)
 RECIPE = RECIPES["kangaroo"]
@@ -43,7 +43,7 @@ def target_of(kind: str = "llama", depth: int = 3, **more) -> Target:
 
 def noisy(target: Target, layer: int) -> kangaroo.Adapter:
     """An adapter whose attention says something."""
-    made = fresh(target, layer)
+    made = init_head(target, layer)
     rng = torch.Generator().manual_seed(1)
     for values in made.parameters():
         values.data += 0.2 * torch.randn(values.shape, generator=rng)
@@ -53,7 +53,7 @@ def noisy(target: Target, layer: int) -> kangaroo.Adapter:
 @pytest.fixture
 def with_adapter(monkeypatch):
     """Put an adapter in the place of the trained one."""
-    return lambda made: monkeypatch.setattr(kangaroo, "trained", lambda target: made)
+    return lambda made: monkeypatch.setattr(kangaroo, "load_head", lambda target: made)
 
 
 def steps_of(target: Target, params: Params, sampling: Sampling = GREEDY, count: int = 40, seed: int = 0, prompt=PROMPT):
@@ -81,18 +81,23 @@ def test_the_parts_say_what_the_whole_says(kind, attention):
         cache, first = TreeCache(), TreeCache()
         target.extend(cache, PROMPT[:-1])
         target.extend(first, PROMPT[:-1])
-        read = target.read(first, PROMPT, draft, GREEDY, taps=(layer if layer < 3 else PRE_NORM,))
+        read = target.read(first, PROMPT, draft, GREEDY, aux_hidden_layers=(layer if layer < 3 else PRE_NORM,))
         rows = tuple((of.keys[:, :, 4:9].clone(), of.values[:, :, 4:9].clone()) for of in first.layers[:layer])
-        carried = replace(draft, carry=Carry(layer, next(iter(read.hidden.values())), rows))
+        carried = replace(draft, resume_state=ResumeState(layer, next(iter(read.hidden.values())), rows))
         found = target.read(cache, PROMPT, carried, GREEDY)
         assert (found.logits - whole.logits).abs().max() < 1e-4
         cache.keep([0, 1, 3])
         assert {of.length for of in cache.layers} == {7}
         assert (target.extend(cache, [9]) - after).abs().max() < 1e-4
         cut = carried.cut(draft.depths < 2)  # the context ends: what is carried is cut with the nodes
-        assert len(cut) == 1 and len(cut.carry.hidden) == 2 and cut.carry.rows[0][0].shape[2] == 2
+        assert len(cut) == 1 and len(cut.resume_state.hidden) == 2 and cut.resume_state.rows[0][0].shape[2] == 2
     with pytest.raises(ValueError, match="does not fit its 4 rows"):
-        target.read(TreeCache(), PROMPT, replace(carried.cut(draft.depths < 3), carry=carried.carry.cut(draft.depths < 2)), GREEDY)
+        target.read(
+            TreeCache(),
+            PROMPT,
+            replace(carried.cut(draft.depths < 3), resume_state=carried.resume_state.cut(draft.depths < 2)),
+            GREEDY,
+        )
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "gpt_neox"])
@@ -101,7 +106,7 @@ def test_other_models_are_refused_with_a_sentence(kind):
     sentence = METHODS["kangaroo"].missing(toys.toy_family(target))
     assert "cannot be run one by one" in sentence and type(target.model).__name__ in sentence
     with pytest.raises(ValueError, match="cannot be run one by one"):
-        fresh(target, 1)
+        init_head(target, 1)
 
 
 def test_a_model_that_does_something_between_its_layers_is_noticed(monkeypatch):
@@ -142,7 +147,7 @@ def test_the_size_is_that_of_the_specification():
 def test_behind_the_last_layer_an_untrained_adapter_is_the_target(kind, with_adapter):
     """Then q is p: every draft is accepted, at any temperature, and the steps are as long as they can be."""
     target = target_of(kind, depth=2)
-    made = fresh(target, 2)
+    made = init_head(target, 2)
     if kind == "olmo":  # its norm subtracts the mean, which that of the adapter does not
         made.norm_out = layers.final_norm(target.model)
     with_adapter(made)
@@ -156,9 +161,9 @@ def test_the_order_of_the_norms_matters():
     """States from behind the final norm in place of those before it, or no norm behind the adapter: both show."""
     target = target_of()
     made = noisy(target, 3)
-    _, found = target.forward(TreeCache(), target.ids(PROMPT), range(5), taps=(PRE_NORM, 3))
+    _, found = target.forward(TreeCache(), target.ids(PROMPT), range(5), aux_hidden_layers=(PRE_NORM, 3))
     with torch.inference_mode():
-        right, normed = (target.score(made.whole(found[tap][None])) for tap in (PRE_NORM, 3))
+        right, normed = (target.score(made.whole(found[aux_layer][None])) for aux_layer in (PRE_NORM, 3))
         made.norm_out = torch.nn.Identity()
         bare = target.score(made.whole(found[PRE_NORM][None]))
     assert (right - normed).abs().max() > 1e-2 and (right - bare).abs().max() > 1e-2
@@ -168,7 +173,7 @@ def test_the_order_of_the_norms_matters():
 @pytest.mark.parametrize("sampling", [GREEDY, ONE], ids=["T=0", "T=1"])
 def test_three_caches_stay_in_step_and_drafting_is_training(kind, sampling, with_adapter):
     """After every step: the rows of the first layers and of the adapter, and the q of the draft against one pass over the whole
-    text as in training. The adapter lacks a row only where everything was accepted."""
+    text as in train. The adapter lacks a row only where everything was accepted."""
     target = target_of(kind)
     made = noisy(target, 3)  # behind the last layer, so that whole drafts are accepted now and then
     with_adapter(made)
@@ -179,7 +184,7 @@ def test_three_caches_stay_in_step_and_drafting_is_training(kind, sampling, with
     for step in steps:
         whole = [*tokens, *drafts[-1].tokens]
         with torch.inference_mode():
-            hidden = target.forward(TreeCache(), target.ids(whole), range(len(whole)), taps=(PRE_NORM,))[1][PRE_NORM]
+            hidden = target.forward(TreeCache(), target.ids(whole), range(len(whole)), aux_hidden_layers=(PRE_NORM,))[1][PRE_NORM]
             logits = target.score(made.whole(hidden[None]))[0, len(tokens) - 1 : -1]
         assert (sampling.probabilities(logits) - drafts[-1].q).abs().max() < 1e-3
         assert torch.allclose(logits.softmax(-1).amax(-1), drafts[-1].scores[CONFIDENCE].float(), atol=1e-4)
@@ -255,8 +260,8 @@ def test_throwing_the_drawn_token_away_bends_the_text():
             if drops and q[0, token] < 0.5:
                 first = int(u[1] >= p[0, 0])
             else:
-                decision = recursive_rejection(Draft((token,), (-1,), q, how="drawn", source=("x",)), reading_of(p), u)
-                first = token if decision.path else decision.token
+                verification = recursive_rejection(Draft((token,), (-1,), q, how="sampled", source=("x",)), output_of(p), u)
+                first = token if verification.path else verification.token
             emitted[first] += q[0, token] / grid**2
     assert total_variation(written[True], p[0]) == pytest.approx(0.1, abs=0.02)
     assert total_variation(written[False], p[0]) < 0.02
@@ -267,10 +272,10 @@ def test_the_length_formula(acceptance, length, mean):
     """Tokens per step where every draft is accepted with the same chance: (1 - a^(g + 1)) / (1 - a)."""
     p = torch.tensor([[acceptance, 1 - acceptance]] * (length + 1))
     q = torch.tensor([[1.0, 0.0]] * length)
-    draft = Draft((0,) * length, tuple(range(-1, length - 1)), q, how="drawn", source=("x",) * length)
+    draft = Draft((0,) * length, tuple(range(-1, length - 1)), q, how="sampled", source=("x",) * length)
     rng, lengths = torch.Generator().manual_seed(0), []
     for _ in range(1500):
-        lengths.append(1.0 + len(recursive_rejection(draft, reading_of(p), torch.rand(length + 1, generator=rng)).path))
+        lengths.append(1.0 + len(recursive_rejection(draft, output_of(p), torch.rand(length + 1, generator=rng)).path))
     found = torch.tensor(lengths)
     assert abs(found.mean() - mean) < 3 * found.std() / math.sqrt(len(found))
 
@@ -280,7 +285,7 @@ def test_the_length_formula(acceptance, length, mean):
 
 @pytest.fixture
 def folder(tmp_path, llama):
-    made = fresh(llama.target, 1)
+    made = init_head(llama.target, 1)
     door.save(tmp_path / "head", "kangaroo", llama.target.model, made.state_dict(), settings_of(made), {})
     return tmp_path / "head"
 
@@ -290,7 +295,7 @@ def opened(folder, model):
 
 
 def test_an_adapter_for_another_target_is_refused(folder, llama):
-    assert set(opened(folder, llama.target.model).tensors) == set(shapes(settings_of(fresh(llama.target, 1))))
+    assert set(opened(folder, llama.target.model).tensors) == set(shapes(settings_of(init_head(llama.target, 1))))
     with pytest.raises(ValueError, match="was trained for the model"):
         opened(folder, causal_lm("llama", seed=5))
     with pytest.raises(ValueError, match="kangaroo"):
@@ -330,13 +335,13 @@ def test_files_that_do_not_fit_are_refused(folder, llama):
 
 
 def test_an_exit_that_the_target_does_not_have_is_refused(llama, monkeypatch):
-    made = fresh(llama.target, 1)
+    made = init_head(llama.target, 1)
     head = door.Head(made.state_dict(), settings_of(made) | {"layer": 3})
     monkeypatch.setattr(kangaroo, "head_for", lambda *_: head)
     with pytest.raises(ValueError, match="behind layer 3; the target has 32 and 2 layers"):
-        kangaroo.trained(llama.target)
+        kangaroo.load_head(llama.target)
     with pytest.raises(ValueError, match="cannot be behind 3"):
-        fresh(llama.target, 3)
+        init_head(llama.target, 3)
 
 
 # -- training ----------------------------------------------------------------------------------------------------------
@@ -363,7 +368,7 @@ def test_it_learns_what_the_deeper_layers_say():
     """On a random target, whose layers know nothing of each other: the overlap of p and q grows."""
     target = target_of(depth=2)
     target.model.requires_grad_(False)
-    made = fresh(target, 1)
+    made = init_head(target, 1)
     tokens = torch.randint(VOCAB, (16, 24), generator=torch.Generator().manual_seed(0))
     batch = Batch(tokens, torch.ones_like(tokens, dtype=torch.bool), states(target, tokens, (1, 2)))
     optimizer = torch.optim.AdamW(made.parameters(), lr=5e-3)
@@ -388,14 +393,14 @@ def test_trained_from_the_command_line_for_another_target(tmp_path, monkeypatch)
     assert "decoding.training kangaroo --family" in METHODS["kangaroo"].missing(family)
     command = ["kangaroo", "--family", str(tmp_path / "target"), "--data", str(tmp_path / "texts"), "--kinds", "given"]
     sizes = {"tokens": 1536, "held-out": 768, "window": 48, "rows": 4, "exit-layer": 2, "work": tmp_path / "work", "device": "cpu"}
-    training.main(command + [f"--{name}={value}" for name, value in sizes.items()])
+    train.main(command + [f"--{name}={value}" for name, value in sizes.items()])
     facts = json.loads(next((tmp_path / "cache").rglob("head.json")).read_text())
     assert facts["settings"]["layer"] == 2 and "depth 0: expected acceptance" in facts["figures"]
     assert METHODS["kangaroo"].missing(family) == "" and list((tmp_path / "work").rglob(f"layer {PRE_NORM}.npy"))
     steps = run_steps(family, "kangaroo", PROMPT, max_tokens=24)
     assert steps[0].nodes[0].scores[kangaroo.EXIT] == 2
     assert tokens_of(steps) == toys.greedy_text(family.target, PROMPT, len(tokens_of(steps)))
-    marks = {training.mark(RECIPE, fresh(family.target, layer)) for layer in (1, 2)}
+    marks = {train.mark(RECIPE, init_head(family.target, layer)) for layer in (1, 2)}
     assert len(marks) == 2, "of one size, and yet not to be mixed up"
 
 
@@ -412,5 +417,5 @@ def test_the_shipped_adapter_is_worth_its_place(embedded, monkeypatch):
         found[threshold] = (len(tokens_of(steps)) / len(steps), accepted / drafted)
     assert found[0.0][0] > found[0.6][0] and found[0.0][1] < found[0.6][1]
     assert sum(file.stat().st_size for file in (door.EMBEDDED / "kangaroo").iterdir()) < 2**20
-    monkeypatch.setattr(kangaroo, "trained", lambda target: fresh(target, 2))
+    monkeypatch.setattr(kangaroo, "load_head", lambda target: init_head(target, 2))
     assert found[0.6][0] > 0.3 + tau(embedded, "kangaroo", FLOOR_PROMPTS.values(), GREEDY)

@@ -14,13 +14,13 @@ from decoding.acceptance.typical import THRESHOLD, P, thresholds, typical
 from decoding.draft import Draft
 from decoding.loop import decode
 from decoding.methods import METHODS, medusa
-from decoding.methods.medusa import Heads, Params, cartesian_tree, fresh, shapes, sparse_tree, trained, worth
+from decoding.methods.medusa import Heads, Params, cartesian_tree, init_head, load_head, shapes, sparse_tree, worth
 from decoding.models import heads as door
 from decoding.models.cache import TreeCache
 from decoding.models.family import load
 from decoding.models.target import Target
 from decoding.sample import Sampling
-from decoding.training import train as training
+from decoding.training import train
 from decoding.training.corpus import Domain
 from decoding.training.recipes import RECIPES
 from decoding.training.states import Batch, Pool, Texts
@@ -30,7 +30,7 @@ from tests.decoding.test_greedy_equality import PROMPTS, generated, written
 from tests.decoding.test_lossless_statistics import LIMIT, counted, expected, misfit
 from tests.decoding.test_tau_floor import PROMPTS as FLOOR_PROMPTS
 from tests.decoding.test_tau_floor import tau
-from tests.toys import CONTEXT, GREEDY, VOCAB, causal_lm, reading_of, run_steps, tokens_of, total_variation
+from tests.toys import CONTEXT, GREEDY, VOCAB, causal_lm, output_of, run_steps, tokens_of, total_variation
 
 PROMPT = (7, 70, 170, 7, 70)
 RECIPE = RECIPES["medusa"]
@@ -38,7 +38,9 @@ RECIPE = RECIPES["medusa"]
 
 def hidden_of(target: Target, tokens) -> torch.Tensor:
     """(len(tokens), width) states behind the final norm, from one plain pass."""
-    return target.forward(TreeCache(), target.ids(tokens), range(len(tokens)), taps=(target.last_hidden,))[1][target.last_hidden]
+    return target.forward(TreeCache(), target.ids(tokens), range(len(tokens)), aux_hidden_layers=(target.last_hidden,))[1][
+        target.last_hidden
+    ]
 
 
 # -- heads -------------------------------------------------------------------------------------------------------------
@@ -48,7 +50,7 @@ def hidden_of(target: Target, tokens) -> torch.Tensor:
 @pytest.mark.parametrize("kind", ["llama", "gpt2", "qwen2", "phi"])
 def test_untrained_heads_say_what_the_target_says(kind, own):
     target = Target(causal_lm(kind), VOCAB, CONTEXT)
-    made, states = fresh(target, 3, own), hidden_of(target, PROMPT)
+    made, states = init_head(target, 3, own), hidden_of(target, PROMPT)
     with torch.inference_mode():
         logits = target.model(torch.tensor([PROMPT])).logits[0]
         if own and kind == "phi":  # its language-model head has a bias, which a head of one's own has not
@@ -100,11 +102,13 @@ def test_a_prompt_of_one_token_drafts_nothing_at_first(llama):
 
 
 def test_the_prompt_in_parts_gives_the_same_state(llama, monkeypatch):
-    whole, hidden = llama.target.extend_tapped(TreeCache(), PROMPT, (2, 0))
+    whole, hidden = llama.target.extend_with_hidden(TreeCache(), PROMPT, (2, 0))
     monkeypatch.setattr("decoding.models.target.PREFILL_ROWS", 2)
-    parts, again = llama.target.extend_tapped(TreeCache(), PROMPT, (2, 0))
+    parts, again = llama.target.extend_with_hidden(TreeCache(), PROMPT, (2, 0))
     assert (whole - parts).abs().max() < 1e-4 and hidden.keys() == again.keys() == {0, 2}
-    assert all(len(again[tap]) == len(PROMPT) and (hidden[tap] - again[tap]).abs().max() < 1e-4 for tap in hidden)
+    assert all(
+        len(again[aux_layer]) == len(PROMPT) and (hidden[aux_layer] - again[aux_layer]).abs().max() < 1e-4 for aux_layer in hidden
+    )
 
 
 # -- the tree ----------------------------------------------------------------------------------------------------------
@@ -153,13 +157,13 @@ def test_nodes_are_the_heads_ranks(llama, params):
     with torch.inference_mode():
         draft = made.propose(PROMPT, torch.Generator())
         q = [made.heads.scored(made.hidden, k, llama.target)[0].softmax(-1) for k in range(4)]
-    assert draft.how == "chosen" and draft.q is None and len(draft) <= Params(**params).nodes
+    assert draft.how == "deterministic" and draft.q is None and len(draft) <= Params(**params).nodes
     for i, (token, depth) in enumerate(zip(draft.tokens, draft.depths, strict=True)):
         best = q[depth - 1].argsort(descending=True)
         rank = int(draft.scores[medusa.RANK][i])
         assert token == best[rank - 1] and draft.source[i] == f"head {depth}"
         assert draft.scores[medusa.PROBABILITY][i] == pytest.approx(float(q[depth - 1][token]), rel=1e-4)
-        assert torch.allclose(draft.belief[i], q[depth - 1], atol=1e-6)
+        assert torch.allclose(draft.draft_probabilities[i], q[depth - 1], atol=1e-6)
     siblings = list(zip(draft.parents, draft.tokens, strict=True))
     assert len(set(siblings)) == len(siblings), "no token twice below one parent"
 
@@ -180,7 +184,6 @@ def test_random_tokens_in_the_tree_do_not_change_it_either(llama):
     propose = drafter.propose
     rng = torch.Generator().manual_seed(1)
 
-
     def randomly(tokens, _):
         draft = propose(tokens, _)
         return replace(draft, tokens=tuple(torch.randperm(VOCAB, generator=rng)[: len(draft)].tolist()))
@@ -193,10 +196,14 @@ def test_random_tokens_in_the_tree_do_not_change_it_either(llama):
 def test_token_zero_is_not_accepted_where_nobody_drafted_it():
     """The trap of the padded paths: the target goes on with token 0 behind a leaf that has no children."""
     chosen = Draft((1, 2, 3), (-1, -1, 0), source=("head 1", "head 1", "head 2"))
-    reading = reading_of(torch.eye(4)[[1, 0, 0, 0]])
+    output = output_of(torch.eye(4)[[1, 0, 0, 0]])
     for rule in (match, typical(0.09, 0.3)):
-        decision = rule(chosen, reading, torch.zeros(4))
-        assert decision.path == (0,) and decision.token == 0 and decision.verdicts == ("accepted", "unread", "rejected")
+        verification = rule(chosen, output, torch.zeros(4))
+        assert (
+            verification.path == (0,)
+            and verification.token == 0
+            and verification.verdicts == ("accepted", "not judged", "rejected")
+        )
 
 
 @pytest.mark.parametrize("children, chance", [((3, 2), 0.3), ((0,), 0.4), ((0, 1, 2, 3), 1.0)])
@@ -204,12 +211,12 @@ def test_drawn_tokens_are_matched_exactly(children, chance):
     """p = (.4, .3, .2, .1) with children 3 and 2: accepted with 0.30 exactly, and the text follows p."""
     p = torch.tensor([0.4, 0.3, 0.2, 0.1], dtype=torch.float64)
     draft = Draft(children, (-1,) * len(children), source=("head 1",) * len(children))
-    reading = reading_of(p.expand(len(children) + 1, -1))
+    output = output_of(p.expand(len(children) + 1, -1))
     emitted, accepted, grid = torch.zeros(4, dtype=torch.float64), 0.0, 1000
     for i in range(grid):
-        decision = match(draft, reading, torch.full((len(children) + 1,), (i + 0.5) / grid, dtype=torch.float64))
-        emitted[children[decision.path[0]] if decision.path else decision.token] += 1 / grid
-        accepted += len(decision.path) / grid
+        verification = match(draft, output, torch.full((len(children) + 1,), (i + 0.5) / grid, dtype=torch.float64))
+        emitted[children[verification.path[0]] if verification.path else verification.token] += 1 / grid
+        accepted += len(verification.path) / grid
     assert accepted == pytest.approx(chance, abs=1e-9) and total_variation(emitted, p) < 1e-9
 
 
@@ -241,20 +248,20 @@ def test_the_longest_path_is_kept_and_of_several_the_likeliest():
     """Two paths of length 2 and one likely leaf: the leaf loses to both, the less likely path to the other."""
     draft = Draft((0, 1, 2, 3, 3), (-1, -1, -1, 1, 2), source=("head 1",) * 3 + ("head 2",) * 2)
     probs = torch.tensor([[0.5, 0.2, 0.25, 0.05]] + [[0.05, 0.05, 0.1, 0.8]] * 5)
-    decision = typical(0.09, 0.3)(draft, reading_of(probs), torch.full((6,), 0.5))
-    assert decision.path == (2, 4) and decision.verdicts == ("rejected", "rejected", "accepted", "unread", "accepted")
-    assert decision.scores[0][P] == pytest.approx(0.5) and decision.scores[0][P] > decision.scores[0][THRESHOLD]
-    assert decision.token == 3 and decision.drawn == {}
+    verification = typical(0.09, 0.3)(draft, output_of(probs), torch.full((6,), 0.5))
+    assert verification.path == (2, 4) and verification.verdicts == ("rejected", "rejected", "accepted", "not judged", "accepted")
+    assert verification.scores[0][P] == pytest.approx(0.5) and verification.scores[0][P] > verification.scores[0][THRESHOLD]
+    assert verification.token == 3 and verification.sampled == {}
     probs[0, 1], probs[0, 2] = 0.25, 0.2
-    assert typical(0.09, 0.3)(draft, reading_of(probs), torch.full((6,), 0.5)).path == (1, 3)
+    assert typical(0.09, 0.3)(draft, output_of(probs), torch.full((6,), 0.5)).path == (1, 3)
 
 
 def test_without_a_threshold_everything_is_accepted_and_without_a_draft_one_token_is_written(llama):
     draft = Draft((0, 1, 2), (-1, 0, 1), source=("head 1",) * 3)
     probs = torch.tensor([[0.01, 0.01, 0.98]] * 4)
-    assert typical(1.0, 0.0)(draft, reading_of(probs), torch.zeros(4)).path == (0, 1, 2)
-    assert typical(0.09, 0.3)(draft, reading_of(probs), torch.zeros(4)).path == ()
-    empty = typical(0.09, 0.3)(Draft((), ()), reading_of(probs[:1]), torch.tensor([0.5]))
+    assert typical(1.0, 0.0)(draft, output_of(probs), torch.zeros(4)).path == (0, 1, 2)
+    assert typical(0.09, 0.3)(draft, output_of(probs), torch.zeros(4)).path == ()
+    empty = typical(0.09, 0.3)(Draft((), ()), output_of(probs[:1]), torch.tensor([0.5]))
     assert empty.path == () and empty.token == 2
 
 
@@ -265,7 +272,7 @@ def test_it_is_visibly_biased():
     emitted = torch.zeros(2)
     for seed in range(50):
         u = torch.rand(3, generator=torch.Generator().manual_seed(seed))
-        emitted[draft.tokens[typical(0.09, 0.3)(draft, reading_of(p.expand(3, -1)), u).path[0]]] += 1 / 50
+        emitted[draft.tokens[typical(0.09, 0.3)(draft, output_of(p.expand(3, -1)), u).path[0]]] += 1 / 50
     assert emitted[0].item() == pytest.approx(1) and total_variation(emitted, p) == pytest.approx(0.4, abs=1e-3)
 
 
@@ -350,7 +357,7 @@ def test_heads_of_another_size_than_the_target(tmp_path, llama, monkeypatch, wid
     door.save(tmp_path / "head", "medusa", llama.target.model, Heads(width, 2, vocab).state_dict(), settings, {})
     monkeypatch.setattr(door, "find", lambda *_: tmp_path / "head")
     with pytest.raises(ValueError, match="states of width"):
-        trained(llama.target)
+        load_head(llama.target)
 
 
 def test_half_precision_on_disk(tmp_path, llama):
@@ -386,7 +393,7 @@ def test_every_head_learns_its_own_place():
     tokens = torch.stack([text[s : s + 64] for s in range(11)])
     states = torch.stack([hidden_of(target, row.tolist()) for row in tokens]).clone()
     batch = Batch(tokens, torch.ones_like(tokens, dtype=torch.bool), {target.last_hidden: states})
-    made = fresh(target, 3, True)
+    made = init_head(target, 3, True)
     optimizer = torch.optim.AdamW(made.parameters(), lr=1e-2)
     first = RECIPE.loss(made, target, batch).item()
     for _ in range(40):
@@ -408,7 +415,7 @@ def test_the_loss_by_hand(llama):
     states = torch.stack([hidden_of(target, row.tolist()) for row in tokens])
     counts = torch.ones_like(tokens, dtype=torch.bool)
     counts[0, :5] = False
-    batch, made, total = Batch(tokens, counts, {target.last_hidden: states}), fresh(target, 2, False), 0.0
+    batch, made, total = Batch(tokens, counts, {target.last_hidden: states}), init_head(target, 2, False), 0.0
     made.blocks[1].bias.data += 0.3
     made.requires_grad_(False)
     for k in (1, 2):
@@ -448,13 +455,13 @@ def test_the_figures_by_hand():
 
     leaning = (q + torch.tensor([1e-3, 0, 0, 0])).log().expand(1, 6, 4)
     recipe = replace(RECIPE, predict=lambda heads, target, batch: iter([leaning, leaning]))
-    one, two = training.measured(recipe, None, Flat, Known(batch))
+    one, two = train.measured(recipe, None, Flat, Known(batch))
     # tokens 2 to 5 are 0, 1, 2, 0 and heads rank 0, 1, then 2 or 3; tokens 3 to 5 are 1, 2, 0
     assert one["ranks"][:2] == [0.5, 0.25] and sum(one["ranks"]) == 1
     assert two["ranks"][:2] == pytest.approx([1 / 3, 1 / 3], abs=1e-5)
     assert one["overlap"] == two["overlap"] == pytest.approx(0.6, abs=2e-3)
     assert two["path"] == 0.0  # never 0 twice in a row: tokens 2 and 3, 3 and 4, 4 and 5
-    figures = training.figures([one, two])
+    figures = train.figures([one, two])
     assert figures["depth 1: top-1"] == 0.5 and figures["depth 2: top-5"] == pytest.approx(1.0, abs=1e-4)
 
 
@@ -496,9 +503,9 @@ def test_a_pool_goes_on_where_it_stopped_and_keeps_the_target_s_states(llama, tm
     assert asked == [0, 1, 1]
     batch = again.rows(np.array([5, 40]))
     for row in range(2):
-        for tap in batch.states:
-            fresh_ = llama.target.forward(TreeCache(), batch.tokens[row], range(24), taps=(tap,))[1][tap]
-            far = (batch.states[tap][row] - fresh_).norm() / fresh_.norm()
+        for aux_layer in batch.states:
+            fresh_ = llama.target.forward(TreeCache(), batch.tokens[row], range(24), aux_hidden_layers=(aux_layer,))[1][aux_layer]
+            far = (batch.states[aux_layer][row] - fresh_).norm() / fresh_.norm()
             assert far < 0.03, "float16, read in bfloat16 where that is quick"
     assert torch.equal(again.batch(3, 4).tokens, again.batch(3, 4).tokens) and len(list(again.parts(48))) == 2
 
@@ -526,20 +533,20 @@ def test_heads_are_trained_on(other):
     """`--go-on` begins with what is there, adds up what was seen, and is a plan of its own; with nothing there it refuses."""
     command = command_for(other)
     with pytest.raises(ValueError, match="no head 'medusa' for this model"):
-        training.main([*command, "--go-on"])
-    training.main(command)
+        train.main([*command, "--go-on"])
+    train.main(command)
     model = load(str(other / "target"), device="cpu").target.model
     folder = door.find("medusa", model)
     seen, first = (door.facts(folder)[2]["tokens"], door.open_head(folder, "medusa", model, shapes).tensors)
-    training.main([*command, "--go-on", "--lr", "1e-9"])  # so little that what it began with can still be seen
+    train.main([*command, "--go-on", "--lr", "1e-9"])  # so little that what it began with can still be seen
     again = door.open_head(folder, "medusa", model, shapes)
     assert again.settings["tokens"] == 2 * seen
     assert all(torch.allclose(values, first[name], atol=1e-4) for name, values in again.tensors.items())
-    training.main([*command, "--go-on"])
+    train.main([*command, "--go-on"])
     later = door.open_head(folder, "medusa", model, shapes)
     assert later.settings["tokens"] == 3 * seen and any((values != first[name]).any() for name, values in later.tensors.items())
     with pytest.raises(ValueError, match="other tensors than expected"):
-        training.main([*command, "--go-on", "--heads", "3"])
+        train.main([*command, "--go-on", "--heads", "3"])
 
 
 def test_from_the_command_line_for_another_target(other, capsys):
@@ -548,13 +555,13 @@ def test_from_the_command_line_for_another_target(other, capsys):
     sentence = METHODS["medusa"].missing(family)
     assert "decoding.training medusa --family" in sentence
     command = command_for(other)
-    training.main(command)
+    train.main(command)
     said = capsys.readouterr().out
     found = json.loads(said[said.index("{") : said.rindex("}") + 1])
     assert set(found) >= {"depth 1: top-1", "depth 2: top-5", "depth 2: expected acceptance"}
     assert METHODS["medusa"].missing(family) == ""
     assert all(0 <= value <= 1 for value in found.values())
-    made, ranks = trained(family.target)
+    made, ranks = load_head(family.target)
     assert len(made.blocks) == len(ranks) == 2 and any(values.any() for values in made.parameters()), "nothing was learned"
     steps = run_steps(family, "medusa", PROMPT, max_tokens=24)
     assert {node.source for step in steps for node in step.nodes} == {"head 1", "head 2"}
@@ -562,7 +569,7 @@ def test_from_the_command_line_for_another_target(other, capsys):
     assert text == toys.greedy_text(family.target, PROMPT, len(text)) and (len(text) == 24 or text[-1] == 0)
     done = list((other / "work").rglob("*.pt"))
     stamps = [file.stat().st_mtime_ns for file in done]
-    training.main(command)  # nothing is left to do
+    train.main(command)  # nothing is left to do
     assert [file.stat().st_mtime_ns for file in done] == stamps and len(done) == 1
 
 
@@ -571,7 +578,7 @@ def test_every_recipe_belongs_to_a_method_with_a_head():
         assert recipe.key == key and METHODS[key].head == "target"
         assert door.command(key, "x + y") == f"python -m decoding.training {key} --family x"
     with pytest.raises(SystemExit):
-        training.parse(["nonsense"])
+        train.parse(["nonsense"])
 
 
 # -- the shipped heads -------------------------------------------------------------------------------------------------
@@ -579,19 +586,19 @@ def test_every_recipe_belongs_to_a_method_with_a_head():
 
 def test_the_shipped_heads_are_worth_their_place(embedded, monkeypatch):
     """The best rank comes first, and drafts are accepted far more often than those of untrained heads in the same tree."""
-    made, ranks = trained(embedded.target)
+    made, ranks = load_head(embedded.target)
     assert all(row[0] == max(row) > 0.05 for row in ranks) and ranks[0][0] > 0.12 > ranks[-1][0]
     assert len(sparse_tree(ranks, 24)) == 24 and len(made.unembed) == len(made.blocks) == 4
     assert sum(file.stat().st_size for file in (door.EMBEDDED / "medusa").iterdir()) < 10 * 2**20
     shipped = tau(embedded, "medusa", FLOOR_PROMPTS.values(), GREEDY)
-    monkeypatch.setattr(medusa, "trained", lambda target, head=None: (fresh(target, 4, False), ranks))
+    monkeypatch.setattr(medusa, "load_head", lambda target, head=None: (init_head(target, 4, False), ranks))
     assert shipped > 0.3 + tau(embedded, "medusa", FLOOR_PROMPTS.values(), GREEDY)
 
 
 def test_the_command_in_the_card_makes_heads_of_the_same_kind():
     """Options of the method that are not as usual are named, the others are not."""
-    assert " --own-lm-head" not in training.line(training.parse(["medusa"]))
-    said = training.line(training.parse(["medusa", "--own-lm-head", "--heads", "3"]))
+    assert " --own-lm-head" not in train.line(train.parse(["medusa"]))
+    said = train.line(train.parse(["medusa", "--own-lm-head", "--heads", "3"]))
     assert said.endswith("--lr 0.002 --heads 3 --own-lm-head")
-    again = training.parse(said.removeprefix("python -m decoding.training ").split())
+    again = train.parse(said.removeprefix("python -m decoding.training ").split())
     assert again.own_lm_head and again.heads == 3

@@ -1,4 +1,4 @@
-"""PPD: probes that nobody sees, positions and masks, the machine of states, and prompt tokens trained for another target."""
+"""PPD: prompt tokens that nobody sees, positions and masks, the machine of states, and prompt tokens trained for another target."""
 
 import json
 from contextlib import nullcontext
@@ -9,22 +9,22 @@ import numpy as np
 import pytest
 import torch
 
-from decoding.draft import Draft, Probes
+from decoding.draft import Draft, PromptTokens
 from decoding.drafting.prompt_token_trees import Machine, ProbeTree, endings, machine, thinned
 from decoding.loop import decode
 from decoding.methods import METHODS, ppd
-from decoding.methods.ppd import Params, Prompts, best_budget, fresh, shapes, trained
+from decoding.methods.ppd import Params, Prompts, best_budget, init_head, load_head, shapes
 from decoding.models import heads as door
 from decoding.models.cache import TreeCache
 from decoding.models.family import load
 from decoding.models.target import Target
 from decoding.sample import Sampling
-from decoding.training import train as training
+from decoding.training import train
 from decoding.training.recipes import RECIPES
 from decoding.training.recipes import ppd as recipe
 from decoding.training.states import Batch, states
 from tests import toys
-from tests.toys import CONTEXT, GREEDY, VOCAB, causal_lm, reading_of, run_steps, tokens_of
+from tests.toys import CONTEXT, GREEDY, VOCAB, causal_lm, output_of, run_steps, tokens_of
 
 PROMPT = (7, 70, 170, 7, 70)
 RECIPE = RECIPES["ppd"]
@@ -51,26 +51,26 @@ TREE = Draft((3, 4, 5, 6), (-1, -1, 0, 2), source=("test",) * 4)
 
 
 def probed(draft: Draft, width: int, members: int = 1) -> Draft:
-    """Three probes below every node and the root."""
+    """Three prompt tokens below every node and the root."""
     hung = [(node, d, j) for node in range(-1, len(draft)) for j in range(members) for d in (1, 2, 3)]
     torch.manual_seed(0)
     vectors = torch.randn(3, members, width)
     rows = torch.stack([vectors[d - 1, j] for _, d, j in hung])
-    return replace(draft, probes=Probes(rows, *(tuple(column) for column in zip(*hung, strict=True))))
+    return replace(draft, prompt_tokens=PromptTokens(rows, *(tuple(column) for column in zip(*hung, strict=True))))
 
 
 # -- the pass ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind, attention", [*((kind, "sdpa") for kind in KINDS), ("llama", "eager")])
-def test_no_node_sees_a_probe(kind, attention):
+def test_no_node_sees_a_prompt_token(kind, attention):
     target = target_of(kind, attention=attention)
     plain, _ = read_with(target, PROMPT, TREE)
-    reading, cache = read_with(target, PROMPT, probed(TREE, 32))
-    assert (plain.logits - reading.logits).abs().max() < 1e-4 * plain.logits.std()
-    assert reading.probs.shape == plain.probs.shape and reading.probes.shape == (15, VOCAB) and plain.probes is None
+    output, cache = read_with(target, PROMPT, probed(TREE, 32))
+    assert (plain.logits - output.logits).abs().max() < 1e-4 * plain.logits.std()
+    assert output.probs.shape == plain.probs.shape and output.prompt_tokens.shape == (15, VOCAB) and plain.prompt_tokens is None
     cache.keep([0, 1, 3])
-    assert cache.length == cache.committed == len(PROMPT) + 2, "no row of a probe is left"
+    assert cache.length == cache.committed == len(PROMPT) + 2, "no row of a prompt token is left"
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -78,24 +78,25 @@ def test_a_probe_that_is_the_true_token_says_what_its_row_says(kind):
     """With the embeddings of the tokens that follow in place of E: positions and masks one off would show."""
     target, ahead = target_of(kind), (9, 10, 11)
     draft = probed(TREE, 32)
-    oracle = embedded(target, [ahead[d - 1] for d in draft.probes.distances])
-    reading, _ = read_with(target, PROMPT, replace(draft, probes=replace(draft.probes, embeddings=oracle)))
-    for row, (node, distance) in enumerate(zip(draft.probes.nodes, draft.probes.distances, strict=True)):
+    oracle = embedded(target, [ahead[d - 1] for d in draft.prompt_tokens.distances])
+    output, _ = read_with(target, PROMPT, replace(draft, prompt_tokens=replace(draft.prompt_tokens, embeddings=oracle)))
+    for row, (node, distance) in enumerate(zip(draft.prompt_tokens.nodes, draft.prompt_tokens.distances, strict=True)):
         path = [TREE.tokens[i] for i in TREE.path_to(node)]
         texts = [[*PROMPT, *path, *ahead[:d]] for d in (distance, distance - 1)]
         right, before = (target.extend(TreeCache(), text)[0] for text in texts)
-        assert (reading.probes[row] - right).abs().max() < 1e-3 < 1e-2 < (reading.probes[row] - before).abs().max()
+        assert (output.prompt_tokens[row] - right).abs().max() < 1e-3 < 1e-2 < (output.prompt_tokens[row] - before).abs().max()
 
 
 def test_members_of_an_ensemble_do_not_see_each_other():
     target, draft = target_of(), probed(TREE, 32, members=2)
-    changed = draft.probes.embeddings.clone()
-    first = [(d, j) == (1, 1) for d, j in zip(draft.probes.distances, draft.probes.members, strict=True)]
+    own = draft.prompt_tokens
+    changed = own.embeddings.clone()
+    first = [(d, j) == (1, 1) for d, j in zip(own.distances, own.members, strict=True)]
     changed[torch.tensor(first)] += 1
-    before, after = (read_with(target, PROMPT, replace(draft, probes=replace(draft.probes, embeddings=e)))[0].probes
-                     for e in (draft.probes.embeddings, changed))  # fmt: skip
+    drafts = [replace(draft, prompt_tokens=replace(own, embeddings=e)) for e in (own.embeddings, changed)]
+    before, after = (read_with(target, PROMPT, one)[0].prompt_tokens for one in drafts)
     moved = (before - after).abs().amax(-1) > 1e-3
-    assert moved.tolist() == [member == 1 for member in draft.probes.members]
+    assert moved.tolist() == [member == 1 for member in draft.prompt_tokens.members]
 
 
 # -- training ----------------------------------------------------------------------------------------------------------
@@ -108,10 +109,10 @@ def batch_of(target: Target, tokens: torch.Tensor, seed: int = 0) -> Batch:
 
 @pytest.mark.parametrize("kind, members", [("llama", 1), ("gpt2", 1), ("qwen3", 2)])
 def test_training_reads_what_drafting_reads(kind, members, monkeypatch):
-    """Many chains in one pass against a pass per place with the probes below the root, as in a run."""
+    """Many chains in one pass against a pass per place with the prompt tokens below the root, as in a run."""
     monkeypatch.setattr(recipe, "quick", lambda device: nullcontext())
     target = target_of(kind)
-    made = fresh(target, 3, members)
+    made = init_head(target, 3, members)
     made.embed.data += 0.3 * torch.randn(made.embed.shape, generator=torch.Generator().manual_seed(1))
     tokens = torch.randint(VOCAB, (2, 24), generator=torch.Generator().manual_seed(2))
     places = torch.tensor([0, 5, 6, 19])
@@ -122,18 +123,18 @@ def test_training_reads_what_drafting_reads(kind, members, monkeypatch):
         whole = list(recipe.predict(made, target, batch_of(target, tokens)))
     assert (logits - again).abs().max() < 1e-4, "the cache was left as it was"
     hung = [(-1, d, j) for j in range(members) for d in (1, 2, 3)]
-    below = Probes(torch.stack([made.embed[d - 1, j] for _, d, j in hung]).detach(), *map(tuple, zip(*hung, strict=True)))
+    below = PromptTokens(torch.stack([made.embed[d - 1, j] for _, d, j in hung]).detach(), *map(tuple, zip(*hung, strict=True)))
     for row, (number, place) in product(range(2), enumerate(places.tolist())):
-        reading, _ = read_with(target, tokens[row, : place + 1].tolist(), Draft((), (), probes=below))
-        alone = reading.probes.unflatten(0, (members, 3)).mean(0)
+        output, _ = read_with(target, tokens[row, : place + 1].tolist(), Draft((), (), prompt_tokens=below))
+        alone = output.prompt_tokens.unflatten(0, (members, 3)).mean(0)
         assert (logits[row, number] - alone).abs().max() < 1e-3
         assert max((whole[k][row, place] - alone[k]).abs().max() for k in range(3)) < 1e-3
 
 
 def test_the_direction_of_the_divergence():
-    target, probe = torch.tensor([[0.9, 0.1]]).log(), torch.tensor([[0.5, 0.5]]).log()
-    assert recipe.divergence(target, probe).item() == pytest.approx(0.3681, abs=1e-4)
-    assert recipe.divergence(probe, target).item() == pytest.approx(0.5108, abs=1e-4)
+    target, prompt_token = torch.tensor([[0.9, 0.1]]).log(), torch.tensor([[0.5, 0.5]]).log()
+    assert recipe.divergence(target, prompt_token).item() == pytest.approx(0.3681, abs=1e-4)
+    assert recipe.divergence(prompt_token, target).item() == pytest.approx(0.5108, abs=1e-4)
 
 
 def test_the_loss_compares_every_probe_with_the_row_it_stands_for(monkeypatch):
@@ -141,7 +142,7 @@ def test_the_loss_compares_every_probe_with_the_row_it_stands_for(monkeypatch):
     tokens one place further have."""
     monkeypatch.setattr(recipe, "quick", lambda device: nullcontext())
     monkeypatch.setattr("decoding.training.states.quick", lambda device: nullcontext())
-    monkeypatch.setattr(recipe, "drawn_places", lambda batch, m: torch.tensor([4, 12, 16]))
+    monkeypatch.setattr(recipe, "sampled_places", lambda batch, m: torch.tensor([4, 12, 16]))
     target, pattern = target_of(), [9, 30, 60, 200]
     batch = batch_of(target, torch.tensor([pattern * 6]))
     losses = []
@@ -155,16 +156,16 @@ def test_the_loss_compares_every_probe_with_the_row_it_stands_for(monkeypatch):
 
 def test_places_are_drawn_anew_for_every_batch_and_look_at_the_window_only():
     tokens = torch.zeros(2, 60, dtype=torch.long)
-    found = [recipe.drawn_places(Batch(tokens, tokens == 0, {}, seed), 3) for seed in (0, 0, 1)]
+    found = [recipe.sampled_places(Batch(tokens, tokens == 0, {}, seed), 3) for seed in (0, 0, 1)]
     assert torch.equal(found[0], found[1]) and not torch.equal(found[0], found[2])
     assert len(found[0]) == recipe.PLACES and found[0].max() + 3 + 1 < 60 and len(found[0].unique()) == recipe.PLACES
-    assert recipe.drawn_places(Batch(tokens[:, :5], tokens[:, :5] == 0, {}), 3).tolist() == [0]
+    assert recipe.sampled_places(Batch(tokens[:, :5], tokens[:, :5] == 0, {}), 3).tolist() == [0]
 
 
 def test_only_the_prompts_learn_and_they_do():
     target = target_of()
     target.model.requires_grad_(False)
-    made = fresh(target, 3, 2)
+    made = init_head(target, 3, 2)
     batch = batch_of(target, torch.randint(VOCAB, (4, 40), generator=torch.Generator().manual_seed(0)))
     optimizer = torch.optim.AdamW(made.parameters(), lr=0.03)
     losses = []
@@ -179,7 +180,7 @@ def test_only_the_prompts_learn_and_they_do():
 
 def test_untrained_prompts_are_embeddings_of_tokens():
     target = target_of("gpt2")
-    found = fresh(target, 3, 2).embed.detach().flatten(0, 1)
+    found = init_head(target, 3, 2).embed.detach().flatten(0, 1)
     apart = torch.cdist(found, embedded(target, range(VOCAB)))
     assert (apart.amin(1) < 1e-2).all() and len(apart.argmin(1).unique()) == 6
 
@@ -216,23 +217,24 @@ def test_the_chain_of_states_is_what_happens(budget):
         tree = made.trees[state]
         end = rng.choice(len(tree.ends), p=tree.ends)
         accepted.append(0 if end == 0 else len(tree.paths[end - 1]))
-        state = made.most if end == 0 else tree.probes[end - 1]
+        state = made.most if end == 0 else tree.prompt_tokens[end - 1]
     assert np.mean(accepted) == pytest.approx(made.tokens - 1, abs=4 * np.std(accepted) / 8000**0.5)
 
 
 @pytest.mark.parametrize("budget, members", [(8, 1), (16, 1), (24, 1), (64, 1), (64, 2)])
-def test_trees_fit_the_budget_and_no_node_is_without_a_probe(budget, members):
+def test_trees_fit_the_budget_and_no_node_is_without_a_prompt_token(budget, members):
     made = machine(RANKS, budget, members)
     assert made.most == 3 and made.trees[0].paths == ()
     for state, tree in enumerate(made.trees[1:], 1):
         assert 1 + made.most * members + tree.rows(members) <= budget
-        assert tree.paths and max(map(len, tree.paths)) <= state and all(1 <= count <= 3 for count in tree.probes)
+        assert tree.paths and max(map(len, tree.paths)) <= state and all(1 <= count <= 3 for count in tree.prompt_tokens)
         assert all(path[:-1] in {(), *tree.paths[:i]} for i, path in enumerate(tree.paths))
     assert made.tokens >= machine(RANKS, 8, members).tokens - 1e-9, "more rows are not worth less"
 
 
-def test_the_probes_that_are_missed_least_go_first():
-    """By hand: gains of the second and third probe are 0.2 and 0.1; and the loss of every removal is at least the last one's."""
+def test_the_prompt_tokens_that_are_missed_least_go_first():
+    """By hand: gains of the second and third prompt token are 0.2 and 0.1; and the loss of every removal is at least the last
+    one's."""
     gains = (0.5, 0.2, 0.1)
     assert thinned((0.5, 0.1, 0.2), gains, 9) == (3, 3, 3)
     assert thinned((0.5, 0.1, 0.2), gains, 6) == (3, 1, 2)  # .01 + .02 of nodes 1 and 1, .02 of node 2
@@ -246,7 +248,7 @@ def test_the_probes_that_are_missed_least_go_first():
 
 
 def test_budgets_at_their_limits():
-    """One row: plain decoding. Room for the root's probes alone, or for some of them: nothing is drafted."""
+    """One row: plain decoding. Room for the root's prompt tokens alone, or for some of them: nothing is drafted."""
     assert machine(RANKS, 1).trees == (ProbeTree((), (), ()),) and machine(RANKS, 1).tokens == 1
     assert machine(RANKS, 3).most == 2 and machine(RANKS, 5).tokens == 1
     assert machine(RANKS[:1], 24).most == 1 and machine(RANKS[:1], 24).tokens > 1.5
@@ -282,31 +284,31 @@ def seen(family, params: Params, sampling=GREEDY, count: int = 60, seed: int = 0
 
 
 @pytest.mark.parametrize("kind", ["llama", "gpt2"])
-def test_every_node_is_what_the_probes_of_the_last_pass_say(families, kind):
-    """At every step, from a fresh pass over the text with the probes below the node where acceptance ended."""
+def test_every_node_is_what_the_prompt_tokens_of_the_last_pass_say(families, kind):
+    """At every step, from a fresh pass over the text with the prompt tokens below the node where acceptance ended."""
     family, states_met = families(kind), set()
-    made, _ = trained(family.target)
+    made, _ = load_head(family.target)
     for sampling in (GREEDY, Sampling(1.0)):
         for (before, step, tokens), (draft, _, _) in pairwise(seen(family, Params(budget="24"), sampling, 40)[0]):
             end = step.path[-1] if step.path else -1
-            count = before.probes.nodes.count(end)
+            count = before.prompt_tokens.nodes.count(end)
             states_met.add(count)
             assert int(draft.depths.max()) <= count and draft.scores[ppd.STATE][0] == count
             assert count == 3 or step.path, "nothing accepted: the last state"
-            below = Probes(made.embed[:count, 0], (-1,) * count, tuple(range(1, count + 1)), (0,) * count)
+            below = PromptTokens(made.embed[:count, 0], (-1,) * count, tuple(range(1, count + 1)), (0,) * count)
             text = [*tokens, *step.tokens[:-1]]
             with torch.inference_mode():
-                said = read_with(family.target, text, Draft((), (), probes=below))[0].probes
+                said = read_with(family.target, text, Draft((), (), prompt_tokens=below))[0].prompt_tokens
             for i, (token, depth) in enumerate(zip(draft.tokens, draft.depths, strict=True)):
                 rank = int(draft.scores[ppd.RANK][i])
                 assert said[depth - 1][token] == pytest.approx(float(said[depth - 1].sort(descending=True)[0][rank - 1]), abs=1e-3)
-                assert draft.source[i] == f"probe {depth}"
+                assert draft.source[i] == f"prompt token {depth}"
     assert len(states_met) > 1, "only one state was met"
 
 
-def test_the_first_step_reads_probes_and_no_guess(llama):
+def test_the_first_step_reads_prompt_tokens_and_no_guess(llama):
     (draft, step, _), *_ = seen(llama, Params(budget="16"))[0]
-    assert not len(draft) and draft.probes.nodes == (-1,) * 3 and step.origins == ("plain",)
+    assert not len(draft) and draft.prompt_tokens.nodes == (-1,) * 3 and step.origins == ("plain",)
 
 
 def test_no_row_of_a_probe_stays_in_the_cache(llama, monkeypatch):
@@ -321,17 +323,18 @@ def test_no_row_of_a_probe_stays_in_the_cache(llama, monkeypatch):
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "llama"])
-def test_the_context_limit_is_kept_by_probes_too(kind):
+def test_the_context_limit_is_kept_by_prompt_tokens_too(kind):
     """A model with learned positions has none beyond it."""
     target = replace(target_of(kind, max_position_embeddings=40), context=40, ends=frozenset())
     found = [step for _, step, _ in seen(toys.toy_family(target), Params(budget="48"), count=100)[0]]
     assert found[-1].ending == "context limit" and tokens_of(found) == toys.greedy_text(target, PROMPT, 35)
 
 
-def test_without_probes_below_nodes_or_without_any_it_still_writes_the_right_text(llama):
-    """Nothing below a node: behind an accepted one follows a plain step, and then the root's probes speak again. One row: plain."""
+def test_without_prompt_tokens_below_nodes_or_without_any_it_still_writes_the_right_text(llama):
+    """Nothing below a node: behind an accepted one follows a plain step, and then the root's prompt tokens speak again. One row:
+    plain."""
     base = machine(RANKS, 16)
-    bare = Machine(tuple(replace(tree, probes=(0,) * len(tree.paths)) for tree in base.trees))
+    bare = Machine(tuple(replace(tree, prompt_tokens=(0,) * len(tree.paths)) for tree in base.trees))
     right = toys.greedy_text(llama.target, PROMPT, 40)
     for made in (bare, machine(RANKS, 1), machine(RANKS, 3)):
         run = seen(llama, Params(budget="16"), count=40, change=made)[0]
@@ -342,29 +345,29 @@ def test_without_probes_below_nodes_or_without_any_it_still_writes_the_right_tex
 
 @pytest.mark.parametrize("change", [torch.zeros_like, lambda e: 3 * torch.randn(e.shape)], ids=["zero", "random"])
 def test_any_prompts_write_the_right_text(llama, monkeypatch, change):
-    made, ranks = trained(llama.target)
+    made, ranks = load_head(llama.target)
     made.embed.data = change(made.embed.data)
-    monkeypatch.setattr(ppd, "trained", lambda target: (made, ranks))
+    monkeypatch.setattr(ppd, "load_head", lambda target: (made, ranks))
     assert tokens_of(run_steps(llama, "ppd", PROMPT, max_tokens=30)) == toys.greedy_text(llama.target, PROMPT, 30)
 
 
 def test_members_are_averaged(monkeypatch):
     target = target_of()
-    monkeypatch.setattr(ppd, "trained", lambda of: (fresh(target, 3, 2), RANKS))
+    monkeypatch.setattr(ppd, "load_head", lambda of: (init_head(target, 3, 2), RANKS))
     run, drafter = seen(toys.toy_family(target), Params(budget="32"), count=30)
     assert tokens_of([step for _, step, _ in run]) == toys.greedy_text(target, PROMPT, 30)
-    assert all(len(draft) + 1 + len(draft.probes) <= 32 for draft, _, _ in run) and drafter.machine.members == 2
+    assert all(len(draft) + 1 + len(draft.prompt_tokens) <= 32 for draft, _, _ in run) and drafter.machine.members == 2
 
 
 def test_typical_acceptance_misses_the_target_s_law(llama):
     """p = (.6, .4) with both tokens in the tree: the first one always, 0.4 away from p; the exact rule writes p."""
-    p, draft = torch.tensor([0.6, 0.4]), Draft((0, 1), (-1, -1), source=("probe 1",) * 2)
+    p, draft = torch.tensor([0.6, 0.4]), Draft((0, 1), (-1, -1), source=("prompt token 1",) * 2)
     far = {}
     for rule in ("exact", "typical"):
         accept, emitted = ppd.build(llama, Params(budget="16", rule=rule), Sampling(1.0))[1], torch.zeros(2)
         for i in range(50):
-            decision = accept(draft, reading_of(p.expand(3, -1)), torch.full((3,), (i + 0.5) / 50))
-            emitted[draft.tokens[decision.path[0]] if decision.path else decision.token] += 1 / 50
+            verification = accept(draft, output_of(p.expand(3, -1)), torch.full((3,), (i + 0.5) / 50))
+            emitted[draft.tokens[verification.path[0]] if verification.path else verification.token] += 1 / 50
         far[rule] = toys.total_variation(emitted, p)
     assert far["exact"] < 0.01 and far["typical"] == pytest.approx(0.4, abs=1e-3)
     method = METHODS["ppd"]
@@ -381,14 +384,14 @@ def test_the_curve_is_told_once_in_a_run_and_only_where_it_was_measured(llama):
 
 # -- refusals and the command line -------------------------------------------------------------------------------------
 
-GOOD = {"width": 32, "probes": 3, "members": 1, "ranks": [list(row) for row in RANKS]}
+GOOD = {"width": 32, "prompt_tokens": 3, "members": 1, "ranks": [list(row) for row in RANKS]}
 
 
 @pytest.mark.parametrize(
     "change, match",
     [
-        ({"probes": 0}, "probes 0"),
-        ({"probes": 5}, "probes 5"),
+        ({"prompt_tokens": 0}, "prompt_tokens 0"),
+        ({"prompt_tokens": 5}, "prompt_tokens 5"),
         ({"members": True}, "members True"),
         ({"width": "32"}, "width '32'"),
         ({"ranks": None}, "3 rows of 1 to 8"),
@@ -409,7 +412,7 @@ def test_prompts_for_another_target_are_refused(tmp_path, llama, monkeypatch):
         door.open_head(tmp_path, "ppd", causal_lm("llama", seed=5), shapes)
     monkeypatch.setattr(ppd, "head_for", lambda *_: door.Head({"embed": torch.zeros(3, 1, 16)}, GOOD | {"width": 16}))
     with pytest.raises(ValueError, match="for a model of width 16; the target has 32"):
-        trained(llama.target)
+        load_head(llama.target)
 
 
 def test_trained_from_the_command_line_for_another_target(tmp_path, monkeypatch):
@@ -422,11 +425,13 @@ def test_trained_from_the_command_line_for_another_target(tmp_path, monkeypatch)
     family = load(str(tmp_path / "target"), device="cpu")
     assert "decoding.training ppd --family" in METHODS["ppd"].missing(family)
     command = ["ppd", "--family", str(tmp_path / "target"), "--data", str(tmp_path / "texts"), "--kinds", "given"]
-    sizes = {"tokens": 1536, "held-out": 768, "window": 48, "rows": 4, "probes": 2, "epochs": 1, "work": tmp_path / "work"}
-    training.main(command + [f"--{name}={value}" for name, value in sizes.items()] + ["--device", "cpu"])
+    sizes = {"tokens": 1536, "held-out": 768, "window": 48, "rows": 4, "prompt-tokens": 2, "epochs": 1, "work": tmp_path / "work"}
+    train.main(command + [f"--{name}={value}" for name, value in sizes.items()] + ["--device", "cpu"])
     facts = json.loads(next((tmp_path / "cache").rglob("head.json")).read_text())
-    assert facts["settings"]["probes"] == len(facts["settings"]["ranks"]) == 2 and "depth 2: top-1" in facts["figures"]
-    assert training.parse(command).lr == 0.01
+    assert facts["settings"]["prompt_tokens"] == len(facts["settings"]["ranks"]) == 2 and "depth 2: top-1" in facts["figures"]
+    assert train.parse(command).lr == 0.01
     steps = run_steps(family, "ppd", PROMPT, max_tokens=24)
-    assert {node.source for step in steps for node in step.nodes} <= {"probe 1", "probe 2"} and any(step.nodes for step in steps)
+    assert {node.source for step in steps for node in step.nodes} <= {"prompt token 1", "prompt token 2"} and any(
+        step.nodes for step in steps
+    )
     assert tokens_of(steps) == toys.greedy_text(family.target, PROMPT, len(tokens_of(steps)))

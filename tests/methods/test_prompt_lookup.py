@@ -93,4 +93,4 @@ def test_periodic_text_is_drafted_in_full():
 
 def test_where_the_copy_came_from_is_said():
     draft = PromptLookup(METHOD.params(), frozenset()).propose([1, 2, 3, 1, 2], None)
-    assert set(draft.source) == {"copied from token 2"} and draft.how == "chosen" and draft.q is None
+    assert set(draft.source) == {"copied from token 2"} and draft.how == "deterministic" and draft.q is None

@@ -24,7 +24,7 @@ from tests.toys import (
     GREEDY,
     greedy_text,
     markov,
-    reading_of,
+    output_of,
     tokens_of,
     total_variation,
     toy_family,
@@ -78,7 +78,7 @@ def row_after(context: list[int], vocab: int = 10, **more) -> tuple[list[float],
     flat = toy_family(markov(torch.ones(vocab, vocab)))
     options = {"variant": "tree", "nodes": 20, "shortest": 1, "ends": frozenset({END}), "of": flat}
     draft = drafted("infinigram", HAND, context, **(options | more))
-    return draft.belief[0].tolist(), draft
+    return draft.draft_probabilities[0].tolist(), draft
 
 
 @pytest.mark.parametrize(
@@ -109,8 +109,8 @@ def test_infini_gram_against_a_brute_force_count():
         n = max(k for k in range(len(context) + 1) if k == 0 or followers(text, context[-k:]))
         following = followers(text, context[len(context) - n :])
         assert draft.scores["matched"][0] == n
-        assert draft.belief[0].tolist() == pytest.approx([following.count(y) / len(following) for y in range(7)])
-        assert draft.belief.sum(1).tolist() == pytest.approx([1.0] * len(draft))
+        assert draft.draft_probabilities[0].tolist() == pytest.approx([following.count(y) / len(following) for y in range(7)])
+        assert draft.draft_probabilities.sum(1).tolist() == pytest.approx([1.0] * len(draft))
 
 
 def test_backing_off_on_the_numerator_would_not_sum_to_one():
@@ -176,7 +176,7 @@ def test_a_sampled_chain_is_drawn_from_its_q():
         for seed in range(300)
     ]
     q = firsts[0].q[0]
-    assert all(draft.how == "drawn" and torch.equal(draft.q[0], q) for draft in firsts)
+    assert all(draft.how == "sampled" and torch.equal(draft.q[0], q) for draft in firsts)
     for token, chance in enumerate(q.tolist()):
         share = sum(draft.tokens[0] == token for draft in firsts) / 300
         assert abs(share - chance) < 4 * (chance * (1 - chance) / 300) ** 0.5 + 1e-9
@@ -186,7 +186,7 @@ def test_a_sampled_chain_is_drawn_from_its_q():
 
 def row_of(store: Datastore, context: list[int]) -> list[float]:
     tree = drafted("infinigram", store, context, variant="tree", nodes=1, shortest=1)
-    return tree.belief[0].tolist()
+    return tree.draft_probabilities[0].tolist()
 
 
 def test_a_drawn_token_accepts_more_than_the_likeliest():
@@ -194,16 +194,16 @@ def test_a_drawn_token_accepts_more_than_the_likeliest():
     p = torch.tensor([[0.4, 0.3, 0.2, 0.1]], dtype=torch.float64)
     q = torch.tensor([[0.5, 0.5, 0, 0]], dtype=torch.float64)
     assert torch.minimum(p, q).sum().item() == pytest.approx(0.7)
-    reading = reading_of(p.expand(2, -1))
+    output = output_of(p.expand(2, -1))
     chosen = Draft((0,), (-1,), source=("test",))
     grid = (torch.arange(2000, dtype=torch.float64) + 0.5) / 2000
-    kept = [bool(match(chosen, reading, u.repeat(2)).path) for u in grid]
+    kept = [bool(match(chosen, output, u.repeat(2)).path) for u in grid]
     assert sum(kept) / 2000 == pytest.approx(0.4, abs=1e-3)
-    lie = Draft((0,), (-1,), q, how="drawn", source=("test",))
+    lie = Draft((0,), (-1,), q, how="sampled", source=("test",))
     out = torch.zeros(4, dtype=torch.float64)
     for u in grid:
-        decision = recursive_rejection(lie, reading, torch.stack((u, torch.tensor(0.5, dtype=torch.float64))))
-        rest = decision.rest[0] if not decision.path else None
+        verification = recursive_rejection(lie, output, torch.stack((u, torch.tensor(0.5, dtype=torch.float64))))
+        rest = verification.residual[0] if not verification.path else None
         out += torch.eye(4, dtype=torch.float64)[0] if rest is None else rest
     assert (out / 2000).tolist() == pytest.approx([0.8, 0, 0.4 / 3, 0.2 / 3], abs=1e-3)
     assert total_variation(out / 2000, p[0]) == pytest.approx(0.4, abs=1e-3)
@@ -413,8 +413,8 @@ def test_the_draft_models_cache_stays_that_of_the_text(llama, pruning):
 
     def root(tokens):
         logits = inner(tokens)
-        fresh = llama.draft.extend(TreeCache(), tokens)
-        seen.append((logits - fresh).abs().max().item())
+        init_head = llama.draft.extend(TreeCache(), tokens)
+        seen.append((logits - init_head).abs().max().item())
         return logits
 
     drafter.model.root = root
@@ -473,7 +473,7 @@ EXACT = [*SETTINGS, Sampling(0.7, top_p=0.9)]
 @pytest.mark.parametrize("sampling", EXACT, ids=lambda s: f"T={s.temperature} p={s.top_p}")
 @pytest.mark.parametrize("key, params", VARIANTS, ids=NAMES)
 def test_one_step_exactly(key, params, sampling):
-    """Every draft of a step with its probability, the real rule on every side of every die: the first three tokens have the
+    """Every draft of a step with its probability, the real rule on every side of every uniform: the first three tokens have the
     target's distribution to 1e-12, in float64."""
     p = sampling.probabilities(TABLE.log())
     found = torch.zeros(4, 4, 4, dtype=torch.float64)
@@ -494,27 +494,28 @@ def test_the_enumeration_notices_a_wrong_q():
 
 
 def every_draft(key: str, params: dict, sampling: Sampling):
-    """(probability, draft) for all drafts of a step; only the sampled chain has more than one, one for every side of its dice."""
+    """(probability, draft) for all drafts of a step; only the sampled chain has more than one, one for every side of its
+    uniforms."""
     store, of = random_store(1, 4, 60), toy_family(markov(TABLE), markov(DRAFT_TABLE))
     options = {"of": of, "sampling": sampling, "text": True, **params}
     if params.get("variant") != "sampled chain" or sampling.greedy:
         draft = drafted(key, store, list(PROMPT), **options)
-        assert draft.how == "chosen" and len(draft) > 1
+        assert draft.how == "deterministic" and len(draft) > 1
         yield 1.0, draft
         return
     for wanted in product(range(4), repeat=params["length"]):
         rows = torch.tensor([shares(store, [*PROMPT, *wanted[:i]], len(PROMPT)) for i in range(len(wanted))], dtype=torch.float64)
         if weight := math.prod(rows[i, token].item() for i, token in enumerate(wanted)):
-            dice = [(row[:token].sum() + row[token] / 2).item() for row, token in zip(rows, wanted, strict=True)]
-            draft = with_dice(drafter_of(key, store, **options)[0], dice)
+            uniforms = [(row[:token].sum() + row[token] / 2).item() for row, token in zip(rows, wanted, strict=True)]
+            draft = with_uniforms(drafter_of(key, store, **options)[0], uniforms)
             assert draft.tokens == wanted and (draft.q - rows).abs().max() < 1e-6
             yield weight, replace(draft, q=rows)  # the same, in float64
 
 
-def with_dice(drafter, dice: list[float]) -> Draft:
+def with_uniforms(drafter, uniforms: list[float]) -> Draft:
     drafter.sources.follow(list(PROMPT))
     found, tree = drafter.sources.longest(len(PROMPT)), Growing()
-    drafter._chain(tree, found, torch.tensor(dice))
+    drafter._chain(tree, found, torch.tensor(uniforms))
     return drafter._draft(tree, found)
 
 
@@ -533,8 +534,8 @@ def followers(text: list[int], ngram: list[int]) -> list[int]:
 
 
 def emitted(draft: Draft, probs: torch.Tensor) -> dict[tuple[int, ...], float]:
-    """Emitted tokens -> probability, by running the rule on every side of its dice."""
-    return texts(draft, probs) if draft.how == "drawn" else matched(draft, probs)
+    """Emitted tokens -> probability, by running the rule on every side of its uniforms."""
+    return texts(draft, probs) if draft.how == "sampled" else matched(draft, probs)
 
 
 def matched(draft: Draft, probs: torch.Tensor) -> dict[tuple[int, ...], float]:
@@ -542,18 +543,18 @@ def matched(draft: Draft, probs: torch.Tensor) -> dict[tuple[int, ...], float]:
     found: dict[tuple[int, ...], float] = {}
     waiting: list[tuple[float, dict[int, float]]] = [(1.0, {})]
     while waiting:
-        weight, dice = waiting.pop()
-        u = torch.tensor([dice.get(row, 0.5) for row in range(len(draft) + 1)], dtype=torch.float64)
-        decision = match(draft, reading_of(probs), u)
-        fresh = next((row for row in (0, *(i + 1 for i in decision.path)) if row not in dice), None)
-        if fresh is None:
-            text = (*(draft.tokens[i] for i in decision.path), decision.token)
+        weight, uniforms = waiting.pop()
+        u = torch.tensor([uniforms.get(row, 0.5) for row in range(len(draft) + 1)], dtype=torch.float64)
+        verification = match(draft, output_of(probs), u)
+        init_head = next((row for row in (0, *(i + 1 for i in verification.path)) if row not in uniforms), None)
+        if init_head is None:
+            text = (*(draft.tokens[i] for i in verification.path), verification.token)
             found[text] = found.get(text, 0.0) + weight
             continue
         before = 0.0
-        for chance in probs[fresh].tolist():
+        for chance in probs[init_head].tolist():
             if chance:
-                waiting.append((weight * chance, dice | {fresh: before + chance / 2}))
+                waiting.append((weight * chance, uniforms | {init_head: before + chance / 2}))
             before += chance
     return found
 

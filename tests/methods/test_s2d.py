@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from decoding.draft import Draft
 from decoding.loop import Run, decode
 from decoding.methods import METHODS, s2d
-from decoding.models import family_cache as shelf
+from decoding.models import family_cache
 from decoding.models.family import EMBEDDED, Family, load, weights_mark
 from decoding.models.sorted_draft import SortedModel, exit_logits, exits_of, segments
 from decoding.models.target import Target
@@ -29,7 +29,7 @@ from pages.parts.shared import address
 from pages.parts.shared.settings import Settings, family_named
 from tests import toys
 from tests.pages.test_step import errors, opened, press, state, warnings
-from tests.toys import prefix, reading_of, run_steps, sorted_target, tokens_of, total_variation
+from tests.toys import output_of, prefix, run_steps, sorted_target, tokens_of, total_variation
 
 EXITS = (1, 2, 4)
 NEVER, ALWAYS = 1.0, 0.0
@@ -43,14 +43,14 @@ def draft() -> Target:
 
 
 @torch.inference_mode()
-def fresh(target: Target, layers: int, tokens: list[int]) -> Tensor:
+def init_head(target: Target, layers: int, tokens: list[int]) -> Tensor:
     """(vocab,) distribution of the sub-model, from one pass over the whole text without any cache."""
     return prefix(target, layers).model(torch.tensor([tokens])).logits[0, -1].float().softmax(-1)
 
 
 def confidences(target: Target, texts: list[list[int]]) -> list[float]:
     """What the first two sub-models are sure of after each text, for thresholds that are sometimes passed."""
-    return sorted(fresh(target, layers, text).max().item() for text in texts for layers in EXITS[:2])
+    return sorted(init_head(target, layers, text).max().item() for text in texts for layers in EXITS[:2])
 
 
 def family_of(target: Target, draft: Target) -> Family:
@@ -99,7 +99,7 @@ def test_every_answer_is_that_of_the_plain_sub_model(seed, attention):
     taus = [levels[int(torch.randint(len(levels) // 3, len(levels) - 2, (), generator=rng))] for _ in range(2)]
     found = grow(SortedModel(draft, taus), TEXT, rng)
     for layers, text, logits in found:
-        assert (logits[0].softmax(-1) - fresh(draft, layers, text)).abs().max() < EXACT
+        assert (logits[0].softmax(-1) - init_head(draft, layers, text)).abs().max() < EXACT
     assert len({layers for layers, *_ in found}) > 1
 
 
@@ -118,7 +118,7 @@ def test_holes_in_the_deeper_caches_are_noticed(draft):
     model.begin(text)
     logits = model.root(text)
     for token in TEXT * 2:
-        off.append((logits[0].softmax(-1) - fresh(draft, layers_of(model), text)).abs().max().item())
+        off.append((logits[0].softmax(-1) - init_head(draft, layers_of(model), text)).abs().max().item())
         text.append(token)
         logits = model.extend(torch.tensor([token]), [-1])
     assert max(off) > 1e-2
@@ -141,7 +141,7 @@ def test_roll_back_by_any_number_of_rows(draft, back):
     check_invariant(model, rows - back)
     text = [*TEXT, 30, 31, 32, 33, 34, 35][: rows - back]
     logits = model.answer(torch.tensor([99]))
-    assert (logits[0].softmax(-1) - fresh(draft, layers_of(model), [*text, 99])).abs().max() < EXACT
+    assert (logits[0].softmax(-1) - init_head(draft, layers_of(model), [*text, 99])).abs().max() < EXACT
     model = SortedModel(draft, [NEVER, NEVER])
     model.begin(TEXT)
     model.root(TEXT)
@@ -239,26 +239,26 @@ SHY, BOLD = torch.tensor([0.2, 0.3, 0.3, 0.2]), torch.tensor([0.6, 0.2, 0.1, 0.1
 P = torch.tensor([0.3, 0.3, 0.2, 0.2])
 
 
-def first_tokens(p: Tensor, q: Tensor, drawn: Tensor, dice: Tensor) -> Tensor:
+def first_tokens(p: Tensor, q: Tensor, sampled: Tensor, uniforms: Tensor) -> Tensor:
     """(vocab,) share of first tokens of steps whose one node was `drawn` (runs,) and judged with q."""
     counts = torch.zeros(len(p))
-    reading = reading_of(torch.stack((p, p)))
-    for token, u in zip(drawn.tolist(), dice, strict=True):
-        decision = recursive_rejection(Draft((token,), (-1,), q[None], how="drawn", source=("",)), reading, u)
-        counts[token if decision.path else decision.token] += 1
+    output = output_of(torch.stack((p, p)))
+    for token, u in zip(sampled.tolist(), uniforms, strict=True):
+        verification = recursive_rejection(Draft((token,), (-1,), q[None], how="sampled", source=("",)), output, u)
+        counts[token if verification.path else verification.token] += 1
     return counts / counts.sum()
 
 
 def test_taking_the_arg_max_and_judging_it_with_the_soft_q_is_not_lossless():
     """The fault of the authors' code (check 7): the test that drawing passes, it must fail, and where the theory says."""
-    dice = torch.rand(6_000, 2, generator=torch.Generator().manual_seed(0))
+    uniforms = torch.rand(6_000, 2, generator=torch.Generator().manual_seed(0))
     u = torch.rand(6_000, generator=torch.Generator().manual_seed(1))
-    honest = first_tokens(P, BOLD, draw(BOLD.expand(len(u), -1), u), dice)
-    wrong = first_tokens(P, BOLD, torch.zeros(len(u), dtype=torch.long), dice)
+    honest = first_tokens(P, BOLD, draw(BOLD.expand(len(u), -1), u), uniforms)
+    wrong = first_tokens(P, BOLD, torch.zeros(len(u), dtype=torch.long), uniforms)
     assert total_variation(honest, P) < 0.02
     assert total_variation(wrong, P) > 0.18 and (wrong - torch.tensor([0.5, 1 / 6, 1 / 6, 1 / 6])).abs().max() < 0.02
     one_hot = torch.eye(4)[0]
-    assert total_variation(first_tokens(P, one_hot, torch.zeros(len(u), dtype=torch.long), dice), P) < 0.02
+    assert total_variation(first_tokens(P, one_hot, torch.zeros(len(u), dtype=torch.long), uniforms), P) < 0.02
 
 
 TABLES = [torch.stack([BOLD.roll(i) for i in range(4)]), torch.stack([SHY.roll(i) for i in range(4)])]
@@ -276,12 +276,12 @@ class Switching(s2d.SortedChain):
         for _ in range(2):
             q.append(TABLES[found[-1] % 2][found[-1]])
             found.append(int(q[-1].argmax()) if self.greedy_draft else int(draw(q[-1][None], torch.rand(1, generator=rng))))
-        return Draft(tuple(found[len(tokens) :]), (-1, 0), torch.stack(q), how="drawn", source=("", ""))
+        return Draft(tuple(found[len(tokens) :]), (-1, 0), torch.stack(q), how="sampled", source=("", ""))
 
-    def begin(self, tokens, reading) -> None:
+    def begin(self, tokens, output) -> None:
         self.context = None
 
-    def observe(self, draft, reading, decision) -> None:
+    def observe(self, draft, output, verification) -> None:
         pass
 
 
@@ -478,7 +478,7 @@ def test_opinions_are_those_of_the_plain_sub_models(llama, draft):
     found = s2d.opinions(family_of(llama.target, draft), tuple(TEXT), 7)
     assert [opinion.exit for opinion in found] == list(EXITS)
     for opinion in found:
-        q = fresh(draft, opinion.exit, TEXT)
+        q = init_head(draft, opinion.exit, TEXT)
         assert opinion.q[:5] == pytest.approx(sorted(q.tolist(), reverse=True)[:5], abs=EXACT)
         assert len(set(opinion.tokens)) == len(opinion.tokens) and set(opinion.tokens) == set(found[0].tokens)
         assert [q[token].item() for token in opinion.tokens] == pytest.approx(opinion.q, abs=EXACT)
@@ -627,11 +627,11 @@ def test_the_controls_and_the_shelf_know_the_small_target(monkeypatch):
     assert Settings(method="s2d", target="embedded-small").problem() == ""
     assert Settings(method="speculative_sampling", target="embedded-small").problem() == ""
     assert weights_mark("embedded-small") == weights_mark("embedded") != ""
-    monkeypatch.setattr(shelf, "_families", {})
-    monkeypatch.setattr(shelf, "load", lambda *key: object())
-    kept = [shelf.family("embedded"), shelf.family("embedded-small")]
-    shelf.family("folder")
-    assert [shelf.family("embedded"), shelf.family("embedded-small")] == kept
+    monkeypatch.setattr(family_cache, "_families", {})
+    monkeypatch.setattr(family_cache, "load", lambda *key: object())
+    kept = [family_cache.family("embedded"), family_cache.family("embedded-small")]
+    family_cache.family("folder")
+    assert [family_cache.family("embedded"), family_cache.family("embedded-small")] == kept
 
 
 # -- the page ----------------------------------------------------------------------------------------------------------

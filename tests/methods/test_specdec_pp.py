@@ -144,7 +144,7 @@ def test_the_tap_before_the_norm(kind):
     """Normed and scored it gives the logits; what Hugging Face lists last is normed already."""
     model = causal_lm(kind)
     target = Target(model, 280, 160)
-    logits, hidden = target.forward(TreeCache(), target.ids(PROMPT), range(3), taps=(PRE_NORM, target.last_hidden, 0))
+    logits, hidden = target.forward(TreeCache(), target.ids(PROMPT), range(3), aux_hidden_layers=(PRE_NORM, target.last_hidden, 0))
     norms = [
         part
         for name, part in model.named_modules()
@@ -158,7 +158,7 @@ def test_the_tap_before_the_norm(kind):
         assert (head(hidden[PRE_NORM]) - logits).abs().max() > 0.01, "the trap: it must not be normed"
     assert set(hidden) == {PRE_NORM, target.last_hidden, 0} and all(len(rows) == 3 for rows in hidden.values())
     hooks = len(target.last_layer._forward_hooks)  # transformers keeps one of its own
-    target.forward(TreeCache(), target.ids(PROMPT), range(3), taps=(PRE_NORM,))
+    target.forward(TreeCache(), target.ids(PROMPT), range(3), aux_hidden_layers=(PRE_NORM,))
     assert len(target.last_layer._forward_hooks) == hooks, "the hook must not stay"
 
 
@@ -363,28 +363,28 @@ def hard_and_easy(count: int, seed: int = 0) -> np.ndarray:
     """(count,) chances of acceptance along a text: .95 where it is easy, .3 where it is hard; easy stays easy with .9, hard becomes
     so with .4."""
     rng = np.random.default_rng(seed)
-    dice, easy = rng.random(count), True
+    uniforms, easy = rng.random(count), True
     chances = np.empty(count)
     for i in range(count):
         chances[i] = 0.95 if easy else 0.3
-        easy = dice[i] < (0.9 if easy else 0.4)
+        easy = uniforms[i] < (0.9 if easy else 0.4)
     return chances
 
 
 def speed(chances: np.ndarray, predictions: np.ndarray, params: Params, cost: float) -> float:
     """Tokens per unit of time over a text, a target call taking 1 and a draft call `cost`; the stop is the method's own."""
     drafter = Adaptive.__new__(Adaptive)
-    drafter.shortest, drafter.threshold, drafter.tap = params.shortest, params.threshold, 0
+    drafter.shortest, drafter.threshold, drafter.aux_layer = params.shortest, params.threshold, 0
     drafter.predict = lambda position: predictions[[position]]
     rng, at, time = np.random.default_rng(1), 0, 0.0
     while at + params.length < len(chances):
-        for drawn in range(1, params.length + 1):
-            drafter.model = SimpleNamespace(hidden={0: at + drawn - 2})  # the last token that was fed
-            if drafter.enough(drawn):
+        for sampled in range(1, params.length + 1):
+            drafter.model = SimpleNamespace(hidden={0: at + sampled - 2})  # the last token that was fed
+            if drafter.enough(sampled):
                 break
-        refused = np.flatnonzero(rng.random(drawn) >= chances[at : at + drawn])
-        at += 1 + (int(refused[0]) if len(refused) else drawn)
-        time += 1 + cost * drawn
+        refused = np.flatnonzero(rng.random(sampled) >= chances[at : at + sampled])
+        at += 1 + (int(refused[0]) if len(refused) else sampled)
+        time += 1 + cost * sampled
     return at / time
 
 
@@ -420,9 +420,9 @@ def run(embedded, sampling: Sampling, key: str, **params) -> list:
 
 @pytest.mark.parametrize("sampling, least", [(GREEDY, 0.68), (SAMPLED, 0.6)], ids=["greedy", "T=1"])
 def test_the_shipped_head_predicts_real_verdicts(embedded, sampling, least):
-    """Over tokens that were judged in real runs; at temperature 1 most of what decides lies in the dice."""
+    """Over tokens that were judged in real runs; at temperature 1 most of what decides lies in the uniforms."""
     steps = run(embedded, sampling, "specdec_pp", threshold=1.0, length=6)
-    judged = [node for step in steps for node in step.nodes if node.verdict != "unread" and PREDICTED in node.scores]
+    judged = [node for step in steps for node in step.nodes if node.verdict != "not judged" and PREDICTED in node.scores]
     scores = np.array([node.scores[PREDICTED] for node in judged])
     chances = np.array([min(1.0, node.p / node.q) for node in judged])
     assert len(judged) > 150 and auc(scores, chances) > least

@@ -1,4 +1,4 @@
-"""SpecTr: rho and its limits, the exact law of K-SEQ over all drafts and dice, planted faults, and the trie of sequences."""
+"""SpecTr: rho and its limits, the exact law of K-SEQ over all drafts and uniforms, planted faults, and the trie of sequences."""
 
 import math
 from collections import Counter
@@ -27,7 +27,7 @@ from pages.parts.shared.settings import Settings
 from tests.decoding.test_lossless_statistics import LIMIT, counted, expected, misfit
 from tests.pages.test_step import errors, press, state
 from tests.pages.test_step import opened as page_opened
-from tests.toys import GREEDY, markov, reading_of, run_steps, tokens_of, total_variation, toy_family
+from tests.toys import GREEDY, markov, output_of, run_steps, tokens_of, total_variation, toy_family
 
 EXACT = 1e-12
 LISTED = 6e-5  # the specification prints four digits
@@ -151,11 +151,11 @@ def test_r3w_on_random_instances():
     """Residual by residual, as `recursive_rejection` goes, against the closed form."""
     p, q = pairs(300, 12, 5)
     for k in (2, 3, 8):
-        rest, missed = p, torch.ones(300, 1, dtype=torch.float64)
+        residual, missed = p, torch.ones(300, 1, dtype=torch.float64)
         for _ in range(k):
-            left = (rest - q).clamp(min=0)
+            left = (residual - q).clamp(min=0)
             missed = missed * left.sum(1, keepdim=True)
-            rest = left / left.sum(1, keepdim=True).clamp(min=1e-300)
+            residual = left / left.sum(1, keepdim=True).clamp(min=1e-300)
         assert (solve(p, q, [k] * 300)[:, 3:4] - (1 - missed)).abs().max() < 1e-10
 
 
@@ -168,9 +168,9 @@ def test_r3w_by_enumeration():
     u = torch.linspace(0, 1, 11, dtype=torch.float64)[:-1] + 0.05
     accepted = 0.0
     for tokens in product(range(3), repeat=2):
-        draft = Draft(tokens, (-1, -1), q.expand(2, -1), how="drawn", source=("test",) * 2)
+        draft = Draft(tokens, (-1, -1), q.expand(2, -1), how="sampled", source=("test",) * 2)
         weight = q[list(tokens)].prod().item()
-        found = [recursive_rejection(draft, reading_of(p.expand(3, -1)), torch.stack((a, b, b))).path for a in u for b in u]
+        found = [recursive_rejection(draft, output_of(p.expand(3, -1)), torch.stack((a, b, b))).path for a in u for b in u]
         accepted += weight * sum(map(bool, found)) / len(found)
     assert accepted == pytest.approx(0.76, abs=0.02)
 
@@ -189,7 +189,7 @@ def sequences(tokens: tuple[tuple[int, ...], ...], q: dict[tuple[int, ...], Tens
     n = len(trie.tokens)
     rows = torch.stack([q[prefix] for prefix in prefixes])
     copies = tuple(map(tuple, trie.copies))
-    how = "drawn as sequences"
+    how = "sampled as sequences"
     return Draft(tuple(trie.tokens), tuple(trie.parents), rows, how=how, source=("test",) * n, copies=copies)
 
 
@@ -218,13 +218,13 @@ def drafts(k: int, depth: int, q: dict):
 
 def sides(draft: Draft, probs: Tensor):
     """(probability, u): every copy's die below and above its threshold; the last die is 0.5."""
-    decision = k_seq(draft, reading_of(probs), torch.full((draft.dice + 1,), 0.5, dtype=torch.float64))
-    ratios = [min(1.0, decision.p[i] / decision.q[i]) for i in range(len(draft)) for _ in draft.copies[i]]
+    verification = k_seq(draft, output_of(probs), torch.full((draft.uniforms + 1,), 0.5, dtype=torch.float64))
+    ratios = [min(1.0, verification.p[i] / verification.q[i]) for i in range(len(draft)) for _ in draft.copies[i]]
     for below in product((True, False), repeat=len(ratios)):
         weight = math.prod(c if yes else 1 - c for c, yes in zip(ratios, below, strict=True))
         if weight:
-            dice = [c / 2 if yes else (1 + c) / 2 for c, yes in zip(ratios, below, strict=True)]
-            yield weight, torch.tensor([*dice, 0.5], dtype=torch.float64)
+            uniforms = [c / 2 if yes else (1 + c) / 2 for c, yes in zip(ratios, below, strict=True)]
+            yield weight, torch.tensor([*uniforms, 0.5], dtype=torch.float64)
 
 
 def texts(k: int, depth: int, p: dict, q: dict, change=lambda draft, u: u) -> tuple[Tensor, float]:
@@ -234,12 +234,12 @@ def texts(k: int, depth: int, p: dict, q: dict, change=lambda draft, u: u) -> tu
     for weight, draft in drafts(k, depth, q):
         probs = probs_of(draft, p)
         for chance, u in sides(draft, probs):
-            decision = k_seq(draft, reading_of(probs), change(draft, u))
-            rest = decision.rest[decision.row]
-            assert decision.token == draw(rest[None], u[-1:]).item()
-            accepted = tuple(draft.tokens[i] for i in decision.path)
+            verification = k_seq(draft, output_of(probs), change(draft, u))
+            residual = verification.residual[verification.row]
+            assert verification.token == draw(residual[None], u[-1:]).item()
+            accepted = tuple(draft.tokens[i] for i in verification.path)
             length += weight * chance * (len(accepted) + 1)
-            for token, share in enumerate(rest.tolist()):
+            for token, share in enumerate(residual.tolist()):
                 spread(joint, (*accepted, token)[:depth], weight * chance * share, p)
     return joint, length
 
@@ -280,18 +280,18 @@ def walked(k: int, p: dict, q: dict, keep=lambda copies, sequence: copies) -> tu
     """Law of two tokens over two words, and tokens per step, in closed form from rho alone; `keep` says which sequences go on."""
     joint, length = torch.zeros(2, 2, dtype=torch.float64), 0.0
     for weight, draft in drafts(k, 2, q):
-        decision = k_seq(draft, reading_of(probs_of(draft, p)), torch.full((draft.dice + 1,), 0.5, dtype=torch.float64))
+        verification = k_seq(draft, output_of(probs_of(draft, p)), torch.full((draft.uniforms + 1,), 0.5, dtype=torch.float64))
 
-        def go(text: tuple[int, ...], at: int, alive: set[int], left: float, draft=draft, decision=decision) -> float:
+        def go(text: tuple[int, ...], at: int, alive: set[int], left: float, draft=draft, verification=verification) -> float:
             children, total = draft.children(at), 0.0
             if not children:
                 spread(joint, text[:2], left, p)
                 return left
             for sequence, child in sorted((s, c) for c in children for s in draft.copies[c] if s in alive):
-                chance = left * min(1.0, decision.p[child] / decision.q[child])
+                chance = left * min(1.0, verification.p[child] / verification.q[child])
                 left -= chance
                 total += chance + go((*text, draft.tokens[child]), child, keep(set(draft.copies[child]), sequence), chance)
-            for token, share in enumerate(decision.rest[at + 1].tolist()):
+            for token, share in enumerate(verification.residual[at + 1].tolist()):
                 spread(joint, (*text, token)[:2], left * share, p)
             return total + left
 
@@ -307,7 +307,7 @@ def test_more_sequences_in_closed_form(k, worlds_tried):
 
 
 def test_one_sequence_is_speculative_sampling(llama):
-    """The same dice give the same tokens, verdicts and numbers."""
+    """The same uniforms give the same tokens, verdicts and numbers."""
     for sampling in (Sampling(1.0), Sampling(0.7, top_p=0.9), GREEDY):
         options = {"sampling": sampling, "max_tokens": 60, "length": 4, "recorded": True}
         one = run_steps(llama, "spectr", PROMPT, sequences=1, **options)
@@ -323,11 +323,13 @@ def test_a_refused_token_never_comes_back_from_the_residual():
     refused = 0
     for _, draft in list(drafts(3, 1, q)):
         for _ in range(3):
-            decision = k_seq(draft, reading_of(probs_of(draft, p)), torch.rand(draft.dice + 1, generator=rng, dtype=torch.float64))
-            if not decision.path:
+            verification = k_seq(
+                draft, output_of(probs_of(draft, p)), torch.rand(draft.uniforms + 1, generator=rng, dtype=torch.float64)
+            )
+            if not verification.path:
                 refused += 1
-                assert decision.token not in draft.tokens
-                assert all(decision.rest[0, token] == 0 for token in draft.tokens)
+                assert verification.token not in draft.tokens
+                assert all(verification.residual[0, token] == 0 for token in draft.tokens)
     assert refused > 5
 
 
@@ -365,7 +367,7 @@ def test_fault_drawn_without_replacement(k, distance):
     p, q = PAIR4
     rho = facts(p, q, k)["rho"]
     out = torch.zeros(4, dtype=torch.float64)
-    rest = (p - rho * q).clamp(min=0)
+    residual = (p - rho * q).clamp(min=0)
     for tokens in product(range(4), repeat=k):
         if len(set(tokens)) < k:
             continue
@@ -377,7 +379,7 @@ def test_fault_drawn_without_replacement(k, distance):
             chance = min(1.0, (p[token] / (rho * q[token])).item())
             out[token] += left * chance
             left *= 1 - chance
-        out += left * rest / rest.sum()
+        out += left * residual / residual.sum()
     assert total_variation(out, p) == pytest.approx(distance, abs=6e-4)
 
 
@@ -400,10 +402,10 @@ def test_fewer_survivors_are_lossless_but_shorter(monkeypatch):
 def frozen(drafter, accept):
     """rho as if all four sequences were still alive at every depth."""
 
-    def rule(draft, reading, u):
+    def rule(draft, output, u):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(k_seq_module, "offered", lambda draft: dict.fromkeys(draft.by_parent, 4))
-            return accept(draft, reading, u)
+            return accept(draft, output, u)
 
     return drafter, rule
 
@@ -419,10 +421,10 @@ def test_a_fault_of_the_loop_is_noticed():
 def test_copies_take_turns_in_the_order_of_their_sequences():
     """0 is tried, then 1, then 0 again: the second copy of token 0 wins, and token 1 was refused in between."""
     draft = sequences(((0,), (1,), (0,)), {(): row(0.5, 0.5)})
-    assert draft.tokens == (0, 1) and draft.copies == ((0, 2), (1,)) and draft.dice == 3
-    dice = dealt(draft, [0.9, 0.1, 0.8])
-    assert dice == ({0: 0.9, 2: 0.1}, {1: 0.8})
-    path, verdicts, u = walk_copies(draft, dice, [0.2, 0.2], [0.5, 0.5])
+    assert draft.tokens == (0, 1) and draft.copies == ((0, 2), (1,)) and draft.uniforms == 3
+    uniforms = dealt(draft, [0.9, 0.1, 0.8])
+    assert uniforms == ({0: 0.9, 2: 0.1}, {1: 0.8})
+    path, verdicts, u = walk_copies(draft, uniforms, [0.2, 0.2], [0.5, 0.5])
     assert path == (0,) and verdicts == ("accepted", "rejected") and u == (0.1, 0.8)
 
 
@@ -436,15 +438,21 @@ def test_all_sequences_with_the_accepted_token_go_on():
     q = {(): row(0.5, 0.5), (0,): row(0.5, 0.5), (1,): row(0.5, 0.5)}
     draft = sequences(((0, 0), (1, 0), (0, 1)), q)
     assert draft.copies == ((0, 2), (1,), (0,), (1,), (2,)) and offered(draft) == {-1: 3, 0: 2, 1: 1}
-    decision = k_seq(draft, reading_of(row(0.5, 0.5).expand(6, -1)), torch.zeros(7, dtype=torch.float64))
-    assert decision.path == (0, 2) and decision.verdicts == ("accepted", "unread", "accepted", "unread", "unread")
-    assert decision.scores[0]["copies"] == 2 and decision.scores[2]["guesses"] == 2
-    assert [key for key in decision.scores[0] if key.startswith("u of")] == ["u of sequence 1", "u of sequence 3"]
+    verification = k_seq(draft, output_of(row(0.5, 0.5).expand(6, -1)), torch.zeros(7, dtype=torch.float64))
+    assert verification.path == (0, 2) and verification.verdicts == (
+        "accepted",
+        "not judged",
+        "accepted",
+        "not judged",
+        "not judged",
+    )
+    assert verification.scores[0]["copies"] == 2 and verification.scores[2]["guesses"] == 2
+    assert [key for key in verification.scores[0] if key.startswith("u of")] == ["u of sequence 1", "u of sequence 3"]
 
 
 def test_nothing_drafted_is_an_ordinary_draw():
-    decision = k_seq(Draft((), ()), reading_of(PAIR4[0][None]), torch.tensor([0.75], dtype=torch.float64))
-    assert decision.path == () and decision.token == 2
+    verification = k_seq(Draft((), ()), output_of(PAIR4[0][None]), torch.tensor([0.75], dtype=torch.float64))
+    assert verification.path == () and verification.token == 2
 
 
 # -- the door ----------------------------------------------------------------------------------------------------------
@@ -452,18 +460,18 @@ def test_nothing_drafted_is_an_ordinary_draw():
 
 def test_other_rules_and_other_drafts_are_refused():
     draft = sequences(((0,), (0,)), {(): row(0.5, 0.5)})
-    probs = reading_of(row(0.5, 0.5).expand(2, -1))
+    probs = output_of(row(0.5, 0.5).expand(2, -1))
     with pytest.raises(ValueError, match="recursive_rejection is not exact for a draft whose nodes were drawn as sequences"):
         recursive_rejection(draft, probs, torch.rand(3))
     assert match(draft, probs, torch.rand(3)).token in (0, 1)
-    for other in (chain([1], "test"), Draft((1,), (-1,), row(0.5, 0.5)[None], how="drawn", source=("test",))):
+    for other in (chain([1], "test"), Draft((1,), (-1,), row(0.5, 0.5)[None], how="sampled", source=("test",))):
         with pytest.raises(ValueError, match="k_seq is not exact"):
             k_seq(other, probs, torch.rand(2))
 
 
 def test_a_draft_refuses_sequences_that_cannot_be():
     good = sequences(((0, 0), (1, 0)), {(): row(0.5, 0.5), (0,): row(0.5, 0.5), (1,): row(0.5, 0.5)})
-    assert good.dice == 4 and good.cut(good.depths == 1).copies == ((0,), (1,)) and chain([1, 2], "test").dice == 2
+    assert good.uniforms == 4 and good.cut(good.depths == 1).copies == ((0,), (1,)) and chain([1, 2], "test").uniforms == 2
     for copies, words in (
         (((0,), (1,), (0,)), "4 nodes but 3 entries"),
         (((0,), (), (0,), (1,)), "once each"),
@@ -491,7 +499,7 @@ def draft_of(family, sampling: Sampling, seed: int = 0, tokens=PROMPT, **params)
 @pytest.mark.parametrize("sampling", [Sampling(0.5), Sampling(0.7, top_k=3, top_p=0.9)])
 def test_q_is_what_each_token_was_drawn_from(llama, sampling):
     draft = draft_of(llama, sampling, sequences=6, length=4)
-    assert draft.dice == 24 and draft.calls == 4 and len(draft) < 24
+    assert draft.uniforms == 24 and draft.calls == 4 and len(draft) < 24
     for i, token in enumerate(draft.tokens):
         text = [*PROMPT, *(draft.tokens[j] for j in draft.path_to(draft.parents[i]))]
         q = sampling.probabilities(llama.draft.extend(TreeCache(), text))[0]
@@ -557,10 +565,10 @@ def test_judging_takes_one_copy_from_the_device(llama, monkeypatch):
         sizes.append(tensor.numel())
         return tolist(tensor)
 
-    u = torch.rand(draft.dice + 1)
+    u = torch.rand(draft.uniforms + 1)
     monkeypatch.setattr(Tensor, "tolist", counted_tolist)
-    k_seq(draft, reading_of(probs), u)
-    assert len(sizes) == 2 and min(sizes) == draft.dice  # the dice are on the CPU already
+    k_seq(draft, output_of(probs), u)
+    assert len(sizes) == 2 and min(sizes) == draft.uniforms  # the uniforms are on the CPU already
     assert max(sizes) <= (3 + len(k_seq_module.FACTS)) * len(draft) + 1
 
 
@@ -592,17 +600,17 @@ def test_sequences_are_alive_as_long_as_they_agree_with_the_text(trace):
         assert found[0] == (1, 2, 3, 4, 5, 6) and [len(survivors) > 0 for survivors in found].count(True) <= len(step.path) + 1
         for above, below in zip(found, found[1:], strict=False):
             assert set(below) <= set(above)
-        table = viz.bundle_table(step, trace.pieces)
+        table = viz.bundle_table(step, trace.token_bytes)
         assert len(table) == len(step.nodes) and table[table.depth == 1].copies.sum() == 6
-        figure = viz.bundle_figure(step, trace.pieces, 0)
+        figure = viz.bundle_figure(step, trace.token_bytes, 0)
         assert sum(line.x.count(None) for line in figure.data if line.mode == "lines") == table.copies.sum()
         assert f"{table.copies.sum()} tokens drafted" in viz.cost_words(step)
 
 
 def test_trials_repeat_the_verdicts(trace):
-    """The table is rebuilt from the dice; its accepted guess is the accepted node, and nothing is tried behind it."""
+    """The table is rebuilt from the uniforms; its accepted guess is the accepted node, and nothing is tried behind it."""
     for step, position in several(trace):
-        table = viz.trials_table(step, position, trace.pieces)
+        table = viz.trials_table(step, position, trace.token_bytes)
         assert len(table) == position.guesses and table.sequence.is_monotonic_increasing
         reached = position.row == 0 or step.nodes[position.row - 1].verdict == "accepted"
         accepted = [step.nodes[child].verdict for child in position.children].count("accepted")
@@ -626,7 +634,7 @@ def test_the_curve_the_bars_and_the_chances_agree(trace):
         assert curve["g(ρ)"].is_monotonic_decreasing or curve["g(ρ)"].diff().max() < 1e-6
         at = curve[curve["ρ"] == position.rho].iloc[0]
         assert at["β(ρ)"] == pytest.approx(position.beta, abs=1e-5) and at["g(ρ)"] == pytest.approx(0, abs=1e-4)
-        bars = viz.overlap_table(row, position, trace.pieces)
+        bars = viz.overlap_table(row, position, trace.token_bytes)
         assert bars["p"].sum() == pytest.approx(1, abs=1e-5) and bars["ρq"].sum() == pytest.approx(position.rho, abs=1e-4)
         assert bars["accepted: min(p, ρq)"].sum() == pytest.approx(position.accepted, abs=1e-4)
         assert bars["residual: p − ρq"].sum() == pytest.approx(1 - position.accepted, abs=1e-4)
@@ -658,13 +666,13 @@ def test_without_a_q_there_is_no_problem_to_solve(trace):
 
 @pytest.mark.parametrize("dark", [False, True])
 def test_figures_escape_what_the_model_wrote(trace, dark):
-    pieces = dict.fromkeys(trace.pieces, b"<b>$x$</b>")
+    token_bytes = dict.fromkeys(trace.token_bytes, b"<b>$x$</b>")
     step, position = next(several(trace))
     row = step.rows[position.row]
-    figures = [viz.bundle_figure(step, pieces, 1, dark), viz.overlap_figure(row, position, pieces, dark)]
+    figures = [viz.bundle_figure(step, token_bytes, 1, dark), viz.overlap_figure(row, position, token_bytes, dark)]
     figures += [viz.g_figure(row, position, dark), viz.chances_figure(position, dark)]
-    drawn = " ".join(figure.to_json() for figure in figures)
-    assert "&lt;b&gt;&#36;" in drawn.replace("\\u0026", "&").replace("\\u003c", "<") and "<b>$x" not in drawn
+    sampled = " ".join(figure.to_json() for figure in figures)
+    assert "&lt;b&gt;&#36;" in sampled.replace("\\u0026", "&").replace("\\u003c", "<") and "<b>$x" not in sampled
     assert viz.bundle_alt(step) and viz.chances_words(position)
 
 
@@ -679,7 +687,7 @@ def test_traces_of_others_do_not_break_the_view(trace):
     for scores in ({}, {"rho": 1.0}, step.nodes[0].scores | {"rho": 0.0}, {"u of sequence x": 0.5, "rho": 1.0}):
         broken = with_scores(scores)
         assert viz.position_of(broken, 0) is None
-        assert viz.bundle_figure(broken, trace.pieces) and len(viz.bundle_table(broken, trace.pieces)) == len(step.nodes)
+        assert viz.bundle_figure(broken, trace.token_bytes) and len(viz.bundle_table(broken, trace.token_bytes)) == len(step.nodes)
     assert viz.position_of(msgspec.structs.replace(step, rows=()), 0) is None
 
 

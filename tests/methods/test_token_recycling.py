@@ -8,7 +8,7 @@ import torch
 
 from decoding.loop import decode
 from decoding.methods.token_recycling import METHOD, TokenRecycling, rank_paths, static_tree
-from decoding.models.target import Reading
+from decoding.models.target import TargetOutput
 from decoding.verify import match
 from tests.toys import GREEDY, VOCAB, cycle, markov, run_steps, tokens_of, toy_family
 
@@ -78,9 +78,9 @@ def test_fault_rows_written_one_off(monkeypatch):
     """The row of the parent instead of the node's own: what was learned of the periodic text is spoiled at once."""
     observe = TokenRecycling.observe
 
-    def one_off(self, draft, reading, decision):
-        shifted = type(reading)(reading.logits.roll(1, 0), reading.probs)
-        observe(self, draft, shifted, decision)
+    def one_off(self, draft, output, verification):
+        shifted = type(output)(output.logits.roll(1, 0), output.probs)
+        observe(self, draft, shifted, verification)
 
     monkeypatch.setattr(TokenRecycling, "observe", one_off)
     found = counts([0], prompt=False)
@@ -98,7 +98,7 @@ def read(draft, root: int, noise: float = 0.1):
     """A reading of the draft by a target that looks further back than one token: each row has noise of its own."""
     rows = random_table()[[root, *draft.tokens]].log()
     logits = rows + noise * torch.rand(rows.shape, generator=torch.Generator().manual_seed(len(draft)))
-    return Reading(logits, logits.softmax(1))
+    return TargetOutput(logits, logits.softmax(1))
 
 
 def test_an_unwritten_table_drafts_nothing():
@@ -130,25 +130,25 @@ def test_every_row_goes_under_its_own_token_and_the_accepted_one_wins(accepted_o
     made = filled(accepted_only=accepted_only)
     before = made.table.clone()
     draft = made.propose([3], None)
-    reading = read(draft, 3)
-    decision = match(draft, reading, torch.full((len(draft) + 1,), 0.5))
-    made.observe(draft, reading, decision)
-    path = [0, *(node + 1 for node in decision.path)]
+    output = read(draft, 3)
+    verification = match(draft, output, torch.full((len(draft) + 1,), 0.5))
+    made.observe(draft, output, verification)
+    path = [0, *(node + 1 for node in verification.path)]
     others = [row for row in range(1, len(draft) + 1) if row not in path]
     token_of = (3, *draft.tokens)
     writer = {token_of[row]: row for row in ([] if accepted_only else others) + path}
     for token in range(12):
-        expected = reading.logits[writer[token]].topk(8).indices if token in writer else before[token]
+        expected = output.logits[writer[token]].topk(8).indices if token in writer else before[token]
         assert made.table[token].tolist() == expected.tolist()
     assert len(writer) < len(draft) + 1  # some token occurred twice, so that the order mattered
 
 
 def test_prompt_rows_stand_under_the_token_they_follow():
     made, tokens = drafter(12, prompt=True), [1, 4, 2, 4, 9]
-    reading = read(type("Chain", (), {"tokens": tokens[1:-1], "__len__": lambda self: 3})(), tokens[0])
-    made.begin(tokens, reading)
-    assert made.table[4].tolist() == reading.logits[3].topk(8).indices.tolist()  # the later of the two
-    assert made.table[1].tolist() == reading.logits[0].topk(8).indices.tolist()
+    output = read(type("Chain", (), {"tokens": tokens[1:-1], "__len__": lambda self: 3})(), tokens[0])
+    made.begin(tokens, output)
+    assert made.table[4].tolist() == output.logits[3].topk(8).indices.tolist()  # the later of the two
+    assert made.table[1].tolist() == output.logits[0].topk(8).indices.tolist()
     assert set(made.table[9].tolist()) == {-1}  # the root was not read yet
 
 

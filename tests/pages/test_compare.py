@@ -10,7 +10,7 @@ from streamlit.testing.v1 import AppTest
 from decoding.methods import METHODS
 from decoding.runs.store import Store
 from pages.parts.compare import address as compare_address
-from pages.parts.compare.race import FIRST, Entrant, Race, names
+from pages.parts.compare.race import FIRST, Column, Race, names
 from pages.parts.compare.sweep import Plan, Sweep, spread, sweepable
 from pages.parts.shared.settings import Settings
 from tests.samples import sample_trace
@@ -81,7 +81,7 @@ def test_step_twice_takes_every_column_two_steps_further():
     page = two_columns()
     for calls in (1, 2):
         press(page, "compare_step")
-        assert [entrant.count for entrant in state(page).entrants] == [calls, calls]
+        assert [column.count for column in state(page).columns] == [calls, calls]
         assert f"After {calls} target call" in markup(page)
 
 
@@ -89,15 +89,15 @@ def test_back_only_looks_and_step_shows_again():
     page = two_columns()
     press(press(page, "compare_step"), "compare_step")
     press(page, "compare_back")
-    assert state(page).calls == 1 and [e.count for e in state(page).entrants] == [2, 2]
+    assert state(page).calls == 1 and [e.count for e in state(page).columns] == [2, 2]
     press(page, "compare_step")
-    assert state(page).calls == 2 and [e.count for e in state(page).entrants] == [2, 2]
+    assert state(page).calls == 2 and [e.count for e in state(page).columns] == [2, 2]
 
 
 def test_each_to_its_end_then_the_numbers():
     page = two_columns(mode="end")
     press(page, "compare_play")
-    assert all(entrant.ended for entrant in state(page).entrants)
+    assert all(column.ended for column in state(page).columns)
     page.session_state["compare_tabs"] = "Numbers"
     checked(page.run())
     table = page.dataframe[0].value
@@ -158,13 +158,13 @@ def test_a_race_is_recorded_one_run_after_the_other_and_then_replayed():
 def test_changed_settings_keep_the_runs_until_step_and_unchanged_columns_for_good():
     page = two_columns()
     press(page, "compare_step")
-    plain = state(page).entrants[0]
+    plain = state(page).columns[0]
     checked(page.number_input(key=f"param.compare.{state(page).slots[1]}.prompt_lookup.length").set_value(3).run())
     assert "The settings have changed" in " ".join(element.value for element in page.markdown)
-    assert len(state(page).entrants) == 2 and state(page).entrants[1].count == 1
+    assert len(state(page).columns) == 2 and state(page).columns[1].count == 1
     press(page, "compare_step")
-    assert state(page).entrants[0] is plain
-    assert state(page).entrants[1].settings.full_params["length"] == 3
+    assert state(page).columns[0] is plain
+    assert state(page).columns[1].settings.full_params["length"] == 3
 
 
 def test_add_and_remove_columns_within_two_and_six():
@@ -180,9 +180,9 @@ def test_add_and_remove_columns_within_two_and_six():
 def test_reset_forgets_the_runs_and_frees_the_worker():
     page = two_columns()
     press(page, "compare_step")
-    lives = [entrant.live for entrant in state(page).entrants]
+    lives = [column.live for column in state(page).columns]
     press(page, "compare_reset")
-    assert not state(page).entrants and all(live.state == "closed" for live in lives)
+    assert not state(page).columns and all(live.state == "closed" for live in lives)
 
 
 def test_an_empty_prompt_is_a_sentence_in_every_column():
@@ -202,20 +202,20 @@ def race_of(*methods: str, tokens: int = 400, **more) -> tuple[Race, list[Settin
 @pytest.fixture
 def bare(monkeypatch):
     """A race outside of Streamlit has no tab that could close."""
-    monkeypatch.setattr("pages.parts.compare.race.hold", lambda entrants: None)
-    monkeypatch.setattr("pages.parts.compare.sweep.hold", lambda entrants: None)
+    monkeypatch.setattr("pages.parts.compare.race.hold", lambda columns: None)
+    monkeypatch.setattr("pages.parts.compare.sweep.hold", lambda columns: None)
 
 
 def test_stop_takes_effect_within_one_step(bare):
     race, wanted = race_of("plain", "prompt_lookup", mode="end")
     race.play(wanted)
-    while not all(entrant.live.count for entrant in race.entrants):
+    while not all(column.live.count for column in race.columns):
         time.sleep(0.005)
     race.stop()
-    counts = [entrant.live.count for entrant in race.entrants]
-    for entrant in race.entrants:
-        entrant.live.wait(10)
-    assert all(entrant.live.count - before <= 1 for entrant, before in zip(race.entrants, counts, strict=True))
+    counts = [column.live.count for column in race.columns]
+    for column in race.columns:
+        column.live.wait(10)
+    assert all(column.live.count - before <= 1 for column, before in zip(race.columns, counts, strict=True))
     assert not race.moving
     race.reset()
 
@@ -224,10 +224,10 @@ def test_rapid_presses_coalesce_and_tear_nothing(bare):
     race, wanted = race_of("plain", "prompt_lookup")
     for _ in range(20):
         race.step(wanted)
-    for entrant in race.entrants:
-        entrant.live.wait(30)
+    for column in race.columns:
+        column.live.wait(30)
     race.sync()
-    assert race.calls == 1 and [entrant.count for entrant in race.entrants] == [1, 1]
+    assert race.calls == 1 and [column.count for column in race.columns] == [1, 1]
     race.reset()
 
 
@@ -235,7 +235,7 @@ def test_in_a_race_runs_are_taken_one_after_the_other(bare):
     race, wanted = race_of("plain", "prompt_lookup", tokens=24, mode="race")
     race.play(wanted)
     while race.goal == inf:
-        first, second = race.entrants
+        first, second = race.columns
         if second.live.count:
             assert first.live.state == "ended"
         time.sleep(0.01)
@@ -252,13 +252,13 @@ def test_one_failing_column_does_not_stop_the_others(bare):
     while race.moving and time.monotonic() < until:
         time.sleep(0.02)
         race.sync()
-    assert race.entrants[0].ended and "/no/such/folder" in race.entrants[1].problem
+    assert race.columns[0].ended and "/no/such/folder" in race.columns[1].problem
 
 
 def test_a_method_that_the_models_cannot_serve_is_a_sentence():
-    entrant = Entrant(Settings(method="speculative_sampling", target="some/model"))
-    entrant.enter()
-    assert "draft model" in entrant.problem and entrant.live is None
+    column = Column(Settings(method="speculative_sampling", target="some/model"))
+    column.enter()
+    assert "draft model" in column.problem and column.live is None
 
 
 def test_names_tell_columns_of_one_method_apart():
@@ -302,8 +302,8 @@ def test_a_stopped_sweep_goes_on_where_it_was(bare):
     sweep.go_on()
     assert sweep.points[0][1].live.count >= taken
     sweep.stop()
-    for _, entrant in sweep.points:
-        entrant.close()
+    for _, column in sweep.points:
+        column.close()
 
 
 # -- saved runs ------------------------------------------------------------------------------------------------------
@@ -365,11 +365,7 @@ def test_a_sweep_link_brings_the_method_and_its_parameter_back():
 def test_a_bad_part_of_a_link_is_complained_about_and_left_out(query):
     place = compare_address.parse({"v": "1", **query})
     assert place.complaints
-    assert (
-        place.settings.target == "embedded"
-        and place.view in compare_address.VIEWS
-        and place.mode in compare_address.MODES
-    )
+    assert place.settings.target == "embedded" and place.view in compare_address.VIEWS and place.mode in compare_address.MODES
     for settings in place.columns:
         assert not settings.problem()
 

@@ -189,5 +189,3 @@ def test_shared_taus_are_those_of_the_runs(family, tmp_path):
         sides.append(results(store, plan))
     found = [Findings((), judgements(runs), per_prompt(runs), ()) for runs in sides]
     assert shared_taus(*found) == paired_taus(*sides)
-
-

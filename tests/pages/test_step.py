@@ -83,8 +83,8 @@ def test_every_picture_has_words():
     at.session_state["tally_charts"] = True
     charts = at.run().get("plotly_chart")
     assert len(charts) == 3 and all(chart.proto.alt for chart in charts)  # the tree, and two behind the tally
-    drawn = re.findall(r'<[^>]*role="img"[^>]*>', said(at))
-    assert len(drawn) >= 3 and all(re.search('aria-label="[^"]', tag) for tag in drawn)  # the dice, the bars, the phases
+    sampled = re.findall(r'<[^>]*role="img"[^>]*>', said(at))
+    assert len(sampled) >= 3 and all(re.search('aria-label="[^"]', tag) for tag in sampled)  # the uniforms, the bars, the phases
 
 
 def test_back_and_forward_ask_for_nothing():

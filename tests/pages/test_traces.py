@@ -113,9 +113,7 @@ def test_a_trace_of_another_family_opens_too(store):
     assert "is not loaded" in words(at)
 
 
-@pytest.mark.parametrize(
-    "header", [{"method": "from the future"}, {"max_tokens": 0}, {"max_tokens": 10**15}], ids=str
-)
+@pytest.mark.parametrize("header", [{"method": "from the future"}, {"max_tokens": 0}, {"max_tokens": 10**15}], ids=str)
 def test_a_header_that_cannot_be_shown_is_a_sentence(store, header):
     store.keep(other(sample_trace(), **header), "odd")
     at = press(page(), "traces.open")
@@ -161,7 +159,7 @@ def test_delete_can_be_taken_back(store):
 
 
 def test_token_text_is_never_markup(store):
-    trace = trace_of(chain(), pieces=HOSTILE, prompt_tokens=tuple(HOSTILE))
+    trace = trace_of(chain(), token_bytes=HOSTILE, prompt_tokens=tuple(HOSTILE))
     store.keep(other(trace, prompt=HARMFUL), HARMFUL, HARMFUL)
     at = page()
     assert all("<script>" not in getattr(e.proto, "body", "") for e in at.get("html"))

@@ -29,8 +29,6 @@ def test_blocks_of_a_step_stand_apart_from_the_next():
 
 
 def test_the_window_cuts():
-    cells = next(
-        trace for trace in aligned_figure([("Chain", DRAFTED)], start=4, count=3).data if trace.name == "tokens"
-    )
+    cells = next(trace for trace in aligned_figure([("Chain", DRAFTED)], start=4, count=3).data if trace.name == "tokens")
     assert list(cells.x) == [5, 6, 7]
     assert aligned_figure(RUNS, start=99).layout.annotations[0].text == "No token was committed here yet."

@@ -133,11 +133,11 @@ def test_nothing_gives_a_sentence(runs):
 def test_nothing_a_token_or_a_name_says_becomes_markup(dark):
     nodes = [node(token, -1, "rejected") for token in HOSTILE]
     steps = [step_of(nodes, (), "correction", final_token=token) for token in HOSTILE]
-    runs = [("<script>x</script>", run(*steps, pieces=HOSTILE)), ("$x$ %{text}", run(*steps[1:], pieces=HOSTILE))]
+    runs = [("<script>x</script>", run(*steps, token_bytes=HOSTILE)), ("$x$ %{text}", run(*steps[1:], token_bytes=HOSTILE))]
     for figure in figures(runs, dark):
-        drawn = json.dumps(figure.to_plotly_json(), default=list, ensure_ascii=False)
+        sampled = json.dumps(figure.to_plotly_json(), default=list, ensure_ascii=False)
         for bad in ("<script", "<b>bold", "<a href", "$x$"):
-            assert bad not in drawn
+            assert bad not in sampled
         assert not any("%{text}" in (trace.hovertemplate or "") for trace in figure.data)
 
 

@@ -4,7 +4,7 @@ from math import log
 
 import pytest
 
-from tests.viz_samples import GREEDY, PIECES, PLAINLY, row, run, step_of
+from tests.viz_samples import GREEDY, PLAINLY, TOKEN_BYTES, row, run, step_of
 from viz.runs.differences import (
     difference_sentence,
     difference_table,
@@ -93,5 +93,5 @@ def test_exactness_is_held_against_plain_decoding():
 
 def test_both_distributions_stand_side_by_side():
     one, other = same_text((0.6, 0.4))
-    table = difference_table(first_difference(one, other), PIECES)
+    table = difference_table(first_difference(one, other), TOKEN_BYTES)
     assert table.values.tolist() == [["␣the", 0, 0.6, 0.4, "first run"], ["␣little", 1, 0.4, 0.6, "second run"]]

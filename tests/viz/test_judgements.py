@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tests.viz_samples import FRAME, HOSTILE, PIECES, TREES, Titles, chain, node, recorded, runs, small_tree, step_of, trace_of
+from tests.viz_samples import FRAME, HOSTILE, TOKEN_BYTES, TREES, Titles, chain, node, recorded, runs, small_tree, step_of, trace_of
 from viz.drafter.acceptance import BY, acceptance_alt, acceptance_figure, acceptance_table
 from viz.drafter.heat import heat_strip, heat_table
 from viz.drafter.judgements import CLASSES, COLUMNS, checksum, costs, filtered, judgements, per_prompt, positions, token_class
@@ -23,7 +23,7 @@ def test_one_line_per_judged_token():
     assert list(FRAME.columns) == COLUMNS
     assert FRAME["accepted"].tolist() == [True, False] * 2
     assert FRAME["position"].tolist() == [0, 1, 2, 3] and FRAME["step"].tolist() == [0, 0, 1, 1]
-    assert len(TREES) == 4 + 5 + 5  # the unread ones are not in it
+    assert len(TREES) == 4 + 5 + 5  # the not judged ones are not in it
 
 
 def test_a_line_knows_both_sides():
@@ -54,9 +54,7 @@ def test_cost_is_what_the_step_could_still_have_brought():
 
 
 def test_what_stands_behind_the_end_of_the_text_is_left_out():
-    cut = msgspec.structs.replace(
-        chain(5), tokens=(0, 1), origins=("accepted", "accepted"), path=(0, 1), ending="token limit"
-    )
+    cut = msgspec.structs.replace(chain(5), tokens=(0, 1), origins=("accepted", "accepted"), path=(0, 1), ending="token limit")
     assert judgements(runs(trace_of(cut)))["position"].tolist() == [0, 1]
 
 
@@ -163,16 +161,13 @@ def test_tables_can_be_written():
 
 @pytest.mark.parametrize("dark", [False, True])
 def test_no_token_and_no_domain_becomes_markup(dark):
-    steps = [
-        step_of([node(token, -1, "rejected", source="<i>x</i>")], (), "correction", final_token=token)
-        for token in HOSTILE
-    ]
-    trace = trace_of(*steps, pieces=PIECES | HOSTILE, prompt_tokens=tuple(HOSTILE))
+    steps = [step_of([node(token, -1, "rejected", source="<i>x</i>")], (), "correction", final_token=token) for token in HOSTILE]
+    trace = trace_of(*steps, token_bytes=TOKEN_BYTES | HOSTILE, prompt_tokens=tuple(HOSTILE))
     frame = judgements([(0, 1, "<script>alert(1)</script> $x$", trace)])
     for by in BY:
         for frames in (frame, {"<b>a</b>": frame, "b": frame}):
-            drawn = json.dumps(acceptance_figure(frames, by, dark).to_plotly_json(), default=list, ensure_ascii=False)
-            assert not [bad for bad in ("<script", "<b>a", "<i>", "$x$") if bad in drawn]
+            sampled = json.dumps(acceptance_figure(frames, by, dark).to_plotly_json(), default=list, ensure_ascii=False)
+            assert not [bad for bad in ("<script", "<b>a", "<i>", "$x$") if bad in sampled]
     html = heat_strip(trace)
     assert Titles(html).tags <= {"div", "span", "br", "wbr"}
     assert len(disagreements(frame, frame)) == 0

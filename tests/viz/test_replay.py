@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from decoding.trace import Row
-from tests.viz_samples import HOSTILE, PIECES, chain, grown, node, row, small_tree, step_of, trace_of
+from tests.viz_samples import HOSTILE, TOKEN_BYTES, chain, grown, node, row, small_tree, step_of, trace_of
 from viz.replay.replay import as_json, columns, digest, opening, replay_html, running, tally_data
 from viz.runs.tally import tally
 
@@ -35,12 +35,10 @@ def evil():
     """Every hostile token as prompt, node, source, score and committed token."""
     bad = EVIL | HOSTILE
     steps = [
-        recorded(
-            step_of([node(t, -1, "rejected", source="<b>x</b>", scores={"<i>": 1.0})], (), "correction", final_token=t)
-        )
+        recorded(step_of([node(t, -1, "rejected", source="<b>x</b>", scores={"<i>": 1.0})], (), "correction", final_token=t))
         for t in bad
     ]
-    return trace_of(*steps, prompt_tokens=tuple(bad), pieces=bad)
+    return trace_of(*steps, prompt_tokens=tuple(bad), token_bytes=bad)
 
 
 TRACE = trace_of(recorded(chain(3)), recorded(small_tree()), recorded(step_of()), recorded(chain(5)))
@@ -102,9 +100,7 @@ def test_script_builds_no_markup_from_text():
         assert bad not in script
 
 
-@pytest.mark.parametrize(
-    "text", [*(piece.decode("utf-8", "replace") for piece in EVIL.values()), "&lt;", "]]>", "\u0000"]
-)
+@pytest.mark.parametrize("text", [*(piece.decode("utf-8", "replace") for piece in EVIL.values()), "&lt;", "]]>", "\u0000"])
 def test_json_cannot_be_broken_out_of(text):
     coded = as_json({"a": text})
     assert not set(coded) & set("<>&\u2028\u2029") and json.loads(coded) == {"a": text}
@@ -295,7 +291,7 @@ def test_no_steps_and_no_rows_have_a_sentence(opened):
     page = opened(trace_of())
     assert page.locator("#say").inner_text() == "This run has no steps: there is nothing to replay."
     assert page.locator("nav button:enabled").count() == 0
-    page = opened(trace_of(step_of(), chain(3), pieces=PIECES))
+    page = opened(trace_of(step_of(), chain(3), token_bytes=TOKEN_BYTES))
     assert "No distribution was recorded here." in page.locator("#look").inner_text()
     page.locator("summary").click()
     assert page.locator("#table").inner_text() == "Nothing was drafted in this step."

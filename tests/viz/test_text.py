@@ -61,7 +61,7 @@ def test_only_the_current_step_is_boxed():
 
 @pytest.mark.parametrize("token", HOSTILE)
 def test_hostile_tokens_stay_text(token):
-    html = strip_html(strip(trace_of(step_of(final_token=token), prompt_tokens=(token,), pieces=HOSTILE)))
+    html = strip_html(strip(trace_of(step_of(final_token=token), prompt_tokens=(token,), token_bytes=HOSTILE)))
     assert {tag for tag, _ in Tags(html).tags} <= {"div", "span", "wbr", "br"}
     assert all(set(attrs) <= {"class", "role", "title", "aria-label"} for _, attrs in Tags(html).tags)
     assert "\u202e" not in html and "\x00" not in html
@@ -69,7 +69,7 @@ def test_hostile_tokens_stay_text(token):
 
 def test_half_characters_are_bracketed_and_spelt_out():
     nodes = (node(104), node(105, 0))
-    spans = strip(trace_of(step_of(nodes, (0, 1), "bonus"), pieces=HOSTILE))
+    spans = strip(trace_of(step_of(nodes, (0, 1), "bonus"), token_bytes=HOSTILE))
     found = [(span["half"], span["group"], span["whole"]) for span in spans[2:]]
     assert found == [(True, 2, "é"), (True, 2, "é"), (False, None, "")]
     html = strip_html(spans, legend=False)
@@ -78,7 +78,7 @@ def test_half_characters_are_bracketed_and_spelt_out():
 
 
 def test_neighbouring_groups_stay_apart():
-    trace = trace_of(prompt_tokens=(104, 105, 104, 105), pieces=HOSTILE)
+    trace = trace_of(prompt_tokens=(104, 105, 104, 105), token_bytes=HOSTILE)
     assert [span["group"] for span in strip(trace)] == [0, 0, 2, 2]
     assert strip_html(strip(trace)).count("ds-joined") == 2
 

@@ -7,7 +7,7 @@ import pytest
 
 import viz.tokens
 import viz.words
-from tests.viz_samples import HOSTILE, PIECES
+from tests.viz_samples import HOSTILE, TOKEN_BYTES
 from viz.tokens import as_html, as_markdown, as_plotly, full, is_half, joined, label, name, plain, shorten
 
 
@@ -45,7 +45,7 @@ def test_truncation_never_cuts_a_byte_in_two():
 
 
 def test_a_token_without_bytes_shows_its_id():
-    assert name(4711, PIECES) == "#4711"
+    assert name(4711, TOKEN_BYTES) == "#4711"
 
 
 def test_joined_brings_halves_together():

@@ -1,8 +1,8 @@
-"""Sentences carry the recorded numbers and never a false inequality."""
+"""Sentences resume state the recorded numbers and never a false inequality."""
 
 import pytest
 
-from tests.viz_samples import PIECES, chain, node, row, small_tree, step_of
+from tests.viz_samples import TOKEN_BYTES, chain, node, row, small_tree, step_of
 from viz.runs.tally import tally
 from viz.words import GLOSSARY, METRICS, comparison, filled, filled_speedup, judgement, narrate
 
@@ -29,25 +29,25 @@ def test_a_rule_of_the_methods_own_prints_no_inequality(verdict):
 
 
 def test_greedy_reads_as_a_choice():
-    assert judgement(node(0, p=1.0, q=1.0, u=0.3), PIECES) == "greedy: ␣the is the target's choice here: accepted"
+    assert judgement(node(0, p=1.0, q=1.0, u=0.3), TOKEN_BYTES) == "greedy: ␣the is the target's choice here: accepted"
     refused = node(0, verdict="rejected", p=0.0, q=None, u=0.3)
-    assert judgement(refused, PIECES) == "greedy: ␣the is not the target's choice here: rejected"
+    assert judgement(refused, TOKEN_BYTES) == "greedy: ␣the is not the target's choice here: rejected"
 
 
 def test_drawn_tokens_are_named():
     nodes = (node(0, verdict="rejected", u=None), node(2, u=None))
-    step = step_of(nodes, (1,), "bonus", rows=(row(drawn=2), row(), row()))
-    assert judgement(nodes[0], PIECES, step) == "the target drew ␣cat here, not ␣the: rejected"
-    assert judgement(nodes[1], PIECES, step) == "the target drew ␣cat here: accepted"
-    assert judgement(nodes[0], PIECES) == "the target drew another token here, not ␣the: rejected"
+    step = step_of(nodes, (1,), "bonus", rows=(row(sampled=2), row(), row()))
+    assert judgement(nodes[0], TOKEN_BYTES, step) == "the target drew ␣cat here, not ␣the: rejected"
+    assert judgement(nodes[1], TOKEN_BYTES, step) == "the target drew ␣cat here: accepted"
+    assert judgement(nodes[0], TOKEN_BYTES) == "the target drew another token here, not ␣the: rejected"
 
 
 def test_unread_says_why():
     step = small_tree()
-    assert judgement(step.nodes[2], PIECES, step).endswith("a sibling was accepted")
-    assert judgement(step.nodes[7], PIECES, step).endswith("its parent was not accepted")
-    alone = step_of((node(), node(1, 0, "unread")), (0,), None, ending="end of text")
-    assert judgement(alone.nodes[1], PIECES, alone).endswith("the walk ended before it")
+    assert judgement(step.nodes[2], TOKEN_BYTES, step).endswith("a sibling was accepted")
+    assert judgement(step.nodes[7], TOKEN_BYTES, step).endswith("its parent was not accepted")
+    alone = step_of((node(), node(1, 0, "not judged")), (0,), None, ending="end of text")
+    assert judgement(alone.nodes[1], TOKEN_BYTES, alone).endswith("the walk ended before it")
     assert judgement(step.nodes[2]).startswith("never looked at: ")
 
 
@@ -67,7 +67,7 @@ def test_unread_says_why():
     ],
 )
 def test_narration(step, sentence):
-    assert narrate(step, 7, PIECES) == sentence
+    assert narrate(step, 7, TOKEN_BYTES) == sentence
 
 
 def test_formulas_are_filled_with_the_runs_numbers():
@@ -89,5 +89,5 @@ def test_empty_speedup_says_so():
 
 
 def test_the_glossary_covers_the_words_of_the_design():
-    words = "target drafter draft root step accepted rejected unread bonus correction residual u lossless family"
-    assert set(words.split()) == set(GLOSSARY)
+    words = "target drafter draft root step accepted rejected bonus correction residual u lossless family"
+    assert {*words.split(), "not judged"} == set(GLOSSARY)

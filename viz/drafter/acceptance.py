@@ -78,9 +78,7 @@ def acceptance(frame: pd.DataFrame, by: str) -> pd.DataFrame:
 
 
 def named(frames: Frames) -> dict[str, pd.DataFrame]:
-    return (
-        {"": frames} if isinstance(frames, pd.DataFrame) else {plain(key, 32): frame for key, frame in frames.items()}
-    )
+    return {"": frames} if isinstance(frames, pd.DataFrame) else {plain(key, 32): frame for key, frame in frames.items()}
 
 
 def acceptance_table(frames: Frames, by: str) -> pd.DataFrame:
@@ -103,9 +101,7 @@ def acceptance_figure(frames: Frames, by: str, dark: bool = False) -> go.Figure:
     for i, (label, table) in enumerate(tables.items()):
         figure.add_trace(acceptance_bars(label, table, by, order, i, dark))
     alone = next(iter(tables.values())) if len(tables) == 1 else None
-    counts = (
-        [f"<br>{row.accepted}/{row.judged}" for row in alone.itertuples()] if alone is not None else [""] * len(order)
-    )
+    counts = [f"<br>{row.accepted}/{row.judged}" for row in alone.itertuples()] if alone is not None else [""] * len(order)
     ticks = [as_plotly(plain(group, 18)) + count for group, count in zip(order, counts, strict=True)]
     figure.update_xaxes(tickvals=list(range(len(order))), ticktext=ticks, range=[-0.6, max(len(order), 4) - 0.4])
     framed(figure, TITLES.get(by, by), "accepted / judged").update_yaxes(range=[0, 1.02], dtick=0.25)

@@ -47,7 +47,7 @@ def judgements(runs: Sequence[DrafterRun]) -> pd.DataFrame:
 
     Columns worth a word:
         confidence: what the drafter gave the token at its position: q of the recorded row (in a greedy run, where q
-            itself is one-hot, that is its belief at temperature 1), else q of the node; empty if it has none.
+            itself is one-hot, that is its draft probabilities at temperature 1), else q of the node; empty if it has none.
         q, u: as judged; empty for a chosen token, or where the target drew a token instead.
         entropy, overlap, kl, tv: of the row it was judged at, in bits; tv = 1 - overlap, the total variation.
         wanted, wanted p: the target's likeliest token there. committed: the token that came to stand there.
@@ -76,16 +76,16 @@ def judged_rows(prompt: int, trace_id: int, domain: str, trace: Trace) -> list[t
             sums.append(checksum([token], sums[-1]))
         for i, node in enumerate(step.nodes):
             place = deep[i] - 1  # in step.tokens: all that is judged hangs on the accepted path
-            if node.verdict == "unread" or place >= len(step.tokens):
+            if node.verdict == "not judged" or place >= len(step.tokens):
                 continue
-            before = context([*text[-2 * CONTEXT :], *step.tokens[:place]], trace.pieces)
-            piece = trace.pieces.get(node.token)
-            label = shown(node.token, trace.pieces)
-            taken = shown(step.tokens[place], trace.pieces)
+            before = context([*text[-2 * CONTEXT :], *step.tokens[:place]], trace.token_bytes)
+            piece = trace.token_bytes.get(node.token)
+            label = shown(node.token, trace.token_bytes)
+            taken = shown(step.tokens[place], trace.token_bytes)
             rows.append(
                 (prompt, trace_id, domain, number_, i, deep[i], len(text) - start + place, node.token, label)
                 + (token_class(piece or b"", before), plain(node.source), node.verdict == "accepted")
-                + distributions(step, i, trace.pieces, before)
+                + distributions(step, i, trace.token_bytes, before)
                 + (taken, behind[i], cost[i], sums[place])
             )
         text += step.tokens
@@ -93,7 +93,7 @@ def judged_rows(prompt: int, trace_id: int, domain: str, trace: Trace) -> list[t
     return rows
 
 
-def distributions(step: Step, i: int, pieces: Mapping[int, bytes], before: str) -> tuple:
+def distributions(step: Step, i: int, token_bytes: Mapping[int, bytes], before: str) -> tuple:
     """From `confidence` to `wanted p`: what both models thought at the place of node i."""
     node = step.nodes[i]
     row = step.rows[node.parent + 1] if step.rows else None
@@ -101,7 +101,7 @@ def distributions(step: Step, i: int, pieces: Mapping[int, bytes], before: str) 
         return (node.q, node.p, node.q, node.u, None, None, None, None, visible_context(before), "", None)
     tv = None if row.overlap is None else 1 - row.overlap
     spread = (row.entropy, row.overlap, row.kl, tv)
-    top = (shown(row.tokens[0], pieces), row.p[0]) if row.tokens else ("", None)
+    top = (shown(row.tokens[0], token_bytes), row.p[0]) if row.tokens else ("", None)
     return (confidence(row, node.token, node.q), node.p, node.q, node.u, *spread, visible_context(before), *top)
 
 
@@ -143,9 +143,9 @@ def checksum(tokens: Sequence[int], before: int = 0) -> int:
     return before
 
 
-def context(tokens: Sequence[int], pieces: Mapping[int, bytes]) -> str:
+def context(tokens: Sequence[int], token_bytes: Mapping[int, bytes]) -> str:
     """The end of the text as text; more than is shown, because a word may be long."""
-    tail = b"".join(pieces.get(token, b"") for token in tokens[-2 * CONTEXT :])
+    tail = b"".join(token_bytes.get(token, b"") for token in tokens[-2 * CONTEXT :])
     return tail.decode("utf-8", "replace")[-2 * CONTEXT :]
 
 
@@ -154,8 +154,8 @@ def visible_context(text: str) -> str:
     return full(text[-CONTEXT:].encode()) if text else ""
 
 
-def shown(token: int, pieces: Mapping[int, bytes]) -> str:
-    return full(pieces[token]) if token in pieces else f"#{token}"
+def shown(token: int, token_bytes: Mapping[int, bytes]) -> str:
+    return full(token_bytes[token]) if token in token_bytes else f"#{token}"
 
 
 def token_class(piece: bytes, before: str = "") -> str:
@@ -190,7 +190,7 @@ def positions(runs: Sequence[DrafterRun]) -> pd.DataFrame:
             numbers = (1 - row.overlap, row.kl) if row and row.overlap is not None else (None, None)
             entropy = row.entropy if row else None
             place = (prompt, trace_id, domain, at.step, at.position)
-            rows.append((*place, at.token, shown(at.token, trace.pieces), at.origin, *numbers, entropy))
+            rows.append((*place, at.token, shown(at.token, trace.token_bytes), at.origin, *numbers, entropy))
     columns = ["prompt", "trace", "domain", "step", "position", "id", "token", "origin", "tv", "kl", "entropy"]
     return typed(pd.DataFrame(rows, columns=columns))
 

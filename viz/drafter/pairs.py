@@ -94,16 +94,12 @@ class Interval:
 
 def paired_taus(a: Sequence[DrafterRun], b: Sequence[DrafterRun]) -> tuple[list[float], list[float]]:
     """tau of both drafters on the prompts both have finished, in the order of the prompts."""
-    one, two = (
-        per_prompt(runs).dropna(subset="tau").drop_duplicates("prompt").set_index("prompt")["tau"] for runs in (a, b)
-    )
+    one, two = (per_prompt(runs).dropna(subset="tau").drop_duplicates("prompt").set_index("prompt")["tau"] for runs in (a, b))
     shared = sorted(set(one.index) & set(two.index))
     return [float(one[prompt]) for prompt in shared], [float(two[prompt]) for prompt in shared]
 
 
-def paired_bootstrap(
-    taus_a: Sequence[float], taus_b: Sequence[float], seed: int = 0, resamples: int = 10_000
-) -> Interval:
+def paired_bootstrap(taus_a: Sequence[float], taus_b: Sequence[float], seed: int = 0, resamples: int = 10_000) -> Interval:
     """Mean of tau_b - tau_a over prompts, with the 2.5 and 97.5 percentile of its mean over resampled prompts.
 
     Pairs are resampled, not runs: both drafters met the same prompts, and easy prompts are easy for both.

@@ -21,7 +21,7 @@ TOKENS = 5  # per head in the picture
 
 
 def has_split(step: Step) -> bool:
-    """Whether the nodes carry both parts of their logits; an imported trace may not."""
+    """Whether the nodes resume state both parts of their logits; an imported trace may not."""
     return all(FROM_H in node.scores and FROM_O in node.scores for node in step.nodes)
 
 
@@ -42,33 +42,33 @@ def trigram(step: Step, parent: int, before: Sequence[int]) -> list[int]:
     return [*[text[0]] * (3 - len(text)), *text[-3:]] if text else []
 
 
-def window_html(step: Step, parent: int, before: Sequence[int], pieces: Mapping[int, bytes]) -> str:
+def window_html(step: Step, parent: int, before: Sequence[int], token_bytes: Mapping[int, bytes]) -> str:
     """Those three tokens, the guessed ones underlined: HTML."""
     depth = depths(step)[parent] if parent >= 0 else 0
     tokens = trigram(step, parent, before)
     cells = "".join(
         f'<span style="border:1px solid #8886;padding:0 .25rem;{"text-decoration:underline" * (len(tokens) - i <= depth)}">'
-        f"{as_html(name(token, pieces))}</span>"
+        f"{as_html(name(token, token_bytes))}</span>"
         for i, token in enumerate(tokens)
     )
     return f'<div style="display:flex;gap:.2rem;font-size:.78rem;margin-top:.35rem">reads {cells}</div>'
 
 
-def line_html(step: Step, before: Sequence[int], pieces: Mapping[int, bytes]) -> str:
+def line_html(step: Step, before: Sequence[int], token_bytes: Mapping[int, bytes]) -> str:
     """The heads side by side down one path, each with the tokens that its slot read: HTML."""
     columns = [
         guess_bars(
-            f"head {k}, behind {as_html(behind(step, at, pieces))}",
+            f"head {k}, behind {as_html(behind(step, at, token_bytes))}",
             offers(step, at, "left out"),
-            pieces,
-            window_html(step, at, before, pieces),
+            token_bytes,
+            window_html(step, at, before, token_bytes),
         )
         for k, at in enumerate(line(step), 1)
     ]
     read = "; ".join(
-        f"head {k} {', '.join(name(t, pieces) for t in trigram(step, at, before))}" for k, at in enumerate(line(step), 1)
+        f"head {k} {', '.join(name(t, token_bytes) for t in trigram(step, at, before))}" for k, at in enumerate(line(step), 1)
     )
-    return side_by_side(columns, f"{line_alt(step, pieces)} Read: {read}.")
+    return side_by_side(columns, f"{line_alt(step, token_bytes)} Read: {read}.")
 
 
 # -- the two parts of a logit ------------------------------------------------------------------------------------------
@@ -94,7 +94,7 @@ def turned(step: Step, parent: int) -> tuple[int, int] | None:
     return (found[0][0], alone[0]) if alone[1] > found[0][1] else None
 
 
-def split_html(step: Step, pieces: Mapping[int, bytes]) -> str:
+def split_html(step: Step, token_bytes: Mapping[int, bytes]) -> str:
     """Per head down one path, two bars for each of its best tokens: from h and from o: HTML."""
     most = max((value for at in line(step) for _, *both in split(step, at) for value in both), default=0.0) or 1.0
     keys = "".join(
@@ -102,17 +102,17 @@ def split_html(step: Step, pieces: Mapping[int, bytes]) -> str:
         for label, look in PARTS
     )
     columns = [
-        split_bars(step, at, f"head {k}, behind {as_html(behind(step, at, pieces))}", most, pieces)
+        split_bars(step, at, f"head {k}, behind {as_html(behind(step, at, token_bytes))}", most, token_bytes)
         for k, at in enumerate(line(step), 1)
     ]
-    return f'<div class="ds-keys">{keys}</div>{side_by_side(columns, split_alt(step, pieces))}'
+    return f'<div class="ds-keys">{keys}</div>{side_by_side(columns, split_alt(step, token_bytes))}'
 
 
-def split_bars(step: Step, parent: int, title: str, most: float, pieces: Mapping[int, bytes]) -> str:
+def split_bars(step: Step, parent: int, title: str, most: float, token_bytes: Mapping[int, bytes]) -> str:
     """Of one head."""
     rows = "".join(
         f'<div class="ds-bars-name{" ds-bars-now" * (step.nodes[i].verdict == "accepted")}">{LOOKS[step.nodes[i].verdict].mark} '
-        f'{as_html(name(step.nodes[i].token, pieces))}</div><div class="ds-bars-group">'
+        f'{as_html(name(step.nodes[i].token, token_bytes))}</div><div class="ds-bars-group">'
         + "".join(
             f'<div><i style="--w:{100 * value / most:.2f}%;background:{SERIES_STRIPES[look]};border-color:{SERIES_LINE[look]}"></i>'
             f"<span>{number(value, 2)}</span></div>"
@@ -124,37 +124,37 @@ def split_bars(step: Step, parent: int, title: str, most: float, pieces: Mapping
     return f'<div><b>{title}</b><div class="ds-bars">{rows}</div></div>'
 
 
-def split_alt(step: Step, pieces: Mapping[int, bytes]) -> str:
+def split_alt(step: Step, token_bytes: Mapping[int, bytes]) -> str:
     """The bars in words; plain text."""
     parts = []
     for k, at in enumerate(line(step), 1):
-        listed = (f"{name(step.nodes[i].token, pieces)} {number(h, 2)} and {number(o, 2)}" for i, h, o in split(step, at))
+        listed = (f"{name(step.nodes[i].token, token_bytes)} {number(h, 2)} and {number(o, 2)}" for i, h, o in split(step, at))
         parts.append(f"head {k}: {', '.join(listed)}")
     return "What h and what o give to the best tokens of every head, more than to the least of them. " + "; ".join(parts) + "."
 
 
-def turned_words(step: Step, pieces: Mapping[int, bytes]) -> str:
+def turned_words(step: Step, token_bytes: Mapping[int, bytes]) -> str:
     """Where the imitated state changed the order, in a sentence; plain text."""
     asked = line(step)
     found = [(k, at, both) for k, at in enumerate(asked, 1) if (both := turned(step, at))]
     if not found:
         return "Of these tokens, h alone would have put the same ones first."
     k, at, (best, alone) = found[0]
-    above = "the root" if at < 0 else quoted(step.nodes[at].token, pieces)
+    above = "the root" if at < 0 else quoted(step.nodes[at].token, token_bytes)
     return (
         f"At {len(found)} of {len(asked)} heads the imitated state changed which of these tokens is first: behind {above}, "
-        f"head {k} would have put {quoted(step.nodes[alone].token, pieces)} first from h alone; with o it is "
-        f"{quoted(step.nodes[best].token, pieces)}."
+        f"head {k} would have put {quoted(step.nodes[alone].token, token_bytes)} first from h alone; with o it is "
+        f"{quoted(step.nodes[best].token, token_bytes)}."
     )
 
 
-def split_table(step: Step, pieces: Mapping[int, bytes]) -> pd.DataFrame:
+def split_table(step: Step, token_bytes: Mapping[int, bytes]) -> pd.DataFrame:
     """One row per node: its head, token and parent, the two parts of its logit, its probability and that of its path."""
     rows = [
         (
             depth,
-            full(pieces[node.token]) if node.token in pieces else f"#{node.token}",
-            "the root" if node.parent < 0 else behind(step, node.parent, pieces),
+            full(token_bytes[node.token]) if node.token in token_bytes else f"#{node.token}",
+            "the root" if node.parent < 0 else behind(step, node.parent, token_bytes),
             node.scores.get(FROM_H),
             node.scores.get(FROM_O),
             node.scores[OWN],

@@ -37,15 +37,18 @@ def reasons(found: Sequence[Guess], params: Params) -> list[Guess]:
     return [replace(g, why=why(g, above)) if g.why else g for g, above in zip(found, before, strict=False)]
 
 
-def line_html(step: Step, params: Params, pieces: Mapping[int, bytes]) -> str:
+def line_html(step: Step, params: Params, token_bytes: Mapping[int, bytes]) -> str:
     """The heads side by side down one path, each behind the token that its cell was told: HTML."""
     columns = [
         guess_bars(
-            f"head {k}, behind {as_html(behind(step, at, pieces))}", reasons(offers(step, at), params), pieces, gates_html(step, at)
+            f"head {k}, behind {as_html(behind(step, at, token_bytes))}",
+            reasons(offers(step, at), params),
+            token_bytes,
+            gates_html(step, at),
         )
         for k, at in enumerate(line(step), 1)
     ]
-    return side_by_side(columns, f"{line_alt(step, pieces)} {gates_alt(step)}")
+    return side_by_side(columns, f"{line_alt(step, token_bytes)} {gates_alt(step)}")
 
 
 # -- the cell ----------------------------------------------------------------------------------------------------------
@@ -107,17 +110,18 @@ def pair(step: Step) -> tuple[int, int] | None:
     return first, second
 
 
-def pair_html(step: Step, params: Params, pieces: Mapping[int, bytes]) -> str:
+def pair_html(step: Step, params: Params, token_bytes: Mapping[int, bytes]) -> str:
     """What one head offered behind two different tokens, side by side: HTML; "" if there are none."""
     found = pair(step)
     if found is None:
         return ""
-    titles = [f"head {depths(step)[at] + 1}, behind {behind(step, at, pieces)}" for at in found]
+    titles = [f"head {depths(step)[at] + 1}, behind {behind(step, at, token_bytes)}" for at in found]
     lists = [reasons(offers(step, at), params) for at in found]
     columns = [
-        guess_bars(as_html(title), one, pieces, gates_html(step, at)) for title, one, at in zip(titles, lists, found, strict=True)
+        guess_bars(as_html(title), one, token_bytes, gates_html(step, at))
+        for title, one, at in zip(titles, lists, found, strict=True)
     ]
-    words = "; ".join(in_words(title, one, pieces) for title, one in zip(titles, lists, strict=True))
+    words = "; ".join(in_words(title, one, token_bytes) for title, one in zip(titles, lists, strict=True))
     return side_by_side(columns, f"One head behind two tokens. {words}.")
 
 
@@ -131,12 +135,12 @@ def shared(step: Step, first: int, second: int) -> float | None:
     return sum(min(q, two[token]) for token, q in one.items() if token in two)
 
 
-def shared_words(step: Step, pieces: Mapping[int, bytes]) -> str:
+def shared_words(step: Step, token_bytes: Mapping[int, bytes]) -> str:
     """The same in a sentence; plain text."""
     found = pair(step)
     if found is None:
         return "No head was asked behind two different tokens in this step."
-    one, two = (behind(step, at, pieces) for at in found)
+    one, two = (behind(step, at, token_bytes) for at in found)
     head, common = depths(step)[found[0]] + 1, shared(step, *found)
     if common is None:
         return f"Head {head} behind {one} and behind {two}."

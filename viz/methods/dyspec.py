@@ -30,7 +30,7 @@ class Waiting:
 
 
 def has_estimates(step: Step) -> bool:
-    """Whether the nodes carry the numbers of this view; an imported trace may not."""
+    """Whether the nodes resume state the numbers of this view; an imported trace may not."""
     return all(BEFORE in node.scores and AFTER in node.scores for node in step.nodes)
 
 
@@ -59,43 +59,43 @@ def waiting(step: Step, count: int) -> list[Waiting]:
     return sorted(found, key=lambda draw: (-draw.value, draw.node))
 
 
-def draw_name(draw: Waiting, step: Step, pieces: Mapping[int, bytes]) -> str:
+def draw_name(draw: Waiting, step: Step, token_bytes: Mapping[int, bytes]) -> str:
     """Plain text."""
-    at = "the root" if draw.node == ROOT else name(step.nodes[draw.node].token, pieces)
+    at = "the root" if draw.node == ROOT else name(step.nodes[draw.node].token, token_bytes)
     return f"child {draw.child} of {at}"
 
 
-def waiting_bars(step: Step, count: int, pieces: Mapping[int, bytes]) -> str:
+def waiting_bars(step: Step, count: int, token_bytes: Mapping[int, bytes]) -> str:
     """The most promising of the waiting draws as bars, the one that is made next marked: HTML."""
     draws = waiting(step, count)
     parent = step.nodes[count].parent if count < len(step.nodes) else None
     shown = [draw for i, draw in enumerate(draws) if i < LISTED or draw.node == parent]
     look = f"background:{SERIES_STRIPES['q']};border-color:{SERIES_LINE['q']}"
     rows = "".join(
-        f'<div class="ds-bars-name{" ds-bars-now" * (draw.node == parent)}">{as_html(draw_name(draw, step, pieces))}'
+        f'<div class="ds-bars-name{" ds-bars-now" * (draw.node == parent)}">{as_html(draw_name(draw, step, token_bytes))}'
         f"{'<small>▶ made next</small>' * (draw.node == parent)}</div>"
         f'<div class="ds-bars-group"><div><i style="--w:{100 * draw.value:.2f}%;{look}"></i><span>{number(draw.value, 2)}</span>'
         "</div></div>"
         for draw in shown
     )
     more = f"<span>and {len(draws) - len(shown)} more</span>" if len(draws) > len(shown) else ""
-    alt = as_html(waiting_alt(step, count, pieces))
+    alt = as_html(waiting_alt(step, count, token_bytes))
     return f'<div class="ds-bars" role="img" aria-label="{alt}">{rows}</div><div class="ds-keys">{more}</div>'
 
 
-def waiting_alt(step: Step, count: int, pieces: Mapping[int, bytes]) -> str:
+def waiting_alt(step: Step, count: int, token_bytes: Mapping[int, bytes]) -> str:
     """The bars in words; plain text."""
-    listed = ", ".join(f"{draw_name(draw, step, pieces)} {number(draw.value, 2)}" for draw in waiting(step, count)[:3])
+    listed = ", ".join(f"{draw_name(draw, step, token_bytes)} {number(draw.value, 2)}" for draw in waiting(step, count)[:3])
     return f"After {count} draws the most promising next ones: {listed}."
 
 
-def draws_table(step: Step, pieces: Mapping[int, bytes]) -> pd.DataFrame:
+def draws_table(step: Step, token_bytes: Mapping[int, bytes]) -> pd.DataFrame:
     """Every draw in the order it was made."""
     rows = [
         (
             order,
-            name(node.token, pieces),
-            "the root" if node.parent == ROOT else name(step.nodes[node.parent].token, pieces),
+            name(node.token, token_bytes),
+            "the root" if node.parent == ROOT else name(step.nodes[node.parent].token, token_bytes),
             node.scores[BEFORE],
             node.scores[AFTER],
             f"{LOOKS[node.verdict].mark} {node.verdict}",
@@ -105,7 +105,7 @@ def draws_table(step: Step, pieces: Mapping[int, bytes]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["draw", "token", "below", "estimate before", "W after", "verdict"])
 
 
-def draw_words(step: Step, count: int, pieces: Mapping[int, bytes]) -> str:
+def draw_words(step: Step, count: int, token_bytes: Mapping[int, bytes]) -> str:
     """What the last of the first `count` draws brought; plain text."""
     if not count:
         return "Before the first draw only the root's first child waits, with certainty."
@@ -114,15 +114,13 @@ def draw_words(step: Step, count: int, pieces: Mapping[int, bytes]) -> str:
     luck = " An unlikely token came out, and it stays: to throw it away would change the law." if after < 0.1 * before else ""
     return (
         f"Draw {count} was made because it was reached with an estimated chance of {number(before)}; it brought "
-        f"{name(node.token, pieces)}, and the chance to get through it is {number(after)}.{luck}"
+        f"{name(node.token, token_bytes)}, and the chance to get through it is {number(after)}.{luck}"
     )
 
 
 def reached(steps: Sequence[Step]) -> pd.DataFrame:
     """Every draw of the steps: its estimate as `confidence`, and whether the verifier came to it as `accepted`."""
-    rows = [
-        (node.scores[BEFORE], node.verdict != "unread") for step in steps if has_estimates(step) for node in step.nodes
-    ]
+    rows = [(node.scores[BEFORE], node.verdict != "not judged") for step in steps if has_estimates(step) for node in step.nodes]
     return pd.DataFrame(rows, columns=["confidence", "accepted"]).astype({"confidence": float, "accepted": bool})
 
 

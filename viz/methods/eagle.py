@@ -20,7 +20,7 @@ from viz.words import number
 
 JOINT, OWN = "joint q", "q"  # scores
 LISTED = 8  # paths that are shown as bars
-NAMED = 3  # unread nodes of a depth whose tokens are written into the picture
+NAMED = 3  # not judged nodes of a depth whose tokens are written into the picture
 FLOOR = 1e-6  # what is less is drawn there
 SPREAD = 0.8  # of a depth, over which its nodes lie side by side
 HEIGHT, WIDTH = 420, 560  # px of the figure, and of its axes where a page is narrow: names that keep apart there keep apart
@@ -61,7 +61,7 @@ def probability(value: float | None) -> bool:
 
 
 def has_confidence(step: Step) -> bool:
-    """Whether the nodes carry the numbers of this view; an imported trace may not."""
+    """Whether the nodes resume state the numbers of this view; an imported trace may not."""
     return all(probability(node.scores.get(key)) for node in step.nodes for key in (JOINT, OWN))
 
 
@@ -70,7 +70,7 @@ def left_out(step: Step) -> tuple[Pruned, ...]:
     return tuple(candidate for candidate in step.pruned if probability(candidate.score))
 
 
-def is_drawn(step: Step) -> bool:
+def is_sampled(step: Step) -> bool:
     """Whether the tokens were drawn from q, and not chosen."""
     return any(node.q is not None for node in step.nodes)
 
@@ -95,11 +95,11 @@ def target_joint(step: Step) -> list[float | None]:
     return found
 
 
-def path_words(step: Step, i: int, pieces: Mapping[int, bytes], limit: int = 12) -> str:
+def path_words(step: Step, i: int, token_bytes: Mapping[int, bytes], limit: int = 12) -> str:
     """The tokens down to node i; plain text."""
     words = []
     while i >= 0:
-        words.append(name(step.nodes[i].token, pieces, limit))
+        words.append(name(step.nodes[i].token, token_bytes, limit))
         i = step.nodes[i].parent
     return " ".join(reversed(words))
 
@@ -111,8 +111,7 @@ def places(step: Step, both: bool) -> list[Place]:
     """Nodes and, if wanted, the candidates that were left out; at every depth the children of one parent side by side."""
     of = depths(step)
     found = [
-        Place(node.token, node.parent, depth, node.scores[JOINT], node.verdict)
-        for node, depth in zip(step.nodes, of, strict=True)
+        Place(node.token, node.parent, depth, node.scores[JOINT], node.verdict) for node, depth in zip(step.nodes, of, strict=True)
     ]
     if both:
         below = [(1 if c.parent < 0 else of[c.parent] + 1, c) for c in left_out(step)]
@@ -133,9 +132,9 @@ def frame(found: Sequence[Place]) -> tuple[tuple[float, float], tuple[float, flo
     return (0.4, deepest + 0.6), (low - room, high + room)
 
 
-def named(found: Sequence[Place], pieces: Mapping[int, bytes]) -> list[Place]:
+def named(found: Sequence[Place], token_bytes: Mapping[int, bytes]) -> list[Place]:
     """The same with names where there is room for one: none across another, across a node, or beyond the axes. Judged tokens come
-    first, then the best unread ones of every depth; only what was accepted may stand across a node, where it must."""
+    first, then the best not judged ones of every depth; only what was accepted may stand across a node, where it must."""
     (left, right), (low, high) = frame(found)
     height = HEIGHT - MARGIN["t"] - MARGIN["b"]
     at = [((p.x - left) / (right - left) * WIDTH, (high - log10(p.y)) / (high - low) * height) for p in found]
@@ -143,7 +142,9 @@ def named(found: Sequence[Place], pieces: Mapping[int, bytes]) -> list[Place]:
     names: list[Box] = []
     placed = list(found)
     for i in worth_a_name(found):
-        boxes = [(side, box) for side, box in around(*at[i], len(name(found[i].token, pieces, 7)) * LETTER) if inside(box, height)]
+        boxes = [
+            (side, box) for side, box in around(*at[i], len(name(found[i].token, token_bytes, 7)) * LETTER) if inside(box, height)
+        ]
         free = [(side, box) for side, box in boxes if not any(overlap(box, other) for other in names)]
         clear = [(side, box) for side, box in free if not any(overlap(box, other) for other in nodes)]
         if chosen := clear or free * (found[i].state == "accepted"):
@@ -155,9 +156,9 @@ def named(found: Sequence[Place], pieces: Mapping[int, bytes]) -> list[Place]:
 def worth_a_name(found: Sequence[Place]) -> list[int]:
     """Which candidates to name, those first for which there must be room."""
     judged = [i for state in ("accepted", "rejected") for i, place in enumerate(found) if place.state == state]
-    unread = sorted((i for i, place in enumerate(found) if place.state == "unread"), key=lambda i: -found[i].joint)
-    rank = {i: sum(found[j].depth == found[i].depth for j in unread[:k]) for k, i in enumerate(unread)}
-    return judged + [i for i in unread if rank[i] < NAMED]
+    not_judged = sorted((i for i, place in enumerate(found) if place.state == "not judged"), key=lambda i: -found[i].joint)
+    rank = {i: sum(found[j].depth == found[i].depth for j in not_judged[:k]) for k, i in enumerate(not_judged)}
+    return judged + [i for i in not_judged if rank[i] < NAMED]
 
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom in px, from the upper left corner of the axes
@@ -179,21 +180,21 @@ def overlap(one: Box, other: Box) -> bool:
     return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
 
 
-def cut_figure(step: Step, pieces: Mapping[int, bytes], both: bool = True, dark: bool = False) -> go.Figure:
+def cut_figure(step: Step, token_bytes: Mapping[int, bytes], both: bool = True, dark: bool = False) -> go.Figure:
     """Depth against joint q on a logarithmic axis: kept nodes, what was left out as small diamonds, and the line between them; with
     the tokens that were judged and the best of the others, as far as there is room for names.
 
     Args:
         both: draw the second layer, the candidates that were not submitted.
     """
-    found = named(places(step, both), pieces)
+    found = named(places(step, both), token_bytes)
     figure = go.Figure(layout=layout(HEIGHT, dark, hovermode="closest"))
     xs, ys = edges(found, len(step.nodes))
     figure.add_scatter(x=xs, y=ys, mode="lines", line={"color": GRID, "width": 1}, hoverinfo="skip", showlegend=False)
-    for state in ("left out", "unread", "rejected", "accepted"):
+    for state in ("left out", "not judged", "rejected", "accepted"):
         part = [place for place in found if place.state == state]
         if part:
-            figure.add_trace(points(state, part, pieces, dark))
+            figure.add_trace(points(state, part, token_bytes, dark))
     line = cut(step)
     across, powers = frame(found)
     if line is not None:
@@ -217,10 +218,10 @@ def edges(found: Sequence[Place], nodes: int) -> tuple[list[float | None], list[
     return xs, ys
 
 
-def points(state: str, part: Sequence[Place], pieces: Mapping[int, bytes], dark: bool) -> go.Scatter:
+def points(state: str, part: Sequence[Place], token_bytes: Mapping[int, bytes], dark: bool) -> go.Scatter:
     """The candidates of one state."""
     ghost = state == "left out"
-    look = LOOKS["unread" if ghost else state]
+    look = LOOKS["not judged" if ghost else state]
     marker = {"symbol": "diamond-open", "size": 6, "color": muted(dark), "opacity": 0.7} if ghost else {
         "symbol": look.symbol, "size": 10, "color": look.color, "line": {"color": ring(state), "width": 1}
     }  # fmt: skip
@@ -230,22 +231,22 @@ def points(state: str, part: Sequence[Place], pieces: Mapping[int, bytes], dark:
         y=[place.y for place in part],
         mode="markers" if ghost else "markers+text",
         marker=marker,
-        text=[as_plotly(name(place.token, pieces, 7)) if place.name else "" for place in part],
+        text=[as_plotly(name(place.token, token_bytes, 7)) if place.name else "" for place in part],
         textposition=[place.name or "top center" for place in part],
-        textfont={"family": MONO, "size": 11, "color": muted(dark) if state == "unread" else ink(dark)},
+        textfont={"family": MONO, "size": 11, "color": muted(dark) if state == "not judged" else ink(dark)},
         hovertext=[
-            f"<b>{as_plotly(name(place.token, pieces, 40))}</b><br>{state}<br>joint q {number(place.joint)}" for place in part
+            f"<b>{as_plotly(name(place.token, token_bytes, 40))}</b><br>{state}<br>joint q {number(place.joint)}" for place in part
         ],
         hoverinfo="text",
     )
 
 
-def cut_alt(step: Step, pieces: Mapping[int, bytes]) -> str:
+def cut_alt(step: Step, token_bytes: Mapping[int, bytes]) -> str:
     """The picture in words; plain text."""
     if not step.nodes:
         return "Nothing was drafted."
     best = sorted(range(len(step.nodes)), key=lambda i: -step.nodes[i].scores[JOINT])[:3]
-    listed = ", ".join(f"{path_words(step, i, pieces)} {number(step.nodes[i].scores[JOINT])}" for i in best)
+    listed = ", ".join(f"{path_words(step, i, token_bytes)} {number(step.nodes[i].scores[JOINT])}" for i in best)
     line = cut(step)
     below = "" if line is None else f"; {len(left_out(step))} candidates of {number(line)} or less were left out"
     return f"{len(step.nodes)} nodes were kept, the most probable paths {listed}{below}."
@@ -254,7 +255,7 @@ def cut_alt(step: Step, pieces: Mapping[int, bytes]) -> str:
 def cut_words(step: Step) -> str:
     """How the tree came about; plain text."""
     line, nodes = cut(step), len(step.nodes)
-    if is_drawn(step):
+    if is_sampled(step):
         return (
             "The tree has the same shape at every step. Its tokens were drawn from q, siblings without repeats, and are tried in "
             f"that order, so also an improbable one may stand first. {len(step.path)} of {nodes} were accepted."
@@ -272,18 +273,18 @@ def cut_words(step: Step) -> str:
 # -- the head's joint beside the target's ------------------------------------------------------------------------------
 
 
-def joints_html(step: Step, pieces: Mapping[int, bytes]) -> str:
+def joints_html(step: Step, token_bytes: Mapping[int, bytes]) -> str:
     """The most probable paths and those that were accepted, each with the head's joint and the target's as bars: HTML."""
     theirs = target_joint(step)
     order = sorted(range(len(step.nodes)), key=lambda i: -step.nodes[i].scores[JOINT])
     listed = [i for k, i in enumerate(order) if k < LISTED or step.nodes[i].verdict == "accepted"]
-    rows = "".join(joint_bars(step, i, theirs[i], pieces) for i in listed)
+    rows = "".join(joint_bars(step, i, theirs[i], token_bytes) for i in listed)
     more = f'<div class="ds-dim">and {len(order) - len(listed)} more</div>' if len(order) > len(listed) else ""
-    alt = as_html(joints_alt(step, pieces))
+    alt = as_html(joints_alt(step, token_bytes))
     return f'<div role="img" aria-label="{alt}"><div class="ds-bars">{rows}</div>{more}</div>'
 
 
-def joint_bars(step: Step, i: int, theirs: float | None, pieces: Mapping[int, bytes]) -> str:
+def joint_bars(step: Step, i: int, theirs: float | None, token_bytes: Mapping[int, bytes]) -> str:
     """One path: its tokens, the head's bar, the target's bar."""
     node = step.nodes[i]
     bars = "".join(
@@ -293,29 +294,29 @@ def joint_bars(step: Step, i: int, theirs: float | None, pieces: Mapping[int, by
         if value is not None
     )
     now = " ds-bars-now" * (node.verdict == "accepted")
-    words = as_html(f"{LOOKS[node.verdict].mark} {path_words(step, i, pieces, 8)}".strip())
+    words = as_html(f"{LOOKS[node.verdict].mark} {path_words(step, i, token_bytes, 8)}".strip())
     return f'<div class="ds-bars-name{now}">{words}</div><div class="ds-bars-group">{bars}</div>'
 
 
-def joints_alt(step: Step, pieces: Mapping[int, bytes]) -> str:
+def joints_alt(step: Step, token_bytes: Mapping[int, bytes]) -> str:
     """The bars in words; plain text."""
     theirs = target_joint(step)
     order = sorted(range(len(step.nodes)), key=lambda i: -step.nodes[i].scores[JOINT])[:3]
     parts = [
-        f"{path_words(step, i, pieces)}: head {number(step.nodes[i].scores[JOINT])}"
+        f"{path_words(step, i, token_bytes)}: head {number(step.nodes[i].scores[JOINT])}"
         + (f", target {number(p)}" if (p := theirs[i]) is not None else "")
         for i in order
     ]
     return "The head's probability of a path beside the target's. " + ("; ".join(parts) or "Nothing was drafted") + "."
 
 
-def joints_table(step: Step, pieces: Mapping[int, bytes]) -> pd.DataFrame:
+def joints_table(step: Step, token_bytes: Mapping[int, bytes]) -> pd.DataFrame:
     """One row per candidate, those that were left out at the end."""
     rows = [
         (
             depth,
-            shown(node.token, pieces),
-            below(step, node.parent, pieces),
+            shown(node.token, token_bytes),
+            below(step, node.parent, token_bytes),
             node.scores[OWN],
             node.scores[JOINT],
             theirs,
@@ -325,31 +326,31 @@ def joints_table(step: Step, pieces: Mapping[int, bytes]) -> pd.DataFrame:
     ]
     of = [0, *depths(step)]
     rows += [
-        (of[c.parent + 1] + 1, shown(c.token, pieces), below(step, c.parent, pieces), None, c.score, None, "left out")
+        (of[c.parent + 1] + 1, shown(c.token, token_bytes), below(step, c.parent, token_bytes), None, c.score, None, "left out")
         for c in left_out(step)
     ]
     columns = ["depth", "token", "below", "q", "joint q", "target's joint", "verdict"]
     return pd.DataFrame(rows, columns=columns).astype({"q": float, "joint q": float, "target's joint": float})
 
 
-def shown(token: int, pieces: Mapping[int, bytes]) -> str:
-    return full(pieces[token]) if token in pieces else f"#{token}"
+def shown(token: int, token_bytes: Mapping[int, bytes]) -> str:
+    return full(token_bytes[token]) if token in token_bytes else f"#{token}"
 
 
-def below(step: Step, parent: int, pieces: Mapping[int, bytes]) -> str:
-    return "the root" if parent < 0 else shown(step.nodes[parent].token, pieces)
+def below(step: Step, parent: int, token_bytes: Mapping[int, bytes]) -> str:
+    return "the root" if parent < 0 else shown(step.nodes[parent].token, token_bytes)
 
 
 # -- over the run ------------------------------------------------------------------------------------------------------
 
 
 def confidence(steps: Sequence[Step]) -> dict[str, pd.DataFrame]:
-    """What came of the head's confidence, as `viz.drafter.reliability` takes it: of every path its joint q and whether all of it was
-    accepted; of every token below an accepted one (or the root) its q and whether it was accepted itself. Tokens that were drawn
-    are no matter of confidence: one that the target likes less than the head is accepted in proportion, others always."""
+    """What came of the head's confidence, as `viz.drafter.reliability` takes it: of every path its joint q and whether all of it
+    was accepted; of every token below an accepted one (or the root) its q and whether it was accepted itself. Tokens that were
+    drawn are no matter of confidence: one that the target likes less than the head is accepted in proportion, others always."""
     paths, tokens = [], []
     for step in steps:
-        if has_confidence(step) and not is_drawn(step):
+        if has_confidence(step) and not is_sampled(step):
             reached = {-1, *step.path}
             paths += [(node.scores[JOINT], node.verdict == "accepted") for node in step.nodes]
             tokens += [(node.scores[OWN], node.verdict == "accepted") for node in step.nodes if node.parent in reached]
@@ -362,8 +363,8 @@ def confidence(steps: Sequence[Step]) -> dict[str, pd.DataFrame]:
 
 def forecast_words(steps: Sequence[Step]) -> str:
     """The sum of all joints against the tokens that were accepted; plain text."""
-    drafted = [step for step in steps if step.nodes and has_confidence(step) and not is_drawn(step)]
-    if not drafted and any(map(is_drawn, steps)):
+    drafted = [step for step in steps if step.nodes and has_confidence(step) and not is_sampled(step)]
+    if not drafted and any(map(is_sampled, steps)):
         return "Drawn tokens are not foretold: they are judged with p and q, the more alike the two, the more are accepted."
     if not drafted:
         return "Nothing was drafted so far."
@@ -373,5 +374,3 @@ def forecast_words(steps: Sequence[Step]) -> str:
         f"The joints of a tree sum to the number of drafted tokens that the head expects to be accepted: {number(expected)} a step "
         f"so far, and {number(accepted)} were."
     )
-
-

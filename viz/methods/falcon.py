@@ -35,7 +35,7 @@ class Column:
 
 
 def has_blocks(step: Step) -> bool:
-    """Whether the nodes carry the numbers of this view; an imported trace may not."""
+    """Whether the nodes resume state the numbers of this view; an imported trace may not."""
     return all(place_of(node) and 0 <= node.scores.get(OWN, -1.0) <= 1 + 1e-4 for node in step.nodes)
 
 
@@ -91,31 +91,31 @@ def ancestor(step: Step, i: int, levels: int) -> int:
 
 
 def rank(node: Node) -> int:
-    return ("accepted", "rejected", "unread").index(node.verdict)
+    return ("accepted", "rejected", "not judged").index(node.verdict)
 
 
-def blocks_html(step: Step, pieces: Mapping[int, bytes]) -> str:
+def blocks_html(step: Step, token_bytes: Mapping[int, bytes]) -> str:
     """A frame per pass with the candidates of its places side by side: HTML."""
     frames: dict[int, list[Column]] = {}
     for column in columns(step):
         frames.setdefault(column.number, []).append(column)
-    shown = "".join(frame(number_, found, pieces) for number_, found in frames.items())
-    alt = as_html(blocks_alt(step, pieces))
+    shown = "".join(frame(number_, found, token_bytes) for number_, found in frames.items())
+    alt = as_html(blocks_alt(step, token_bytes))
     return f'<div role="img" aria-label="{alt}" style="display:flex;gap:1rem;flex-wrap:wrap">{shown}</div>'
 
 
-def frame(number_: int, found: Sequence[Column], pieces: Mapping[int, bytes]) -> str:
-    inside = "".join(column_html(column, pieces) for column in found)
+def frame(number_: int, found: Sequence[Column], token_bytes: Mapping[int, bytes]) -> str:
+    inside = "".join(column_html(column, token_bytes) for column in found)
     style = f"border:2px solid {SERIES_LINE['q']};border-radius:6px;padding:.4rem .7rem;flex:1;min-width:15rem"
     return f'<div style="{style}"><b>pass {number_}</b><div style="display:flex;gap:1rem;flex-wrap:wrap">{inside}</div></div>'
 
 
-def column_html(column: Column, pieces: Mapping[int, bytes]) -> str:
+def column_html(column: Column, token_bytes: Mapping[int, bytes]) -> str:
     listed = [node for i, node in enumerate(column.nodes) if i < SHOWN or node.verdict == "accepted"]
     look = f"background:{SERIES_STRIPES['q']};border-color:{SERIES_LINE['q']}"
     rows = "".join(
         f'<div class="ds-bars-name{" ds-bars-now" * (node.verdict == "accepted")}">{LOOKS[node.verdict].mark} '
-        f"{as_html(name(node.token, pieces))}</div>"
+        f"{as_html(name(node.token, token_bytes))}</div>"
         f'<div class="ds-bars-group"><div><i style="--w:{100 * node.scores[OWN]:.2f}%;{look}"></i>'
         f"<span>{number(node.scores[OWN], 2)}</span></div></div>"
         for node in listed
@@ -124,11 +124,11 @@ def column_html(column: Column, pieces: Mapping[int, bytes]) -> str:
     return f'<div style="flex:1;min-width:9rem">place {column.slot}<div class="ds-bars">{rows}</div>{more}</div>'
 
 
-def blocks_alt(step: Step, pieces: Mapping[int, bytes]) -> str:
+def blocks_alt(step: Step, token_bytes: Mapping[int, bytes]) -> str:
     """The frames in words; plain text."""
     parts = [
         f"pass {column.number}, place {column.slot}: "
-        + ", ".join(f"{name(node.token, pieces)} {number(node.scores[OWN], 2)} {node.verdict}" for node in column.nodes[:3])
+        + ", ".join(f"{name(node.token, token_bytes)} {number(node.scores[OWN], 2)} {node.verdict}" for node in column.nodes[:3])
         for column in columns(step)
     ]
     return "The best candidates of every place along the path. " + ("; ".join(parts) or "Nothing was drafted") + "."
@@ -143,14 +143,14 @@ def calls_words(step: Step) -> str:
     return f"{passes} of the head drafted {deepest} level{'s' * (deepest > 1)}; {kept} accepted, {number(kept / calls, 2)} a pass."
 
 
-def blocks_table(step: Step, pieces: Mapping[int, bytes]) -> pd.DataFrame:
+def blocks_table(step: Step, token_bytes: Mapping[int, bytes]) -> pd.DataFrame:
     """One row per node."""
     rows = []
     for i, node in enumerate(step.nodes):
-        above = "the root" if node.parent < 0 else name(step.nodes[node.parent].token, pieces)
+        above = "the root" if node.parent < 0 else name(step.nodes[node.parent].token, token_bytes)
         verdict = f"{LOOKS[node.verdict].mark} {node.verdict}".strip()
         scores = (node.scores[OWN], node.scores.get(JOINT), behind(step, i))
-        rows.append((node.source, place_of(node), name(node.token, pieces), above, *scores, verdict))
+        rows.append((node.source, place_of(node), name(node.token, token_bytes), above, *scores, verdict))
     return pd.DataFrame(rows, columns=["pass", "place", "token", "below", "q", "joint q", "p behind the parent", "verdict"])
 
 
@@ -167,7 +167,7 @@ def blind(step: Step) -> list[int]:
     ]
 
 
-def blind_words(step: Step, pieces: Mapping[int, bytes]) -> str:
+def blind_words(step: Step, token_bytes: Mapping[int, bytes]) -> str:
     """The same in a sentence; plain text."""
     found = blind(step)
     if not found:
@@ -175,8 +175,8 @@ def blind_words(step: Step, pieces: Mapping[int, bytes]) -> str:
     first = step.nodes[found[0]]
     pairs = "pair of a block does" if len(found) == 1 else "pairs of a block do"
     return (
-        f"{len(found)} {pairs} not belong together: behind {quoted(step.nodes[first.parent].token, pieces)} the target gives "
-        f"{quoted(first.token, pieces)} {number(behind(step, found[0]) or 0.0)}, the head {number(first.scores[OWN])}."
+        f"{len(found)} {pairs} not belong together: behind {quoted(step.nodes[first.parent].token, token_bytes)} the target gives "
+        f"{quoted(first.token, token_bytes)} {number(behind(step, found[0]) or 0.0)}, the head {number(first.scores[OWN])}."
     )
 
 
@@ -192,7 +192,7 @@ def sees(slots: int, block: int) -> list[list[bool]]:
     return [[j // block <= i // block for j in range(slots)] for i in range(slots)]
 
 
-def asked(step: Step, before: Sequence[int], pieces: Mapping[int, bytes]) -> list[str]:
+def asked(step: Step, before: Sequence[int], token_bytes: Mapping[int, bytes]) -> list[str]:
     """The slots of the blocks that the passes of this step asked along the path that is shown, by the token that a slot reads
     beside its state: the newest of the text for the first pass, what one pass picked for the next. Plain text; whole blocks alone.
 
@@ -203,7 +203,7 @@ def asked(step: Step, before: Sequence[int], pieces: Mapping[int, bytes]) -> lis
     blocks = min(pass_of(len(path), k), MOST_BLOCKS) if path else 0
     text = list(before)[-k:]
     picked = [step.nodes[i].token for i in path[: k * (blocks - 1)]]
-    return [name(token, pieces, 9) for token in (*text, *picked)] if blocks and len(text) == k else []
+    return [name(token, token_bytes, 9) for token in (*text, *picked)] if blocks and len(text) == k else []
 
 
 def mask_figure(block: int, slots: Sequence[str], dark: bool = False) -> go.Figure:

@@ -22,7 +22,7 @@ ENOUGH = 0.5  # of the root's probability: the state carries it
 
 
 def has_slots(step: Step) -> bool:
-    """Whether the nodes carry the numbers of this view; an imported trace may not."""
+    """Whether the nodes resume state the numbers of this view; an imported trace may not."""
     return all(KNOWN in node.scores and f"{SLOT}1" in node.scores for node in step.nodes)
 
 
@@ -52,46 +52,46 @@ def shares(step: Step, i: int) -> list[float]:
     return found
 
 
-def fan_html(step: Step, pieces: Mapping[int, bytes]) -> str:
+def fan_html(step: Step, token_bytes: Mapping[int, bytes]) -> str:
     """The state as one bead, its vectors as columns, and a row per token of the path with what it looked at: HTML."""
     path = path_shown(step)
     columns = len(shares(step, path[0])) if path else 0
     bead = f'<span style="background:{COLOR["bonus"]};color:#1F2328;border-radius:50%;padding:.1rem .5rem">h</span>'
     heads = "".join(f"<div>{i}</div>" for i in range(1, columns + 1))
-    rows = "".join(fan_row(step, i, pieces) for i in path)
+    rows = "".join(fan_row(step, i, token_bytes) for i in path)
     grid = f"display:grid;grid-template-columns:max-content repeat({columns},minmax(1.6rem,1fr));gap:3px;align-items:center"
     return (
-        f'<div role="img" aria-label="{as_html(fan_alt(step, pieces))}" style="{grid};text-align:center;font-size:.8rem">'
+        f'<div role="img" aria-label="{as_html(fan_alt(step, token_bytes))}" style="{grid};text-align:center;font-size:.8rem">'
         f"<div>{bead} unfolds into</div>{heads}{rows}</div>"
     )
 
 
-def fan_row(step: Step, i: int, pieces: Mapping[int, bytes]) -> str:
+def fan_row(step: Step, i: int, token_bytes: Mapping[int, bytes]) -> str:
     node = step.nodes[i]
     cells = "".join(
         f'<div style="background:{tint(COLOR["accepted"], min(1.0, share))};border:1px solid {GRID};padding:.15rem 0">'
         f"{number(share, 2)}</div>"
         for share in shares(step, i)
     )
-    return f'<div style="text-align:right">{LOOKS[node.verdict].mark} {as_html(name(node.token, pieces))}</div>{cells}'
+    return f'<div style="text-align:right">{LOOKS[node.verdict].mark} {as_html(name(node.token, token_bytes))}</div>{cells}'
 
 
-def fan_alt(step: Step, pieces: Mapping[int, bytes]) -> str:
+def fan_alt(step: Step, token_bytes: Mapping[int, bytes]) -> str:
     """The rows in words; plain text."""
     parts = []
     for i in path_shown(step):
         values = shares(step, i)
         best = max(range(len(values)), key=values.__getitem__)
-        parts.append(f"{name(step.nodes[i].token, pieces)} looks at vector {best + 1} most, {number(values[best], 2)}")
+        parts.append(f"{name(step.nodes[i].token, token_bytes)} looks at vector {best + 1} most, {number(values[best], 2)}")
     return "What every token of the path reads of the one state. " + ("; ".join(parts) or "Nothing was drafted") + "."
 
 
-def slots_table(step: Step, pieces: Mapping[int, bytes]) -> pd.DataFrame:
+def slots_table(step: Step, token_bytes: Mapping[int, bytes]) -> pd.DataFrame:
     """One row per node."""
     rows = []
     for i, (node, depth) in enumerate(zip(step.nodes, depths(step), strict=True)):
         verdict = f"{LOOKS[node.verdict].mark} {node.verdict}".strip()
-        own = (depth, name(node.token, pieces), node.scores.get(OWN), node.scores.get(JOINT), verdict)
+        own = (depth, name(node.token, token_bytes), node.scores.get(OWN), node.scores.get(JOINT), verdict)
         rows.append(own + tuple(shares(step, i)))
     count = max((len(row) - 5 for row in rows), default=0)
     columns = ["level", "token", "q", "joint q", "verdict", *(f"vector {i}" for i in range(1, count + 1))]
@@ -134,7 +134,9 @@ def meter_words(trace: Trace, cursor: int) -> str:
     if value is None or root is None:
         return "Nothing was drafted, so the root was not predicted again."
     target = "it comes from the prompt" if p is None else f"the target gave it {number(p, 2)}"
-    return f"The root {quoted(root, trace.pieces)} is known; predicted again, the decoder gives it {number(value, 2)}, {target}."
+    return (
+        f"The root {quoted(root, trace.token_bytes)} is known; predicted again, the decoder gives it {number(value, 2)}, {target}."
+    )
 
 
 def meter_run_words(steps: Sequence[Step]) -> str:

@@ -133,7 +133,7 @@ def labels(grid: Grid, trace: Trace, room: int, dark: bool) -> go.Scatter:
         x=[cell.place for cell in grid.cells],
         y=[cell.call for cell in grid.cells],
         mode="text",
-        text=[f"{as_plotly(name(c.token, trace.pieces, room))}<br>{STATES[c.state].mark}" for c in grid.cells],
+        text=[f"{as_plotly(name(c.token, trace.token_bytes, room))}<br>{STATES[c.state].mark}" for c in grid.cells],
         textfont={"family": MONO, "size": 10.5, "color": [text_color(cell.state, dark) for cell in grid.cells]},
         customdata=[cell.state for cell in grid.cells],
         hovertext=["<br>".join(map(as_plotly, lines(cell, trace))) for cell in grid.cells],
@@ -165,21 +165,21 @@ def legend(grid: Grid) -> list[go.Scatter]:
 
 def lines(cell: Cell, trace: Trace) -> list[str]:
     """What is known of a cell, as plain text."""
-    look, step, pieces = STATES[cell.state], trace.steps[cell.call], trace.pieces
-    found = [f"{spelled(cell.token, pieces)} at place {cell.place + 1}", f"{look.mark} {look.meaning}"]
+    look, step, token_bytes = STATES[cell.state], trace.steps[cell.call], trace.token_bytes
+    found = [f"{spelled(cell.token, token_bytes)} at place {cell.place + 1}", f"{look.mark} {look.meaning}"]
     if cell.node is None:
         return found
     node = step.nodes[cell.node]
     if node.token != cell.token:
-        found.append(f"the guess was {spelled(node.token, pieces)}")
-    if node.verdict != "unread":
-        found.append(judgement(node, pieces, step))
+        found.append(f"the guess was {spelled(node.token, token_bytes)}")
+    if node.verdict != "not judged":
+        found.append(judgement(node, token_bytes, step))
     found.append(f"guess: {plain(node.source)}" + ("" if node.q is None else f", drawn with q {number(node.q)}"))
     return found + [f"{plain(key)}: {value:g}" for key, value in node.scores.items()]
 
 
-def spelled(token: int, pieces: Mapping[int, bytes]) -> str:
-    return full(pieces[token]) if token in pieces else f"#{token}"
+def spelled(token: int, token_bytes: Mapping[int, bytes]) -> str:
+    return full(token_bytes[token]) if token in token_bytes else f"#{token}"
 
 
 # -- the same in words -------------------------------------------------------------------------------------------------
@@ -191,7 +191,7 @@ def window_table(trace: Trace, cursor: int) -> pd.DataFrame:
     columns: dict[str, list[str | int]] = {"call": [call + 1 for call in grid.calls]}
     columns |= {str(place + 1): [""] * len(grid.calls) for place in grid.places}
     for cell in grid.cells:
-        shown = f"{STATES[cell.state].mark} {spelled(cell.token, trace.pieces)}"
+        shown = f"{STATES[cell.state].mark} {spelled(cell.token, trace.token_bytes)}"
         columns[str(cell.place + 1)][cell.call - grid.calls.start] = shown
     return pd.DataFrame(columns)
 

@@ -57,7 +57,7 @@ def by_whom(node: Node, threshold: float) -> str:
 # -- one step ----------------------------------------------------------------------------------------------------------
 
 
-def scores_figure(step: Step, pieces: Mapping[int, bytes], threshold: float, dark: bool = False) -> go.Figure:
+def scores_figure(step: Step, token_bytes: Mapping[int, bytes], threshold: float, dark: bool = False) -> go.Figure:
     """Two bars per token: the judge's score with the threshold as a line, and the standard rule's chance."""
     places = list(range(1, len(step.nodes) + 1))
     figure = go.Figure(layout=layout(310, dark, barmode="group", bargap=0.3))
@@ -73,10 +73,10 @@ def scores_figure(step: Step, pieces: Mapping[int, bytes], threshold: float, dar
                 "color": SERIES[key],
                 "line": {"color": SERIES_LINE[key], "width": 1},
                 "pattern": {"shape": SERIES_PATTERN[key], "solidity": 0.3, "fgcolor": SERIES_LINE[key], "bgcolor": SERIES[key]},
-                "opacity": [0.45 if node.verdict == "unread" else 1.0 for node in step.nodes],
+                "opacity": [0.45 if node.verdict == "not judged" else 1.0 for node in step.nodes],
             },
             hovertext=[
-                f"{as_plotly(name(node.token, pieces))}: {label} {'none' if value is None else number(value)}"
+                f"{as_plotly(name(node.token, token_bytes))}: {label} {'none' if value is None else number(value)}"
                 for node, value in zip(step.nodes, values, strict=True)
             ],
             hoverinfo="text",
@@ -93,7 +93,7 @@ def scores_figure(step: Step, pieces: Mapping[int, bytes], threshold: float, dar
         hoverinfo="skip",
         cliponaxis=False,
     )
-    ticks = [f"{as_plotly(name(node.token, pieces, 8))}<br>{mark_of(node)}" for node in step.nodes]
+    ticks = [f"{as_plotly(name(node.token, token_bytes, 8))}<br>{mark_of(node)}" for node in step.nodes]
     figure.update_xaxes(tickvals=places, ticktext=ticks, tickfont={"family": MONO, "size": 11}, showgrid=False)
     figure.update_xaxes(range=[0.4, max(len(places), 4) + 0.6])
     figure.update_yaxes(range=[0, 1.15], gridcolor=GRID, zerolinecolor=GRID, tickvals=[0, 0.25, 0.5, 0.75, 1])
@@ -104,19 +104,19 @@ def mark_of(node: Node) -> str:
     return MARK if node.scores.get(ONLY) else LOOKS[node.verdict].mark or "·"
 
 
-def scores_table(step: Step, pieces: Mapping[int, bytes], threshold: float) -> pd.DataFrame:
+def scores_table(step: Step, token_bytes: Mapping[int, bytes], threshold: float) -> pd.DataFrame:
     """One row per token: both verdicts, and what the target would have said."""
     rows = []
     for node in step.nodes:
         row = step.rows[node.parent + 1] if step.rows else None
-        said = shown(row.tokens[0], pieces) if row is not None and row.tokens else ""
+        said = shown(row.tokens[0], token_bytes) if row is not None and row.tokens else ""
         rows.append(
             [
-                shown(node.token, pieces),
+                shown(node.token, token_bytes),
                 node.scores.get(SCORE),
                 chance(node),
                 "accepts" if standard(node) else "refuses",
-                "not read" if node.verdict == "unread" else by_whom(node, threshold),
+                "not read" if node.verdict == "not judged" else by_whom(node, threshold),
                 said,
             ]
         )
@@ -124,18 +124,18 @@ def scores_table(step: Step, pieces: Mapping[int, bytes], threshold: float) -> p
     return pd.DataFrame(rows, columns=columns)
 
 
-def scores_alt(step: Step, pieces: Mapping[int, bytes], threshold: float) -> str:
+def scores_alt(step: Step, token_bytes: Mapping[int, bytes], threshold: float) -> str:
     """The bars in words; plain text."""
     parts = [
-        f"{name(node.token, pieces)} {number(node.scores.get(SCORE, 0.0))}, standard {number(chance(node))}"
+        f"{name(node.token, token_bytes)} {number(node.scores.get(SCORE, 0.0))}, standard {number(chance(node))}"
         + (", only the judge let it through" if node.scores.get(ONLY) else f", {node.verdict}")
         for node in step.nodes
     ]
     return f"The judge's scores, threshold {number(threshold)}: {'; '.join(parts)}."
 
 
-def shown(token: int, pieces: Mapping[int, bytes]) -> str:
-    return full(pieces[token]) if token in pieces else f"#{token}"
+def shown(token: int, token_bytes: Mapping[int, bytes]) -> str:
+    return full(token_bytes[token]) if token in token_bytes else f"#{token}"
 
 
 # -- the text ----------------------------------------------------------------------------------------------------------
@@ -159,17 +159,17 @@ def marked_html(trace: Trace, upto: int) -> str:
     for place, span in enumerate(strip(trace, upto)):
         token = span_html(span, now=False)
         if place in alone:
-            token = f'<span class="ds-judged" title="{as_html(instead(*alone[place], trace.pieces))}">{token}</span>'
+            token = f'<span class="ds-judged" title="{as_html(instead(*alone[place], trace.token_bytes))}">{token}</span>'
         parts.append(token)
     label = f"The text, with {len(alone)} tokens marked that only the judge let through"
     return f'<div class="ds-strip" role="list" aria-label="{label}">{"".join(parts)}</div>'
 
 
-def instead(step: Step, node: Node, pieces: Mapping[int, bytes]) -> str:
+def instead(step: Step, node: Node, token_bytes: Mapping[int, bytes]) -> str:
     """What a marked token says; plain text."""
     row = step.rows[node.parent + 1] if step.rows else None
-    said = f"; likeliest for the target: {name(row.tokens[0], pieces)} ({number(row.p[0])})" if row and row.tokens else ""
-    return f"{name(node.token, pieces)}: only the judge let it through, score {number(node.scores.get(SCORE, 0.0))}{said}"
+    said = f"; likeliest for the target: {name(row.tokens[0], token_bytes)} ({number(row.p[0])})" if row and row.tokens else ""
+    return f"{name(node.token, token_bytes)}: only the judge let it through, score {number(node.scores.get(SCORE, 0.0))}{said}"
 
 
 def marked_table(trace: Trace, upto: int) -> pd.DataFrame:
@@ -177,9 +177,15 @@ def marked_table(trace: Trace, upto: int) -> pd.DataFrame:
     rows = []
     for place, (step, node) in sorted(let_through(trace, upto).items()):
         row = step.rows[node.parent + 1] if step.rows else None
-        said = (shown(row.tokens[0], trace.pieces), row.p[0]) if row and row.tokens else ("", None)
+        said = (shown(row.tokens[0], trace.token_bytes), row.p[0]) if row and row.tokens else ("", None)
         rows.append(
-            [place - len(trace.header.prompt_tokens) + 1, shown(node.token, trace.pieces), node.scores.get(SCORE), node.p, *said]
+            [
+                place - len(trace.header.prompt_tokens) + 1,
+                shown(node.token, trace.token_bytes),
+                node.scores.get(SCORE),
+                node.p,
+                *said,
+            ]
         )
     return pd.DataFrame(rows, columns=["token no.", "token", "judge's score", "p", "likeliest for the target", "its p"])
 
@@ -210,8 +216,8 @@ class Count:
 
 def count(steps: Sequence[Step], threshold: float) -> Count:
     """Add up the steps as they were judged."""
-    whom = [by_whom(node, threshold) for step in steps for node in step.nodes if node.verdict != "unread"]
-    deviation = sum(node.scores.get(DEVIATION, 0.0) for step in steps for node in step.nodes if node.verdict != "unread")
+    whom = [by_whom(node, threshold) for step in steps for node in step.nodes if node.verdict != "not judged"]
+    deviation = sum(node.scores.get(DEVIATION, 0.0) for step in steps for node in step.nodes if node.verdict != "not judged")
     alone = sum(leading([standard(node) for node in step.nodes]) for step in steps)
     numbers = (whom.count(word) for word in ("both", "standard only", "judge only", "neither"))
     return Count(*numbers, deviation, len(steps), alone)

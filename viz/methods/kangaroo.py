@@ -32,7 +32,7 @@ class Depths:
 
 
 def depths_of(step: Step) -> Depths | None:
-    """None for a step without a draft, or one whose nodes do not carry the numbers of this view."""
+    """None for a step without a draft, or one whose nodes do not resume state the numbers of this view."""
     if not step.nodes or not all(0 <= node.scores.get(CONFIDENCE, -1.0) <= 1 + 1e-6 for node in step.nodes):
         return None
     if any(node.parent != i - 1 for i, node in enumerate(step.nodes)):
@@ -44,33 +44,33 @@ def depths_of(step: Step) -> Depths | None:
 # -- how sure ----------------------------------------------------------------------------------------------------------
 
 
-def stop_words(step: Step, threshold: float, pieces: Mapping[int, bytes]) -> str:
+def stop_words(step: Step, threshold: float, token_bytes: Mapping[int, bytes]) -> str:
     """Why drafting stopped, and what would have been the right moment; plain text."""
     *_, last = step.nodes
     count = f"{len(step.nodes)} {'token' if len(step.nodes) == 1 else 'tokens'}"
     confidence = number(last.scores[CONFIDENCE])
     reasons = {
-        UNSURE: f"the confidence of {quoted(last.token, pieces)} was {confidence}, not above {number(threshold)}",
+        UNSURE: f"the confidence of {quoted(last.token, token_bytes)} was {confidence}, not above {number(threshold)}",
         FULL: "that is the longest draft, or the context ends there",
         ENDED: "the text ends there",
     }
     reason = reasons.get(int(last.scores.get(STOP, 0)), "the text or the context ends there")
-    return f"Drafting stopped behind {count}: {reason}. {hindsight(step, pieces)}"
+    return f"Drafting stopped behind {count}: {reason}. {hindsight(step, token_bytes)}"
 
 
-def hindsight(step: Step, pieces: Mapping[int, bytes]) -> str:
+def hindsight(step: Step, token_bytes: Mapping[int, bytes]) -> str:
     """Where a drafter that knew the verdicts would have stopped; plain text."""
     rejected = next((node for node in step.nodes if node.verdict == "rejected"), None)
     if rejected is None:
         return "All were accepted: a longer draft might have brought more."
-    behind = sum(node.verdict == "unread" for node in step.nodes)
+    behind = sum(node.verdict == "not judged" for node in step.nodes)
     vain = ", and nothing behind it was drafted"
     if behind:
         vain = f"; {behind} behind it {'was' if behind == 1 else 'were'} drafted in vain"
-    return f"The first one turned down is {quoted(rejected.token, pieces)} at {number(rejected.scores[CONFIDENCE])}{vain}."
+    return f"The first one turned down is {quoted(rejected.token, token_bytes)} at {number(rejected.scores[CONFIDENCE])}{vain}."
 
 
-def confidence_figure(step: Step, pieces: Mapping[int, bytes], threshold: float, dark: bool = False) -> go.Figure:
+def confidence_figure(step: Step, token_bytes: Mapping[int, bytes], threshold: float, dark: bool = False) -> go.Figure:
     """One bar per drafted token, in the look of its verdict, against the threshold."""
     places = list(range(1, len(step.nodes) + 1))
     looks = [LOOKS[node.verdict] for node in step.nodes]
@@ -87,14 +87,14 @@ def confidence_figure(step: Step, pieces: Mapping[int, bytes], threshold: float,
         textfont={"color": ink(dark)},
         cliponaxis=False,
         hovertext=[
-            f"{as_plotly(name(node.token, pieces))}: confidence {number(node.scores[CONFIDENCE])}, {node.verdict}"
+            f"{as_plotly(name(node.token, token_bytes))}: confidence {number(node.scores[CONFIDENCE])}, {node.verdict}"
             for node in step.nodes
         ],
         hoverinfo="text",
     )
     line = {"color": ink(dark), "width": 2, "dash": "dash"}
     figure.add_hline(threshold, line=line, annotation_text=f"η {number(threshold)}", annotation_position="top right")
-    ticks = [f"{as_plotly(name(node.token, pieces, 9))}<br>{LOOKS[node.verdict].mark or '·'}" for node in step.nodes]
+    ticks = [f"{as_plotly(name(node.token, token_bytes, 9))}<br>{LOOKS[node.verdict].mark or '·'}" for node in step.nodes]
     font = {"family": MONO, "size": 12}
     most = max(len(places), 4)
     figure.update_xaxes(tickvals=places, ticktext=ticks, tickfont=font, showgrid=False, range=[0.4, most + 0.6])
@@ -102,23 +102,23 @@ def confidence_figure(step: Step, pieces: Mapping[int, bytes], threshold: float,
     return figure.update_layout(margin={"l": 8, "r": 8, "t": 12, "b": 44})
 
 
-def confidence_alt(step: Step, pieces: Mapping[int, bytes], threshold: float) -> str:
+def confidence_alt(step: Step, token_bytes: Mapping[int, bytes], threshold: float) -> str:
     """The bars in words; plain text."""
-    parts = [f"{name(node.token, pieces)} {number(node.scores[CONFIDENCE])} {node.verdict}" for node in step.nodes]
+    parts = [f"{name(node.token, token_bytes)} {number(node.scores[CONFIDENCE])} {node.verdict}" for node in step.nodes]
     return f"Confidence of every drafted token; the threshold is {number(threshold)}. " + "; ".join(parts) + "."
 
 
 # -- which layers ------------------------------------------------------------------------------------------------------
 
 
-def ladder_html(step: Step, pieces: Mapping[int, bytes]) -> str:
+def ladder_html(step: Step, token_bytes: Mapping[int, bytes]) -> str:
     """A ladder per token, the deepest layer on top: what the first layers read while drafting, the adapter, and what the others
     read in the one call of the target: HTML."""
     found = depths_of(step)
     assert found is not None, "ask `depths_of` first"
     several = found.layers <= RUNGS
     shallow, deep = (found.exit, found.layers - found.exit) if several else (1, 1)
-    columns = [("root", "plain"), *((name(node.token, pieces, 9), node.verdict) for node in step.nodes)]
+    columns = [("root", "plain"), *((name(node.token, token_bytes, 9), node.verdict) for node in step.nodes)]
     body = "".join(
         column_html(label, verdict, shallow, deep, adapter=i < len(columns) - 1) for i, (label, verdict) in enumerate(columns)
     )
@@ -128,7 +128,7 @@ def ladder_html(step: Step, pieces: Mapping[int, bytes]) -> str:
             (PHASE_STRIPES["read"], f"layers {found.exit + 1} to {found.layers}: all tokens in one call")
             if found.exit < found.layers
             else (PHASE_STRIPES["read"], "no layer is left for the call"),
-            (SERIES["rest"], "adapter: one attention layer"),
+            (SERIES["residual"], "adapter: one attention layer"),
             (PHASE_STRIPES["propose"], f"layers 1 to {found.exit}: token after token, while drafting"),
         )
     )
@@ -194,7 +194,7 @@ def bins(steps: Sequence[Step]) -> list[Bin]:
     sums = [[0, 0] for _ in range(BINS)]
     for step in steps:
         for node in step.nodes if depths_of(step) else ():
-            if node.verdict != "unread":
+            if node.verdict != "not judged":
                 place = min(int(node.scores[CONFIDENCE] * BINS), BINS - 1)
                 sums[place][0] += 1
                 sums[place][1] += node.verdict == "accepted"
@@ -277,11 +277,11 @@ def reasons_words(steps: Sequence[Step]) -> str:
     return f"Why the drafter stopped so far: {'; '.join(parts)}." if parts else "Nothing was drafted so far."
 
 
-def tokens_table(step: Step, pieces: Mapping[int, bytes]) -> pd.DataFrame:
+def tokens_table(step: Step, token_bytes: Mapping[int, bytes]) -> pd.DataFrame:
     """One row per drafted token."""
     rows = [
         (
-            full(pieces[node.token]) if node.token in pieces else f"#{node.token}",
+            full(token_bytes[node.token]) if node.token in token_bytes else f"#{node.token}",
             node.scores[CONFIDENCE],
             node.q,
             node.p,

@@ -3,7 +3,7 @@
 A recorded chain with its confidences and verdicts says what every shorter draft at the same position would have been: drafting
 goes on while the confidence is above eta, the token at which it is not is kept and judged, the first one is always made. So an
 eta not under the run's and a gamma not over the run's are known exactly, and nothing else is. A trace may come from anywhere:
-steps that do not carry the numbers are left out.
+steps that do not resume state the numbers are left out.
 """
 
 from collections.abc import Mapping, Sequence
@@ -66,7 +66,7 @@ class Point:
 
 
 def chains(steps: Sequence[Step]) -> list[Chain]:
-    """The drafts of all steps that carry the numbers."""
+    """The drafts of all steps that resume state the numbers."""
     found = []
     for step in steps:
         if depths_of(step):
@@ -253,7 +253,7 @@ def ceiling(alpha: float, gamma: int, c: float) -> float:
 
 def alpha_of(steps: Sequence[Step]) -> float | None:
     """Share of the judged tokens that were accepted; None if none was judged."""
-    verdicts = [node.verdict for step in steps if depths_of(step) for node in step.nodes if node.verdict != "unread"]
+    verdicts = [node.verdict for step in steps if depths_of(step) for node in step.nodes if node.verdict != "not judged"]
     return verdicts.count("accepted") / len(verdicts) if verdicts else None
 
 

@@ -24,7 +24,7 @@ LIKELY, UNLIKELY = 0.1, 1e-3  # a head's probability and the target's behind the
 
 
 def has_heads(step: Step) -> bool:
-    """Whether the nodes carry the numbers of this view; an imported trace may not."""
+    """Whether the nodes resume state the numbers of this view; an imported trace may not."""
     return all(PROBABILITY in node.scores and RANK in node.scores for node in step.nodes)
 
 
@@ -38,32 +38,32 @@ def guesses(step: Step) -> list[list[Guess]]:
 
 
 def guess(nodes: Sequence[Node]) -> Guess:
-    best = min(nodes, key=lambda node: ("accepted", "rejected", "unread").index(node.verdict))
+    best = min(nodes, key=lambda node: ("accepted", "rejected", "not judged").index(node.verdict))
     return Guess(best.token, int(best.scores[RANK]), best.scores[PROBABILITY], len(nodes), best.verdict)
 
 
-def heads_html(step: Step, pieces: Mapping[int, bytes]) -> str:
+def heads_html(step: Step, token_bytes: Mapping[int, bytes]) -> str:
     """The heads side by side, each with its best tokens as bars and the mark of what became of them: HTML."""
-    columns = [guess_bars(f"head {k}", found, pieces) for k, found in enumerate(guesses(step), 1)]
-    return side_by_side(columns, heads_alt(step, pieces))
+    columns = [guess_bars(f"head {k}", found, token_bytes) for k, found in enumerate(guesses(step), 1)]
+    return side_by_side(columns, heads_alt(step, token_bytes))
 
 
-def heads_alt(step: Step, pieces: Mapping[int, bytes]) -> str:
+def heads_alt(step: Step, token_bytes: Mapping[int, bytes]) -> str:
     """The bars in words; plain text."""
-    parts = [in_words(f"head {k}", found, pieces) for k, found in enumerate(guesses(step), 1)]
+    parts = [in_words(f"head {k}", found, token_bytes) for k, found in enumerate(guesses(step), 1)]
     return "The best guesses of every head. " + ("; ".join(parts) or "Nothing was drafted") + "."
 
 
-def heads_table(step: Step, pieces: Mapping[int, bytes]) -> pd.DataFrame:
+def heads_table(step: Step, token_bytes: Mapping[int, bytes]) -> pd.DataFrame:
     """One row per node: its head, its rank there, what its path was worth when the tree was grown, and what the target thought."""
     rows = []
     for i, (node, depth) in enumerate(zip(step.nodes, depths(step), strict=True)):
-        above = "the root" if node.parent < 0 else shown(step.nodes[node.parent].token, pieces)
+        above = "the root" if node.parent < 0 else shown(step.nodes[node.parent].token, token_bytes)
         rows.append(
             (
                 depth,
                 int(node.scores[RANK]),
-                shown(node.token, pieces),
+                shown(node.token, token_bytes),
                 above,
                 node.scores.get(VALUE),
                 node.scores[PROBABILITY],
@@ -77,8 +77,8 @@ def heads_table(step: Step, pieces: Mapping[int, bytes]) -> pd.DataFrame:
     return frame if any(THRESHOLD in node.scores for node in step.nodes) else frame.drop(columns="threshold")
 
 
-def shown(token: int, pieces: Mapping[int, bytes]) -> str:
-    return full(pieces[token]) if token in pieces else f"#{token}"
+def shown(token: int, token_bytes: Mapping[int, bytes]) -> str:
+    return full(token_bytes[token]) if token in token_bytes else f"#{token}"
 
 
 def behind(step: Step, i: int) -> float | None:
@@ -100,7 +100,7 @@ def torn(step: Step) -> list[int]:
     ]
 
 
-def torn_words(step: Step, pieces: Mapping[int, bytes]) -> str:
+def torn_words(step: Step, token_bytes: Mapping[int, bytes]) -> str:
     """The same in a sentence; plain text."""
     found = torn(step)
     if not found:
@@ -109,7 +109,7 @@ def torn_words(step: Step, pieces: Mapping[int, bytes]) -> str:
     nodes = "node does" if len(found) == 1 else "nodes do"
     return (
         f"{len(found)} {nodes} not fit what stands before, though the head gave more than {LIKELY:g}: behind "
-        f"{quoted(step.nodes[first.parent].token, pieces)} the target gives {quoted(first.token, pieces)} "
+        f"{quoted(step.nodes[first.parent].token, token_bytes)} the target gives {quoted(first.token, token_bytes)} "
         f"{number(behind(step, found[0]) or 0.0)}, the head {number(first.scores[PROBABILITY])}."
     )
 

@@ -1,10 +1,10 @@
-"""What is particular to PPD: the probes that hang below the guesses, the state that the step leads to, how the states follow each
-other, and how many rows a pass should have.
+"""What is particular to PPD: the prompt tokens that hang below the guesses, the state that the step leads to, how the states follow
+each other, and how many rows a pass should have.
 
-A node carries the place ahead its guess is from (its source, and its depth), the rank, the probes below it and the state of the
-tree; the first node of a step also what holds for the whole pass, and the times that were measured. The probes below the node where
-acceptance ended speak in the next step; all others were read in vain. A trace may come from anywhere: numbers that cannot be are
-not drawn.
+A node carries the place ahead its guess is from (its source, and its depth), the rank, the prompt tokens below it and the state of
+the tree; the first node of a step also what holds for the whole pass, and the times that were measured. The prompt tokens below the
+node where acceptance ended speak in the next step; all others were read in vain. A trace may come from anywhere: numbers that
+cannot be are not drawn.
 """
 
 from collections import Counter
@@ -20,16 +20,16 @@ from viz.style import COLOR, GRID, LOOKS, MONO, SERIES, SERIES_LINE, fill, ink, 
 from viz.tokens import as_plotly, full, name
 from viz.words import number
 
-PROBABILITY, RANK, VALUE, BELOW, STATE = "probe probability", "rank", "tree value", "probes", "state"  # scores
-ROOT, MEMBERS, BUDGET = "root probes", "members", "row budget"  # facts of a step
+PROBABILITY, RANK, VALUE, BELOW, STATE = "prompt token probability", "rank", "tree value", "prompt tokens", "state"  # scores
+ROOT, MEMBERS, BUDGET = "root prompt tokens", "members", "row budget"  # facts of a step
 LATENCY, YIELD = ("ms with ", " rows"), ("tokens with ", " rows")  # what stands around a number of rows
-MOST, MOST_ROWS = 16, 4_096  # probes below a node, members of an ensemble, and rows of a pass that are believed
-STEP, FIRST = 0.13, 0.24  # columns between probes, and from a node to its first
+MOST, MOST_ROWS = 16, 4_096  # prompt tokens below a node, members of an ensemble, and rows of a pass that are believed
+STEP, FIRST = 0.13, 0.24  # columns between prompt tokens, and from a node to its first
 NAMED = 40  # nodes whose tokens are written into the figure
 
 
-def probes_of(step: Step) -> list[int] | None:
-    """Probes below the root, node 0, 1, ...; None if the step does not say."""
+def prompt_tokens_of(step: Step) -> list[int] | None:
+    """Prompt tokens below the root, node 0, 1, ...; None if the step does not say."""
     if not step.nodes:
         return None
     found = [step.facts.get(ROOT, -1.0), *(node.scores.get(BELOW, -1.0) for node in step.nodes)]
@@ -38,18 +38,18 @@ def probes_of(step: Step) -> list[int] | None:
 
 
 def next_state(step: Step) -> int | None:
-    """The state that the step leads to: the probes below the node where acceptance ended."""
-    found = probes_of(step)
+    """The state that the step leads to: the prompt tokens below the node where acceptance ended."""
+    found = prompt_tokens_of(step)
     return None if found is None else found[step.end_row]
 
 
-# -- the tree with its probes ------------------------------------------------------------------------------------------
+# -- the tree with its prompt tokens ------------------------------------------------------------------------------------------
 
 
-def probes_figure(step: Step, pieces: Mapping[int, bytes], dark: bool = False) -> go.Figure:
-    """Root and guesses as the marks of their verdicts, and behind each its probes as diamonds: those that speak in the next step
-    are filled."""
-    below = probes_of(step)
+def prompt_tokens_figure(step: Step, token_bytes: Mapping[int, bytes], dark: bool = False) -> go.Figure:
+    """Root and guesses as the marks of their verdicts, and behind each its prompt tokens as diamonds: those that speak in the next
+    step are filled."""
+    below = prompt_tokens_of(step)
     assert below is not None, "ask `probes_of` first"
     column, row = tidy([-1, *(node.parent + 1 for node in step.nodes)])
     height = min(900, max(220, 26 * (int(max(row)) + 1) + 50))
@@ -76,7 +76,7 @@ def probes_figure(step: Step, pieces: Mapping[int, bytes], dark: bool = False) -
             hovertext=[f"prompt token {i}: {what}" for _, _, i in places],
             hoverinfo="text",
         )
-    add_nodes(figure, step, pieces, column, row, dark)
+    add_nodes(figure, step, token_bytes, column, row, dark)
     figure.update_xaxes(visible=False, range=[-0.4, max(column) + FIRST + STEP * max(below) + 0.15])
     figure.update_yaxes(visible=False, range=[-max(row) - 0.7, 0.7])
     return figure.update_layout(margin={"l": 8, "r": 8, "t": 8, "b": 8})
@@ -97,16 +97,16 @@ def add_edges(figure: go.Figure, step: Step, column: list[int], row: list[float]
 
 
 def add_nodes(
-    figure: go.Figure, step: Step, pieces: Mapping[int, bytes], column: list[int], row: list[float], dark: bool
+    figure: go.Figure, step: Step, token_bytes: Mapping[int, bytes], column: list[int], row: list[float], dark: bool
 ) -> None:
     """The root and the guesses, with their tokens above them."""
     named = len(step.nodes) <= NAMED
     labels = ["root"]
-    labels += [as_plotly(name(n.token, pieces, 9)) if named or n.verdict == "accepted" else "" for n in step.nodes]
+    labels += [as_plotly(name(n.token, token_bytes, 9)) if named or n.verdict == "accepted" else "" for n in step.nodes]
     states = ["prompt", *(node.verdict for node in step.nodes)]
     hover = ["the root: the end of the text"] + [
-        f"{as_plotly(name(n.token, pieces))}: {n.verdict}<br>{as_plotly(n.source)}, rank {n.scores.get(RANK, 0):.0f}, "
-        f"probability {number(n.scores.get(PROBABILITY, 0.0))}, {n.scores[BELOW]:.0f} probes below"
+        f"{as_plotly(name(n.token, token_bytes))}: {n.verdict}<br>{as_plotly(n.source)}, rank {n.scores.get(RANK, 0):.0f}, "
+        f"probability {number(n.scores.get(PROBABILITY, 0.0))}, {n.scores[BELOW]:.0f} prompt tokens below"
         for n in step.nodes
     ]
     figure.add_scatter(
@@ -127,47 +127,47 @@ def add_nodes(
     )
 
 
-def probes_alt(step: Step) -> str:
+def prompt_tokens_alt(step: Step) -> str:
     """The figure in words; plain text."""
-    below = probes_of(step)
+    below = prompt_tokens_of(step)
     if below is None:
-        return "No probes are known."
+        return "No prompt tokens are known."
     state = int(step.nodes[0].scores[STATE])
     return (
-        f"The tree of state {state}: {of(len(step.nodes), 'guess')}, and {of(sum(below), 'probe')} below them and the root. "
+        f"The tree of state {state}: {of(len(step.nodes), 'guess')}, and {of(sum(below), 'prompt token')} below them and the root. "
         f"Acceptance ended at {'the root' if not step.path else f'depth {len(step.path)}'}, below which "
-        f"{of(below[step.end_row], 'probe')} hung: the next tree is that of state {below[step.end_row]}."
+        f"{of(below[step.end_row], 'prompt token')} hung: the next tree is that of state {below[step.end_row]}."
     )
 
 
 def rows_words(step: Step) -> str:
     """What the rows of the pass were, and how many of them served; plain text."""
-    below = probes_of(step)
+    below = prompt_tokens_of(step)
     if below is None:
         return ""
     members = int(step.facts[MEMBERS]) if 1 <= step.facts.get(MEMBERS, 0.0) <= MOST else 1
     total, spoke = members * sum(below), members * below[step.end_row]
     return (
         f"The target read {1 + len(step.nodes) + total} rows: the root, {of(len(step.nodes), 'guess')} "
-        f"and {of(total, 'probe')}; {total - spoke} of these were read in vain."
+        f"and {of(total, 'prompt token')}; {total - spoke} of these were read in vain."
     )
 
 
 def of(count: int, word: str) -> str:
     """
-    >>> of(1, "guess"), of(2, "guess"), of(2, "probe")
-    ('1 guess', '2 guesses', '2 probes')
+    >>> of(1, "guess"), of(2, "guess"), of(2, "prompt token")
+    ('1 guess', '2 guesses', '2 prompt tokens')
     """
     return f"{count} {word}" if count == 1 else f"{count} {word}{'es' if word.endswith('s') else 's'}"
 
 
-def guesses_table(step: Step, pieces: Mapping[int, bytes]) -> pd.DataFrame:
+def guesses_table(step: Step, token_bytes: Mapping[int, bytes]) -> pd.DataFrame:
     """One row per guess."""
     rows = [
         (
             depth,
             int(node.scores.get(RANK, 0)),
-            full(pieces[node.token]) if node.token in pieces else f"#{node.token}",
+            full(token_bytes[node.token]) if node.token in token_bytes else f"#{node.token}",
             node.scores.get(PROBABILITY),
             node.scores.get(VALUE),
             int(node.scores.get(BELOW, 0)),
@@ -175,7 +175,9 @@ def guesses_table(step: Step, pieces: Mapping[int, bytes]) -> pd.DataFrame:
         )
         for node, depth in zip(step.nodes, depths(step), strict=True)
     ]
-    return pd.DataFrame(rows, columns=["probe", "rank", "token", "probability", "worth of the path", "probes below", "verdict"])
+    return pd.DataFrame(
+        rows, columns=["prompt token", "rank", "token", "probability", "worth of the path", "prompt tokens below", "verdict"]
+    )
 
 
 # -- the states over the run -------------------------------------------------------------------------------------------
@@ -183,7 +185,7 @@ def guesses_table(step: Step, pieces: Mapping[int, bytes]) -> pd.DataFrame:
 
 def states_table(steps: Sequence[Step]) -> pd.DataFrame:
     """One row per state that was met: its steps, tokens per step, and how often every state followed."""
-    known = [(int(step.nodes[0].scores[STATE]), next_state(step), len(step.tokens)) for step in steps if probes_of(step)]
+    known = [(int(step.nodes[0].scores[STATE]), next_state(step), len(step.tokens)) for step in steps if prompt_tokens_of(step)]
     followed = Counter((state, after) for state, after, _ in known)
     rows = []
     for state in sorted({state for state, _, _ in known}):

@@ -18,7 +18,7 @@ from viz.words import number
 
 CONFIDENCE = "confidence after layer "  # of a score, in front of the number of layers
 MOST = 64  # layers that are believed
-PATTERN = {"accepted": "", "rejected": "/", "unread": "."}
+PATTERN = {"accepted": "", "rejected": "/", "not judged": "."}
 EXIT_COLOR = ("#E69F00", "#CC79A7", "#009E73", "#7F7F7F")  # from the first exit on
 EXIT_PATTERN = ("", "/", "x", ".")
 FEWEST = 10  # judged tokens of an exit before anything is said of its acceptance
@@ -89,7 +89,7 @@ def way(guess: Guess) -> str:
 
 def stack_figure(
     step: Step,
-    pieces: Mapping[int, bytes],
+    token_bytes: Mapping[int, bytes],
     exits: Sequence[int],
     thresholds: Mapping[int, float],
     selected: int | None = None,
@@ -104,7 +104,7 @@ def stack_figure(
     found = guesses(step)
     deepest = max([guess.layers for guess in found], default=1)
     figure = go.Figure(layout=layout(250 + 14 * min(deepest, 8), dark, barmode="overlay", showlegend=True))
-    for verdict in ("accepted", "rejected", "unread"):
+    for verdict in ("accepted", "rejected", "not judged"):
         group = [guess for guess in found if step.nodes[guess.node].verdict == verdict]
         if group:
             figure.add_trace(bars(group, verdict, selected, dark))
@@ -114,7 +114,7 @@ def stack_figure(
         figure.add_trace(ghost_bars(ghosts, min(exits, default=1), dark))
     figure.update_layout(annotations=levels(found, dark))
     ticks = [f"layer {e}" + (f"<br>more than {number(thresholds[e], 2)}" if e in thresholds else "<br>always") for e in exits]
-    labels = [as_plotly(name(step.nodes[guess.node].token, pieces)) for guess in found]
+    labels = [as_plotly(name(step.nodes[guess.node].token, token_bytes)) for guess in found]
     figure.update_yaxes(range=[0, deepest + 0.75], tickvals=list(exits), ticktext=ticks, gridcolor=GRID, zerolinecolor=GRID)
     figure.update_xaxes(
         range=[-0.6, max(len(found), 6) - 0.4],
@@ -207,17 +207,25 @@ def stack_alt(step: Step) -> str:
     return f"{len(found)} drafted tokens left after {', '.join(parts)}."
 
 
-def stack_table(step: Step, pieces: Mapping[int, bytes]) -> pd.DataFrame:
+def stack_table(step: Step, token_bytes: Mapping[int, bytes]) -> pd.DataFrame:
     """One row per drafted token."""
     rows = [
-        [g.node, shown(step.nodes[g.node].token, pieces), g.exit, way(g), g.exit * g.rows, g.caught_up, step.nodes[g.node].verdict]
+        [
+            g.node,
+            shown(step.nodes[g.node].token, token_bytes),
+            g.exit,
+            way(g),
+            g.exit * g.rows,
+            g.caught_up,
+            step.nodes[g.node].verdict,
+        ]
         for g in guesses(step)
     ]
     return pd.DataFrame(rows, columns=["node", "token", "left after layer", "confidence", "own passes", "caught up", "verdict"])
 
 
-def shown(token: int, pieces: Mapping[int, bytes]) -> str:
-    return full(pieces[token]) if token in pieces else f"#{token}"
+def shown(token: int, token_bytes: Mapping[int, bytes]) -> str:
+    return full(token_bytes[token]) if token in token_bytes else f"#{token}"
 
 
 # -- the exits over a run ----------------------------------------------------------------------------------------------
@@ -229,7 +237,7 @@ def exits_table(steps: Sequence[Step]) -> pd.DataFrame:
     rows = []
     for level in exits_seen(steps):
         here = [(guess, verdict) for guess, verdict in found if guess.exit == level]
-        judged = [verdict for _, verdict in here if verdict != "unread"]
+        judged = [verdict for _, verdict in here if verdict != "not judged"]
         kept = judged.count("accepted")
         sure = sum(guess.met[-1][1] for guess, _ in here) / len(here) if here else None
         rate = kept / len(judged) if judged else None
@@ -312,7 +320,7 @@ def work_words(steps: Sequence[Step]) -> str:
 # -- what the others would have said -----------------------------------------------------------------------------------
 
 
-def opinions_table(opinions: Sequence[Opinion], token: int, answered: int, pieces: Mapping[int, bytes]) -> pd.DataFrame:
+def opinions_table(opinions: Sequence[Opinion], token: int, answered: int, token_bytes: Mapping[int, bytes]) -> pd.DataFrame:
     """One row per sub-model.
 
     Args:
@@ -322,15 +330,15 @@ def opinions_table(opinions: Sequence[Opinion], token: int, answered: int, piece
     rows = []
     for level, tokens, q, asked in opinions:
         likeliest = list(zip(tokens, q, strict=True))[:NAMED]
-        words = ", ".join(f"{shown(t, pieces)} {number(value, 2)}" for t, value in likeliest)
+        words = ", ".join(f"{shown(t, token_bytes)} {number(value, 2)}" for t, value in likeliest)
         place = "drafted it" if level == answered else "deeper" if level > answered else "passed it on"
         rows.append([level, place, number(q[0], 2), words, asked])
-    column = f"q of the drafted {shown(token, pieces)}"
+    column = f"q of the drafted {shown(token, token_bytes)}"
     return pd.DataFrame(rows, columns=["layers", "", "confidence", "would have said", column])
 
 
 def opinions_figure(
-    opinions: Sequence[Opinion], token: int, answered: int, pieces: Mapping[int, bytes], dark: bool = False
+    opinions: Sequence[Opinion], token: int, answered: int, token_bytes: Mapping[int, bytes], dark: bool = False
 ) -> go.Figure:
     """q of the likeliest tokens, one series per sub-model."""
     tokens = favourites(opinions, token)
@@ -350,7 +358,7 @@ def opinions_figure(
             },
             hovertemplate="%{x:.4f}<extra></extra>",
         )
-    labels = [as_plotly(name(t, pieces)) for t in tokens]
+    labels = [as_plotly(name(t, token_bytes)) for t in tokens]
     figure.update_yaxes(
         tickvals=list(range(len(tokens))),
         ticktext=[f"<b>{label}</b> drafted" if t == token else label for t, label in zip(tokens, labels, strict=True)],
@@ -372,13 +380,13 @@ def favourites(opinions: Sequence[Opinion], token: int) -> list[int]:
     return [token, *others[: OPINIONS - 1]]
 
 
-def opinions_words(opinions: Sequence[Opinion], token: int, answered: int, pieces: Mapping[int, bytes]) -> str:
+def opinions_words(opinions: Sequence[Opinion], token: int, answered: int, token_bytes: Mapping[int, bytes]) -> str:
     """One sentence; plain text."""
     deeper = [(level, tokens[0]) for level, tokens, *_ in opinions if level > answered]
     if not deeper:
-        return f"The deepest sub-model drafted {shown(token, pieces)}; there is none below it."
+        return f"The deepest sub-model drafted {shown(token, token_bytes)}; there is none below it."
     same = [level for level, favourite in deeper if favourite == token]
     if len(same) == len(deeper):
-        return f"Every deeper sub-model likes {shown(token, pieces)} best as well: its layers would have changed little."
-    parts = ", ".join(f"{shown(favourite, pieces)} after layer {level}" for level, favourite in deeper)
-    return f"{shown(token, pieces)} was drafted after layer {answered}; likeliest further down: {parts}."
+        return f"Every deeper sub-model likes {shown(token, token_bytes)} best as well: its layers would have changed little."
+    parts = ", ".join(f"{shown(favourite, token_bytes)} after layer {level}" for level, favourite in deeper)
+    return f"{shown(token, token_bytes)} was drafted after layer {answered}; likeliest further down: {parts}."

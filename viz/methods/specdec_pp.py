@@ -67,7 +67,7 @@ def passes_before(products: Sequence[float], threshold: float) -> bool:
     return any(1 - product > threshold for product in products[:-1])
 
 
-def acceptance_figure(step: Step, pieces: Mapping[int, bytes], threshold: float, dark: bool = False) -> go.Figure:
+def acceptance_figure(step: Step, token_bytes: Mapping[int, bytes], threshold: float, dark: bool = False) -> go.Figure:
     """Two bars per token, predicted and actual; the product of the predictions as a line that falls towards the threshold."""
     found = guesses(step)
     places = list(range(1, len(found) + 1))
@@ -86,7 +86,7 @@ def acceptance_figure(step: Step, pieces: Mapping[int, bytes], threshold: float,
                 "pattern": {"shape": SERIES_PATTERN[key], "solidity": 0.3, "fgcolor": SERIES_LINE[key], "bgcolor": SERIES[key]},
             },
             hovertext=[
-                f"{as_plotly(name(guess.node.token, pieces))}: {label} {'none' if value is None else number(value)}"
+                f"{as_plotly(name(guess.node.token, token_bytes))}: {label} {'none' if value is None else number(value)}"
                 for guess, value in zip(found, values, strict=True)
             ],
             hoverinfo="text",
@@ -104,7 +104,7 @@ def acceptance_figure(step: Step, pieces: Mapping[int, bytes], threshold: float,
     figure.add_hline(
         1 - threshold, line=line, annotation_text=f"stop below {number(1 - threshold)}", annotation_position="top right"
     )
-    ticks = [f"{as_plotly(name(g.node.token, pieces, 9))}<br>{LOOKS[g.node.verdict].mark or '·'}" for g in found]
+    ticks = [f"{as_plotly(name(g.node.token, token_bytes, 9))}<br>{LOOKS[g.node.verdict].mark or '·'}" for g in found]
     figure.update_xaxes(
         tickvals=places,
         ticktext=ticks,
@@ -116,11 +116,11 @@ def acceptance_figure(step: Step, pieces: Mapping[int, bytes], threshold: float,
     return figure.update_layout(margin={"l": 8, "r": 8, "t": 34, "b": 44})
 
 
-def acceptance_table(step: Step, pieces: Mapping[int, bytes]) -> pd.DataFrame:
+def acceptance_table(step: Step, token_bytes: Mapping[int, bytes]) -> pd.DataFrame:
     """One row per drafted token."""
     rows = [
         [
-            full(pieces[g.node.token]) if g.node.token in pieces else f"#{g.node.token}",
+            full(token_bytes[g.node.token]) if g.node.token in token_bytes else f"#{g.node.token}",
             g.predicted,
             g.product,
             g.actual,
@@ -131,10 +131,10 @@ def acceptance_table(step: Step, pieces: Mapping[int, bytes]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["token", "predicted", "all accepted so far, predicted", "actual: min(1, p/q)", "verdict"])
 
 
-def acceptance_alt(step: Step, pieces: Mapping[int, bytes]) -> str:
+def acceptance_alt(step: Step, token_bytes: Mapping[int, bytes]) -> str:
     """The bars in words; plain text."""
     parts = [
-        f"{name(g.node.token, pieces)} predicted {'nothing' if g.predicted is None else number(g.predicted)}, "
+        f"{name(g.node.token, token_bytes)} predicted {'nothing' if g.predicted is None else number(g.predicted)}, "
         f"actual {'unknown' if g.actual is None else number(g.actual)}, {g.node.verdict}"
         for g in guesses(step)
     ]
@@ -170,7 +170,7 @@ def judged(steps: Sequence[Step]) -> list[Guess]:
         g
         for step in steps
         for g in guesses(step)
-        if g.predicted is not None and g.actual is not None and g.node.verdict != "unread"
+        if g.predicted is not None and g.actual is not None and g.node.verdict != "not judged"
     ]
 
 

@@ -50,7 +50,7 @@ class Position:
 
 
 def position_of(step: Step, row: int) -> Position | None:
-    """The numbers of a row; None where nothing was drafted, or the trace does not carry what it takes."""
+    """The numbers of a row; None where nothing was drafted, or the trace does not resume state what it takes."""
     children = tuple(i for i, node in enumerate(step.nodes) if node.parent == row - 1)
     if not children or not step.rows or step.rows[row] is None or step.rows[row].q is None:
         return None
@@ -86,13 +86,13 @@ def alive(step: Step) -> list[tuple[int, ...]]:
     return ([everyone, *accepted] + [()] * deepest)[:deepest]
 
 
-def bundle_figure(step: Step, pieces: Mapping[int, bytes], selected: int | None = None, dark: bool = False) -> go.Figure:
+def bundle_figure(step: Step, token_bytes: Mapping[int, bytes], selected: int | None = None, dark: bool = False) -> go.Figure:
     """Every sequence as a strand: side by side where they agree, blue as far as they are alive."""
     column, row = tidy([-1, *(node.parent + 1 for node in step.nodes)])
     deepest, rows = max(column), max(row)
     figure = go.Figure(layout=layout(int(86 + 38 * (rows + 1)), dark, showlegend=True))
     figure.add_traces(strands(step, column, row))
-    figure.add_trace(stations(step, column, row, pieces, selected, dark))
+    figure.add_trace(stations(step, column, row, token_bytes, selected, dark))
     for depth, survivors in enumerate(alive(step), 1):
         words = f"{len(survivors)} alive" if survivors else "not reached"
         where = {"x": depth, "y": -0.8, "showarrow": False, "font": {"size": 11, "color": muted(dark)}}
@@ -106,7 +106,7 @@ def strands(step: Step, column: Sequence[int], row: Sequence[float]) -> list[go.
     """One trace per verdict; a strand keeps the order of its sequence, and what was dropped is thin and dotted."""
     everyone = tuple(sorted({s for node in step.nodes for s in members(node)}))
     traces = []
-    for verdict in ("unread", "rejected", "accepted"):
+    for verdict in ("not judged", "rejected", "accepted"):
         xs: list[float | None] = []
         ys: list[float | None] = []
         for i, node in enumerate(step.nodes):
@@ -142,11 +142,11 @@ def bend(xs: list[float | None], ys: list[float | None], x0: float, y0: float, x
 
 
 def stations(
-    step: Step, column: Sequence[int], row: Sequence[float], pieces: Mapping[int, bytes], selected: int | None, dark: bool
+    step: Step, column: Sequence[int], row: Sequence[float], token_bytes: Mapping[int, bytes], selected: int | None, dark: bool
 ) -> go.Scatter:
     """The nodes: a symbol, the token, and how many sequences pass."""
     looks = [LOOKS["prompt"], *(LOOKS[node.verdict] for node in step.nodes)]
-    labels = [as_plotly(name(node.token, pieces)) + times(node) for node in step.nodes]
+    labels = [as_plotly(name(node.token, token_bytes)) + times(node) for node in step.nodes]
     picked = [i - 1 == selected for i in range(len(looks))]
     borders = [ink(dark) if chosen else look.line for chosen, look in zip(picked, looks, strict=True)]
     return go.Scatter(
@@ -188,10 +188,10 @@ def bundle_alt(step: Step) -> str:
     return f"{drafted} drafted tokens on {len(step.nodes)} nodes. Sequences alive at each depth: {counts}."
 
 
-def bundle_table(step: Step, pieces: Mapping[int, bytes]) -> pd.DataFrame:
+def bundle_table(step: Step, token_bytes: Mapping[int, bytes]) -> pd.DataFrame:
     """One row per node."""
     rows = [
-        [i, depth, shown_token(node.token, pieces), len(members(node)), ", ".join(map(str, members(node))), node.verdict]
+        [i, depth, shown_token(node.token, token_bytes), len(members(node)), ", ".join(map(str, members(node))), node.verdict]
         for i, (node, depth) in enumerate(zip(step.nodes, depths(step), strict=True))
     ]
     return pd.DataFrame(rows, columns=["node", "depth", "token", "copies", "sequences", "verdict"])
@@ -207,14 +207,14 @@ def cost_words(step: Step) -> str:
     )
 
 
-def shown_token(token: int, pieces: Mapping[int, bytes]) -> str:
-    return full(pieces[token]) if token in pieces else f"#{token}"
+def shown_token(token: int, token_bytes: Mapping[int, bytes]) -> str:
+    return full(token_bytes[token]) if token in token_bytes else f"#{token}"
 
 
 # -- one position ------------------------------------------------------------------------------------------------------
 
 
-def trials_table(step: Step, position: Position, pieces: Mapping[int, bytes]) -> pd.DataFrame:
+def trials_table(step: Step, position: Position, token_bytes: Mapping[int, bytes]) -> pd.DataFrame:
     """The guesses in the order of trial: one row per copy, each with its own u."""
     turns = sorted((sequence, child) for child in position.children for sequence in members(step.nodes[child]))
     reached = position.row == 0 or step.nodes[position.row - 1].verdict == "accepted"
@@ -225,12 +225,12 @@ def trials_table(step: Step, position: Position, pieces: Mapping[int, bytes]) ->
         passed = u * q < node.p
         verdict = "not tried" if over else "accepted" if passed else "rejected"
         over = over or passed
-        rows.append([sequence, shown_token(node.token, pieces), q, node.p * position.rho, threshold(node), u, verdict])
+        rows.append([sequence, shown_token(node.token, token_bytes), q, node.p * position.rho, threshold(node), u, verdict])
     return pd.DataFrame(rows, columns=["sequence", "token", "q", "p", "min(1, p / ρq)", "u", "verdict"])
 
 
 @dataclass(frozen=True)
-class Rest:
+class Residual:
     """The tokens of a row that the trace did not keep, taken together."""
 
     p: float
@@ -245,11 +245,11 @@ class Rest:
         return self.taken[-1][1]
 
 
-def rest_of(row: Row, position: Position) -> Rest:
+def residual_of(row: Row, position: Position) -> Residual:
     """What the row's tokens leave; sums over the whole vocabulary are known at 1, rho and k."""
     known = {1.0: position.overlap, position.rho: position.accepted, float(position.guesses): position.guesses * position.beta_at_k}
     taken = tuple((rho, max(0.0, total - listed(row, rho))) for rho, total in sorted(known.items()))
-    return Rest(max(0.0, 1 - sum(row.p)), max(0.0, 1 - sum(row.q)), taken)
+    return Residual(max(0.0, 1 - sum(row.p)), max(0.0, 1 - sum(row.q)), taken)
 
 
 def listed(row: Row, rho: float) -> float:
@@ -259,11 +259,11 @@ def listed(row: Row, rho: float) -> float:
 
 def g_table(row: Row, position: Position) -> pd.DataFrame:
     """rho from 1 to k with beta and g; exact at 1, rho* and k."""
-    rest, k = rest_of(row, position), position.guesses
+    residual, k = residual_of(row, position), position.guesses
     grid = sorted({1 + (k - 1) * i / (POINTS - 1) for i in range(POINTS)} | {position.rho})
     rows = []
     for rho in grid:
-        taken = min(1.0, listed(row, rho) + rest.at(rho))
+        taken = min(1.0, listed(row, rho) + residual.at(rho))
         rows.append([rho, taken / rho, any_of(taken / rho, k) - taken])
     return pd.DataFrame(rows, columns=["ρ", "β(ρ)", "g(ρ)"])
 
@@ -298,26 +298,26 @@ def g_figure(row: Row, position: Position, dark: bool = False) -> go.Figure:
     return figure.update_layout(margin={"l": 8, "r": 16, "t": 12, "b": 40})
 
 
-def overlap_table(row: Row, position: Position, pieces: Mapping[int, bytes], limit: int = 8) -> pd.DataFrame:
+def overlap_table(row: Row, position: Position, token_bytes: Mapping[int, bytes], limit: int = 8) -> pd.DataFrame:
     """p and rho q token by token, with what is accepted and what is left for the residual; the last row holds all others."""
     rows = []
     places = shown(row, None, limit)
     for i in places:
         p, q = row.p[i], position.rho * row.q[i]
-        rows.append([row_name(row, i, pieces), p, q, min(p, q), max(p - q, 0.0)])
+        rows.append([row_name(row, i, token_bytes), p, q, min(p, q), max(p - q, 0.0)])
     p, q, taken = (1 - sum(r[1] for r in rows), position.rho - sum(r[2] for r in rows), position.accepted - sum(r[3] for r in rows))
     rows.append([OTHERS, max(p, 0.0), max(q, 0.0), max(taken, 0.0), max(p - taken, 0.0)])
     return pd.DataFrame(rows, columns=["token", "p", "ρq", "accepted: min(p, ρq)", "residual: p − ρq"])
 
 
-def overlap_figure(row: Row, position: Position, pieces: Mapping[int, bytes], dark: bool = False) -> go.Figure:
+def overlap_figure(row: Row, position: Position, token_bytes: Mapping[int, bytes], dark: bool = False) -> go.Figure:
     """p on top of rho q: what they share is accepted, what p has over is the residual."""
-    table = overlap_table(row, position, pieces)
+    table = overlap_table(row, position, token_bytes)
     places = list(range(len(table)))
     figure = go.Figure(layout=layout(90 + 38 * len(table), dark, barmode="group", bargap=0.3))
     parts = (
         ("p", "accepted: min(p, ρq)", "accepted: min(p, ρq)", "upper", None),
-        ("rest", "residual: p − ρq", "residual: p − ρq", "upper", table["accepted: min(p, ρq)"]),
+        ("residual", "residual: p − ρq", "residual: p − ρq", "upper", table["accepted: min(p, ρq)"]),
         ("q", "ρq", "ρq", "lower", None),
     )
     for key, label, field, group, base in parts:

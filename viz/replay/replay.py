@@ -91,13 +91,11 @@ def data(trace: Trace, heading: str) -> dict:
         "title": heading,
         "facts": facts(trace),
         "labels": [
-            [label(trace.pieces[t], 14), full(trace.pieces[t])] if t in trace.pieces else [f"#{t}"] * 2 for t in used
+            [label(trace.token_bytes[t], 14), full(trace.token_bytes[t])] if t in trace.token_bytes else [f"#{t}"] * 2 for t in used
         ],
         "ids": used,
         "strip": [[s["text"], s["origin"], s["step"], describe(s), s["group"], s["whole"]] for s in strip(trace)],
-        "looks": {
-            state: [look.color, look.line, look.mark, look.dash, look.ink, look.filled] for state, look in LOOKS.items()
-        },
+        "looks": {state: [look.color, look.line, look.mark, look.dash, look.ink, look.filled] for state, look in LOOKS.items()},
         "meanings": {state: look.meaning for state, look in LOOKS.items()},
         "series": {key: [SERIES[key], SERIES_LINE[key]] for key in SERIES},
         "metrics": {key: METRICS[key].meaning for key in TALLY},
@@ -113,9 +111,9 @@ def facts(trace: Trace) -> str:
     head = trace.header
     params = ", ".join(f"{plain(key)} {plain(str(value))}" for key, value in head.params.items())
     method = plain(head.method).replace("_", " ") + (f" ({params})" if params else "")
-    drawn = head.sampling
-    sampling = "greedy" if not drawn.temperature else f"temperature {drawn.temperature:g}"
-    sampling += f", top-k {drawn.top_k}" * bool(drawn.top_k) + f", top-p {drawn.top_p:g}" * (drawn.top_p < 1)
+    sampled = head.sampling
+    sampling = "greedy" if not sampled.temperature else f"temperature {sampled.temperature:g}"
+    sampling += f", top-k {sampled.top_k}" * bool(sampled.top_k) + f", top-p {sampled.top_p:g}" * (sampled.top_p < 1)
     where = f"{plain(head.device)}, {plain(head.dtype)}"
     return " · ".join([method, plain(head.family), sampling, f"seed {head.seed}", where])
 
@@ -126,21 +124,21 @@ def step_data(step: Step, i: int, root: int | None, trace: Trace, strings: Strin
     frame = frame_of(boxes, step, extent=(2, 1))
     nodes = [
         [places[node.token], node.parent, node.verdict, worded(node.p), worded(node.q), worded(node.u)]
-        + [strings(judgement(node, trace.pieces, step)), strings(source(node.source, node.scores))]
+        + [strings(judgement(node, trace.token_bytes, step)), strings(source(node.source, node.scores))]
         for node in step.nodes
     ]
-    drawn = [
+    sampled = [
         [box.index, frame.column[k], round(frame.row[k], 2), box.parent, box.state, box.hidden]
         + [-1 if box.token is None else places.get(box.token, -1)]
         for k, box in enumerate(boxes)
     ]
     ms = ", ".join(f"{phase} {getattr(step.times, phase):.2f}" for phase in PHASES)
     return {
-        "say": narrate(step, i + 1, trace.pieces),
-        "alt": tree_alt(step, trace.pieces),
+        "say": narrate(step, i + 1, trace.token_bytes),
+        "alt": tree_alt(step, trace.token_bytes),
         "ms": f"{step.times.total:.1f} ms ({ms})",
         "nodes": nodes,
-        "boxes": drawn,
+        "boxes": sampled,
         "rows": [None if row is None else row_data(row, step, r, places) for r, row in enumerate(step.rows)],
         "end": step.end_row,
         "final": final_index(step),
@@ -170,7 +168,7 @@ def source(name: str, scores: Mapping[str, float]) -> str:
 def row_data(row: Row, step: Step, r: int, places: Mapping[int, int]) -> list:
     """[tokens, p, q or 0, rest or 0, the drawn token or -1, words]: the likeliest, and everything drafted there."""
     children = {node.token for node in step.nodes if node.parent == r - 1}
-    kept = set(shown(row, row.drawn, BARS)) | {k for k, token in enumerate(row.tokens) if token in children}
+    kept = set(shown(row, row.sampled, BARS)) | {k for k, token in enumerate(row.tokens) if token in children}
     order = sorted(kept)[: 2 * BARS]
     spread = [f"entropy of p {number(row.entropy, 2)} bits"]
     if row.overlap is not None:
@@ -181,8 +179,8 @@ def row_data(row: Row, step: Step, r: int, places: Mapping[int, int]) -> list:
         [places[row.tokens[k]] for k in order],
         columns(row.p, order),
         columns(row.q, order) if row.q is not None else 0,
-        columns(row.rest, order) if row.rest != row.p else 0,
-        places.get(row.drawn, -1) if row.drawn is not None else -1,
+        columns(row.residual, order) if row.residual != row.p else 0,
+        places.get(row.sampled, -1) if row.sampled is not None else -1,
         ", ".join(spread),
     ]
 

@@ -25,7 +25,7 @@ HOW_TO_READ_ALIGNED = (
 def align(runs: Runs) -> pd.DataFrame:
     """One line per run and output position: the token, where it came from, the step that brought it (both from 1)."""
     rows = [
-        (label, at.position + 1, full(trace.pieces[at.token]) if at.token in trace.pieces else f"#{at.token}", at.token)
+        (label, at.position + 1, full(trace.token_bytes[at.token]) if at.token in trace.token_bytes else f"#{at.token}", at.token)
         + (at.origin, at.step + 1)
         for label, trace in pairs(runs)
         for at in committed(trace)
@@ -68,7 +68,7 @@ def cells(runs: Sequence[tuple[str, Trace]], start: int, count: int) -> list[Cel
 def aligned_figure(runs: Runs, start: int = 0, count: int = 64, dark: bool = False, width: int = 900) -> go.Figure:
     """A strip per run: a cell per token, a block per step. `start` and `count` choose the output positions shown.
 
-    Points carry `customdata` [index of the run, index of the step].
+    Points resume state `customdata` [index of the run, index of the step].
     """
     listed = pairs(runs)
     window = cells(listed, start, count)
@@ -99,8 +99,8 @@ def blocks(origin: str, members: Sequence[Cell]) -> go.Scatter:
         xs += [left, right, right, left, left, None]
         ys += [cell.run - 0.3, cell.run - 0.3, cell.run + 0.3, cell.run + 0.3, cell.run - 0.3, None]
     look = LOOKS[origin]
-    drawn = {"fill": "toself", "fillcolor": COLOR[origin], "mode": "lines", "line": {"color": look.line, "width": 1}}
-    return go.Scatter(x=xs, y=ys, name=f"{look.mark} {origin}", hoverinfo="skip", **drawn)
+    sampled = {"fill": "toself", "fillcolor": COLOR[origin], "mode": "lines", "line": {"color": look.line, "width": 1}}
+    return go.Scatter(x=xs, y=ys, name=f"{look.mark} {origin}", hoverinfo="skip", **sampled)
 
 
 def cell_texts(window: Sequence[Cell], runs: Sequence[tuple[str, Trace]], room: float, dark: bool) -> go.Scatter:
@@ -109,9 +109,9 @@ def cell_texts(window: Sequence[Cell], runs: Sequence[tuple[str, Trace]], room: 
     texts, hovers = [], []
     for cell in window:
         label, trace = runs[cell.run]
-        mark, short = LOOKS[cell.at.origin].mark, name(cell.at.token, trace.pieces, fits)
+        mark, short = LOOKS[cell.at.origin].mark, name(cell.at.token, trace.token_bytes, fits)
         texts.append(f"{as_plotly(short)}<br>{mark}" if fits >= 5 else mark if room >= 9 else "")
-        lines = [name(cell.at.token, trace.pieces, 60), f"{mark} {cell.at.origin}", f"{label}: step {cell.at.step + 1}"]
+        lines = [name(cell.at.token, trace.token_bytes, 60), f"{mark} {cell.at.origin}", f"{label}: step {cell.at.step + 1}"]
         lines.append(f"position {cell.at.position + 1}, token id {cell.at.token}")
         hovers.append("<br>".join(map(as_plotly, lines)))
     return go.Scatter(

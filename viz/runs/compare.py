@@ -180,9 +180,7 @@ def time_split_alt(runs: Runs, per: Literal["run", "token"] = "run") -> str:
     if table.empty:
         return "Time by phase: no step was run yet."
     parts = [
-        f"{row['run']} {row['total (ms)']:,.1f} ms ("
-        + ", ".join(f"{phase} {row[f'{phase} (ms)']:,.1f}" for phase in PHASES)
-        + ")"
+        f"{row['run']} {row['total (ms)']:,.1f} ms (" + ", ".join(f"{phase} {row[f'{phase} (ms)']:,.1f}" for phase in PHASES) + ")"
         for row in table.to_dict("records")
     ]
     return f"Measured time by phase{' per token' if per == 'token' else ''}, stacked bars. {'; '.join(parts)}."

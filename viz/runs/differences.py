@@ -79,7 +79,7 @@ def difference_sentence(one: tuple[str, Trace], other: tuple[str, Trace]) -> str
     if found is None:
         shared = min(sum(len(step.tokens) for step in trace.steps) for trace in (a, b))
         return f"{name_b} is exact: the first {shared} tokens are those of {name_a}."
-    tokens = quoted(found.tokens[0], a.pieces), quoted(found.tokens[1], b.pieces)
+    tokens = quoted(found.tokens[0], a.token_bytes), quoted(found.tokens[1], b.token_bytes)
     both = f"{name_a} has {tokens[0]}, {name_b} has {tokens[1]}"
     return f"Token {found.position + 1} is the first that differs: {both}. {verdict_words(found)}"
 
@@ -97,13 +97,13 @@ def verdict_words(found: Difference) -> str:
     return f"A mismatch: {apart}, more than the {number(found.tolerance)} that rounding can explain."
 
 
-def difference_table(found: Difference, pieces: Mapping[int, bytes]) -> pd.DataFrame:
+def difference_table(found: Difference, token_bytes: Mapping[int, bytes]) -> pd.DataFrame:
     """The target's distributions of both runs at the place where they part, side by side; empty where not recorded."""
     columns = [dict(zip(row.tokens, row.p, strict=True)) if row else {} for row in found.rows]
     occurring = {*columns[0], *columns[1], *found.tokens}
     tokens = sorted(occurring, key=lambda token: (-max(column.get(token, 0) for column in columns), token))
     rows = [
-        [full(pieces[t]) if t in pieces else f"#{t}", t, *(column.get(t) for column in columns)]
+        [full(token_bytes[t]) if t in token_bytes else f"#{t}", t, *(column.get(t) for column in columns)]
         + [{found.tokens[0]: "first run", found.tokens[1]: "second run"}.get(t, "")]
         for t in tokens
     ]

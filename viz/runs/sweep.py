@@ -41,9 +41,7 @@ def are_numbers(values: Sequence[Value]) -> bool:
     return all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in values)
 
 
-def sweep_figure(
-    points: Sequence[tuple[Value, Trace]], parameter: str = "value", c: float = 0.0, dark: bool = False
-) -> go.Figure:
+def sweep_figure(points: Sequence[tuple[Value, Trace]], parameter: str = "value", c: float = 0.0, dark: bool = False) -> go.Figure:
     """tau above, the speed-up it is worth at cost ratio c below; the best value is starred."""
     table = sweep_table(points, parameter, c)
     if table.empty:
@@ -81,9 +79,7 @@ def sweep_line(table: pd.DataFrame, x: list, column: str, best: int, look: tuple
             "opacity": 1,
             "line": {"width": 0},
         },
-        hovertext=[
-            f"{as_plotly(shown(v))}: {column} {number(y)}" for v, y in zip(table.iloc[:, 0], table[column], strict=True)
-        ],
+        hovertext=[f"{as_plotly(shown(v))}: {column} {number(y)}" for v, y in zip(table.iloc[:, 0], table[column], strict=True)],
         hoverinfo="text",
         cliponaxis=False,
     )

@@ -77,7 +77,7 @@ def tally(steps: Sequence[Step]) -> Tally:
     for step in steps:
         for node, depth in zip(step.nodes, depths(step), strict=True):
             counts = by_depth.setdefault(depth, [0, 0])
-            counts[0] += node.verdict != "unread"
+            counts[0] += node.verdict != "not judged"
             counts[1] += node.verdict == "accepted"
     lengths = tuple(sum(node.verdict == "accepted" for node in step.nodes) for step in steps)
     return Tally(

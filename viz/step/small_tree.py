@@ -20,7 +20,7 @@ Element = dict[str, Any]
 
 
 def small_tree(
-    step: Step, pieces: Mapping[int, bytes], root: int | None = None, width: int = 300, columns: int = 6
+    step: Step, token_bytes: Mapping[int, bytes], root: int | None = None, width: int = 300, columns: int = 6
 ) -> list[Element]:
     """The tree as SVG elements {"tag", "title", "text", attributes ...} on a canvas of `width` by `HEIGHT`.
 
@@ -31,8 +31,8 @@ def small_tree(
     frame = frame_of(boxes, step, width, (columns, 4))
     places = [place(frame, i, width) for i in range(len(boxes))]
     radius = min(5.5, max(2.2, 0.4 * HEIGHT / frame.rows))
-    nodes = [node(box, *places[i], radius, step, pieces) for i, box in enumerate(boxes)]
-    return [*edges(boxes, places), *nodes, *labels(boxes, places, width / frame.columns, step, pieces)]
+    nodes = [node(box, *places[i], radius, step, token_bytes) for i, box in enumerate(boxes)]
+    return [*edges(boxes, places), *nodes, *labels(boxes, places, width / frame.columns, step, token_bytes)]
 
 
 def place(frame: Frame, i: int, width: int) -> tuple[float, float]:
@@ -62,12 +62,12 @@ def edges(boxes: list[Box], places: list[tuple[float, float]]) -> list[Element]:
     return found
 
 
-def node(box: Box, x: float, y: float, radius: float, step: Step, pieces: Mapping[int, bytes]) -> Element:
+def node(box: Box, x: float, y: float, radius: float, step: Step, token_bytes: Mapping[int, bytes]) -> Element:
     """The symbol of a state: filled if the token is in the text."""
     look = LOOKS[box.state]
     fill = look.color if look.filled else "transparent"
     shape = {"d": symbol(look.symbol, x, y, radius), "fill": fill, "stroke": look.line, "stroke-width": 1.3}
-    return {"tag": "path", **shape, "title": title(box, step, pieces)}
+    return {"tag": "path", **shape, "title": title(box, step, token_bytes)}
 
 
 def symbol(kind: str, x: float, y: float, r: float) -> str:
@@ -87,17 +87,17 @@ def symbol(kind: str, x: float, y: float, r: float) -> str:
     return f"M{x - r:.1f},{y:.1f}a{r:.1f},{r:.1f} 0 1,0 {2 * r:.1f},0a{r:.1f},{r:.1f} 0 1,0 {-2 * r:.1f},0Z"
 
 
-def title(box: Box, step: Step, pieces: Mapping[int, bytes]) -> str:
+def title(box: Box, step: Step, token_bytes: Mapping[int, bytes]) -> str:
     """What the mouse finds."""
     if box.index == ROOT:
         return "root: the end of the text so far"
-    shown = f"{name(box.token, pieces)}: {LOOKS[box.state].mark} {box.state}"
-    folded = f", {box.hidden} unread nodes below are not drawn" if box.hidden else ""
+    shown = f"{name(box.token, token_bytes)}: {LOOKS[box.state].mark} {box.state}"
+    folded = f", {box.hidden} nodes below that were not judged are not drawn" if box.hidden else ""
     return shown + ("" if box.index == final_index(step) else f", p {number(step.nodes[box.index].p)}") + folded
 
 
 def labels(
-    boxes: list[Box], places: list[tuple[float, float]], room: float, step: Step, pieces: Mapping[int, bytes]
+    boxes: list[Box], places: list[tuple[float, float]], room: float, step: Step, token_bytes: Mapping[int, bytes]
 ) -> list[Element]:
     """The tokens that went into the text, above their symbols, as far as there is room."""
     limit = int((room - 4) / LETTER)
@@ -106,7 +106,7 @@ def labels(
         return []
     style = {"font-size": 10, "font-family": MONO, "fill": "currentColor"}
     return [
-        {"tag": "text", "x": round(x - 5, 1), "y": round(y - 8, 1), **style, "text": name(box.token, pieces, limit)}
+        {"tag": "text", "x": round(x - 5, 1), "y": round(y - 8, 1), **style, "text": name(box.token, token_bytes, limit)}
         for box, (x, y) in zip(boxes, places, strict=True)
         if box.index in path and box.token is not None
     ]

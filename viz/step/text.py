@@ -29,9 +29,9 @@ class Span(TypedDict):
 def strip(trace: Trace, upto_step: int | None = None, window: slice = slice(None)) -> list[Span]:
     """Prompt and committed tokens through step index `upto_step` (None: all; -1: the prompt alone), those in `window`."""
     found = committed(trace, upto_step)[window]
-    pieces = [trace.pieces.get(token) for token, _, _ in found]
-    spans = [span(*item, piece) for item, piece in zip(found, pieces, strict=True)]
-    for group in joined([piece or b"" for piece in pieces]):
+    token_bytes = [trace.token_bytes.get(token) for token, _, _ in found]
+    spans = [span(*item, piece) for item, piece in zip(found, token_bytes, strict=True)]
+    for group in joined([piece or b"" for piece in token_bytes]):
         if group.stop - group.start > 1:
             for member in spans[group.start : group.stop]:
                 member["group"], member["whole"] = group.start, group.text
@@ -90,9 +90,7 @@ def span_html(span: Span, now: bool) -> str:
     shown = "".join(f'<span class="ds-ws">{c}</span>' if c in glyphs else as_html(c) for c in span["text"])
     breaks = "<br>" * span["text"].count(NEWLINE)
     before = "<wbr>" if span["text"][:1] in glyphs else ""  # lines wrap between words, not inside them
-    return (
-        f'{before}<span class="{classes}" role="listitem" title="{title}" aria-label="{title}">{shown}</span>{breaks}'
-    )
+    return f'{before}<span class="{classes}" role="listitem" title="{title}" aria-label="{title}">{shown}</span>{breaks}'
 
 
 def joined_html(tokens: str, whole: str) -> str:
@@ -125,7 +123,7 @@ def legend_html(present: Set[str]) -> str:
 
 def plain_text(trace: Trace, upto_step: int | None = None) -> str:
     """Prompt and committed text as text, bytes that are no character replaced; not escaped."""
-    return b"".join(trace.pieces.get(token, b"") for token, _, _ in committed(trace, upto_step)).decode("utf-8", "replace")
+    return b"".join(trace.token_bytes.get(token, b"") for token, _, _ in committed(trace, upto_step)).decode("utf-8", "replace")
 
 
 # Colours are laid over whatever the page has, so that one sheet serves the light and the dark theme.

@@ -37,9 +37,7 @@ def pack(levels: Sequence[Sequence[int]], parents: Sequence[int]) -> list[float]
     return row
 
 
-def settle(
-    level: Sequence[int], children: Sequence[Sequence[int]], parents: Sequence[int], row: list[float], last: float
-) -> None:
+def settle(level: Sequence[int], children: Sequence[Sequence[int]], parents: Sequence[int], row: list[float], last: float) -> None:
     """Move the items of a column down, each level with its first child, as far as the rows up to `last` allow."""
     spaces = [gap(above, below, parents) for above, below in pairwise(level)]
     free, latest = 0.0, last - sum(spaces)

@@ -22,8 +22,8 @@ from viz.tokens import as_plotly, full, name, plain, quoted
 from viz.words import judgement, number
 
 ROOT = -1
-COLLAPSE_ABOVE = 160  # nodes; more than that and unread branches become a count
-FEW = (16, 8, 4, 2)  # unread siblings still drawn when even that is too much: the first number that fits
+COLLAPSE_ABOVE = 160  # nodes; more than that and not judged branches become a count
+FEW = (16, 8, 4, 2)  # not judged siblings still drawn when even that is too much: the first number that fits
 HALF = 0.38  # of a box, in columns
 COLUMN = 62  # px of a column that a word of six letters needs
 MAX_HEIGHT, TOP, BOTTOM = 900, 40, 12  # px
@@ -110,7 +110,7 @@ def picked(points: Sequence[Mapping]) -> int | None:
 
 def tree_figure(
     step: Step,
-    pieces: Mapping[int, bytes],
+    token_bytes: Mapping[int, bytes],
     selected: int | None = None,
     dark: bool = False,
     root: int | None = None,
@@ -133,8 +133,8 @@ def tree_figure(
         if box.index == selected:
             figure.add_shape(selection(i, frame, dark))
     figure.add_traces(edge_traces(boxes, frame))
-    figure.add_trace(hit_trace(boxes, frame, step, pieces))
-    figure.add_trace(node_trace(boxes, frame, step, pieces, dark))
+    figure.add_trace(hit_trace(boxes, frame, step, token_bytes))
+    figure.add_trace(node_trace(boxes, frame, step, token_bytes, dark))
     figure.add_traces(count_traces(boxes, frame, dark))
     return figure.add_traces(legend_traces(boxes, dark))
 
@@ -152,11 +152,11 @@ def wide_enough(step: Step) -> int:
 
 def boxes_of(step: Step, root: int | None = None, selected: int | None = None) -> list[Box]:
     """Root, drawn nodes, final token: parents before children, siblings in draw order, the final token last."""
-    drawn = shown_nodes(step, selected)
-    place = {ROOT: 0} | {node: i for i, node in enumerate(drawn, 1)}
+    sampled = shown_nodes(step, selected)
+    place = {ROOT: 0} | {node: i for i, node in enumerate(sampled, 1)}
     hidden = hidden_below(step, place)
     boxes = [Box(ROOT, -1, "prompt", root, hidden.get(ROOT, 0))]
-    for i in drawn:
+    for i in sampled:
         node = step.nodes[i]
         boxes.append(Box(i, place[node.parent], node.verdict, node.token, hidden.get(i, 0)))
     if has_final(step):
@@ -166,44 +166,44 @@ def boxes_of(step: Step, root: int | None = None, selected: int | None = None) -
 
 
 def shown_nodes(step: Step, selected: int | None = None) -> list[int]:
-    """The nodes to draw: all if they fit, else none unread below unread, else only the first few unread siblings."""
+    """The nodes to draw: all if they fit, else none not judged below not judged, else only the first few not judged siblings."""
     everything = list(range(len(step.nodes)))
     if len(everything) <= COLLAPSE_ABOVE and fits(step, everything):
         return everything
-    outer = with_ancestors(step, [i for i in everything if not below_unread(step, i)], selected)
+    outer = with_ancestors(step, [i for i in everything if not below_not_judged(step, i)], selected)
     fewer = (with_ancestors(step, first_siblings(step, outer, few), selected) for few in FEW)
-    return next((drawn for drawn in (outer, *fewer) if fits(step, drawn)), outer)
+    return next((sampled for sampled in (outer, *fewer) if fits(step, sampled)), outer)
 
 
-def fits(step: Step, drawn: Sequence[int]) -> bool:
+def fits(step: Step, sampled: Sequence[int]) -> bool:
     """Whether every row can be tall enough for letters."""
-    place = {ROOT: 0} | {node: i for i, node in enumerate(drawn, 1)}
-    rows = tidy([-1, *(place[step.nodes[i].parent] for i in drawn)])[1]
+    place = {ROOT: 0} | {node: i for i, node in enumerate(sampled, 1)}
+    rows = tidy([-1, *(place[step.nodes[i].parent] for i in sampled)])[1]
     return max(rows) + 2 <= (MAX_HEIGHT - TOP - BOTTOM) / TIGHTEST
 
 
-def below_unread(step: Step, i: int) -> bool:
+def below_not_judged(step: Step, i: int) -> bool:
     node = step.nodes[i]
-    return node.verdict == "unread" and node.parent != ROOT and step.nodes[node.parent].verdict == "unread"
+    return node.verdict == "not judged" and node.parent != ROOT and step.nodes[node.parent].verdict == "not judged"
 
 
-def first_siblings(step: Step, drawn: Sequence[int], few: int) -> list[int]:
-    """All that was judged, and of the unread the first `few` of each parent."""
+def first_siblings(step: Step, sampled: Sequence[int], few: int) -> list[int]:
+    """All that was judged, and of the not judged the first `few` of each parent."""
     seen: dict[int, int] = {}
     kept = []
-    for i in drawn:
+    for i in sampled:
         node = step.nodes[i]
-        seen[node.parent] = seen.get(node.parent, 0) + (node.verdict == "unread")
-        if node.verdict != "unread" or seen[node.parent] <= few:
+        seen[node.parent] = seen.get(node.parent, 0) + (node.verdict == "not judged")
+        if node.verdict != "not judged" or seen[node.parent] <= few:
             kept.append(i)
     return kept
 
 
-def with_ancestors(step: Step, drawn: Iterable[int], selected: int | None) -> list[int]:
+def with_ancestors(step: Step, sampled: Iterable[int], selected: int | None) -> list[int]:
     """Add the selected node, and what the nodes hang from."""
     kept: set[int] = {ROOT}
     chosen = [selected] if selected is not None and 0 <= selected < len(step.nodes) else []
-    for i in (*drawn, *step.path, *chosen):
+    for i in (*sampled, *step.path, *chosen):
         while i not in kept:
             kept.add(i)
             i = step.nodes[i].parent
@@ -299,9 +299,7 @@ def edge_traces(boxes: Sequence[Box], frame: Frame) -> list[go.Scatter]:
                 curve(xs, ys, i, box.parent, frame)
         look = LOOKS[state]
         line = {"color": look.line, "dash": look.dash, "width": frame.stroke(look.width)}
-        traces.append(
-            go.Scatter(x=xs, y=ys, mode="lines", line=line, hoverinfo="skip", showlegend=False, name=f"{state} edges")
-        )
+        traces.append(go.Scatter(x=xs, y=ys, mode="lines", line=line, hoverinfo="skip", showlegend=False, name=f"{state} edges"))
     return traces
 
 
@@ -316,7 +314,7 @@ def curve(xs: list[float | None], ys: list[float | None], child: int, parent: in
     ys.append(None)
 
 
-def node_trace(boxes: Sequence[Box], frame: Frame, step: Step, pieces: Mapping[int, bytes], dark: bool) -> go.Scatter:
+def node_trace(boxes: Sequence[Box], frame: Frame, step: Step, token_bytes: Mapping[int, bytes], dark: bool) -> go.Scatter:
     """One point per box: the symbol of its state on the left border, its label behind it."""
     looks = [LOOKS[box.state] for box in boxes]
     return go.Scatter(
@@ -331,11 +329,11 @@ def node_trace(boxes: Sequence[Box], frame: Frame, step: Step, pieces: Mapping[i
             "opacity": 1,
             "line": {"color": [ring(box.state) for box in boxes], "width": 1},
         },
-        text=[box_text(box, frame, step, pieces) for box in boxes],
+        text=[box_text(box, frame, step, token_bytes) for box in boxes],
         textposition="middle right",
         textfont={"color": [text_color(box.state, dark) for box in boxes], "family": MONO, "size": frame.font},
         customdata=[box.index for box in boxes],
-        hovertext=[hover_text(box, step, pieces) for box in boxes],
+        hovertext=[hover_text(box, step, token_bytes) for box in boxes],
         hoverinfo="text",
         showlegend=False,
         selected={"marker": {"opacity": 1}},  # Plotly dims what is not selected; the outline says it better
@@ -343,9 +341,9 @@ def node_trace(boxes: Sequence[Box], frame: Frame, step: Step, pieces: Mapping[i
     )
 
 
-def hit_trace(boxes: Sequence[Box], frame: Frame, step: Step, pieces: Mapping[int, bytes]) -> go.Scatter:
+def hit_trace(boxes: Sequence[Box], frame: Frame, step: Step, token_bytes: Mapping[int, bytes]) -> go.Scatter:
     """Two unseen points per box, middle and right: Plotly finds the nearest point, and a box is wider than a symbol."""
-    hover = [hover_text(box, step, pieces) for box in boxes]
+    hover = [hover_text(box, step, token_bytes) for box in boxes]
     return go.Scatter(
         name="hits",
         x=[column + shift for shift in (0, HALF * 0.9) for column in frame.column],
@@ -361,16 +359,16 @@ def hit_trace(boxes: Sequence[Box], frame: Frame, step: Step, pieces: Mapping[in
     )
 
 
-def box_text(box: Box, frame: Frame, step: Step, pieces: Mapping[int, bytes]) -> str:
+def box_text(box: Box, frame: Frame, step: Step, token_bytes: Mapping[int, bytes]) -> str:
     """Mark and label of a box, escaped; where there is room the mark goes to a second line, with p or the state."""
-    if box.state == "unread" and frame.row_px < 9:
+    if box.state == "not judged" and frame.row_px < 9:
         return ""  # too tight for letters even after folding; the hover text still has it
     is_root = box.index == ROOT
     mark = "" if is_root else f"{LOOKS[box.state].mark} ".lstrip()
     if not frame.two_lines and frame.limit - len(mark) < 4:
         mark = ""  # the symbol on the border still says it
     room = frame.limit - len(count_text(box)) - (0 if frame.two_lines else len(mark))
-    label = "root" if box.token is None else name(box.token, pieces, max(4, min(12, room)))
+    label = "root" if box.token is None else name(box.token, token_bytes, max(4, min(12, room)))
     if not frame.two_lines:
         return f" {mark}{as_plotly(label)}"
     if is_root:
@@ -388,30 +386,30 @@ def second_line(mark: str, text: str, frame: Frame) -> str:
     return f'<br><span style="font-size:{size:.1f}px"> {shown}</span>' if shown else ""
 
 
-def hover_text(box: Box, step: Step, pieces: Mapping[int, bytes]) -> str:
+def hover_text(box: Box, step: Step, token_bytes: Mapping[int, bytes]) -> str:
     """Everything known of a box, escaped, one line each."""
     if box.index == ROOT:
         lines = ["root: the end of the committed text"]
         if box.token is not None:
-            lines.append(f"last token {name(box.token, pieces, 40)}, id {box.token}")
+            lines.append(f"last token {name(box.token, token_bytes, 40)}, id {box.token}")
     elif box.index == final_index(step):
         lines = [f"{LOOKS[box.state].mark} {box.state}: {LOOKS[box.state].meaning}", f"token id {box.token}"]
     else:
-        lines = node_lines(box.index, step, pieces)
+        lines = node_lines(box.index, step, token_bytes)
     if box.hidden:
-        lines.append(f"{box.hidden} unread nodes below are not drawn")
+        lines.append(f"{box.hidden} nodes below that were not judged are not drawn")
     if box.index == ROOT:
         return "<br>".join(map(as_plotly, lines))
-    head = f"<b>{as_plotly(name(box.token, pieces, 60))}</b>"
+    head = f"<b>{as_plotly(name(box.token, token_bytes, 60))}</b>"
     return "<br>".join([head, *map(as_plotly, lines)])
 
 
-def node_lines(index: int, step: Step, pieces: Mapping[int, bytes]) -> list[str]:
+def node_lines(index: int, step: Step, token_bytes: Mapping[int, bytes]) -> list[str]:
     """What is known of a node, as plain text."""
     node = step.nodes[index]
     q = "chosen, not drawn" if node.q is None else number(node.q)
     u = "none" if node.u is None else number(node.u)
-    lines = [f"{LOOKS[node.verdict].mark} {node.verdict}".strip(), judgement(node, pieces, step)]
+    lines = [f"{LOOKS[node.verdict].mark} {node.verdict}".strip(), judgement(node, token_bytes, step)]
     lines += [f"p {number(node.p)}, q {q}, u {u}", f"from {plain(node.source)}"]
     lines += [f"{plain(key)} {number(value)}" for key, value in node.scores.items()]
     return [*lines, f"node {index}, token id {node.token}"]
@@ -460,26 +458,26 @@ def legend_traces(boxes: Sequence[Box], dark: bool) -> list[go.Scatter]:
     ]
 
 
-def tree_alt(step: Step, pieces: Mapping[int, bytes]) -> str:
+def tree_alt(step: Step, token_bytes: Mapping[int, bytes]) -> str:
     """The tree in words, for a chart's `alt`; plain text."""
     if not step.nodes:
-        return f"Empty draft tree.{final_alt(step, pieces)}"
-    by_verdict = {v: [node for node in step.nodes if node.verdict == v] for v in ("accepted", "rejected", "unread")}
-    path = " ".join(quoted(step.nodes[i].token, pieces) for i in step.path) or "nothing"
+        return f"Empty draft tree.{final_alt(step, token_bytes)}"
+    by_verdict = {v: [node for node in step.nodes if node.verdict == v] for v in ("accepted", "rejected", "not judged")}
+    path = " ".join(quoted(step.nodes[i].token, token_bytes) for i in step.path) or "nothing"
     parts = [f"Draft tree of {len(step.nodes)} tokens, {max(depths(step))} deep.", f"Accepted: {path}."]
     if rejected := by_verdict["rejected"]:
-        some = ", ".join(quoted(node.token, pieces) for node in rejected[:8])
+        some = ", ".join(quoted(node.token, token_bytes) for node in rejected[:8])
         parts.append(f"Rejected: {some}{f' and {len(rejected) - 8} more' if len(rejected) > 8 else ''}.")
-    if unread := by_verdict["unread"]:
-        parts.append(f"Never looked at: {len(unread)}.")
-    return " ".join(parts) + final_alt(step, pieces)
+    if not_judged := by_verdict["not judged"]:
+        parts.append(f"Never looked at: {len(not_judged)}.")
+    return " ".join(parts) + final_alt(step, token_bytes)
 
 
-def final_alt(step: Step, pieces: Mapping[int, bytes]) -> str:
+def final_alt(step: Step, token_bytes: Mapping[int, bytes]) -> str:
     if not has_final(step):
         return ""
     words = {"plain": "Written by the target", "bonus": "Bonus", "correction": "Correction"}
-    return f" {words[step.origins[-1]]}: {quoted(step.tokens[-1], pieces)}."
+    return f" {words[step.origins[-1]]}: {quoted(step.tokens[-1], token_bytes)}."
 
 
 def score_name(key: str, taken: Collection[str]) -> str:
@@ -487,13 +485,13 @@ def score_name(key: str, taken: Collection[str]) -> str:
     return f"score {plain(key)}" if plain(key) in taken else plain(key)
 
 
-def node_table(step: Step, pieces: Mapping[int, bytes]) -> pd.DataFrame:
+def node_table(step: Step, token_bytes: Mapping[int, bytes]) -> pd.DataFrame:
     """One row per node, in draft order; a column per score that any node has."""
     columns = ["node", "parent", "depth", "token", "id", "verdict", "p", "q", "u", "why", "source"]
     scores = {key: score_name(key, columns) for node in step.nodes for key in node.scores}
     rows = [
-        [i, node.parent, depth, full(pieces[node.token]) if node.token in pieces else f"#{node.token}", node.token]
-        + [node.verdict, node.p, node.q, node.u, judgement(node, pieces, step), plain(node.source)]
+        [i, node.parent, depth, full(token_bytes[node.token]) if node.token in token_bytes else f"#{node.token}", node.token]
+        + [node.verdict, node.p, node.q, node.u, judgement(node, token_bytes, step), plain(node.source)]
         + [node.scores.get(key) for key in scores]
         for i, (node, depth) in enumerate(zip(step.nodes, depths(step), strict=True))
     ]

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from decoding.methods.chimera import KEY, Heads, described, fresh, imitated
+from decoding.methods.chimera import KEY, Heads, described, imitated, init_head
 from decoding.models.target import Target
 from decoding.training.precision import quick
 from decoding.training.recipe import Recipe
@@ -38,11 +38,11 @@ def loss(heads: Heads, target: Target, batch: Batch, done: float = 0.0) -> Tenso
     may be learned."""
     hidden, device = batch.states[target.last_hidden], batch.tokens.device
     length = hidden.shape[1]
-    drawn = torch.randperm(length - 1, generator=torch.Generator().manual_seed(batch.seed))[:PLACES].sort().values.to(device)
+    sampled = torch.randperm(length - 1, generator=torch.Generator().manual_seed(batch.seed))[:PLACES].sort().values.to(device)
     total, size = torch.zeros((), device=device), hidden.pow(2).mean()
     with quick(device):
-        for k, (made, read) in enumerate(imitated(heads, target, hidden, batch.tokens, drawn)):
-            ahead = drawn + 2 + k
+        for k, (made, read) in enumerate(imitated(heads, target, hidden, batch.tokens, sampled)):
+            ahead = sampled + 2 + k
             counts = (ahead < length) & batch.counts[:, ahead.clamp(max=length - 1)]
             wanted = batch.tokens[:, ahead.clamp(max=length - 1)][counts]
             scored = target.score(read[counts])
@@ -58,8 +58,8 @@ def words(heads: Heads) -> str:
 RECIPE = Recipe(
     key=KEY,
     options=options,
-    taps=lambda target: (target.last_hidden,),
-    fresh=lambda target, chosen: fresh(target, chosen.heads),
+    aux_hidden_layers=lambda target: (target.last_hidden,),
+    init_head=lambda target, chosen: init_head(target, chosen.heads),
     loss=loss,
     predict=predict,
     settings=described,

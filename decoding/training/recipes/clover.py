@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from decoding.methods.clover import KEY, Heads, described, embedded, fresh
+from decoding.methods.clover import KEY, Heads, described, embedded, init_head
 from decoding.models.target import PRE_NORM, Target
 from decoding.training.precision import quick
 from decoding.training.recipe import Recipe
@@ -58,8 +58,8 @@ def words(heads: Heads) -> str:
 RECIPE = Recipe(
     key=KEY,
     options=options,
-    taps=lambda target: (PRE_NORM,),
-    fresh=lambda target, chosen: fresh(target, chosen.heads),
+    aux_hidden_layers=lambda target: (PRE_NORM,),
+    init_head=lambda target, chosen: init_head(target, chosen.heads),
     loss=loss,
     predict=predict,
     settings=described,

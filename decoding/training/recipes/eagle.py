@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
-from decoding.methods.eagle import KEY, KINDS, RANKS, Heads, fresh, layers_of
+from decoding.methods.eagle import KEY, KINDS, RANKS, Heads, init_head, layers_of
 from decoding.models.attention import Attention
 from decoding.models.heads import Settings
 from decoding.models.target import Target
@@ -38,7 +38,7 @@ def options(parser) -> None:
 
 
 def made(target: Target, chosen) -> Heads:
-    heads = fresh(target, chosen.kind, chosen.own_lm_head)
+    heads = init_head(target, chosen.kind, chosen.own_lm_head)
     heads.steps, heads.places = chosen.steps, chosen.places  # of the training, not of the head
     return heads
 
@@ -96,7 +96,7 @@ def attended(attention: Attention, asked: Tensor, positions: Tensor, text, hidde
 
 
 def states(heads: Heads, batch: Batch) -> list[Tensor]:
-    return [batch.states[tap] for tap in heads.shape.taps]
+    return [batch.states[aux_layer] for aux_layer in heads.shape.aux_hidden_layers]
 
 
 def predict(heads: Heads, target: Target, batch: Batch):
@@ -118,7 +118,7 @@ def loss(heads: Heads, target: Target, batch: Batch, done: float = 0.0) -> Tenso
     device, last = batch.tokens.device, target.last_hidden
     rng = torch.Generator(device).manual_seed(batch.seed)
     steps = min(heads.steps, batch.tokens.shape[1] - 2)
-    places = drawn(batch.tokens.shape[0], batch.tokens.shape[1] - 1 - steps, heads.places, rng)
+    places = sampled(batch.tokens.shape[0], batch.tokens.shape[1] - 1 - steps, heads.places, rng)
     eagle = heads.shape.kind == "eagle"
     total = torch.zeros((), device=device)
     with quick(device):
@@ -143,7 +143,7 @@ def size(states: Tensor) -> Tensor:
     return states.float().square().mean(-1, keepdim=True).sqrt().clamp(min=1e-6)
 
 
-def drawn(rows: int, most: int, count: int, rng: torch.Generator) -> Tensor:
+def sampled(rows: int, most: int, count: int, rng: torch.Generator) -> Tensor:
     """(rows, count) different places below `most` in every row, ascending; all of them if there are no more."""
     order = torch.rand(rows, most, generator=rng, device=rng.device).argsort(1)
     return order[:, :count].sort(1).values
@@ -152,7 +152,7 @@ def drawn(rows: int, most: int, count: int, rng: torch.Generator) -> Tensor:
 def settings(heads: Heads) -> Settings:
     shape = heads.shape
     found = {name: getattr(shape, name) for name in shape.__dataclass_fields__}
-    return found | {"taps": list(shape.taps)}
+    return found | {"aux_hidden_layers": list(shape.aux_hidden_layers)}
 
 
 def words(heads: Heads) -> str:
@@ -164,8 +164,8 @@ def words(heads: Heads) -> str:
 RECIPE = Recipe(
     key=KEY,
     options=options,
-    taps=lambda target: (target.last_hidden, *layers_of(target)),
-    fresh=made,
+    aux_hidden_layers=lambda target: (target.last_hidden, *layers_of(target)),
+    init_head=made,
     loss=loss,
     predict=predict,
     settings=settings,

@@ -32,7 +32,7 @@ def options(parser) -> None:
     parser.add_argument("--layers", type=int, default=2, help="layers of the LSTM")
 
 
-def fresh(target: Target, chosen) -> Head:
+def init_head(target: Target, chosen) -> Head:
     """Untrained; the last norm begins with the sizes of the target's states, so that a slot about repeats its own state."""
     head = Head(Sizes.of(target), chosen.block, chosen.layers)
     head.norm.weight.data.copy_(sizes_of_states(target))
@@ -74,11 +74,11 @@ def loss(head: Head, target: Target, batch: Batch, done: float = 0.0) -> Tensor:
     """Smooth L1 in units of the states' size, plus cross-entropies in nats with the target's distribution and with the token."""
     k, device = head.block, batch.tokens.device
     states, tokens = batch.states[target.last_hidden], following(batch)
-    dice = torch.Generator().manual_seed(batch.seed)
-    number = blocks(states.shape[:2], k, dice).to(device)
+    uniforms = torch.Generator().manual_seed(batch.seed)
+    number = blocks(states.shape[:2], k, uniforms).to(device)
     visible = (number[:, None, :] <= number[:, :, None])[:, None]
     size = states.square().mean().sqrt()
-    noise = (2 * torch.rand(states.shape, generator=dice) - 1).to(device) * NOISE * size
+    noise = (2 * torch.rand(states.shape, generator=uniforms) - 1).to(device) * NOISE * size
     wanted, answers = F.pad(states[:, k:], (0, 0, 0, k)), F.pad(tokens[:, k:], (0, k))
     counts = F.pad(batch.counts[:, k + 1 :], (0, k + 1))
     with torch.no_grad(), quick(device):
@@ -86,7 +86,7 @@ def loss(head: Head, target: Target, batch: Batch, done: float = 0.0) -> Tensor:
         first = asked(head, states + noise, tokens, target, visible)
         wrong = torch.zeros_like(counts)
         wrong[counts] = target.score(first[counts]).argmax(-1) != answers[counts]
-        shown = glanced(number, (SHOWN * (1 - done) * wrong.sum(1)).long(), dice)
+        shown = glanced(number, (SHOWN * (1 - done) * wrong.sum(1)).long(), uniforms)
         shown[:, -k - 1 :] = False  # their answers stand beyond the window
     states = torch.where(shown[..., None], wanted, states + noise)
     found = asked(head, states, torch.where(shown, answers, tokens), target, visible)
@@ -98,13 +98,13 @@ def loss(head: Head, target: Target, batch: Batch, done: float = 0.0) -> Tensor:
     return near + TOKENS * (SOFT * soft + (1 - SOFT) * hard)
 
 
-def blocks(shape: tuple[int, int], k: int, dice: torch.Generator) -> Tensor:
+def blocks(shape: tuple[int, int], k: int, uniforms: torch.Generator) -> Tensor:
     """(rows, length) the number of every slot's block; the first block of a window has 1 to k slots."""
     rows, length = shape
-    return (torch.arange(length) + torch.randint(k, (rows, 1), generator=dice)) // k
+    return (torch.arange(length) + torch.randint(k, (rows, 1), generator=uniforms)) // k
 
 
-def glanced(number: Tensor, most: Tensor, dice: torch.Generator) -> Tensor:
+def glanced(number: Tensor, most: Tensor, uniforms: torch.Generator) -> Tensor:
     """(rows, length) bool: slots whose answer is shown.
 
     Args:
@@ -113,9 +113,9 @@ def glanced(number: Tensor, most: Tensor, dice: torch.Generator) -> Tensor:
     """
     rows, count, device = len(number), int(number.max()) + 1, number.device
     sizes = torch.zeros(rows, count, dtype=torch.long, device=device).scatter_add_(1, number, torch.ones_like(number))
-    prefix = (torch.rand(rows, count, generator=dice).to(device) * (sizes - 1)).long() + 1  # 1 to k - 1
+    prefix = (torch.rand(rows, count, generator=uniforms).to(device) * (sizes - 1)).long() + 1  # 1 to k - 1
     prefix = torch.where(sizes > 1, prefix, 0)
-    order = torch.rand(rows, count, generator=dice).argsort(1).to(device)
+    order = torch.rand(rows, count, generator=uniforms).argsort(1).to(device)
     fits = prefix.gather(1, order).cumsum(1) <= most[:, None]
     prefix = torch.zeros_like(prefix).scatter_(1, order, prefix.gather(1, order) * fits)
     begins = torch.searchsorted(number, torch.arange(count, device=device).expand(rows, -1).contiguous())
@@ -135,8 +135,8 @@ def words(head: Head) -> str:
 RECIPE = Recipe(
     key=KEY,
     options=options,
-    taps=lambda target: (target.last_hidden,),
-    fresh=fresh,
+    aux_hidden_layers=lambda target: (target.last_hidden,),
+    init_head=init_head,
     loss=loss,
     predict=predict,
     settings=settings,

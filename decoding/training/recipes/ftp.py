@@ -27,7 +27,7 @@ def options(parser) -> None:
     parser.add_argument("--mlp", type=int, default=0, help="width of the gated layers; 0: twice that of the target")
 
 
-def fresh(target: Target, chosen) -> Decoder:
+def init_head(target: Target, chosen) -> Decoder:
     """Untrained; the last norm begins with the size that every entry of the target's states has, or logits would begin flat."""
     of = Sizes.of(target)
     decoder = Decoder(Sizes(of.width, of.heads, chosen.mlp or 2 * of.width), chosen.slots, chosen.future, chosen.blocks)
@@ -56,8 +56,8 @@ def loss(decoder: Decoder, target: Target, batch: Batch, done: float = 0.0) -> T
     """Mean cross-entropy in nats per output, weighed by 0.8^k, over places that are drawn and tokens that may be learned."""
     hidden = batch.states[target.last_hidden]
     rows, length = batch.tokens.shape
-    drawn = torch.rand(rows, length - 1, generator=torch.Generator().manual_seed(batch.seed))
-    places = drawn.topk(min(PLACES, length - 1)).indices.to(hidden.device)
+    sampled = torch.rand(rows, length - 1, generator=torch.Generator().manual_seed(batch.seed))
+    places = sampled.topk(min(PLACES, length - 1)).indices.to(hidden.device)
     tokens, counts = (part.gather(1, places[..., None].expand(-1, -1, part.shape[2])) for part in behind(batch, decoder.outputs))
     tokens, counts = tokens.flatten(0, 1), counts.flatten(0, 1)  # (rows * places, outputs)
     known = hidden.gather(1, places[..., None].expand(-1, -1, hidden.shape[2])).flatten(0, 1)
@@ -85,8 +85,8 @@ def words(decoder: Decoder) -> str:
 RECIPE = Recipe(
     key=KEY,
     options=options,
-    taps=lambda target: (target.last_hidden,),
-    fresh=fresh,
+    aux_hidden_layers=lambda target: (target.last_hidden,),
+    init_head=init_head,
     loss=loss,
     predict=predict,
     settings=settings,

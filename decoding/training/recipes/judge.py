@@ -281,9 +281,9 @@ class Examples:
             file = folder / f"{first:05}-{len(found)}.npz"
             if not file.exists():
                 rows = [states(family, text, first + i) for i, text in enumerate(found[first : first + chunk])]
-                fresh = folder / "fresh.npz"
-                np.savez(fresh, **{name: np.concatenate([row[name] for row in rows]) for name in cls.__dataclass_fields__})
-                fresh.replace(file)
+                init_head = folder / "fresh.npz"
+                np.savez(init_head, **{name: np.concatenate([row[name] for row in rows]) for name in cls.__dataclass_fields__})
+                init_head.replace(file)
             with np.load(file, allow_pickle=False) as kept:
                 parts.append({name: kept[name] for name in cls.__dataclass_fields__})
         return cls(**{name: np.concatenate([part[name] for part in parts]) for name in cls.__dataclass_fields__})
@@ -297,13 +297,13 @@ def states(family: Family, text: Text, number: int) -> dict[str, np.ndarray]:
         (*range(-1, len(tokens) - 2), *(at - 2 for _, at, _ in leaves)),  # node i is token i + 1
         source=("text",) * (len(tokens) - 1 + len(leaves)),
     )
-    reading = family.target.read(TreeCache(), tokens[:1], draft, Sampling(1.0), (PRE_NORM,))
+    output = family.target.read(TreeCache(), tokens[:1], draft, Sampling(1.0), (PRE_NORM,))
     wanted = [*range(start - 1, len(tokens) - 1), *range(len(tokens) - 1, len(draft))]
     above = torch.tensor([draft.parents[i] + 1 for i in wanted])
-    log_p = reading.probs.cpu()[above, torch.tensor([draft.tokens[i] for i in wanted])].clamp(min=1e-30).log()
+    log_p = output.probs.cpu()[above, torch.tensor([draft.tokens[i] for i in wanted])].clamp(min=1e-30).log()
     categories = ["right"] * (len(tokens) - start) + [category for _, _, category in leaves]
     return {
-        "states": reading.hidden[PRE_NORM][torch.tensor(wanted) + 1].clamp(-HALF, HALF).half().cpu().numpy(),
+        "states": output.hidden[PRE_NORM][torch.tensor(wanted) + 1].clamp(-HALF, HALF).half().cpu().numpy(),
         "labels": np.array([category not in WRONG for category in categories], dtype=np.int8),
         "categories": np.array(categories, dtype="U8"),
         "texts": np.full(len(wanted), number),

@@ -8,7 +8,7 @@ true states behind the exit layer are read in training and in drafting. Departur
 import torch.nn.functional as F
 from torch import Tensor
 
-from decoding.methods.kangaroo import KEY, Adapter, fresh, settings_of, usual_exit
+from decoding.methods.kangaroo import KEY, Adapter, init_head, settings_of, usual_exit
 from decoding.models.target import PRE_NORM, Target
 from decoding.training.precision import quick
 from decoding.training.recipe import Recipe
@@ -19,20 +19,20 @@ def options(parser) -> None:
     parser.add_argument("--exit-layer", type=int, default=0, help="layers of the target that draft; 0: a sixth of them")
 
 
-def tap(target: Target, layer: int) -> int:
+def aux_layer(target: Target, layer: int) -> int:
     """Where the states behind layer `layer` are found: those of the last one before the final norm."""
     return layer if layer < target.model.config.num_hidden_layers else PRE_NORM
 
 
 def predict(adapter: Adapter, target: Target, batch: Batch):
-    states = batch.states[tap(target, adapter.layer)]
+    states = batch.states[aux_layer(target, adapter.layer)]
     with quick(states.device):
         yield target.score(adapter.whole(states))
 
 
 def loss(adapter: Adapter, target: Target, batch: Batch, done: float = 0.0) -> Tensor:
     """Mean of - sum_v p log q in nats, over places whose next token may be learned."""
-    states = batch.states[tap(target, adapter.layer)]
+    states = batch.states[aux_layer(target, adapter.layer)]
     counts = batch.counts[:, 1:]
     with quick(states.device):
         out = adapter.whole(states)[:, :-1][counts]
@@ -52,9 +52,9 @@ def exit_of(target: Target, chosen) -> int:
 RECIPE = Recipe(
     key=KEY,
     options=options,
-    taps=lambda target: (tap(target, usual_exit(target)),),
-    taps_with=lambda target, chosen: (tap(target, exit_of(target, chosen)),),
-    fresh=lambda target, chosen: fresh(target, exit_of(target, chosen)),
+    aux_hidden_layers=lambda target: (aux_layer(target, usual_exit(target)),),
+    aux_hidden_layers_with=lambda target, chosen: (aux_layer(target, exit_of(target, chosen)),),
+    init_head=lambda target, chosen: init_head(target, exit_of(target, chosen)),
     loss=loss,
     predict=predict,
     settings=settings_of,

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from decoding.methods.medusa import KEY, RANKS, Heads, fresh
+from decoding.methods.medusa import KEY, RANKS, Heads, init_head
 from decoding.models.target import Target
 from decoding.training.precision import quick
 from decoding.training.recipe import Recipe
@@ -54,8 +54,8 @@ def words(heads: Heads) -> str:
 RECIPE = Recipe(
     key=KEY,
     options=options,
-    taps=lambda target: (target.last_hidden,),
-    fresh=lambda target, chosen: fresh(target, chosen.heads, chosen.own_lm_head),
+    aux_hidden_layers=lambda target: (target.last_hidden,),
+    init_head=lambda target, chosen: init_head(target, chosen.heads, chosen.own_lm_head),
     loss=loss,
     predict=predict,
     settings=settings,

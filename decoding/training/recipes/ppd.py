@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from decoding.methods.ppd import KEY, MAX_MEMBERS, MAX_PROBES, RANKS, Prompts, fresh
+from decoding.methods.ppd import KEY, MAX_MEMBERS, MAX_PROMPT_TOKENS, RANKS, Prompts, init_head
 from decoding.models.target import Target
 from decoding.training.precision import quick
 from decoding.training.recipe import Recipe
@@ -23,7 +23,7 @@ PLACES = 32  # of a window that placeholders are hung below at once
 
 
 def options(parser) -> None:
-    parser.add_argument("--probes", type=int, choices=range(1, MAX_PROBES + 1), default=3, help="placeholders (m)")
+    parser.add_argument("--prompt-tokens", type=int, choices=range(1, MAX_PROMPT_TOKENS + 1), default=3, help="placeholders (m)")
     parser.add_argument("--members", type=int, choices=range(1, MAX_MEMBERS + 1), default=1, help="of the ensemble of each")
     parser.set_defaults(lr=0.01)
 
@@ -78,7 +78,7 @@ def predict(prompts: Prompts, target: Target, batch: Batch) -> Iterator[Tensor]:
 def loss(prompts: Prompts, target: Target, batch: Batch, done: float = 0.0) -> Tensor:
     """(1/m) sum_i 0.8^(i - 1) KL(target || placeholder i) in nats, over places whose token may be learned."""
     m = len(prompts.embed)
-    places = drawn_places(batch, m)
+    places = sampled_places(batch, m)
     with quick(batch.tokens.device):
         states = said(prompts, target, read(target, batch.tokens), places)  # (rows, c, m, width)
         ahead = places[:, None] + torch.arange(1, m + 1, device=places.device)  # (c, m) where placeholder i stands
@@ -89,7 +89,7 @@ def loss(prompts: Prompts, target: Target, batch: Batch, done: float = 0.0) -> T
     return (weights * divergence(p, q)).sum() / counts[..., 0].sum().clamp(min=1) / m
 
 
-def drawn_places(batch: Batch, m: int) -> Tensor:
+def sampled_places(batch: Batch, m: int) -> Tensor:
     """(c,) places of the windows below which all placeholders still look at tokens of the window."""
     rng = torch.Generator().manual_seed(batch.seed)
     found = torch.randperm(max(1, batch.tokens.shape[1] - 1 - m), generator=rng)[:PLACES]
@@ -103,21 +103,21 @@ def divergence(p: Tensor, q: Tensor) -> Tensor:
 
 
 def settings(prompts: Prompts) -> dict:
-    probes, members, width = prompts.embed.shape
-    return {"width": width, "probes": probes, "members": members}
+    prompt_tokens, members, width = prompts.embed.shape
+    return {"width": width, "prompt_tokens": prompt_tokens, "members": members}
 
 
 def words(prompts: Prompts) -> str:
-    probes, members, width = prompts.embed.shape
+    prompt_tokens, members, width = prompts.embed.shape
     ensemble = f" of {members} members" if members > 1 else ""
-    return f"PPD: {probes} prompt tokens{ensemble}, {prompts.embed.numel():,} numbers in all"
+    return f"PPD: {prompt_tokens} prompt tokens{ensemble}, {prompts.embed.numel():,} numbers in all"
 
 
 RECIPE = Recipe(
     key=KEY,
     options=options,
-    taps=lambda target: (target.last_hidden,),
-    fresh=lambda target, chosen: fresh(target, chosen.probes, chosen.members),
+    aux_hidden_layers=lambda target: (target.last_hidden,),
+    init_head=lambda target, chosen: init_head(target, chosen.prompt_tokens, chosen.members),
     loss=loss,
     predict=predict,
     settings=settings,

@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     family = load(options.family, device=options.device)
     work = options.work or Path(".training") / f"sorted-{checksum(family.tokenizer)[:8]}"
     text = Text(read(options.corpus), family.tokenizer, work)
-    model = fresh(family, options)
+    model = init_head(family, options)
     steps = math.ceil(options.tokens / FEW)
     fit(
         model,
@@ -76,7 +76,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 # -- the model ---------------------------------------------------------------------------------------------------------
 
 
-def fresh(family: Family, options: argparse.Namespace) -> LlamaForCausalLM:
+def init_head(family: Family, options: argparse.Namespace) -> LlamaForCausalLM:
     """A sorted model for the family's tokenizer, begun from its draft model if that fits."""
     model = sorted_llama(family.tokenizer, options.exits, options.hidden, min(CONTEXT, family.target.context))
     if family.draft is not None:

@@ -132,9 +132,9 @@ def write(family: Family, texts: Sequence[str], folder: Path, kind: str, count: 
         file = folder / f"{number:05}.npz"
         if not file.exists():
             made = lesson(family, prompts(family, texts, seed + number), kind, seed + number)
-            fresh = folder / "fresh.npz"
-            np.savez(fresh, **made)
-            fresh.replace(file)
+            init_head = folder / "fresh.npz"
+            np.savez(init_head, **made)
+            init_head.replace(file)
         with np.load(file, allow_pickle=False) as found:
             parts.append({name: found[name] for name in Lesson.__dataclass_fields__})
     return Lesson(**{name: np.concatenate([part[name] for part in parts]) for name in Lesson.__dataclass_fields__})

@@ -42,9 +42,7 @@ def sweep_parameters(settings: Settings, parameter: str) -> dict[str, str]:
 def shared(settings: Settings) -> dict[str, str]:
     """What is not a column's own."""
     everything = address.parameters(settings, 0, None)
-    return {
-        key: value for key, value in everything.items() if key not in ("step", "method") and not key.startswith("p.")
-    }
+    return {key: value for key, value in everything.items() if key not in ("step", "method") and not key.startswith("p.")}
 
 
 def parse(query: Mapping[str, str]) -> ComparePlace | None:

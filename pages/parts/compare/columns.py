@@ -13,10 +13,10 @@ import streamlit as st
 from decoding.methods import METHODS
 from decoding.trace import Trace
 from pages.parts.compare.comparison import Runs, comparison
-from pages.parts.compare.race import Entrant, Race, names
+from pages.parts.compare.race import Column, Race, names
 from pages.parts.compare.race_bar import buttons, progress
 from pages.parts.compare.share import share
-from pages.parts.compare.sidebar import entries, say_columns, wanted
+from pages.parts.compare.sidebar import compare_sidebar, say_columns, wanted
 from pages.parts.compare.small_tree import draw_small_tree
 from pages.parts.shared.controls import say
 from pages.parts.shared.session import Session
@@ -49,7 +49,7 @@ STYLE = f"""
 
 def columns(session: Session, race: Race) -> None:
     """The view: rail, columns, and the comparison of what they show."""
-    entries(session, race)
+    compare_sidebar(session, race)
     tick = race.tick()
 
     def once() -> None:
@@ -68,9 +68,9 @@ def draw(session: Session, race: Race) -> None:
     notices(session, race, asked)
     buttons(race, lambda: wanted(session, race))
     progress(race)
-    titles = names([entrant.settings for entrant in race.entrants] or asked)
+    titles = names([column.settings for column in race.columns] or asked)
     board(race, titles, asked)
-    runs = [(title, part) for title, e in zip(titles, race.entrants, strict=False) if (part := race.part(e)) and part.steps]
+    runs = [(title, part) for title, e in zip(titles, race.columns, strict=False) if (part := race.part(e)) and part.steps]
     if runs:
         st.html(legend_html(origins(*(trace for _, trace in runs))))
         comparison(charted(race, runs), "compare")
@@ -86,11 +86,11 @@ def charted(race: Race, runs: Runs) -> Runs:
 
 def sentence(race: Race) -> str:
     """Where the comparison stands, in one sentence."""
-    if not race.entrants:
+    if not race.columns:
         return "Choose the columns on the left, then press Step or Play."
     if race.mode == "race" and race.goal is not None:
         return "The runs are being recorded, one after the other; then the race is replayed."
-    parts = [part for entrant in race.entrants if (part := race.part(entrant))]
+    parts = [part for column in race.columns if (part := race.part(column))]
     brought = ", ".join(str(sum(len(step.tokens) for step in part.steps)) for part in parts)
     calls = [len(part.steps) for part in parts]
     if race.mode == "race":
@@ -106,12 +106,12 @@ def notices(session: Session, race: Race, asked: Sequence) -> None:
     """What was wrong with a link, and what is stale."""
     for note in race.notes:
         st.warning(as_markdown(note), icon=":material/link_off:")
-    if not race.entrants or race.matches(asked):
+    if not race.columns or race.matches(asked):
         return
 
     def put_back() -> None:
-        say(session, race.entrants[0].settings)
-        say_columns(race, [entrant.settings for entrant in race.entrants])
+        say(session, race.columns[0].settings)
+        say_columns(race, [column.settings for column in race.columns])
 
     with st.container(horizontal=True, vertical_alignment="center", border=True, key="compare_stale"):
         st.markdown(
@@ -131,8 +131,8 @@ def board(race: Race, titles: Sequence[str], asked: Sequence) -> None:
     while row := list(islice(numbers, per_row)):
         for cell, i in zip(st.columns(per_row, gap="small"), row, strict=False):
             with cell, st.container(border=True, gap="small", key=f"compare_cell_{i}"):
-                if race.entrants:
-                    column(race, race.entrants[i], titles[i], i, NOMINAL[per_row])
+                if race.columns:
+                    column(race, race.columns[i], titles[i], i, NOMINAL[per_row])
                 else:
                     reason = asked[i].problem()
                     blank(titles[i], reason or METHODS[asked[i].method].idea, "cannot run" if reason else "not started")
@@ -146,39 +146,39 @@ def blank(title: str, words: str, state: str) -> None:
     )
 
 
-def column(race: Race, entrant: Entrant, title: str, number: int, width: int) -> None:
+def column(race: Race, column: Column, title: str, number: int, width: int) -> None:
     """One run: what it is and how it stands, its tree, what the step did, its text."""
-    if entrant.problem and not entrant.count:
-        blank(title, entrant.problem, "cannot run")
+    if column.problem and not column.count:
+        blank(title, column.problem, "cannot run")
         return
-    part, step = race.part(entrant), race.step_of(entrant)
+    part, step = race.part(column), race.step_of(column)
     if part is None:
-        blank(title, METHODS[entrant.settings.method].idea, state_words(race, entrant))
+        blank(title, METHODS[column.settings.method].idea, state_words(race, column))
         return
-    state = html.escape(state_words(race, entrant))
+    state = html.escape(state_words(race, column))
     st.html(f'<p class="ds-col-head">{html.escape(title)}</p><p class="ds-col-state">{state}</p>{tally_html(part)}')
     if step is None:
         st.html('<p class="ds-col-none">The prompt, before the first step.</p>')
     else:
         deepest = max((max(depths(s), default=0) for s in part.steps[-24:]), default=0)
-        draw_small_tree(step, part.pieces, f"compare_tree_{number}", root_of(part), width, max(6, deepest + 2))
-    said = narrate(step, len(part.steps), part.pieces) if step else ""
+        draw_small_tree(step, part.token_bytes, f"compare_tree_{number}", root_of(part), width, max(6, deepest + 2))
+    said = narrate(step, len(part.steps), part.token_bytes) if step else ""
     st.html(f'<p class="ds-col-say">{html.escape(said)}</p>{text_html(part)}')
 
 
-def state_words(race: Race, entrant: Entrant) -> str:
+def state_words(race: Race, column: Column) -> str:
     """How a run stands."""
-    shown = race.shown(entrant)
-    step = race.step_of(entrant)
-    if entrant.problem:
-        return f"stopped after step {entrant.count}: {entrant.problem}"
+    shown = race.shown(column)
+    step = race.step_of(column)
+    if column.problem:
+        return f"stopped after step {column.count}: {column.problem}"
     if step is not None and step.ending:
         return f"finished after {shown} target calls: {step.ending}"
     calls = f"{shown} target {'call' if shown == 1 else 'calls'}"
-    if entrant.busy:
-        place = entrant.live.place
+    if column.busy:
+        place = column.live.place
         return calls + (f", {place} in line" if place > 1 else ", working")
-    return calls + (f" of {entrant.count} recorded" if entrant.count > shown else "")
+    return calls + (f" of {column.count} recorded" if column.count > shown else "")
 
 
 def tally_html(part: Trace) -> str:

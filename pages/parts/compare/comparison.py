@@ -108,17 +108,13 @@ def numbers(runs: Runs, key: str) -> None:
     """One line per run; measured and modelled speed-up are never mixed."""
     chosen = None
     with st.container(horizontal=True, vertical_alignment="center"):
-        if st.toggle(
-            "Choose the cost ratio c", key=f"{key}_choose_c", help="c = time of a drafter call / time of a target call"
-        ):
+        if st.toggle("Choose the cost ratio c", key=f"{key}_choose_c", help="c = time of a drafter call / time of a target call"):
             chosen = st.slider("c", 0.0, 1.0, 0.1, 0.01, key=f"{key}_c", label_visibility="collapsed", width=260)
     measured = {name: cost_ratio(tally(trace.steps)) for name, trace in pairs(runs)}
     ratios = dict.fromkeys(measured, chosen) if chosen is not None else measured
     show(comparison_table(runs, {name: c for name, c in ratios.items() if c is not None}), f"{key}_numbers", TELLING)
     if not any(trace.header.method == "plain" for _, trace in runs):
-        st.caption(
-            "**Measured speed-up** stays empty: no plain decoding among the runs. Add it as a column to measure one."
-        )
+        st.caption("**Measured speed-up** stays empty: no plain decoding among the runs. Add it as a column to measure one.")
     else:
         st.caption(
             "**Measured speed-up**: tokens per second over those of plain decoding of the same prompt, on the same "
@@ -128,9 +124,7 @@ def numbers(runs: Runs, key: str) -> None:
     metric = METRICS["modelled speed-up"]
     st.caption(
         f"**Modelled speed-up**, not measured ({where}): "
-        + as_markdown(
-            f"{metric.formula}; it assumes that reading a draft costs the target as much as reading one token."
-        )
+        + as_markdown(f"{metric.formula}; it assumes that reading a draft costs the target as much as reading one token.")
     )
 
 
@@ -201,14 +195,14 @@ def difference(first: tuple[str, Trace], other: tuple[str, Trace], key: str) -> 
         as_markdown(f"The target's probabilities where {other[0]} parts from {first[0]}"), key=key, on_change="rerun"
     ) as box:
         if box.open:
-            pieces = first[1].pieces | other[1].pieces
+            token_bytes = first[1].token_bytes | other[1].token_bytes
             for i, cell in enumerate(st.columns(2)):
                 label, row = (first, other)[i][0], found.rows[i]
                 with cell:
-                    st.markdown(as_markdown(f"{label} took {quoted(found.tokens[i], pieces)}"))
+                    st.markdown(as_markdown(f"{label} took {quoted(found.tokens[i], token_bytes)}"))
                     if row is not None:
-                        st.html(probability_bars(row, pieces, found.tokens[i], limit=6))
-            show(difference_table(found, pieces), f"{key}_table")
+                        st.html(probability_bars(row, token_bytes, found.tokens[i], limit=6))
+            show(difference_table(found, token_bytes), f"{key}_table")
 
 
 def is_lossless(trace: Trace) -> bool:

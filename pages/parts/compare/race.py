@@ -19,7 +19,7 @@ import streamlit as st
 from decoding.methods import METHODS
 from decoding.runs.worker import Live, worker
 from decoding.trace import Step, Trace
-from pages.parts.shared.session import LAG, PATIENCE, POLL, Holder, device_of
+from pages.parts.shared.session import LAG, PATIENCE, POLL, RunCleanup, device_of
 from pages.parts.shared.settings import Settings
 from viz.runs.compare import duration, until
 
@@ -31,7 +31,7 @@ Mode = Literal["lock-step", "race", "end"]
 
 
 @dataclass(eq=False)
-class Entrant:
+class Column:
     """One column: what was asked for, who takes its steps, and what is there."""
 
     settings: Settings
@@ -94,7 +94,7 @@ class Entrant:
 class Race:
     """All methods return at once and may be called from callbacks."""
 
-    entrants: tuple[Entrant, ...] = ()
+    columns: tuple[Column, ...] = ()
     mode: Mode = "lock-step"
     calls: int = 0  # target calls shown, unless it is a race
     clock: float = 0.0  # milliseconds shown, in a race
@@ -115,44 +115,44 @@ class Race:
 
     # -- what is shown ------------------------------------------------------------------------------------------------
 
-    def shown(self, entrant: Entrant) -> int:
+    def shown(self, column: Column) -> int:
         """Steps of this column that the page shows."""
         if self.mode == "race":
-            return until(entrant.trace, self.clock) if entrant.trace else 0
-        return min(self.calls, entrant.count)
+            return until(column.trace, self.clock) if column.trace else 0
+        return min(self.calls, column.count)
 
-    def step_of(self, entrant: Entrant) -> Step | None:
+    def step_of(self, column: Column) -> Step | None:
         """The last step shown of this column."""
-        shown = self.shown(entrant)
-        return entrant.trace.steps[shown - 1] if shown else None
+        shown = self.shown(column)
+        return column.trace.steps[shown - 1] if shown else None
 
-    def part(self, entrant: Entrant) -> Trace | None:
+    def part(self, column: Column) -> Trace | None:
         """The trace as far as it is shown."""
-        if entrant.trace is None:
+        if column.trace is None:
             return None
-        return msgspec.structs.replace(entrant.trace, steps=entrant.trace.steps[: self.shown(entrant)])
+        return msgspec.structs.replace(column.trace, steps=column.trace.steps[: self.shown(column)])
 
     def matches(self, wanted: Sequence[Settings]) -> bool:
         """Whether the runs are those the controls speak of."""
-        return len(wanted) == len(self.entrants) and all(
-            entrant.settings.same_run(settings) for entrant, settings in zip(self.entrants, wanted, strict=True)
+        return len(wanted) == len(self.columns) and all(
+            column.settings.same_run(settings) for column, settings in zip(self.columns, wanted, strict=True)
         )
 
     @property
     def longest(self) -> float:
         """Milliseconds of the slowest run, as far as it went."""
-        return max((duration(e.trace) for e in self.entrants if e.trace), default=0.0)
+        return max((duration(e.trace) for e in self.columns if e.trace), default=0.0)
 
     @property
     def recorded(self) -> bool:
-        return bool(self.entrants) and all(entrant.done for entrant in self.entrants)
+        return bool(self.columns) and all(column.done for column in self.columns)
 
     @property
     def at_end(self) -> bool:
         """Nothing more to show, now or later."""
         if not self.recorded:
             return False
-        return self.clock >= self.longest if self.mode == "race" else self.calls >= max(e.count for e in self.entrants)
+        return self.clock >= self.longest if self.mode == "race" else self.calls >= max(e.count for e in self.columns)
 
     @property
     def at_start(self) -> bool:
@@ -160,7 +160,7 @@ class Race:
 
     @property
     def busy(self) -> bool:
-        return any(entrant.busy for entrant in self.entrants)
+        return any(column.busy for column in self.columns)
 
     @property
     def moving(self) -> bool:
@@ -177,23 +177,23 @@ class Race:
     def prepare(self, wanted: Sequence[Settings]) -> bool:
         """Let the entrants be those that are wanted; a run that is wanted still is kept. False if none can run."""
         if not self.matches(wanted):
-            old = list(self.entrants)
+            old = list(self.columns)
             found = []
             for settings in wanted:
                 same = next((e for e in old if e.settings.same_run(settings)), None)
                 if same is not None:
                     old.remove(same)
-                found.append(same or Entrant(settings))
-            for entrant in old:
-                entrant.close()
-            if not any(entrant.count for entrant in found):
+                found.append(same or Column(settings))
+            for column in old:
+                column.close()
+            if not any(column.count for column in found):
                 self.calls, self.clock = 0, 0.0
-            self.entrants = tuple(found)
-        for entrant in self.entrants:
-            entrant.enter()
-        hold(self.entrants)
+            self.columns = tuple(found)
+        for column in self.columns:
+            column.enter()
+        hold(self.columns)
         self.notes, self.asked_at = (), monotonic()
-        return not all(entrant.problem for entrant in self.entrants)
+        return not all(column.problem for column in self.columns)
 
     def step(self, wanted: Sequence[Settings]) -> None:
         """One target call more in every column, or to the next moment at which one of them finished a step."""
@@ -236,23 +236,23 @@ class Race:
         """The step that is being taken is the last one."""
         with self.lock:
             self.playing, self.goal, self.then = False, None, ""
-            for entrant in self.entrants:
-                if entrant.live is not None:
-                    entrant.live.pause()
+            for column in self.columns:
+                if column.live is not None:
+                    column.live.pause()
 
     def reset(self) -> None:
         """Back to the prompt; the runs are forgotten."""
         with self.lock:
             self.stop()
-            for entrant in self.entrants:
-                entrant.close()
-            self.entrants, self.calls, self.clock, self.notes = (), 0, 0.0, ()
+            for column in self.columns:
+                column.close()
+            self.columns, self.calls, self.clock, self.notes = (), 0, 0.0, ()
 
     def turn_to(self, mode: Mode) -> None:
         """Another mode, at the place that is shown."""
         with self.lock:
             self.stop()
-            shown = [(e, self.shown(e)) for e in self.entrants if e.trace]
+            shown = [(e, self.shown(e)) for e in self.columns if e.trace]
             if mode == "race":
                 self.clock = max((sum(s.times.total for s in e.trace.steps[:k]) for e, k in shown), default=0.0)
             else:
@@ -261,12 +261,12 @@ class Race:
 
     def events(self) -> list[float]:
         """The milliseconds at which any column finished a step."""
-        return [at for e in self.entrants if e.trace for at in accumulate(step.times.total for step in e.trace.steps)]
+        return [at for e in self.columns if e.trace for at in accumulate(step.times.total for step in e.trace.steps)]
 
     def reach(self, goal: float) -> None:
         self.goal = goal
-        for entrant in self.entrants:
-            entrant.ask(goal)
+        for column in self.columns:
+            column.ask(goal)
 
     # -- following the worker -----------------------------------------------------------------------------------------
 
@@ -275,15 +275,15 @@ class Race:
         if self.goal in (None, inf) or self.playing:
             return
         until_then = monotonic() + 2 * PATIENCE
-        for entrant in self.entrants:
-            if entrant.busy and monotonic() < until_then:
-                entrant.live.wait(until_then - monotonic())
+        for column in self.columns:
+            if column.busy and monotonic() < until_then:
+                column.live.wait(until_then - monotonic())
 
     def sync(self) -> None:
         """Take over what the worker did since the last look, and move on if something is to move."""
         with self.lock:
-            for entrant in self.entrants:
-                entrant.look()
+            for column in self.columns:
+                column.look()
             self.follow()
             if self.playing and self.mode == "race":
                 self.run_clock()
@@ -294,16 +294,16 @@ class Race:
         """Move the position towards its goal as far as there are steps."""
         if self.goal is None:
             return
-        if any(entrant.stuck for entrant in self.entrants):
+        if any(column.stuck for column in self.columns):
             self.stop()
             return
         if self.mode == "race":
             self.record()
             return
-        most = max((entrant.count for entrant in self.entrants), default=0)
+        most = max((column.count for column in self.columns), default=0)
         if self.goal == inf:
             self.calls = most
-        elif min((e.count for e in self.entrants if not e.done), default=inf) >= self.goal:
+        elif min((e.count for e in self.columns if not e.done), default=inf) >= self.goal:
             self.calls = int(min(self.goal, most))
         else:
             return
@@ -312,7 +312,7 @@ class Race:
 
     def record(self) -> None:
         """One run after the other to its end; then what was waited for."""
-        running = next((entrant for entrant in self.entrants if not entrant.done), None)
+        running = next((column for column in self.columns if not column.done), None)
         if running is not None:
             running.ask(inf)
             return
@@ -335,8 +335,8 @@ class Race:
             self.playing = False
         elif self.goal is None and monotonic() - self.moved_at >= 0.8 * max(QUICKEST, self.pace):
             self.reach(self.calls + 1)
-            for entrant in self.entrants:
-                entrant.ask(self.calls + 2)
+            for column in self.columns:
+                column.ask(self.calls + 2)
             self.follow()
 
 
@@ -369,14 +369,14 @@ def race() -> Race:
     return st.session_state["draftscope_race"]
 
 
-@st.cache_resource(scope="session", show_spinner=False, on_release=Holder.release)
-def race_holder() -> Holder:
+@st.cache_resource(scope="session", show_spinner=False, on_release=RunCleanup.release)
+def race_holder() -> RunCleanup:
     """Its claims on the worker, which die with the tab."""
-    return Holder()
+    return RunCleanup()
 
 
-def hold(entrants: Iterable[Entrant]) -> None:
+def hold(columns: Iterable[Column]) -> None:
     """See to it that a closed tab frees the worker."""
     kept = race_holder().lives
-    asked = {*kept, *(entrant.live for entrant in entrants if entrant.live is not None)}
+    asked = {*kept, *(column.live for column in columns if column.live is not None)}
     kept[:] = [live for live in asked if live.state not in ("ended", "failed", "closed")]

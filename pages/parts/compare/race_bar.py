@@ -15,8 +15,7 @@ MODES = {
     "end": "Each to its end",
 }
 EXPLAINED = {
-    "lock-step": "Every column has made the same number of target calls. "
-    "The columns take turns on one worker, step by step.",
+    "lock-step": "Every column has made the same number of target calls. The columns take turns on one worker, step by step.",
     "race": "Every column has had the same time. The runs are recorded one after the other on one worker, never two "
     "at once; then their measured milliseconds are replayed on one clock. Reading the prompt is not counted.",
     "end": "Every run goes to its end; the columns take turns on one worker, step by step, and show the newest step.",
@@ -71,9 +70,7 @@ def buttons(race: Race, wanted: Callable[[], Sequence[Settings]]) -> None:
             disabled=not race.moving,
             help="The step under way is the last.",
         )
-        st.button(
-            "Reset", key="compare_reset", icon=":material/restart_alt:", on_click=race.reset, help="Back to the prompt."
-        )
+        st.button("Reset", key="compare_reset", icon=":material/restart_alt:", on_click=race.reset, help="Back to the prompt.")
         pace(race)
     st.caption(EXPLAINED[race.mode])
     letters("compare_letters", {"j": race.back, "k": step})
@@ -128,16 +125,16 @@ def progress(race: Race) -> None:
             text=f"{race.clock / 1000:.2f} of {race.longest / 1000:.2f} seconds",
         )
     elif race.goal is not None or race.busy:
-        limit = sum(entrant.settings.max_tokens for entrant in race.entrants if not entrant.problem) or 1
-        tokens = sum(len(step.tokens) for e in race.entrants if e.trace for step in e.trace.steps)
+        limit = sum(column.settings.max_tokens for column in race.columns if not column.problem) or 1
+        tokens = sum(len(step.tokens) for e in race.columns if e.trace for step in e.trace.steps)
         if not tokens:
             st.info(
                 f"Loading the models and reading the prompt … {monotonic() - race.asked_at:.0f} s",
                 icon=":material/hourglass_top:",
             )
         elif race.mode != "lock-step":
-            done = sum(entrant.done for entrant in race.entrants)
+            done = sum(column.done for column in race.columns)
             st.progress(
                 min(1.0, tokens / limit),
-                text=f"{tokens} of at most {limit} tokens; {done} of {len(race.entrants)} runs finished",
+                text=f"{tokens} of at most {limit} tokens; {done} of {len(race.columns)} runs finished",
             )

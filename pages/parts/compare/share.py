@@ -19,7 +19,7 @@ VIEW = "compare_view"
 
 def share(session: Session, race: Race) -> None:
     with st.container(horizontal=True, vertical_alignment="center", gap="small", key="compare_share"):
-        if any(entrant.count for entrant in race.entrants) and st.button(
+        if any(column.count for column in race.columns) and st.button(
             "Keep these runs",
             key="compare_keep",
             icon=":material/bookmark_add:",
@@ -34,11 +34,7 @@ def kept(race: Race) -> str:
     """Store the runs; says what was done."""
     try:
         store = keep.store()
-        runs = [
-            (name, e.trace)
-            for name, e in zip(names([e.settings for e in race.entrants]), race.entrants, strict=True)
-            if e.count
-        ]
+        runs = [(name, e.trace) for name, e in zip(names([e.settings for e in race.columns]), race.columns, strict=True) if e.count]
         for name, trace in runs:
             store.keep(trace, f"Compare: {name}"[:MAX_NAME])
     except (ValueError, sqlite3.Error) as error:
@@ -48,9 +44,7 @@ def kept(race: Race) -> str:
 
 def link_button(make, race: Race, key: str) -> None:
     """A button that writes the link into the address bar and shows it for copying."""
-    if not st.button(
-        "Link to these settings", key=key, icon=":material/link:", help="Whoever opens it finds the same settings."
-    ):
+    if not st.button("Link to these settings", key=key, icon=":material/link:", help="Whoever opens it finds the same settings."):
         return
     try:
         params = make()

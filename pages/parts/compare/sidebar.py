@@ -80,7 +80,7 @@ def shared_controls(session: Session, middle) -> None:
     session.values |= {key: st.session_state[key] for key in KEYS if key in st.session_state}
 
 
-def entries(session: Session, race: Race) -> None:
+def compare_sidebar(session: Session, race: Race) -> None:
     """Draw the rail with the columns."""
     shared_controls(session, lambda: column_controls(session, race))
     prefixes = ("compare.", "param.compare.")
@@ -150,6 +150,4 @@ def add(race: Race, method: str | None = None) -> None:
     taken = {value(race, method_key(slot), default_method(slot)) for slot in race.slots}
     slot = max(race.slots) + 1
     race.slots.append(slot)
-    set_value(
-        race, method_key(slot), method or next((key for key in METHODS if key not in taken), "speculative_sampling")
-    )
+    set_value(race, method_key(slot), method or next((key for key in METHODS if key not in taken), "speculative_sampling"))

@@ -36,9 +36,7 @@ component = st.components.v2.component(
 )
 
 
-def draw_small_tree(
-    step: Step, pieces: Mapping[int, bytes], key: str, root: int | None, width: int, columns: int
-) -> None:
+def draw_small_tree(step: Step, token_bytes: Mapping[int, bytes], key: str, root: int | None, width: int, columns: int) -> None:
     """The tree of a step; tokens reach the page as data and are written with textContent."""
-    elements = small_tree(step, pieces, root, width, columns)
-    component(key=key, data={"elements": elements, "width": width, "height": HEIGHT, "alt": tree_alt(step, pieces)})
+    elements = small_tree(step, token_bytes, root, width, columns)
+    component(key=key, data={"elements": elements, "width": width, "height": HEIGHT, "alt": tree_alt(step, token_bytes)})

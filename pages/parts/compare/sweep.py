@@ -6,7 +6,7 @@ from math import inf
 from decoding.method import Method
 from decoding.sample import MAX_TEMPERATURE
 from decoding.trace import Trace
-from pages.parts.compare.race import Entrant, hold
+from pages.parts.compare.race import Column, hold
 from pages.parts.shared.settings import Settings
 
 TEMPERATURE = "temperature (sampling)"
@@ -39,49 +39,49 @@ class Sweep:
     """The points of a sweep and the runs behind them. Methods return at once and may be called from callbacks."""
 
     plan: Plan | None = None
-    points: list[tuple[float, Entrant]] = field(default_factory=list)
+    points: list[tuple[float, Column]] = field(default_factory=list)
     running: bool = False
 
     @property
     def runs(self) -> list[tuple[float, Trace]]:
         """The finished ones."""
-        return [(at, entrant.trace) for at, entrant in self.points if entrant.ended]
+        return [(at, column.trace) for at, column in self.points if column.ended]
 
     @property
     def done(self) -> int:
-        return sum(entrant.done for _, entrant in self.points)
+        return sum(column.done for _, column in self.points)
 
     @property
-    def now(self) -> tuple[float, Entrant] | None:
+    def now(self) -> tuple[float, Column] | None:
         """The point whose turn it is."""
         return next((point for point in self.points if not point[1].done), None)
 
     def start(self, plan: Plan) -> None:
         self.stop()
-        for _, entrant in self.points:
-            entrant.close()
-        self.plan, self.points = plan, [(at, Entrant(settings)) for at, settings in plan.runs]
+        for _, column in self.points:
+            column.close()
+        self.plan, self.points = plan, [(at, Column(settings)) for at, settings in plan.runs]
         self.go_on()
 
     def go_on(self) -> None:
         """The runs that are missing."""
-        for _, entrant in self.points:
-            entrant.enter()
-        hold(entrant for _, entrant in self.points)
+        for _, column in self.points:
+            column.enter()
+        hold(column for _, column in self.points)
         self.running = True
         self.sync()
 
     def stop(self) -> None:
         """The step under way is the last."""
         self.running = False
-        for _, entrant in self.points:
-            if entrant.live is not None:
-                entrant.live.pause()
+        for _, column in self.points:
+            if column.live is not None:
+                column.live.pause()
 
     def sync(self) -> None:
         """Take over what the worker did; if it goes on, let the next run have its turn."""
-        for _, entrant in self.points:
-            entrant.look()
+        for _, column in self.points:
+            column.look()
         if self.running:
             self.running = self.now is not None and not self.now[1].stuck
         if self.running:

@@ -32,9 +32,7 @@ def sweep(session: Session, race: Race) -> None:
     state = st.session_state.setdefault("draftscope_sweep", Sweep())
     shared_controls(session, lambda: method_rail(session, race))
     plan = range_controls(session, race)
-    race.values |= {
-        key: st.session_state[key] for key in st.session_state if str(key).startswith(("sweep.", "param.sweep."))
-    }
+    race.values |= {key: st.session_state[key] for key in st.session_state if str(key).startswith(("sweep.", "param.sweep."))}
     timed = POLL if state.running else None
 
     def once() -> None:
@@ -82,9 +80,7 @@ def range_controls(session: Session, race: Race) -> Plan:
         keys = [f"sweep.{end}.{method}.{parameter}" for end in ("low", "high")]
         step = 1 if whole else 0.05
         start = st.number_input("From", low, high, step=step, **kept(race, keys[0], low), width=120)
-        end = st.number_input(
-            "To", low, high, step=step, **kept(race, keys[1], min(high, low + 7) if whole else high), width=120
-        )
+        end = st.number_input("To", low, high, step=step, **kept(race, keys[1], min(high, low + 7) if whole else high), width=120)
         points = st.number_input("Points", 2, MOST_POINTS, step=1, **kept(race, "sweep.points", 6), width=110)
         seeds = st.number_input(
             "Seeds",
@@ -95,9 +91,7 @@ def range_controls(session: Session, race: Race) -> Plan:
             width=110,
             help="Runs per point, with one seed after the other; their steps are added up.",
         )
-    params = {
-        f.name: value(race, param_key(f"sweep.{method}", f.name), f.default) for f in fields(METHODS[method].params)
-    }
+    params = {f.name: value(race, param_key(f"sweep.{method}", f.name), f.default) for f in fields(METHODS[method].params)}
     base = replace(read(session), method=method, params=params)
     return Plan(base, parameter, label, spread(min(start, end), max(start, end), points), seeds)
 
@@ -109,9 +103,9 @@ def draw(state: Sweep, race: Race, plan: Plan) -> None:
         st.warning(as_markdown(note), icon=":material/link_off:")
     buttons(state, plan)
     progress(state)
-    for at, entrant in state.points:
-        if entrant.problem:
-            st.warning(as_markdown(f"{state.plan.label} {shown_value(at)}: {entrant.problem}"), icon=":material/error:")
+    for at, column in state.points:
+        if column.problem:
+            st.warning(as_markdown(f"{state.plan.label} {shown_value(at)}: {column.problem}"), icon=":material/error:")
     if state.runs:
         if state.plan != plan and not state.running:
             st.caption("**The settings have changed** since these runs were made.")
@@ -168,9 +162,9 @@ def buttons(state: Sweep, plan: Plan) -> None:
 def progress(state: Sweep) -> None:
     """Runs finished, and how far the one is whose turn it is."""
     if state.running and state.now is not None:
-        at, entrant = state.now
-        tokens = sum(len(step.tokens) for step in entrant.trace.steps) if entrant.trace else 0
-        now = f"{state.plan.label} = {shown_value(at)}, {tokens} of at most {entrant.settings.max_tokens} tokens"
+        at, column = state.now
+        tokens = sum(len(step.tokens) for step in column.trace.steps) if column.trace else 0
+        now = f"{state.plan.label} = {shown_value(at)}, {tokens} of at most {column.settings.max_tokens} tokens"
         text = f"{state.done} of {len(state.points)} runs finished; now {now}"
         st.progress(state.done / len(state.points), text=as_markdown(text))
 

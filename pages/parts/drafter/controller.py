@@ -18,7 +18,7 @@ from decoding.runs.store import Query, Store
 from decoding.runs.study import Plan, Study
 from decoding.runs.worker import Live, worker
 from decoding.trace import Step
-from pages.parts.shared.session import Holder, device_of
+from pages.parts.shared.session import RunCleanup, device_of
 from pages.parts.shared.settings import Settings
 
 POLL = 0.5  # seconds
@@ -93,7 +93,7 @@ class Series:
 
 
 @dataclass(eq=False)
-class Desk:
+class StudyController:
     """All methods return at once and may be called from callbacks."""
 
     values: dict[str, Any] = field(default_factory=dict)  # of the controls, kept from page to page
@@ -149,17 +149,17 @@ class Desk:
             self.problem, self.live = self.live.problem, None
 
 
-def desk() -> Desk:
+def controller() -> StudyController:
     """This tab's desk."""
     if "desk" not in st.session_state:
-        st.session_state["desk"] = Desk()
+        st.session_state["desk"] = StudyController()
     return st.session_state["desk"]
 
 
-@st.cache_resource(scope="session", show_spinner=False, on_release=Holder.release)
-def holder() -> Holder:
+@st.cache_resource(scope="session", show_spinner=False, on_release=RunCleanup.release)
+def holder() -> RunCleanup:
     """What dies with the tab: the claim on the worker, not what was kept."""
-    return Holder()
+    return RunCleanup()
 
 
 def finished(store: Store, job: Job) -> int:

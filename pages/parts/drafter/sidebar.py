@@ -10,7 +10,7 @@ from decoding.models.family import weights_mark
 from decoding.runs.prompts import MAX_FILE, MAX_PROMPTS, Prompt, checked, read_prompts
 from decoding.runs.study import Plan
 from decoding.sample import Sampling
-from pages.parts.drafter.controller import Desk, Job
+from pages.parts.drafter.controller import Job, StudyController
 from pages.parts.shared.controls import DTYPES, EMBEDDED, kept, param_control, param_key, remember, sampling_controls, value
 from pages.parts.shared.examples import EXAMPLES
 from pages.parts.shared.settings import Settings, family_named
@@ -23,53 +23,55 @@ MODELS = {"target": EMBEDDED, "device": "auto", "dtype": "auto"}
 LONGEST = 200_000  # characters of the box
 
 
-def study_controls(desk: Desk) -> tuple[tuple[Prompt, ...], str]:
+def drafter_sidebar(controller: StudyController) -> tuple[tuple[Prompt, ...], str]:
     """Draw the rail; returns the prompts and, if there are none, why."""
     with st.sidebar:
-        prompts, problem = prompt_source(desk)
-        method_box(desk, "A")
-        if st.toggle("Second drafter", **kept(desk, "study.two", False), help="The same prompts, dice and limits, to compare."):
-            method_box(desk, "B")
+        prompts, problem = prompt_source(controller)
+        method_box(controller, "A")
+        if st.toggle(
+            "Second drafter", **kept(controller, "study.two", False), help="The same prompts, dice and limits, to compare."
+        ):
+            method_box(controller, "B")
         with st.expander("Sampling and length", key="study.sampling_box"):
-            sampling_controls(desk, "study.")
+            sampling_controls(controller, "study.")
             st.caption("Prompt n runs with the seed plus n − 1.")
         with st.expander("Model", key="study.model_box"):
-            models(desk)
-    desk.values |= {k: v for k, v in st.session_state.items() if str(k).startswith(("study.", "param.A.", "param.B."))}
+            models(controller)
+    controller.values |= {k: v for k, v in st.session_state.items() if str(k).startswith(("study.", "param.A.", "param.B."))}
     return prompts, problem
 
 
-def prompt_source(desk: Desk) -> tuple[tuple[Prompt, ...], str]:
+def prompt_source(controller: StudyController) -> tuple[tuple[Prompt, ...], str]:
     """Where the prompts come from; at most so many of them."""
     source = st.segmented_control(
         "Prompts",
         [EXAMPLE, TYPED, FILE],
-        default=st.session_state[remember(desk, "study.source", EXAMPLE)],
+        default=st.session_state[remember(controller, "study.source", EXAMPLE)],
         key="study.source",
         required=True,
         width="stretch",
     )
     try:
-        found = {EXAMPLE: examples, TYPED: typed, FILE: uploaded}[source](desk)
+        found = {EXAMPLE: examples, TYPED: typed, FILE: uploaded}[source](controller)
     except ValueError as error:
         st.error(as_markdown(plain(str(error), 300)), icon=":material/error:")
         return (), f"The prompts cannot be read. {error}"
     most = st.number_input(
-        "At most so many prompts", 0, MAX_PROMPTS, step=10, **kept(desk, "study.most", 0), help="The first ones; 0 takes all."
+        "At most so many prompts", 0, MAX_PROMPTS, step=10, **kept(controller, "study.most", 0), help="The first ones; 0 takes all."
     )
     found = found[:most] if most else found
     return found, "" if found else "There is no prompt yet: type some, upload a file, or take the examples."
 
 
-def examples(desk: Desk) -> tuple[Prompt, ...]:
+def examples(controller: StudyController) -> tuple[Prompt, ...]:
     st.caption(f"The {len(EXAMPLES)} examples of the Step page: stories, mathematics, Python.")
     return tuple(Prompt(e.prompt, e.title.partition(":")[0].lower()) for e in EXAMPLES.values())
 
 
-def typed(desk: Desk) -> tuple[Prompt, ...]:
+def typed(controller: StudyController) -> tuple[Prompt, ...]:
     """One prompt per paragraph."""
     text = st.text_area(
-        "Prompts, one per paragraph", **kept(desk, "study.typed", ""), height=160, max_chars=LONGEST,
+        "Prompts, one per paragraph", **kept(controller, "study.typed", ""), height=160, max_chars=LONGEST,
         placeholder="Once upon a time\n\nQuestion: Tom has 3 apples",
         help="An empty line parts two prompts. Ctrl+Enter takes them over.",
     )  # fmt: skip
@@ -77,73 +79,73 @@ def typed(desk: Desk) -> tuple[Prompt, ...]:
     return tuple(Prompt(checked(part, i), "typed") for i, part in enumerate(parts, 1))
 
 
-def uploaded(desk: Desk) -> tuple[Prompt, ...]:
+def uploaded(controller: StudyController) -> tuple[Prompt, ...]:
     """Prompts of a file; they stay when the visitor leaves the page."""
     file = st.file_uploader(
         "Text or JSONL", type=["txt", "jsonl", "json"], key="study_file", max_upload_size=MAX_FILE // 2**20,
         help="Text: an empty line parts prompts; without one every line is a prompt. JSONL: one object a line, as in Spec-Bench "
         "(turns, category), GSM8K (question), HumanEval (prompt), or text and domain.",
     )  # fmt: skip
-    if file is not None and (not desk.file or desk.file[0] != file.file_id):
-        desk.file = (file.file_id, file.name, tuple(read_prompts(file.getvalue(), file.name)))
-    if not desk.file:
+    if file is not None and (not controller.file or controller.file[0] != file.file_id):
+        controller.file = (file.file_id, file.name, tuple(read_prompts(file.getvalue(), file.name)))
+    if not controller.file:
         return ()
-    st.caption(as_markdown(f"{len(desk.file[2]):,} prompts of {plain(desk.file[1], 60)}."))
-    return desk.file[2]
+    st.caption(as_markdown(f"{len(controller.file[2]):,} prompts of {plain(controller.file[1], 60)}."))
+    return controller.file[2]
 
 
-def method_box(desk: Desk, side: str) -> None:
+def method_box(controller: StudyController, side: str) -> None:
     """One drafter: method, parameters, and a draft model of its own."""
-    settings = settings_of(desk, side)
+    settings = settings_of(controller, side)
     family = family_named(settings.target, settings.draft)
     lacking = {key: reason for key, method in METHODS.items() if (reason := method.missing(family))}
     with st.container(border=True, key=f"study_{side}"):
         drafters = [k for k in METHODS if k != "plain"]
         key = st.selectbox(
-            f"Drafter {side}", drafters, **kept(desk, f"study.{side}.method", SIDES[side], drafters),
+            f"Drafter {side}", drafters, **kept(controller, f"study.{side}.method", SIDES[side], drafters),
             format_func=lambda k: METHODS[k].title + (" (not with these models)" if k in lacking else ""),
         )  # fmt: skip
         if key in lacking:
             st.warning(lacking[key], icon=":material/block:")
         for spec in fields(METHODS[key].params):
-            param_control(desk, f"{side}.{key}", spec)
+            param_control(controller, f"{side}.{key}", spec)
         if METHODS[key].needs:
             st.text_input(
-                "Draft model", **kept(desk, f"study.{side}.draft", ""), placeholder="the target’s own",
+                "Draft model", **kept(controller, f"study.{side}.draft", ""), placeholder="the target’s own",
                 help="A folder or a Hub id, with the tokenizer of the target; empty: the target's own.",
             )  # fmt: skip
 
 
-def models(desk: Desk) -> None:
+def models(controller: StudyController) -> None:
     """The target of both."""
     st.text_input(
-        "Target", **kept(desk, "study.target", EMBEDDED), help="embedded, embedded-small, a model folder, or a Hub id."
+        "Target", **kept(controller, "study.target", EMBEDDED), help="embedded, embedded-small, a model folder, or a Hub id."
     )
-    st.text_input("Device", **kept(desk, "study.device", "auto"), help="auto, cpu, cuda, cuda:1 or mps")
-    st.selectbox("Number format", DTYPES, **kept(desk, "study.dtype", "auto", DTYPES))
+    st.text_input("Device", **kept(controller, "study.device", "auto"), help="auto, cpu, cuda, cuda:1 or mps")
+    st.selectbox("Number format", DTYPES, **kept(controller, "study.dtype", "auto", DTYPES))
     st.caption("Models are loaded with the first prompt. Only safetensors are read and no code of a model is run.")
 
 
-def settings_of(desk: Desk, side: str) -> Settings:
+def settings_of(controller: StudyController, side: str) -> Settings:
     """What the controls say of one drafter."""
     base = Settings()
-    method = value(desk, f"study.{side}.method", SIDES[side])
-    params = {f.name: value(desk, param_key(f"{side}.{method}", f.name), f.default) for f in fields(METHODS[method].params)}
-    models = {name: str(value(desk, f"study.{name}", default)).strip() or default for name, default in MODELS.items()}
-    draft = str(value(desk, f"study.{side}.draft", "")).strip() or None
+    method = value(controller, f"study.{side}.method", SIDES[side])
+    params = {f.name: value(controller, param_key(f"{side}.{method}", f.name), f.default) for f in fields(METHODS[method].params)}
+    models = {name: str(value(controller, f"study.{name}", default)).strip() or default for name, default in MODELS.items()}
+    draft = str(value(controller, f"study.{side}.draft", "")).strip() or None
     return Settings(
         method=method,
         params=params,
         draft=draft,
-        **{name: value(desk, f"study.{name}", getattr(base, name)) for name in SAMPLING},
+        **{name: value(controller, f"study.{name}", getattr(base, name)) for name in SAMPLING},
         **models,
     )
 
 
-def jobs(desk: Desk, prompts: tuple[Prompt, ...]) -> tuple[Job, ...]:
+def jobs(controller: StudyController, prompts: tuple[Prompt, ...]) -> tuple[Job, ...]:
     """One job per drafter, as the controls say."""
-    sides = ("A", "B") if value(desk, "study.two", False) else ("A",)
-    return tuple(job(settings_of(desk, side), prompts, side) for side in sides)
+    sides = ("A", "B") if value(controller, "study.two", False) else ("A",)
+    return tuple(job(settings_of(controller, side), prompts, side) for side in sides)
 
 
 def job(settings: Settings, prompts: tuple[Prompt, ...], side: str) -> Job:

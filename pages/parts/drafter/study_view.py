@@ -7,7 +7,7 @@ import streamlit as st
 from decoding.runs.prompts import Prompt
 from decoding.runs.store import Store
 from decoding.runs.study import Plan
-from pages.parts.drafter.controller import POLL, Desk, Job, finished, stamp
+from pages.parts.drafter.controller import POLL, Job, StudyController, finished, stamp
 from pages.parts.drafter.findings import Findings, found_in
 from pages.parts.drafter.findings_view import findings_view
 from pages.parts.drafter.sidebar import jobs
@@ -16,43 +16,43 @@ from pages.parts.shared.session import Session
 from viz.tokens import as_markdown, plain
 
 
-def study_stage(desk: Desk, session: Session, prompts: tuple[Prompt, ...], problem: str) -> None:
+def study_view(controller: StudyController, session: Session, prompts: tuple[Prompt, ...], problem: str) -> None:
     """Everything below the title."""
     try:
         store = keep.store()
-        wanted = jobs(desk, prompts)
+        wanted = jobs(controller, prompts)
     except ValueError as error:
         st.error(as_markdown(str(error)), icon=":material/error:")
         return
-    desk.sync()
-    busy = desk.busy  # asked once: a run that ends while this page is drawn must still get its timer
-    bar(desk, store, wanted, problem, busy)
-    shown = wanted if any(finished(store, job) for job in wanted) or not desk.jobs else desk.jobs
+    controller.sync()
+    busy = controller.busy  # asked once: a run that ends while this page is drawn must still get its timer
+    bar(controller, store, wanted, problem, busy)
+    shown = wanted if any(finished(store, job) for job in wanted) or not controller.jobs else controller.jobs
     if [job.key for job in shown] != [job.key for job in wanted]:
         st.info(
             "The controls say something else now. What follows was found with the settings of the last run.",
             icon=":material/history:",
         )
     if busy:
-        running(desk)
-    results(desk, session, store, shown)
+        running(controller)
+    results(controller, session, store, shown)
 
 
-def bar(desk: Desk, store: Store, wanted: tuple[Job, ...], problem: str, busy: bool) -> None:
+def bar(controller: StudyController, store: Store, wanted: tuple[Job, ...], problem: str, busy: bool) -> None:
     """One button that starts, goes on or stops, and a sentence about what it will do."""
     total = len(wanted[0].plan.prompts)
     there = [finished(store, job) for job in wanted]
-    left = sum(max(0, total - done - len(desk.problems.get(job.key, ()))) for job, done in zip(wanted, there, strict=True))
+    left = sum(max(0, total - done - len(controller.problems.get(job.key, ()))) for job, done in zip(wanted, there, strict=True))
     with st.container(horizontal=True, vertical_alignment="center", key="study_bar"):
         if busy:
-            st.button("Stop", key="study_stop", type="primary", icon=":material/stop:", shortcut="Esc", on_click=desk.stop,
+            st.button("Stop", key="study_stop", type="primary", icon=":material/stop:", shortcut="Esc", on_click=controller.stop,
                       help="The step under way is the last. Run goes on from here.")  # fmt: skip
         else:
             st.button("Go on" if any(there) and left else "Run", key="study_run", type="primary", icon=":material/play_arrow:",
-                      disabled=bool(problem) or not left, on_click=desk.start, args=(wanted, store.folder))  # fmt: skip
+                      disabled=bool(problem) or not left, on_click=controller.start, args=(wanted, store.folder))  # fmt: skip
         st.markdown(as_markdown(problem or sentence(wanted[0].plan, there, left)), width="stretch")
-    if desk.problem:
-        st.error(as_markdown(plain(desk.problem, 400)), icon=":material/error:")
+    if controller.problem:
+        st.error(as_markdown(plain(controller.problem, 400)), icon=":material/error:")
 
 
 def sentence(plan: Plan, there: list[int], left: int) -> str:
@@ -68,61 +68,61 @@ def sentence(plan: Plan, there: list[int], left: int) -> str:
     return f"{prompts}, {drafters}, {limit}: {done} finished before. The same plan goes on where it stopped."
 
 
-def running(desk: Desk) -> None:
+def running(controller: StudyController) -> None:
     """Progress, with a timer only while the worker is at it."""
 
     def once() -> None:
-        desk.sync()
-        if not desk.busy:
+        controller.sync()
+        if not controller.busy:
             st.rerun()
-        progress(desk)
+        progress(controller)
 
     st.fragment(once, run_every=POLL)()
 
 
-def progress(desk: Desk) -> None:
+def progress(controller: StudyController) -> None:
     """One bar per drafter, and what the run has come to."""
-    series = desk.series
+    series = controller.series
     if series is None:
-        place = desk.live.place
-        if desk.live.state == "waiting" and place > 1:
+        place = controller.live.place
+        if controller.live.state == "waiting" and place > 1:
             st.info(f"In line: {place - 1} {'run is' if place == 2 else 'runs are'} served first.", icon=":material/hourglass_top:")
-        st.progress(0.0, text=f"Loading the models … {monotonic() - desk.started:.0f} s")
+        st.progress(0.0, text=f"Loading the models … {monotonic() - controller.started:.0f} s")
         return
     for job, done in zip(series.jobs, series.done, strict=True):
         total = len(job.plan.prompts)
         skipped = len(series.problems[job.key])
         words = f"{job.label}: {done:,} of {total:,} prompts" + (f", {skipped} skipped" if skipped else "")
         st.progress(min(1.0, done / total), text=as_markdown(words))
-    seconds, said = monotonic() - desk.started, ""
+    seconds, said = monotonic() - controller.started, ""
     if series.count:
         said = f" · tau so far {series.tokens / series.count:.2f} over {series.count:,} target calls"
     with st.container(horizontal=True, vertical_alignment="center"):
         st.caption(f"{seconds:.0f} s{said}", width="content")
         if any(series.done) and st.button("Show what is there", key="study_look", type="tertiary", icon=":material/refresh:"):
-            desk.looked.clear()
+            controller.looked.clear()
             st.rerun()
 
 
-def results(desk: Desk, session: Session, store: Store, shown: tuple[Job, ...]) -> None:
+def results(controller: StudyController, session: Session, store: Store, shown: tuple[Job, ...]) -> None:
     """What the finished runs say; while others are still made, those that were there at the last look."""
     found: dict[str, Findings] = {}
     for job in shown:
         place = (str(store.folder), job.key)
-        if not desk.busy or place not in desk.looked:
-            desk.looked[place] = stamp(store, job)
-        if desk.looked[place][0]:
-            found[job.label] = found_in(*place, desk.looked[place], job.plan)
-    skipped(desk, shown)
+        if not controller.busy or place not in controller.looked:
+            controller.looked[place] = stamp(store, job)
+        if controller.looked[place][0]:
+            found[job.label] = found_in(*place, controller.looked[place], job.plan)
+    skipped(controller, shown)
     if any(len(one.tallies) for one in found.values()):
         findings_view(session, store, found)
-    elif not desk.busy:
+    elif not controller.busy:
         nothing()
 
 
-def skipped(desk: Desk, shown: tuple[Job, ...]) -> None:
+def skipped(controller: StudyController, shown: tuple[Job, ...]) -> None:
     """Prompts that could not be run, each with its reason."""
-    reasons = {(job.label, number): why for job in shown for number, why in desk.problems.get(job.key, {}).items()}
+    reasons = {(job.label, number): why for job in shown for number, why in controller.problems.get(job.key, {}).items()}
     if not reasons:
         return
     with st.expander(

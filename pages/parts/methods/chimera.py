@@ -30,7 +30,7 @@ def heads(session: Session) -> None:
     """The bars down one path, and what h and o gave to the tokens."""
     step, trace = session.step, session.trace
     written = [token for earlier in trace.steps[: session.cursor] for token in earlier.tokens]
-    st.html(line_html(step, [*trace.header.prompt_tokens, *written], trace.pieces))
+    st.html(line_html(step, [*trace.header.prompt_tokens, *written], trace.token_bytes))
     st.caption(
         "The path that was accepted, then the most probable one; underlined: tokens that are guesses themselves. Pale: a candidate "
         "whose path was not among the most probable ones."
@@ -38,14 +38,14 @@ def heads(session: Session) -> None:
     if not has_split(step):
         return
     st.markdown("**What the target knew, and what the draft added**")
-    st.html(split_html(step, trace.pieces))
+    st.html(split_html(step, trace.token_bytes))
     st.caption(
         "A token's logit is the sum of a part from h, the target's last true state, and a part from o, the imitated next one. The "
         "bars say how much more of each a token gets than the least of those listed. "
-        + as_markdown(turned_words(step, trace.pieces))
+        + as_markdown(turned_words(step, trace.token_bytes))
     )
     with st.expander("Both parts of every logit as a table"):
-        st.dataframe(split_table(step, trace.pieces), hide_index=True, key="chimera_table")
+        st.dataframe(split_table(step, trace.token_bytes), hide_index=True, key="chimera_table")
 
 
 def so_far(session: Session) -> None:

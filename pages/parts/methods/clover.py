@@ -28,16 +28,16 @@ def view(session: Session) -> None:
 
 def heads(session: Session) -> None:
     """The bars down one path, one head behind two tokens, and what became of the budget."""
-    step, pieces, params = session.step, session.trace.pieces, session.trace.header.params
-    st.html(line_html(step, params, pieces))
+    step, token_bytes, params = session.step, session.trace.token_bytes, session.trace.header.params
+    st.html(line_html(step, params, token_bytes))
     st.caption(
         "The path that was accepted, then the most probable one. Below the bars the gates of the cell that mixed in the token: the "
         "cosine of query and key, one per attention head. Pale: a candidate that did not come into the tree, and which rule cut it."
     )
-    if other := pair_html(step, params, pieces):
+    if other := pair_html(step, params, token_bytes):
         st.markdown("**The same head behind two tokens**")
         st.html(other)
-    st.caption(as_markdown(shared_words(step, pieces)))
+    st.caption(as_markdown(shared_words(step, token_bytes)))
     with st.expander("The budget, level by level"):
         st.dataframe(budget_table(step, params), hide_index=True, key="clover_budget")
         st.caption("Of what was cut, the best few behind every parent are kept in the trace; only those are counted.")

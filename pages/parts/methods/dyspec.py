@@ -29,21 +29,21 @@ def view(session: Session) -> None:
 
 def growing(session: Session) -> None:
     """The tree after some of its draws, and the draws that waited then."""
-    step, pieces = session.step, session.trace.pieces
+    step, token_bytes = session.step, session.trace.token_bytes
     most = len(step.nodes)
     count = st.slider("Draws made", 0, most, min(most, 1), key=f"dyspec_{session.runs}_{session.cursor}")
-    st.caption(as_markdown(draw_words(step, count, pieces)))
+    st.caption(as_markdown(draw_words(step, count, token_bytes)))
     part, width = regrown(step, count), max(640, wide_enough(step))
-    figure = tree_figure(part, pieces, None, dark(), root=session.root, width=width, extent=extent_of([step]))
+    figure = tree_figure(part, token_bytes, None, dark(), root=session.root, width=width, extent=extent_of([step]))
     with scrolled("tree_scroll_dyspec", width):
-        st.plotly_chart(figure, key="dyspec_tree", config=CONFIG, alt=tree_alt(part, pieces))
+        st.plotly_chart(figure, key="dyspec_tree", config=CONFIG, alt=tree_alt(part, token_bytes))
     st.markdown("**Draws that wait**")
-    st.html(waiting_bars(step, count, pieces))
+    st.html(waiting_bars(step, count, token_bytes))
     st.caption(
         "A bar is the estimated chance that the verifier reaches the draw: W of its node, less what the node's children took. The "
         "queue always makes the draw with the longest bar; the threshold variant makes all above its line, level by level."
     )
-    st.dataframe(draws_table(step, pieces), hide_index=True, key="dyspec_table")
+    st.dataframe(draws_table(step, token_bytes), hide_index=True, key="dyspec_table")
 
 
 def estimates(session: Session) -> None:

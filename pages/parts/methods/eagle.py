@@ -13,7 +13,7 @@ from viz.methods.eagle import (
     cut_words,
     forecast_words,
     has_confidence,
-    is_drawn,
+    is_sampled,
     joints_html,
     joints_table,
     left_out,
@@ -43,22 +43,22 @@ def view(session: Session) -> None:
 
 def worth(session: Session) -> None:
     """The picture of the cut, the two joints as bars, and the table."""
-    step, pieces = session.step, session.trace.pieces
+    step, token_bytes = session.step, session.trace.token_bytes
     both = bool(left_out(step)) and st.toggle("Show what was left out", value=True, key="eagle_left_out")
-    figure = cut_figure(step, pieces, both, dark())
-    st.plotly_chart(figure, key="eagle_cut", config=CONFIG, alt=cut_alt(step, pieces))
+    figure = cut_figure(step, token_bytes, both, dark())
+    st.plotly_chart(figure, key="eagle_cut", config=CONFIG, alt=cut_alt(step, token_bytes))
     st.caption(
         f"{cut_words(step)} A line leads from a token to the one it follows, and never upwards: no path is worth more than its "
         "beginning."
     )
-    st.html(joints_html(step, pieces))
+    st.html(joints_html(step, token_bytes))
     st.caption(
-        f"q: the product of the head's probabilities down the path{', by which the tree was chosen' * (not is_drawn(step))}. p: "
+        f"q: the product of the head's probabilities down the path{', by which the tree was chosen' * (not is_sampled(step))}. p: "
         "the same product of the target's own, known only after it read the tree (after temperature and cuts; at temperature 1 in "
         "a greedy run)."
     )
     with st.expander("All candidates as a table"):
-        st.dataframe(joints_table(step, pieces), hide_index=True, key="eagle_table")
+        st.dataframe(joints_table(step, token_bytes), hide_index=True, key="eagle_table")
     if mix(step):
         st.html(mix_html(step))
         st.caption(
@@ -70,7 +70,7 @@ def worth(session: Session) -> None:
 def outcome(session: Session) -> None:
     """Confidence in bins against acceptance."""
     steps = session.trace.steps[: session.cursor + 1]
-    if any(map(is_drawn, steps)):
+    if any(map(is_sampled, steps)):
         st.caption(forecast_words(steps))
         return
     frames = confidence(steps)

@@ -42,15 +42,15 @@ def view(session: Session) -> None:
 
 def blocks(session: Session) -> None:
     """A frame per pass, and the tree as a table."""
-    step, pieces = session.step, session.trace.pieces
-    st.html(blocks_html(step, pieces))
+    step, token_bytes = session.step, session.trace.token_bytes
+    st.html(blocks_html(step, token_bytes))
     st.caption(
         f"A frame holds what one pass of the head guessed. {calls_words(step)} Inside a frame the candidates of a place are the "
         "same behind every candidate of the place before: the head does not know which one was picked until the next pass. "
-        f"{as_markdown(blind_words(step, pieces))}"
+        f"{as_markdown(blind_words(step, token_bytes))}"
     )
     with st.expander("All nodes as a table"):
-        st.dataframe(blocks_table(step, pieces), hide_index=True, key="falcon_table")
+        st.dataframe(blocks_table(step, token_bytes), hide_index=True, key="falcon_table")
         st.caption("Beside the head's probability what the target gives the token behind its parent (at temperature 1 if greedy).")
     with st.expander("What a block sees", key="falcon_mask_box", on_change="rerun") as box:
         if box.open:
@@ -61,7 +61,7 @@ def mask(session: Session) -> None:
     """The staircase of the blocks that were asked along the path, beside the triangle."""
     trace, step = session.trace, session.step
     written = [token for earlier in trace.steps[: session.cursor] for token in earlier.tokens]
-    block, slots = block_size([step]), asked(step, [*trace.header.prompt_tokens, *written], trace.pieces)
+    block, slots = block_size([step]), asked(step, [*trace.header.prompt_tokens, *written], trace.token_bytes)
     if not slots:
         st.caption("This step does not say which slots were asked.")
         return

@@ -37,16 +37,16 @@ def view(session: Session) -> None:
 
 def fan(session: Session) -> None:
     """What every token of the path reads of the state."""
-    step, pieces = session.step, session.trace.pieces
+    step, token_bytes = session.step, session.trace.token_bytes
     st.markdown("**One vector, many tokens**")
-    st.html(fan_html(step, pieces))
+    st.html(fan_html(step, token_bytes))
     st.caption(
         "All that the decoder sees of the past is the target's state before the root, h, unfolded into a few vectors; beside them "
         "only a start vector, the root and its own path. A row shows where a token's prediction looked, averaged over heads and "
         "blocks. The path is the accepted one, continued by the most probable children."
     )
     with st.expander("All nodes as a table"):
-        st.dataframe(slots_table(step, pieces), hide_index=True, key="ftp_table")
+        st.dataframe(slots_table(step, token_bytes), hide_index=True, key="ftp_table")
 
 
 def bottleneck(session: Session) -> None:

@@ -39,15 +39,15 @@ def view(session: Session) -> None:
     threshold = float(trace.header.params.get("threshold", 0.5))
     st.markdown("**The judge beside the standard rule** :orange-badge[lossy]")
     if scored(step):
-        alt = scores_alt(step, trace.pieces, threshold)
-        st.plotly_chart(scores_figure(step, trace.pieces, threshold, dark()), key="judge_scores", config=CONFIG, alt=alt)
+        alt = scores_alt(step, trace.token_bytes, threshold)
+        st.plotly_chart(scores_figure(step, trace.token_bytes, threshold, dark()), key="judge_scores", config=CONFIG, alt=alt)
         st.caption(
             "A token stays if the standard rule accepts it (u × q < p) or its score lies above the line; the first that fails both "
             "is replaced, and nothing behind it counts. The score comes from the target's state behind the token. End of text "
             "passes by the standard rule only."
         )
         with st.expander("The scores as a table"):
-            st.dataframe(scores_table(step, trace.pieces, threshold), hide_index=True, key="judge_scores_table")
+            st.dataframe(scores_table(step, trace.token_bytes, threshold), hide_index=True, key="judge_scores_table")
     else:
         st.caption("Nothing was drafted in this step.")
     text(session)

@@ -64,21 +64,21 @@ def view(session: Session) -> None:
 
 def drafted(session: Session, threshold: float) -> None:
     """The confidences against the threshold, and the ladders."""
-    step, pieces = session.step, session.trace.pieces
-    figure = confidence_figure(step, pieces, threshold, dark())
-    st.plotly_chart(figure, key="kangaroo", config=CONFIG, alt=confidence_alt(step, pieces, threshold))
+    step, token_bytes = session.step, session.trace.token_bytes
+    figure = confidence_figure(step, token_bytes, threshold, dark())
+    st.plotly_chart(figure, key="kangaroo", config=CONFIG, alt=confidence_alt(step, token_bytes, threshold))
     st.caption(
-        f"{as_markdown(stop_words(step, threshold, pieces))} The confidence is the drafter's largest probability, at temperature "
-        "1; the token at which it was too low is judged all the same."
+        f"{as_markdown(stop_words(step, threshold, token_bytes))} The confidence is the drafter's largest probability, at "
+        "temperature 1; the token at which it was too low is judged all the same."
     )
     st.markdown("**Every layer reads every token once**")
-    st.html(ladder_html(step, pieces))
+    st.html(ladder_html(step, token_bytes))
     st.caption(
         f"{cost_words(step)} The states behind the first layers are handed on, so the call begins where the draft ended. The "
         "adapter has no rung for the last token: nothing was drafted behind it."
     )
     with st.expander("The drafted tokens as a table"):
-        st.dataframe(tokens_table(step, pieces), hide_index=True, key="kangaroo_table")
+        st.dataframe(tokens_table(step, token_bytes), hide_index=True, key="kangaroo_table")
 
 
 def record(session: Session) -> None:

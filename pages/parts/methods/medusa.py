@@ -37,15 +37,15 @@ def view(session: Session) -> None:
 
 def heads(session: Session) -> None:
     """The bars of every head, and the tree as a table."""
-    step, pieces = session.step, session.trace.pieces
-    st.html(heads_html(step, pieces))
+    step, token_bytes = session.step, session.trace.token_bytes
+    st.html(heads_html(step, token_bytes))
     st.caption(
         "Every head reads the same state, the one the root was drawn from; head k does not know what head k − 1 picked. A mark "
-        f"says what became of a token: ✓ accepted, ✗ turned down, none: never looked at. {as_markdown(torn_words(step, pieces))} "
-        f"{typical_words(step)}"
+        f"says what became of a token: ✓ accepted, ✗ turned down, none: never looked at. "
+        f"{as_markdown(torn_words(step, token_bytes))} {typical_words(step)}"
     )
     with st.expander("Heads, ranks and worth as a table"):
-        st.dataframe(heads_table(step, pieces), hide_index=True, key="medusa_table")
+        st.dataframe(heads_table(step, token_bytes), hide_index=True, key="medusa_table")
         st.caption(
             "The worth of a path is the product of how often its ranks were right on held-out text, as if heads were independent; "
             "the tree holds the paths that are worth most. Beside it the head's own probability now, and what the target gives the "

@@ -1,4 +1,5 @@
-"""PPD on the Step page: the probes below the guesses and the state they lead to, the states over the run, the rows of a pass."""
+"""PPD on the Step page: the prompt tokens below the guesses and the state they lead to, the states over the run, the rows of a
+pass."""
 
 import streamlit as st
 
@@ -10,9 +11,9 @@ from viz.methods.ppd import (
     curve_figure,
     curve_of,
     guesses_table,
-    probes_alt,
-    probes_figure,
-    probes_of,
+    prompt_tokens_alt,
+    prompt_tokens_figure,
+    prompt_tokens_of,
     rows_words,
     states_alt,
     states_figure,
@@ -26,11 +27,13 @@ def view(session: Session) -> None:
     """Draw it for the step that is shown, and for the run up to it."""
     step, trace = session.step, session.trace
     lossy = trace.header.params.get("rule") == "typical" and trace.header.sampling.temperature > 0
-    st.markdown("**Guesses, and the probes below them**" + " :orange-badge[not lossless]" * lossy)
+    st.markdown("**Guesses, and the prompt tokens below them**" + " :orange-badge[not lossless]" * lossy)
     if not step.nodes:
-        st.caption("Nothing was guessed in this step; the probes below the root were read with it, and speak in the next one.")
-    elif probes_of(step) is None:
-        st.caption("This trace does not carry what the probes did.")
+        st.caption(
+            "Nothing was guessed in this step; the prompt tokens below the root were read with it, and speak in the next one."
+        )
+    elif prompt_tokens_of(step) is None:
+        st.caption("This trace does not carry what the prompt tokens did.")
     else:
         tree(session)
     with st.expander("States and rows: the run so far", key="ppd_box", on_change="rerun") as box:
@@ -39,18 +42,18 @@ def view(session: Session) -> None:
 
 
 def tree(session: Session) -> None:
-    """The tree with its probes, and the guesses as a table."""
-    step, pieces = session.step, session.trace.pieces
-    st.plotly_chart(probes_figure(step, pieces, dark()), key="ppd", config=CONFIG, alt=probes_alt(step))
+    """The tree with its prompt tokens, and the guesses as a table."""
+    step, token_bytes = session.step, session.trace.token_bytes
+    st.plotly_chart(prompt_tokens_figure(step, token_bytes, dark()), key="ppd", config=CONFIG, alt=prompt_tokens_alt(step))
     st.caption(
-        f"{probes_alt(step)} {rows_words(step)} Diamonds are probes, trained vectors in place of a token; no guess sees them. "
-        "The filled ones hang where acceptance ended: what they say fills the next tree, one level each."
+        f"{prompt_tokens_alt(step)} {rows_words(step)} Diamonds are prompt tokens, trained vectors in place of a token; no guess "
+        "sees them. The filled ones hang where acceptance ended: what they say fills the next tree, one level each."
     )
     with st.expander("The guesses as a table"):
-        st.dataframe(guesses_table(step, pieces), hide_index=True, key="ppd_table")
+        st.dataframe(guesses_table(step, token_bytes), hide_index=True, key="ppd_table")
         st.caption(
             "The worth of a path is the product of how often its ranks were right on held-out text. Nodes where acceptance often "
-            "ends keep more probes, because a deeper tree there pays more often."
+            "ends keep more prompt tokens, because a deeper tree there pays more often."
         )
 
 
@@ -60,14 +63,14 @@ def record(session: Session) -> None:
     st.plotly_chart(states_figure(steps, dark()), key="ppd_states", config=CONFIG, alt=states_alt(steps))
     st.dataframe(states_table(steps), hide_index=True, key="ppd_states_table")
     st.caption(
-        "The state of a tree is its greatest depth: the number of probes below the node where the step before ended. A step that "
-        "ends at the root leads to the deepest one."
+        "The state of a tree is its greatest depth: the number of prompt tokens below the node where the step before ended. A step "
+        "that ends at the root leads to the deepest one."
     )
     if not curve_of(steps):
         st.caption(f"The rows of a pass were given: {budget_of(steps) or 'not known'}. Nothing was measured.")
         return
     st.plotly_chart(curve_figure(steps, dark()), key="ppd_curve", config=CONFIG, alt=curve_alt(steps))
     st.caption(
-        "More rows hold more guesses and probes, and take longer. Passes were timed on this machine before the run; tokens per "
-        "step are what the accuracies on held-out text promise, in all states taken together. The filled bar was chosen."
+        "More rows hold more guesses and prompt tokens, and take longer. Passes were timed on this machine before the run; tokens "
+        "per step are what the accuracies on held-out text promise, in all states taken together. The filled bar was chosen."
     )

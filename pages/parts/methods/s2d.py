@@ -36,7 +36,7 @@ def view(session: Session) -> None:
         return
     exits = exits_seen(trace.steps)
     st.markdown("**How deep each token went**")
-    figure = stack_figure(step, trace.pieces, exits, thresholds(session, exits), session.selected, dark())
+    figure = stack_figure(step, trace.token_bytes, exits, thresholds(session, exits), session.selected, dark())
     st.plotly_chart(figure, key="s2d_stack", config=CONFIG, alt=stack_alt(step))
     st.caption(
         "A bar is a drafted token, as high as the layer it left the draft model at. Read it from below: at every exit stands how "
@@ -44,7 +44,7 @@ def view(session: Session) -> None:
         "is work for tokens that had left early and had to be caught up, in layer passes."
     )
     with st.expander("The tokens as a table"):
-        st.dataframe(stack_table(step, trace.pieces), hide_index=True, key="s2d_stack_table")
+        st.dataframe(stack_table(step, trace.token_bytes), hide_index=True, key="s2d_stack_table")
     over_the_run(steps)
     others(session)
 
@@ -77,8 +77,8 @@ def others(session: Session) -> None:
     if guess is None:
         st.caption("Select a drafted token to ask what the other sub-models would have said in its place.")
         return
-    token, pieces = step.nodes[selected].token, session.trace.pieces
-    st.markdown(f"**What the other sub-models would have said in place of {as_markdown(name(token, pieces))}**")
+    token, token_bytes = step.nodes[selected].token, session.trace.token_bytes
+    st.markdown(f"**What the other sub-models would have said in place of {as_markdown(name(token, token_bytes))}**")
     if session.settings.target not in EMBEDDED_TARGETS and session.live is None:
         st.caption("This run was made with a model that is not loaded, so its sub-models cannot be asked.")
         return
@@ -97,12 +97,14 @@ def asked(session: Session, token: int, answered: int) -> None:
     except ValueError as error:
         st.warning(as_markdown(str(error)))
         return
-    pieces = trace.pieces | models.pieces({t for opinion in found for t in opinion.tokens} - trace.pieces.keys())
-    words = opinions_words(found, token, answered, pieces)
-    st.plotly_chart(opinions_figure(found, token, answered, pieces, dark()), key="s2d_opinions", config=CONFIG, alt=words)
+    token_bytes = trace.token_bytes | models.token_bytes(
+        {t for opinion in found for t in opinion.tokens} - trace.token_bytes.keys()
+    )
+    words = opinions_words(found, token, answered, token_bytes)
+    st.plotly_chart(opinions_figure(found, token, answered, token_bytes, dark()), key="s2d_opinions", config=CONFIG, alt=words)
     st.caption(as_markdown(words) + " Bars with a border in the colour of the text belong to the sub-model that drafted the token.")
     with st.expander("The answers as a table"):
-        st.dataframe(opinions_table(found, token, answered, pieces), hide_index=True, key="s2d_opinions_table")
+        st.dataframe(opinions_table(found, token, answered, token_bytes), hide_index=True, key="s2d_opinions_table")
 
 
 def text_before(session: Session) -> tuple[int, ...]:

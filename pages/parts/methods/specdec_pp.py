@@ -28,15 +28,15 @@ def view(session: Session) -> None:
     steps = trace.steps[: session.cursor + 1]
     st.markdown("**Predicted against actual acceptance**")
     if step.nodes:
-        figure = acceptance_figure(step, trace.pieces, float(threshold), dark())
-        st.plotly_chart(figure, key="specdec", config=CONFIG, alt=acceptance_alt(step, trace.pieces))
+        figure = acceptance_figure(step, trace.token_bytes, float(threshold), dark())
+        st.plotly_chart(figure, key="specdec", config=CONFIG, alt=acceptance_alt(step, trace.token_bytes))
         st.caption(
             f"{stop_words(step, float(threshold), int(shortest), int(longest))} The last token has no prediction: it came with the "
             "last call of the draft model and is submitted without having been fed to it. Tokens behind a rejection were not "
             "judged, but their chances are known."
         )
         with st.expander("The predictions as a table"):
-            st.dataframe(acceptance_table(step, trace.pieces), hide_index=True, key="specdec_table")
+            st.dataframe(acceptance_table(step, trace.token_bytes), hide_index=True, key="specdec_table")
     else:
         st.caption("Nothing was drafted in this step.")
     with st.expander("Was the head right? The run so far", key="specdec_box", on_change="rerun") as box:

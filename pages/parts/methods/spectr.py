@@ -31,20 +31,20 @@ CONFIG = {"displayModeBar": False}
 
 def view(session: Session) -> None:
     """Draw it for the step and the node that are shown."""
-    step, pieces = session.step, session.trace.pieces
+    step, token_bytes = session.step, session.trace.token_bytes
     if not step.nodes:
         st.caption("Nothing was drafted in this step, so there are no sequences to show.")
         return
     st.markdown("**The sequences as a bundle**")
     st.plotly_chart(
-        bundle_figure(step, pieces, session.selected, dark()), key="spectr_bundle", config=CONFIG, alt=bundle_alt(step)
+        bundle_figure(step, token_bytes, session.selected, dark()), key="spectr_bundle", config=CONFIG, alt=bundle_alt(step)
     )
     st.caption(
         f"A strand is a draft sequence; strands run side by side where they agree (×3: three of them), which costs the target one "
         f"row. {cost_words(step)}"
     )
     with st.expander("The bundle as a table"):
-        st.dataframe(bundle_table(step, pieces), hide_index=True, key="spectr_bundle_table")
+        st.dataframe(bundle_table(step, token_bytes), hide_index=True, key="spectr_bundle_table")
     if session.trace.header.sampling.temperature == 0:
         st.caption(
             "At temperature 0 all sequences would be the draft model's best chain, so one is drafted and judged greedily: there is "
@@ -69,12 +69,12 @@ def selected_row(session: Session) -> int:
 
 def at_position(session: Session, position: Position) -> None:
     """Everything about one position."""
-    step, pieces = session.step, session.trace.pieces
+    step, token_bytes = session.step, session.trace.token_bytes
     row, k = step.rows[position.row], position.guesses
-    where = "at the root" if position.row == 0 else f"behind {as_markdown(name(step.nodes[position.row - 1].token, pieces))}"
+    where = "at the root" if position.row == 0 else f"behind {as_markdown(name(step.nodes[position.row - 1].token, token_bytes))}"
     guesses = "one guess" if k == 1 else f"{k} guesses"
     st.markdown(f"**The position of the selected node, {where}: {guesses}**")
-    st.dataframe(trials_table(step, position, pieces), hide_index=True, key="spectr_trials")
+    st.dataframe(trials_table(step, position, token_bytes), hide_index=True, key="spectr_trials")
     st.caption(
         "In the order of trial; every copy of a repeated token has its own u, and a token is accepted if u × q < p/ρ. The tree and "
         "the inspector call p/ρ the p of a node."
@@ -83,7 +83,7 @@ def at_position(session: Session, position: Position) -> None:
         st.caption("With one guess ρ is 1: this is ordinary speculative sampling, and no rule does better.")
     else:
         rho(row, position)
-    overlap(row, position, pieces)
+    overlap(row, position, token_bytes)
     if k > 1:
         rules(session, row, position)
 
@@ -102,16 +102,16 @@ def rho(row: Row, position: Position) -> None:
         st.dataframe(g_table(row, position), hide_index=True, key="spectr_g_table")
 
 
-def overlap(row: Row, position: Position, pieces: dict[int, bytes]) -> None:
+def overlap(row: Row, position: Position, token_bytes: dict[int, bytes]) -> None:
     """p against rho q."""
     shared = f"p and ρq share {number(position.accepted, 4)}"
-    st.plotly_chart(overlap_figure(row, position, pieces, dark()), key="spectr_overlap", config=CONFIG, alt=shared)
+    st.plotly_chart(overlap_figure(row, position, token_bytes, dark()), key="spectr_overlap", config=CONFIG, alt=shared)
     st.caption(
         f"{shared}: the chance that a guess is accepted here. What p has over ρq is the residual, "
         f"{number(max(0.0, 1 - position.accepted), 4)}, from which the correction is drawn; a refused token has none of it."
     )
     with st.expander("p against ρq as a table"):
-        st.dataframe(overlap_table(row, position, pieces), hide_index=True, key="spectr_overlap_table")
+        st.dataframe(overlap_table(row, position, token_bytes), hide_index=True, key="spectr_overlap_table")
 
 
 def rules(session: Session, row: Row, position: Position) -> None:

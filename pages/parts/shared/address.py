@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any
 from urllib.parse import urlencode
 
+from decoding import old_names
 from decoding.loop import MAX_TOKENS
 from decoding.methods import METHODS
 from decoding.models.family import EMBEDDED_TARGETS
@@ -66,8 +67,8 @@ def parse(query: Mapping[str, str]) -> Place | None:
     if (target := query.get("target")) in EMBEDDED_TARGETS:
         settings = replace(settings, target=target)
     complaints += unknown(query, settings)
-    step = whole(query, "step", 0, MAX_TOKENS, complaints)
-    node = whole(query, "node", -1, 4096, complaints)
+    step = check_int(query, "step", 0, MAX_TOKENS, complaints)
+    node = check_int(query, "node", -1, 4096, complaints)
     return Place(settings, step, node, tuple(complaints))
 
 
@@ -99,18 +100,16 @@ def params_of(query: Mapping[str, str], settings: Settings, complaints: list[str
     """Each parameter by itself, so that a bad one does not take the good ones with it."""
     method, kinds = METHODS[settings.method], {f.name: f for f in fields(METHODS[settings.method].params)}
     good: dict[str, Any] = {}
-    for key in query:
-        name = key.removeprefix("p.")
-        if key == name:
-            continue
+    given = {key.removeprefix("p."): query[key] for key in query if key.startswith("p.")}
+    for name, text in old_names.params(settings.method, given).items():
         if name not in kinds:
             complaints.append(f"{method.title} has no parameter {shown(name)}.")
             continue
         try:
-            value = converted(query[key], kinds[name].default)
+            value = converted(text, kinds[name].default)
             method.checked({name: value})
         except ValueError as error:
-            complaints.append(f"{kinds[name].metadata['label']}: {shown(query[key])} was left out. {readable(error)}")
+            complaints.append(f"{kinds[name].metadata['label']}: {shown(text)} was left out. {readable(error)}")
         else:
             good[name] = value
     return replace(settings, params=good)
@@ -135,11 +134,11 @@ def sampling_of(query: Mapping[str, str], settings: Settings, complaints: list[s
 
 
 def numbers_of(query: Mapping[str, str], settings: Settings, complaints: list[str]) -> Settings:
-    found = {name: whole(query, name, low, high, complaints) for name, (low, high) in NUMBERS.items()}
+    found = {name: check_int(query, name, low, high, complaints) for name, (low, high) in NUMBERS.items()}
     return replace(settings, **{FIELD.get(name, name): value for name, value in found.items() if value is not None})
 
 
-def whole(query: Mapping[str, str], name: str, low: int, high: int, complaints: list[str]) -> int | None:
+def check_int(query: Mapping[str, str], name: str, low: int, high: int, complaints: list[str]) -> int | None:
     """A whole number within its range, or None and a complaint."""
     if name not in query:
         return None

@@ -192,9 +192,7 @@ def sampling_controls(session: Session, prefix: str = "") -> None:
         "Temperature", 0.0, MAX_TEMPERATURE, step=0.05, **keep("temperature"), help="0 is greedy: always the likeliest token."
     )
     st.number_input("Top-k", 0, 1000, step=1, **keep("top_k"), help="Only the k likeliest tokens stay, in p and q; 0 is off.")
-    st.slider(
-        "Top-p", LEAST_TOP_P, 1.0, step=0.05, **keep("top_p"), help="The smallest set of this probability stays; 1 is off."
-    )
+    st.slider("Top-p", LEAST_TOP_P, 1.0, step=0.05, **keep("top_p"), help="The smallest set of this probability stays; 1 is off.")
     st.number_input("Seed", 0, MAX_SEED, step=1, **keep("seed"), help="Every die of the run comes from it: same seed, same run.")
     st.number_input("Token limit", 1, MAX_TOKENS, step=16, **keep("max_tokens"), help="New tokens; the run ends exactly there.")
 

@@ -83,16 +83,16 @@ def take(session: Session, kept: Kept | None, name: str, note: str) -> None:
     st.session_state["kept"] = Kept(session.runs, folder(), number, len(trace.steps), name)
 
 
-def added(shelf: Store, kept: Kept | None, trace: Trace, name: str, note: str) -> int:
+def added(store: Store, kept: Kept | None, trace: Trace, name: str, note: str) -> int:
     """The id of the kept trace: the one it was kept as before, with its new steps, unless that was deleted."""
     if kept is not None:
         try:
-            shelf.append(kept.trace, trace.steps[kept.steps :], trace.pieces)
-            shelf.rename(kept.trace, name, note)
+            store.append(kept.trace, trace.steps[kept.steps :], trace.token_bytes)
+            store.rename(kept.trace, name, note)
             return kept.trace
         except ValueError:
             pass
-    return shelf.keep(trace, name, note)
+    return store.keep(trace, name, note)
 
 
 def suggestion(trace: Trace) -> str:

@@ -7,9 +7,7 @@ import pandas as pd
 import streamlit as st
 
 
-def pick(
-    frame: pd.DataFrame, names: Sequence[Any], key: str, label: str, format_func: Callable[[Any], str], **look: Any
-) -> Any:
+def pick(frame: pd.DataFrame, names: Sequence[Any], key: str, label: str, format_func: Callable[[Any], str], **look: Any) -> Any:
     """Draw the table; returns the name of the chosen line.
 
     Args:

@@ -6,7 +6,7 @@ The store is only looked into, and only where a run of this process has opened i
 import streamlit as st
 from transformers import PreTrainedTokenizerBase
 
-from decoding.models.token_bytes import piece_maker
+from decoding.models.token_bytes import token_bytes_maker
 from decoding.retrieval.datastore import Datastore, of_tokens
 from decoding.retrieval.default_datastore import opened
 from decoding.retrieval.search import Match, Sources
@@ -33,16 +33,16 @@ BEFORE, AFTER = 16, 20  # tokens around them
 
 def tree(session: Session) -> None:
     """The draft tree coloured by where its nodes come from."""
-    step, pieces = session.step, session.trace.pieces
+    step, token_bytes = session.step, session.trace.token_bytes
     st.markdown("**Where the nodes come from**")
     if not step.nodes:
         return
-    figure = source_figure(step, pieces, dark(), root=session.root)
+    figure = source_figure(step, token_bytes, dark(), root=session.root)
     st.plotly_chart(figure, key="sources", config=CONFIG, alt=source_alt(step))
     st.caption(source_alt(step) + " Filled nodes are in the text; an edge is as wide as its share of the occurrences.")
     with st.expander("The sources as a table", key="sources_box", on_change="rerun") as box:
         if box.open:
-            st.dataframe(source_table(step, pieces), hide_index=True, key="sources_table")
+            st.dataframe(source_table(step, token_bytes), hide_index=True, key="sources_table")
 
 
 def match(session: Session, longest: int, shortest: int, too_weak: str = "") -> None:
@@ -62,7 +62,7 @@ def match(session: Session, longest: int, shortest: int, too_weak: str = "") -> 
         here = sources.longest(min(longest, len(tokens)))
         if known is None:
             n, count = here.n, here.count if here.n else 0
-    st.html(context_html(tokens, n, trace.pieces))
+    st.html(context_html(tokens, n, trace.token_bytes))
     st.caption(match_words(n, count, shortest, bool(session.step.nodes), too_weak))
     if sources is None:
         st.caption("Where it stands can be looked up for a run that was made here, while its models are in memory.")
@@ -94,22 +94,22 @@ def occurrences(sources: Sources, here: Match, tokenizer: PreTrainedTokenizerBas
 
 def places_of(sources: Sources, here: Match, tokenizer: PreTrainedTokenizerBase) -> list[Occurrence]:
     """Up to PLACES occurrences, those in the text first."""
-    piece, store, found_places = piece_maker(tokenizer), sources.store, []
+    piece, store, found_places = token_bytes_maker(tokenizer), sources.store, []
 
-    def pieces(tokens: list[int]) -> tuple[bytes, ...]:
+    def token_bytes(tokens: list[int]) -> tuple[bytes, ...]:
         return tuple(piece(token) for token in tokens)
 
     text = sources.text.tokens.tolist()
     for end in here.ends[-PLACES // 2 :].tolist():
         start = end - here.n
         before, after = text[max(0, start - BEFORE) : start], text[end : end + AFTER]
-        found_places.append(Occurrence("the text so far", pieces(before), pieces(text[start:end]), pieces(after)))
+        found_places.append(Occurrence("the text so far", token_bytes(before), token_bytes(text[start:end]), token_bytes(after)))
     left = PLACES - len(found_places)
     stride = max(1, (here.high - here.low) // max(1, left))
     for place in store.suffixes[here.low : here.high : stride][:left].tolist():
         before, after = store.around(place, BEFORE, here.n + AFTER)
         title = store.title(place) or "the datastore"
-        found_places.append(Occurrence(title, pieces(before), pieces(after[: here.n]), pieces(after[here.n :])))
+        found_places.append(Occurrence(title, token_bytes(before), token_bytes(after[: here.n]), token_bytes(after[here.n :])))
     return found_places
 
 

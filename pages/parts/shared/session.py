@@ -51,8 +51,8 @@ class Session:
     measured: tuple[Trace | None, int, tuple[int, float]] = (None, 0, (0, 0))  # for `extent`
     boxes: dict[str, tuple[Any, int]] = field(default_factory=dict)  # box -> what it shows, and which box it is
     timer: float | None = None  # seconds between looks, as the page was last set up
-    drawn: tuple = ()
-    drawn_at: float = 0.0
+    sampled: tuple = ()
+    sampled_at: float = 0.0
     draw_seconds: float = 0.0
     values: dict[str, Any] = field(default_factory=dict)  # of the controls, kept from page to page
     opened: str = ""  # the link this session has opened
@@ -152,14 +152,14 @@ class Session:
         asked = tuple(live and live.state for live in (self.plain, self.other))
         return self.runs, self.cursor, self.count, self.problem, self.notes, self.playing, waiting, asked
 
-    def was_drawn(self, seconds: float) -> None:
-        self.drawn, self.drawn_at, self.draw_seconds = self.look(), monotonic(), seconds
+    def was_sampled(self, seconds: float) -> None:
+        self.sampled, self.sampled_at, self.draw_seconds = self.look(), monotonic(), seconds
 
     def due(self) -> bool:
         """Whether the page should be drawn again: there is something new, and a slow machine has had time to breathe."""
         if self.tick() != self.timer:
             return True
-        return self.look() != self.drawn and monotonic() - self.drawn_at > 2 * self.draw_seconds
+        return self.look() != self.sampled and monotonic() - self.sampled_at > 2 * self.draw_seconds
 
     # -- looking around -----------------------------------------------------------------------------------------------
 
@@ -391,7 +391,7 @@ def session() -> Session:
     return st.session_state["draftscope"]
 
 
-class Holder:
+class RunCleanup:
     """What dies with the tab: its claims on the worker, but not its trace."""
 
     def __init__(self) -> None:
@@ -402,9 +402,9 @@ class Holder:
             live.close()
 
 
-@st.cache_resource(scope="session", show_spinner=False, on_release=Holder.release)
-def holder() -> Holder:
-    return Holder()
+@st.cache_resource(scope="session", show_spinner=False, on_release=RunCleanup.release)
+def holder() -> RunCleanup:
+    return RunCleanup()
 
 
 def hold(owner: Session) -> None:

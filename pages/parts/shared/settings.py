@@ -111,5 +111,3 @@ def settings_of(header: Header) -> Settings:
         seed=header.seed,
         max_tokens=header.max_tokens,
     )
-
-

@@ -20,7 +20,7 @@ CSS = """
 .stSidebar [data-testid="stSidebarUserContent"] { padding-top: 0; padding-bottom: 2rem; }
 .stSidebar [data-testid="stSidebarHeader"] { height: 2.2rem; min-height: 0; }
 .ds-title { font-size: 1.5rem; padding: 0; margin: 0; }
-.st-key-pulse { min-height: 1.7rem; margin-top: -0.8rem; }
+.st-key-poll_timer { min-height: 1.7rem; margin-top: -0.8rem; }
 .ds-wait { margin: 0; font-size: 0.9rem; padding: 0.1rem 0.6rem; border-left: 3px solid #0072B2; }
 .ds-badge { font-size: 0.86rem; font-weight: 400; opacity: 0.75; margin-left: 0.6rem; }
 .ds-say { font-size: 1.05rem; margin: 0; min-height: 1.6em; line-height: 1.5; overflow-wrap: anywhere; }

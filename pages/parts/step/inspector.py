@@ -1,4 +1,4 @@
-"""The selected node at the right of the tree: its verdict as an inequality, the dice, and the probabilities at its position."""
+"""The selected node at the right of the tree: its verdict as an inequality, the uniforms, and the probabilities at its position."""
 
 import html
 
@@ -6,7 +6,7 @@ import streamlit as st
 
 from decoding.trace import Node, Step
 from pages.parts.shared.session import Session
-from viz.step.probabilities import dice_rule, probability_bars, probability_table
+from viz.step.probabilities import probability_bars, probability_table, uniform_rule
 from viz.step.tree import ROOT, final_index, has_final, score_name
 from viz.style import LOOKS
 from viz.tokens import full, name, plain
@@ -20,24 +20,24 @@ def inspector(session: Session) -> None:
     if selected == ROOT:
         say("The end of the committed text. The bars show what comes next: p of the target and q of the drafter.")
     elif selected == final_index(step):
-        final_token(step, session.trace.pieces)
+        final_token(step, session.trace.token_bytes)
     else:
-        node_facts(step, selected, session.trace.pieces)
-    probabilities(step, selected, session.trace.pieces)
+        node_facts(step, selected, session.trace.token_bytes)
+    probabilities(step, selected, session.trace.token_bytes)
 
 
 def picker(session: Session, step: Step, selected: int) -> None:
     """The same choice as a click on the tree, for the keyboard."""
-    pieces = session.trace.pieces
+    token_bytes = session.trace.token_bytes
     options = [ROOT, *range(len(step.nodes))] + ([final_index(step)] if has_final(step) else [])
 
     def label(index: int) -> str:
         if index == ROOT:
             return "root: end of the text"
         if index == len(step.nodes):
-            return f"{LOOKS[step.origins[-1]].mark} {name(step.tokens[-1], pieces)} ({step.origins[-1]})"
+            return f"{LOOKS[step.origins[-1]].mark} {name(step.tokens[-1], token_bytes)} ({step.origins[-1]})"
         node = step.nodes[index]
-        return f"{index}: {LOOKS[node.verdict].mark} {name(node.token, pieces)} ({node.verdict})"
+        return f"{index}: {LOOKS[node.verdict].mark} {name(node.token, token_bytes)} ({node.verdict})"
 
     shown = selected if selected in options else ROOT
     where = (session.runs, session.cursor)
@@ -60,20 +60,20 @@ def say(sentence: str, kind: str = "ds-dim") -> None:
     st.html(f'<p class="{kind}">{html.escape(sentence)}</p>')
 
 
-def node_facts(step: Step, index: int, pieces: dict[int, bytes]) -> None:
-    """Verdict with its numbers, the dice, and where the node came from."""
+def node_facts(step: Step, index: int, token_bytes: dict[int, bytes]) -> None:
+    """Verdict with its numbers, the uniforms, and where the node came from."""
     node = step.nodes[index]
     look = LOOKS[node.verdict]
-    say(f"{look.mark} {judgement(node, pieces, step)}", "ds-verdict")
-    if rule := dice_rule(node):
+    say(f"{look.mark} {judgement(node, token_bytes, step)}", "ds-verdict")
+    if rule := uniform_rule(node):
         say("u × q against p: the die u decides.")
         st.html(rule)
-    facts(node, index, pieces)
+    facts(node, index, token_bytes)
 
 
-def facts(node: Node, index: int, pieces: dict[int, bytes]) -> None:
+def facts(node: Node, index: int, token_bytes: dict[int, bytes]) -> None:
     rows = {
-        "token": f"{full(pieces[node.token]) if node.token in pieces else '?'} (id {node.token}, node {index})",
+        "token": f"{full(token_bytes[node.token]) if node.token in token_bytes else '?'} (id {node.token}, node {index})",
         "p": number(node.p),
         "q": "none: chosen, not drawn" if node.q is None else number(node.q),
         "u": "none" if node.u is None else number(node.u),
@@ -84,10 +84,10 @@ def facts(node: Node, index: int, pieces: dict[int, bytes]) -> None:
     st.html(f'<dl class="ds-facts">{items}</dl>')
 
 
-def final_token(step: Step, pieces: dict[int, bytes]) -> None:
+def final_token(step: Step, token_bytes: dict[int, bytes]) -> None:
     """The token the target added."""
     look = LOOKS[step.origins[-1]]
-    say(f"{look.mark} {name(step.tokens[-1], pieces)}: {step.origins[-1]}, {look.meaning}", "ds-verdict")
+    say(f"{look.mark} {name(step.tokens[-1], token_bytes)}: {step.origins[-1]}, {look.meaning}", "ds-verdict")
     source = {
         "correction": "Drawn from the residual: what the rejected guesses left of p.",
         "bonus": "Every drafted token on the path was kept, so the target's last row gives one more, drawn from p.",
@@ -96,7 +96,7 @@ def final_token(step: Step, pieces: dict[int, bytes]) -> None:
     say(source[step.origins[-1]])
 
 
-def probabilities(step: Step, selected: int, pieces: dict[int, bytes]) -> None:
+def probabilities(step: Step, selected: int, token_bytes: dict[int, bytes]) -> None:
     """p, q and the residual at the position where the node stands."""
     if not step.rows:
         say("This run was recorded without probabilities.")
@@ -107,9 +107,9 @@ def probabilities(step: Step, selected: int, pieces: dict[int, bytes]) -> None:
         row, token = step.rows[step.end_row], step.tokens[-1]
     else:
         row, token = step.rows[step.nodes[selected].parent + 1], step.nodes[selected].token
-    st.html(probability_bars(row, pieces, token, limit=6))
+    st.html(probability_bars(row, token_bytes, token, limit=6))
     overlap = "" if row.overlap is None else f", overlap Σ min(p, q) = {number(row.overlap)}, KL(p‖q) = {number(row.kl or 0)} bits"
     say(f"At this position: entropy of p {number(row.entropy)} bits{overlap}. ▶ selected, ⚄ drawn by the target.")
     with st.expander("Probabilities as a table", key="bars_table_box", on_change="rerun") as box:
         if box.open:
-            st.dataframe(probability_table(row, pieces), hide_index=True, key="bars_table")
+            st.dataframe(probability_table(row, token_bytes), hide_index=True, key="bars_table")

@@ -17,7 +17,7 @@ from viz.words import narrate
 CONFIG = {"displayModeBar": False, "scrollZoom": False}
 
 
-def another(session: Session) -> None:
+def other_method(session: Session) -> None:
     """A folded box: choose a method, ask it, look at both."""
     with st.expander("Another method at this very step", key="another_box", on_change="rerun") as box:
         if not box.open or session.settings is None:
@@ -44,12 +44,14 @@ def ask(session: Session, method: str) -> None:
 def beside(session: Session, answer: Trace) -> None:
     """The other draft, and the bars of both methods where they have heads that guess depth by depth."""
     step, title = answer.steps[0], METHODS[answer.header.method].title
-    pieces = session.trace.pieces | answer.pieces
+    token_bytes = session.trace.token_bytes | answer.token_bytes
     st.markdown(f"**{title}**")
-    st.caption(as_markdown(f"{narrate(step, session.cursor + 1, pieces)} {beside_words(session.step, step, title, pieces)}"))
+    st.caption(
+        as_markdown(f"{narrate(step, session.cursor + 1, token_bytes)} {beside_words(session.step, step, title, token_bytes)}")
+    )
     if step.nodes:
-        figure = tree_figure(step, pieces, None, dark(), root=session.root)
-        st.plotly_chart(figure, key="another_tree", config=CONFIG, alt=tree_alt(step, pieces))
+        figure = tree_figure(step, token_bytes, None, dark(), root=session.root)
+        st.plotly_chart(figure, key="another_tree", config=CONFIG, alt=tree_alt(step, token_bytes))
     if bars := bars_html(answer, 0):
         st.html(bars)
         if mine := bars_html(session.trace, session.cursor):

@@ -18,7 +18,7 @@ from pages.parts.shared.tallies import tallies
 from pages.parts.step.inspector import inspector
 from pages.parts.step.link import link
 from pages.parts.step.method_panel import view_of
-from pages.parts.step.other_method import another
+from pages.parts.step.other_method import other_method
 from pages.parts.step.text_strip import legend, text_strip
 from pages.parts.step.transport import progress, transport
 from viz.step.tree import node_table, picked, tree_alt, tree_figure, wide_enough
@@ -30,11 +30,11 @@ WIDTH = 680  # px of the tree on a usual screen
 CONFIG = {"displayModeBar": False, "scrollZoom": False}
 
 
-def pulse(session: Session) -> None:
+def poll_timer(session: Session) -> None:
     """The line that says what is waited for, and the only timer of the page; draws the rest anew when there is something new."""
     whole = [True]  # this run of the page; the timer's runs come after it
 
-    def beat() -> None:
+    def poll() -> None:
         session.sync()
         if not whole and session.due():
             st.rerun()
@@ -43,11 +43,11 @@ def pulse(session: Session) -> None:
 
     session.sync()
     session.timer = session.tick()
-    with st.container(key="pulse"):
-        st.fragment(beat, run_every=session.timer)()
+    with st.container(key="poll_timer"):
+        st.fragment(poll, run_every=session.timer)()
 
 
-def stage(session: Session) -> None:
+def step_view(session: Session) -> None:
     """Draw it; a click draws it again, and the whole page only if the timer has to start or stop."""
 
     def once() -> None:
@@ -57,7 +57,7 @@ def stage(session: Session) -> None:
             st.rerun()
         began = monotonic()
         draw(session)
-        session.was_drawn(monotonic() - began)
+        session.was_sampled(monotonic() - began)
 
     st.fragment(once)()
 
@@ -77,7 +77,7 @@ def draw(session: Session) -> None:
         tree(session)
         if (own := view_of(session.trace.header.method)) is not None:
             own(session)
-        another(session)
+        other_method(session)
         tallies(session, dark())
         link(session)
         keep(session)
@@ -110,11 +110,11 @@ def notices(session: Session) -> None:
 def welcome(session: Session) -> None:
     """What there is to see on the first visit, in one sentence with one button."""
     with st.container(horizontal=True, vertical_alignment="center", border=True, key="welcome"):
-        st.markdown(as_markdown(lesson_words(session.step, session.trace.pieces)), width="stretch")
+        st.markdown(as_markdown(lesson_words(session.step, session.trace.token_bytes)), width="stretch")
         st.button("Next", key="next", icon=":material/skip_next:", type="primary", on_click=session.forward)
 
 
-def lesson_words(step: Step, pieces: dict[int, bytes]) -> str:
+def lesson_words(step: Step, token_bytes: dict[int, bytes]) -> str:
     """The rejection the recorded run is paused at."""
     node = next((node for node in step.nodes if node.verdict == "rejected"), None)
     if node is None or not step.tokens:
@@ -122,8 +122,8 @@ def lesson_words(step: Step, pieces: dict[int, bytes]) -> str:
     kept = sum(n.verdict == "accepted" for n in step.nodes)
     before = f"after {kept} accepted {'guess' if kept == 1 else 'guesses'} " if kept else ""
     return (
-        f"A recorded run, paused where the target turned a guess down: {before}the drafter wrote {name(node.token, pieces)}, "
-        f"{judgement(node, pieces, step)}, and the target put {name(step.tokens[-1], pieces)} in its place."
+        f"A recorded run, paused where the target turned a guess down: {before}the drafter wrote {name(node.token, token_bytes)}, "
+        f"{judgement(node, token_bytes, step)}, and the target put {name(step.tokens[-1], token_bytes)} in its place."
     )
 
 
@@ -138,7 +138,7 @@ def narration(session: Session) -> None:
     elif session.step is None:
         sentence = "The prompt, before the first step. Press Step or Forward."
     else:
-        sentence = narrate(session.step, session.cursor + 1, session.trace.pieces)
+        sentence = narrate(session.step, session.cursor + 1, session.trace.token_bytes)
     kind = METHODS[session.settings.method].title if session.settings else "No run yet"
     badge = "recorded run · " if session.recorded else ""
     st.html(
@@ -155,14 +155,14 @@ def nothing(session: Session) -> None:
 
 def tree(session: Session) -> None:
     """The draft tree; a click on a box selects it."""
-    step, pieces = session.step, session.trace.pieces
+    step, token_bytes = session.step, session.trace.token_bytes
 
     def pick() -> None:
         if (node := picked(st.session_state["tree"].selection.points)) is not None:
             session.pick(node)
 
     width = max(WIDTH, wide_enough(step))
-    figure = tree_figure(step, pieces, session.selected, dark(), root=session.root, width=width, extent=session.extent())
+    figure = tree_figure(step, token_bytes, session.selected, dark(), root=session.root, width=width, extent=session.extent())
     with scrolled("tree_scroll", width if width > WIDTH else 0):
         st.plotly_chart(
             figure,
@@ -170,8 +170,8 @@ def tree(session: Session) -> None:
             on_select=pick,
             selection_mode="points",
             config=CONFIG,
-            alt=tree_alt(step, pieces),
+            alt=tree_alt(step, token_bytes),
         )
     with st.expander("The tree as a table", key="tree_table_box", on_change="rerun") as box:
         if box.open:
-            st.dataframe(node_table(step, pieces), hide_index=True, key="tree_table")
+            st.dataframe(node_table(step, token_bytes), hide_index=True, key="tree_table")

@@ -76,12 +76,14 @@ def picture(store: Store, entry: Entry) -> None:
     kind = right.segmented_control("Format", ["PNG", "SVG"], default="PNG", key="traces.picture_kind", required=True)
     step = trace.steps[number - 1]
     before = trace.header.prompt_tokens + tuple(t for s in trace.steps[: number - 1] for t in s.tokens)
-    figure = tree_figure(step, trace.pieces, dark=dark(), root=before[-1] if before else None, width=1050, extent=extent_of([step]))
+    figure = tree_figure(
+        step, trace.token_bytes, dark=dark(), root=before[-1] if before else None, width=1050, extent=extent_of([step])
+    )
     name = f"{file_name(entry.name)}_step_{number}"
     config = {
         "displayModeBar": True, "displaylogo": False, "modeBarButtons": [["toImage"]], "scrollZoom": False,
         "toImageButtonOptions": {"format": kind.lower(), "filename": name, "scale": 3 if kind == "PNG" else 1},
     }  # fmt: skip
     figure.update_layout(paper_bgcolor="#14171C" if dark() else "#FFFFFF")
-    st.plotly_chart(figure, key=f"traces.tree.{kind}", config=config, alt=tree_alt(step, trace.pieces))
+    st.plotly_chart(figure, key=f"traces.tree.{kind}", config=config, alt=tree_alt(step, trace.token_bytes))
     st.caption(f"The camera above the tree saves it as {kind}. The browser makes the file; nothing is sent anywhere.")

@@ -12,7 +12,7 @@ from pages.parts.shared import address
 from pages.parts.shared.settings import Settings
 from tests.pages.test_step import errors, press, state
 from tests.pages.test_step import opened as page_opened
-from tests.viz_samples import HOSTILE, PIECES, chain, node, step_of
+from tests.viz_samples import HOSTILE, TOKEN_BYTES, chain, node, step_of
 from viz.methods.shared import head_bars as depths
 
 BEFORE = (8, 9, 10, 11)
@@ -27,7 +27,7 @@ def tree(tokens=(0, 1, 2)):
     """Behind the root h would put 1 first; o brings 0 to the front, and it is accepted."""
     nodes = [
         offered(tokens[0], -1, "accepted", 1, 0.6, 0.6, 1.0, 5.0),
-        offered(tokens[1], -1, "unread", 1, 0.3, 0.3, 4.0, 1.0),
+        offered(tokens[1], -1, "not judged", 1, 0.3, 0.3, 4.0, 1.0),
         offered(tokens[2], 0, "rejected", 2, 0.5, 0.3, 2.0, 2.0),
     ]
     return step_of(nodes, (0,), "correction", pruned=(Pruned(5, 0, 0.12),))
@@ -41,12 +41,12 @@ def test_the_three_tokens_that_a_slot_reads():
     assert view.trigram(tree(), -1, BEFORE) == [9, 10, 11] and view.trigram(tree(), 0, BEFORE) == [10, 11, 0]
     assert view.trigram(tree(), 2, BEFORE) == [11, 0, 2] and view.trigram(tree(), -1, [4, 5]) == [4, 4, 5]
     assert view.trigram(tree(), -1, []) == []
-    shown = view.window_html(tree(), 0, BEFORE, PIECES)
+    shown = view.window_html(tree(), 0, BEFORE, TOKEN_BYTES)
     assert shown.count("<span") == 3 and shown.count("text-decoration:underline") == 1
 
 
 def test_the_heads_down_one_path():
-    shown = view.line_html(tree(), BEFORE, PIECES)
+    shown = view.line_html(tree(), BEFORE, TOKEN_BYTES)
     assert "head 1, behind the root" in shown and "head 2, behind ␣the" in shown and "left out" in shown
     assert "Read: head 1" in shown and "0.20" in shown, "the candidate that was left out, by its own factor"
 
@@ -54,12 +54,12 @@ def test_the_heads_down_one_path():
 def test_a_logit_is_the_sum_of_two_parts():
     assert view.split(tree(), -1) == [(0, 0.0, 4.0), (1, 3.0, 0.0)], "more than the least of them"
     assert view.turned(tree(), -1) == (0, 1) and view.turned(tree(), 0) is None and view.turned(tree(), 2) is None
-    words = view.turned_words(tree(), PIECES)
+    words = view.turned_words(tree(), TOKEN_BYTES)
     assert words.startswith("At 1 of 2 heads") and "behind the root, head 1 would have put ␣little first" in words
-    assert view.turned_words(step_of(), PIECES).startswith("Of these tokens")
-    shown = view.split_html(tree(), PIECES)
+    assert view.turned_words(step_of(), TOKEN_BYTES).startswith("Of these tokens")
+    shown = view.split_html(tree(), TOKEN_BYTES)
     assert shown.count("--w:100.00%") == 1 and shown.count("--w:75.00%") == 1 and "What h and what o give" in shown
-    table = view.split_table(tree(), PIECES)
+    table = view.split_table(tree(), TOKEN_BYTES)
     assert table["logit from h"].tolist() == [1.0, 4.0, 2.0] and table["below"].tolist() == ["the root", "the root", "␣the"]
 
 
@@ -75,7 +75,7 @@ def test_a_trace_of_another_kind():
     assert view.has_split(tree()) and not view.has_split(chain()) and view.has_split(step_of())
     without = msgspec.structs.replace(tree().nodes[0], scores={depths.OWN: 0.5, depths.JOINT: 0.5})
     step = step_of([without], (0,), "bonus")
-    assert depths.has_numbers(step) and not view.has_split(step) and "behind the root" in view.line_html(step, BEFORE, PIECES)
+    assert depths.has_numbers(step) and not view.has_split(step) and "behind the root" in view.line_html(step, BEFORE, TOKEN_BYTES)
 
 
 def test_the_numbers_are_those_of_a_run(embedded):

@@ -13,7 +13,7 @@ from pages.parts.shared import address
 from pages.parts.shared.settings import Settings
 from tests.pages.test_step import errors, press, state
 from tests.pages.test_step import opened as page_opened
-from tests.viz_samples import HOSTILE, PIECES, chain, node, row, step_of
+from tests.viz_samples import HOSTILE, TOKEN_BYTES, chain, node, row, step_of
 from viz.methods.shared import head_bars as depths
 
 PARAMS = {"nodes": 8, "heads": 2, "top_p": 0.8, "ratio": 0.25}
@@ -30,8 +30,8 @@ def tree(tokens=(0, 1, 2, 3, 2), **more):
     nodes = [
         offered(tokens[0], -1, "rejected", 1, 0.5, 0.5, **near),
         offered(tokens[1], -1, "accepted", 1, 0.35, 0.35, **near),
-        offered(tokens[2], 0, "unread", 2, 0.6, 0.3, **near),
-        offered(tokens[3], 0, "unread", 2, 0.2, 0.1, **near),
+        offered(tokens[2], 0, "not judged", 2, 0.6, 0.3, **near),
+        offered(tokens[3], 0, "not judged", 2, 0.2, 0.1, **near),
         offered(tokens[4], 1, "accepted", 2, 0.9, 0.315, **far),
     ]
     pruned = (Pruned(5, -1, 0.1), Pruned(6, 0, 0.05), Pruned(7, 1, 0.035), Pruned(4, 0, 0.04))
@@ -53,8 +53,8 @@ def test_names_of_scores_are_the_drafters():
 def test_what_a_head_offered_belongs_to_one_parent():
     behind_first = depths.offers(tree(), 0)
     assert [(g.token, round(g.probability, 3), g.verdict) for g in behind_first] == [
-        (2, 0.6, "unread"),
-        (3, 0.2, "unread"),
+        (2, 0.6, "not judged"),
+        (3, 0.2, "not judged"),
         (6, 0.1, ""),
         (4, 0.08, ""),
     ]
@@ -73,19 +73,19 @@ def test_every_candidate_that_was_cut_is_told_by_which_rule():
 
 
 def test_the_pictures_and_their_words():
-    shown = view.line_html(tree(), PARAMS, PIECES)
+    shown = view.line_html(tree(), PARAMS, TOKEN_BYTES)
     assert "head 1, behind the root" in shown and "head 2, behind ␣little" in shown and "behind ␣the" not in shown
     assert shown.count("ds-bars-now") == 2 and "-1.00" in shown and "+0.50" in shown and "sum of 0.8 reached" in shown
     assert "Gates of the cell" in shown and view.gates(tree(), 1) == [-1.0, 0.0] and view.moved(tree(), 1) == pytest.approx(0.2)
-    both = view.pair_html(tree(), PARAMS, PIECES)
+    both = view.pair_html(tree(), PARAMS, TOKEN_BYTES)
     assert "head 2, behind ␣little" in both and "head 2, behind ␣the" in both and "One head behind two tokens." in both
     assert view.pair(tree()) == (1, 0), "the accepted one first"
     assert view.shared(tree(), 1, 0) == pytest.approx(0.6 + 0.05)
-    assert "share a probability of 0.65" in view.shared_words(tree(), PIECES)
+    assert "share a probability of 0.65" in view.shared_words(tree(), TOKEN_BYTES)
     bare = msgspec.structs.replace(tree(), rows=())
-    assert view.shared(bare, 1, 0) is None and view.shared_words(bare, PIECES).startswith("Head 2 behind ␣little")
-    assert view.pair_html(step_of(), PARAMS, PIECES) == "" and view.shared_words(step_of(), PIECES).startswith("No head")
-    assert "Nothing was drafted" in depths.line_alt(step_of(), PIECES)
+    assert view.shared(bare, 1, 0) is None and view.shared_words(bare, TOKEN_BYTES).startswith("Head 2 behind ␣little")
+    assert view.pair_html(step_of(), PARAMS, TOKEN_BYTES) == "" and view.shared_words(step_of(), TOKEN_BYTES).startswith("No head")
+    assert "Nothing was drafted" in depths.line_alt(step_of(), TOKEN_BYTES)
 
 
 def test_the_budget():
@@ -97,7 +97,7 @@ def test_the_budget():
 
 def test_records_follow_what_was_written():
     """Step 1 writes 1, 2, 7: head 1's best was 0, head 2's best behind 1 was 2. Step 2 holds nothing that is written."""
-    second = step_of([offered(5, -1, "rejected", 1, 0.9, 0.9), offered(3, 0, "unread", 2, 0.4, 0.36)], (), "correction", 0)
+    second = step_of([offered(5, -1, "rejected", 1, 0.9, 0.9), offered(3, 0, "not judged", 2, 0.4, 0.36)], (), "correction", 0)
     found = depths.records((tree(), second))
     assert [(r.head, r.asked, r.top, r.any, r.accepted) for r in found] == [(1, 2, 0, 1, 1), (2, 1, 1, 1, 1)]
     assert depths.records((tree(), second, chain()))[0].asked == 2, "a trace of another kind counts nothing"

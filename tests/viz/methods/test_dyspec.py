@@ -4,12 +4,12 @@ import pytest
 
 from decoding.loop import Run
 from decoding.sample import Sampling
-from tests.viz_samples import HOSTILE, PIECES, node, step_of
+from tests.viz_samples import HOSTILE, TOKEN_BYTES, node, step_of
 from viz.methods.dyspec import draw_words, draws_table, reached, regrown, sum_words, waiting, waiting_bars
 from viz.step.tree import ROOT, has_final, tree_figure
 
 
-def scored(token: int, parent: int, before: float, after: float, verdict="unread"):
+def scored(token: int, parent: int, before: float, after: float, verdict="not judged"):
     return node(token, parent, verdict, scores={"order": 1.0, "estimate before": before, "estimate after": after})
 
 
@@ -53,21 +53,21 @@ def test_the_tree_is_grown_again():
     part = regrown(STEP, 3)
     assert len(part.nodes) == 3 and part.path == (2,) and not has_final(part)
     assert regrown(STEP, 2).path == () and regrown(STEP, 0).tokens == ()
-    assert tree_figure(regrown(STEP, 0), PIECES).data and tree_figure(part, PIECES).data
+    assert tree_figure(regrown(STEP, 0), TOKEN_BYTES).data and tree_figure(part, TOKEN_BYTES).data
 
 
 def test_the_next_draw_is_marked_even_below_the_listed_ones():
     wide = step_of([scored(i, -1, 1 - 0.08 * i, 0.08) for i in range(12)] + [scored(3, 11, 0.08, 0.01)])
-    markup = waiting_bars(wide, 12, PIECES)
+    markup = waiting_bars(wide, 12, TOKEN_BYTES)
     assert markup.count("made next") == 1 and "and 4 more" in markup
-    assert "made next" not in waiting_bars(wide, 13, PIECES)
+    assert "made next" not in waiting_bars(wide, 13, TOKEN_BYTES)
 
 
 def test_words_say_what_a_draw_brought():
-    assert "certainty" in draw_words(STEP, 0, PIECES)
-    assert "0.40" in draw_words(STEP, 3, PIECES) and "unlikely token" in draw_words(STEP, 3, PIECES)
-    assert "unlikely" not in draw_words(STEP, 1, PIECES)
-    assert list(draws_table(STEP, PIECES)["W after"]) == [0.6, 0.5, 0.01, 0.3]
+    assert "certainty" in draw_words(STEP, 0, TOKEN_BYTES)
+    assert "0.40" in draw_words(STEP, 3, TOKEN_BYTES) and "unlikely token" in draw_words(STEP, 3, TOKEN_BYTES)
+    assert "unlikely" not in draw_words(STEP, 1, TOKEN_BYTES)
+    assert list(draws_table(STEP, TOKEN_BYTES)["W after"]) == [0.6, 0.5, 0.01, 0.3]
 
 
 def test_estimates_against_what_came():

@@ -17,7 +17,7 @@ def went(cosines, length: int = 4, facts: dict | None = None):
     nodes = []
     for i in range(length):
         scores = {view.COSINE: cosines[i]} if i < len(cosines) and cosines[i] is not None else {}
-        verdict = "accepted" if i < len(cosines) else "rejected" if i == len(cosines) else "unread"
+        verdict = "accepted" if i < len(cosines) else "rejected" if i == len(cosines) else "not judged"
         nodes.append(node(i, i - 1, verdict, scores=scores))
     final = "bonus" if len(cosines) == length else "correction"
     return step_of(nodes, range(len(cosines)), final, facts=facts or {})
@@ -95,7 +95,7 @@ def test_shares_that_cannot_be_are_not_drawn(shares):
     assert view.mix(step_of()) == []
 
 
-@pytest.mark.parametrize("tree", ["dynamic", "drawn"])
+@pytest.mark.parametrize("tree", ["dynamic", "sampled"])
 def test_the_numbers_are_those_of_a_run(embedded, tree):
     run = Run(embedded, "eagle", {"tree": tree}, "Once upon a time there was", Sampling(1.0), max_tokens=40)
     steps = [step for step in run if step.nodes]

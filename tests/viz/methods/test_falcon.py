@@ -11,7 +11,7 @@ from pages.parts.shared import address
 from pages.parts.shared.settings import Settings
 from tests.pages.test_step import errors, press, state
 from tests.pages.test_step import opened as page_opened
-from tests.viz_samples import HOSTILE, PIECES, chain, node, row, step_of
+from tests.viz_samples import HOSTILE, TOKEN_BYTES, chain, node, row, step_of
 
 
 def guessed(token: int, parent: int, verdict: str, slot: int, own: float, number: int = 1):
@@ -24,10 +24,10 @@ def tree():
     nodes = [
         guessed(0, -1, "rejected", 1, 0.5),
         guessed(1, -1, "accepted", 1, 0.3),
-        guessed(3, 0, "unread", 2, 0.6),
+        guessed(3, 0, "not judged", 2, 0.6),
         guessed(3, 1, "accepted", 2, 0.6),
         guessed(4, 3, "rejected", 1, 0.9, 2),
-        guessed(5, 4, "unread", 2, 0.8, 2),
+        guessed(5, 4, "not judged", 2, 0.8, 2),
     ]
     below = (row((7, 2), (0.9, 0.1)), row((3,), (1.0,)), None, row((7, 4), (0.8, 0.2)), row((5,), (1.0,)), None)
     rows = (row((1, 0), (0.7, 0.3)), *below)
@@ -37,15 +37,15 @@ def tree():
 def test_a_place_holds_what_was_picked_there_for_any_parent_of_its_block():
     found = [(c.number, c.slot, [(n.token, n.verdict) for n in c.nodes]) for c in view.columns(tree())]
     assert found[:2] == [(1, 1, [(0, "rejected"), (1, "accepted")]), (1, 2, [(3, "accepted")])], "token 3 once, as it got furthest"
-    assert found[2:] == [(2, 1, [(4, "rejected")]), (2, 2, [(5, "unread")])] and view.columns(step_of()) == []
-    shown = view.blocks_html(tree(), PIECES)
+    assert found[2:] == [(2, 1, [(4, "rejected")]), (2, 2, [(5, "not judged")])] and view.columns(step_of()) == []
+    shown = view.blocks_html(tree(), TOKEN_BYTES)
     assert shown.count("<b>pass") == 2 and shown.count("place 1<") == 2
-    assert "pass 2, place 1" in view.blocks_alt(tree(), PIECES)
-    assert view.blocks_alt(step_of(), PIECES).endswith("Nothing was drafted.")
+    assert "pass 2, place 1" in view.blocks_alt(tree(), TOKEN_BYTES)
+    assert view.blocks_alt(step_of(), TOKEN_BYTES).endswith("Nothing was drafted.")
 
 
 def test_the_block_of_another_path_is_not_shown():
-    nodes = [*tree().nodes, guessed(9, 2, "unread", 1, 0.99, 2)]
+    nodes = [*tree().nodes, guessed(9, 2, "not judged", 1, 0.99, 2)]
     step = step_of(nodes, (1, 3), "correction")
     assert [n.token for n in view.columns(step)[2].nodes] == [4]
 
@@ -59,13 +59,13 @@ def test_words_of_the_passes():
 def test_pairs_that_could_not_see_each_other():
     """Behind 0 the target never writes 3, of which the head, which did not know of the 0, was sure."""
     assert view.blind(tree()) == [2]
-    words = view.blind_words(tree(), PIECES)
+    words = view.blind_words(tree(), TOKEN_BYTES)
     assert words.startswith("1 pair of a block does not belong together") and "0.00, the head 0.60" in words
-    assert view.blind_words(step_of(), PIECES).startswith("No candidate")
+    assert view.blind_words(step_of(), TOKEN_BYTES).startswith("No candidate")
 
 
 def test_the_saw_counts_steps_that_came_so_far():
-    nothing = step_of([guessed(0, -1, "rejected", 1, 0.5), guessed(3, 0, "unread", 2, 0.5)], (), "correction", draft_calls=2)
+    nothing = step_of([guessed(0, -1, "rejected", 1, 0.5), guessed(3, 0, "not judged", 2, 0.5)], (), "correction", draft_calls=2)
     steps = (tree(), nothing, step_of())
     assert view.reached(steps) == [(1, 2, 1), (2, 1, 1), (3, 1, 0)]
     assert view.saw_table(steps)["share"].tolist() == [0.5, 1.0, 0.0] and view.saw_table(steps)["pass"].tolist() == [1, 1, 2]
@@ -86,14 +86,14 @@ def test_the_mask_is_that_of_the_paper(slots, block, rows):
 
 def test_the_slots_that_were_asked_are_named():
     """Of the text the newest two for the first pass, then what it picked; a text of one token makes no block."""
-    assert view.asked(tree(), (5, 6, 2), PIECES) == ["␣mat", "␣cat", "␣little", "␣sat"]
-    assert view.asked(tree(), (2,), PIECES) == [] and view.asked(step_of(), (5, 6), PIECES) == []
-    shallow = step_of([guessed(0, -1, "rejected", 1, 0.5), guessed(3, 0, "unread", 2, 0.6)], (), "correction")
-    assert view.asked(shallow, (5, 6), PIECES) == ["␣a", "␣mat"]
+    assert view.asked(tree(), (5, 6, 2), TOKEN_BYTES) == ["␣mat", "␣cat", "␣little", "␣sat"]
+    assert view.asked(tree(), (2,), TOKEN_BYTES) == [] and view.asked(step_of(), (5, 6), TOKEN_BYTES) == []
+    shallow = step_of([guessed(0, -1, "rejected", 1, 0.5), guessed(3, 0, "not judged", 2, 0.6)], (), "correction")
+    assert view.asked(shallow, (5, 6), TOKEN_BYTES) == ["␣a", "␣mat"]
 
 
 def test_the_staircase_stands_beside_the_triangle():
-    names = view.asked(tree(), (5, 6), PIECES)
+    names = view.asked(tree(), (5, 6), TOKEN_BYTES)
     triangle, stairs = view.mask_figure(2, names).data
     assert [list(row) for row in triangle.z] == [[1, 0, 0, 0], [1, 1, 0, 0], [1, 1, 1, 0], [1, 1, 1, 1]]
     assert [list(row) for row in stairs.z] == [[1, 2, 0, 0], [1, 1, 0, 0], [1, 1, 1, 2], [1, 1, 1, 1]]
@@ -105,7 +105,7 @@ def test_the_staircase_stands_beside_the_triangle():
 
 
 def test_words_of_the_mask():
-    names = view.asked(tree(), (5, 6), PIECES)
+    names = view.asked(tree(), (5, 6), TOKEN_BYTES)
     alt = view.mask_alt(2, names)
     assert alt.endswith("slots 1 to 2 (␣a, ␣mat) see slots 1 to 2; slots 3 to 4 (␣little, ␣sat) see slots 1 to 4.")
     assert "12 pairs instead of 10" in view.mask_words(2, names)
@@ -113,8 +113,8 @@ def test_words_of_the_mask():
 
 @pytest.mark.parametrize("token", HOSTILE)
 def test_hostile_names_of_slots_are_escaped(token):
-    nodes = [guessed(token, -1, "accepted", 1, 0.5), guessed(token, 0, "rejected", 2, 0.5), guessed(1, 1, "unread", 1, 0.5, 2)]
-    names = view.asked(step_of(nodes, (0,), "correction"), (token, token), HOSTILE | PIECES)
+    nodes = [guessed(token, -1, "accepted", 1, 0.5), guessed(token, 0, "rejected", 2, 0.5), guessed(1, 1, "not judged", 1, 0.5, 2)]
+    names = view.asked(step_of(nodes, (0,), "correction"), (token, token), HOSTILE | TOKEN_BYTES)
     figure = view.mask_figure(2, names)
     said = str(figure.layout.xaxis.ticktext) + str([trace.hovertext for trace in figure.data])
     assert len(names) == 4 and not any(tag in said for tag in ("<script", "<b>", "<a href", "\u202e", "\x00"))
@@ -129,7 +129,7 @@ def test_places_that_cannot_be(slot):
 
 
 def test_the_table_has_a_row_per_node():
-    table = view.blocks_table(tree(), PIECES)
+    table = view.blocks_table(tree(), TOKEN_BYTES)
     assert table["place"].tolist() == [1, 1, 2, 2, 1, 2] and table["p behind the parent"].tolist()[:4] == [0.3, 0.7, 0.0, 1.0]
 
 

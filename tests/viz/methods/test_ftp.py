@@ -10,7 +10,7 @@ from pages.parts.shared import address
 from pages.parts.shared.settings import Settings
 from tests.pages.test_step import errors, press, state
 from tests.pages.test_step import opened as page_opened
-from tests.viz_samples import HOSTILE, PIECES, chain, node, row, step_of, trace_of
+from tests.viz_samples import HOSTILE, TOKEN_BYTES, chain, node, row, step_of, trace_of
 
 
 def read(token: int, parent: int, verdict: str, own: float, slots=(0.7, 0.3), known: float = 0.8):
@@ -31,10 +31,12 @@ def tree(known: float = 0.8):
 
 def test_the_path_goes_on_with_the_most_probable_children():
     assert view.path_shown(tree()) == [1, 3] and view.path_shown(step_of()) == []
-    shown = view.fan_html(tree(), PIECES)
+    shown = view.fan_html(tree(), TOKEN_BYTES)
     assert shown.count(">0.70<") == 1 and "0.90" in shown and "repeat(2," in shown
-    assert "looks at vector 2 most, 0.90" in view.fan_alt(tree(), PIECES)
-    assert view.fan_alt(step_of(), PIECES).endswith("Nothing was drafted.") and "repeat(0," in view.fan_html(step_of(), PIECES)
+    assert "looks at vector 2 most, 0.90" in view.fan_alt(tree(), TOKEN_BYTES)
+    assert view.fan_alt(step_of(), TOKEN_BYTES).endswith("Nothing was drafted.") and "repeat(0," in view.fan_html(
+        step_of(), TOKEN_BYTES
+    )
 
 
 def test_the_meter_stands_beside_what_the_target_gave_the_root():
@@ -60,15 +62,15 @@ def test_levels():
 
 
 def test_the_table_has_a_row_per_node():
-    table = view.slots_table(tree(), PIECES)
+    table = view.slots_table(tree(), TOKEN_BYTES)
     assert table["level"].tolist() == [1, 1, 2, 2] and table["vector 2"].tolist() == [0.3, 0.3, 0.9, 0.9]
-    assert view.slots_table(step_of(), PIECES).empty
+    assert view.slots_table(step_of(), TOKEN_BYTES).empty
 
 
 @pytest.mark.parametrize("token", HOSTILE)
 def test_hostile_pieces_are_escaped(token):
-    trace = trace_of(step_of([read(token, -1, "accepted", 0.5)], (0,), "bonus"), pieces=HOSTILE, prompt_tokens=(token,))
-    shown = view.fan_html(trace.steps[0], trace.pieces) + view.meter_html(trace, 0)
+    trace = trace_of(step_of([read(token, -1, "accepted", 0.5)], (0,), "bonus"), token_bytes=HOSTILE, prompt_tokens=(token,))
+    shown = view.fan_html(trace.steps[0], trace.token_bytes) + view.meter_html(trace, 0)
     assert not any(tag in shown for tag in ("<script", "<b>bold", "<a href", "\u202e", "\x00"))
 
 

@@ -11,12 +11,12 @@ from pages.parts.shared import address
 from pages.parts.shared.settings import Settings
 from tests.pages.test_step import errors, press, state
 from tests.pages.test_step import opened as page_opened
-from tests.viz_samples import HOSTILE, PIECES, chain, node, step_of
+from tests.viz_samples import HOSTILE, TOKEN_BYTES, chain, node, step_of
 
 
 def drafted(confidences=(0.9, 0.8, 0.5), accepted: int = 1, stop: int = view.UNSURE, layers=(2, 12), tokens=(0, 1, 2)):
     """A chain of which the first `accepted` are kept."""
-    verdicts = ["accepted"] * accepted + ["rejected", "unread", "unread"]
+    verdicts = ["accepted"] * accepted + ["rejected", "not judged", "not judged"]
     nodes = []
     for i, (confidence, token) in enumerate(zip(confidences, tokens, strict=False)):
         scores = {view.CONFIDENCE: confidence, view.EXIT: float(layers[0]), view.DEPTH: float(layers[1])}
@@ -26,32 +26,34 @@ def drafted(confidences=(0.9, 0.8, 0.5), accepted: int = 1, stop: int = view.UNS
 
 
 def test_the_reason_and_the_right_moment():
-    words = view.stop_words(drafted(), 0.6, PIECES)
+    words = view.stop_words(drafted(), 0.6, TOKEN_BYTES)
     assert words == (
         "Drafting stopped behind 3 tokens: the confidence of ␣cat was 0.50, not above 0.60. "
         "The first one turned down is ␣little at 0.80; 1 behind it was drafted in vain."
     )
-    assert "the longest draft" in view.stop_words(drafted(stop=view.FULL), 0.6, PIECES)
-    assert "the text ends there" in view.stop_words(drafted(stop=view.ENDED), 0.6, PIECES)
-    assert "might have brought more" in view.stop_words(drafted((0.9,), 1), 0.6, PIECES)
-    assert "behind 1 token:" in view.stop_words(drafted((0.9,), 0), 0.6, PIECES)
-    assert "nothing behind it" in view.stop_words(drafted((0.9,), 0), 0.6, PIECES)
+    assert "the longest draft" in view.stop_words(drafted(stop=view.FULL), 0.6, TOKEN_BYTES)
+    assert "the text ends there" in view.stop_words(drafted(stop=view.ENDED), 0.6, TOKEN_BYTES)
+    assert "might have brought more" in view.stop_words(drafted((0.9,), 1), 0.6, TOKEN_BYTES)
+    assert "behind 1 token:" in view.stop_words(drafted((0.9,), 0), 0.6, TOKEN_BYTES)
+    assert "nothing behind it" in view.stop_words(drafted((0.9,), 0), 0.6, TOKEN_BYTES)
 
 
 def test_bars_and_their_words():
-    figure = view.confidence_figure(drafted(), PIECES, 0.6)
+    figure = view.confidence_figure(drafted(), TOKEN_BYTES, 0.6)
     assert list(figure.data[0].y) == [0.9, 0.8, 0.5] and figure.layout.shapes[0].y0 == 0.6
-    assert view.confidence_alt(drafted(), PIECES, 0.6).endswith("␣the 0.90 accepted; ␣little 0.80 rejected; ␣cat 0.50 unread.")
-    assert view.tokens_table(drafted(), PIECES)["verdict"].tolist() == ["✓ accepted", "✗ rejected", "unread"]
+    assert view.confidence_alt(drafted(), TOKEN_BYTES, 0.6).endswith(
+        "␣the 0.90 accepted; ␣little 0.80 rejected; ␣cat 0.50 not judged."
+    )
+    assert view.tokens_table(drafted(), TOKEN_BYTES)["verdict"].tolist() == ["✓ accepted", "✗ rejected", "not judged"]
 
 
 def test_every_ladder_has_all_rungs_and_the_last_no_adapter():
     """Twelve layers and an adapter for the root and three tokens; long ladders are drawn in two parts."""
-    shown = view.ladder_html(drafted(), PIECES)
+    shown = view.ladder_html(drafted(), TOKEN_BYTES)
     rung, adapter = "display:block;height:0.5rem", "border:1px dotted"
     assert shown.count(rung) == 4 * 13 and shown.count(adapter) == 1 and "layers 3 to 12" in shown and "layers 1 to 2" in shown
-    assert view.ladder_html(drafted(layers=(2, 80)), PIECES).count(rung) == 4 * 3
-    assert "no layer is left" in view.ladder_html(drafted(layers=(2, 2)), PIECES)
+    assert view.ladder_html(drafted(layers=(2, 80)), TOKEN_BYTES).count(rung) == 4 * 3
+    assert "no layer is left" in view.ladder_html(drafted(layers=(2, 2)), TOKEN_BYTES)
     assert "went once through all 12 layers: through the first 2" in view.ladder_alt(drafted())
     assert view.cost_words(drafted()).startswith("4 rows × 12 layers = 48 passes, 8 of them one token at a time, and 3 through")
     assert "2 tokens of this step take 24" in view.cost_words(drafted())
@@ -164,9 +166,9 @@ def test_nothing_to_try():
     for figure in (swept.sweep_figure([], OWN, C), swept.depth_figure(wrong, OWN, 12)):
         assert not figure.data and len(figure.layout.annotations) == 1
     scores = {view.CONFIDENCE: 0.9, view.EXIT: 2.0, view.DEPTH: 12.0}
-    unread = [step_of([node(0, -1, "unread", scores=scores)])]
-    assert swept.alpha_of(unread) is None and swept.depth_words(unread, OWN, 12) == swept.UNJUDGED
-    assert swept.sweep(unread, OWN)[0].accepted == 0 and not swept.depth_figure(unread, OWN, 12).data
+    not_judged = [step_of([node(0, -1, "not judged", scores=scores)])]
+    assert swept.alpha_of(not_judged) is None and swept.depth_words(not_judged, OWN, 12) == swept.UNJUDGED
+    assert swept.sweep(not_judged, OWN)[0].accepted == 0 and not swept.depth_figure(not_judged, OWN, 12).data
 
 
 @pytest.mark.parametrize("token", HOSTILE)
@@ -191,11 +193,11 @@ def test_traces_of_another_kind():
 def test_the_numbers_are_those_of_a_run(embedded):
     run = Run(embedded, "kangaroo", {"threshold": 0.3}, "Once upon a time there was", Sampling(1.0), max_tokens=40)
     steps = list(run)
-    judged = [node for step in steps for node in step.nodes if node.verdict != "unread"]
+    judged = [node for step in steps for node in step.nodes if node.verdict != "not judged"]
     assert sum(b.judged for b in view.bins(steps)) == len(judged) and view.depths_of(steps[0]) == view.Depths(2, 12)
     assert sum(b.accepted for b in view.bins(steps)) == sum(node.verdict == "accepted" for node in judged) > 0
     for step in steps:
-        assert "Drafting stopped" in view.stop_words(step, 0.3, run.pieces)
+        assert "Drafting stopped" in view.stop_words(step, 0.3, run.token_bytes)
 
 
 def test_the_sweep_fits_a_run(embedded):

@@ -10,7 +10,7 @@ from pages.parts.shared import address
 from pages.parts.shared.settings import Settings
 from tests.pages.test_step import errors, press, state
 from tests.pages.test_step import opened as page_opened
-from tests.viz_samples import HOSTILE, PIECES, chain, node, row, step_of
+from tests.viz_samples import HOSTILE, TOKEN_BYTES, chain, node, row, step_of
 from viz.words import judgement
 
 
@@ -24,7 +24,7 @@ def tree(**scores):
     nodes = [
         offered(0, -1, "rejected", 1, 1, 0.5, **scores),
         offered(1, -1, "accepted", 1, 2, 0.3, **scores),
-        offered(2, 0, "unread", 2, 1, 0.6, **scores),
+        offered(2, 0, "not judged", 2, 1, 0.6, **scores),
         offered(2, 1, "accepted", 2, 1, 0.6, **scores),
     ]
     rows = (row((1, 0), (0.7, 0.3)), row((2, 3), (0.0001, 0.9999)), row((2, 3), (0.8, 0.2)), None, row((7, 3), (0.8, 0.2)))
@@ -40,22 +40,22 @@ def test_a_token_at_several_places_is_one_guess_of_its_head():
 
 def test_an_accepted_token_is_shown_however_low_its_rank():
     nodes = [offered(i % 12, -1, "accepted" if i == 9 else "rejected", 1, i + 1, 0.5 / (i + 1)) for i in range(10)]
-    shown = view.heads_html(step_of(nodes, (9,), "bonus"), PIECES)
+    shown = view.heads_html(step_of(nodes, (9,), "bonus"), TOKEN_BYTES)
     assert shown.count('"ds-bars-group"') == 7 and "and 3 more" in shown and shown.count("ds-bars-now") == 1
 
 
 def test_guesses_that_do_not_belong_together():
     """Head 2 gives token 2 a probability of 0.6; behind token 0 the target gives it 0.0001, behind token 1 0.8."""
     assert view.torn(tree()) == [2]
-    words = view.torn_words(tree(), PIECES)
+    words = view.torn_words(tree(), TOKEN_BYTES)
     assert words.startswith("1 node does not fit") and "the target gives ␣cat 0.0001, the head 0.60" in words
     assert view.behind(tree(), 3) == 0.8 and view.behind(msgspec.structs.replace(tree(), rows=()), 3) is None
-    assert view.torn_words(step_of(), PIECES).startswith("No head")
+    assert view.torn_words(step_of(), TOKEN_BYTES).startswith("No head")
 
 
 def test_right_is_judged_by_what_was_written_in_the_end():
     """Step 1 writes 1, 2, 7; step 2 guesses 5 at head 1 (written: 0) and 3 at head 2, which step 3 writes."""
-    second = step_of([offered(5, -1, "rejected", 1, 1, 0.4), offered(3, 0, "unread", 2, 1, 0.4)], (), "correction", 0)
+    second = step_of([offered(5, -1, "rejected", 1, 1, 0.4), offered(3, 0, "not judged", 2, 1, 0.4)], (), "correction", 0)
     third = step_of([offered(3, -1, "accepted", 1, 1, 0.9)], (0,), "bonus", 9)
     found = view.records((tree(), second, third))
     assert [(r.head, r.asked, r.top, r.any, r.accepted) for r in found] == [(1, 3, 1, 2, 2), (2, 2, 2, 2, 1)]
@@ -70,11 +70,11 @@ def test_right_is_judged_by_what_was_written_in_the_end():
 
 
 def test_the_table_has_a_row_per_node():
-    table = view.heads_table(tree(), PIECES)
+    table = view.heads_table(tree(), TOKEN_BYTES)
     assert table["head"].tolist() == [1, 1, 2, 2] and table["rank"].tolist() == [1, 2, 1, 1]
     assert table["p behind the parent"].tolist() == [0.3, 0.7, 0.0001, 0.8] and "threshold" not in table
     typical = tree(**{view.P: 0.2, view.THRESHOLD: 0.09})
-    assert view.heads_table(typical, PIECES)["threshold"].tolist() == [0.09] * 4
+    assert view.heads_table(typical, TOKEN_BYTES)["threshold"].tolist() == [0.09] * 4
     assert view.typical_words(typical).startswith("Typical acceptance: 4 of 4 nodes") and view.typical_words(tree()) == ""
 
 

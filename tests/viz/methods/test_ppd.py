@@ -1,4 +1,5 @@
-"""The view of PPD: probes that light up where acceptance ended, states that are counted, escaped text, other traces, the page."""
+"""The view of PPD: prompt tokens that light up where acceptance ended, states that are counted, escaped text, other traces, the
+page."""
 
 import pytest
 
@@ -10,35 +11,37 @@ from pages.parts.shared import address
 from pages.parts.shared.settings import Settings
 from tests.pages.test_step import errors, press, state
 from tests.pages.test_step import opened as page_opened
-from tests.viz_samples import HOSTILE, PIECES, chain, node, step_of
+from tests.viz_samples import HOSTILE, TOKEN_BYTES, chain, node, step_of
 
 
 def guessed(path=(1, 2), below=(3, 1, 2), now: int = 2, tokens=(0, 1, 2), final: int = 7, **more):
     """Two guesses below the root, one below the second of them."""
     nodes = []
     for i, (token, parent, count) in enumerate(zip(tokens, (-1, -1, 1), below, strict=True)):
-        verdict = "accepted" if i in path else "rejected" if parent < 0 or 1 in path else "unread"
+        verdict = "accepted" if i in path else "rejected" if parent < 0 or 1 in path else "not judged"
         scores = {view.PROBABILITY: 0.3, view.RANK: 1.0, view.VALUE: 0.2, view.BELOW: float(count), view.STATE: float(now)}
-        nodes.append(node(token, parent, verdict, q=None, u=None, source=f"probe {1 + (parent >= 0)}", scores=scores))
+        nodes.append(node(token, parent, verdict, q=None, u=None, source=f"prompt token {1 + (parent >= 0)}", scores=scores))
     return step_of(nodes, path, "correction", final, facts={view.ROOT: 3.0, view.BUDGET: 24.0} | more)
 
 
 CURVE = {"ms with 16 rows": 4.0, "tokens with 16 rows": 1.5, "ms with 24 rows": 5.0, "tokens with 24 rows": 2.0}
 
 
-def test_probes_speak_where_acceptance_ended():
+def test_prompt_tokens_speak_where_acceptance_ended():
     below = {(): 3, (0,): 3, (1,): 1, (1, 2): 2}  # root, node 0, node 1, node 2
     for path, count in below.items():
         step = guessed(path)
-        figure = view.probes_figure(step, PIECES)
+        figure = view.prompt_tokens_figure(step, TOKEN_BYTES)
         marks = {trace.marker.symbol: len(trace.x) for trace in figure.data if str(trace.marker.symbol).startswith("diamond")}
         assert marks == {"diamond": count, "diamond-open": 9 - count} and view.next_state(step) == count
-    assert "ended at depth 2, below which 2 probes hung: the next tree is that of state 2" in view.probes_alt(guessed())
-    assert "ended at the root, below which 3 probes hung" in view.probes_alt(guessed(()))
-    assert view.rows_words(guessed()).endswith("the root, 3 guesses and 9 probes; 7 of these were read in vain.")
+    assert "ended at depth 2, below which 2 prompt tokens hung: the next tree is that of state 2" in view.prompt_tokens_alt(
+        guessed()
+    )
+    assert "ended at the root, below which 3 prompt tokens hung" in view.prompt_tokens_alt(guessed(()))
+    assert view.rows_words(guessed()).endswith("the root, 3 guesses and 9 prompt tokens; 7 of these were read in vain.")
     assert "13 rows" in view.rows_words(guessed()) and "22 rows" in view.rows_words(guessed(**{view.MEMBERS: 2.0}))
-    table = view.guesses_table(guessed(), PIECES)
-    assert table["probe"].tolist() == [1, 1, 2] and table["probes below"].tolist() == [3, 1, 2]
+    table = view.guesses_table(guessed(), TOKEN_BYTES)
+    assert table["prompt token"].tolist() == [1, 1, 2] and table["prompt tokens below"].tolist() == [3, 1, 2]
 
 
 def test_states_are_counted():
@@ -63,7 +66,7 @@ def test_the_curve():
 
 @pytest.mark.parametrize("token", HOSTILE)
 def test_hostile_pieces_are_escaped(token):
-    nodes = view.probes_figure(guessed(tokens=(token,) * 3), HOSTILE).data[-1]
+    nodes = view.prompt_tokens_figure(guessed(tokens=(token,) * 3), HOSTILE).data[-1]
     shown = "".join((*nodes.text, *nodes.hovertext))
     assert not any(tag in shown for tag in ("<script", "<b>bold", "<a href", "\u202e", "\x00"))
     assert len(view.guesses_table(guessed(tokens=(token,) * 3), HOSTILE)) == 3
@@ -71,7 +74,7 @@ def test_hostile_pieces_are_escaped(token):
 
 def test_traces_of_another_kind():
     for step in (chain(), step_of(), guessed(below=(3, float("nan"), 2)), guessed(below=(3, 99, 2)), guessed(**{view.ROOT: -1.0})):
-        assert view.probes_of(step) is None and view.next_state(step) is None and view.rows_words(step) == ""
+        assert view.prompt_tokens_of(step) is None and view.next_state(step) is None and view.rows_words(step) == ""
     assert view.budget_of((chain(),)) is None and view.states_table((chain(),)).empty
 
 
@@ -84,7 +87,7 @@ def test_the_names_of_the_scores_are_those_of_the_method():
 
 def test_the_states_are_those_of_a_run(embedded):
     steps = list(Run(embedded, "ppd", {"budget": "32"}, "Once upon a time there was", Sampling(1.0), max_tokens=40))
-    known = [step for step in steps if view.probes_of(step)]
+    known = [step for step in steps if view.prompt_tokens_of(step)]
     assert len(known) == len(steps) - 1, "all but the first"
     for step, after in zip(known, known[1:], strict=False):
         assert view.next_state(step) == after.nodes[0].scores[view.STATE]
@@ -96,7 +99,7 @@ def test_the_page(rule):
     at = press(page_opened(**address.parameters(settings, 2, None)), "run")
     assert not at.exception and not errors(at) and state(at).trace.header.params["rule"] == rule
     shown = " ".join(markdown.value for markdown in at.markdown)
-    assert "the probes below them" in shown and ("not lossless" in shown) == (rule == "typical")
+    assert "the prompt tokens below them" in shown and ("not lossless" in shown) == (rule == "typical")
     at.session_state["ppd_box"] = True
     at.run()
     assert not at.exception and any("by state" in chart.proto.alt for chart in at.get("plotly_chart"))

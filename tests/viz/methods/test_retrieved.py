@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.viz_samples import HOSTILE, PIECES, node, step_of
+from tests.viz_samples import HOSTILE, TOKEN_BYTES, node, step_of
 from viz.methods.shared.retrieved import (
     KINDS,
     Occurrence,
@@ -26,7 +26,7 @@ def fused_step(path=(0, 2), final="correction"):
     parents, sources = (-1, -1, 0, 0), ("both", "draft model", "retrieved", "draft model")
     weights = (8.0, 0.0, 1.0, 0.0)
     nodes = [
-        node(i, parent, "accepted" if i in path else "unread", q=None, u=None, source=source, scores=scores(weights[i]))
+        node(i, parent, "accepted" if i in path else "not judged", q=None, u=None, source=source, scores=scores(weights[i]))
         for i, (parent, source) in enumerate(zip(parents, sources, strict=True))
     ]
     return step_of(nodes, path, final)
@@ -42,47 +42,47 @@ def nodes_of(figure):
 
 def test_sources_differ_by_colour_and_by_shape():
     assert len({kind.color for kind in KINDS.values()}) == len({kind.symbol for kind in KINDS.values()}) == 3
-    points = nodes_of(source_figure(fused_step(), PIECES))
+    points = nodes_of(source_figure(fused_step(), TOKEN_BYTES))
     assert list(points.marker.symbol[1:5]) == ["diamond", "circle-open", "square", "circle-open"]  # filled: in the text
     assert list(points.marker.color[1:4]) == [KINDS[kind].color for kind in ("both", "draft model", "retrieved")]
 
 
 def test_an_edge_is_as_wide_as_its_share_of_the_occurrences():
-    lines = {trace.line.color: trace.line.width for trace in source_figure(fused_step(), PIECES).data if trace.mode == "lines"}
+    lines = {trace.line.color: trace.line.width for trace in source_figure(fused_step(), TOKEN_BYTES).data if trace.mode == "lines"}
     assert lines[KINDS["both"].color] > lines[KINDS["retrieved"].color]
 
 
 @pytest.mark.parametrize("dark", [False, True])
 def test_every_node_is_drawn_once_with_its_table_line(dark):
     step = fused_step()
-    assert len(nodes_of(source_figure(step, PIECES, dark)).x) == len(step.nodes) + 2  # the root and the correction
-    table = source_table(step, PIECES)
+    assert len(nodes_of(source_figure(step, TOKEN_BYTES, dark)).x) == len(step.nodes) + 2  # the root and the correction
+    table = source_table(step, TOKEN_BYTES)
     assert list(table["source"]) == ["both", "draft model", "retrieved", "draft model"] and len(table) == 4
     assert list(table["occurrences"]) == [8.0, 0.0, 1.0, 0.0] and "draft model's product of q" in table
     assert "4 nodes" in source_alt(step) and "Accepted: 2" in source_alt(step)
-    assert source_alt(step_of()) == "Nothing was drafted in this step." and len(source_table(step_of(), PIECES)) == 0
+    assert source_alt(step_of()) == "Nothing was drafted in this step." and len(source_table(step_of(), TOKEN_BYTES)) == 0
 
 
 def test_sources_of_other_methods_are_retrieved():
     """A node whose source says something else still has a look."""
     step = step_of([node(1, source="copied from token 3")], (0,), "bonus")
-    assert list(source_table(step, PIECES)["source"]) == ["retrieved"]
+    assert list(source_table(step, TOKEN_BYTES)["source"]) == ["retrieved"]
 
 
 def test_the_match_is_marked_in_the_text():
-    html = context_html([0, 1, 2, 3], 2, PIECES)
+    html = context_html([0, 1, 2, 3], 2, TOKEN_BYTES)
     assert html.index("little") < html.index("⟦") < html.index("cat") < html.index("sat") < html.index("⟧")
-    assert "⟦" not in context_html([0, 1], 0, PIECES)
-    assert "…" in context_html([0] * 99, 2, PIECES)
+    assert "⟦" not in context_html([0, 1], 0, TOKEN_BYTES)
+    assert "…" in context_html([0] * 99, 2, TOKEN_BYTES)
 
 
 def test_hostile_tokens_stay_text():
-    tokens, pieces = list(HOSTILE), PIECES | HOSTILE
+    tokens, token_bytes = list(HOSTILE), TOKEN_BYTES | HOSTILE
     place = Occurrence("<b>x</b>", tuple(HOSTILE.values()), (b"<script>",), tuple(HOSTILE.values()))
-    for html in (context_html(tokens, 3, pieces), occurrence_html([place])):
+    for html in (context_html(tokens, 3, token_bytes), occurrence_html([place])):
         assert "<script" not in html and "<a href" not in html and "<b>" not in html
     step = step_of([node(token, source="<i>") for token in HOSTILE])
-    points = nodes_of(source_figure(step, pieces))
+    points = nodes_of(source_figure(step, token_bytes))
     assert not any("<script" in text or "<b>" in text for text in (*points.text, *points.hovertext))
 
 

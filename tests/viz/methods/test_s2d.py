@@ -26,7 +26,7 @@ from viz.methods.s2d import (
 )
 from viz.style import LOOKS
 
-PIECES = {1: b" the", 2: b"<b>", 3: b"$x$", 4: b"\n"}
+TOKEN_BYTES = {1: b" the", 2: b"<b>", 3: b"$x$", 4: b"\n"}
 THRESHOLDS = {1: 0.7, 2: 0.6}
 
 
@@ -45,7 +45,7 @@ STEP = step(
     node(1, -1, "accepted", {1: 0.9}, passes=2, rows=2),
     node(2, 0, "accepted", {1: 0.61, 2: 0.78}, passes=4),  # two rows had waited in front of the second layer
     node(3, 1, "rejected", {1: 0.2, 2: 0.3, 4: 0.25}, passes=10),
-    node(4, 2, "unread", {1: 0.95}, passes=1),
+    node(4, 2, "not judged", {1: 0.95}, passes=1),
 )
 EXITS = [1, 2, 4]
 
@@ -58,51 +58,51 @@ def test_guesses():
 
 
 def test_bars_are_as_high_as_the_exits_and_say_the_verdict_by_more_than_colour():
-    figure = stack_figure(STEP, PIECES, EXITS, THRESHOLDS, selected=1)
+    figure = stack_figure(STEP, TOKEN_BYTES, EXITS, THRESHOLDS, selected=1)
     bars = {trace.name: trace for trace in figure.data if trace.type == "bar"}
     assert list(bars["✓ accepted"].x) == [0, 1] and list(bars["✓ accepted"].y) == [1, 2]
-    assert list(bars["✗ rejected"].y) == [4] and list(bars["unread"].y) == [1]
-    assert len({bars[name].marker.pattern.shape for name in ("✓ accepted", "✗ rejected", "unread")}) == 3
+    assert list(bars["✗ rejected"].y) == [4] and list(bars["not judged"].y) == [1]
+    assert len({bars[name].marker.pattern.shape for name in ("✓ accepted", "✗ rejected", "not judged")}) == 3
     marks = [trace for trace in figure.data if trace.type == "scatter" and trace.mode == "markers"]
-    assert {mark.marker.symbol for mark in marks} == {LOOKS[v].symbol for v in ("accepted", "rejected", "unread")}
+    assert {mark.marker.symbol for mark in marks} == {LOOKS[v].symbol for v in ("accepted", "rejected", "not judged")}
     assert list(bars["✓ accepted"].marker.line.width) == [1.5, 3]
 
 
 def test_confidences_stand_at_the_levels_where_they_were_met():
-    figure = stack_figure(STEP, PIECES, EXITS, THRESHOLDS)
+    figure = stack_figure(STEP, TOKEN_BYTES, EXITS, THRESHOLDS)
     places = [(label.x, label.y, label.text) for label in figure.layout.annotations]
     assert (1, 1, "0.61 ✗") in places and (1, 2, "<b>0.78 ✓</b>") in places and len(places) == 7
 
 
 def test_what_had_waited_is_a_bar_of_its_own():
-    (ghost,) = (t for t in stack_figure(STEP, PIECES, EXITS, THRESHOLDS).data if t.name and "caught up" in t.name)
+    (ghost,) = (t for t in stack_figure(STEP, TOKEN_BYTES, EXITS, THRESHOLDS).data if t.name and "caught up" in t.name)
     assert list(ghost.text) == ["+2", "+6"] and list(ghost.base) == [1, 1] and list(ghost.y) == [1, 3]
 
 
 def test_levels_are_ruled_with_their_thresholds():
-    axis = stack_figure(STEP, PIECES, EXITS, THRESHOLDS).layout.yaxis
+    axis = stack_figure(STEP, TOKEN_BYTES, EXITS, THRESHOLDS).layout.yaxis
     assert list(axis.tickvals) == EXITS
     assert list(axis.ticktext) == ["layer 1<br>more than 0.70", "layer 2<br>more than 0.60", "layer 4<br>always"]
 
 
 @pytest.mark.parametrize("dark", [False, True])
 def test_tokens_are_escaped(dark):
-    figure = stack_figure(STEP, PIECES, EXITS, THRESHOLDS, dark=dark)
+    figure = stack_figure(STEP, TOKEN_BYTES, EXITS, THRESHOLDS, dark=dark)
     ticks = list(figure.layout.xaxis.ticktext)
     assert ticks[1] == "&lt;b&gt;" and ticks[2] == "&#36;x&#36;" and ticks[3] == "↵"
     opinions = [(1, (2, 3), (0.5, 0.3), 0.5), (2, (3, 2), (0.6, 0.2), 0.2)]
-    ticks = list(opinions_figure(opinions, 2, 1, PIECES, dark).layout.yaxis.ticktext)
+    ticks = list(opinions_figure(opinions, 2, 1, TOKEN_BYTES, dark).layout.yaxis.ticktext)
     assert ticks == ["<b>&lt;b&gt;</b> drafted", "&#36;x&#36;"]
 
 
 def test_the_table_holds_what_the_figure_shows():
-    table = stack_table(STEP, PIECES)
+    table = stack_table(STEP, TOKEN_BYTES)
     assert table["left after layer"].tolist() == [1, 2, 4, 1]
     assert table["own passes"].tolist() == [2, 2, 4, 1] and table["caught up"].tolist() == [0, 2, 6, 0]
     assert table["token"].tolist() == ["␣the", "<b>", "$x$", "↵"]
-    assert table["verdict"].tolist() == ["accepted", "accepted", "rejected", "unread"]
+    assert table["verdict"].tolist() == ["accepted", "accepted", "rejected", "not judged"]
     assert stack_alt(STEP) == (
-        "4 drafted tokens left after layer 1 (accepted), layer 2 (accepted), layer 4 (rejected), layer 1 (unread)."
+        "4 drafted tokens left after layer 1 (accepted), layer 2 (accepted), layer 4 (rejected), layer 1 (not judged)."
     )
 
 
@@ -118,7 +118,7 @@ def test_exits_over_a_run():
 
 
 def test_an_exit_without_judged_tokens_has_no_acceptance():
-    only = step(node(1, -1, "rejected", {1: 0.9}, 1), node(1, 0, "unread", {1: 0.1, 2: 0.8}, 3))
+    only = step(node(1, -1, "rejected", {1: 0.9}, 1), node(1, 0, "not judged", {1: 0.1, 2: 0.8}, 3))
     table = exits_table([only])
     assert table["left after layer"].tolist() == [1, 2, 4]
     assert table["acceptance"].tolist()[0] == 0 and math.isnan(table["acceptance"].tolist()[1])
@@ -146,14 +146,14 @@ def test_what_the_acceptance_says_of_the_thresholds():
 def test_opinions():
     opinions = [(1, (1, 2), (0.7, 0.2), 0.7), (2, (1, 4), (0.5, 0.4), 0.5), (4, (2, 1), (0.8, 0.1), 0.1)]
     assert favourites(opinions, 1) == [1, 2, 4]
-    table = opinions_table(opinions, 1, 1, PIECES)
+    table = opinions_table(opinions, 1, 1, TOKEN_BYTES)
     assert table[""].tolist() == ["drafted it", "deeper", "deeper"] and table.iloc[:, -1].tolist() == [0.7, 0.5, 0.1]
     assert table["would have said"].tolist()[2] == "<b> 0.80, ␣the 0.10"
-    words = opinions_words(opinions, 1, 1, PIECES)
+    words = opinions_words(opinions, 1, 1, TOKEN_BYTES)
     assert words == "␣the was drafted after layer 1; likeliest further down: ␣the after layer 2, <b> after layer 4."
-    assert opinions_words(opinions[:2], 1, 1, PIECES).startswith("Every deeper sub-model likes ␣the best as well")
-    assert opinions_words(opinions, 2, 4, PIECES).startswith("The deepest sub-model drafted <b>")
-    figure = opinions_figure(opinions, 1, 2, PIECES)
+    assert opinions_words(opinions[:2], 1, 1, TOKEN_BYTES).startswith("Every deeper sub-model likes ␣the best as well")
+    assert opinions_words(opinions, 2, 4, TOKEN_BYTES).startswith("The deepest sub-model drafted <b>")
+    figure = opinions_figure(opinions, 1, 2, TOKEN_BYTES)
     assert [trace.name for trace in figure.data] == ["layer 1", "layers 1 to 2 (drafted it)", "layers 1 to 4"]
     assert list(figure.data[2].x) == [0.1, 0.8, None] and len({t.marker.pattern.shape for t in figure.data}) == 3
 
@@ -176,6 +176,6 @@ def test_a_trace_whose_scores_do_not_hang_together_does_no_harm(case):
     scores = {} if case == "no scores" else {k: v for k, v in (good.scores | BROKEN[case]).items() if v is not None}
     bad = step(Node(1, -1, 0.5, 0.5, 0.5, "accepted", "x", scores))
     assert guess_of(0, bad.nodes[0]) is None and guess_of(0, good) is not None
-    assert stack_figure(bad, PIECES, exits_seen([bad]), {}).to_json() and exits_figure([bad]).to_json()
-    assert len(stack_table(bad, PIECES)) == len(exits_table([bad])) == 0
+    assert stack_figure(bad, TOKEN_BYTES, exits_seen([bad]), {}).to_json() and exits_figure([bad]).to_json()
+    assert len(stack_table(bad, TOKEN_BYTES)) == len(exits_table([bad])) == 0
     assert work_words([bad]) == threshold_words([bad]) == "" and "No token" in stack_alt(bad)

@@ -10,13 +10,13 @@ from pages.parts.shared import address
 from pages.parts.shared.settings import Settings
 from tests.pages.test_step import errors, press, state
 from tests.pages.test_step import opened as page_opened
-from tests.viz_samples import HOSTILE, PIECES, chain, node, row, step_of, trace_of
+from tests.viz_samples import HOSTILE, TOKEN_BYTES, chain, node, row, step_of, trace_of
 
 P = specdec.PREDICTED
 
 
 def predicted(*values: float | None, accepted: int = 2) -> Step:
-    """A chain whose nodes carry these predictions; p and q of the samples give a chance of 0.4."""
+    """A chain whose nodes resume state these predictions; p and q of the samples give a chance of 0.4."""
     step = chain(accepted, len(values))
     nodes = [
         msgspec.structs.replace(node, scores={} if value is None else {P: value})
@@ -62,7 +62,7 @@ def test_a_shortest_draft_that_was_waited_for_is_mentioned():
 
 @pytest.mark.parametrize("dark", [False, True])
 def test_the_figure_holds_bars_product_and_threshold(dark):
-    figure = specdec.acceptance_figure(predicted(0.9, 0.5, None), PIECES, 0.7, dark)
+    figure = specdec.acceptance_figure(predicted(0.9, 0.5, None), TOKEN_BYTES, 0.7, dark)
     head, actual, product = figure.data
     assert list(head.y) == [0.9, 0.5, None] and list(actual.y) == pytest.approx([0.4] * 3)
     assert list(product.y) == [1.0, 0.9, pytest.approx(0.45), None] and figure.layout.shapes[0].y0 == pytest.approx(0.3)
@@ -71,9 +71,9 @@ def test_the_figure_holds_bars_product_and_threshold(dark):
 
 def test_the_twins_say_the_same():
     step = predicted(0.9, 0.5, None)
-    table = specdec.acceptance_table(step, PIECES)
+    table = specdec.acceptance_table(step, TOKEN_BYTES)
     assert table["predicted"].tolist()[:2] == [0.9, 0.5] and table["verdict"].tolist() == ["accepted", "accepted", "rejected"]
-    alt = specdec.acceptance_alt(step, PIECES)
+    alt = specdec.acceptance_alt(step, TOKEN_BYTES)
     assert "␣the predicted 0.90, actual 0.40, accepted" in alt and "predicted nothing" in alt
 
 
@@ -114,13 +114,13 @@ def said(score: float, verdict="accepted", alone: bool = False, token: int = 0, 
 
 
 def judged_step() -> Step:
-    """Both, judge only, standard only, rejected, unread."""
+    """Both, judge only, standard only, rejected, not judged."""
     nodes = [
         said(0.8),
         said(0.7, alone=True, token=2, parent=0),
         said(0.3, token=3, parent=1),
         said(0.2, "rejected", token=4, parent=2),
-        said(0.9, "unread", token=5, parent=3),
+        said(0.9, "not judged", token=5, parent=3),
     ]
     rows = (row(), row((1, 2), (0.7, 0.2)), row(), row(), None, None)
     return step_of(nodes, (0, 1, 2), "correction", rows=rows)
@@ -134,7 +134,7 @@ def test_counters_add_up():
     total = judge.count([judged_step()], 0.5)
     assert (total.both, total.standard_only, total.judge_only, total.neither) == (1, 1, 1, 1)
     assert total.accepted == 3 and total.judged == 4 and total.accepted_standard == 1
-    assert total.deviation == pytest.approx(1.2), "the unread node does not count"
+    assert total.deviation == pytest.approx(1.2), "the not judged node does not count"
     assert judge.count_table(total)["count"].tolist() == [1, 1, 1, 1]
     words = judge.count_words(total)
     assert (
@@ -154,7 +154,7 @@ def test_an_end_of_text_that_the_judge_liked_stays_rejected():
 def test_other_thresholds_on_the_stored_drafts():
     steps = [judged_step()]
     assert judge.redecided(steps, 0.5, 0.5).per_step == 4.0 and judge.redecided(steps, 1.0, 0.5).per_step == 2.0
-    assert judge.redecided(steps, 0.1, 0.5).per_step == 6.0, "the rejected one passes, and the unread one behind it"
+    assert judge.redecided(steps, 0.1, 0.5).per_step == 6.0, "the rejected one passes, and the not judged one behind it"
     table = judge.threshold_table(steps, 0.5)
     per_step = table["tokens per step"].tolist()
     assert per_step == sorted(per_step, reverse=True) and table["threshold"].iloc[-1] == 1.0
@@ -165,15 +165,15 @@ def test_other_thresholds_on_the_stored_drafts():
 @pytest.mark.parametrize("dark", [False, True])
 def test_the_scores_figure(dark):
     step = judged_step()
-    figure = judge.scores_figure(step, PIECES, 0.5, dark)
+    figure = judge.scores_figure(step, TOKEN_BYTES, 0.5, dark)
     scores, chances, alone = figure.data
     assert list(scores.y) == [0.8, 0.7, 0.3, 0.2, 0.9] and list(chances.y) == pytest.approx([0.4] * 5)
     assert list(alone.x) == [2] and figure.layout.shapes[0].y0 == 0.5
     assert judge.MARK in figure.layout.xaxis.ticktext[1] and "✗" in figure.layout.xaxis.ticktext[3]
-    table = judge.scores_table(step, PIECES, 0.5)
+    table = judge.scores_table(step, TOKEN_BYTES, 0.5)
     assert table["let through by"].tolist() == ["both", "judge only", "standard only", "neither", "not read"]
     assert table["standard rule"].tolist()[:2] == ["accepts", "refuses"] and table.iloc[1]["likeliest for the target"] == "␣little"
-    assert "␣cat 0.70, standard 0.40, only the judge let it through" in judge.scores_alt(step, PIECES, 0.5)
+    assert "␣cat 0.70, standard 0.40, only the judge let it through" in judge.scores_alt(step, TOKEN_BYTES, 0.5)
 
 
 def test_marked_text():
@@ -196,14 +196,14 @@ def test_a_token_that_the_end_cut_off_is_not_in_the_text():
 
 def test_what_a_model_wrote_is_escaped():
     step = judged_step()
-    hostile = dict.fromkeys(PIECES, b"<script>$x$</script>") | HOSTILE
-    trace = trace_of(step, pieces=hostile)
+    hostile = dict.fromkeys(TOKEN_BYTES, b"<script>$x$</script>") | HOSTILE
+    trace = trace_of(step, token_bytes=hostile)
     for html in (judge.marked_html(trace, 0),):
         assert "<script>" not in html and "&lt;script&gt;" in html
-    pieces = dict.fromkeys(PIECES, b"<b>$x$</b>")
-    figures = [judge.scores_figure(step, pieces, 0.5), specdec.acceptance_figure(predicted(0.9, 0.5, None), pieces, 0.7)]
-    drawn = " ".join(figure.to_json() for figure in figures).replace("\\u0026", "&").replace("\\u003c", "<")
-    assert "&lt;b&gt;&#36;" in drawn and "<b>$x" not in drawn
+    token_bytes = dict.fromkeys(TOKEN_BYTES, b"<b>$x$</b>")
+    figures = [judge.scores_figure(step, token_bytes, 0.5), specdec.acceptance_figure(predicted(0.9, 0.5, None), token_bytes, 0.7)]
+    sampled = " ".join(figure.to_json() for figure in figures).replace("\\u0026", "&").replace("\\u003c", "<")
+    assert "&lt;b&gt;&#36;" in sampled and "<b>$x" not in sampled
 
 
 def test_traces_of_others_do_not_break_the_views():
@@ -212,10 +212,10 @@ def test_traces_of_others_do_not_break_the_views():
     assert not judge.scored(bare) and not judge.scored(step_of())
     assert specdec.guesses(bare)[0].actual is None
     for step in (bare, step_of()):
-        assert specdec.acceptance_figure(step, PIECES, 0.7) and specdec.acceptance_alt(step, PIECES)
+        assert specdec.acceptance_figure(step, TOKEN_BYTES, 0.7) and specdec.acceptance_alt(step, TOKEN_BYTES)
         assert specdec.stop_words(step, 0.7, 2, 20) and specdec.reliability_words([step])
-        assert judge.scores_figure(step, PIECES, 0.5) and judge.count([step], 0.5) and judge.redecided([step], 0.5, 0.5)
-        assert len(judge.scores_table(step, PIECES, 0.5)) == len(step.nodes)
+        assert judge.scores_figure(step, TOKEN_BYTES, 0.5) and judge.count([step], 0.5) and judge.redecided([step], 0.5, 0.5)
+        assert len(judge.scores_table(step, TOKEN_BYTES, 0.5)) == len(step.nodes)
         assert judge.marked_html(trace_of(step), 0)
 
 

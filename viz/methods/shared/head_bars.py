@@ -21,7 +21,7 @@ SHOWN = 6  # tokens of a head
 COLUMNS = "display:grid;gap:1.2rem;grid-template-columns:repeat(auto-fit,minmax(11rem,1fr))"  # of equal width in every row
 BARS = {
     "top": ("best token right", "q"),
-    "any": ("one of its tokens right", "rest"),
+    "any": ("one of its tokens right", "residual"),
     "accepted": ("accepted", "p"),
 }
 
@@ -53,7 +53,7 @@ class Record:
 
 
 def has_numbers(step: Step) -> bool:
-    """Whether the nodes carry the numbers of these views; an imported trace may not."""
+    """Whether the nodes resume state the numbers of these views; an imported trace may not."""
     return all(JOINT in node.scores and OWN in node.scores for node in step.nodes)
 
 
@@ -83,12 +83,12 @@ def line(step: Step) -> list[int]:
     return found
 
 
-def behind(step: Step, parent: int, pieces: Mapping[int, bytes]) -> str:
+def behind(step: Step, parent: int, token_bytes: Mapping[int, bytes]) -> str:
     """Plain text."""
-    return "the root" if parent < 0 else name(step.nodes[parent].token, pieces)
+    return "the root" if parent < 0 else name(step.nodes[parent].token, token_bytes)
 
 
-def guess_bars(title: str, found: Sequence[Guess], pieces: Mapping[int, bytes], below: str = "") -> str:
+def guess_bars(title: str, found: Sequence[Guess], token_bytes: Mapping[int, bytes], below: str = "") -> str:
     """One head's tokens as bars with the mark of what became of them: HTML.
 
     Args:
@@ -98,7 +98,7 @@ def guess_bars(title: str, found: Sequence[Guess], pieces: Mapping[int, bytes], 
     look = f"background:{SERIES_STRIPES['q']};border-color:{SERIES_LINE['q']}"
     rows = "".join(
         f'<div class="ds-bars-name{" ds-bars-now" * (g.verdict == "accepted")}">{LOOKS[g.verdict].mark if g.verdict else ""} '
-        f"{as_html(name(g.token, pieces))}{f'<small>{as_html(g.why)}</small>' * bool(g.why)}</div>"
+        f"{as_html(name(g.token, token_bytes))}{f'<small>{as_html(g.why)}</small>' * bool(g.why)}</div>"
         f'<div class="ds-bars-group"><div><i style="--w:{100 * g.probability:.2f}%;{look}{";opacity:.45" * bool(g.why)}"></i>'
         f"<span>{number(g.probability, 2)}</span></div></div>"
         for g in listed
@@ -113,16 +113,16 @@ def side_by_side(columns: Sequence[str], alt: str) -> str:
     return f'<div role="img" aria-label="{as_html(alt)}" style="{COLUMNS}">{joined}</div>'
 
 
-def in_words(title: str, found: Sequence[Guess], pieces: Mapping[int, bytes]) -> str:
+def in_words(title: str, found: Sequence[Guess], token_bytes: Mapping[int, bytes]) -> str:
     """The best three of a column; plain text."""
-    listed = ", ".join(f"{name(g.token, pieces)} {number(g.probability, 2)} {g.why or g.verdict}" for g in found[:3])
+    listed = ", ".join(f"{name(g.token, token_bytes)} {number(g.probability, 2)} {g.why or g.verdict}" for g in found[:3])
     return f"{title}: {listed}"
 
 
-def line_alt(step: Step, pieces: Mapping[int, bytes]) -> str:
+def line_alt(step: Step, token_bytes: Mapping[int, bytes]) -> str:
     """The guesses down one path in words; plain text."""
-    titles = [f"head {k}, behind {behind(step, at, pieces)}" for k, at in enumerate(line(step), 1)]
-    parts = [in_words(title, offers(step, at), pieces) for title, at in zip(titles, line(step), strict=True)]
+    titles = [f"head {k}, behind {behind(step, at, token_bytes)}" for k, at in enumerate(line(step), 1)]
+    parts = [in_words(title, offers(step, at), token_bytes) for title, at in zip(titles, line(step), strict=True)]
     return "The guesses of every head down one path. " + ("; ".join(parts) or "Nothing was drafted") + "."
 
 

@@ -17,22 +17,22 @@ def context(trace: Trace, cursor: int) -> tuple[int, ...]:
 
 def bars_html(trace: Trace, cursor: int) -> str:
     """The bars of Medusa, Clover or Chimera at one step: HTML; "" for other methods, and where a trace lacks the numbers."""
-    step, header, pieces = trace.steps[cursor], trace.header, trace.pieces
+    step, header, token_bytes = trace.steps[cursor], trace.header, trace.token_bytes
     if header.method == "medusa" and step.nodes and medusa.has_heads(step):
-        return medusa.heads_html(step, pieces)
+        return medusa.heads_html(step, token_bytes)
     if not step.nodes or not has_numbers(step):
         return ""
     if header.method == "clover":
-        return clover.line_html(step, header.params, pieces)
-    return chimera.line_html(step, context(trace, cursor), pieces) if header.method == "chimera" else ""
+        return clover.line_html(step, header.params, token_bytes)
+    return chimera.line_html(step, context(trace, cursor), token_bytes) if header.method == "chimera" else ""
 
 
-def beside_words(mine: Step, theirs: Step, title: str, pieces: Mapping[int, bytes]) -> str:
+def beside_words(mine: Step, theirs: Step, title: str, token_bytes: Mapping[int, bytes]) -> str:
     """How the drafts of one place differ; plain text.
 
     Args:
         theirs: the step of the other method, of the name `title`.
-        pieces: of both.
+        token_bytes: of both.
     """
     if not theirs.nodes:
         return f"{title} drafts nothing here: it draws on steps of its own before this one, and has none."
@@ -43,7 +43,7 @@ def beside_words(mine: Step, theirs: Step, title: str, pieces: Mapping[int, byte
     ours, others = paths(mine.nodes), paths(theirs.nodes)
     only = [path for path in others if path not in ours]
     shared = f" {len(others) - len(only)} of its {len(others)} paths are in this draft too"
-    return f"{said}{shared}{f'; not {quoted(only[0][-1], pieces)}, for one' if only else ''}."
+    return f"{said}{shared}{f'; not {quoted(only[0][-1], token_bytes)}, for one' if only else ''}."
 
 
 def paths(nodes: Sequence) -> dict[tuple[int, ...], int]:

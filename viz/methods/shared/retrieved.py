@@ -74,7 +74,7 @@ def found(step: Step) -> tuple[int, int] | None:
 
 
 def source_figure(
-    step: Step, pieces: Mapping[int, bytes], dark: bool = False, root: int | None = None, width: int = 680
+    step: Step, token_bytes: Mapping[int, bytes], dark: bool = False, root: int | None = None, width: int = 680
 ) -> go.Figure:
     """The draft tree by source: colour, symbol and dash say where a node comes from, filled is accepted, an edge is as wide as its
     share of the occurrences."""
@@ -82,7 +82,7 @@ def source_figure(
     frame = frame_of(boxes, step, width)
     figure = go.Figure(layout=tree_layout(frame, dark))
     figure.add_traces(edge_traces(boxes, frame, step))
-    figure.add_trace(node_trace(boxes, frame, step, pieces, dark))
+    figure.add_trace(node_trace(boxes, frame, step, token_bytes, dark))
     return figure.add_traces(legend_traces(step, dark))
 
 
@@ -120,7 +120,7 @@ def is_node(box: Box, step: Step) -> bool:
     return 0 <= box.index < len(step.nodes)
 
 
-def node_trace(boxes: Sequence[Box], frame: Frame, step: Step, pieces: Mapping[int, bytes], dark: bool) -> go.Scatter:
+def node_trace(boxes: Sequence[Box], frame: Frame, step: Step, token_bytes: Mapping[int, bytes], dark: bool) -> go.Scatter:
     """One point per box with its label behind it."""
     looks = [box_look(box, step) for box in boxes]
     return go.Scatter(
@@ -134,10 +134,10 @@ def node_trace(boxes: Sequence[Box], frame: Frame, step: Step, pieces: Mapping[i
             "size": frame.symbol + 1.5,
             "line": {"color": [color for _, color in looks], "width": 1.6},
         },
-        text=[f" {as_plotly(label(box, step, pieces, frame.limit))}" for box in boxes],
+        text=[f" {as_plotly(label(box, step, token_bytes, frame.limit))}" for box in boxes],
         textposition="middle right",
         textfont={"family": MONO, "size": frame.font, "color": [ink(dark) if kept(box, step) else muted(dark) for box in boxes]},
-        hovertext=[hover(box, step, pieces) for box in boxes],
+        hovertext=[hover(box, step, token_bytes) for box in boxes],
         hoverinfo="text",
         showlegend=False,
     )
@@ -156,20 +156,20 @@ def kept(box: Box, step: Step) -> bool:
     return not is_node(box, step) or step.nodes[box.index].verdict == "accepted"
 
 
-def label(box: Box, step: Step, pieces: Mapping[int, bytes], limit: int) -> str:
+def label(box: Box, step: Step, token_bytes: Mapping[int, bytes], limit: int) -> str:
     """Plain text of a box."""
     if box.token is None:
         return "end of the text"
     mark = LOOKS[box.state].mark
-    return f"{mark} {name(box.token, pieces, max(3, limit - 2))}" if mark else name(box.token, pieces, max(3, limit))
+    return f"{mark} {name(box.token, token_bytes, max(3, limit - 2))}" if mark else name(box.token, token_bytes, max(3, limit))
 
 
-def hover(box: Box, step: Step, pieces: Mapping[int, bytes]) -> str:
+def hover(box: Box, step: Step, token_bytes: Mapping[int, bytes]) -> str:
     if not is_node(box, step):
         return as_plotly("the end of the committed text" if box.index < 0 else f"{box.state}: {LOOKS[box.state].meaning}")
     node = step.nodes[box.index]
     lines = [
-        full(pieces[node.token]) if node.token in pieces else f"#{node.token}",
+        full(token_bytes[node.token]) if node.token in token_bytes else f"#{node.token}",
         f"{kind_of(node)}: {KINDS[kind_of(node)].meaning}",
         f"{node.verdict}, p {number(node.p)}",
         *(f"{key} {number(value)}" for key, value in node.scores.items() if key not in ("matched", "occurrences")),
@@ -205,13 +205,13 @@ def source_alt(step: Step) -> str:
     return f"A tree of {len(step.nodes)} nodes: {listed}. Accepted: {len(taken)}{f', {by}' if by else ''}."
 
 
-def source_table(step: Step, pieces: Mapping[int, bytes]) -> pd.DataFrame:
+def source_table(step: Step, token_bytes: Mapping[int, bytes]) -> pd.DataFrame:
     """The twin of the tree: one line per node."""
     return pd.DataFrame(
         {
             "node": range(len(step.nodes)),
             "below": ["root" if node.parent < 0 else str(node.parent) for node in step.nodes],
-            "token": [name(node.token, pieces, 24) for node in step.nodes],
+            "token": [name(node.token, token_bytes, 24) for node in step.nodes],
             "source": [kind_of(node) for node in step.nodes],
             "verdict": [node.verdict for node in step.nodes],
             "p": [node.p for node in step.nodes],
@@ -231,11 +231,11 @@ def own_scores(step: Step) -> dict[str, list[float]]:
 # -- the match -------------------------------------------------------------------------------------------------------------
 
 
-def context_html(tokens: Sequence[int], matched: int, pieces: Mapping[int, bytes]) -> str:
+def context_html(tokens: Sequence[int], matched: int, token_bytes: Mapping[int, bytes]) -> str:
     """The end of the text, the matched tokens marked: bold, underlined and between brackets."""
     tail = tokens[-max(TAIL, matched + 4) :]
     cut = len(tail) - matched
-    before, match = shown(tail[:cut], pieces), shown(tail[cut:], pieces)
+    before, match = shown(tail[:cut], token_bytes), shown(tail[cut:], token_bytes)
     more = "… " if len(tail) < len(tokens) else ""
     return f'<p style="{LINE}">{more}{before}{marked(match) if matched else ""}</p>'
 
@@ -258,13 +258,13 @@ def marked(html: str) -> str:
     return f'<span style="{style}">⟦{html}⟧</span>'
 
 
-def shown(tokens: Sequence[int], pieces: Mapping[int, bytes]) -> str:
-    return plain([pieces.get(token, f"#{token}".encode()) for token in tokens])
+def shown(tokens: Sequence[int], token_bytes: Mapping[int, bytes]) -> str:
+    return plain([token_bytes.get(token, f"#{token}".encode()) for token in tokens])
 
 
-def plain(pieces: Sequence[bytes]) -> str:
+def plain(token_bytes: Sequence[bytes]) -> str:
     """Pieces as escaped HTML, every character visible; spaces stay spaces so that lines can break."""
-    return as_html("".join(group.text for group in joined(pieces)).replace("␣", " ")) if pieces else ""
+    return as_html("".join(group.text for group in joined(token_bytes)).replace("␣", " ")) if token_bytes else ""
 
 
 def occurrence_table(occurrences: Sequence[Occurrence]) -> pd.DataFrame:
