@@ -203,6 +203,18 @@ class Draft:
         )
 
 
+@dataclass(frozen=True, eq=False)
+class TargetOutput:
+    """What the target said, one row per position read: row 0 after the root, row i + 1 after node i."""
+
+    logits: Tensor  # (n + 1, vocab) float32
+    probs: Tensor  # (n + 1, vocab) float32, after the run's sampling
+    hidden: dict[int, Tensor] = field(default_factory=dict)  # layer -> (n + 1, width), the layers that were asked for
+    prompt_tokens: Tensor | None = (
+        None  # (r, vocab) float32 logits at the draft's prompt tokens; acceptance rules do not look at them
+    )
+
+
 EMPTY = Draft((), ())
 
 

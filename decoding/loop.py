@@ -1,33 +1,53 @@
 """The one loop: propose, read, judge, commit; one Step per target call.
 
-`decode` is a generator, so a page can stop between any two steps. `Run` is the door for scripts, pages and benchmarks:
-
-    run = Run(load("embedded"), method="speculative_sampling", prompt="Once upon a time")
-    for step in run: ...
-    run.trace
+`decode` is a generator, so a page can stop between any two steps. It knows models by what it asks of them alone (`Target`, which
+`decoding.models.target` is); the door for scripts, pages and benchmarks is `decoding.runs.run.Run`.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from time import perf_counter
-from typing import Any
+from typing import Any, Protocol
 
 import torch
-import transformers
-from torch import Generator
+from torch import Generator, Tensor
 
 from decoding import record
-from decoding.draft import Draft
+from decoding.draft import Draft, TargetOutput
 from decoding.method import Drafter
-from decoding.methods import METHODS
-from decoding.models.cache import TreeCache
-from decoding.models.family import Family
-from decoding.models.target import Target, TargetOutput
 from decoding.sample import Sampling
-from decoding.trace import Ending, Header, Origin, Pruned, SamplingData, Step, Times, Trace
+from decoding.trace import Ending, Origin, Pruned, Step, Times
 from decoding.verify import Accept, Verification
 
-MAX_TOKENS = 4096  # of one run
+
+class Cache(Protocol):
+    """What the target remembers of one text."""
+
+    def keep(self, rows: Sequence[int]) -> None:
+        """Commit these of the rows that were read last, in this order; forget the others."""
+
+
+class Target(Protocol):
+    """What the loop asks of a model; it holds no state of any run."""
+
+    context: int  # positions
+    ends: frozenset[int]  # end-of-text tokens
+
+    @property
+    def device(self) -> torch.device: ...
+
+    def new_cache(self) -> Cache:
+        """An empty one, for one text."""
+
+    def extend_with_hidden(
+        self, cache: Any, tokens: Sequence[int], aux_hidden_layers: Sequence[int], *, every_row: bool
+    ) -> tuple[Tensor, dict[int, Tensor]]:
+        """Read and commit tokens: logits of the last one or of every one, and the states at these layers."""
+
+    def read(
+        self, cache: Any, tokens: Sequence[int], draft: Draft, sampling: Sampling, aux_hidden_layers: Sequence[int]
+    ) -> TargetOutput:
+        """Read the root, the last of `tokens`, and every node of the draft in one call; commits nothing."""
 
 
 @torch.inference_mode()
@@ -49,7 +69,7 @@ def decode(
         rng: a CPU generator; every uniform of the run comes from it, in the order propose, judge.
         recorded: False leaves `Step.rows` empty.
     """
-    cache = TreeCache()
+    cache = target.new_cache()
     tokens = list(prompt)
     limits = Limits(target.ends, len(prompt) + max_tokens, context_of(target, drafter))
     drafter.begin(tokens, prefill(target, cache, tokens, drafter, sampling))
@@ -86,7 +106,7 @@ def context_of(target: Target, drafter: Drafter) -> int:
     return target.context if drafter.context is None else min(target.context, drafter.context)
 
 
-def prefill(target: Target, cache: TreeCache, tokens: Sequence[int], drafter: Drafter, sampling: Sampling) -> TargetOutput | None:
+def prefill(target: Target, cache: Cache, tokens: Sequence[int], drafter: Drafter, sampling: Sampling) -> TargetOutput | None:
     """Read all of the prompt but the root; a TargetOutput of every row, or of every state, only if the drafter wants one."""
     if len(tokens) < 2:
         return None
@@ -121,85 +141,3 @@ class Limits:
         if count > len(new):
             return new, origins, ""
         return new[:count], origins[:count], ending
-
-
-class Run:
-    """One prompt, one method, one seed: an iterator of Steps that also keeps them as a Trace.
-
-    Args:
-        prompt: text, or the family's token ids, of which the trace then shows the text.
-
-    Raises:
-        ValueError: an unknown method, a parameter or setting out of range, an empty prompt, one that does not fit the context,
-            a method this family cannot serve. Nothing is computed before everything is checked.
-    """
-
-    def __init__(
-        self,
-        family: Family,
-        method: str,
-        params: Mapping[str, Any] | None = None,
-        prompt: str | Sequence[int] = "",
-        sampling: Sampling | None = None,
-        seed: int = 0,
-        max_tokens: int = 64,
-        record: bool = True,
-    ) -> None:
-        if method not in METHODS:
-            raise ValueError(f"There is no method {method!r}; there are {', '.join(METHODS)}.")
-        chosen = METHODS[method]
-        if reason := chosen.missing(family):
-            raise ValueError(reason)
-        if not 1 <= max_tokens <= MAX_TOKENS:
-            raise ValueError(f"The token limit must lie between 1 and {MAX_TOKENS:,}; it is {max_tokens}.")
-        if not 0 <= seed < 2**63:
-            raise ValueError(f"The seed must be a whole number from 0 to 2^63 - 1; it is {seed}.")
-        sampling = sampling or Sampling()
-        values = chosen.checked(params or {})
-        drafter, accept = chosen.build(family, values, sampling)
-        limit = context_of(family.target, drafter)
-        tokens = family.encode(prompt, limit) if isinstance(prompt, str) else family.checked(prompt, limit)
-        self.family = family
-        self.header = Header(
-            method=method,
-            params=asdict(values),
-            family=family.name,
-            sampling=SamplingData(**asdict(sampling)),
-            seed=seed,
-            prompt=prompt if isinstance(prompt, str) else family.text(tokens),
-            prompt_tokens=tokens,
-            max_tokens=max_tokens,
-            device=str(family.target.device),
-            dtype=str(family.target.dtype).removeprefix("torch."),
-            versions={"torch": str(torch.__version__), "transformers": transformers.__version__},
-        )
-        self.steps: list[Step] = []
-        self.token_bytes: dict[int, bytes] = family.token_bytes(tokens)
-        rng = Generator().manual_seed(seed)
-        self._decode = decode(
-            family.target, drafter, accept, tokens, sampling=sampling, rng=rng, max_tokens=max_tokens, recorded=record
-        )
-
-    def __iter__(self) -> "Run":
-        return self
-
-    def __next__(self) -> Step:
-        step = next(self._decode)
-        self.token_bytes.update(self.family.token_bytes(t for t in step.occurring() if t not in self.token_bytes))
-        self.steps.append(step)
-        return step
-
-    @property
-    def ended(self) -> bool:
-        return bool(self.steps and self.steps[-1].ending)
-
-    @property
-    def trace(self) -> Trace:
-        """Everything so far, frozen."""
-        steps = tuple(self.steps)  # first: another thread may add a step now, and pieces come before their step
-        return Trace(self.header, dict(self.token_bytes), steps)
-
-    @property
-    def text(self) -> str:
-        """The committed text without the prompt."""
-        return self.trace.text_bytes().decode("utf-8", "replace")

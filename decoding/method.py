@@ -7,18 +7,13 @@ dataclass, made with `param`; the pages derive their controls from them and `che
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from torch import Generator
 
-from decoding.draft import Draft
-from decoding.models import heads
-from decoding.models.target import TargetOutput
+from decoding.draft import Draft, TargetOutput
 from decoding.sample import Sampling
 from decoding.verify import Accept, Verification
-
-if TYPE_CHECKING:
-    from decoding.models.family import Family
 
 
 class Drafter:
@@ -47,6 +42,27 @@ class Drafter:
         """Called after every step; `verification.path` holds the nodes that were committed."""
 
 
+class Requirement(Protocol):
+    """Something that a family must have for a method."""
+
+    words: str  # "a draft model"
+    part: str  # of the family, that it is or reads: "target" or "draft"
+
+    def lacking(self, method: "Method", family: Any) -> str:
+        """Why the family has it not, as a sentence; "" if it has."""
+
+    def parameters(self, method: "Method", family: Any) -> int:
+        """How many numbers were trained for it."""
+
+
+def always(values: Mapping[str, Any], greedy: bool) -> bool:
+    return True
+
+
+def never(values: Mapping[str, Any], greedy: bool) -> bool:
+    return False
+
+
 @dataclass(frozen=True)
 class Method:
     """Everything a page, a script or a test asks of a method."""
@@ -60,24 +76,26 @@ class Method:
     algorithm: tuple[str, ...]  # one step after the other
     lossless: str  # why, and for which drafts
     params: type
-    build: "Callable[[Family, Any, Sampling], tuple[Drafter, Accept]]"
-    needs: tuple[str, ...] = ()  # models beside the target: "draft" (of the family), or another kind that `lacks` looks for
-    is_lossless: bool = True  # with the parameters it comes with
-    lossy: "Callable[[Mapping[str, Any], bool], bool] | None" = None  # (parameters, greedy): those with which it is not
-    head: str = ""  # the part of a family that a trained head of this method reads: "target", "draft", or none
-    lacks: "Callable[[Family], str] | None" = None  # what else a family must have and has not, as a sentence; "" if nothing
+    build: Callable[[Any, Any, Sampling], tuple[Drafter, Accept]]  # (family, parameters, sampling)
+    requirements: tuple[Requirement, ...] = ()  # what a family must have, asked in this order
+    lossless_with: Callable[[Mapping[str, Any], bool], bool] = always  # (parameters, greedy); a name that is missing: its default
 
-    def missing(self, family: "Family") -> str:
-        """Why this family cannot serve the method, or ""."""
-        if "draft" in self.needs and family.draft is None:
-            return f"{self.title} needs a draft model, and the family {family.name} has none. Load one beside the target."
-        if self.lacks is not None and (reason := self.lacks(family)):
-            return reason
-        return heads.missing(self.key, self.title, self.head, family) if self.head else ""
+    def missing(self, family: Any) -> str:
+        """Why this family cannot serve the method, or ""; the family may be a stand-in (`decoding.models.requirements`)."""
+        return next((reason for one in self.requirements if (reason := one.lacking(self, family))), "")
 
-    def lossless_with(self, values: Mapping[str, Any], greedy: bool) -> bool:
-        """Whether a run with these parameters follows the target exactly; a name that is missing stands for its default."""
-        return self.is_lossless and not (self.lossy is not None and self.lossy(values, greedy))
+    def requires(self, kind: type) -> bool:
+        """Whether one of its requirements is of this kind."""
+        return any(isinstance(one, kind) for one in self.requirements)
+
+    def parameters(self, family: Any) -> int:
+        """How many numbers were trained for it beside the target's."""
+        return sum(one.parameters(self, family) for one in self.requirements)
+
+    @property
+    def is_lossless(self) -> bool:
+        """With the parameters it comes with, at any temperature."""
+        return self.lossless_with({}, False)
 
     def checked(self, values: Mapping[str, Any]) -> Any:
         """The method's parameters, defaults filled in.

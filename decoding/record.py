@@ -3,8 +3,7 @@
 import torch
 from torch import Tensor
 
-from decoding.draft import Draft
-from decoding.models.target import TargetOutput
+from decoding.draft import Draft, TargetOutput
 from decoding.trace import Node, Row
 from decoding.verify import Verification
 

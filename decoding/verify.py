@@ -20,8 +20,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from decoding.draft import Draft
-from decoding.models.target import TargetOutput
+from decoding.draft import Draft, TargetOutput
 from decoding.sample import draw
 from decoding.trace import Verdict
 

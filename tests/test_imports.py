@@ -3,6 +3,7 @@
 import ast
 from pathlib import Path
 
+import networkx
 import pytest
 
 ROOT = Path(__file__).parent.parent
@@ -55,6 +56,38 @@ def test_the_trace_needs_no_model_library():
     for file in ("decoding/trace.py", "decoding/old_names.py"):
         names = imported((ROOT / file).read_text()) - {"decoding", "decoding.old_names"}
         assert not [name for name in names if any(inside(name, heavy) for heavy in HEAVY) or inside(name, "decoding")]
+
+
+LEVELS = {"training": 4, "runs": 4, "methods": 3, "retrieval": 2, "acceptance": 2, "drafting": 2, "models": 1}
+
+
+def room(module: str) -> str:
+    """The room of `decoding` that a module lives in; "" for the core."""
+    parts = module.split(".")
+    return parts[1] if len(parts) > 1 and parts[1] in LEVELS else ""
+
+
+@pytest.mark.parametrize("file", files("decoding"), ids=lambda file: str(file.relative_to(ROOT)))
+def test_rooms_of_decoding_import_downwards_only(file):
+    """Training and runs over methods over drafting, acceptance and retrieval over models over the core."""
+    if file == ROOT / "decoding/__init__.py":  # the door for scripts: it opens everything, lazily
+        return
+    own = LEVELS.get(room(".".join(file.relative_to(ROOT).with_suffix("").parts)), 0)
+    names = {name for name in imported(file.read_text()) if inside(name, "decoding")}
+    assert not [name for name in names if LEVELS.get(room(name), 0) > own]
+
+
+def graph() -> networkx.DiGraph:
+    """Module -> the modules of the project that it imports anywhere: at the top, inside functions, or for type checkers only."""
+    paths = {".".join(f.relative_to(ROOT).with_suffix("").parts): f for layer in FORBIDDEN for f in files(layer)}
+    made = networkx.DiGraph()
+    for module, file in paths.items():
+        made.add_edges_from((module, name) for name in imported(file.read_text()) if name in paths)
+    return made
+
+
+def test_no_import_goes_round_in_a_circle():
+    assert not list(networkx.simple_cycles(graph()))
 
 
 def test_methods_know_no_other_method():

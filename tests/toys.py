@@ -16,12 +16,13 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
+from decoding.draft import TargetOutput
 from decoding.loop import decode
 from decoding.methods import METHODS, specdec_pp
 from decoding.models import heads
 from decoding.models.cache import TreeCache
 from decoding.models.family import Family
-from decoding.models.target import Target, TargetOutput
+from decoding.models.target import Target
 from decoding.sample import Sampling
 from decoding.trace import Step
 from decoding.training.recipe import Recipe

@@ -14,8 +14,7 @@ from collections.abc import Callable, Collection
 import torch
 from torch import Tensor
 
-from decoding.draft import Draft
-from decoding.models.target import TargetOutput
+from decoding.draft import Draft, TargetOutput
 from decoding.sample import draw
 from decoding.verify import Accept, Verification, judged, walk
 

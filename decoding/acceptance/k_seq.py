@@ -10,8 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from decoding.draft import Draft
-from decoding.models.target import TargetOutput
+from decoding.draft import Draft, TargetOutput
 from decoding.sample import draw
 from decoding.trace import Verdict
 from decoding.verify import EXACT_FOR, Verification, check

@@ -12,8 +12,7 @@ Departure: the released code picks the token behind the path by arg-max at any t
 import torch
 from torch import Tensor
 
-from decoding.draft import Draft
-from decoding.models.target import TargetOutput
+from decoding.draft import Draft, TargetOutput
 from decoding.sample import draw
 from decoding.verify import Accept, Verification, walk
 

@@ -46,12 +46,3 @@ def worth(ranks: Sequence[Sequence[float]], path: Path) -> float:
     0.075
     """
     return math.prod(ranks[k][rank] for k, rank in enumerate(path))
-
-
-def check_ranks(ranks: object, guessers: int, most: int, whose: str) -> None:
-    """Refuse a table of accuracies that cannot be (ValueError): one row per guesser, one share of 1 per rank, `most` at most."""
-    rows = ranks if isinstance(ranks, list) else []
-    shares = [value for row in rows if isinstance(row, list) for value in row]
-    right = all(isinstance(value, (int, float)) and math.isfinite(value) and 0 <= value <= 1 for value in shares)
-    if len(rows) != guessers or not right or any(not isinstance(row, list) or not 1 <= len(row) <= most for row in rows):
-        raise ValueError(f"The accuracies of {whose} by rank cannot be as found; {guessers} rows of 1 to {most} shares can.")

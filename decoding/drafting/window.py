@@ -10,9 +10,9 @@ from collections.abc import Sequence
 import torch
 from torch import Generator, Tensor
 
-from decoding.draft import EMPTY, Draft
+from decoding.draft import EMPTY, Draft, TargetOutput
 from decoding.method import Drafter
-from decoding.models.target import Target, TargetOutput
+from decoding.models.target import Target
 from decoding.sample import draw
 
 AGAIN = "previous call"  # source of a guess that the target made; the others are named after how the window was filled up

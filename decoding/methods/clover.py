@@ -28,6 +28,7 @@ from decoding.method import Drafter, Method, param
 from decoding.models.attention import Block, Memory, Sizes
 from decoding.models.family import Family
 from decoding.models.heads import Settings, rebuilt, shapes_of
+from decoding.models.requirements import TARGET_HEAD
 from decoding.models.target import PRE_NORM, Target
 from decoding.sample import Sampling
 from decoding.verify import match
@@ -342,5 +343,5 @@ METHOD = Method(
     lossless="The tree is a function of the past and is only compared with what the target draws itself.",
     params=Params,
     build=build,
-    head="target",
+    requirements=(TARGET_HEAD,),
 )

@@ -18,6 +18,7 @@ from torch import Generator, Tensor
 from decoding.draft import EMPTY, Draft
 from decoding.drafting.draft_model import DraftModel
 from decoding.method import Drafter, Method, param
+from decoding.models.requirements import DRAFT_MODEL
 from decoding.models.target import Target
 from decoding.sample import Sampling, draw
 from decoding.verify import match, recursive_rejection
@@ -207,5 +208,5 @@ METHOD = Method(
     lossless="Whether a draw is made is decided before its token is known, so recursive rejection without replacement stays exact.",
     params=Params,
     build=build,
-    needs=("draft",),
+    requirements=(DRAFT_MODEL,),
 )

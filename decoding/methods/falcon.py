@@ -30,6 +30,7 @@ from decoding.method import Drafter, Method, param
 from decoding.models.attention import Block, Memory, Sizes
 from decoding.models.family import Family
 from decoding.models.heads import Settings, rebuilt, shapes_of
+from decoding.models.requirements import TARGET_HEAD
 from decoding.models.target import Target
 from decoding.sample import Sampling
 from decoding.verify import match, recursive_rejection
@@ -283,5 +284,5 @@ METHOD = Method(
     ),
     params=Params,
     build=build,
-    head="target",
+    requirements=(TARGET_HEAD,),
 )

@@ -13,11 +13,13 @@ import torch
 from torch import Tensor
 
 from decoding.acceptance.judge import Judge, either
+from decoding.draft import TargetOutput
 from decoding.drafting.chain import Chain
-from decoding.method import Method, param
+from decoding.method import Method, never, param
 from decoding.models.family import Family
 from decoding.models.heads import Settings, head_for
-from decoding.models.target import PRE_NORM, Target, TargetOutput
+from decoding.models.requirements import DRAFT_MODEL, TARGET_HEAD
+from decoding.models.target import PRE_NORM, Target
 from decoding.sample import Sampling
 
 KEY = "judge"
@@ -94,7 +96,9 @@ METHOD = Method(
     ),
     params=Params,
     build=build,
-    needs=("draft",),
-    is_lossless=False,
-    head="target",
+    requirements=(
+        DRAFT_MODEL,
+        TARGET_HEAD,
+    ),
+    lossless_with=never,
 )

@@ -15,6 +15,7 @@ token.
 """
 
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -25,8 +26,9 @@ from decoding.method import Drafter, Method, param
 from decoding.models import layers
 from decoding.models.attention import Attention, Sizes, causal
 from decoding.models.cache import Layer, TreeCache
-from decoding.models.family import Family
 from decoding.models.heads import Settings, head_for
+from decoding.models.requirements import TARGET_HEAD
+from decoding.models.self_test import layers_refusal
 from decoding.models.target import PREFILL_ROWS, Target
 from decoding.sample import Sampling, draw
 from decoding.verify import recursive_rejection
@@ -77,7 +79,7 @@ def init_head(target: Target, layer: int) -> Adapter:
     """An untrained adapter: what the target's own norm and head make of the states behind layer `layer`, from 1."""
     if not 1 <= layer <= target.model.config.num_hidden_layers:
         raise ValueError(f"The target has {target.model.config.num_hidden_layers} layers; the exit cannot be behind {layer}.")
-    if reason := layers.refusal(target):
+    if reason := layers_refusal(target):
         raise ValueError(reason)
     made = Adapter(Sizes.of(target), layer)
     weight = getattr(layers.final_norm(target.model), "weight", None)
@@ -240,10 +242,17 @@ class Kangaroo(Drafter):
         return torch.zeros(0, self.target.model.config.hidden_size, dtype=self.target.dtype, device=self.target.device)
 
 
-def lacks(family: Family) -> str:
-    """Why the target of a family cannot be left after some of its layers; "" if it can, or if it is not loaded."""
-    target = getattr(family, "target", None)
-    return layers.refusal(target) if isinstance(target, Target) else ""
+class LlamaLayers:
+    """A target that can be left after some of its layers; of one that is not loaded it cannot be told."""
+
+    words, part = "a target built like a Llama", "target"
+
+    def lacking(self, method: Method, family: Any) -> str:
+        target = getattr(family, "target", None)
+        return layers_refusal(target) if isinstance(target, Target) else ""
+
+    def parameters(self, method: Method, family: Any) -> int:
+        return 0
 
 
 METHOD = Method(
@@ -269,6 +278,8 @@ METHOD = Method(
     ),
     params=Params,
     build=lambda family, params, sampling: (Kangaroo(family.target, params, sampling), recursive_rejection),
-    head="target",
-    lacks=lacks,
+    requirements=(
+        LlamaLayers(),
+        TARGET_HEAD,
+    ),
 )

@@ -19,86 +19,22 @@ from dataclasses import dataclass
 from functools import cache
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from decoding.acceptance.typical import typical
 from decoding.draft import EMPTY, Draft
-from decoding.drafting.static_tree import Path, check_ranks, sparse_tree, worth
+from decoding.drafting.static_tree import Path, sparse_tree, worth
 from decoding.method import Drafter, Method, param
 from decoding.models.family import Family
-from decoding.models.heads import Head, Settings, head_for
-from decoding.models.published_heads import head_of
+from decoding.models.heads import Head
+from decoding.models.medusa_heads import KEY, MAX_HEADS, load_head
+from decoding.models.requirements import TARGET_HEAD
 from decoding.models.target import Target
 from decoding.sample import Sampling
 from decoding.verify import match
 
-KEY = "medusa"
-RANKS = 10  # best tokens of a head that may stand in the tree
 MOST_NODES = 64
-MAX_WIDTH, MAX_HEADS, MAX_VOCAB = 65_536, 16, 2**20
 PROBABILITY, RANK, VALUE = "head probability", "rank", "tree value"  # scores of a node
-
-
-class Heads(nn.Module):
-    """K residual blocks, and K language-model heads if they have their own; untrained, every one says what the target says next.
-
-    Args:
-        width: of the target's states.
-        heads: K.
-        vocab: tokens that own language-model heads score; 0: the target's own head scores for all.
-    """
-
-    def __init__(self, width: int, heads: int, vocab: int = 0) -> None:
-        super().__init__()
-        self.blocks = nn.ModuleList(nn.Linear(width, width) for _ in range(heads))
-        self.unembed = nn.ModuleList(nn.Linear(width, vocab, bias=False) for _ in range(heads if vocab else 0))
-        for block in self.blocks:
-            nn.init.zeros_(block.weight)
-            nn.init.zeros_(block.bias)
-
-    def scored(self, hidden: Tensor, k: int, target: Target) -> Tensor:
-        """(..., width) states behind the final norm -> (..., vocab) logits of head k, from 0: of the token k + 1 places behind the
-        one that the target itself predicts there."""
-        moved = hidden + nn.functional.silu(self.blocks[k](hidden))
-        return self.unembed[k](moved).float() if len(self.unembed) else target.score(moved)
-
-
-def init_head(target: Target, heads: int, own: bool) -> Heads:
-    """Untrained heads; own language-model heads begin as copies of the target's."""
-    made = Heads(target.model.config.hidden_size, heads, target.vocab if own else 0)
-    for unembed in made.unembed:
-        unembed.weight.data.copy_(target.model.get_output_embeddings().weight[: target.vocab])
-    return made.to(target.device)
-
-
-def shapes(settings: Settings) -> dict[str, tuple[int, ...]]:
-    """The tensors of a head file; ValueError for settings that cannot be."""
-    found = {name: settings.get(name) for name in ("width", "heads", "vocab")}
-    for name, low, high in (("width", 1, MAX_WIDTH), ("heads", 1, MAX_HEADS), ("vocab", 0, MAX_VOCAB)):
-        if type(found[name]) is not int or not low <= found[name] <= high:
-            raise ValueError(f"Medusa heads with {name} {found[name]!r} cannot be; {low} to {high:,} can.")
-    check_ranks(settings.get("ranks"), found["heads"], RANKS, "Medusa heads")
-    with torch.device("meta"):
-        return {name: tuple(values.shape) for name, values in Heads(**found).state_dict().items()}
-
-
-def load_head(target: Target, head: Head | None = None) -> tuple[Heads, tuple[tuple[float, ...], ...]]:
-    """The heads of a target, and how often each rank of each was right on held-out text; ValueError if there are none that fit.
-
-    Args:
-        head: opened ones; None: those that are found.
-    """
-    head = head or head_for(KEY, target.model, shapes)
-    settings = head.settings
-    width = target.model.config.hidden_size
-    if settings["width"] != width or settings["vocab"] not in (0, target.vocab):
-        raise ValueError(
-            f"The Medusa heads are for states of width {settings['width']:,} and {settings['vocab']:,} tokens (0: the target's own "
-            f"head); the target has {width:,} and {target.vocab:,}."
-        )
-    heads = Heads(settings["width"], settings["heads"], settings["vocab"])
-    heads.load_state_dict(head.tensors)
-    return heads.to(target.device, target.dtype).eval(), tuple(map(tuple, settings["ranks"]))
 
 
 # -- the tree ----------------------------------------------------------------------------------------------------------
@@ -203,7 +139,7 @@ class Medusa(Drafter):
 
 def build(family: Family, params: Params, sampling: Sampling):
     rule = typical(params.epsilon, params.delta) if params.rule == "typical" else match
-    return Medusa(family.target, params, sampling, head_of(family, KEY)), rule
+    return Medusa(family.target, params, sampling, family.published_head(KEY)), rule
 
 
 METHOD = Method(
@@ -229,6 +165,6 @@ METHOD = Method(
     ),
     params=Params,
     build=build,
-    head="target",
-    lossy=lambda values, greedy: values.get("rule") == "typical" and not greedy,
+    requirements=(TARGET_HEAD,),
+    lossless_with=lambda values, greedy: greedy or values.get("rule") != "typical",
 )

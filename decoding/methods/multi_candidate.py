@@ -13,6 +13,7 @@ from decoding.draft import EMPTY, Draft
 from decoding.drafting.draft_model import DraftModel
 from decoding.drafting.sampled_tree import draw_tree, uniform
 from decoding.method import Drafter, Method, param
+from decoding.models.requirements import DRAFT_MODEL
 from decoding.models.target import Target
 from decoding.sample import Sampling
 from decoding.verify import match, recursive_rejection
@@ -84,5 +85,5 @@ METHOD = Method(
     lossless="Each try is ordinary rejection sampling against the current residual, so any number of children is exact.",
     params=Params,
     build=build,
-    needs=("draft",),
+    requirements=(DRAFT_MODEL,),
 )

@@ -23,11 +23,11 @@ from torch import Tensor, nn
 from decoding.acceptance.typical import typical
 from decoding.draft import Draft, PromptTokens
 from decoding.drafting.prompt_token_trees import Machine, ProbeTree, Ranks, machine
-from decoding.drafting.static_tree import check_ranks
 from decoding.method import Drafter, Method, param
 from decoding.models.cache import TreeCache
 from decoding.models.family import Family
-from decoding.models.heads import Settings, head_for
+from decoding.models.heads import Settings, check_ranks, head_for
+from decoding.models.requirements import TARGET_HEAD
 from decoding.models.target import Target
 from decoding.sample import Sampling
 from decoding.verify import match
@@ -259,6 +259,6 @@ METHOD = Method(
     ),
     params=Params,
     build=build,
-    head="target",
-    lossy=lambda values, greedy: values.get("rule") == "typical" and not greedy,
+    requirements=(TARGET_HEAD,),
+    lossless_with=lambda values, greedy: greedy or values.get("rule") != "typical",
 )

@@ -20,6 +20,7 @@ from torch import Tensor
 from decoding.draft import EMPTY, Draft
 from decoding.drafting.draft_model import DraftModel
 from decoding.method import Drafter, Method, param
+from decoding.models.requirements import DRAFT_MODEL
 from decoding.models.target import Target
 from decoding.retrieval.search import RETRIEVED, WHERE, Match, Sources, Trie, sources_of, trie_of
 from decoding.verify import match
@@ -254,5 +255,5 @@ METHOD = Method(
     lossless="Both trees are functions of the past, so the fused tree is too, and it is only compared with what the target draws.",
     params=Params,
     build=lambda family, params, sampling: (Rasd(family.draft, params, sources_of(family, params.where)), match),
-    needs=("draft",),
+    requirements=(DRAFT_MODEL,),
 )

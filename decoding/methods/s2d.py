@@ -115,17 +115,24 @@ def shipped(device: torch.device, dtype: torch.dtype) -> Target:
     return open_model(str(SHIPPED), device, str(dtype).removeprefix("torch."))[1]
 
 
-def lacks(family: Any) -> str:
-    """Why a family has no sorted draft model, with the command that trains one; "" if it has one, or if that cannot be told because
-    it is a stand-in for one that is not loaded yet."""
-    if not isinstance(family, Family) or find(family) is not None:
-        return ""
-    name = family.name.partition(" + ")[0]
-    return (
-        "S2D needs a sorted draft model, one that may answer after several of its layers, and the family "
-        f"{family.name} has none with its tokenizer. This makes one, to be loaded as its draft model: "
-        f"python -m decoding.training s2d --family {quote(name)} --corpus DIR --out FOLDER."
-    )
+class SortedDraft:
+    """A draft model that may answer after several of its layers; of a family that is not loaded it cannot be told."""
+
+    words, part = "a sorted draft model", "draft"
+
+    def lacking(self, method: Method, family: Any) -> str:
+        if not isinstance(family, Family) or find(family) is not None:
+            return ""
+        name = family.name.partition(" + ")[0]
+        return (
+            "S2D needs a sorted draft model, one that may answer after several of its layers, and the family "
+            f"{family.name} has none with its tokenizer. This makes one, to be loaded as its draft model: "
+            f"python -m decoding.training s2d --family {quote(name)} --corpus DIR --out FOLDER."
+        )
+
+    def parameters(self, method: Method, family: Any) -> int:
+        model = find(family)
+        return model.model.num_parameters() if model else 0
 
 
 def build(family: Family, params: Params, sampling: Sampling):
@@ -158,7 +165,7 @@ def opinions(family: Family, text: tuple[int, ...], token: int, count: int = 5) 
     """
     draft = find(family)
     if draft is None:
-        raise ValueError(lacks(family))
+        raise ValueError(METHOD.missing(family))
     if not 1 <= len(text) <= draft.context:
         raise ValueError(f"The text has {len(text):,} tokens; the sorted draft model reads 1 to {draft.context:,}.")
     q = torch.stack([logits[0, -1] for logits in exit_logits(draft.model, draft.ids(text)[None])])[:, : draft.vocab]
@@ -194,6 +201,5 @@ METHOD = Method(
     ),
     params=Params,
     build=build,
-    needs=("sorted draft",),
-    lacks=lacks,
+    requirements=(SortedDraft(),),
 )

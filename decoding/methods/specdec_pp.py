@@ -23,6 +23,7 @@ from decoding.drafting.chain import Chain
 from decoding.method import Method, param
 from decoding.models.family import Family
 from decoding.models.heads import Settings, head_for
+from decoding.models.requirements import DRAFT_HEAD, DRAFT_MODEL
 from decoding.models.target import Target
 from decoding.sample import Sampling
 from decoding.verify import recursive_rejection
@@ -139,6 +140,8 @@ METHOD = Method(
     ),
     params=Params,
     build=build,
-    needs=("draft",),
-    head="draft",
+    requirements=(
+        DRAFT_MODEL,
+        DRAFT_HEAD,
+    ),
 )

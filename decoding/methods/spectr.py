@@ -16,6 +16,7 @@ from decoding.acceptance.k_seq import k_seq
 from decoding.draft import EMPTY, Draft
 from decoding.drafting.draft_model import DraftModel
 from decoding.method import Drafter, Method, param
+from decoding.models.requirements import DRAFT_MODEL
 from decoding.models.target import Target
 from decoding.sample import Sampling, draw
 
@@ -143,5 +144,5 @@ METHOD = Method(
     ),
     params=Params,
     build=lambda family, params, sampling: (Sequences(family.draft, params, sampling), k_seq),
-    needs=("draft",),
+    requirements=(DRAFT_MODEL,),
 )

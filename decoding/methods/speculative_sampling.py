@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from decoding.drafting.chain import Chain
 from decoding.method import Method, param
+from decoding.models.requirements import DRAFT_MODEL
 from decoding.verify import recursive_rejection
 
 
@@ -36,5 +37,5 @@ METHOD = Method(
     lossless="Accepted mass min(p, q) plus the residual max(p − q, 0) is p: the text follows the target exactly.",
     params=Params,
     build=lambda family, params, sampling: (Chain(family.draft, params.length, sampling), recursive_rejection),
-    needs=("draft",),
+    requirements=(DRAFT_MODEL,),
 )

@@ -13,7 +13,7 @@ import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -23,11 +23,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from decoding import old_names
+from decoding.models.cache_folder import cache_folder
 from decoding.models.target import Target
-from decoding.retrieval.default_datastore import cache_folder
-
-if TYPE_CHECKING:
-    from decoding.models.family import Family
 
 EMBEDDED = Path(__file__).parent.parent / "embedded" / "heads"
 WEIGHTS, FACTS = "model.safetensors", "head.json"
@@ -121,30 +118,6 @@ def fits(folder: Path, own: Fingerprint) -> bool:
         return False
 
 
-def missing(method: str, title: str, part: str, family: "Family") -> str:
-    """Why a family has no head for a method, with the command that trains one; "" if it has.
-
-    Args:
-        part: of the family that the head reads, "target" or "draft".
-        family: a loaded one, or a stand-in of a page with `sources`: part -> the name it will be loaded by. Of a model that is not
-            loaded it is only said that there is no head if there is none for any model.
-    """
-    if method in getattr(family, "heads", {}):  # a published one was loaded with it
-        return ""
-    model = getattr(family, part, None)
-    if isinstance(model, Target):
-        there = find(method, model.model) is not None
-    elif (source := getattr(family, "sources", {}).get(part)) == "embedded":
-        there = (EMBEDDED / method).is_dir()
-    else:
-        there = source is not None and any((cache_folder() / "heads").glob(f"*/{method}"))
-    if there:
-        return ""
-    what = "draft model" if part == "draft" else "target"
-    how = command(method, family.name, part)
-    return f"{title} needs a head that was trained for the {what} of the family {family.name}. This makes one: {how}."
-
-
 def command(method: str, name: str, part: str = "target") -> str:
     """The line that trains the head of `method`, which reads this part of the family of this name.
 
@@ -220,6 +193,15 @@ def rebuilt(method: str, target: Target, make: Callable[[Settings], nn.Module], 
     made = make(head.settings)
     made.load_state_dict(head.tensors)
     return made.to(target.device, target.dtype).eval()
+
+
+def check_ranks(ranks: object, guessers: int, most: int, whose: str) -> None:
+    """Refuse a table of accuracies that cannot be (ValueError): one row per guesser, one share of 1 per rank, `most` at most."""
+    rows = ranks if isinstance(ranks, list) else []
+    shares = [value for row in rows if isinstance(row, list) for value in row]
+    right = all(isinstance(value, (int, float)) and math.isfinite(value) and 0 <= value <= 1 for value in shares)
+    if len(rows) != guessers or not right or any(not isinstance(row, list) or not 1 <= len(row) <= most for row in rows):
+        raise ValueError(f"The accuracies of {whose} by rank cannot be as found; {guessers} rows of 1 to {most} shares can.")
 
 
 def facts(folder: Path) -> tuple[str, Fingerprint, Settings, Settings]:

@@ -4,21 +4,11 @@ Every layer of such a model takes and gives (batch, rows, width) states, and kno
 given: what a model does without one is its own affair.
 """
 
-from typing import TYPE_CHECKING
-from weakref import WeakKeyDictionary
-
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from decoding.models.cache import TreeCache
-
-if TYPE_CHECKING:
-    from decoding.models.target import Target
-
-ROWS = 9  # tokens that a model is tried with
-TOLERANCE = {torch.float32: 1e-3, torch.float16: 3e-2}  # largest difference over the spread of the logits; rounding gives less
-_known: "WeakKeyDictionary[nn.Module, str]" = WeakKeyDictionary()
 
 
 def through(
@@ -60,36 +50,3 @@ def causal(rows: int, before: int, like: Tensor) -> Tensor | None:
         return None
     least = torch.finfo(like.dtype).min
     return torch.full((rows, before + rows), least, dtype=like.dtype, device=like.device).triu(before + 1)[None, None]
-
-
-def refusal(target: "Target") -> str:
-    """Why the layers of this model cannot be run one by one, as a sentence; "" if they can.
-
-    Tried out, once per model: the logits of a few tokens, layer by layer, against those of a pass of the whole model.
-    """
-    if target.model not in _known:
-        _known[target.model] = tried(target)
-    return _known[target.model]
-
-
-@torch.inference_mode()
-def tried(target: "Target") -> str:
-    model, name = target.model, type(target.model).__name__
-    body = getattr(model, "model", None)
-    parts = all(hasattr(body, part) for part in ("embed_tokens", "layers", "rotary_emb"))
-    if not parts or not (hasattr(body, "norm") or hasattr(body, "final_layernorm")):
-        return f"The layers of a {name} cannot be run one by one here; those of models built like a Llama can."
-    tokens = torch.arange(min(ROWS, target.context)) * 7 % target.vocab
-    whole, _ = target.forward(TreeCache(), tokens.to(target.device), range(len(tokens)))
-    try:
-        positions = torch.arange(len(tokens), device=target.device)[None]
-        hidden = body.embed_tokens(tokens.to(target.device))[None]
-        mask = causal(len(tokens), 0, hidden)
-        for number in range(model.config.num_hidden_layers):
-            hidden = through(model, hidden, range(number, number + 1), positions, mask)
-        error = (target.score(normed(model, hidden))[0] - whole).abs().max() / whole.std().clamp(min=1e-12)
-    except Exception as problem:  # whatever an unknown architecture asks of its layers, it means no
-        return f"The layers of a {name} cannot be run one by one: {type(problem).__name__}: {problem}"
-    if error <= TOLERANCE.get(target.dtype, 2e-1):
-        return ""
-    return f"Run one by one, the layers of a {name} differ from the whole model by {float(error):.2g} of the logits' spread."

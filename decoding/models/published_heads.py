@@ -7,20 +7,18 @@ them, what changes the computation and is not known here is refused by its name,
 """
 
 import json
-from collections.abc import Mapping
-from importlib import import_module
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from decoding.models.heads import MAX_FACTS, Head, Settings, tensors_of
+from decoding.models import eagle_head, medusa_heads
+from decoding.models.heads import MAX_FACTS, Head, Settings, Shapes, tensors_of
 from decoding.models.target import PRE_NORM, Target
-
-if TYPE_CHECKING:
-    from decoding.models.family import Family
 
 CONFIG, CONVERT = "config.json", "python -m decoding.training.convert"
 PICKLED = ("*.bin", "*.pt", "*.pth")
@@ -59,22 +57,11 @@ def read(folder: Path, target: Target) -> Head:
     method, config, file = method_of(str(folder)), config_of(folder), weights_of(folder)
     if not method:
         raise ValueError(f"{str(folder)!r} holds no published head that is known here.")
-    settings, names, more = FORMATS[method](folder, config, header(file), target)
-    shapes = import_module(f"decoding.methods.{method}").shapes(settings)  # here: methods import families, families this
+    published = FORMATS[method]
+    settings, names, more = published.described(folder, config, header(file), target)
+    shapes = published.shapes(settings)
     found = tensors_of(file, {names[name]: shape for name, shape in shapes.items()} | more)
-    tensors = {name: found[names[name]] for name in shapes}
-    if "tokens" in tensors:
-        tensors["tokens"] = draft_tokens(folder, tensors["tokens"].long(), found.get("t2d"))
-    if method == "medusa":  # the embedding may be padded beyond the tokenizer's entries
-        settings["vocab"] = target.vocab
-        tensors |= {name: values[: target.vocab] for name, values in tensors.items() if name.startswith("unembed")}
-    return Head(tensors, settings)
-
-
-def head_of(family: "Family", method: str) -> Head | None:
-    """The published head that a family was loaded with; None if it has none for this method."""
-    folder = family.heads.get(method)
-    return None if folder is None else read(folder, family.target)
+    return published.finished(folder, Head({name: found[names[name]] for name in shapes}, settings), found, target)
 
 
 # -- the folder --------------------------------------------------------------------------------------------------------
@@ -155,6 +142,12 @@ def medusa(folder: Path, config: Config, found: Mapping[str, Shape], target: Tar
     names = {f"unembed.{k}.weight": f"{k}.1.weight" for k in range(count)}
     names |= {f"blocks.{k}.{part}": f"{k}.0.linear.{part}" for k in range(count) for part in ("weight", "bias")}
     return settings, names, {}
+
+
+def without_padding(folder: Path, head: Head, found: Mapping[str, Tensor], target: Target) -> Head:
+    """Language-model heads without the rows beyond the tokenizer's entries: the embedding may be padded."""
+    cut = {name: values[: target.vocab] for name, values in head.tensors.items() if name.startswith("unembed")}
+    return Head(head.tensors | cut, head.settings | {"vocab": target.vocab})
 
 
 def made_for_words(name: object) -> str:
@@ -249,6 +242,14 @@ def aux_layers_of(folder: Path, config: Config, target: Target) -> list[int]:
     return [PRE_NORM if aux_layer == count else aux_layer for aux_layer in aux_hidden_layers]
 
 
+def with_draft_tokens(folder: Path, head: Head, found: Mapping[str, Tensor], target: Target) -> Head:
+    """A draft vocabulary by the target's tokens instead of by offsets."""
+    if "tokens" not in head.tensors:
+        return head
+    tokens = draft_tokens(folder, head.tensors["tokens"].long(), found.get("t2d"))
+    return Head(head.tensors | {"tokens": tokens}, head.settings)
+
+
 def draft_tokens(folder: Path, offsets: Tensor, known: Tensor | None) -> Tensor:
     """(V_d,) the target's token of every draft token: d2t holds how much further on it is, t2d which tokens can be drafted."""
     tokens = torch.arange(len(offsets)) + offsets
@@ -260,4 +261,20 @@ def draft_tokens(folder: Path, offsets: Tensor, known: Tensor | None) -> Tensor:
     return tokens
 
 
-FORMATS = {"medusa": medusa, "eagle": eagle}
+@dataclass(frozen=True)
+class Format:
+    """How the published heads of one method are read.
+
+    `described` says settings, names of the tensors and further tensors of a file; `shapes` which tensors those settings ask for;
+    `finished` brings what was read into the form of a head that was trained here.
+    """
+
+    described: Callable[[Path, Config, Mapping[str, Shape], Target], tuple[Settings, Names, dict[str, Shape]]]
+    shapes: Shapes
+    finished: Callable[[Path, Head, Mapping[str, Tensor], Target], Head]
+
+
+FORMATS = {
+    "medusa": Format(medusa, medusa_heads.shapes, without_padding),
+    "eagle": Format(eagle, eagle_head.shapes, with_draft_tokens),
+}

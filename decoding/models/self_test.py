@@ -1,17 +1,23 @@
 """Every model proves at load that it can be read over a tree: some return wrong logits without any error.
 
 A small tree is read in one pass and every row is compared with a plain pass over its own path, once behind a short and once
-behind a longer context.
+behind a longer context. Models whose layers are to be run one by one (Kangaroo) prove that too.
 """
+
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
+from torch import nn
 
 from decoding.draft import Draft
+from decoding.models import layers
 from decoding.models.cache import TreeCache
 from decoding.models.target import Target
 from decoding.sample import Sampling
 
+_known: "WeakKeyDictionary[nn.Module, str]" = WeakKeyDictionary()  # model -> why its layers cannot be run one by one, or ""
+LAYER_ROWS = 9  # tokens that layers are tried with, one by one
 PARENTS = (-1, -1, 0, 0, 1, 2, 2, 5)
 CONTEXTS = (9, 40)
 # Largest difference over the spread of the logits. Wrong masks or positions give 0.1 to 5; rounding gives the rest.
@@ -52,3 +58,36 @@ def tree_error(target: Target, length: int) -> float:
     after = target.extend(cache, [0])
     errors.append((target.extend(TreeCache(), [*kept, 0]) - after).abs().max().item())
     return max(errors) / max(spread, 1e-12)
+
+
+def layers_refusal(target: Target) -> str:
+    """Why the layers of this model cannot be run one by one, as a sentence; "" if they can.
+
+    Tried out, once per model: the logits of a few tokens, layer by layer, against those of a pass of the whole model.
+    """
+    if target.model not in _known:
+        _known[target.model] = tried_by_layer(target)
+    return _known[target.model]
+
+
+@torch.inference_mode()
+def tried_by_layer(target: Target) -> str:
+    model, name = target.model, type(target.model).__name__
+    body = getattr(model, "model", None)
+    parts = all(hasattr(body, part) for part in ("embed_tokens", "layers", "rotary_emb"))
+    if not parts or not (hasattr(body, "norm") or hasattr(body, "final_layernorm")):
+        return f"The layers of a {name} cannot be run one by one here; those of models built like a Llama can."
+    tokens = torch.arange(min(LAYER_ROWS, target.context)) * 7 % target.vocab
+    whole, _ = target.forward(TreeCache(), tokens.to(target.device), range(len(tokens)))
+    try:
+        positions = torch.arange(len(tokens), device=target.device)[None]
+        hidden = body.embed_tokens(tokens.to(target.device))[None]
+        mask = layers.causal(len(tokens), 0, hidden)
+        for number in range(model.config.num_hidden_layers):
+            hidden = layers.through(model, hidden, range(number, number + 1), positions, mask)
+        error = (target.score(layers.normed(model, hidden))[0] - whole).abs().max() / whole.std().clamp(min=1e-12)
+    except Exception as problem:  # whatever an unknown architecture asks of its layers, it means no
+        return f"The layers of a {name} cannot be run one by one: {type(problem).__name__}: {problem}"
+    if error <= TOLERANCE.get(target.dtype, 2e-1):
+        return ""
+    return f"Run one by one, the layers of a {name} differ from the whole model by {float(error):.2g} of the logits' spread."

@@ -7,7 +7,7 @@ same class. The 4-D mask is additive in the model's dtype: a boolean one is sile
 import inspect
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -15,25 +15,13 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from decoding.draft import Draft, ResumeState
+from decoding.draft import Draft, ResumeState, TargetOutput
 from decoding.models import layers
 from decoding.models.cache import TreeCache
 from decoding.sample import Sampling
 
 PRE_NORM = -1  # an aux hidden layer: what the last layer puts out; the last of the numbered ones stands behind the final norm
 PREFILL_ROWS = 512  # rows read at once, so that the logits of a long prompt never stand in memory together
-
-
-@dataclass(frozen=True, eq=False)
-class TargetOutput:
-    """What the target said, one row per position read: row 0 after the root, row i + 1 after node i."""
-
-    logits: Tensor  # (n + 1, vocab) float32
-    probs: Tensor  # (n + 1, vocab) float32, after the run's sampling
-    hidden: dict[int, Tensor] = field(default_factory=dict)  # layer -> (n + 1, width), the layers that were asked for
-    prompt_tokens: Tensor | None = (
-        None  # (r, vocab) float32 logits at the draft's prompt tokens; acceptance rules do not look at them
-    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,6 +43,10 @@ class Target:
     @cached_property
     def dtype(self) -> torch.dtype:
         return self.model.dtype
+
+    def new_cache(self) -> TreeCache:
+        """An empty one, for one text."""
+        return TreeCache()
 
     @cached_property
     def keeps_logits(self) -> bool:

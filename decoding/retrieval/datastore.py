@@ -22,7 +22,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
@@ -30,8 +29,8 @@ from pydivsufsort import divsufsort
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase
 
-if TYPE_CHECKING:
-    from decoding.models.family import Family
+from decoding.models.family import Family, load
+from decoding.models.writing import OPENING, sampled
 
 FORMAT = 1
 MAX_TOKENS = 2**30  # positions are 32 bits wide
@@ -391,8 +390,6 @@ def texts_in(folder: Path) -> Iterator[tuple[str, str]]:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    from decoding.models.family import load
-
     options = parse(arguments)
     try:
         if not options.text.is_dir():
@@ -413,10 +410,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(f"Set DRAFTSCOPE_DATASTORE={options.out} to use it.")
 
 
-def target_texts(family: "Family", texts: Sequence[tuple[str, np.ndarray]], count: int) -> Iterator[tuple[str, np.ndarray]]:
+def target_texts(family: Family, texts: Sequence[tuple[str, np.ndarray]], count: int) -> Iterator[tuple[str, np.ndarray]]:
     """`count` tokens that the target writes itself, from the openings of `texts`."""
-    from decoding.training.outputs import OPENING, sampled
-
     openings = [tokens[:OPENING].tolist() for _, tokens in texts if len(tokens)]
     with tqdm(total=count, desc="outputs", unit="token") as bar:
         for tokens in sampled(family.target, openings, count):

@@ -14,7 +14,6 @@ import sysconfig
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -23,6 +22,8 @@ from tokenizers import Tokenizer
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase
 
+from decoding.models.cache_folder import cache_folder
+from decoding.models.family import Family
 from decoding.retrieval.datastore import (
     EMPTY,
     FORMAT,
@@ -36,10 +37,7 @@ from decoding.retrieval.datastore import (
     tokenized,
     write_store,
 )
-from decoding.training.corpus import HOLD_OUT_EVERY, NOT_SOURCE
-
-if TYPE_CHECKING:
-    from decoding.models.family import Family
+from decoding.retrieval.python_source import HOLD_OUT_EVERY, NOT_SOURCE
 
 LIMIT = 5_500_000  # tokens of Python source: enough for long matches, and built in tens of seconds with any tokenizer
 NOT_OURS = {"site-packages", "dist-packages", "__pycache__"}
@@ -110,19 +108,6 @@ _shares: list[float] = []  # of the store that is being built
 _opened: "WeakKeyDictionary[PreTrainedTokenizerBase, tuple[tuple, Datastore]]" = WeakKeyDictionary()
 
 
-def cache_folder() -> Path:
-    """Where built stores are kept: `$DRAFTSCOPE_CACHE`, or `draftscope` in the user's cache folder of this system."""
-    if chosen := os.environ.get("DRAFTSCOPE_CACHE"):
-        return Path(chosen)
-    if sys.platform == "win32":
-        base = os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local"
-    elif sys.platform == "darwin":
-        base = Path.home() / "Library" / "Caches"
-    else:
-        base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "draftscope"
-
-
 def place_of(tokenizer: PreTrainedTokenizerBase) -> Path:
     """The folder of a family's store, named by its tokenizer and by what goes into it."""
     if chosen := os.environ.get("DRAFTSCOPE_DATASTORE"):
@@ -134,7 +119,7 @@ def place_of(tokenizer: PreTrainedTokenizerBase) -> Path:
     return cache_folder() / "datastores" / f"{checksum(tokenizer)}-{key}"
 
 
-def of_family(family: "Family") -> Datastore:
+def of_family(family: Family) -> Datastore:
     """The family's store: opened once per process, and built first if it is not there (tens of seconds). A family without a
     tokenizer has an empty one.
 

@@ -6,15 +6,12 @@ counts, and the occurrences of both are added up. The suffix where it stands at 
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from decoding.models.family import Family
 from decoding.retrieval.datastore import EMPTY, Datastore, of_tokens, separator_of
 from decoding.retrieval.default_datastore import of_family
-
-if TYPE_CHECKING:
-    from decoding.models.family import Family
 
 RETRIEVED = "retrieved"  # the source of a node
 WHERE = ("both", "datastore", "text so far")
@@ -152,7 +149,7 @@ def rows(tokens: np.ndarray, starts: np.ndarray, length: int) -> list[list[int]]
     return [row[:n] for row, n in zip(found, lengths, strict=True)]
 
 
-def sources_of(family: "Family", where: str) -> Sources:
+def sources_of(family: Family, where: str) -> Sources:
     """What a method on a datastore searches; `where` is one of WHERE. The store is built if it is not there yet."""
     if where == "text so far":
         store = EMPTY if family.tokenizer is None else of_tokens([], separator_of(family.tokenizer))

@@ -13,11 +13,9 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from decoding.loop import Run
-from decoding.method import Method
-from decoding.methods import METHODS, s2d
-from decoding.models import heads
+from decoding.methods import METHODS
 from decoding.models.family import Family, load
+from decoding.runs.run import Run
 from decoding.sample import Sampling
 
 PROMPTS = {
@@ -83,7 +81,7 @@ def main() -> None:
     family = load(options.family)
     methods = [key for key in options.methods if not METHODS[key].missing(family)]
     evaluate(family, methods, options.tokens, rows)
-    sizes = {key: parameters(METHODS[key], family) for key in methods}
+    sizes = {key: METHODS[key].parameters(family) for key in methods}
     text = table([row for row in read(rows) if row.method in methods], sizes)
     (options.out / "evaluation.md").write_text(text, "utf-8")
     print(text)
@@ -157,16 +155,6 @@ def results(rows: Path) -> Iterator[Result]:
         for line in csv.reader(file):
             if len(line) == len(fields(Result)) and line[0] in METHODS:
                 yield Result(*(spec.type(text) for spec, text in zip(fields(Result), line, strict=True)))
-
-
-MODELS = {"draft": lambda family: family.draft, "sorted draft": s2d.find}  # what a method needs -> where it is
-
-
-def parameters(method: Method, family: Family) -> int:
-    """Trained numbers that a method has beside the target's: those of its draft model and of its head."""
-    models = [MODELS[need](family).model for need in method.needs]
-    folder = heads.find(method.key, getattr(family, method.head).model) if method.head else None
-    return sum(model.num_parameters() for model in models) + (heads.parameters(folder) if folder else 0)
 
 
 def table(found: list[Result], sizes: Mapping[str, int]) -> str:

@@ -35,8 +35,8 @@ def lesson(step: Step) -> float:
 
 def record(seeds: int = 60) -> Trace:
     """The run whose best rejection teaches most."""
-    from decoding.loop import Run
     from decoding.models.family import load  # not at the top: a page that only shows the recorded run needs no torch
+    from decoding.runs.run import Run
     from decoding.sample import Sampling
 
     family = load()

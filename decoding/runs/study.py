@@ -8,9 +8,9 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 
-from decoding.loop import Run
 from decoding.models.family import Family
 from decoding.runs.prompts import Prompt
+from decoding.runs.run import Run
 from decoding.runs.store import Query, Store
 from decoding.sample import Sampling
 from decoding.trace import Step, Trace

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import torch
 
-from decoding.loop import Run
+from decoding.runs.run import Run
 from decoding.trace import Step, Trace
 
 State = Literal["waiting", "working", "paused", "ended", "failed", "closed"]

@@ -6,12 +6,10 @@ domain, Python source, is the standard library of the running interpreter, so no
 
 import json
 import re
-import sysconfig
 from dataclasses import dataclass
 from pathlib import Path
 
-HOLD_OUT_EVERY = 20  # of the source files
-NOT_SOURCE = {"test", "tests", "idle_test", "site-packages", "__pycache__"}
+from decoding.retrieval.python_source import HOLD_OUT_EVERY, python_source
 
 
 @dataclass(frozen=True)
@@ -58,14 +56,6 @@ def mathematics(folder: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
         )
         for split in ("train", "test")
     )
-
-
-def python_source() -> tuple[tuple[str, ...], tuple[str, ...]]:
-    root = Path(sysconfig.get_paths()["stdlib"])
-    files = sorted(f for f in root.rglob("*.py") if not NOT_SOURCE & set(f.relative_to(root).parts))
-    texts = [f.read_text("utf-8", errors="ignore") for f in files]
-    train = tuple(t for i, t in enumerate(texts) if i % HOLD_OUT_EVERY and t)
-    return train, tuple(t for t in texts[::HOLD_OUT_EVERY] if t)
 
 
 def documents(folder: Path | None) -> tuple[tuple[str, ...], tuple[str, ...]]:

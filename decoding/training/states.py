@@ -16,8 +16,8 @@ from tqdm import tqdm
 
 from decoding.models.family import Family
 from decoding.models.target import PRE_NORM, Target
+from decoding.models.writing import continued
 from decoding.training.corpus import Domain
-from decoding.training.outputs import continued
 from decoding.training.precision import quick
 
 KINDS = ("given", "sampled", "greedy")  # of text, in turn

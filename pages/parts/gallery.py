@@ -35,8 +35,7 @@ def overview() -> None:
 
 def needed(method: Method) -> str:
     """What it works with beside the target."""
-    parts = [f"a {part} model" for part in method.needs] + (["a trained head"] if method.head else [])
-    return ", ".join(parts) or "nothing but the target"
+    return ", ".join(one.words for one in method.requirements) or "nothing but the target"
 
 
 def card(method: Method) -> None:

@@ -110,8 +110,8 @@ def report(what: str, values: list[float], limit: str) -> None:
 
 def recorded(folder: Path, presses: int) -> list[Path]:
     """Six real runs of the embedded models; of their steps those with about 64 nodes, again and again."""
-    from decoding.loop import Run
     from decoding.models.family import load
+    from decoding.runs.run import Run
     from decoding.sample import Sampling
 
     family, files, sizes = load(), [], []

@@ -17,10 +17,10 @@ import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from decoding import record
-from decoding.loop import Run
 from decoding.methods import METHODS
 from decoding.models.family import EMBEDDED, Family, load
 from decoding.runs.evaluate import known
+from decoding.runs.run import Run
 from decoding.sample import Sampling
 from decoding.trace import Step
 

@@ -11,11 +11,14 @@ import numpy as np
 import pytest
 from transformers import AutoTokenizer
 
+from decoding.models import writing
+from decoding.models.cache_folder import cache_folder
 from decoding.models.family import Family
 from decoding.retrieval import datastore, default_datastore
 from decoding.retrieval.datastore import Datastore, checksum, main, of_tokens, open_store, write_store
+from decoding.retrieval.python_source import HOLD_OUT_EVERY, python_source
 from decoding.retrieval.search import Sources, Text, trie_of
-from decoding.training import corpus, outputs
+from decoding.training import outputs
 from tests.toys import VOCAB
 
 END = 0
@@ -379,18 +382,18 @@ def test_where_stores_are_kept(monkeypatch, tmp_path):
     for system, name in (("linux", "XDG_CACHE_HOME"), ("win32", "LOCALAPPDATA")):
         monkeypatch.setattr(default_datastore.sys, "platform", system)
         monkeypatch.setenv(name, str(tmp_path))
-        assert default_datastore.cache_folder() == tmp_path / "draftscope"
+        assert cache_folder() == tmp_path / "draftscope"
     monkeypatch.setattr(default_datastore.sys, "platform", "darwin")
-    assert default_datastore.cache_folder() == Path.home() / "Library" / "Caches" / "draftscope"
+    assert cache_folder() == Path.home() / "Library" / "Caches" / "draftscope"
 
 
 def test_what_is_held_out_is_not_in_the_store():
     """The same files as `decoding.training.corpus` holds out, and none twice; tests are in, other packages are not."""
     files = default_datastore.standard_library()
-    _, held_out = corpus.python_source()
-    texts = {text for _, text in default_datastore.library_texts(files[: len(held_out) * corpus.HOLD_OUT_EVERY])}
+    _, held_out = python_source()
+    texts = {text for _, text in default_datastore.library_texts(files[: len(held_out) * HOLD_OUT_EVERY])}
     assert len(held_out) > 10 and not set(held_out) & texts
-    train, _ = corpus.python_source()
+    train, _ = python_source()
     assert set(train) <= texts and len(files) == len(set(files))
     root = Path(sysconfig.get_paths()["stdlib"])
     assert not any("site-packages" in file.relative_to(root).parts for file in files)
@@ -469,8 +472,8 @@ def test_the_command_says_what_is_wrong(texts, folders, tmp_path, change, words)
 
 def test_outputs_are_the_targets_own_and_go_on_where_they_stopped(llama, tmp_path, monkeypatch):
     """Written in two goes or in one, the file is the same; a batch that was cut off is written again."""
-    monkeypatch.setattr(outputs, "ROWS", 3)
-    monkeypatch.setattr(outputs, "LENGTH", 24)
+    monkeypatch.setattr(writing, "ROWS", 3)
+    monkeypatch.setattr(writing, "LENGTH", 24)
     monkeypatch.setattr(outputs, "load", lambda *args, **more: llama)
     monkeypatch.chdir(tmp_path)
 

@@ -5,7 +5,7 @@ import pytest
 from decoding.methods import METHODS, s2d
 from decoding.models.family import load
 from decoding.runs import evaluate as program
-from decoding.runs.evaluate import Result, append, evaluate, known, parameters, read, table
+from decoding.runs.evaluate import Result, append, evaluate, known, read, table
 
 
 @pytest.fixture
@@ -41,10 +41,10 @@ def test_the_table_adds_up():
 
 def test_trained_parameters_are_those_of_the_models_and_heads(embedded):
     draft = embedded.draft.model.num_parameters()
-    assert parameters(METHODS["plain"], embedded) == 0 and parameters(METHODS["dyspec"], embedded) == draft
-    assert parameters(METHODS["medusa"], embedded) == 4 * (256 * 256 + 256 + 256 * 4096)
-    assert parameters(METHODS["specdec_pp"], embedded) > draft
-    assert parameters(METHODS["s2d"], embedded) == s2d.find(embedded).model.num_parameters() != draft
+    assert METHODS["plain"].parameters(embedded) == 0 and METHODS["dyspec"].parameters(embedded) == draft
+    assert METHODS["medusa"].parameters(embedded) == 4 * (256 * 256 + 256 + 256 * 4096)
+    assert METHODS["specdec_pp"].parameters(embedded) > draft
+    assert METHODS["s2d"].parameters(embedded) == s2d.find(embedded).model.num_parameters() != draft
 
 
 def test_an_unknown_method_is_refused():

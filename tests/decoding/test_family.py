@@ -10,9 +10,10 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast, T5Config, T5ForConditionalGeneration
 
-from decoding.loop import Run
 from decoding.models import family_cache
-from decoding.models.family import EMBEDDED, check_architecture, context, load, weights_mark
+from decoding.models.checkpoints import check_architecture, context
+from decoding.models.family import EMBEDDED, load, weights_mark
+from decoding.runs.run import Run
 from decoding.sample import Sampling
 from tests.toys import ARCHITECTURES, END, VOCAB, causal_lm, save
 

@@ -5,8 +5,9 @@ from functools import cache
 import pytest
 import torch
 
-from decoding.loop import Run
 from decoding.methods import METHODS
+from decoding.models.requirements import DraftModel
+from decoding.runs.run import Run
 from decoding.sample import Sampling
 from tests.toys import ARCHITECTURES
 
@@ -68,7 +69,7 @@ def test_other_trees(llama, key, params):
         assert written(llama, key, prompt, **params)[0] == generated(llama, prompt)
 
 
-@pytest.mark.parametrize("key", [key for key, method in METHODS.items() if "draft" in method.needs])
+@pytest.mark.parametrize("key", [key for key, method in METHODS.items() if method.requires(DraftModel)])
 def test_the_draft_models_of_these_tests_are_sometimes_right(llama, key):
     """Else everything above would hold for a dead drafter too."""
     tokens, calls = written(llama, key, PROMPTS[0])

@@ -9,12 +9,14 @@ import pytest
 import torch
 
 from decoding.draft import Draft, chain
-from decoding.loop import Run, decode
+from decoding.loop import decode
 from decoding.method import Drafter
 from decoding.methods import METHODS
 from decoding.models.cache import TreeCache
 from decoding.models.family import Family
+from decoding.models.requirements import DraftModel
 from decoding.models.target import Target
+from decoding.runs.run import Run
 from decoding.sample import Sampling
 from decoding.trace import Times
 from decoding.verify import match
@@ -64,7 +66,7 @@ def watched(family: Family, key: str, **options) -> float:
     for step in decode(family.target, drafter, spy, PROMPT, sampling=sampling, rng=rng, max_tokens=40, **options):
         draft, logits = seen.pop()
         worst = max(worst, (family.target.extend(TreeCache(), tokens)[0] - logits).abs().max().item())
-        if "draft" in method.needs and draft.q is not None:
+        if method.requires(DraftModel) and draft.q is not None:
             fresh = drafter.sampling.probabilities(family.draft.extend(TreeCache(), tokens))
             worst = max(worst, (fresh - draft.q[:1]).abs().max().item())
         tokens += step.tokens
@@ -96,7 +98,7 @@ def test_all_accepted_where_the_draft_model_is_the_target(llama, sampling):
 @pytest.mark.parametrize("sampling", [GREEDY, Sampling(1.0)], ids=["greedy", "T=1"])
 @pytest.mark.parametrize("noise", [0.0, 0.05, 2.0], ids=["all accepted", "some", "hardly any"])
 def test_kept_caches_stay_those_of_the_text(llama, key, sampling, noise):
-    if noise != 0.05 and "draft" not in METHODS[key].needs:
+    if noise != 0.05 and not METHODS[key].requires(DraftModel):
         pytest.skip("the draft model does not matter")
     assert watched(with_draft(llama, noise), key, sampling=sampling) < CLOSE
 
@@ -179,7 +181,7 @@ def short(target: Target, context: int) -> Positions:
 def test_context_limit(llama, text, key, context, other):
     """The text ends exactly where the shorter context is full, and no position beyond is ever read."""
     family = replace(llama, target=short(llama.target, context), draft=short(llama.draft, other))
-    limit = min(context, other) if "draft" in METHODS[key].needs else context
+    limit = min(context, other) if METHODS[key].requires(DraftModel) else context
     steps = run_steps(family, key, PROMPT)
     written = tokens_of(steps)
     assert written == text[: limit - len(PROMPT)] and steps[-1].ending == "context limit"
@@ -289,7 +291,7 @@ def test_a_prompt_that_just_fits(llama, tokenizer):
         Run(llama, "plain", prompt=prompt + "?")
 
 
-@pytest.mark.parametrize("key", [key for key in KEYS if "draft" in METHODS[key].needs])
+@pytest.mark.parametrize("key", [key for key in KEYS if METHODS[key].requires(DraftModel)])
 def test_a_method_that_needs_a_draft_model_says_so(llama, key):
     with pytest.raises(ValueError, match="needs a draft model"):
         Run(replace(llama, draft=None), key, prompt="the cat")

@@ -13,12 +13,12 @@ from torch import Tensor
 from transformers import LlamaConfig
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer, LlamaRotaryEmbedding
 
-from decoding.loop import Run
 from decoding.methods import METHODS, eagle, medusa
 from decoding.models import published_heads
 from decoding.models.cache import TreeCache
 from decoding.models.family import load
 from decoding.models.target import PRE_NORM, Target
+from decoding.runs.run import Run
 from decoding.sample import Sampling
 from decoding.training import convert
 from pages.parts.shared.settings import family_named

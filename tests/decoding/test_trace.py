@@ -4,7 +4,7 @@ import msgspec
 import pytest
 
 from decoding import trace as format
-from decoding.loop import Run
+from decoding.runs.run import Run
 from decoding.sample import Sampling
 from decoding.trace import SCHEMA, Trace, decode_trace, encode
 

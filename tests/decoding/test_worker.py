@@ -6,7 +6,7 @@ from threading import Semaphore, Thread
 import pytest
 import torch
 
-from decoding.loop import Run
+from decoding.runs.run import Run
 from decoding.runs.worker import Live, Worker, worker
 from tests.toys import GREEDY
 

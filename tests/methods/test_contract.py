@@ -11,10 +11,11 @@ import torch
 
 import decoding.methods
 from decoding.draft import Draft
-from decoding.loop import Run
 from decoding.method import Drafter
 from decoding.methods import METHODS
 from decoding.models.family import Family
+from decoding.models.requirements import DraftModel
+from decoding.runs.run import Run
 from decoding.sample import Sampling
 from decoding.trace import Node, Row, Step, Trace, decode_trace, encode
 from decoding.verify import EXACT_FOR
@@ -159,7 +160,7 @@ def test_the_rule_is_exact_for_the_drafts(key, embedded):
     assert isinstance(drafter, Drafter)
 
 
-@pytest.mark.parametrize("key", [key for key, method in METHODS.items() if "draft" in method.needs])
+@pytest.mark.parametrize("key", [key for key, method in METHODS.items() if method.requires(DraftModel)])
 def test_what_a_family_lacks_is_said(key, embedded):
     bare = Family("bare", embedded.tokenizer, embedded.target)
     sentence = METHODS[key].missing(bare)

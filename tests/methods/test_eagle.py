@@ -15,23 +15,10 @@ from decoding.drafting.dynamic_tree import JOINT, OWN
 from decoding.drafting.static_tree import sparse_tree
 from decoding.loop import decode
 from decoding.methods import METHODS, eagle
-from decoding.methods.eagle import (
-    COSINE,
-    KINDS,
-    Eagle,
-    Heads,
-    Params,
-    Reader,
-    Shape,
-    counts_of,
-    fixed,
-    init_head,
-    layers_of,
-    load_head,
-    shapes,
-)
+from decoding.methods.eagle import COSINE, Eagle, Params, Reader, counts_of, fixed
 from decoding.models import heads as door
 from decoding.models.cache import TreeCache
+from decoding.models.eagle_head import KINDS, Heads, Shape, init_head, layers_of, load_head, shapes
 from decoding.models.family import load
 from decoding.models.heads import Head
 from decoding.models.target import PRE_NORM, Target

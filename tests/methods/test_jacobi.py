@@ -15,15 +15,16 @@ from torch import Tensor
 
 import decoding.drafting.window
 import viz.methods.jacobi as viz
-from decoding.draft import Draft
+from decoding.draft import Draft, TargetOutput
 from decoding.drafting.window import AGAIN, Window
-from decoding.loop import Run, decode
+from decoding.loop import decode
 from decoding.methods.jacobi import METHOD as JACOBI
 from decoding.methods.jacobi import Jacobi
 from decoding.methods.speculative_jacobi import METHOD as SPECULATIVE
 from decoding.methods.speculative_jacobi import SpeculativeJacobi
 from decoding.models.cache import TreeCache
-from decoding.models.target import Target, TargetOutput
+from decoding.models.target import Target
+from decoding.runs.run import Run
 from decoding.sample import Sampling
 from decoding.trace import Step, Trace
 from decoding.verify import Verification, match, recursive_rejection

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from decoding.acceptance.judge import DEVIATION, ONLY, SCORE, either
-from decoding.draft import Draft, chain
+from decoding.draft import Draft, TargetOutput, chain
 from decoding.loop import decode
 from decoding.methods import METHODS
 from decoding.methods.judge import Judged, load_head, score
 from decoding.models.cache import TreeCache
-from decoding.models.target import PRE_NORM, TargetOutput
+from decoding.models.target import PRE_NORM
 from decoding.sample import Sampling
 from decoding.training.figures import auc
 from decoding.training.recipes import judge as training
@@ -99,9 +99,9 @@ def test_limits_at_one_position():
 
 
 def test_fault_a_fresh_draw_in_place_of_the_residual():
-    init_head = law(P, Q, lambda x: x == 2, rule=lambda verification: P)
-    assert init_head.tolist() == pytest.approx([0.22, 0.29, 0.36, 0.13])
-    assert total_variation(init_head, P) == pytest.approx(0.19)
+    fresh = law(P, Q, lambda x: x == 2, rule=lambda verification: P)
+    assert fresh.tolist() == pytest.approx([0.22, 0.29, 0.36, 0.13])
+    assert total_variation(fresh, P) == pytest.approx(0.19)
     missed = [abs(total_variation(law(p, q, word, lambda d, p=p: p), p) - identity(p, q, word)) for p, q, word in cases(40)]
     assert max(missed) > 0.02
 

@@ -19,6 +19,7 @@ from decoding.models import heads as door
 from decoding.models import layers
 from decoding.models.cache import TreeCache
 from decoding.models.family import load
+from decoding.models.self_test import layers_refusal
 from decoding.models.target import PRE_NORM, Target
 from decoding.sample import Sampling
 from decoding.training import train
@@ -113,7 +114,7 @@ def test_a_model_that_does_something_between_its_layers_is_noticed(monkeypatch):
     """Everything stands where it is expected, and yet the parts are not the whole."""
     target = target_of()
     monkeypatch.setattr(layers, "final_norm", lambda model: torch.nn.Identity())
-    assert "differ from the whole model by" in layers.refusal(target)
+    assert "differ from the whole model by" in layers_refusal(target)
 
 
 def test_no_layer_reads_a_drafted_token_twice(with_adapter):

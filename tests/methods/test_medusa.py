@@ -14,10 +14,12 @@ from decoding.acceptance.typical import THRESHOLD, P, thresholds, typical
 from decoding.draft import Draft
 from decoding.loop import decode
 from decoding.methods import METHODS, medusa
-from decoding.methods.medusa import Heads, Params, cartesian_tree, init_head, load_head, shapes, sparse_tree, worth
+from decoding.methods.medusa import Params, cartesian_tree, sparse_tree, worth
 from decoding.models import heads as door
 from decoding.models.cache import TreeCache
 from decoding.models.family import load
+from decoding.models.medusa_heads import Heads, init_head, load_head, shapes
+from decoding.models.requirements import head_of
 from decoding.models.target import Target
 from decoding.sample import Sampling
 from decoding.training import train
@@ -575,7 +577,7 @@ def test_from_the_command_line_for_another_target(other, capsys):
 
 def test_every_recipe_belongs_to_a_method_with_a_head():
     for key, recipe in RECIPES.items():
-        assert recipe.key == key and METHODS[key].head == "target"
+        assert recipe.key == key and head_of(METHODS[key]) == "target"
         assert door.command(key, "x + y") == f"python -m decoding.training {key} --family x"
     with pytest.raises(SystemExit):
         train.parse(["nonsense"])

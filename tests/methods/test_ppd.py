@@ -313,7 +313,7 @@ def test_the_first_step_reads_prompt_tokens_and_no_guess(llama):
 
 def test_no_row_of_a_probe_stays_in_the_cache(llama, monkeypatch):
     caches = []
-    monkeypatch.setattr("decoding.loop.TreeCache", lambda: caches.append(TreeCache()) or caches[-1])
+    monkeypatch.setattr("decoding.models.target.TreeCache", lambda: caches.append(TreeCache()) or caches[-1])
     text = [*PROMPT, *tokens_of([step for _, step, _ in seen(llama, Params(budget="48"), Sampling(1.0), 100)[0]])]
     fresh_cache = TreeCache()
     llama.target.extend(fresh_cache, text[:-1])

@@ -413,8 +413,8 @@ def test_the_draft_models_cache_stays_that_of_the_text(llama, pruning):
 
     def root(tokens):
         logits = inner(tokens)
-        init_head = llama.draft.extend(TreeCache(), tokens)
-        seen.append((logits - init_head).abs().max().item())
+        fresh = llama.draft.extend(TreeCache(), tokens)
+        seen.append((logits - fresh).abs().max().item())
         return logits
 
     drafter.model.root = root
@@ -546,15 +546,15 @@ def matched(draft: Draft, probs: torch.Tensor) -> dict[tuple[int, ...], float]:
         weight, uniforms = waiting.pop()
         u = torch.tensor([uniforms.get(row, 0.5) for row in range(len(draft) + 1)], dtype=torch.float64)
         verification = match(draft, output_of(probs), u)
-        init_head = next((row for row in (0, *(i + 1 for i in verification.path)) if row not in uniforms), None)
-        if init_head is None:
+        fresh = next((row for row in (0, *(i + 1 for i in verification.path)) if row not in uniforms), None)
+        if fresh is None:
             text = (*(draft.tokens[i] for i in verification.path), verification.token)
             found[text] = found.get(text, 0.0) + weight
             continue
         before = 0.0
-        for chance in probs[init_head].tolist():
+        for chance in probs[fresh].tolist():
             if chance:
-                waiting.append((weight * chance, uniforms | {init_head: before + chance / 2}))
+                waiting.append((weight * chance, uniforms | {fresh: before + chance / 2}))
             before += chance
     return found
 

@@ -13,14 +13,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from decoding.draft import Draft
-from decoding.loop import Run, decode
+from decoding.loop import decode
 from decoding.methods import METHODS, s2d
 from decoding.models import family_cache
 from decoding.models.family import EMBEDDED, Family, load, weights_mark
 from decoding.models.sorted_draft import SortedModel, exit_logits, exits_of, segments
 from decoding.models.target import Target
+from decoding.retrieval.python_source import python_source
+from decoding.runs.run import Run
 from decoding.sample import Sampling, draw
-from decoding.training.corpus import python_source
 from decoding.training.distil import divergence, kept_log_q
 from decoding.training.family import stream
 from decoding.training.recipes.s2d import followed, grown_from, next_token, sorted_llama

@@ -14,11 +14,11 @@ import decoding.acceptance.k_seq as k_seq_module
 import viz.methods.spectr as viz
 from decoding.acceptance.k_seq import Sums, any_of, dealt, k_seq, offered, solve, walk_copies
 from decoding.draft import Draft, chain
-from decoding.loop import Run
 from decoding.methods import METHODS
 from decoding.methods.spectr import Trie
 from decoding.models.cache import TreeCache
 from decoding.models.target import Target
+from decoding.runs.run import Run
 from decoding.sample import Sampling, draw
 from decoding.trace import Trace
 from decoding.verify import match, recursive_rejection

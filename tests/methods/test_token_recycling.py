@@ -6,9 +6,9 @@ from itertools import product
 import pytest
 import torch
 
+from decoding.draft import TargetOutput
 from decoding.loop import decode
 from decoding.methods.token_recycling import METHOD, TokenRecycling, rank_paths, static_tree
-from decoding.models.target import TargetOutput
 from decoding.verify import match
 from tests.toys import GREEDY, VOCAB, cycle, markov, run_steps, tokens_of, toy_family
 

@@ -16,8 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
-from decoding.methods.eagle import KEY, KINDS, RANKS, Heads, init_head, layers_of
 from decoding.models.attention import Attention
+from decoding.models.eagle_head import KEY, KINDS, RANKS, Heads, init_head, layers_of
 from decoding.models.heads import Settings
 from decoding.models.target import Target
 from decoding.training.precision import quick

@@ -41,9 +41,10 @@ from decoding.models.cache import TreeCache
 from decoding.models.family import Family, load
 from decoding.models.heads import command, fingerprint, folder_for, save
 from decoding.models.target import PRE_NORM
+from decoding.retrieval.python_source import python_source
 from decoding.sample import Sampling
 from decoding.training.card import note_head
-from decoding.training.corpus import mathematics, python_source, stories
+from decoding.training.corpus import mathematics, stories
 from decoding.training.figures import auc
 
 MOST = 400  # tokens of a text
@@ -281,9 +282,9 @@ class Examples:
             file = folder / f"{first:05}-{len(found)}.npz"
             if not file.exists():
                 rows = [states(family, text, first + i) for i, text in enumerate(found[first : first + chunk])]
-                init_head = folder / "fresh.npz"
-                np.savez(init_head, **{name: np.concatenate([row[name] for row in rows]) for name in cls.__dataclass_fields__})
-                init_head.replace(file)
+                fresh = folder / "fresh.npz"
+                np.savez(fresh, **{name: np.concatenate([row[name] for row in rows]) for name in cls.__dataclass_fields__})
+                fresh.replace(file)
             with np.load(file, allow_pickle=False) as kept:
                 parts.append({name: kept[name] for name in cls.__dataclass_fields__})
         return cls(**{name: np.concatenate([part[name] for part in parts]) for name in cls.__dataclass_fields__})

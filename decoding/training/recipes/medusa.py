@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from decoding.methods.medusa import KEY, RANKS, Heads, init_head
+from decoding.models.medusa_heads import KEY, RANKS, Heads, init_head
 from decoding.models.target import Target
 from decoding.training.precision import quick
 from decoding.training.recipe import Recipe

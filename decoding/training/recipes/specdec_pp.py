@@ -27,11 +27,11 @@ from decoding.methods.specdec_pp import KEY, Head
 from decoding.models.family import Family, load
 from decoding.models.heads import command, fingerprint, folder_for, save
 from decoding.models.target import Target
+from decoding.models.writing import continued
 from decoding.training.card import note_head
 from decoding.training.corpus import documents
 from decoding.training.figures import auc, calibration_error, unweighted
 from decoding.training.fit import fit
-from decoding.training.outputs import continued
 
 PROMPT, LENGTH = 32, 128  # tokens given, and written by the target behind them
 ROWS = 32  # texts at once
@@ -132,9 +132,9 @@ def write(family: Family, texts: Sequence[str], folder: Path, kind: str, count: 
         file = folder / f"{number:05}.npz"
         if not file.exists():
             made = lesson(family, prompts(family, texts, seed + number), kind, seed + number)
-            init_head = folder / "fresh.npz"
-            np.savez(init_head, **made)
-            init_head.replace(file)
+            fresh = folder / "fresh.npz"
+            np.savez(fresh, **made)
+            fresh.replace(file)
         with np.load(file, allow_pickle=False) as found:
             parts.append({name: found[name] for name in Lesson.__dataclass_fields__})
     return Lesson(**{name: np.concatenate([part[name] for part in parts]) for name in Lesson.__dataclass_fields__})

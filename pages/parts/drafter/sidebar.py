@@ -109,7 +109,7 @@ def method_box(controller: StudyController, side: str) -> None:
             st.warning(lacking[key], icon=":material/block:")
         for spec in fields(METHODS[key].params):
             param_control(controller, f"{side}.{key}", spec)
-        if METHODS[key].needs:
+        if any(one.part == "draft" for one in METHODS[key].requirements):
             st.text_input(
                 "Draft model", **kept(controller, f"study.{side}.draft", ""), placeholder="the target’s own",
                 help="A folder or a Hub id, with the tokenizer of the target; empty: the target's own.",

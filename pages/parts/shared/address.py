@@ -11,9 +11,9 @@ from typing import Any
 from urllib.parse import urlencode
 
 from decoding import old_names
-from decoding.loop import MAX_TOKENS
 from decoding.methods import METHODS
 from decoding.models.family import EMBEDDED_TARGETS
+from decoding.runs.run import MAX_TOKENS
 from decoding.sample import Sampling
 from pages.parts.shared.examples import EXAMPLES
 from pages.parts.shared.settings import LEAST_TOP_P, MAX_PROMPT, MAX_SEED, Settings

@@ -10,9 +10,9 @@ from typing import Any
 
 import streamlit as st
 
-from decoding.loop import MAX_TOKENS
 from decoding.methods import METHODS
 from decoding.models.family import EMBEDDED_TARGETS
+from decoding.runs.run import MAX_TOKENS
 from decoding.sample import MAX_TEMPERATURE
 from pages.parts.shared.examples import EXAMPLES
 from pages.parts.shared.session import Session

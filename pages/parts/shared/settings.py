@@ -6,10 +6,10 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from decoding.loop import Run
 from decoding.methods import METHODS
 from decoding.models.family import EMBEDDED_TARGETS
 from decoding.models.published_heads import method_of
+from decoding.runs.run import Run
 from decoding.sample import Sampling
 from decoding.trace import Header
 from pages.parts.shared.examples import EXAMPLES

@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import streamlit as st
 
-from decoding.loop import MAX_TOKENS
 from decoding.methods import METHODS
 from decoding.models.family import EMBEDDED_TARGETS
+from decoding.runs.run import MAX_TOKENS
 from decoding.runs.store import Store
 from decoding.trace import Header, Trace
 from pages.parts.shared import address

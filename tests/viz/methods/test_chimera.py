@@ -5,7 +5,7 @@ import pytest
 
 import decoding.methods.chimera as method
 import viz.methods.chimera as view
-from decoding.loop import Run
+from decoding.runs.run import Run
 from decoding.sample import Sampling
 from decoding.trace import Pruned
 from pages.parts.shared import address

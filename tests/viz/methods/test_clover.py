@@ -6,7 +6,7 @@ import pytest
 import decoding.drafting.dynamic_tree
 import decoding.methods.clover as method
 import viz.methods.clover as view
-from decoding.loop import Run
+from decoding.runs.run import Run
 from decoding.sample import Sampling
 from decoding.trace import Pruned
 from pages.parts.shared import address

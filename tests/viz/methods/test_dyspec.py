@@ -2,7 +2,7 @@
 
 import pytest
 
-from decoding.loop import Run
+from decoding.runs.run import Run
 from decoding.sample import Sampling
 from tests.viz_samples import HOSTILE, TOKEN_BYTES, node, step_of
 from viz.methods.dyspec import draw_words, draws_table, reached, regrown, sum_words, waiting, waiting_bars

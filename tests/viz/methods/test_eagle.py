@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 import viz.methods.eagle as view
-from decoding.loop import Run
+from decoding.runs.run import Run
 from decoding.sample import Sampling
 from decoding.trace import Pruned
 from pages.parts.shared import address

@@ -5,7 +5,7 @@ import math
 import pytest
 
 import viz.methods.eagle_drift as view
-from decoding.loop import Run
+from decoding.runs.run import Run
 from decoding.sample import Sampling
 from tests.viz_samples import HOSTILE, chain, node, step_of
 

@@ -3,9 +3,9 @@
 import pytest
 
 import viz.methods.falcon as view
-from decoding.loop import Run
 from decoding.methods.falcon import relaxed
 from decoding.models.heads import EMBEDDED
+from decoding.runs.run import Run
 from decoding.sample import Sampling
 from pages.parts.shared import address
 from pages.parts.shared.settings import Settings

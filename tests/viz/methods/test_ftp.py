@@ -3,8 +3,8 @@
 import pytest
 
 import viz.methods.ftp as view
-from decoding.loop import Run
 from decoding.models.heads import EMBEDDED
+from decoding.runs.run import Run
 from decoding.sample import Sampling
 from pages.parts.shared import address
 from pages.parts.shared.settings import Settings

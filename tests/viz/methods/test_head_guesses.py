@@ -2,7 +2,7 @@
 
 import pytest
 
-from decoding.loop import Run
+from decoding.runs.run import Run
 from tests.viz_samples import node, step_of, trace_of
 from viz.methods.shared.head_guesses import bars_html, beside_words, context, paths
 

@@ -5,7 +5,7 @@ import pytest
 
 import viz.methods.kangaroo as view
 import viz.methods.kangaroo_sweep as swept
-from decoding.loop import Run
+from decoding.runs.run import Run
 from decoding.sample import Sampling
 from pages.parts.shared import address
 from pages.parts.shared.settings import Settings

@@ -4,7 +4,7 @@ import msgspec
 import pytest
 
 import viz.methods.medusa as view
-from decoding.loop import Run
+from decoding.runs.run import Run
 from decoding.sample import Sampling
 from pages.parts.shared import address
 from pages.parts.shared.settings import Settings

@@ -4,8 +4,8 @@ page."""
 import pytest
 
 import viz.methods.ppd as view
-from decoding.loop import Run
 from decoding.methods import ppd
+from decoding.runs.run import Run
 from decoding.sample import Sampling
 from pages.parts.shared import address
 from pages.parts.shared.settings import Settings

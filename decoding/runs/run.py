@@ -1,0 +1,104 @@
+"""Run: one prompt, one method, one seed; the door for scripts, pages and benchmarks.
+
+run = Run(load("embedded"), method="speculative_sampling", prompt="Once upon a time")
+for step in run: ...
+run.trace
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import torch
+import transformers
+from torch import Generator
+
+from decoding.loop import context_of, decode
+from decoding.methods import METHODS
+from decoding.models.family import Family
+from decoding.sample import Sampling
+from decoding.trace import Header, SamplingData, Step, Trace
+
+MAX_TOKENS = 4096  # of one run
+
+
+class Run:
+    """One prompt, one method, one seed: an iterator of Steps that also keeps them as a Trace.
+
+    Args:
+        prompt: text, or the family's token ids, of which the trace then shows the text.
+
+    Raises:
+        ValueError: an unknown method, a parameter or setting out of range, an empty prompt, one that does not fit the context,
+            a method this family cannot serve. Nothing is computed before everything is checked.
+    """
+
+    def __init__(
+        self,
+        family: Family,
+        method: str,
+        params: Mapping[str, Any] | None = None,
+        prompt: str | Sequence[int] = "",
+        sampling: Sampling | None = None,
+        seed: int = 0,
+        max_tokens: int = 64,
+        record: bool = True,
+    ) -> None:
+        if method not in METHODS:
+            raise ValueError(f"There is no method {method!r}; there are {', '.join(METHODS)}.")
+        chosen = METHODS[method]
+        if reason := chosen.missing(family):
+            raise ValueError(reason)
+        if not 1 <= max_tokens <= MAX_TOKENS:
+            raise ValueError(f"The token limit must lie between 1 and {MAX_TOKENS:,}; it is {max_tokens}.")
+        if not 0 <= seed < 2**63:
+            raise ValueError(f"The seed must be a whole number from 0 to 2^63 - 1; it is {seed}.")
+        sampling = sampling or Sampling()
+        values = chosen.checked(params or {})
+        drafter, accept = chosen.build(family, values, sampling)
+        limit = context_of(family.target, drafter)
+        tokens = family.encode(prompt, limit) if isinstance(prompt, str) else family.checked(prompt, limit)
+        self.family = family
+        self.header = Header(
+            method=method,
+            params=asdict(values),
+            family=family.name,
+            sampling=SamplingData(**asdict(sampling)),
+            seed=seed,
+            prompt=prompt if isinstance(prompt, str) else family.text(tokens),
+            prompt_tokens=tokens,
+            max_tokens=max_tokens,
+            device=str(family.target.device),
+            dtype=str(family.target.dtype).removeprefix("torch."),
+            versions={"torch": str(torch.__version__), "transformers": transformers.__version__},
+        )
+        self.steps: list[Step] = []
+        self.token_bytes: dict[int, bytes] = family.token_bytes(tokens)
+        rng = Generator().manual_seed(seed)
+        self._decode = decode(
+            family.target, drafter, accept, tokens, sampling=sampling, rng=rng, max_tokens=max_tokens, recorded=record
+        )
+
+    def __iter__(self) -> "Run":
+        return self
+
+    def __next__(self) -> Step:
+        step = next(self._decode)
+        self.token_bytes.update(self.family.token_bytes(t for t in step.occurring() if t not in self.token_bytes))
+        self.steps.append(step)
+        return step
+
+    @property
+    def ended(self) -> bool:
+        return bool(self.steps and self.steps[-1].ending)
+
+    @property
+    def trace(self) -> Trace:
+        """Everything so far, frozen."""
+        steps = tuple(self.steps)  # first: another thread may add a step now, and pieces come before their step
+        return Trace(self.header, dict(self.token_bytes), steps)
+
+    @property
+    def text(self) -> str:
+        """The committed text without the prompt."""
+        return self.trace.text_bytes().decode("utf-8", "replace")
