@@ -12,6 +12,31 @@ from torch import Tensor
 How = Literal["sampled", "sampled without replacement", "sampled as sequences", "deterministic"]
 
 
+def ancestor_mask(above: Tensor, seen: Tensor | None = None, levels: int = 1) -> Tensor:
+    """What the rows of a tree see of each other: themselves, their ancestors and the root, row 0. Copies nothing from the device.
+
+    Args:
+        above: (m,) the row above each new one: the root, another one that was there before, or a new one.
+        seen: (r, r) bool, the same of the rows that were there before; None: of the root alone.
+        levels: of the new rows, at least; 1: none of them hangs below another.
+
+    Returns:
+        (r + m, r + m) bool: whether row i sees column j.
+
+    >>> ancestor_mask(torch.tensor([0, 1]), levels=2).int().tolist()
+    [[1, 0, 0], [1, 1, 0], [1, 1, 1]]
+    """
+    old = 1 if seen is None else len(seen)
+    mask = torch.eye(old + len(above), dtype=torch.bool, device=above.device)
+    if seen is not None:
+        mask[:old, :old] = seen
+    above = torch.cat((above.new_zeros(old), above))  # rows that were there before see all of their ancestors already
+    for _ in range(levels.bit_length()):  # every round looks twice as far up as the one before
+        mask[old:] |= mask[above[old:]]
+        above = above[above]
+    return mask
+
+
 @dataclass(frozen=True, eq=False)
 class ResumeState:
     """What a drafter that runs the target's own first layers hands on, so that the target goes on from there. Row 0 is the root's,
@@ -169,11 +194,8 @@ class Draft:
         >>> chain([7, 8], "prompt").visible.astype(int).tolist()
         [[1, 0, 0], [1, 1, 0], [1, 1, 1]]
         """
-        seen = np.eye(len(self) + 1, dtype=bool)
-        seen[:, 0] = True
-        for i, parent in enumerate(self.parents):
-            seen[i + 1] |= seen[parent + 1]
-        return seen
+        above = torch.tensor(self.parents, dtype=torch.long) + 1
+        return ancestor_mask(above, levels=int(self.depths.max(initial=0))).numpy()
 
     def path_to(self, node: int) -> tuple[int, ...]:
         """The nodes from the root's child down to `node`; () for -1."""

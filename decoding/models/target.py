@@ -58,8 +58,8 @@ class Target:
         self,
         cache: TreeCache,
         ids: Tensor | None,
-        positions: Sequence[int],
-        visible: np.ndarray | None = None,
+        positions: Sequence[int] | Tensor,
+        visible: np.ndarray | Tensor | None = None,
         *,
         embeddings: Tensor | None = None,
         last_only: bool = False,
@@ -86,7 +86,7 @@ class Target:
             out = self.model(
                 **read,
                 position_ids=torch.as_tensor(positions, device=self.device)[None],
-                attention_mask=self._mask(len(positions), cache.length, visible),
+                attention_mask=self.mask(len(positions), cache.length, visible),
                 past_key_values=cache,
                 use_cache=True,
                 **extra,
@@ -126,17 +126,18 @@ class Target:
             raise ValueError(f"The layers of a {type(self.model).__name__} are not where they are expected; it cannot be tapped.")
         return lists[0][-1]
 
-    def _mask(self, rows: int, before: int, visible: np.ndarray | None) -> Tensor | None:
-        """(1, 1, rows, before + rows) additive mask; None where a row may see everything before it."""
-        if rows == 1 and (visible is None or visible.all()):
-            return None
+    def mask(self, rows: int, before: int, visible: np.ndarray | Tensor | None) -> Tensor | None:
+        """(1, 1, rows, before + rows) additive mask; None where a row may see everything before it. Nothing is copied from the
+        device: of what lies there it is not asked whether that is so."""
         if visible is None:
-            if before == 0:
+            if rows == 1 or before == 0:
                 return None  # the model builds a plain causal mask, which takes the fast path
             visible = np.tri(rows, dtype=bool)
-        hidden = torch.from_numpy(~visible)
-        mask = torch.zeros(rows, before + rows, dtype=self.dtype)
-        mask[:, before + rows - visible.shape[1] :].masked_fill_(hidden, torch.finfo(self.dtype).min)
+        seen = torch.as_tensor(visible)
+        if rows == 1 and seen.device.type == "cpu" and seen.all():
+            return None
+        mask = torch.zeros(rows, before + rows, dtype=self.dtype, device=seen.device)
+        mask[:, before + rows - seen.shape[1] :].masked_fill_(~seen, torch.finfo(self.dtype).min)
         return mask[None, None].to(self.device)
 
     def ids(self, tokens: Sequence[int]) -> Tensor:
@@ -207,7 +208,7 @@ class Target:
             cache.update(keys, values, number)
         deeper = range(resume_state.layer, self.model.config.num_hidden_layers)
         places = torch.as_tensor(positions, device=self.device)[None]
-        mask = self._mask(rows, before, np.tri(rows, dtype=bool) if visible is None else visible)
+        mask = self.mask(rows, before, np.tri(rows, dtype=bool) if visible is None else visible)
         hidden = layers.through(self.model, resume_state.hidden[None], deeper, places, mask, cache)
         return self.score(layers.normed(self.model, hidden[0]))
 

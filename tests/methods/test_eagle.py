@@ -259,7 +259,7 @@ def test_a_static_tree_has_its_ranks_at_every_step():
     for i, path in enumerate(paths):
         above = logits[0] if len(path) == 1 else said[found.tokens[found.parents[i]]]
         assert found.tokens[i] == int(above.topk(path[-1] + 1).indices[-1])
-        assert found.own[i] == pytest.approx(float(above.softmax(-1)[found.tokens[i]]), rel=1e-4)
+        assert found[OWN][i] == pytest.approx(float(above.softmax(-1)[found.tokens[i]]), rel=1e-4)
         assert torch.equal(found.logits[found.rows[i]], above)
         assert paths[found.parents[i]] == path[:-1] if len(path) > 1 else found.parents[i] == -1
 
