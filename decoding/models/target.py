@@ -97,7 +97,7 @@ class Target:
 
     @property
     def last_hidden(self) -> int:
-        """The tap behind the final norm: the vector that the language-model head reads."""
+        """The aux hidden layer behind the final norm: the vector that the language-model head reads."""
         return self.model.config.num_hidden_layers
 
     @contextmanager
@@ -157,7 +157,7 @@ class Target:
     def extend_with_hidden(
         self, cache: TreeCache, tokens: Sequence[int], aux_hidden_layers: Sequence[int], *, every_row: bool = False
     ) -> tuple[Tensor, dict[int, Tensor]]:
-        """The same, and layer -> (len(tokens), width), what the layers in `aux hidden layers` put out."""
+        """The same, and layer -> (len(tokens), width), what the layers in `aux_hidden_layers` put out."""
         logits, hidden = [], {aux_layer: [] for aux_layer in aux_hidden_layers}
         for start in range(0, len(tokens), PREFILL_ROWS):
             part = tokens[start : start + PREFILL_ROWS]
@@ -176,7 +176,7 @@ class Target:
     ) -> TargetOutput:
         """Read the root and every node of the draft in one pass; the cache must hold all tokens but the last (the root).
 
-        A draft that carries states is read from there on, and one with prompt tokens has them read behind its nodes. `keep` on the
+        A draft with a resume state is read from there on, and one with prompt tokens has them read behind its nodes. `keep` on the
         cache works alike behind all three.
         """
         root = len(tokens) - 1

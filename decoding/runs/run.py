@@ -95,7 +95,7 @@ class Run:
     @property
     def trace(self) -> Trace:
         """Everything so far, frozen."""
-        steps = tuple(self.steps)  # first: another thread may add a step now, and pieces come before their step
+        steps = tuple(self.steps)  # first: another thread may add a step now, and token bytes come before their step
         return Trace(self.header, dict(self.token_bytes), steps)
 
     @property
