@@ -19,7 +19,7 @@ from decoding.sample import draw
 from decoding.verify import Accept, Verification, judged, walk
 
 SCORE, ONLY, DEVIATION = "judge score", "judge only", "judge deviation"  # scores of a node
-Judge = Callable[[TargetOutput], Tensor]  # of n nodes -> (n,) scores from 0 to 1
+Judge = Callable[[TargetOutput], Tensor]  # a reading of n nodes -> (n,) scores from 0 to 1
 
 
 def either(judge: Judge, threshold: float, ends: Collection[int] = ()) -> Accept:

@@ -43,7 +43,7 @@ from decoding.verify import Verification, match, recursive_rejection
 MOST_NODES, MOST_FAN_OUT, MOST_EXPANSIONS = 64, 10, 8
 ROWS = 512  # of a prompt, read at once
 COSINE = "cosine with the true state"  # score of an accepted node: of the state that the head put out behind it
-SHARE = "share of {}"  # facts of a step, eagle3 alone: of an aux hidden layer in the mix at the root
+SHARE = "share of {}"  # facts of a step, eagle3 alone: of a tapped layer in the mix at the root
 
 
 # -- the drafter -------------------------------------------------------------------------------------------------------

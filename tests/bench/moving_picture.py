@@ -24,7 +24,7 @@ from playwright.sync_api import Page, sync_playwright
 
 from tests.bench.pages import CHROMIUM, ROOT, wait_for_server
 
-SIZE = {"width": 1240, "height": 900}
+SIZE = {"width": 1200, "height": 960}
 PATIENCE = 120  # seconds until a page shows what is expected
 MILLISECONDS = (1400, 3500)  # a picture stays; the last one before it begins again
 MOST_BYTES = 1_500_000

@@ -30,7 +30,7 @@ class Waiting:
 
 
 def has_estimates(step: Step) -> bool:
-    """Whether the nodes carry the numbers of this view; an imported trace may not."""
+    """Whether the nodes resume state the numbers of this view; an imported trace may not."""
     return all(BEFORE in node.scores and AFTER in node.scores for node in step.nodes)
 
 

@@ -22,7 +22,7 @@ ENOUGH = 0.5  # of the root's probability: the state carries it
 
 
 def has_slots(step: Step) -> bool:
-    """Whether the nodes carry the numbers of this view; an imported trace may not."""
+    """Whether the nodes resume state the numbers of this view; an imported trace may not."""
     return all(KNOWN in node.scores and f"{SLOT}1" in node.scores for node in step.nodes)
 
 

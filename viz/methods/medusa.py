@@ -24,7 +24,7 @@ LIKELY, UNLIKELY = 0.1, 1e-3  # a head's probability and the target's behind the
 
 
 def has_heads(step: Step) -> bool:
-    """Whether the nodes carry the numbers of this view; an imported trace may not."""
+    """Whether the nodes resume state the numbers of this view; an imported trace may not."""
     return all(PROBABILITY in node.scores and RANK in node.scores for node in step.nodes)
 
 
