@@ -16,7 +16,7 @@ P = specdec.PREDICTED
 
 
 def predicted(*values: float | None, accepted: int = 2) -> Step:
-    """A chain whose nodes carry these predictions; p and q of the samples give a chance of 0.4."""
+    """A chain whose nodes resume state these predictions; p and q of the samples give a chance of 0.4."""
     step = chain(accepted, len(values))
     nodes = [
         msgspec.structs.replace(node, scores={} if value is None else {P: value})
