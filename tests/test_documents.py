@@ -24,6 +24,7 @@ LINK = re.compile(r"!?\[[^\]\n]*\]\(([^)\s]+)\)")
 MODULE = re.compile(r"python3? -m ([\w.]+)")
 TRAINING = re.compile(r"python3? -m decoding\.training ([a-z]\w*)")
 SUBCOMMAND = re.compile(r"draftscope ([a-z]\w*)")
+ATTRIBUTE = re.compile(r"`([A-Z]\w+)\.(?!md`)(\w+)`")
 DOTTED = re.compile(r"`((?:decoding|viz|pages|tests)(?:\.\w+)+)")
 PATH = re.compile(rf"(?<![\w/.-])(?:{'|'.join(map(re.escape, PLACES))})/[\w./-]*\w/?")
 FOLDER = re.compile(r"[\w.-]+(?:/[\w.-]+)*/")
@@ -102,6 +103,24 @@ def has(body: list[ast.stmt], names: list[str]) -> bool:
     return False
 
 
+@cache
+def classes() -> dict[str, list[list[ast.stmt]]]:
+    """What stands in the classes of the project, by their names."""
+    found: dict[str, list[list[ast.stmt]]] = {}
+    for file in (file for layer in ("decoding", "viz", "pages") for file in (ROOT / layer).rglob("*.py")):
+        for part in ast.parse(file.read_text("utf-8")).body:
+            if isinstance(part, ast.ClassDef):
+                found.setdefault(part.name, []).append(part.body)
+    return found
+
+
+def missing_attributes(text: str) -> list[str]:
+    """`Class.attribute` of a document that no class of the project has."""
+    return [
+        f"{name}.{one}" for name, one in ATTRIBUTE.findall(text) if not any(has(body, [one]) for body in classes().get(name, []))
+    ]
+
+
 def identified(document: Path) -> str:
     return str(document.relative_to(ROOT))
 
@@ -109,6 +128,11 @@ def identified(document: Path) -> str:
 @pytest.mark.parametrize("document", DOCUMENTS, ids=identified)
 def test_every_path_that_a_document_names_is_there(document):
     assert not missing_paths(document.read_text("utf-8"), document.parent)
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=identified)
+def test_every_attribute_that_a_document_names_is_there(document):
+    assert not missing_attributes(document.read_text("utf-8"))
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=identified)
@@ -205,6 +229,13 @@ def test_what_is_right_or_none_of_ours_is_left_alone(text):
 @pytest.mark.parametrize("module", ["decoding.evaluate", "decoding.loop", "decoding.models", "tests.bench_step"])
 def test_a_program_that_is_none_is_noticed(module):
     assert programs(f"`python -m {module} --out DIR`") == {module} and not runs(module)
+
+
+def test_an_attribute_that_is_gone_is_noticed():
+    assert missing_attributes("`Draft.visible`, `Draft.beliefs`, `Reading.probs`, `README.md`") == [
+        "Draft.beliefs",
+        "Reading.probs",
+    ]
 
 
 MOVED = ("decoding.joint_tree", "decoding.drafting.dynamic_tree.growing", "viz.step.tree.X", "viz.heads")

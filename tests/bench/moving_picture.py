@@ -32,7 +32,7 @@ FLAT = ".stApp header { display: none } .stMainBlockContainer { padding-top: 1.5
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description="The moving picture of the README: a real run, filmed.")
     parser.add_argument("--method", default="eagle")
     parser.add_argument("--example", default="once", help="key of an example of the Step page")
     parser.add_argument("--params", nargs="*", default=["tree=sampled"], metavar="NAME=VALUE", help="parameters of the method")
