@@ -3,6 +3,7 @@
 Untrusted input: only safetensors are opened, and no code of a model folder is ever run.
 """
 
+import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -12,13 +13,17 @@ from typing import Any, TypeVar
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
-from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, cached_file
 
 from decoding.models.sorted_draft import check_exits
 
 Model = TypeVar("Model", bound=nn.Module)
 # what wraps a model when it is trained, and leaves in front of the names of its tensors
 PREFIXES = {"_orig_mod.": "torch.compile", "module.": "data-parallel training", "base_model.model.": "PEFT"}
+WRAPPED = "^(" + "|".join(map(re.escape, PREFIXES)) + ")+"
+IMPLEMENTATIONS = {"_attn_implementation_internal", "_experts_implementation_internal"}  # fields that name kernels to be fetched
+SHARD = re.compile(r"[\w-][\w.-]*\.safetensors")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -31,7 +36,32 @@ def opening(source: str) -> Iterator[None]:
         raise ValueError(f"The model {source!r} cannot be opened: {first_line(error)}") from error
 
 
-def open_weights(source: str, device: torch.device, dtype: str) -> tuple[PreTrainedModel, tuple[str, ...]]:
+def open_config(source: str) -> PreTrainedConfig:
+    """What config.json says, without what would choose code to be fetched and run."""
+    config = AutoConfig.from_pretrained(source, trust_remote_code=False)
+    for part in {id(one): one for one in (config, config.get_text_config())}.values():
+        for name in IMPLEMENTATIONS & vars(part).keys():
+            setattr(part, name, None)
+        vars(part).pop("auto_map", None)
+    return config
+
+
+def check_index(source: str) -> None:
+    """Refuse a list of shards that leads out of the folder or to anything but safetensors (ValueError)."""
+    file = cached_file(source, SAFE_WEIGHTS_INDEX_NAME, _raise_exceptions_for_missing_entries=False)
+    if file is None:
+        return
+    shards = json.loads(Path(file).read_text("utf-8")).get("weight_map")
+    if not isinstance(shards, dict):
+        raise ValueError(f"{SAFE_WEIGHTS_INDEX_NAME} has no list of tensors.")
+    for shard in shards.values():
+        if not isinstance(shard, str) or not SHARD.fullmatch(shard):
+            raise ValueError(f"{SAFE_WEIGHTS_INDEX_NAME} names {shard!r}, which is no safetensors file beside it.")
+
+
+def open_weights(
+    source: str, config: PreTrainedConfig, device: torch.device, dtype: str
+) -> tuple[PreTrainedModel, tuple[str, ...]]:
     """The model with fused attention where it has it, and notes; safetensors only, no remote code.
 
     Raises:
@@ -39,7 +69,12 @@ def open_weights(source: str, device: torch.device, dtype: str) -> tuple[PreTrai
     """
     wanted = torch.float32 if dtype == "auto" and device.type == "cpu" else DTYPES.get(dtype, "auto")
     options = {"dtype": wanted, "use_safetensors": True, "trust_remote_code": False, "output_loading_info": True}
-    options |= {"ignore_mismatched_sizes": True, "key_mapping": {"^(" + "|".join(map(re.escape, PREFIXES)) + ")+": ""}}
+    check_index(source)
+    options |= {
+        "config": config,
+        "ignore_mismatched_sizes": True,
+        "key_mapping": {WRAPPED: ""},
+    }
     try:
         model, loaded = AutoModelForCausalLM.from_pretrained(source, attn_implementation="sdpa", **options)
     except ValueError:  # this architecture has no fused attention

@@ -14,12 +14,20 @@ from pathlib import Path
 
 import torch
 from transformers import (
-    AutoConfig,
     AutoTokenizer,
     PreTrainedTokenizerBase,
 )
 
-from decoding.models.checkpoints import DTYPES, check_architecture, context, end_tokens, open_weights, opening, vocabulary
+from decoding.models.checkpoints import (
+    DTYPES,
+    check_architecture,
+    context,
+    end_tokens,
+    open_config,
+    open_weights,
+    opening,
+    vocabulary,
+)
 from decoding.models.heads import Head
 from decoding.models.published_heads import method_of, read
 from decoding.models.self_test import check_tree_reading
@@ -153,11 +161,11 @@ def open_model(source: str, device: torch.device, dtype: str) -> tuple[PreTraine
     if not os.path.isdir(source) and not HUB_ID.fullmatch(source):
         raise ValueError(f"{source!r} is neither a folder nor the id of a model on the Hub.")
     with opening(source):
-        config = AutoConfig.from_pretrained(source, trust_remote_code=False)
+        config = open_config(source)
     check_architecture(config, source)
     with opening(source):
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
-        model, notes = open_weights(source, device, dtype)
+        model, notes = open_weights(source, config, device, dtype)
     vocab, unused = vocabulary(tokenizer, config)
     target = Target(model.eval(), vocab, context(config), end_tokens(model, tokenizer), unused)
     check_tree_reading(target, source)

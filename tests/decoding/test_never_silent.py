@@ -66,6 +66,42 @@ def test_weights_that_do_not_fill_the_model_refuse_it(folder, fault, part):
         load(str(folder), device="cpu") if part == "target" else load("embedded", str(folder), device="cpu")
 
 
+@pytest.mark.parametrize("shard", ["shard.bin", "../private/model.safetensors", "/etc/model.safetensors", "a/b.safetensors", 7])
+def test_an_index_that_leads_elsewhere_is_refused(folder, shard):
+    weights = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    torch.save(weights, folder / "shard.bin")
+    for place in (folder.parent / "private", folder / "a"):
+        place.mkdir()
+        save_file(weights, place / ("b.safetensors" if place.name == "a" else "model.safetensors"), metadata={"format": "pt"})
+    index = {"metadata": {}, "weight_map": dict.fromkeys(weights, shard)}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(ValueError, match="which is no safetensors file beside it"):
+        load(str(folder), device="cpu")
+
+
+def test_shards_beside_the_index_open(made, folder):
+    weights = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    save_file(weights, folder / "model-00001-of-00001.safetensors", metadata={"format": "pt"})
+    index = {"metadata": {}, "weight_map": dict.fromkeys(weights, "model-00001-of-00001.safetensors")}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert load(str(folder), device="cpu").target.vocab == load(str(made), device="cpu").target.vocab
+
+
+@pytest.mark.parametrize(
+    "name", ["_attn_implementation", "attn_implementation", "experts_implementation", "_experts_implementation"]
+)
+def test_a_config_chooses_no_code(folder, name):
+    """Such a field reaches the loader of kernels, which fetches and runs code."""
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(
+        json.dumps(config | {name: "org/kernel", "auto_map": {"AutoModelForCausalLM": "evil.Model"}})
+    )
+    model = load(str(folder), device="cpu").target.model
+    assert model.config._attn_implementation == "sdpa" and type(model) is LlamaForCausalLM
+
+
 @pytest.mark.parametrize("prefix", ["_orig_mod.", "module.", "base_model.model.", "module._orig_mod."])
 def test_prefixes_of_wrappers_are_taken_off_with_a_note(made, folder, prefix):
     rewritten(folder, lambda weights: {prefix + name: values for name, values in weights.items()})
