@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import streamlit as st
 
 from decoding.trace import Step
+from pages.parts.setup import numbered
 from viz.small import HEIGHT, small_tree
 from viz.tree import tree_alt
 
@@ -17,6 +18,8 @@ SCRIPT = """
 const SVG = "http://www.w3.org/2000/svg";
 const KNOWN = ["d", "x", "y", "fill", "stroke", "stroke-width", "stroke-dasharray", "font-size", "font-family"];
 export default function({ data, parentElement }) {
+  if (parentElement.number > data.number) return;  // see `numbered`
+  parentElement.number = data.number;
   const svg = parentElement.querySelector("svg");
   svg.setAttribute("viewBox", `0 0 ${data.width} ${data.height}`);
   svg.setAttribute("aria-label", data.alt);
@@ -41,4 +44,5 @@ def draw_small_tree(
 ) -> None:
     """The tree of a step; tokens reach the page as data and are written with textContent."""
     elements = small_tree(step, pieces, root, width, columns)
-    component(key=key, data={"elements": elements, "width": width, "height": HEIGHT, "alt": tree_alt(step, pieces)})
+    data = {"elements": elements, "width": width, "height": HEIGHT, "alt": tree_alt(step, pieces)}
+    component(key=key, data=numbered(key, data))
