@@ -1,6 +1,7 @@
 """Shared by all tests: no network, one thread, the families that take a moment to make, and how a page in a browser is read.
 
-A page answers when it can: what is expected after an action is polled for, by `until` or by Playwright's `expect`, never read once.
+A page answers when it can, and so does the worker: what is expected after an action is polled for, by `until`, `eventually` or
+Playwright's `expect`, never read once.
 """
 
 import os
@@ -26,7 +27,7 @@ from decoding.methods import s2d
 from tests import toys
 
 ROOT = Path(__file__).parent.parent
-PATIENCE = int(os.environ.get("BROWSER_PATIENCE", 120))  # seconds; generous, because nothing in a browser test is about speed
+PATIENCE = int(os.environ.get("BROWSER_PATIENCE", 120))  # seconds; generous, because no test of a page is about speed
 
 torch.set_num_threads(1)  # the models are tiny: more threads only wait for each other
 
@@ -91,6 +92,14 @@ def families(folders):
 @pytest.fixture(scope="session")
 def llama(families) -> Family:
     return families("llama")
+
+
+def eventually(true: Callable[[], object], what: str) -> None:
+    """Look again and again until `true` holds; `what` is the complaint if it never does."""
+    end = time.monotonic() + PATIENCE
+    while not true():
+        assert time.monotonic() < end, what
+        time.sleep(0.01)
 
 
 # -- a real browser -----------------------------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from pages.parts import compare_address
 from pages.parts.race import FIRST, Entrant, Race, names
 from pages.parts.settings import Settings
 from pages.parts.sweep import Plan, Sweep, spread, sweepable
+from tests.conftest import PATIENCE, eventually
 from tests.samples import sample_trace
 
 PAGE = Path(__file__).parent.parent / "pages" / "2_Compare.py"
@@ -25,7 +26,7 @@ def folder(tmp_path, monkeypatch):
 
 
 def opened(**query) -> AppTest:
-    page = AppTest.from_file(PAGE, default_timeout=60)
+    page = AppTest.from_file(PAGE, default_timeout=PATIENCE)
     for key, value in query.items():
         page.query_params[key.replace("__", ".")] = value
     return checked(page.run())
@@ -36,13 +37,9 @@ def checked(page: AppTest) -> AppTest:
     return page
 
 
-def settle(page: AppTest, seconds: float = 60) -> AppTest:
+def settle(page: AppTest) -> AppTest:
     """Look until nothing moves; AppTest has no timers."""
-    until = time.monotonic() + seconds
-    while moving(page):
-        assert time.monotonic() < until, "it never came to rest"
-        time.sleep(0.05)
-        checked(page.run())
+    eventually(lambda: not moving(page) or not moving(checked(page.run())), "it never came to rest")
     return page
 
 
@@ -209,12 +206,11 @@ def bare(monkeypatch):
 def test_stop_takes_effect_within_one_step(bare):
     race, wanted = race_of("plain", "prompt_lookup", mode="end")
     race.play(wanted)
-    while not all(entrant.live.count for entrant in race.entrants):
-        time.sleep(0.005)
+    eventually(lambda: all(entrant.live.count for entrant in race.entrants), "the runs do not begin")
     race.stop()
     counts = [entrant.live.count for entrant in race.entrants]
     for entrant in race.entrants:
-        entrant.live.wait(10)
+        entrant.live.wait(PATIENCE)
     assert all(entrant.live.count - before <= 1 for entrant, before in zip(race.entrants, counts, strict=True))
     assert not race.moving
     race.reset()
@@ -225,7 +221,7 @@ def test_rapid_presses_coalesce_and_tear_nothing(bare):
     for _ in range(20):
         race.step(wanted)
     for entrant in race.entrants:
-        entrant.live.wait(30)
+        entrant.live.wait(PATIENCE)
     race.sync()
     assert race.calls == 1 and [entrant.count for entrant in race.entrants] == [1, 1]
     race.reset()
@@ -248,10 +244,7 @@ def test_one_failing_column_does_not_stop_the_others(bare):
     race, wanted = race_of("plain", "prompt_lookup", tokens=8, mode="end")
     wanted[1] = Settings(method="prompt_lookup", target="/no/such/folder", max_tokens=8)
     race.play(wanted)
-    until = time.monotonic() + 30
-    while race.moving and time.monotonic() < until:
-        time.sleep(0.02)
-        race.sync()
+    eventually(lambda: race.sync() or not race.moving, "the race does not end")
     assert race.entrants[0].ended and "/no/such/folder" in race.entrants[1].problem
 
 
@@ -292,10 +285,9 @@ def test_a_sweep_runs_every_value_and_names_the_best():
 def test_a_stopped_sweep_goes_on_where_it_was(bare):
     sweep = Sweep()
     sweep.start(Plan(Settings(method="prompt_lookup", max_tokens=300), "length", "Length", (1, 2)))
-    while not sweep.points[0][1].live.count:
-        time.sleep(0.005)
+    eventually(lambda: sweep.points[0][1].live.count, "the sweep does not begin")
     sweep.stop()
-    sweep.points[0][1].live.wait(10)
+    sweep.points[0][1].live.wait(PATIENCE)
     taken = sweep.points[0][1].live.count
     sweep.sync()
     assert not sweep.running and not sweep.points[1][1].count

@@ -1,7 +1,6 @@
 """Home, Step and Methods without a browser: AppTest runs the scripts, the worker runs the real embedded models."""
 
 import re
-import time
 from pathlib import Path
 
 import pytest
@@ -13,6 +12,7 @@ from pages.parts import address, demo
 from pages.parts.examples import EXAMPLES
 from pages.parts.session import Session
 from pages.parts.settings import Settings
+from tests.conftest import PATIENCE, eventually
 
 ROOT = Path(__file__).parent.parent
 STEP = ROOT / "pages" / "1_Step.py"
@@ -20,11 +20,11 @@ PARTS = "".join(file.read_text() for file in (ROOT / "pages/parts").glob("*.py")
 FOLDED = set(re.findall(r'key="(\w+_(?:box|charts))"', PARTS))
 HOSTILE = "<script>alert(1)</script>"
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(4 * PATIENCE)
 
 
 def opened(page: Path = STEP, **query: str) -> AppTest:
-    at = AppTest.from_file(str(page), default_timeout=60)
+    at = AppTest.from_file(str(page), default_timeout=PATIENCE)
     for key, value in query.items():
         at.query_params[key] = value
     return at.run()
@@ -34,15 +34,17 @@ def state(at: AppTest) -> Session:
     return at.session_state["draftscope"]
 
 
-def settled(at: AppTest, seconds: float = 120) -> AppTest:
-    """Run until the worker owes nothing: AppTest has no timers."""
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
+def settled(at: AppTest) -> AppTest:
+    """Run until the worker owes nothing: AppTest has no timers. What it did last is drawn."""
+
+    def rested() -> bool:
+        session = state(at)
+        rests = not session.busy and session.coming is None and session.goal is None  # asked before the page is drawn
         at.run()
-        if not state(at).busy and state(at).coming is None and state(at).goal is None:
-            return at
-        time.sleep(0.1)
-    raise AssertionError("the run did not settle")
+        return rests
+
+    eventually(rested, "the run did not settle")
+    return at
 
 
 def prompt_box(at: AppTest):
@@ -331,6 +333,6 @@ def test_open_in_step_is_a_link_the_step_page_accepts():
 
 
 def test_home_leads_to_the_stepper():
-    at = AppTest.from_file(str(ROOT / "app.py"), default_timeout=60).run()
+    at = AppTest.from_file(str(ROOT / "app.py"), default_timeout=PATIENCE).run()
     at.button("open_step").click().run()
     assert not at.exception and "draftscope" in at.session_state
