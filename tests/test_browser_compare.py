@@ -5,6 +5,7 @@ import re
 import pytest
 from playwright.sync_api import expect
 
+from pages.parts import letters, small_tree
 from tests.conftest import PATIENCE, button, settled, stays, until
 
 TWO = "/Compare?v=1&example=repeat&temperature=0&tokens=40&c1=plain&c2=prompt_lookup"
@@ -84,3 +85,25 @@ def test_two_tabs_do_not_disturb_each_other(site, page, browser):
     wait_said(page, "After 2 target calls")
     wait_said(other, "After 1 target call each")
     other.close()
+
+
+def test_an_older_call_of_a_component_that_comes_late_changes_nothing(page):
+    """The browser makes the calls that wait for a component's code in any order, and cleans up after the older ones."""
+    page.set_content('<div id="tree"><svg></svg></div><div id="letters"></div>')
+    said = page.evaluate(
+        """async ([tree, letters]) => {
+            const said = [], code = text => import(URL.createObjectURL(new Blob([text], { type: "text/javascript" })));
+            const draw = (await code(tree)).default, listen = (await code(letters)).default;
+            for (const number of [12, 11]) draw({ parentElement: document.querySelector("#tree"),
+                data: { number, alt: `tree ${number}`, width: 9, height: 9, elements: [] } });
+            const call = () => listen({ parentElement: document.querySelector("#letters"), data: { letters: ["k"] },
+                setTriggerValue: (...told) => said.push(told) });
+            call();
+            call()();
+            document.body.dispatchEvent(new KeyboardEvent("keydown", { key: "k", bubbles: true }));
+            return said;
+        }""",
+        [small_tree.SCRIPT, letters.SCRIPT],
+    )
+    expect(page.locator("#tree svg")).to_have_attribute("aria-label", "tree 12")
+    assert said == [["letter", "k"]]

@@ -172,6 +172,18 @@ def test_another_method_is_asked_at_the_very_step():
     assert state(at).answer() is None and not at.exception  # it belongs to the step it was asked at
 
 
+def test_new_data_of_a_component_have_a_higher_number():
+    def script():
+        import streamlit as st
+
+        from pages.parts.setup import numbered
+
+        st.session_state["numbers"] = [numbered("text", {"now": step})["number"] for step in (7, 7, 8, 7)]
+
+    first, again, second, third = AppTest.from_function(script, default_timeout=PATIENCE).run().session_state["numbers"]
+    assert first == again < second < third
+
+
 def test_reset_goes_back_to_the_prompt():
     at = opened()
     at.button("reset").click().run()
