@@ -19,7 +19,7 @@ class DraftModel:
     def __init__(self, target: Target, aux_hidden_layers: Sequence[int] = ()) -> None:
         self.target = target
         self.aux_hidden_layers = aux_hidden_layers
-        self.hidden: dict[int, Tensor] = {}  # tap -> (m, width) of the last `extend`
+        self.hidden: dict[int, Tensor] = {}  # layer -> (m, width) of the last `extend`
         self.cache = TreeCache()
         self.calls = 0  # since `root`
         self._tree: Tensor | None = None  # (1 + n, 1 + n) bool, what the root and the nodes read so far see of each other
