@@ -26,12 +26,12 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
-from decoding.draft import EMPTY, Draft, TargetOutput
+from decoding.draft import EMPTY, Draft
 from decoding.drafting.dynamic_tree import JOINT, OWN, READ, Extend, grow
 from decoding.drafting.sampled_tree import draw_tree
 from decoding.drafting.static_tree import Path, parents_of, sparse_tree
 from decoding.drafting.tree_builder import TreeBuilder, products
-from decoding.method import Drafter, Method, param
+from decoding.method import Drafter, Method, Observed, param
 from decoding.models.attention import Memory, causal
 from decoding.models.eagle_head import KEY, Heads, layer_name, load_head
 from decoding.models.family import Family
@@ -39,7 +39,7 @@ from decoding.models.heads import Head
 from decoding.models.requirements import TARGET_HEAD
 from decoding.models.target import Target
 from decoding.sample import Sampling
-from decoding.verify import Verification, match, recursive_rejection
+from decoding.verify import match, recursive_rejection
 
 MOST_NODES, MOST_FAN_OUT, MOST_EXPANSIONS = 64, 10, 8
 ROWS = 512  # of a prompt, read at once
@@ -159,20 +159,19 @@ class Eagle(Drafter):
         self.read = found[READ]
         return found.draft(f"{self.tree} tree", scores=found.tensors(JOINT, OWN), calls=1 + self.reader.level, **more)
 
-    def observe(self, draft, output, verification) -> None:
+    def observe(self, draft, output, verification) -> Observed | None:
         rows = torch.tensor([0, *(node + 1 for node in verification.path)], device=self.target.device)
         self.pending = [output.hidden[aux_layer][rows] for aux_layer in self.aux_hidden_layers]
-        if len(draft):
-            self.tell(draft, output, verification)
+        return self.compared(len(draft), verification.path) if len(draft) else None
 
     @torch.inference_mode()
-    def tell(self, draft: Draft, output: TargetOutput, verification: Verification) -> None:
-        """Note what the target's states say about the draft, for the pictures.
+    def compared(self, nodes: int, path: Sequence[int]) -> Observed:
+        """What the target's states say about the draft, for the pictures.
 
         COSINE, a score: of the state that the head put out behind an accepted node and of the one that took its place: the
         target's own (eagle), the mix of its layers (eagle3). Only nodes that the head read have one. SHARE, a fact of the step.
         """
-        heads, path = self.reader.heads, verification.path
+        heads = self.reader.heads
         shares = (
             [SHARE.format(layer_name(aux_layer)) for aux_layer in self.aux_hidden_layers] if heads.shape.kind == "eagle3" else []
         )
@@ -186,10 +185,12 @@ class Eagle(Drafter):
             true = heads.mixed([part[rows[0]] for part in self.pending])
             parts.append(F.cosine_similarity(self.reader.outputs[rows[1]].float(), true.float(), dim=-1))
         numbers = torch.cat(parts).tolist() if parts else []  # the one copy from the device
-        draft.facts.update(zip(shares, numbers, strict=False))
-        if known:
-            draft.scores[COSINE] = torch.full((len(draft),), torch.nan)
-            draft.scores[COSINE][[path[k] for k in known]] = torch.tensor(numbers[len(shares) :])
+        facts = dict(zip(shares, numbers, strict=False))
+        if not known:
+            return Observed(facts=facts)
+        cosines = torch.full((nodes,), torch.nan)
+        cosines[[path[k] for k in known]] = torch.tensor(numbers[len(shares) :])
+        return Observed({COSINE: cosines}, facts)
 
 
 def counts_of(paths: Sequence[Path]) -> list[list[int]]:

@@ -15,8 +15,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from decoding.draft import Draft, ResumeState, TargetOutput
-from decoding.models import layers
+from decoding.draft import Draft, TargetOutput
 from decoding.models.cache import TreeCache
 from decoding.sample import Sampling
 
@@ -183,55 +182,11 @@ class Target:
     def read(
         self, cache: TreeCache, tokens: Sequence[int], draft: Draft, sampling: Sampling, aux_hidden_layers: Sequence[int] = ()
     ) -> TargetOutput:
-        """Read the root and every node of the draft in one pass; the cache must hold all tokens but the last (the root).
-
-        A draft with a resume state is read from there on, and one with prompt tokens has them read behind its nodes. `keep` on the
-        cache works alike behind all three.
-        """
-        root = len(tokens) - 1
-        positions = [root, *(root + draft.depths).tolist()]
+        """Read the root and every node of the draft in one pass; the cache must hold all tokens but the last (the root)."""
         visible = draft.visible if len(draft) else None
-        if draft.resume_state is not None:
-            logits = self.resume(cache, draft.resume_state, positions, visible)
-            return TargetOutput(logits, sampling.probabilities(logits))
-        ids = self.ids([tokens[-1], *draft.tokens])
-        if draft.prompt_tokens is not None and len(draft.prompt_tokens):
-            return self._probed(cache, ids, positions, draft, sampling, aux_hidden_layers)
+        ids, positions = self.ids([tokens[-1], *draft.tokens]), draft.positions(len(tokens) - 1)
         logits, hidden = self.forward(cache, ids, positions, visible, aux_hidden_layers=aux_hidden_layers)
         return TargetOutput(logits, sampling.probabilities(logits), hidden)
-
-    @torch.inference_mode()
-    def resume(self, cache: TreeCache, resume_state: ResumeState, positions: Sequence[int], visible: np.ndarray | None) -> Tensor:
-        """(rows, vocab) float32 logits of rows that some layers have read already; the others run now.
-
-        Afterwards all layers of the cache hold the same rows. ValueError if their number does not fit.
-        """
-        rows, before = len(positions), cache.length
-        if len(resume_state.rows) != resume_state.layer or {
-            len(resume_state.hidden),
-            *(keys.shape[2] for keys, _ in resume_state.rows),
-        } != {rows}:
-            raise ValueError(f"What a draft carries from {resume_state.layer} layers does not fit its {rows} rows.")
-        for number, (keys, values) in enumerate(resume_state.rows):
-            cache.update(keys, values, number)
-        deeper = range(resume_state.layer, self.model.config.num_hidden_layers)
-        places = torch.as_tensor(positions, device=self.device)[None]
-        mask = self.mask(rows, before, np.tri(rows, dtype=bool) if visible is None else visible)
-        hidden = layers.through(self.model, resume_state.hidden[None], deeper, places, mask, cache)
-        return self.score(layers.normed(self.model, hidden[0]))
-
-    def _probed(self, cache, ids, positions, draft, sampling, aux_hidden_layers) -> TargetOutput:
-        """The same pass with the draft's prompt tokens behind its nodes."""
-        prompt_tokens, text = draft.prompt_tokens, len(ids)
-        embeddings = torch.cat((self.embedded(ids), prompt_tokens.embeddings.to(self.dtype)))
-        positions = positions + [
-            positions[node + 1] + d for node, d in zip(prompt_tokens.nodes, prompt_tokens.distances, strict=True)
-        ]
-        logits, hidden = self.forward(
-            cache, None, positions, prompt_tokens.visible(draft.visible), embeddings=embeddings, aux_hidden_layers=aux_hidden_layers
-        )
-        hidden = {aux_layer: rows[:text] for aux_layer, rows in hidden.items()}
-        return TargetOutput(logits[:text], sampling.probabilities(logits[:text]), hidden, logits[text:])
 
     @torch.inference_mode()
     def embedded(self, ids: Tensor) -> Tensor:
