@@ -63,7 +63,7 @@ def test_the_trace_needs_no_model_library():
         assert not [name for name in names if any(inside(name, heavy) for heavy in HEAVY) or inside(name, "decoding")]
 
 
-LEVELS = {"training": 4, "runs": 4, "methods": 3, "retrieval": 2, "acceptance": 2, "drafting": 2, "models": 1}
+LEVELS = {"command_line": 5, "training": 4, "runs": 4, "methods": 3, "retrieval": 2, "acceptance": 2, "drafting": 2, "models": 1}
 
 
 def room(module: str) -> str:

@@ -7,7 +7,7 @@ Resumable: a run that is in the CSV file is not made again. tau and the shares t
 
 import argparse
 import csv
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -74,8 +74,8 @@ class Result:
         return self.method, self.temperature, self.domain, self.prompt
 
 
-def main() -> None:
-    options = parse()
+def main(arguments: Sequence[str] | None = None) -> None:
+    options = parse(arguments)
     options.out.mkdir(parents=True, exist_ok=True)
     rows = options.out / "evaluation.csv"
     family = load(options.family)
@@ -87,13 +87,13 @@ def main() -> None:
     print(text)
 
 
-def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--out", type=Path, default=Path("evaluation"), help="folder for evaluation.csv and evaluation.md")
     parser.add_argument("--family", default="embedded", help="embedded, a folder or a Hub id")
     parser.add_argument("--methods", type=known, default=list(METHODS), help="keys, parted by commas; all of them if left out")
     parser.add_argument("--tokens", type=int, default=64, help="of every run")
-    return parser.parse_args()
+    return parser.parse_args(arguments)
 
 
 def known(text: str) -> list[str]:
