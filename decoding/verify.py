@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from decoding.draft import Draft, TargetOutput
+from decoding.draft import Draft, How, TargetOutput
 from decoding.sample import draw
 from decoding.trace import Verdict
 
@@ -65,6 +65,7 @@ def recursive_rejection(draft: Draft, output: TargetOutput, u: Tensor) -> Verifi
     finals = draw(residual, u[n:].to(residual.device).expand(n + 1))
     if n == 0:
         return Verification((), (), (), (), (), int(finals[0]), residual, {})
+    assert draft.q is not None  # `check` refused drafts without
     q = draft.q.gather(1, _column(draft.tokens, residual.device)).squeeze(1)
     copied = torch.cat((p, q, finals.to(p.dtype))).tolist()  # the one copy from the device
     p, q, uniforms = tuple(copied[:n]), tuple(copied[n : 2 * n]), tuple(u[:n].tolist())
@@ -101,7 +102,7 @@ def match(draft: Draft, output: TargetOutput, u: Tensor) -> Verification:
     )
 
 
-EXACT_FOR = {
+EXACT_FOR: dict[Accept, frozenset[How]] = {
     recursive_rejection: frozenset({"sampled", "sampled without replacement"}),
     match: frozenset({"sampled", "sampled without replacement", "sampled as sequences", "deterministic"}),
 }  # a rule in a file of its own adds itself
@@ -144,6 +145,7 @@ def judged(draft: Draft, probs: Tensor) -> tuple[Tensor, Tensor]:
         rows = torch.tensor([draft.parents[i] + 1 for i in nodes], device=probs.device)
         current = residual[rows]
         p[index] = current.gather(1, _column([draft.tokens[i] for i in nodes], probs.device)).squeeze(1)
+        assert draft.q is not None  # the rules that come here were refused drafts without
         residual[rows] = _normalised((current - draft.q[index]).clamp_(min=0), current)
     return p, residual
 

@@ -41,6 +41,7 @@ def either(judge: Judge, threshold: float, ends: Collection[int] = ()) -> Accept
         if n == 0:
             return Verification((), (), (), (), (), int(finals[0]), residual, {})
         tokens = torch.tensor(draft.tokens, device=probs.device)
+        assert draft.q is not None  # `check` refused drafts without
         q = draft.q.gather(1, tokens[:, None]).squeeze(1)
         packed = torch.cat((p, q, finals.to(p.dtype), judge(output).to(p.dtype)))
         copied = packed.tolist()  # the one copy from the device

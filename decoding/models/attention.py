@@ -92,8 +92,9 @@ class Attention(nn.Module):
         inputs = inputs or config.hidden_size
         bias = bool(config.attention_bias)
         self.q_proj = nn.Linear(inputs, config.num_attention_heads * self.head_width, bias=bias)
-        self.k_proj = nn.Linear(inputs, config.num_key_value_heads * self.head_width, bias=bias)
-        self.v_proj = nn.Linear(inputs, config.num_key_value_heads * self.head_width, bias=bias)
+        groups = config.num_key_value_heads or config.num_attention_heads
+        self.k_proj = nn.Linear(inputs, groups * self.head_width, bias=bias)
+        self.v_proj = nn.Linear(inputs, groups * self.head_width, bias=bias)
         self.o_proj = nn.Linear(config.num_attention_heads * self.head_width, config.hidden_size, bias=bias)
         self.rotary = Rotary(config)
 
@@ -179,7 +180,7 @@ class Memory:
         old = 0 if self._tree is None else len(self._tree)
         m = len(parents)
         tree = torch.zeros(old + m, old + m, dtype=torch.bool, device=parents.device)
-        if old:
+        if self._tree is not None:
             tree[:old, :old] = self._tree
             tree[old:, :old] = self._tree[parents.clamp(min=0)] & (parents >= 0)[:, None]
         tree[old:, old:] = torch.eye(m, dtype=torch.bool, device=parents.device)

@@ -5,7 +5,7 @@ Untrusted input: only safetensors are opened, and no code of a model folder is e
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 from safetensors import SafetensorError
@@ -30,12 +30,12 @@ def opening(source: str) -> Iterator[None]:
 def open_weights(source: str, device: torch.device, dtype: str) -> PreTrainedModel:
     """The model with fused attention where it has it; safetensors only, no remote code."""
     wanted = torch.float32 if dtype == "auto" and device.type == "cpu" else DTYPES.get(dtype, "auto")
-    options = {"dtype": wanted, "use_safetensors": True, "trust_remote_code": False}
+    options: dict[str, Any] = {"dtype": wanted, "use_safetensors": True, "trust_remote_code": False}
     try:
         model = AutoModelForCausalLM.from_pretrained(source, attn_implementation="sdpa", **options)
     except ValueError:  # this architecture has no fused attention
         model = AutoModelForCausalLM.from_pretrained(source, attn_implementation="eager", **options)
-    return transpose_weights(model.to(device))
+    return transpose_weights(cast(Any, model).to(device))  # the types of `to` are lost in the library's wrapper
 
 
 def transpose_weights(model: Model) -> Model:
@@ -53,7 +53,7 @@ def check_architecture(config: PreTrainedConfig, source: str) -> None:
     """Refuse what cannot be read over a tree and says so itself; the self-test finds the rest."""
     if config.is_encoder_decoder:
         raise ValueError(f"{source!r} is an encoder-decoder; Draftscope needs a decoder-only model.")
-    kinds = set(getattr(config, "layer_types", None) or ()) | set(getattr(config, "attention_layers", None) or ())
+    kinds: set[str] = set(getattr(config, "layer_types", None) or ()) | set(getattr(config, "attention_layers", None) or ())
     strange = kinds - {"full_attention", "attention", "global", "sliding_attention", "chunked_attention", "local"}
     if strange:
         raise ValueError(
@@ -95,9 +95,13 @@ def vocabulary(tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig) -> 
     return len(tokenizer)
 
 
+def end_token(tokenizer: PreTrainedTokenizerBase) -> int | None:
+    return cast("int | None", tokenizer.eos_token_id)  # which the library's types take for any kind of attribute
+
+
 def end_tokens(model, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
     ends = model.generation_config.eos_token_id
-    ends = tokenizer.eos_token_id if ends is None else ends
+    ends = end_token(tokenizer) if ends is None else ends
     return frozenset(ends if isinstance(ends, list) else () if ends is None else (ends,))
 
 

@@ -10,6 +10,7 @@ import csv
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import cast
 
 from tqdm import tqdm
 
@@ -154,7 +155,7 @@ def results(rows: Path) -> Iterator[Result]:
     with rows.open(newline="", encoding="utf-8") as file:
         for line in csv.reader(file):
             if len(line) == len(fields(Result)) and line[0] in METHODS:
-                yield Result(*(spec.type(text) for spec, text in zip(fields(Result), line, strict=True)))
+                yield Result(*(cast(type, spec.type)(text) for spec, text in zip(fields(Result), line, strict=True)))
 
 
 def table(found: list[Result], sizes: Mapping[str, int]) -> str:
