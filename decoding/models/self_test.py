@@ -4,6 +4,7 @@ A small tree is read in one pass and every row is compared with a plain pass ove
 behind a longer context. Models whose layers are to be run one by one (Kangaroo) prove that too.
 """
 
+from typing import Any, cast
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -78,7 +79,7 @@ def layers_refusal(target: Target) -> str:
 @torch.inference_mode()
 def tried_by_layer(target: Target) -> str:
     model, name = target.model, type(target.model).__name__
-    body = getattr(model, "model", model)
+    body = cast(Any, getattr(model, "model", model))
     parts = all(hasattr(body, part) for part in ("embed_tokens", "layers", "rotary_emb"))
     if not parts or not (hasattr(body, "norm") or hasattr(body, "final_layernorm")):
         return f"The layers of a {name} cannot be run one by one here; those of models built like a Llama can."

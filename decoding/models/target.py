@@ -36,8 +36,12 @@ class Target:
     context: int  # positions
     ends: frozenset[int] = frozenset()  # end-of-text tokens
 
-    @cached_property
+    @property
     def device(self) -> torch.device:
+        return self._device
+
+    @cached_property
+    def _device(self) -> torch.device:  # asked for at every step, and the library searches the model for it
         return self.model.device
 
     @cached_property
@@ -81,7 +85,9 @@ class Target:
         extra = {"logits_to_keep": 1} if last_only and self.keeps_logits else {}
         if any(aux_layer != PRE_NORM for aux_layer in aux_hidden_layers):
             extra["output_hidden_states"] = True
-        read = {"input_ids": ids[None]} if embeddings is None else {"inputs_embeds": embeddings[None]}
+        rows = ids if embeddings is None else embeddings
+        assert rows is not None  # one of the two is given
+        read = {"input_ids" if embeddings is None else "inputs_embeds": rows[None]}
         with self._last_output(PRE_NORM in aux_hidden_layers) as hidden:
             out = self.model(
                 **read,
@@ -144,7 +150,7 @@ class Target:
 
     def score(self, hidden: Tensor) -> Tensor:
         """(..., width) states like those behind the final norm -> (..., vocab) float32 logits of the language-model head."""
-        return self.model.get_output_embeddings()(hidden.to(self.dtype))[..., : self.vocab].float()
+        return layers.unembedding(self.model)(hidden.to(self.dtype))[..., : self.vocab].float()
 
     def extend(self, cache: TreeCache, tokens: Sequence[int], *, every_row: bool = False) -> Tensor:
         """Read and commit `tokens`, which follow what the cache holds.

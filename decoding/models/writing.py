@@ -6,7 +6,6 @@ from typing import Any, cast
 import numpy as np
 import torch
 from torch import Tensor, nn
-from transformers import GenerationMixin
 
 from decoding.models.target import Target
 
@@ -63,9 +62,8 @@ def continued(target: Target, start: np.ndarray, length: int, *, greedy: bool, s
 
 def generated(target: Target, ids: Tensor, **options: Any) -> Tensor:
     """(rows, given) tokens and what the library's own loop puts behind them; rows that have ended are padded."""
-    model = cast(GenerationMixin, target.model)  # as every causal language model is
-    made = model.generate(cast(Any, ids), attention_mask=torch.ones_like(ids), pad_token_id=pad_of(target), **options)
-    return cast(Tensor, made)
+    generate = cast(Any, target.model).generate  # which every causal language model has, though not by its type
+    return generate(ids, attention_mask=torch.ones_like(ids), pad_token_id=pad_of(target), **options)
 
 
 def pad_of(target: Target) -> int:

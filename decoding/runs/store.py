@@ -177,7 +177,7 @@ class Store:
         where, values = conditions(query or Query())
         with self._open() as db:
             sql = f"SELECT {COLUMNS} FROM traces {where} ORDER BY created DESC, id DESC LIMIT ? OFFSET ?"
-            return [Entry(*(*row[:-1], bool(row[-1]))) for row in db.execute(sql, (*values, limit, page * limit))]
+            return [Entry(*[*row[:-1], bool(row[-1])]) for row in db.execute(sql, (*values, limit, page * limit))]
 
     def count(self, query: Query | None = None) -> int:
         where, values = conditions(query or Query())
