@@ -42,6 +42,7 @@ def either(judge: Judge, threshold: float, ends: Collection[int] = ()) -> Accept
         if n == 0:
             return Verification((), (), (), (), (), int(copied(output, finals.to(probs.dtype))[0]), residual, {})
         tokens = torch.tensor(draft.tokens, device=probs.device)
+        assert draft.q is not None  # `check` refused drafts without
         q = draft.q.gather(1, tokens[:, None]).squeeze(1)
         numbers = copied(output, p, q, finals.to(p.dtype), judge(output).to(p.dtype))
         p, q, uniforms = tuple(numbers[:n]), tuple(numbers[n : 2 * n]), tuple(u[:n].tolist())

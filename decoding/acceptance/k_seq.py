@@ -62,15 +62,22 @@ def k_seq(draft: Draft, output: TargetOutput, u: Tensor) -> Verification:
     return Verification(path, verdicts, judged, tuple(q), deciding, int(finals[end]), residual, {}, scores)
 
 
+def copies_of(draft: Draft) -> tuple[tuple[int, ...], ...]:
+    """(n,) the sequences through every node."""
+    assert draft.copies is not None  # `check` let sequences through alone
+    return draft.copies
+
+
 def offered(draft: Draft) -> dict[int, int]:
     """Parent -> the guesses at its position: the copies of all its children. Only sequences that agreed so far come there."""
-    return {parent: sum(len(draft.copies[child]) for child in children) for parent, children in draft.by_parent.items()}
+    copies = copies_of(draft)
+    return {parent: sum(len(copies[child]) for child in children) for parent, children in draft.by_parent.items()}
 
 
 def dealt(draft: Draft, u: Sequence[float]) -> tuple[dict[int, float], ...]:
     """(n,) sequence -> its uniform at the node."""
     uniforms = iter(u)
-    return tuple({sequence: next(uniforms) for sequence in through} for through in draft.copies)
+    return tuple({sequence: next(uniforms) for sequence in through} for through in copies_of(draft))
 
 
 def walk_copies(
@@ -78,11 +85,11 @@ def walk_copies(
 ) -> tuple[tuple[int, ...], tuple[Verdict, ...], tuple[float, ...]]:
     """Follow the first accepted copy from the root down: the path, and for every node a verdict and the uniform behind it."""
     verdicts: list[Verdict] = ["not judged"] * len(draft)
-    deciding = [next(iter(copies.values())) for copies in uniforms]
+    deciding = [next(iter(of_node.values())) for of_node in uniforms]
     path: list[int] = []
-    children = draft.children(-1)
+    copies, children = copies_of(draft), draft.children(-1)
     while children:
-        turns = sorted((sequence, child) for child in children for sequence in draft.copies[child])
+        turns = sorted((sequence, child) for child in children for sequence in copies[child])
         children = ()
         for sequence, child in turns:
             uniform = uniforms[child][sequence]
@@ -103,6 +110,7 @@ def of_nodes(draft: Draft, probs: Tensor) -> tuple[Tensor, Tensor]:
     """(n,) p and (n,) q of every node's token."""
     tokens = torch.tensor(draft.tokens, device=probs.device)
     rows = torch.tensor(draft.parents, device=probs.device) + 1
+    assert draft.q is not None  # `check` refused drafts without
     return wide(probs[rows, tokens]), wide(draft.q[torch.arange(len(draft), device=probs.device), tokens])
 
 
@@ -117,6 +125,7 @@ def positions(draft: Draft, probs: Tensor, guesses: list[int]) -> tuple[Tensor, 
         (m, 5) the FACTS; (n + 1, vocab) the residual of each row, p itself without children.
     """
     rows = torch.tensor([parent + 1 for parent in draft.by_parent], device=probs.device)
+    assert draft.q is not None  # `check` refused drafts without
     p, q = probs[rows], draft.q[[children[0] for children in draft.by_parent.values()]]
     solved = wide(torch.minimum(p, q).sum(1, keepdim=True)).repeat(1, len(FACTS))  # with one guess all rules are R1
     solved[:, 0] = 1

@@ -93,8 +93,9 @@ class Attention(nn.Module):
         inputs = inputs or config.hidden_size
         bias = bool(config.attention_bias)
         self.q_proj = nn.Linear(inputs, config.num_attention_heads * self.head_width, bias=bias)
-        self.k_proj = nn.Linear(inputs, config.num_key_value_heads * self.head_width, bias=bias)
-        self.v_proj = nn.Linear(inputs, config.num_key_value_heads * self.head_width, bias=bias)
+        groups = config.num_key_value_heads or config.num_attention_heads
+        self.k_proj = nn.Linear(inputs, groups * self.head_width, bias=bias)
+        self.v_proj = nn.Linear(inputs, groups * self.head_width, bias=bias)
         self.o_proj = nn.Linear(config.num_attention_heads * self.head_width, config.hidden_size, bias=bias)
         self.rotary = Rotary(config)
 

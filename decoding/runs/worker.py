@@ -101,7 +101,7 @@ class Live:
     def _after(self, step: Step | None) -> None:
         with self._worker.changed:
             self._wanted -= 1
-            if step is None or self._run.ended:
+            if step is None or (self._run is not None and self._run.ended):
                 self._finish("ended")
             elif self._make is refused:
                 self._finish("closed")

@@ -643,7 +643,7 @@ def test_the_curve_the_bars_and_the_chances_agree(trace):
     assert count > 10
 
 
-def test_the_linear_program_finds_what_the_sorted_tokens_say(trace):
+def test_the_largest_flow_is_what_the_sorted_tokens_say(trace):
     step, position = next(several(trace))
     for k in (2, 3, 6, 8):
         found = viz.transport(step.rows[position.row], k)
@@ -652,7 +652,7 @@ def test_the_linear_program_finds_what_the_sorted_tokens_say(trace):
     p, q = PAIR3
     for k, best in ((1, 0.7), (2, 0.86), (3, 0.988), (4, 1.0)):
         sets = list(combinations_with_replacement(range(3), k))
-        assert viz.linear_program(p.tolist(), q.tolist(), sets) == pytest.approx(best, abs=1e-7)
+        assert viz.largest_flow(p.tolist(), q.tolist(), sets) == pytest.approx(best, abs=1e-7)
         assert viz.best(p.tolist(), q.tolist(), k) == pytest.approx(best)
 
 
@@ -703,7 +703,7 @@ def test_the_step_page_draws_the_view(temperature):
     at.run()
     assert "In the order of trial" in captions(at) and "from which the correction is drawn" in captions(at)
     next(button for button in at.button if button.key.startswith("spectr_lp_")).click().run()
-    assert not at.exception and any("The linear program over" in m.value for m in at.markdown)
+    assert not at.exception and any("The largest flow over" in m.value for m in at.markdown)
 
 
 def captions(at) -> str:

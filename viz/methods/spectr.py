@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from itertools import combinations_with_replacement
 from math import comb, expm1, factorial, log1p
 
+import networkx
 import pandas as pd
 import plotly.graph_objects as go
+from networkx.algorithms.flow import shortest_augmenting_path
 
 from decoding.trace import Node, Row, Step
 from viz.runs.tally import depths
@@ -24,7 +26,8 @@ from viz.words import number
 
 DIE = re.compile(r"u of sequence (\d{1,3})")  # score: the uniform of one sequence at the node
 FACTS = ("rho", "beta", "beta at k", "R3w", "optimum")  # scores: what was found for the node's position
-SETS = 3100  # of guesses, at most, in the linear program
+SETS = 3100  # of guesses, at most, in the transport problem
+UNITS = 2**52  # a probability of 1 as a capacity: whole numbers flow without rounding
 POINTS = 121  # of the curve
 OTHERS = "all other tokens"
 
@@ -397,24 +400,24 @@ class Transport:
 
     tokens: int  # kept apart
     sets: int  # of guesses
-    solved: float  # by the linear program
+    solved: float  # as a flow
     read: float  # from the sorted tokens
 
 
 def transport(row: Row, k: int) -> Transport:
     """Solve the transport problem with membership cost for k independent guesses, over as many tokens as fit.
 
-    The guesses are independent, so only which tokens occur how often matters: a variable says how much of a set of guesses is
-    sent to one of its members. At most all of the set's probability leaves it, and at most p arrives at a token.
+    The guesses are independent, so only which tokens occur how often matters: it is a flow from sets of guesses to their members.
+    At most all of the set's probability leaves it, and at most p arrives at a token.
 
     Raises:
-        ValueError: the solver found no answer, or the row has no q.
+        ValueError: the row has no q.
     """
     if row.q is None:
         raise ValueError("Nothing was drawn from a distribution here: there is no transport problem.")
     p, q = together(row, k)
     sets = list(combinations_with_replacement(range(len(p)), k))
-    return Transport(len(p) - 1, len(sets), linear_program(p, q, sets), best(p, q, k))
+    return Transport(len(p) - 1, len(sets), largest_flow(p, q, sets), best(p, q, k))
 
 
 def together(row: Row, k: int) -> tuple[list[float], list[float]]:
@@ -425,20 +428,15 @@ def together(row: Row, k: int) -> tuple[list[float], list[float]]:
     return [*p, max(0.0, 1 - sum(p))], [*q, max(0.0, 1 - sum(q))]
 
 
-def linear_program(p: Sequence[float], q: Sequence[float], sets: Sequence[tuple[int, ...]]) -> float:
-    """The largest probability that the output is one of the guesses."""
-    from scipy.optimize import linprog
-    from scipy.sparse import coo_array
-
-    pairs = [(i, token) for i, guesses in enumerate(sets) for token in sorted(set(guesses))]
-    variables = range(len(pairs))
-    at = ([*(i for i, _ in pairs), *(len(sets) + token for _, token in pairs)], [*variables, *variables])
-    matrix = coo_array(([1.0] * (2 * len(pairs)), at), shape=(len(sets) + len(p), len(pairs)))
-    bounds = [*(chance_of(guesses, q) for guesses in sets), *p]
-    found = linprog([-1.0] * len(pairs), A_ub=matrix.tocsr(), b_ub=bounds, method="highs")
-    if found.status:
-        raise ValueError(f"The linear program was not solved: {found.message}")
-    return -float(found.fun)
+def largest_flow(p: Sequence[float], q: Sequence[float], sets: Sequence[tuple[int, ...]]) -> float:
+    """The largest probability that the output is one of the guesses: what can flow from the sets to their members."""
+    graph = networkx.DiGraph()
+    for guesses in sets:
+        graph.add_edge("all", guesses, capacity=round(chance_of(guesses, q) * UNITS))
+        graph.add_edges_from((guesses, token) for token in set(guesses))  # without a capacity: whatever comes may go on
+    for token, chance in enumerate(p):
+        graph.add_edge(token, "output", capacity=round(chance * UNITS))
+    return networkx.maximum_flow_value(graph, "all", "output", flow_func=shortest_augmenting_path) / UNITS
 
 
 def chance_of(guesses: tuple[int, ...], q: Sequence[float]) -> float:
@@ -455,7 +453,7 @@ def chance_of(guesses: tuple[int, ...], q: Sequence[float]) -> float:
 
 
 def best(p: Sequence[float], q: Sequence[float], k: int) -> float:
-    """The optimum without a linear program: the least p(H) + 1 - q(H)^k over the tokens H of the smallest p / q."""
+    """The optimum without a flow: the least p(H) + 1 - q(H)^k over the tokens H of the smallest p / q."""
     order = sorted(range(len(p)), key=lambda i: p[i] / q[i] if q[i] > 0 else float("inf"))
     least, of_p, of_q = 1.0, 0.0, 0.0
     for i in order:

@@ -89,7 +89,7 @@ def symbol(kind: str, x: float, y: float, r: float) -> str:
 
 def title(box: Box, step: Step, token_bytes: Mapping[int, bytes]) -> str:
     """What the mouse finds."""
-    if box.index == ROOT:
+    if box.index == ROOT or box.token is None:  # the root alone may have none
         return "root: the end of the text so far"
     shown = f"{name(box.token, token_bytes)}: {LOOKS[box.state].mark} {box.state}"
     folded = f", {box.hidden} nodes below that were not judged are not drawn" if box.hidden else ""

@@ -128,14 +128,14 @@ def rules(session: Session, row: Row, position: Position) -> None:
 
 
 def solved(row: Row, position: Position) -> None:
-    """The linear program over the tokens the trace kept."""
+    """The transport problem over the tokens the trace kept, as a flow."""
     try:
         found = transport(row, position.guesses)
     except ValueError as error:
         st.warning(as_markdown(str(error)))
         return
     st.markdown(
-        f"The linear program over the {found.tokens} likeliest recorded tokens and all others taken as one "
+        f"The largest flow over the {found.tokens} likeliest recorded tokens and all others taken as one "
         f"({found.sets:,} sets of {position.guesses} guesses) accepts **{number(found.solved, 5)}**; the sorted tokens give "
         f"{number(found.read, 5)} for the same problem. Over the whole vocabulary the optimum is {number(position.optimum, 5)}: it "
         f"cannot be larger, because taking tokens together makes every guess among them count as a hit."

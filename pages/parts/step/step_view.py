@@ -9,6 +9,7 @@ import streamlit as st
 from decoding.methods import METHODS
 from decoding.trace import Step
 from pages.parts.shared import recorded_run as demo
+from pages.parts.shared.chart_data import tree_downloads
 from pages.parts.shared.controls import read, say
 from pages.parts.shared.keep import keep
 from pages.parts.shared.scrolled import scrolled
@@ -175,3 +176,4 @@ def tree(session: Session) -> None:
     with st.expander("The tree as a table", key="tree_table_box", on_change="rerun") as box:
         if box.open:
             st.dataframe(node_table(step, token_bytes), hide_index=True, key="tree_table")
+            tree_downloads(step, token_bytes, f"step_{session.cursor + 1}", "tree")

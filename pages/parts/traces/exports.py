@@ -1,4 +1,4 @@
-"""Files of one kept trace: JSON, tables, a replay that needs no app, and pictures of its trees."""
+"""Files of one kept trace: JSON, tables, a replay that needs no app, and its trees as pictures and graphs."""
 
 import re
 from collections.abc import Callable
@@ -10,6 +10,7 @@ from decoding.runs.store import Entry, Store
 from decoding.runs.trace_files import nodes_frame, steps_frame, to_json, to_parquet
 from decoding.trace import Trace
 from pages.parts.drafter.findings import opened
+from pages.parts.shared.chart_data import tree_downloads
 from pages.parts.shared.setup import dark
 from viz.replay.replay import replay_html
 from viz.step.tree import extent_of, tree_alt, tree_figure
@@ -42,7 +43,9 @@ def exports(store: Store, entry: Entry) -> None:
 
 def picture_box(store: Store, entry: Entry) -> None:
     """The tree of any step, as wide as the page; drawn once it is wanted."""
-    with st.expander("Picture of a tree (PNG or SVG)", key=f"traces.picture.{entry.id}", on_change="rerun") as box:
+    with st.expander(
+        "Picture of a tree (PNG or SVG), or the tree as a graph", key=f"traces.picture.{entry.id}", on_change="rerun"
+    ) as box:
         if box.open:
             picture(store, entry)
 
@@ -87,3 +90,4 @@ def picture(store: Store, entry: Entry) -> None:
     figure.update_layout(paper_bgcolor="#14171C" if dark() else "#FFFFFF")
     st.plotly_chart(figure, key=f"traces.tree.{kind}", config=config, alt=tree_alt(step, trace.token_bytes))
     st.caption(f"The camera above the tree saves it as {kind}. The browser makes the file; nothing is sent anywhere.")
+    tree_downloads(step, trace.token_bytes, name, "traces.tree")
