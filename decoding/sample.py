@@ -1,9 +1,15 @@
-"""From logits to probabilities, and from probabilities and uniforms to tokens. The same transform serves p and q."""
+"""From logits to probabilities, and from probabilities and uniforms to tokens. The same transform serves p and q.
+
+Torch is imported where a tensor is made: the settings of a page are checked before it is there.
+"""
+
+from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
 MAX_TEMPERATURE = 2.0
 
@@ -39,7 +45,7 @@ class Sampling:
         """
         if self.greedy:
             best = logits.argmax(-1, keepdim=True)
-            return torch.zeros_like(logits).scatter_(-1, best, 1.0)
+            return logits.new_zeros(logits.shape).scatter_(-1, best, 1.0)
         logits = logits / self.temperature
         if 0 < self.top_k < logits.shape[-1]:
             logits = keep_top_k(logits, self.top_k)
@@ -58,7 +64,7 @@ def keep_top_p(probs: Tensor, top_p: float) -> Tensor:
     ordered, index = probs.sort(dim=-1, descending=True, stable=True)
     before = ordered.cumsum(-1) - ordered
     kept = ordered.masked_fill(before >= top_p, 0.0)
-    return torch.zeros_like(probs).scatter_(-1, index, kept / kept.sum(-1, keepdim=True))
+    return probs.new_zeros(probs.shape).scatter_(-1, index, kept / kept.sum(-1, keepdim=True))
 
 
 def draw(probs: Tensor, u: Tensor) -> Tensor:
@@ -71,6 +77,8 @@ def draw(probs: Tensor, u: Tensor) -> Tensor:
     Returns:
         (rows,) token ids; never one of probability 0.
     """
+    import torch
+
     # In float32 the running sum over a large vocabulary is off by more than the rarest tokens weigh.
     wide = torch.float32 if probs.device.type == "mps" else torch.float64
     cumulative = probs.cumsum(-1, dtype=wide)

@@ -2,9 +2,7 @@
 
 import streamlit as st
 
-from decoding.methods.s2d import opinions
-from decoding.models.family import EMBEDDED_TARGETS
-from decoding.models.family_cache import family
+from decoding.models.names import EMBEDDED_TARGETS
 from pages.parts.shared.session import Session
 from pages.parts.shared.setup import dark
 from viz.methods.s2d import (
@@ -90,6 +88,9 @@ def others(session: Session) -> None:
 
 def asked(session: Session, token: int, answered: int) -> None:
     """The answers."""
+    from decoding.methods.s2d import opinions  # not at the top: a stored trace is shown without torch
+    from decoding.models.family_cache import family
+
     trace = session.trace
     try:
         models = family(*session.settings.models)

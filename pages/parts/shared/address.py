@@ -12,9 +12,9 @@ from urllib.parse import urlencode
 
 from decoding import old_names
 from decoding.methods import METHODS
-from decoding.models.family import EMBEDDED_TARGETS
-from decoding.runs.run import MAX_TOKENS
+from decoding.models.names import EMBEDDED_TARGETS
 from decoding.sample import Sampling
+from decoding.trace import MAX_TOKENS
 from pages.parts.shared.examples import EXAMPLES
 from pages.parts.shared.settings import LEAST_TOP_P, MAX_PROMPT, MAX_SEED, Settings
 from viz.tokens import plain

@@ -11,9 +11,9 @@ from typing import Any
 import streamlit as st
 
 from decoding.methods import METHODS
-from decoding.models.family import EMBEDDED_TARGETS
-from decoding.runs.run import MAX_TOKENS
+from decoding.models.names import EMBEDDED_TARGETS
 from decoding.sample import MAX_TEMPERATURE
+from decoding.trace import MAX_TOKENS
 from pages.parts.shared.examples import EXAMPLES
 from pages.parts.shared.session import Session
 from pages.parts.shared.settings import LEAST_TOP_P, MAX_PROMPT, MAX_SEED, Settings, family_named

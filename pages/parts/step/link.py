@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from decoding.models.family import EMBEDDED_TARGETS
+from decoding.models.names import EMBEDDED_TARGETS
 from pages.parts.shared import address
 from pages.parts.shared.controls import say
 from pages.parts.shared.session import Session

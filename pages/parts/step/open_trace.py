@@ -5,10 +5,9 @@ from dataclasses import replace
 import streamlit as st
 
 from decoding.methods import METHODS
-from decoding.models.family import EMBEDDED_TARGETS
-from decoding.runs.run import MAX_TOKENS
+from decoding.models.names import EMBEDDED_TARGETS
 from decoding.runs.store import Store
-from decoding.trace import Header, Trace
+from decoding.trace import MAX_TOKENS, Header, Trace
 from pages.parts.shared import address
 from pages.parts.shared.controls import EMBEDDED, say
 from pages.parts.shared.session import Session

@@ -6,7 +6,6 @@ from time import monotonic
 
 import streamlit as st
 
-from decoding.retrieval.default_datastore import building
 from pages.parts.shared.controls import read
 from pages.parts.shared.session import Session
 
@@ -97,6 +96,8 @@ def progress(session: Session) -> None:
     live = session.waited_for
     if live is None:
         return
+    from decoding.retrieval.default_datastore import building  # not at the top: it needs torch
+
     seconds = monotonic() - session.asked_at
     place = live.place if live.state == "waiting" else 0
     if place and seconds > 1:
