@@ -1,7 +1,10 @@
-"""The first line of every page: its title, its width, the style sheet, the links; and what the browser looks like."""
+"""The first line of every page: its title, its width, the style sheet, the links, what is being loaded; and what the browser looks
+like."""
 
 import streamlit as st
 from streamlit.errors import StreamlitAPIException
+
+from pages.parts.shared.loading import loading_line
 
 PAGES = {
     "app.py": "Home",
@@ -22,6 +25,8 @@ CSS = """
 .ds-title { font-size: 1.5rem; padding: 0; margin: 0; }
 .st-key-poll_timer { min-height: 1.7rem; margin-top: -0.8rem; }
 .ds-wait { margin: 0; font-size: 0.9rem; padding: 0.1rem 0.6rem; border-left: 3px solid #0072B2; }
+.st-key-loading { position: absolute; top: -1.75rem; width: auto; }
+@media (max-width: 640px) { .st-key-loading { padding-left: 2.6rem; } }
 .ds-badge { font-size: 0.86rem; font-weight: 400; opacity: 0.75; margin-left: 0.6rem; }
 .ds-say { font-size: 1.05rem; margin: 0; min-height: 1.6em; line-height: 1.5; overflow-wrap: anywhere; }
 .ds-verdict { font-size: 1.02rem; font-weight: 600; margin: 0; overflow-wrap: anywhere; }
@@ -60,6 +65,7 @@ def setup(title: str) -> None:
                 st.page_link(path, label=label)
             except StreamlitAPIException:  # a page that was started by itself, without app.py, knows no other
                 break
+    loading_line()
 
 
 def dark() -> bool:

@@ -6,6 +6,7 @@ import streamlit as st
 
 from decoding.methods import METHODS
 from decoding.trace import Trace
+from pages.parts.shared.loading import WHY, still_loading
 from pages.parts.shared.session import Session
 from pages.parts.shared.settings import Settings, family_named
 from pages.parts.shared.setup import dark
@@ -21,6 +22,9 @@ def other_method(session: Session) -> None:
     """A folded box: choose a method, ask it, look at both."""
     with st.expander("Another method at this very step", key="another_box", on_change="rerun") as box:
         if not box.open or session.settings is None:
+            return
+        if still_loading():
+            st.caption(f"{WHY}A method can be asked in a moment.")
             return
         lacking = family_named(session.settings.target, session.settings.draft)
         known = [key for key, method in METHODS.items() if key not in ("plain", session.settings.method)]
