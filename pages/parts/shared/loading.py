@@ -1,5 +1,9 @@
-"""Torch, transformers and the methods take seconds to import. One thread of the process does it once the first page is on a screen;
-the pages show what needs none of them meanwhile, and are drawn anew when all is there."""
+"""Torch, transformers and the methods take seconds to import. One thread of the process does it, and the pages show what needs none
+of them meanwhile and are drawn anew when all is there.
+
+It begins when the browser says that the first page is painted: an import holds Python's lock for seconds on end, and the page
+would wait for it.
+"""
 
 import html
 import sys
@@ -9,7 +13,8 @@ from time import monotonic
 
 import streamlit as st
 
-LOOK = 0.5  # seconds between looks at the import; also what the browser gets for painting before it begins
+LOOK = 0.5  # seconds between looks at the import
+LONGEST = 10  # seconds until it begins even if the browser has not said that it painted
 WAITING = "waiting_for_models"  # in the session's state: whether this drawing of the page does without the models
 WHY = "Torch and the methods are still being loaded. "  # on what is disabled meanwhile
 PARTS = {  # what is loaded -> modules, the largest first
@@ -17,6 +22,20 @@ PARTS = {  # what is loaded -> modules, the largest first
     "transformers": ("decoding.models.family",),
     "the methods": ("decoding.runs.run", "decoding.methods"),
 }
+SCRIPT = """
+export default function({ setTriggerValue }) {
+  const began = performance.now();
+  const look = () => {
+    const picture = document.querySelector(".js-plotly-plot .main-svg, [data-testid=stDataFrame] canvas");
+    if (picture || performance.now() - began > 8000)
+      requestAnimationFrame(() => setTimeout(() => setTriggerValue("painted", true), 50));
+    else
+      setTimeout(look, 50);
+  };
+  look();
+}
+"""
+painted = st.components.v2.component("draftscope_painted", html="<span></span>", js=SCRIPT)
 
 
 class Importing:
@@ -61,20 +80,17 @@ importing = Importing()
 
 
 def loading_line() -> None:
-    """The line at the top of every page, and the timer that draws the page anew once all is there.
-
-    The import begins with the timer's first look, which comes from the browser: it would keep the page from being painted.
-    """
+    """The line at the top of every page, and the timer that draws the page anew once all is there."""
     wait = st.session_state[WAITING] = importing.due
-    whole = [True]  # this run of the page; the timer's runs come after it
+    drawn = monotonic()
 
     def look() -> None:
-        if not whole:
-            importing.start()
-        whole.clear()
         if not importing.due:
             st.rerun()
+        if monotonic() - drawn > LONGEST:
+            importing.start()
         st.html(f'<p class="ds-wait" role="status">{html.escape(importing.words())}</p>')
+        painted(key="painted", on_painted_change=importing.start, height=1)
 
     with st.container(key="loading"):  # there also when it is empty: what stands below keeps its place
         if wait:
@@ -89,5 +105,6 @@ def still_loading() -> bool:
 def wait_for_models(title: str) -> None:
     """End the page here while the models cannot be had, under its title."""
     if still_loading():
+        importing.start()
         st.html(f'<h1 class="ds-title">{html.escape(title)}</h1><p class="ds-dim">{WHY}This page follows in a moment.</p>')
         st.stop()
