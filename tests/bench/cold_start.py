@@ -30,7 +30,11 @@ PATIENCE = 180_000  # milliseconds
 NO_LINE = "() => !document.querySelector('.st-key-loading .ds-wait')"
 PAGES = {  # page -> address, what is painted first, what says that all can be used
     "Home": ("/", ".st-key-first_tree .js-plotly-plot .main-svg", NO_LINE),
-    "Step": ("/Step", ".st-key-tree .js-plotly-plot .main-svg", "() => document.querySelector('.st-key-step button:not([disabled])')"),
+    "Step": (
+        "/Step",
+        ".st-key-tree .js-plotly-plot .main-svg",
+        "() => document.querySelector('.st-key-step button:not([disabled])')",
+    ),
     "Traces": ("/Traces", ".st-key-traces-open button:not([disabled])", NO_LINE),
 }
 
@@ -40,7 +44,9 @@ def main() -> None:
     parser.add_argument("--pages", default=",".join(PAGES), help="parted by commas")
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
-    print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, {options.rounds} rounds, medians, limit {LIMIT} s to the picture")
+    print(
+        f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, {options.rounds} rounds, medians, limit {LIMIT} s to the picture"
+    )
     with tempfile.TemporaryDirectory() as home, browser() as chromium:
         Store(Path(home)).keep(decode_trace(FILE.read_bytes()), "The recorded run", "")
         for page in options.pages.split(","):

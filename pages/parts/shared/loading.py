@@ -57,6 +57,7 @@ class Importing:
         with self._lock:
             if self.began is None and self.due:
                 self.began = monotonic()
+                import_module("pandas")  # here: two threads that enter a large package by different doors can block each other
                 Thread(target=self._run, name="draftscope-import", daemon=True).start()
 
     def _run(self) -> None:

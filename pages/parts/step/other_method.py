@@ -10,7 +10,6 @@ from pages.parts.shared.loading import WHY, still_loading
 from pages.parts.shared.session import Session
 from pages.parts.shared.settings import Settings, family_named
 from pages.parts.shared.setup import dark
-from viz.methods.shared.head_guesses import bars_html, beside_words, context
 from viz.step.tree import tree_alt, tree_figure
 from viz.tokens import as_markdown
 from viz.words import narrate
@@ -41,12 +40,18 @@ def other_method(session: Session) -> None:
 
 def ask(session: Session, method: str) -> None:
     """Have the worker take one step of `method` where the shown step begins."""
+    from viz.methods.shared.head_guesses import (
+        context,  # not at the top: all pictures of methods, for a box that is closed at first
+    )
+
     settings: Settings = replace(session.settings, method=method, params={})
     session.ask_another(settings, context(session.trace, session.cursor))
 
 
 def beside(session: Session, answer: Trace) -> None:
     """The other draft, and the bars of both methods where they have heads that guess depth by depth."""
+    from viz.methods.shared.head_guesses import bars_html, beside_words
+
     step, title = answer.steps[0], METHODS[answer.header.method].title
     token_bytes = session.trace.token_bytes | answer.token_bytes
     st.markdown(f"**{title}**")
