@@ -74,7 +74,7 @@ class Importing:
     def words(self) -> str:
         """One line that says what is being loaded."""
         seconds = monotonic() - self.began if self.began is not None else 0
-        return f"Loading torch, transformers and the methods, {seconds:.0f} s … (now: {self.part})"
+        return f"Loading {self.part} ({list(PARTS).index(self.part) + 1} of {len(PARTS)}), {seconds:.0f} s …"
 
 
 importing = Importing()
