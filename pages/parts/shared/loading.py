@@ -14,7 +14,7 @@ from time import monotonic
 import streamlit as st
 
 LOOK = 0.5  # seconds between looks at the import
-LONGEST = 10  # seconds until it begins even if the browser has not said that it painted
+LONGEST = 15  # seconds until it begins even if the browser has not said that it painted
 WAITING = "waiting_for_models"  # in the session's state: whether this drawing of the page does without the models
 WHY = "Torch and the methods are still being loaded. "  # on what is disabled meanwhile
 PARTS = {  # what is loaded -> modules, the largest first
@@ -24,13 +24,11 @@ PARTS = {  # what is loaded -> modules, the largest first
 }
 SCRIPT = """
 export default function({ setTriggerValue }) {
-  const began = performance.now();
+  let calm = 0;  // looks in a row that found the script at its end and every element in its place
   const look = () => {
-    const picture = document.querySelector(".js-plotly-plot .main-svg, [data-testid=stDataFrame] canvas");
-    if (picture || performance.now() - began > 8000)
-      requestAnimationFrame(() => setTimeout(() => setTriggerValue("painted", true), 50));
-    else
-      setTimeout(look, 50);
+    const running = document.querySelector("[data-test-script-state=running]");
+    calm = running || document.querySelector("[data-testid=stSkeleton]") ? 0 : calm + 1;
+    if (calm < 3) setTimeout(look, 50); else setTriggerValue("painted", true);
   };
   look();
 }
