@@ -42,13 +42,13 @@ class Importing:
     def __init__(self) -> None:
         self.part = next(iter(PARTS))
         self.began: float | None = None
-        self._done = False
+        self.done = False
         self._lock = Lock()
 
     @property
     def due(self) -> bool:
         """Whether something is still to be imported."""
-        return not self._done and (self.began is not None or "torch" not in sys.modules)
+        return not self.done and (self.began is not None or "torch" not in sys.modules)
 
     def start(self) -> None:
         """Begin, unless it has begun."""
@@ -56,9 +56,9 @@ class Importing:
             if self.began is None and self.due:
                 self.began = monotonic()
                 import_module("pandas")  # here: two threads that enter a large package by different doors can block each other
-                Thread(target=self._run, name="draftscope-import", daemon=True).start()
+                Thread(target=self.run, name="draftscope-import", daemon=True).start()
 
-    def _run(self) -> None:
+    def run(self) -> None:
         try:
             for self.part, modules in PARTS.items():
                 for module in modules:
@@ -67,7 +67,7 @@ class Importing:
 
             tuple(METHODS.values())
         finally:  # what cannot be imported fails again where a page asks for it, and is said there
-            self._done = True
+            self.done = True
 
     def words(self) -> str:
         """One line that says what is being loaded."""
