@@ -1,19 +1,21 @@
 """The worker: one thread per device takes one step at a time, in turn over all runs that want one.
 
 A page never computes. It asks a `Live` run for steps, looks at its trace, and closes it; cancelling is not asking. No user
-interface is known here.
+interface is known here, and torch only on the worker's thread: a page that shows a recorded run does without it.
 """
+
+from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
 from functools import cache
 from threading import Condition, Thread
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import torch
-
-from decoding.runs.run import Run
 from decoding.trace import Step, Trace
+
+if TYPE_CHECKING:
+    from decoding.runs.run import Run
 
 State = Literal["waiting", "working", "paused", "ended", "failed", "closed"]
 
@@ -25,7 +27,7 @@ class Live:
     yields steps and says when it has `ended` can be run, a study for one.
     """
 
-    def __init__(self, worker: "Worker", make: Callable[[], Run]) -> None:
+    def __init__(self, worker: Worker, make: Callable[[], Run]) -> None:
         self._worker = worker
         self._make = make
         self._run: Run | None = None
@@ -85,6 +87,8 @@ class Live:
 
     def turn(self) -> None:
         """One turn, on the worker's thread: make the run if it is not there yet, and take one step."""
+        import torch
+
         try:
             if self._run is None:
                 self._run = self._make()

@@ -1,13 +1,18 @@
 """Sweep: one method run with several values of one parameter, one run after the other on the worker. Draws nothing."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass, field, fields, replace
 from math import inf
+from typing import TYPE_CHECKING
 
-from decoding.method import Method
 from decoding.sample import MAX_TEMPERATURE
 from decoding.trace import Trace
 from pages.parts.compare.race import Column, hold
 from pages.parts.shared.settings import Settings
+
+if TYPE_CHECKING:
+    from decoding.method import Method
 
 TEMPERATURE = "temperature (sampling)"
 

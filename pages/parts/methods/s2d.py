@@ -2,9 +2,8 @@
 
 import streamlit as st
 
-from decoding.methods.s2d import opinions
-from decoding.models.family import EMBEDDED_TARGETS
-from decoding.models.family_cache import family
+from decoding.models.names import EMBEDDED_TARGETS
+from pages.parts.shared.loading import still_loading
 from pages.parts.shared.session import Session
 from pages.parts.shared.setup import dark
 from viz.methods.s2d import (
@@ -82,7 +81,7 @@ def others(session: Session) -> None:
     if session.settings.target not in EMBEDDED_TARGETS and session.live is None:
         st.caption("This run was made with a model that is not loaded, so its sub-models cannot be asked.")
         return
-    if st.button("Ask every sub-model", key=f"s2d_ask_{session.runs}_{session.cursor}_{selected}"):
+    if st.button("Ask every sub-model", key=f"s2d_ask_{session.runs}_{session.cursor}_{selected}", disabled=still_loading()):
         asked(session, token, guess.exit)
     else:
         st.caption("The draft model reads the text up to this token once more.")
@@ -90,6 +89,9 @@ def others(session: Session) -> None:
 
 def asked(session: Session, token: int, answered: int) -> None:
     """The answers."""
+    from decoding.methods.s2d import opinions  # not at the top: a stored trace is shown without torch
+    from decoding.models.family_cache import family
+
     trace = session.trace
     try:
         models = family(*session.settings.models)
