@@ -33,7 +33,7 @@ def family():
 
 
 def page(**state) -> AppTest:
-    at = AppTest.from_file("../app.py", default_timeout=60).switch_page("pages/3_Drafter.py")
+    at = AppTest.from_file("../../app.py", default_timeout=60).switch_page("pages/3_Drafter.py")
     for key, value in state.items():
         at.session_state[key] = value
     at.run()

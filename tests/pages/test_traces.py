@@ -27,7 +27,7 @@ def store(tmp_path, monkeypatch):
 
 
 def page(path="pages/5_Traces.py") -> AppTest:
-    at = AppTest.from_file("../app.py", default_timeout=60).switch_page(path).run()
+    at = AppTest.from_file("../../app.py", default_timeout=60).switch_page(path).run()
     assert not at.exception, at.exception
     return at
 

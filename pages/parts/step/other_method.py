@@ -1,14 +1,13 @@
 """Another method at the very step that is shown: one step of it behind the same text, its draft beside the one that was made."""
 
-from dataclasses import replace
-
 import streamlit as st
 
 from decoding.methods import METHODS
 from decoding.trace import Trace
-from pages.parts.shared.session import Session
-from pages.parts.shared.settings import Settings, family_named
+from pages.parts.shared.session import OTHER_METHOD, Session
+from pages.parts.shared.settings import family_named
 from pages.parts.shared.setup import dark
+from pages.parts.shared.side_job import Question
 from viz.methods.shared.head_guesses import bars_html, beside_words, context
 from viz.step.tree import tree_alt, tree_figure
 from viz.tokens import as_markdown
@@ -37,8 +36,10 @@ def other_method(session: Session) -> None:
 
 def ask(session: Session, method: str) -> None:
     """Have the worker take one step of `method` where the shown step begins."""
-    settings: Settings = replace(session.settings, method=method, params={})
-    session.ask_another(settings, context(session.trace, session.cursor))
+    settings = session.settings.instead(method)
+    make = settings.maker(context(session.trace, session.cursor))
+    at, waiting = (session.runs, session.cursor), "Asking the other method …"
+    session.sides.ask(Question(OTHER_METHOD, at, settings.device, make, "The other method", waiting, steps=1))
 
 
 def beside(session: Session, answer: Trace) -> None:
