@@ -1,4 +1,4 @@
-"""Side jobs of the Step page: the worker answers, Stop and a closed tab end them, and the answers are kept. With the embedded models."""
+"""Side jobs of the Step page: the worker answers, Stop and a closed tab end them, answers are kept. With the embedded models."""
 
 import time
 from dataclasses import replace
@@ -91,7 +91,7 @@ def test_a_closed_tab_ends_the_run_without_the_judge(standard, monkeypatch):
 
 
 def test_a_new_run_ends_what_was_asked_about_the_old_one(standard):
-    at = run_of("judge", 8)
+    at = run_of("judge")
     at.button("judge_standard").click().run()
     run, live = begun(standard), state(at).sides.lives[0]
     at.number_input("seed").set_value(5).run()
@@ -101,6 +101,8 @@ def test_a_new_run_ends_what_was_asked_about_the_old_one(standard):
     while state(at).coming is not None and time.monotonic() < until:
         run.let(1)
         at.run()
+    run.let(100)
+    live.wait(PATIENCE)
     assert live.state == "closed" and not state(at).sides.lives and state(at).settings.seed == 5
 
 
@@ -155,7 +157,7 @@ def test_a_model_called_by_a_page_is_found_out(no_model_on_the_thread_of_a_page)
 
         torch.nn.Linear(1, 1)(torch.ones(1))
 
-    assert "The page itself called a Linear" in AppTest.from_function(page).run().exception[0].value
+    assert "The page itself called a Linear" in AppTest.from_function(page, default_timeout=60).run().exception[0].value
     assert no_model_on_the_thread_of_a_page == ["Linear"]
     no_model_on_the_thread_of_a_page.clear()
     torch.nn.Linear(1, 1)(torch.ones(1))

@@ -41,7 +41,7 @@ def settled(at: AppTest, seconds: float = 120) -> AppTest:
     while time.monotonic() < until:
         at.run()
         if not state(at).busy and state(at).coming is None and state(at).goal is None:
-            return at
+            return at.run() if state(at).sides.lives else at  # an answer that came after the last look
         time.sleep(0.1)
     raise AssertionError("the run did not settle")
 
