@@ -6,6 +6,7 @@ from math import inf
 from threading import RLock
 from time import monotonic
 from typing import ClassVar, TypeVar
+from weakref import WeakSet
 
 import streamlit as st
 
@@ -97,13 +98,10 @@ class RunCleanup:
     """What dies with the tab: its claims on the worker, but not its traces."""
 
     def __init__(self) -> None:
-        self.lives: list[Live] = []
-
-    def hold(self, live: Live) -> None:
-        self.lives[:] = [*(other for other in self.lives if not other.over), live]
+        self.lives: WeakSet[Live] = WeakSet()  # a job that nobody looks at and no worker has in line needs no end
 
     def release(self) -> None:
-        for live in self.lives:
+        for live in list(self.lives):
             live.close()
 
 
@@ -122,7 +120,7 @@ def handed(device: str, make: Callable[[], Job]) -> Live:
     from decoding.models.family import find_device
 
     live = worker(str(find_device(device))).live(make)
-    cleanup().hold(live)
+    cleanup().lives.add(live)
     return live
 
 

@@ -73,9 +73,10 @@ class SideJobs(RunController):
 
     def answer(self, panel: str, about: Any) -> Any:
         """The answer to what the panel asked; of a stopped job as much as there is. None: nothing yet."""
-        asked, live = self.under_way.get(panel, (None, None))
-        if live is not None and asked.about == about and live.count and not live.busy:
-            return asked.read(live.run)
+        if (begun := self.under_way.get(panel)) is not None:
+            asked, live = begun
+            if asked.about == about and live.count and not live.busy:
+                return asked.read(live.run)
         return next((found for asked, found in self.answers if (asked.panel, asked.about) == (panel, about)), None)
 
     def close(self) -> None:
