@@ -4,7 +4,7 @@ Liu et al. 2024, https://arxiv.org/abs/2404.18911: the adapter and the early exi
 drafting by confidence (3.2). The adapter is one attention layer between two norms, without a gated layer; its output is scored by
 the target's own language-model head. Trained by `python -m decoding.training kangaroo`.
 
-The states behind the exit layer are handed on with the draft (`Draft.resume state`): no layer reads a drafted token twice. The
+The states behind the exit layer are handed on with the draft (`Draft.resume_state`): no layer reads a drafted token twice. The
 token whose confidence is too low is kept and judged; drafting stops behind it. Throwing it away instead would bend what is written.
 
 Departures: tokens are drawn from q and judged by recursive rejection at any temperature (the released code is greedy only),

@@ -1,6 +1,5 @@
 """Side jobs of the Step page: the worker answers, Stop and a closed tab end them, answers are kept. With the embedded models."""
 
-import time
 from dataclasses import replace
 
 import pytest
@@ -8,14 +7,16 @@ import torch
 from streamlit.testing.v1 import AppTest
 
 from decoding.methods import s2d
+from decoding.runs.worker import Once
 from pages.parts.methods import judge
 from pages.parts.shared import address, runs
 from pages.parts.shared.settings import Settings
 from pages.parts.shared.side_job import KEPT, Question, SideJobs
-from tests.decoding.test_worker import PATIENCE, Gated, Once
+from tests.conftest import PATIENCE, eventually
+from tests.decoding.test_worker import Gated
 from tests.pages.test_step import errors, opened, press, said, settled, state
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(4 * PATIENCE)
 
 
 def run_of(method: str, tokens: int = 24) -> AppTest:
@@ -51,10 +52,7 @@ def standard(monkeypatch) -> list[Gated]:
 
 def begun(made: list[Gated]) -> Gated:
     """The one that is in its first step."""
-    until = time.monotonic() + PATIENCE
-    while not made:
-        assert time.monotonic() < until
-        time.sleep(0.01)
+    eventually(lambda: made, "the run without the judge was not made")
     assert made[0].started.acquire(timeout=PATIENCE)
     return made[0]
 
@@ -97,10 +95,7 @@ def test_a_new_run_ends_what_was_asked_about_the_old_one(standard):
     at.number_input("seed").set_value(5).run()
     at.button("step").click().run()
     run.let(1)  # the worker takes turns: then comes the first step of the new run
-    until = time.monotonic() + PATIENCE
-    while state(at).coming is not None and time.monotonic() < until:
-        run.let(1)
-        at.run()
+    eventually(lambda: at.run() and state(at).coming is None, "the new run did not come")
     run.let(100)
     live.wait(PATIENCE)
     assert live.state == "closed" and not state(at).sides.lives and state(at).settings.seed == 5
@@ -157,7 +152,7 @@ def test_a_model_called_by_a_page_is_found_out(no_model_on_the_thread_of_a_page)
 
         torch.nn.Linear(1, 1)(torch.ones(1))
 
-    assert "The page itself called a Linear" in AppTest.from_function(page, default_timeout=60).run().exception[0].value
+    assert "The page itself called a Linear" in AppTest.from_function(page, default_timeout=PATIENCE).run().exception[0].value
     assert no_model_on_the_thread_of_a_page == ["Linear"]
     no_model_on_the_thread_of_a_page.clear()
     torch.nn.Linear(1, 1)(torch.ones(1))
