@@ -78,6 +78,15 @@ class Settings:
 
         return make
 
+    def instead(self, method: str, params: Mapping[str, Any] | None = None, tokens: int | None = None) -> "Settings":
+        """The same with another method.
+
+        Args:
+            tokens: at most so many, at least one, to go no further than a run that it is compared with.
+        """
+        limit = self.max_tokens if tokens is None else max(1, min(tokens, self.max_tokens))
+        return replace(self, method=method, params=params or {}, max_tokens=limit)
+
     def same_run(self, other: "Settings") -> bool:
         return replace(self, params=self.full_params) == replace(other, params=other.full_params)
 

@@ -1,15 +1,14 @@
 """Another method at the very step that is shown: one step of it behind the same text, its draft beside the one that was made."""
 
-from dataclasses import replace
-
 import streamlit as st
 
 from decoding.methods import METHODS
 from decoding.trace import Trace
 from pages.parts.shared.loading import WHY, still_loading
-from pages.parts.shared.session import Session
-from pages.parts.shared.settings import Settings, family_named
+from pages.parts.shared.session import OTHER_METHOD, Session
+from pages.parts.shared.settings import family_named
 from pages.parts.shared.setup import dark
+from pages.parts.shared.side_job import Question
 from viz.step.tree import tree_alt, tree_figure
 from viz.tokens import as_markdown
 from viz.words import narrate
@@ -44,8 +43,10 @@ def ask(session: Session, method: str) -> None:
         context,  # not at the top: all pictures of methods, for a box that is closed at first
     )
 
-    settings: Settings = replace(session.settings, method=method, params={})
-    session.ask_another(settings, context(session.trace, session.cursor))
+    settings = session.settings.instead(method)
+    make = settings.maker(context(session.trace, session.cursor))
+    at, waiting = (session.runs, session.cursor), "Asking the other method …"
+    session.sides.ask(Question(OTHER_METHOD, at, settings.device, make, "The other method", waiting, steps=1))
 
 
 def beside(session: Session, answer: Trace) -> None:

@@ -2,7 +2,6 @@
 
 import html
 from math import inf
-from time import monotonic
 
 import streamlit as st
 
@@ -13,7 +12,8 @@ from pages.parts.shared.session import Session
 
 def transport(session: Session) -> None:
     """Draw the bar. Keys stand on the buttons; J and K do the same as the left and right arrow."""
-    running = session.playing or (session.waited_for is not None and session.goal is not None and session.goal > session.cursor + 1)
+    far = session.waited_for is not None and session.goal is not None and session.goal > session.cursor + 1
+    running = session.playing or far or session.sides.long
     over = session.ended and session.at_end and not stale(session)
     off, why = still_loading(), WHY if still_loading() else ""
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small", key="transport"):
@@ -100,20 +100,17 @@ def progress(session: Session) -> None:
         return
     from decoding.retrieval.default_datastore import building  # not at the top: it needs torch
 
-    seconds = monotonic() - session.asked_at
-    place = live.place if live.state == "waiting" else 0
-    if place and seconds > 1:
-        waiting(f"In line: {place} {'step of another run comes' if place == 1 else 'steps of other runs come'} first.")
+    seconds = session.waited
+    if live in session.sides.lives:
+        waiting(session.sides.line())
+    elif said := session.in_line():
+        waiting(said)
     elif live is session.coming and (share := building()) is not None:
         st.progress(share, text="Building the datastore, once on this machine: reading texts, then sorting …")
     elif live is session.coming:
         waiting(f"Loading the models and reading the prompt … {seconds:.0f} s")
-    elif live is session.plain:
-        waiting(f"Decoding the same prompt without a draft … {live.count} tokens")
-    elif live is session.other:
-        waiting("Asking the other method …")
     elif session.goal == inf and session.trace is not None:
-        limit, done = session.trace.header.max_tokens, sum(len(step.tokens) for step in session.trace.steps)
+        limit, done = session.trace.header.max_tokens, session.tokens
         st.progress(min(1.0, done / limit), text=f"{done} of at most {limit} tokens, {session.count} target calls")
     elif seconds > 1 and not session.playing:
         waiting(f"Taking the step … {seconds:.0f} s")
