@@ -110,6 +110,8 @@ def sub_models(session: Session, token: int) -> Question:
         "The sub-models",
         "Asking every sub-model …",
         steps=1,
+        read=lambda job: job.steps[0],
+    )
 
 
 def opinions_view(session: Session, answer: tuple, token: int, answered: int) -> None:
