@@ -7,6 +7,7 @@ it says that the method has a rule of its own instead of printing an inequality 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from decoding.score_names import JUDGE_ONLY, JUDGE_SCORE, TYPICAL_P, TYPICAL_THRESHOLD
 from decoding.trace import Node, Step
 from viz.runs.tally import Tally, modelled_speedup
 from viz.tokens import quoted
@@ -86,12 +87,12 @@ def judgement(node: Node, token_bytes: Mapping[int, bytes] | None = None, step: 
     """
     if node.verdict == "not judged":
         return f"never looked at: {not_judged_reason(node, step)}"
-    if "typical threshold" in node.scores:
+    if TYPICAL_THRESHOLD in node.scores:
         return typical_judgement(node)
     if node.u is None:
         return sampled_judgement(node, token_bytes or {}, step)
-    if node.scores.get("judge only"):
-        score = number(node.scores.get("judge score", 0))
+    if node.scores.get(JUDGE_ONLY):
+        score = number(node.scores.get(JUDGE_SCORE, 0))
         return f"{comparison(node.u * (node.q or 0), node.p)}, but the judge scores it {score}: accepted"
     if node.p in (0, 1) and node.q in (None, 0, 1):
         return greedy_judgement(node, token_bytes or {})
@@ -134,7 +135,7 @@ def sampled_judgement(node: Node, token_bytes: Mapping[int, bytes], step: Step |
 
 def typical_judgement(node: Node) -> str:
     """Typical acceptance: plausible enough or not; of several paths that are, the longest is kept."""
-    p, threshold = node.scores.get("typical p", node.p), node.scores["typical threshold"]
+    p, threshold = node.scores.get(TYPICAL_P, node.p), node.scores[TYPICAL_THRESHOLD]
     passes = p > threshold
     lost = ", but it is not on the longest path" if passes and node.verdict == "rejected" else ""
     return f"p {number(p)} {'>' if passes else '≤'} threshold {number(threshold)}{lost}: {node.verdict}"

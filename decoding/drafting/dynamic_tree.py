@@ -14,8 +14,7 @@ from torch import Tensor
 
 from decoding.draft import Draft
 from decoding.sample import Sampling
-
-JOINT, OWN = "joint q", "q"  # scores of a node: the product of q down to it, and its own factor
+from decoding.score_names import JOINT, OWN
 
 Extend = Callable[[Tensor, Tensor], Tensor]
 

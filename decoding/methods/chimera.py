@@ -31,12 +31,12 @@ from decoding.models.heads import Settings, rebuilt, shapes_of
 from decoding.models.requirements import TARGET_HEAD
 from decoding.models.target import Target
 from decoding.sample import Sampling
+from decoding.score_names import FROM_H, FROM_O
 from decoding.verify import match
 
 KEY = "chimera"
 MAX_HEADS, MAX_NODES = 16, 64
 FAN_OUT = 8  # children that a node may have, and nodes of a level that are expanded
-FROM_H, FROM_O = "logit from h", "logit from o"  # scores: the two parts that a token's logit is the sum of
 SIZES = ("width", "attention heads", "mlp", "theta", "eps")
 
 

@@ -23,7 +23,6 @@ from torch import Tensor, nn
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
 from decoding.draft import EMPTY, Draft
-from decoding.drafting.dynamic_tree import JOINT, OWN
 from decoding.method import Drafter, Method, param
 from decoding.models.attention import Block, Memory, Sizes
 from decoding.models.family import Family
@@ -31,12 +30,12 @@ from decoding.models.heads import Settings, rebuilt, shapes_of
 from decoding.models.requirements import TARGET_HEAD
 from decoding.models.target import PRE_NORM, Target
 from decoding.sample import Sampling
+from decoding.score_names import GATE, JOINT, MOVED, OWN
 from decoding.verify import match
 
 KEY = "clover"
 MAX_HEADS, MAX_NODES = 16, 64
 LEFT_OUT = 3  # candidates below a parent that are shown though they were cut
-MOVED, GATE = "state moved by", "gate"  # scores: of the cell that the head read; of the gates, one per attention head
 SIZES = ("width", "attention heads", "mlp", "theta", "eps")
 
 
@@ -304,7 +303,7 @@ class Clover(Drafter):
         """The tree as a draft, with what the cell did in front of the head that offered a node."""
         if not tree.tokens:
             return EMPTY
-        names = (MOVED, *(f"{GATE} {j}" for j in range(1, 1 + self.heads.sizes.heads)))
+        names = (MOVED, *(GATE.format(j) for j in range(1, 1 + self.heads.sizes.heads)))
         numbers = dict(zip(names, torch.tensor(tree.notes).unbind(1), strict=True))
         draft = Draft(
             tree.tokens,

@@ -21,6 +21,7 @@ from decoding.method import Drafter, Method, param
 from decoding.models.requirements import DRAFT_MODEL
 from decoding.models.target import Target
 from decoding.sample import Sampling, draw
+from decoding.score_names import ESTIMATE_AFTER, ESTIMATE_BEFORE, ORDER
 from decoding.verify import match, recursive_rejection
 
 NOTHING = 1e-12  # a value below this is no draw
@@ -166,9 +167,9 @@ class DynamicTree(Drafter):
             how="deterministic" if self.chosen else "sampled without replacement",
             source=("draft model",) * n,
             scores={
-                "order": torch.arange(1.0, n + 1),
-                "estimate before": torch.tensor(tree.values),
-                "estimate after": torch.tensor(tree.weights[1:]),
+                ORDER: torch.arange(1.0, n + 1),
+                ESTIMATE_BEFORE: torch.tensor(tree.values),
+                ESTIMATE_AFTER: torch.tensor(tree.weights[1:]),
             },
             calls=self.model.calls,
         )

@@ -33,12 +33,12 @@ from decoding.models.heads import Settings, rebuilt, shapes_of
 from decoding.models.requirements import TARGET_HEAD
 from decoding.models.target import Target
 from decoding.sample import Sampling
+from decoding.score_names import SLOT_IN_BLOCK
 from decoding.verify import match, recursive_rejection
 
 KEY = "falcon"
 MAX_BLOCK, MAX_LAYERS, MAX_PASSES = 8, 4, 4
 MAX_NODES, MAX_FAN_OUT = 128, 16
-SLOT = "slot in block"  # score, from 1
 State = tuple[Tensor, Tensor]  # of the LSTM: (layers, batch, width) each
 
 
@@ -247,7 +247,7 @@ class Falcon(Drafter):
             tree = {"nodes": of.nodes, "fan_out": of.fan_out, "expansions": depth - 1, "frontier": of.frontier}
             draft = grow(first, blocks.extend, **tree).draft("", self.shown, 0)
         places = [int(depth) - 1 for depth in draft.depths]
-        draft.scores[SLOT] = torch.tensor([place % self.head.block + 1.0 for place in places])
+        draft.scores[SLOT_IN_BLOCK] = torch.tensor([place % self.head.block + 1.0 for place in places])
         source = tuple(f"pass {place // self.head.block + 1}" for place in places)
         return replace(draft, source=source, calls=blocks.passes)
 

@@ -32,13 +32,12 @@ from decoding.models.heads import Settings, rebuilt, shapes_of
 from decoding.models.requirements import TARGET_HEAD
 from decoding.models.target import Target
 from decoding.sample import Sampling
+from decoding.score_names import ROOT_Q, SLOT
 from decoding.verify import match, recursive_rejection
 
 KEY = "ftp"
 MAX_SLOTS, MAX_OUTPUTS, MAX_BLOCKS = 64, 16, 8
 MAX_NODES, MAX_FAN_OUT = 128, 16
-KNOWN = "q of the root"  # score: what output 0 gave the token that is known already
-SLOT = "slot {}"  # scores, from 1: share of the attention that a token's distribution paid to that vector of the memory
 
 
 class Cross(nn.Module):
@@ -244,7 +243,7 @@ class Ftp(Drafter):
             tree = {"nodes": of.nodes, "fan_out": of.fan_out, "expansions": self.levels - 1, "frontier": of.frontier}
             grown = grow(first, now.extend, **tree)
             draft, rows = grown.draft("decoder", self.shown, 0), grown.rows
-        draft.scores[KNOWN] = self.shown.probabilities(again)[0, tokens[-1]].expand(len(draft))
+        draft.scores[ROOT_Q] = self.shown.probabilities(again)[0, tokens[-1]].expand(len(draft))
         looked = torch.cat(now.weights)[rows]
         draft.scores.update({SLOT.format(i): column for i, column in enumerate(looked.T, 1)})
         return replace(draft, calls=self.levels)

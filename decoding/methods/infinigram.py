@@ -17,8 +17,9 @@ from torch import Tensor
 from decoding.draft import EMPTY, Draft
 from decoding.method import Drafter, Method, param
 from decoding.models.target import Target
-from decoding.retrieval.search import RETRIEVED, WHERE, Match, Next, Sources, sources_of
+from decoding.retrieval.search import WHERE, Match, Next, Sources, sources_of
 from decoding.sample import Sampling, draw
+from decoding.score_names import COUNT, MATCHED, OCCURRENCES, RETRIEVED, SHARE
 from decoding.verify import match, recursive_rejection
 
 
@@ -138,10 +139,10 @@ class InfiniGram(Drafter):
             how="sampled" if self.sampled else "deterministic",
             source=(RETRIEVED,) * n,
             scores={
-                "P": torch.tensor(shares),
-                "count": torch.tensor(tree.counts, dtype=torch.float64),
-                "matched": torch.full((n,), float(found.n)),
-                "occurrences": torch.full((n,), float(found.count), dtype=torch.float64),
+                SHARE: torch.tensor(shares),
+                COUNT: torch.tensor(tree.counts, dtype=torch.float64),
+                MATCHED: torch.full((n,), float(found.n)),
+                OCCURRENCES: torch.full((n,), float(found.count), dtype=torch.float64),
             },
         )
 

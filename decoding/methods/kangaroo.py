@@ -4,7 +4,7 @@ Liu et al. 2024, https://arxiv.org/abs/2404.18911: the adapter and the early exi
 drafting by confidence (3.2). The adapter is one attention layer between two norms, without a gated layer; its output is scored by
 the target's own language-model head. Trained by `python -m decoding.training kangaroo`.
 
-The states behind the exit layer are handed on with the draft (`Draft.resume state`): no layer reads a drafted token twice. The
+The states behind the exit layer are handed on with the draft (`Draft.resume_state`): no layer reads a drafted token twice. The
 token whose confidence is too low is kept and judged; drafting stops behind it. Throwing it away instead would bend what is written.
 
 Departures: tokens are drawn from q and judged by recursive rejection at any temperature (the released code is greedy only),
@@ -31,12 +31,12 @@ from decoding.models.requirements import TARGET_HEAD
 from decoding.models.self_test import layers_refusal
 from decoding.models.target import PREFILL_ROWS, Target
 from decoding.sample import Sampling, draw
+from decoding.score_names import CONFIDENCE, EXIT_LAYER, LAYERS, STOPPED
 from decoding.verify import recursive_rejection
 
 KEY = "kangaroo"
 MAX_LAYERS = 1_024
 SIZES = ("width", "heads", "theta", "eps")  # what an adapter's description says of its layer
-CONFIDENCE, EXIT, DEPTH, STOP = "confidence", "exit layer", "layers", "stopped"  # scores of a node; the last of the last node only
 UNSURE, FULL, ENDED = 1.0, 2.0, 3.0  # reasons for stopping: the confidence, the length (or the context), an end of text
 
 
@@ -220,9 +220,9 @@ class Kangaroo(Drafter):
             source=("adapter",) * n,
             scores={
                 CONFIDENCE: torch.tensor(confidences),
-                EXIT: torch.full((n,), float(self.layer)),
-                DEPTH: torch.full((n,), float(self.target.model.config.num_hidden_layers)),
-                STOP: torch.tensor([float("nan")] * (n - 1) + [reason]),
+                EXIT_LAYER: torch.full((n,), float(self.layer)),
+                LAYERS: torch.full((n,), float(self.target.model.config.num_hidden_layers)),
+                STOPPED: torch.tensor([float("nan")] * (n - 1) + [reason]),
             },
             calls=n,
             resume_state=ResumeState(self.layer, self.drafted, rows),

@@ -30,6 +30,18 @@ from decoding.models.heads import Settings, check_ranks, head_for
 from decoding.models.requirements import TARGET_HEAD
 from decoding.models.target import Target
 from decoding.sample import Sampling
+from decoding.score_names import (
+    LATENCY,
+    MEMBERS,
+    PROMPT_TOKEN_PROBABILITY,
+    PROMPT_TOKENS,
+    RANK,
+    ROOT_PROMPT_TOKENS,
+    ROW_BUDGET,
+    STATE,
+    TREE_VALUE,
+    YIELD,
+)
 from decoding.verify import match
 
 KEY = "ppd"
@@ -39,15 +51,6 @@ BUDGETS = (16, 24, 32, 48, 64)  # rows of a pass
 MEASURED = "measured"
 TEXT, PASSES = 64, 20  # tokens before the passes that are timed, and how many of each size
 ENOUGH, FEWEST = 1.5, 3  # seconds after which no more are timed, unless there were fewer than this
-PROBABILITY, RANK, VALUE, BELOW, STATE = (
-    "prompt token probability",
-    "rank",
-    "tree value",
-    "prompt tokens",
-    "state",
-)  # scores of a node
-ROOT, MEMBERS, BUDGET = "root prompt tokens", "members", "row budget"  # facts of a step
-LATENCY, YIELD = "ms with {} rows", "tokens with {} rows"  # facts of the first step of a run, where passes were timed
 
 
 class Prompts(nn.Module):
@@ -187,14 +190,18 @@ class Ppd(Drafter):
             (found[prompt_token, rank].double(), best[prompt_token, rank].double())
         ).tolist()  # the one copy
         n = len(tree.paths)
-        scores = {PROBABILITY: torch.tensor(probabilities), RANK: rank.cpu() + 1.0, VALUE: torch.tensor(tree.values)}
+        scores = {
+            PROMPT_TOKEN_PROBABILITY: torch.tensor(probabilities),
+            RANK: rank.cpu() + 1.0,
+            TREE_VALUE: torch.tensor(tree.values),
+        }
         return Draft(
             tuple(map(int, drafted)),
             tree.parents,
             draft_probabilities=self.shown.probabilities(self.logits)[prompt_token],
             source=tuple(f"prompt token {len(path)}" for path in tree.paths),
             scores=scores
-            | {BELOW: torch.tensor(tree.prompt_tokens, dtype=torch.float), STATE: torch.full((n,), float(self.state))},
+            | {PROMPT_TOKENS: torch.tensor(tree.prompt_tokens, dtype=torch.float), STATE: torch.full((n,), float(self.state))},
             facts=self.facts(),
             prompt_tokens=prompt_tokens,
         )
@@ -202,7 +209,11 @@ class Ppd(Drafter):
     def facts(self) -> dict[str, float]:
         """What the pictures need of the whole pass; what was measured is told once in a run."""
         told, self.curve = self.curve, {}
-        return {ROOT: float(self.machine.most), MEMBERS: float(self.machine.members), BUDGET: float(self.budget)} | told
+        return {
+            ROOT_PROMPT_TOKENS: float(self.machine.most),
+            MEMBERS: float(self.machine.members),
+            ROW_BUDGET: float(self.budget),
+        } | told
 
     def below(self, tree: ProbeTree, room: int) -> PromptTokens | None:
         """The prompt tokens of a tree, the root's first; those that would stand beyond the context, `room` tokens away, are left

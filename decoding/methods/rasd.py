@@ -22,10 +22,10 @@ from decoding.drafting.draft_model import DraftModel
 from decoding.method import Drafter, Method, param
 from decoding.models.requirements import DRAFT_MODEL
 from decoding.models.target import Target
-from decoding.retrieval.search import RETRIEVED, WHERE, Match, Sources, Trie, sources_of, trie_of
+from decoding.retrieval.search import WHERE, Match, Sources, Trie, sources_of, trie_of
+from decoding.score_names import BOTH, DRAFT_VALUE, DRAFTED, MATCHED, OCCURRENCES, RETRIEVED, WEIGHT
 from decoding.verify import match
 
-DRAFTED, BOTH = "draft model", "both"
 NOTHING, FIRST, SHARED, READ = "none", "first token", "every shared node", "draft model reads the trie"
 READ_AT_MOST = 128  # nodes of the trie in the extra call
 BETA = 0.5  # exponent of a node's share of the occurrences, against the draft model's probabilities
@@ -54,7 +54,7 @@ class Params:
     where: str = param("both", "Look in", "The datastore, the text so far, or both as one.", choices=WHERE)
 
 
-OCCURRENCES = 256  # used, as in REST
+MOST_OCCURRENCES = 256  # used, as in REST
 
 
 @dataclass
@@ -147,7 +147,7 @@ class Rasd(Drafter):
         if found.n < self.params.shortest:
             return found, Trie()
         length = min(self.params.length, deepest)
-        return found, trie_of(self.sources.continuations(found, length, OCCURRENCES))
+        return found, trie_of(self.sources.continuations(found, length, MOST_OCCURRENCES))
 
     def _pruned(self, trie: Trie, tree: Tree, q: Tensor | None) -> Trie:
         """What the draft model leaves of the trie, cut to the budget."""
@@ -227,10 +227,10 @@ def fused(tree: Tree, trie: Trie, found: Match, calls: int) -> Draft:
     n = len(tokens)
     values = tree.values + [0.0] * (n - len(tree.values))
     scores = {
-        "draft value": torch.tensor(values),
-        "weight": torch.tensor(weights, dtype=torch.float64),
-        "matched": torch.full((n,), float(found.n)),
-        "occurrences": torch.full((n,), float(found.count if found.n else 0), dtype=torch.float64),
+        DRAFT_VALUE: torch.tensor(values),
+        WEIGHT: torch.tensor(weights, dtype=torch.float64),
+        MATCHED: torch.full((n,), float(found.n)),
+        OCCURRENCES: torch.full((n,), float(found.count if found.n else 0), dtype=torch.float64),
     }
     return Draft(tuple(tokens), tuple(parents), source=tuple(source), scores=scores, calls=calls)
 

@@ -14,7 +14,8 @@ import torch
 
 from decoding.draft import EMPTY, Draft
 from decoding.method import Drafter, Method, param
-from decoding.retrieval.search import RETRIEVED, WHERE, Match, Sources, Trie, sources_of, trie_of
+from decoding.retrieval.search import WHERE, Match, Sources, Trie, sources_of, trie_of
+from decoding.score_names import MATCHED, OCCURRENCES, RETRIEVED, WEIGHT
 from decoding.verify import match
 
 
@@ -52,9 +53,9 @@ def draft_of(trie: Trie, found: Match) -> Draft:
         tuple(trie.parents),
         source=(RETRIEVED,) * n,
         scores={
-            "weight": torch.tensor(trie.weights, dtype=torch.float64),
-            "matched": torch.full((n,), float(found.n)),
-            "occurrences": torch.full((n,), float(found.count), dtype=torch.float64),
+            WEIGHT: torch.tensor(trie.weights, dtype=torch.float64),
+            MATCHED: torch.full((n,), float(found.n)),
+            OCCURRENCES: torch.full((n,), float(found.count), dtype=torch.float64),
         },
     )
 

@@ -26,10 +26,10 @@ from decoding.models.heads import Settings, head_for
 from decoding.models.requirements import DRAFT_HEAD, DRAFT_MODEL
 from decoding.models.target import Target
 from decoding.sample import Sampling
+from decoding.score_names import PREDICTED
 from decoding.verify import recursive_rejection
 
 KEY = "specdec_pp"
-PREDICTED = "predicted acceptance"  # score of a node; the last one has none: it is never fed to the draft model
 MAX_WIDTH, MAX_BLOCKS = 65_536, 16
 Predict = Callable[[Tensor], Tensor]  # (m, width) last hidden states -> (m,) chance that the tokens fed there are accepted
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from decoding.draft import EMPTY, Draft
 from decoding.method import Drafter, Method, param
+from decoding.score_names import RANK
 from decoding.verify import match
 
 PUBLISHED = {  # rank path -> number of children; "" is the root. 80 nodes: 8, 21, 25, 15, 8, 3 by depth
@@ -102,7 +103,7 @@ class TokenRecycling(Drafter):
             return EMPTY
         kept = torch.tensor([self.ranks[node] for node in place if node >= 0], dtype=torch.float32)
         n = len(kept_tokens)
-        return Draft(tuple(kept_tokens), tuple(kept_parents), source=("table",) * n, scores={"rank": kept})
+        return Draft(tuple(kept_tokens), tuple(kept_parents), source=("table",) * n, scores={RANK: kept})
 
     def _tree(self) -> list[int]:
         """The token of every node of the static tree; -1 where the table was never written."""

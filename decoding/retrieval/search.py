@@ -13,7 +13,6 @@ from decoding.models.family import Family
 from decoding.retrieval.datastore import EMPTY, Datastore, of_tokens, separator_of
 from decoding.retrieval.default_datastore import of_family
 
-RETRIEVED = "retrieved"  # the source of a node
 WHERE = ("both", "datastore", "text so far")
 NONE = np.zeros(0, dtype=np.int64)
 

@@ -9,11 +9,12 @@ from safetensors.torch import save_file
 
 from decoding.draft import Draft
 from decoding.methods import METHODS, chimera
-from decoding.methods.chimera import FROM_H, FROM_O, described, imitated, init_head, load_head, shapes
+from decoding.methods.chimera import described, imitated, init_head, load_head, shapes
 from decoding.models import heads as door
 from decoding.models.family import load
 from decoding.models.target import Target
 from decoding.sample import Sampling
+from decoding.score_names import FROM_H, FROM_O
 from decoding.training import train
 from decoding.training.recipes import RECIPES
 from decoding.training.recipes import chimera as recipe

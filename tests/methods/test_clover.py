@@ -16,6 +16,7 @@ from decoding.models.attention import Sizes
 from decoding.models.family import load
 from decoding.models.target import PRE_NORM
 from decoding.sample import Sampling
+from decoding.score_names import MOVED
 from decoding.training import train
 from decoding.training.recipes import RECIPES
 from decoding.training.recipes import clover as recipe
@@ -263,7 +264,7 @@ def test_the_block_s_memory_is_that_of_the_text_alone():
 def test_what_the_cell_did_is_recorded(llama):
     step = run_steps(llama, "clover", PROMPT, recorded=True, max_tokens=6)[0]
     for node in step.nodes:
-        names = {clover.MOVED, "gate 1", "gate 2", "q", "joint q"}
+        names = {MOVED, "gate 1", "gate 2", "q", "joint q"}
         assert names == set(node.scores) and all(abs(node.scores[f"gate {j}"]) <= 1 + 1e-5 for j in (1, 2))
         above = step.nodes[node.parent].scores["joint q"] if node.parent >= 0 else 1.0
         assert node.scores["joint q"] == pytest.approx(above * node.scores["q"], rel=1e-3)

@@ -15,7 +15,7 @@ from decoding.drafting.dynamic_tree import JOINT, OWN
 from decoding.drafting.static_tree import sparse_tree
 from decoding.loop import decode
 from decoding.methods import METHODS, eagle
-from decoding.methods.eagle import COSINE, Eagle, Params, Reader, counts_of, fixed
+from decoding.methods.eagle import Eagle, Params, Reader, counts_of, fixed
 from decoding.models import heads as door
 from decoding.models.cache import TreeCache
 from decoding.models.eagle_head import KINDS, Heads, Shape, init_head, layers_of, load_head, shapes
@@ -23,6 +23,7 @@ from decoding.models.family import load
 from decoding.models.heads import Head
 from decoding.models.target import PRE_NORM, Target
 from decoding.sample import Sampling
+from decoding.score_names import COSINE
 from decoding.training import train
 from decoding.training.fit import fit
 from decoding.training.recipes import RECIPES

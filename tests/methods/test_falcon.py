@@ -12,7 +12,7 @@ from torch import nn
 from decoding.draft import Draft
 from decoding.loop import decode
 from decoding.methods import METHODS, falcon
-from decoding.methods.falcon import SLOT, Blocks, Head, Params, Past, load_head, made, relaxed, shapes
+from decoding.methods.falcon import SLOT_IN_BLOCK, Blocks, Head, Params, Past, load_head, made, relaxed, shapes
 from decoding.models import heads as door
 from decoding.models.family import load
 from decoding.models.target import Target
@@ -141,7 +141,7 @@ def test_passes_and_not_levels_are_counted(llama, passes, nodes):
     depths: list[int] = []
     for one in step.nodes:
         depths.append(1 + (depths[one.parent] if one.parent >= 0 else 0))
-        assert one.source == f"pass {(depths[-1] + 1) // 2}" and one.scores[SLOT] == 2 - depths[-1] % 2
+        assert one.source == f"pass {(depths[-1] + 1) // 2}" and one.scores[SLOT_IN_BLOCK] == 2 - depths[-1] % 2
     assert step.draft_calls == passes and len(step.nodes) == nodes and max(depths) <= 2 * passes
 
 

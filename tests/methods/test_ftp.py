@@ -10,11 +10,12 @@ from safetensors.torch import save_file
 
 from decoding.loop import decode
 from decoding.methods import METHODS, ftp
-from decoding.methods.ftp import KNOWN, SLOT, Decoder, Params, Pass, load_head, made, shapes
+from decoding.methods.ftp import Decoder, Params, Pass, load_head, made, shapes
 from decoding.models import heads as door
 from decoding.models.family import load
 from decoding.models.target import Target
 from decoding.sample import Sampling, draw
+from decoding.score_names import ROOT_Q, SLOT
 from decoding.training import train
 from decoding.training.recipes import RECIPES
 from decoding.training.recipes import ftp as recipe
@@ -126,7 +127,7 @@ def test_drafts_begin_at_output_1(llama):
         again, first = drafter.target.score(drafter.decoder(state, torch.tensor([PROMPT[-1:]]), llama.target)[0]).softmax(-1)
     top = [token for token, parent in zip(draft.tokens, draft.parents, strict=True) if parent < 0]
     assert top == first.topk(len(top)).indices.tolist()
-    assert draft.scores[KNOWN].tolist() == pytest.approx([float(again[PROMPT[-1]])] * len(draft), rel=1e-4)
+    assert draft.scores[ROOT_Q].tolist() == pytest.approx([float(again[PROMPT[-1]])] * len(draft), rel=1e-4)
     assert torch.allclose(draft.draft_probabilities[0], first, atol=1e-5)
     slots = torch.stack([draft.scores[SLOT.format(i)] for i in range(1, 1 + drafter.decoder.slots)])
     assert torch.allclose(slots.sum(0), torch.ones(len(draft)), atol=1e-4) and slots.std() > 0

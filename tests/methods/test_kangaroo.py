@@ -14,7 +14,7 @@ from torch.nn.functional import cross_entropy
 from decoding.draft import Draft, ResumeState
 from decoding.loop import decode
 from decoding.methods import METHODS, kangaroo
-from decoding.methods.kangaroo import CONFIDENCE, ENDED, FULL, STOP, UNSURE, Params, init_head, settings_of, shapes
+from decoding.methods.kangaroo import ENDED, FULL, UNSURE, Params, init_head, settings_of, shapes
 from decoding.models import heads as door
 from decoding.models import layers
 from decoding.models.cache import TreeCache
@@ -22,6 +22,7 @@ from decoding.models.family import load
 from decoding.models.self_test import layers_refusal
 from decoding.models.target import PRE_NORM, Target
 from decoding.sample import Sampling
+from decoding.score_names import CONFIDENCE, EXIT_LAYER, STOPPED
 from decoding.training import train
 from decoding.training.recipes import RECIPES
 from decoding.training.recipes import kangaroo as recipe
@@ -232,10 +233,10 @@ def test_the_reason_for_stopping_is_the_right_one(with_adapter):
     for number in range(12):
         for step in steps_of(replace(target, ends=ends), Params(threshold=0.1, length=3), ONE, seed=number)[1]:
             *before, last = step.nodes
-            assert all(node.scores[CONFIDENCE] > 0.1 and STOP not in node.scores and node.token not in ends for node in before)
+            assert all(node.scores[CONFIDENCE] > 0.1 and STOPPED not in node.scores and node.token not in ends for node in before)
             ended, full = last.token in ends, len(step.nodes) == 3
             reason = ENDED if ended else FULL if full else UNSURE
-            assert last.scores[STOP] == reason or reason == UNSURE and last.scores[STOP] == FULL  # the context
+            assert last.scores[STOPPED] == reason or reason == UNSURE and last.scores[STOPPED] == FULL  # the context
             assert reason != UNSURE or last.scores[CONFIDENCE] <= 0.1
             seen.add(reason)
     assert seen == {UNSURE, FULL, ENDED}
@@ -399,7 +400,7 @@ def test_trained_from_the_command_line_for_another_target(tmp_path, monkeypatch)
     assert facts["settings"]["layer"] == 2 and "depth 0: expected acceptance" in facts["figures"]
     assert METHODS["kangaroo"].missing(family) == "" and list((tmp_path / "work").rglob(f"layer {PRE_NORM}.npy"))
     steps = run_steps(family, "kangaroo", PROMPT, max_tokens=24)
-    assert steps[0].nodes[0].scores[kangaroo.EXIT] == 2
+    assert steps[0].nodes[0].scores[EXIT_LAYER] == 2
     assert tokens_of(steps) == toys.greedy_text(family.target, PROMPT, len(tokens_of(steps)))
     marks = {train.mark(RECIPE, init_head(family.target, layer)) for layer in (1, 2)}
     assert len(marks) == 2, "of one size, and yet not to be mixed up"

@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from decoding.acceptance.typical import THRESHOLD, P, thresholds, typical
+from decoding.acceptance.typical import thresholds, typical
 from decoding.draft import Draft
 from decoding.loop import decode
 from decoding.methods import METHODS, medusa
@@ -22,6 +22,7 @@ from decoding.models.medusa_heads import Heads, init_head, load_head, shapes
 from decoding.models.requirements import head_of
 from decoding.models.target import Target
 from decoding.sample import Sampling
+from decoding.score_names import HEAD_PROBABILITY, TYPICAL_P, TYPICAL_THRESHOLD
 from decoding.training import train
 from decoding.training.corpus import Domain
 from decoding.training.recipes import RECIPES
@@ -164,7 +165,7 @@ def test_nodes_are_the_heads_ranks(llama, params):
         best = q[depth - 1].argsort(descending=True)
         rank = int(draft.scores[medusa.RANK][i])
         assert token == best[rank - 1] and draft.source[i] == f"head {depth}"
-        assert draft.scores[medusa.PROBABILITY][i] == pytest.approx(float(q[depth - 1][token]), rel=1e-4)
+        assert draft.scores[HEAD_PROBABILITY][i] == pytest.approx(float(q[depth - 1][token]), rel=1e-4)
         assert torch.allclose(draft.draft_probabilities[i], q[depth - 1], atol=1e-6)
     siblings = list(zip(draft.parents, draft.tokens, strict=True))
     assert len(set(siblings)) == len(siblings), "no token twice below one parent"
@@ -252,7 +253,10 @@ def test_the_longest_path_is_kept_and_of_several_the_likeliest():
     probs = torch.tensor([[0.5, 0.2, 0.25, 0.05]] + [[0.05, 0.05, 0.1, 0.8]] * 5)
     verification = typical(0.09, 0.3)(draft, output_of(probs), torch.full((6,), 0.5))
     assert verification.path == (2, 4) and verification.verdicts == ("rejected", "rejected", "accepted", "not judged", "accepted")
-    assert verification.scores[0][P] == pytest.approx(0.5) and verification.scores[0][P] > verification.scores[0][THRESHOLD]
+    assert (
+        verification.scores[0][TYPICAL_P] == pytest.approx(0.5)
+        and verification.scores[0][TYPICAL_P] > verification.scores[0][TYPICAL_THRESHOLD]
+    )
     assert verification.token == 3 and verification.sampled == {}
     probs[0, 1], probs[0, 2] = 0.25, 0.2
     assert typical(0.09, 0.3)(draft, output_of(probs), torch.full((6,), 0.5)).path == (1, 3)

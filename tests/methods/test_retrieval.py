@@ -12,11 +12,12 @@ from decoding.draft import Draft
 from decoding.loop import decode
 from decoding.methods import METHODS
 from decoding.methods.infinigram import Growing
-from decoding.methods.rasd import DRAFTED, READ, Tree, fused, plausible
+from decoding.methods.rasd import READ, Tree, fused, plausible
 from decoding.models.cache import TreeCache
 from decoding.retrieval.datastore import EMPTY, Datastore, of_tokens
-from decoding.retrieval.search import NONE, RETRIEVED, Match, Sources, Trie, trie_of
+from decoding.retrieval.search import NONE, Match, Sources, Trie, trie_of
 from decoding.sample import Sampling
+from decoding.score_names import DRAFTED, RETRIEVED
 from decoding.verify import match, recursive_rejection
 from tests.decoding.test_lossless_statistics import LIMIT, PROMPT, counted, expected, family, lying, misfit
 from tests.decoding.test_verify_exact import texts

@@ -20,6 +20,7 @@ from decoding.models.cache import TreeCache
 from decoding.models.target import Target
 from decoding.runs.run import Run
 from decoding.sample import Sampling, draw
+from decoding.score_names import OF_POSITION
 from decoding.trace import Trace
 from decoding.verify import match, recursive_rejection
 from pages.parts.shared import address
@@ -53,7 +54,7 @@ def pairs(count: int, vocab: int, seed: int, zeros: bool = True) -> tuple[Tensor
 
 
 def facts(p: Tensor, q: Tensor, k: int) -> dict[str, float]:
-    return dict(zip(k_seq_module.FACTS, solve(p[None], q[None], [k])[0].tolist(), strict=True))
+    return dict(zip(OF_POSITION, solve(p[None], q[None], [k])[0].tolist(), strict=True))
 
 
 # -- rho and the chances of acceptance ---------------------------------------------------------------------------------
@@ -569,7 +570,7 @@ def test_judging_takes_one_copy_from_the_device(llama, monkeypatch):
     monkeypatch.setattr(Tensor, "tolist", counted_tolist)
     k_seq(draft, output_of(probs), u)
     assert len(sizes) == 2 and min(sizes) == draft.uniforms  # the uniforms are on the CPU already
-    assert max(sizes) <= (3 + len(k_seq_module.FACTS)) * len(draft) + 1
+    assert max(sizes) <= (3 + len(OF_POSITION)) * len(draft) + 1
 
 
 # -- the view ----------------------------------------------------------------------------------------------------------

@@ -8,20 +8,20 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
+from decoding.score_names import FROM_H, FROM_O, JOINT, OWN
 from decoding.trace import Step
-from viz.methods.shared.head_bars import JOINT, OWN, behind, guess_bars, line, line_alt, offers, side_by_side
+from viz.methods.shared.head_bars import behind, guess_bars, line, line_alt, offers, side_by_side
 from viz.runs.tally import depths
 from viz.style import LOOKS, SERIES_LINE, SERIES_STRIPES
 from viz.tokens import as_html, full, name, quoted
 from viz.words import number
 
-FROM_H, FROM_O = "logit from h", "logit from o"  # scores
 PARTS = (("from h, the true state", "p"), ("from o, the imitated state", "q"))  # label, look
 TOKENS = 5  # per head in the picture
 
 
 def has_split(step: Step) -> bool:
-    """Whether the nodes resume state both parts of their logits; an imported trace may not."""
+    """Whether the nodes carry both parts of their logits; an imported trace may not."""
     return all(FROM_H in node.scores and FROM_O in node.scores for node in step.nodes)
 
 

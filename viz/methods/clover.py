@@ -10,14 +10,14 @@ from itertools import accumulate
 
 import pandas as pd
 
+from decoding.score_names import GATE, JOINT, MOVED
 from decoding.trace import Step
-from viz.methods.shared.head_bars import JOINT, Guess, behind, guess_bars, in_words, line, line_alt, offers, side_by_side
+from viz.methods.shared.head_bars import Guess, behind, guess_bars, in_words, line, line_alt, offers, side_by_side
 from viz.runs.tally import depths
 from viz.style import SERIES_LINE, tint
 from viz.tokens import as_html
 from viz.words import number
 
-MOVED, GATE = "state moved by", "gate"  # scores: of the cell in front of the head that offered a node
 SLACK = 1e-6  # of sums of probabilities that were added up in another order
 
 Params = Mapping[str, int | float | bool | str]
@@ -58,7 +58,7 @@ def gates(step: Step, parent: int) -> list[float]:
     """The gates of the cell that mixed in this parent's token, one per attention head, -1 to 1; [] if it has no children."""
     scores = next((node.scores for node in step.nodes if node.parent == parent), {})
     found = []
-    while (value := scores.get(f"{GATE} {len(found) + 1}")) is not None:
+    while (value := scores.get(GATE.format(len(found) + 1))) is not None:
         found.append(value)
     return found
 

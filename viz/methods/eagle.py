@@ -12,13 +12,13 @@ from math import log10
 import pandas as pd
 import plotly.graph_objects as go
 
+from decoding.score_names import JOINT, OWN
 from decoding.trace import Pruned, Step
 from viz.runs.tally import depths
 from viz.style import GRID, LOOKS, MONO, SERIES_LINE, SERIES_STRIPES, ink, layout, muted, ring
 from viz.tokens import as_html, as_plotly, full, name
 from viz.words import number
 
-JOINT, OWN = "joint q", "q"  # scores
 LISTED = 8  # paths that are shown as bars
 NAMED = 3  # not judged nodes of a depth whose tokens are written into the picture
 FLOOR = 1e-6  # what is less is drawn there
@@ -61,7 +61,7 @@ def probability(value: float | None) -> bool:
 
 
 def has_confidence(step: Step) -> bool:
-    """Whether the nodes resume state the numbers of this view; an imported trace may not."""
+    """Whether the nodes carry the numbers of this view; an imported trace may not."""
     return all(probability(node.scores.get(key)) for node in step.nodes for key in (JOINT, OWN))
 
 

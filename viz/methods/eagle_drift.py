@@ -14,13 +14,13 @@ from math import isfinite
 import pandas as pd
 import plotly.graph_objects as go
 
+from decoding.score_names import COSINE, LAYER_SHARE, part_of
 from decoding.trace import Step
 from viz.runs.tally import depths, reached
 from viz.style import COLOR, GRID, LOOKS, SERIES_LINE, ink, layout
 from viz.tokens import as_html
 
-COSINE = "cosine with the true state"  # score of an accepted node
-SHARE = re.compile(r"share of (layer \d{1,4}|the last layer|the embeddings)")  # facts of a step
+LAYER = re.compile(r"layer \d{1,4}|the last layer|the embeddings")
 STRIPES = (  # of layers, low to high
     ("#E69F00", "#A87400"),
     ("repeating-linear-gradient(45deg,#009E73 0 5px,#007A59 5px 7px)", "#007A59"),
@@ -131,7 +131,7 @@ def drift_words(steps: Sequence[Step]) -> str:
 def mix(step: Step) -> list[tuple[str, float]]:
     """The layers that the head mixes and the share of each at the root, in the trace's order; [] if they are not recorded, or
     cannot be shares of one whole."""
-    found = [(match[1], value) for key, value in step.facts.items() if (match := SHARE.fullmatch(key))]
+    found = [(layer, value) for key, value in step.facts.items() if LAYER.fullmatch(layer := part_of(LAYER_SHARE, key) or "")]
     right = all(isfinite(value) and value >= 0 for _, value in found) and abs(sum(value for _, value in found) - 1) < 1e-3
     return found if right and len(found) == len(STRIPES) else []
 

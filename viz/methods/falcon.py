@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import pandas as pd
 import plotly.graph_objects as go
 
+from decoding.score_names import JOINT, OWN, SLOT_IN_BLOCK
 from decoding.trace import Node, Step
 from viz.methods.ftp import path_shown
 from viz.methods.medusa import behind
@@ -19,7 +20,6 @@ from viz.style import COLOR, GRID, LOOKS, MONO, SERIES, SERIES_LINE, SERIES_STRI
 from viz.tokens import as_html, as_plotly, name, quoted
 from viz.words import number
 
-SLOT, JOINT, OWN = "slot in block", "joint q", "q"  # scores
 LIKELY, UNLIKELY = 0.1, 1e-3  # the head's probability and the target's behind the parent: a pair that does not belong together
 SHOWN = 5  # tokens of a column
 MOST_BLOCK, MOST_BLOCKS = 8, 4  # tokens of a block that are believed, and blocks whose mask is drawn
@@ -35,13 +35,13 @@ class Column:
 
 
 def has_blocks(step: Step) -> bool:
-    """Whether the nodes resume state the numbers of this view; an imported trace may not."""
+    """Whether the nodes carry the numbers of this view; an imported trace may not."""
     return all(place_of(node) and 0 <= node.scores.get(OWN, -1.0) <= 1 + 1e-4 for node in step.nodes)
 
 
 def place_of(node: Node) -> int:
     """The node's place in its block, from 1; 0 where the trace does not say one that can be."""
-    slot = node.scores.get(SLOT, 0.0)
+    slot = node.scores.get(SLOT_IN_BLOCK, 0.0)
     return int(slot) if slot in range(1, MOST_BLOCK + 1) else 0
 
 
@@ -163,7 +163,7 @@ def blind(step: Step) -> list[int]:
     return [
         i
         for i, node in enumerate(step.nodes)
-        if node.scores[SLOT] > 1 and node.scores[OWN] > LIKELY and (p := behind(step, i)) is not None and p < UNLIKELY
+        if node.scores[SLOT_IN_BLOCK] > 1 and node.scores[OWN] > LIKELY and (p := behind(step, i)) is not None and p < UNLIKELY
     ]
 
 

@@ -10,20 +10,20 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 import plotly.graph_objects as go
 
+from decoding.score_names import JOINT, OWN, ROOT_Q, SLOT
 from decoding.trace import Step, Trace
 from viz.runs.tally import depths
 from viz.style import COLOR, GRID, LOOKS, SERIES_LINE, SERIES_STRIPES, ink, layout, tint
 from viz.tokens import as_html, name, quoted
 from viz.words import number
 
-KNOWN, SLOT, JOINT, OWN = "q of the root", "slot ", "joint q", "q"  # scores
 DECAY = 0.8  # weight of a level in the training, of the one before
 ENOUGH = 0.5  # of the root's probability: the state carries it
 
 
 def has_slots(step: Step) -> bool:
-    """Whether the nodes resume state the numbers of this view; an imported trace may not."""
-    return all(KNOWN in node.scores and f"{SLOT}1" in node.scores for node in step.nodes)
+    """Whether the nodes carry the numbers of this view; an imported trace may not."""
+    return all(ROOT_Q in node.scores and SLOT.format(1) in node.scores for node in step.nodes)
 
 
 def root_of(trace: Trace, cursor: int) -> int | None:
@@ -47,7 +47,7 @@ def shares(step: Step, i: int) -> list[float]:
     """What node i's distribution paid to every vector of the memory."""
     scores = step.nodes[i].scores
     found = []
-    while (value := scores.get(f"{SLOT}{len(found) + 1}")) is not None:
+    while (value := scores.get(SLOT.format(len(found) + 1))) is not None:
         found.append(value)
     return found
 
@@ -103,7 +103,7 @@ def slots_table(step: Step, token_bytes: Mapping[int, bytes]) -> pd.DataFrame:
 
 def meter(step: Step) -> float | None:
     """What the decoder gave the root, from the state before it; None if nothing was drafted."""
-    return step.nodes[0].scores.get(KNOWN) if step.nodes else None
+    return step.nodes[0].scores.get(ROOT_Q) if step.nodes else None
 
 
 def meant(trace: Trace, cursor: int) -> float | None:

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 import pandas as pd
 import plotly.graph_objects as go
 
+from decoding.score_names import JUDGE_DEVIATION, JUDGE_ONLY, JUDGE_SCORE
 from decoding.trace import Node, Step, Trace
 from viz.step.text import span_html, strip
 from viz.style import GRID, LOOKS, MONO, SERIES, SERIES_LINE, SERIES_PATTERN, ink, layout
 from viz.tokens import as_html, as_plotly, full, name
 from viz.words import number
 
-SCORE, ONLY, DEVIATION = "judge score", "judge only", "judge deviation"  # scores of a node
 MARK = "⚖"
 CSS = """
 <style>
@@ -30,7 +30,7 @@ CSS = """
 
 def scored(step: Step) -> bool:
     """Whether the judge saw the draft."""
-    return bool(step.nodes) and all(SCORE in node.scores for node in step.nodes)
+    return bool(step.nodes) and all(JUDGE_SCORE in node.scores for node in step.nodes)
 
 
 def standard(node: Node) -> bool:
@@ -46,9 +46,9 @@ def chance(node: Node) -> float:
 def by_whom(node: Node, threshold: float) -> str:
     """Who lets the token through: "both", "standard only", "judge only" or "neither". What was judged says what happened: the judge
     has no say at the end of a text."""
-    alone = bool(node.scores.get(ONLY))
+    alone = bool(node.scores.get(JUDGE_ONLY))
     ordinary = standard(node)
-    judge = alone or node.scores.get(SCORE, 0.0) > threshold
+    judge = alone or node.scores.get(JUDGE_SCORE, 0.0) > threshold
     if node.verdict == "rejected":
         return "neither"
     return "both" if ordinary and judge else "standard only" if ordinary else "judge only" if judge else "neither"
@@ -62,7 +62,7 @@ def scores_figure(step: Step, token_bytes: Mapping[int, bytes], threshold: float
     places = list(range(1, len(step.nodes) + 1))
     figure = go.Figure(layout=layout(310, dark, barmode="group", bargap=0.3))
     for key, label, values in (
-        ("q", "judge's score", [node.scores.get(SCORE) for node in step.nodes]),
+        ("q", "judge's score", [node.scores.get(JUDGE_SCORE) for node in step.nodes]),
         ("p", "standard rule: min(1, p/q)", [chance(node) for node in step.nodes]),
     ):
         figure.add_bar(
@@ -83,7 +83,7 @@ def scores_figure(step: Step, token_bytes: Mapping[int, bytes], threshold: float
         )
     line = {"color": LOOKS["rejected"].line, "width": 2, "dash": "dash"}
     figure.add_hline(threshold, line=line, annotation_text=f"threshold {number(threshold)}", annotation_position="top right")
-    alone = [i for i, node in zip(places, step.nodes, strict=True) if node.scores.get(ONLY)]
+    alone = [i for i, node in zip(places, step.nodes, strict=True) if node.scores.get(JUDGE_ONLY)]
     figure.add_scatter(
         name=f"{MARK} only the judge let it through",
         x=alone or [None],
@@ -101,7 +101,7 @@ def scores_figure(step: Step, token_bytes: Mapping[int, bytes], threshold: float
 
 
 def mark_of(node: Node) -> str:
-    return MARK if node.scores.get(ONLY) else LOOKS[node.verdict].mark or "·"
+    return MARK if node.scores.get(JUDGE_ONLY) else LOOKS[node.verdict].mark or "·"
 
 
 def scores_table(step: Step, token_bytes: Mapping[int, bytes], threshold: float) -> pd.DataFrame:
@@ -113,7 +113,7 @@ def scores_table(step: Step, token_bytes: Mapping[int, bytes], threshold: float)
         rows.append(
             [
                 shown(node.token, token_bytes),
-                node.scores.get(SCORE),
+                node.scores.get(JUDGE_SCORE),
                 chance(node),
                 "accepts" if standard(node) else "refuses",
                 "not read" if node.verdict == "not judged" else by_whom(node, threshold),
@@ -127,8 +127,8 @@ def scores_table(step: Step, token_bytes: Mapping[int, bytes], threshold: float)
 def scores_alt(step: Step, token_bytes: Mapping[int, bytes], threshold: float) -> str:
     """The bars in words; plain text."""
     parts = [
-        f"{name(node.token, token_bytes)} {number(node.scores.get(SCORE, 0.0))}, standard {number(chance(node))}"
-        + (", only the judge let it through" if node.scores.get(ONLY) else f", {node.verdict}")
+        f"{name(node.token, token_bytes)} {number(node.scores.get(JUDGE_SCORE, 0.0))}, standard {number(chance(node))}"
+        + (", only the judge let it through" if node.scores.get(JUDGE_ONLY) else f", {node.verdict}")
         for node in step.nodes
     ]
     return f"The judge's scores, threshold {number(threshold)}: {'; '.join(parts)}."
@@ -146,7 +146,7 @@ def let_through(trace: Trace, upto: int) -> dict[int, tuple[Step, Node]]:
     found, place = {}, len(trace.header.prompt_tokens)
     for step in trace.steps[: upto + 1]:
         for offset, i in enumerate(step.path):
-            if step.nodes[i].scores.get(ONLY) and offset < len(step.tokens):
+            if step.nodes[i].scores.get(JUDGE_ONLY) and offset < len(step.tokens):
                 found[place + offset] = (step, step.nodes[i])
         place += len(step.tokens)
     return found
@@ -169,7 +169,9 @@ def instead(step: Step, node: Node, token_bytes: Mapping[int, bytes]) -> str:
     """What a marked token says; plain text."""
     row = step.rows[node.parent + 1] if step.rows else None
     said = f"; likeliest for the target: {name(row.tokens[0], token_bytes)} ({number(row.p[0])})" if row and row.tokens else ""
-    return f"{name(node.token, token_bytes)}: only the judge let it through, score {number(node.scores.get(SCORE, 0.0))}{said}"
+    return (
+        f"{name(node.token, token_bytes)}: only the judge let it through, score {number(node.scores.get(JUDGE_SCORE, 0.0))}{said}"
+    )
 
 
 def marked_table(trace: Trace, upto: int) -> pd.DataFrame:
@@ -182,7 +184,7 @@ def marked_table(trace: Trace, upto: int) -> pd.DataFrame:
             [
                 place - len(trace.header.prompt_tokens) + 1,
                 shown(node.token, trace.token_bytes),
-                node.scores.get(SCORE),
+                node.scores.get(JUDGE_SCORE),
                 node.p,
                 *said,
             ]
@@ -217,7 +219,7 @@ class Count:
 def count(steps: Sequence[Step], threshold: float) -> Count:
     """Add up the steps as they were judged."""
     whom = [by_whom(node, threshold) for step in steps for node in step.nodes if node.verdict != "not judged"]
-    deviation = sum(node.scores.get(DEVIATION, 0.0) for step in steps for node in step.nodes if node.verdict != "not judged")
+    deviation = sum(node.scores.get(JUDGE_DEVIATION, 0.0) for step in steps for node in step.nodes if node.verdict != "not judged")
     alone = sum(leading([standard(node) for node in step.nodes]) for step in steps)
     numbers = (whom.count(word) for word in ("both", "standard only", "judge only", "neither"))
     return Count(*numbers, deviation, len(steps), alone)
@@ -274,7 +276,7 @@ def redecided(steps: Sequence[Step], threshold: float, own: float) -> At:
     accepted = alone = 0
     for step in steps:
         for node in step.nodes:
-            score = node.scores.get(SCORE, 0.0)
+            score = node.scores.get(JUDGE_SCORE, 0.0)
             if not standard(node):
                 if score <= threshold or (score > own and node.verdict == "rejected"):
                     break

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 import pandas as pd
 import plotly.graph_objects as go
 
+from decoding.score_names import CONFIDENCE, EXIT_LAYER, LAYERS, STOPPED
 from decoding.trace import Step
 from viz.runs.lines import LINES, empty_figure, framed
 from viz.style import COLOR, GRID, LOOKS, MONO, PHASE_STRIPES, SERIES, SERIES_LINE, SERIES_PATTERN, fill, ink, layout
 from viz.tokens import as_html, as_plotly, full, name, quoted
 from viz.words import number
 
-CONFIDENCE, EXIT, DEPTH, STOP = "confidence", "exit layer", "layers", "stopped"  # scores
 UNSURE, FULL, ENDED = 1, 2, 3  # values of the last
 MOST_LAYERS, RUNGS = 512, 32  # layers that are believed, and rungs that are drawn one by one
 BINS = 5  # of the confidence
@@ -32,12 +32,12 @@ class Depths:
 
 
 def depths_of(step: Step) -> Depths | None:
-    """None for a step without a draft, or one whose nodes do not resume state the numbers of this view."""
+    """None for a step without a draft, or one whose nodes do not carry the numbers of this view."""
     if not step.nodes or not all(0 <= node.scores.get(CONFIDENCE, -1.0) <= 1 + 1e-6 for node in step.nodes):
         return None
     if any(node.parent != i - 1 for i, node in enumerate(step.nodes)):
         return None
-    exits, layers = step.nodes[0].scores.get(EXIT, 0.0), step.nodes[0].scores.get(DEPTH, 0.0)
+    exits, layers = step.nodes[0].scores.get(EXIT_LAYER, 0.0), step.nodes[0].scores.get(LAYERS, 0.0)
     return Depths(int(exits), int(layers)) if 1 <= exits <= layers <= MOST_LAYERS else None
 
 
@@ -54,7 +54,7 @@ def stop_words(step: Step, threshold: float, token_bytes: Mapping[int, bytes]) -
         FULL: "that is the longest draft, or the context ends there",
         ENDED: "the text ends there",
     }
-    reason = reasons.get(int(last.scores.get(STOP, 0)), "the text or the context ends there")
+    reason = reasons.get(int(last.scores.get(STOPPED, 0)), "the text or the context ends there")
     return f"Drafting stopped behind {count}: {reason}. {hindsight(step, token_bytes)}"
 
 
@@ -266,7 +266,7 @@ def lengths_alt(steps: Sequence[Step]) -> str:
 
 def reasons_words(steps: Sequence[Step]) -> str:
     """How often drafting stopped for which reason; plain text."""
-    reasons = [int(step.nodes[-1].scores.get(STOP, 0)) for step in steps if depths_of(step)]
+    reasons = [int(step.nodes[-1].scores.get(STOPPED, 0)) for step in steps if depths_of(step)]
     said = (
         (UNSURE, "was not sure enough"),
         (FULL, "had drafted as many as it may"),

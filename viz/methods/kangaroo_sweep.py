@@ -3,7 +3,7 @@
 A recorded chain with its confidences and verdicts says what every shorter draft at the same position would have been: drafting
 goes on while the confidence is above eta, the token at which it is not is kept and judged, the first one is always made. So an
 eta not under the run's and a gamma not over the run's are known exactly, and nothing else is. A trace may come from anywhere:
-steps that do not resume state the numbers are left out.
+steps that do not carry the numbers are left out.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,8 +12,9 @@ from dataclasses import dataclass
 import pandas as pd
 import plotly.graph_objects as go
 
+from decoding.score_names import CONFIDENCE
 from decoding.trace import Step
-from viz.methods.kangaroo import CONFIDENCE, Depths, depths_of
+from viz.methods.kangaroo import Depths, depths_of
 from viz.runs.lines import LINES, PLAIN, empty_figure, framed
 from viz.style import LOOKS, ink, layout
 from viz.words import number
@@ -66,7 +67,7 @@ class Point:
 
 
 def chains(steps: Sequence[Step]) -> list[Chain]:
-    """The drafts of all steps that resume state the numbers."""
+    """The drafts of all steps that carry the numbers."""
     found = []
     for step in steps:
         if depths_of(step):

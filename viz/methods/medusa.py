@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 import plotly.graph_objects as go
 
+from decoding.score_names import HEAD_PROBABILITY, RANK, TREE_VALUE, TYPICAL_P, TYPICAL_THRESHOLD
 from decoding.trace import Node, Step
 from viz.methods.shared import head_bars as depths_view
 from viz.methods.shared.head_bars import Guess, Record, guess_bars, in_words, side_by_side
@@ -18,14 +19,12 @@ from viz.style import LOOKS
 from viz.tokens import full, quoted
 from viz.words import number
 
-PROBABILITY, RANK, VALUE = "head probability", "rank", "tree value"  # scores
-P, THRESHOLD = "typical p", "typical threshold"
 LIKELY, UNLIKELY = 0.1, 1e-3  # a head's probability and the target's behind the parent: a path that does not belong together
 
 
 def has_heads(step: Step) -> bool:
-    """Whether the nodes resume state the numbers of this view; an imported trace may not."""
-    return all(PROBABILITY in node.scores and RANK in node.scores for node in step.nodes)
+    """Whether the nodes carry the numbers of this view; an imported trace may not."""
+    return all(HEAD_PROBABILITY in node.scores and RANK in node.scores for node in step.nodes)
 
 
 def guesses(step: Step) -> list[list[Guess]]:
@@ -39,7 +38,7 @@ def guesses(step: Step) -> list[list[Guess]]:
 
 def guess(nodes: Sequence[Node]) -> Guess:
     best = min(nodes, key=lambda node: ("accepted", "rejected", "not judged").index(node.verdict))
-    return Guess(best.token, int(best.scores[RANK]), best.scores[PROBABILITY], len(nodes), best.verdict)
+    return Guess(best.token, int(best.scores[RANK]), best.scores[HEAD_PROBABILITY], len(nodes), best.verdict)
 
 
 def heads_html(step: Step, token_bytes: Mapping[int, bytes]) -> str:
@@ -65,16 +64,16 @@ def heads_table(step: Step, token_bytes: Mapping[int, bytes]) -> pd.DataFrame:
                 int(node.scores[RANK]),
                 shown(node.token, token_bytes),
                 above,
-                node.scores.get(VALUE),
-                node.scores[PROBABILITY],
+                node.scores.get(TREE_VALUE),
+                node.scores[HEAD_PROBABILITY],
                 behind(step, i),
-                node.scores.get(THRESHOLD),
+                node.scores.get(TYPICAL_THRESHOLD),
                 f"{LOOKS[node.verdict].mark} {node.verdict}".strip(),
             )
         )
     columns = ["head", "rank", "token", "below", "worth of the path", "head's probability", "p behind the parent"]
     frame = pd.DataFrame(rows, columns=[*columns, "threshold", "verdict"])
-    return frame if any(THRESHOLD in node.scores for node in step.nodes) else frame.drop(columns="threshold")
+    return frame if any(TYPICAL_THRESHOLD in node.scores for node in step.nodes) else frame.drop(columns="threshold")
 
 
 def shown(token: int, token_bytes: Mapping[int, bytes]) -> str:
@@ -96,7 +95,7 @@ def torn(step: Step) -> list[int]:
     return [
         i
         for i, node in enumerate(step.nodes)
-        if node.parent >= 0 and node.scores[PROBABILITY] > LIKELY and (p := behind(step, i)) is not None and p < UNLIKELY
+        if node.parent >= 0 and node.scores[HEAD_PROBABILITY] > LIKELY and (p := behind(step, i)) is not None and p < UNLIKELY
     ]
 
 
@@ -110,16 +109,16 @@ def torn_words(step: Step, token_bytes: Mapping[int, bytes]) -> str:
     return (
         f"{len(found)} {nodes} not fit what stands before, though the head gave more than {LIKELY:g}: behind "
         f"{quoted(step.nodes[first.parent].token, token_bytes)} the target gives {quoted(first.token, token_bytes)} "
-        f"{number(behind(step, found[0]) or 0.0)}, the head {number(first.scores[PROBABILITY])}."
+        f"{number(behind(step, found[0]) or 0.0)}, the head {number(first.scores[HEAD_PROBABILITY])}."
     )
 
 
 def typical_words(step: Step) -> str:
     """How typical acceptance decided; "" under another rule."""
-    nodes = [node for node in step.nodes if THRESHOLD in node.scores]
+    nodes = [node for node in step.nodes if TYPICAL_THRESHOLD in node.scores]
     if not nodes:
         return ""
-    passed = sum(node.scores.get(P, node.p) > node.scores[THRESHOLD] for node in nodes)
+    passed = sum(node.scores.get(TYPICAL_P, node.p) > node.scores[TYPICAL_THRESHOLD] for node in nodes)
     return (
         f"Typical acceptance: {passed} of {len(nodes)} nodes lie above their threshold min(ε, δ·exp(−H)); the longest path of such "
         "nodes is kept, whatever the target would have drawn."

@@ -13,6 +13,19 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 import plotly.graph_objects as go
 
+from decoding.score_names import (
+    LATENCY,
+    MEMBERS,
+    PROMPT_TOKEN_PROBABILITY,
+    PROMPT_TOKENS,
+    RANK,
+    ROOT_PROMPT_TOKENS,
+    ROW_BUDGET,
+    STATE,
+    TREE_VALUE,
+    YIELD,
+    part_of,
+)
 from decoding.trace import Step
 from viz.runs.tally import depths
 from viz.step.tidy import tidy
@@ -20,9 +33,6 @@ from viz.style import COLOR, GRID, LOOKS, MONO, SERIES, SERIES_LINE, fill, ink, 
 from viz.tokens import as_plotly, full, name
 from viz.words import number
 
-PROBABILITY, RANK, VALUE, BELOW, STATE = "prompt token probability", "rank", "tree value", "prompt tokens", "state"  # scores
-ROOT, MEMBERS, BUDGET = "root prompt tokens", "members", "row budget"  # facts of a step
-LATENCY, YIELD = ("ms with ", " rows"), ("tokens with ", " rows")  # what stands around a number of rows
 MOST, MOST_ROWS = 16, 4_096  # prompt tokens below a node, members of an ensemble, and rows of a pass that are believed
 STEP, FIRST = 0.13, 0.24  # columns between prompt tokens, and from a node to its first
 NAMED = 40  # nodes whose tokens are written into the figure
@@ -32,7 +42,7 @@ def prompt_tokens_of(step: Step) -> list[int] | None:
     """Prompt tokens below the root, node 0, 1, ...; None if the step does not say."""
     if not step.nodes:
         return None
-    found = [step.facts.get(ROOT, -1.0), *(node.scores.get(BELOW, -1.0) for node in step.nodes)]
+    found = [step.facts.get(ROOT_PROMPT_TOKENS, -1.0), *(node.scores.get(PROMPT_TOKENS, -1.0) for node in step.nodes)]
     known = all(0 <= count <= MOST for count in found) and all(STATE in node.scores for node in step.nodes)
     return [int(count) for count in found] if known else None
 
@@ -50,7 +60,7 @@ def prompt_tokens_figure(step: Step, token_bytes: Mapping[int, bytes], dark: boo
     """Root and guesses as the marks of their verdicts, and behind each its prompt tokens as diamonds: those that speak in the next
     step are filled."""
     below = prompt_tokens_of(step)
-    assert below is not None, "ask `probes_of` first"
+    assert below is not None, "ask `prompt_tokens_of` first"
     column, row = tidy([-1, *(node.parent + 1 for node in step.nodes)])
     height = min(900, max(220, 26 * (int(max(row)) + 1) + 50))
     figure = go.Figure(layout=layout(height, dark, showlegend=False))
@@ -106,7 +116,7 @@ def add_nodes(
     states = ["prompt", *(node.verdict for node in step.nodes)]
     hover = ["the root: the end of the text"] + [
         f"{as_plotly(name(n.token, token_bytes))}: {n.verdict}<br>{as_plotly(n.source)}, rank {n.scores.get(RANK, 0):.0f}, "
-        f"probability {number(n.scores.get(PROBABILITY, 0.0))}, {n.scores[BELOW]:.0f} prompt tokens below"
+        f"probability {number(n.scores.get(PROMPT_TOKEN_PROBABILITY, 0.0))}, {n.scores[PROMPT_TOKENS]:.0f} prompt tokens below"
         for n in step.nodes
     ]
     figure.add_scatter(
@@ -168,9 +178,9 @@ def guesses_table(step: Step, token_bytes: Mapping[int, bytes]) -> pd.DataFrame:
             depth,
             int(node.scores.get(RANK, 0)),
             full(token_bytes[node.token]) if node.token in token_bytes else f"#{node.token}",
-            node.scores.get(PROBABILITY),
-            node.scores.get(VALUE),
-            int(node.scores.get(BELOW, 0)),
+            node.scores.get(PROMPT_TOKEN_PROBABILITY),
+            node.scores.get(TREE_VALUE),
+            int(node.scores.get(PROMPT_TOKENS, 0)),
             f"{LOOKS[node.verdict].mark} {node.verdict}".strip(),
         )
         for node, depth in zip(step.nodes, depths(step), strict=True)
@@ -230,16 +240,16 @@ def curve_of(steps: Sequence[Step]) -> list[tuple[int, float, float]]:
     facts = {key: value for step in steps for key, value in step.facts.items()}
     found = []
     for key, ms in facts.items():
-        rows = key.removeprefix(LATENCY[0]).removesuffix(LATENCY[1])
-        tokens = facts.get(f"{YIELD[0]}{rows}{YIELD[1]}")
-        if key == f"{LATENCY[0]}{rows}{LATENCY[1]}" and rows.isdecimal() and len(rows) < 6 and ms > 0 and tokens and tokens > 0:
+        rows = part_of(LATENCY, key) or ""
+        tokens = facts.get(YIELD.format(rows))
+        if rows.isdecimal() and len(rows) < 6 and ms > 0 and tokens and tokens > 0:
             found.append((int(rows), ms, tokens))
     return sorted(found)
 
 
 def budget_of(steps: Sequence[Step]) -> int | None:
     """The rows that were chosen."""
-    return next((int(step.facts[BUDGET]) for step in steps if 0 < step.facts.get(BUDGET, 0) < MOST_ROWS), None)
+    return next((int(step.facts[ROW_BUDGET]) for step in steps if 0 < step.facts.get(ROW_BUDGET, 0) < MOST_ROWS), None)
 
 
 def curve_figure(steps: Sequence[Step], dark: bool = False) -> go.Figure:

@@ -11,12 +11,13 @@ from dataclasses import dataclass
 import pandas as pd
 import plotly.graph_objects as go
 
+from decoding.score_names import CONFIDENCE_AFTER, EXIT, LAYER_PASSES, LAYERS, ROWS_READ, part_of
 from decoding.trace import Node, Step
 from viz.style import GRID, LOOKS, MONO, SERIES, SERIES_LINE, ink, layout, muted, tint
 from viz.tokens import as_plotly, full, name
 from viz.words import number
 
-CONFIDENCE = "confidence after layer "  # of a score, in front of the number of layers
+DEPTHS = (EXIT, LAYERS, ROWS_READ, LAYER_PASSES)  # scores
 MOST = 64  # layers that are believed
 PATTERN = {"accepted": "", "rejected": "/", "not judged": "."}
 EXIT_COLOR = ("#E69F00", "#CC79A7", "#009E73", "#7F7F7F")  # from the first exit on
@@ -52,12 +53,12 @@ class Guess:
 def guess_of(number: int, node: Node) -> Guess | None:
     """None if the scores are not those of this method."""
     scores = node.scores
-    if not {"exit", "layers", "rows read", "layer passes"} <= set(scores):
+    if not set(DEPTHS) <= set(scores):
         return None
-    exit_, layers, rows, passes = (scores[key] for key in ("exit", "layers", "rows read", "layer passes"))
+    exit_, layers, rows, passes = (scores[key] for key in DEPTHS)
     if not (1 <= exit_ <= layers <= MOST and 1 <= rows <= 4096 and exit_ * rows <= passes <= 1e9):
         return None
-    levels = ((key.removeprefix(CONFIDENCE), value) for key, value in scores.items() if key.startswith(CONFIDENCE))
+    levels = ((part_of(CONFIDENCE_AFTER, key) or "", value) for key, value in scores.items())
     met = sorted((int(level), value) for level, value in levels if level.isascii() and level.isdigit() and len(level) < 4)
     if not met or met[-1][0] != exit_ or not all(0 <= value <= 1 + 1e-6 for _, value in met):
         return None

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 import pandas as pd
 import plotly.graph_objects as go
 
+from decoding.score_names import PREDICTED
 from decoding.trace import Node, Step
 from viz.style import GRID, LOOKS, MONO, SERIES, SERIES_LINE, SERIES_PATTERN, ink, layout, muted
 from viz.tokens import as_plotly, full, name
 from viz.words import number
 
-PREDICTED = "predicted acceptance"  # score
 WEIGHT = 6.0  # of a refusal in the training of the head
 BINS = 10
 

@@ -5,7 +5,6 @@ vocabulary while the step was judged and stand in the scores of its children; th
 the trace kept, with all others taken together.
 """
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations_with_replacement
@@ -14,6 +13,7 @@ from math import comb, expm1, factorial, log1p
 import pandas as pd
 import plotly.graph_objects as go
 
+from decoding.score_names import OF_POSITION, RHO, UNIFORM_OF, part_of
 from decoding.trace import Node, Row, Step
 from viz.runs.tally import depths
 from viz.step.probabilities import row_name, shown, threshold
@@ -22,8 +22,6 @@ from viz.style import GRID, LOOKS, MONO, SERIES, SERIES_LINE, SERIES_PATTERN, in
 from viz.tokens import as_plotly, full, name
 from viz.words import number
 
-DIE = re.compile(r"u of sequence (\d{1,3})")  # score: the uniform of one sequence at the node
-FACTS = ("rho", "beta", "beta at k", "R3w", "optimum")  # scores: what was found for the node's position
 SETS = 3100  # of guesses, at most, in the linear program
 POINTS = 121  # of the curve
 OTHERS = "all other tokens"
@@ -50,20 +48,21 @@ class Position:
 
 
 def position_of(step: Step, row: int) -> Position | None:
-    """The numbers of a row; None where nothing was drafted, or the trace does not resume state what it takes."""
+    """The numbers of a row; None where nothing was drafted, or the trace does not carry what it takes."""
     children = tuple(i for i, node in enumerate(step.nodes) if node.parent == row - 1)
     if not children or not step.rows or step.rows[row] is None or step.rows[row].q is None:
         return None
     facts, guesses = step.nodes[children[0]].scores, sum(len(members(step.nodes[child])) for child in children)
-    if not set(FACTS) <= set(facts) or not 1 <= facts["rho"] <= guesses + 1e-9:
+    if not set(OF_POSITION) <= set(facts) or not 1 <= facts[RHO] <= guesses + 1e-9:
         return None
-    rho, beta, beta_at_k, r3w, optimum = (facts[key] for key in FACTS)
+    rho, beta, beta_at_k, r3w, optimum = (facts[key] for key in OF_POSITION)
     return Position(row, children, guesses, rho, beta, beta_at_k, step.rows[row].overlap or 0.0, r3w, optimum)
 
 
 def members(node: Node) -> tuple[int, ...]:
     """The sequences through a node, counted from 1."""
-    return tuple(sorted(int(found[1]) for key in node.scores if (found := DIE.fullmatch(key))))
+    numbers = (part_of(UNIFORM_OF, key) or "" for key in node.scores)
+    return tuple(sorted(int(number) for number in numbers if number.isdecimal() and len(number) < 4))
 
 
 def any_of(beta: float, k: int) -> float:
@@ -221,7 +220,7 @@ def trials_table(step: Step, position: Position, token_bytes: Mapping[int, bytes
     rows, over = [], not reached
     for sequence, child in turns:
         node = step.nodes[child]
-        u, q = node.scores[f"u of sequence {sequence}"], node.q or 0.0
+        u, q = node.scores[UNIFORM_OF.format(sequence)], node.q or 0.0
         passed = u * q < node.p
         verdict = "not tried" if over else "accepted" if passed else "rejected"
         over = over or passed

@@ -3,10 +3,10 @@
 import msgspec
 import pytest
 
-import decoding.methods.chimera as method
 import viz.methods.chimera as view
 from decoding.runs.run import Run
 from decoding.sample import Sampling
+from decoding.score_names import FROM_H, FROM_O, JOINT, OWN
 from decoding.trace import Pruned
 from pages.parts.shared import address
 from pages.parts.shared.settings import Settings
@@ -19,7 +19,7 @@ BEFORE = (8, 9, 10, 11)
 
 
 def offered(token: int, parent: int, verdict: str, head: int, q: float, joint: float, h: float, o: float):
-    scores = {depths.OWN: q, depths.JOINT: joint, view.FROM_H: h, view.FROM_O: o}
+    scores = {OWN: q, JOINT: joint, FROM_H: h, FROM_O: o}
     return node(token, parent, verdict, q=None, u=None, source=f"head {head}", scores=scores)
 
 
@@ -31,10 +31,6 @@ def tree(tokens=(0, 1, 2)):
         offered(tokens[2], 0, "rejected", 2, 0.5, 0.3, 2.0, 2.0),
     ]
     return step_of(nodes, (0,), "correction", pruned=(Pruned(5, 0, 0.12),))
-
-
-def test_names_of_scores_are_the_drafter_s():
-    assert (view.FROM_H, view.FROM_O) == (method.FROM_H, method.FROM_O)
 
 
 def test_the_three_tokens_that_a_slot_reads():
@@ -73,7 +69,7 @@ def test_hostile_pieces_are_escaped(token):
 
 def test_a_trace_of_another_kind():
     assert view.has_split(tree()) and not view.has_split(chain()) and view.has_split(step_of())
-    without = msgspec.structs.replace(tree().nodes[0], scores={depths.OWN: 0.5, depths.JOINT: 0.5})
+    without = msgspec.structs.replace(tree().nodes[0], scores={OWN: 0.5, JOINT: 0.5})
     step = step_of([without], (0,), "bonus")
     assert depths.has_numbers(step) and not view.has_split(step) and "behind the root" in view.line_html(step, BEFORE, TOKEN_BYTES)
 
@@ -84,9 +80,9 @@ def test_the_numbers_are_those_of_a_run(embedded):
     for step in run:
         for parent in {one.parent for one in step.nodes}:
             siblings = [one for one in step.nodes if one.parent == parent]
-            sums = [one.scores[view.FROM_H] + one.scores[view.FROM_O] for one in siblings]
+            sums = [one.scores[FROM_H] + one.scores[FROM_O] for one in siblings]
             for one, total in zip(siblings, sums, strict=True):
-                ratio = siblings[0].scores[depths.OWN] / one.scores[depths.OWN]
+                ratio = siblings[0].scores[OWN] / one.scores[OWN]
                 assert ratio == pytest.approx(2.718281828 ** (sums[0] - total), rel=1e-2)
             assert sums == sorted(sums, reverse=True)
 

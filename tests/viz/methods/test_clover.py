@@ -3,11 +3,10 @@
 import msgspec
 import pytest
 
-import decoding.drafting.dynamic_tree
-import decoding.methods.clover as method
 import viz.methods.clover as view
 from decoding.runs.run import Run
 from decoding.sample import Sampling
+from decoding.score_names import JOINT, MOVED, OWN
 from decoding.trace import Pruned
 from pages.parts.shared import address
 from pages.parts.shared.settings import Settings
@@ -20,7 +19,7 @@ PARAMS = {"nodes": 8, "heads": 2, "top_p": 0.8, "ratio": 0.25}
 
 
 def offered(token: int, parent: int, verdict: str, head: int, q: float, joint: float, **gates):
-    scores = {depths.OWN: q, depths.JOINT: joint, view.MOVED: 0.1 * head} | gates
+    scores = {OWN: q, JOINT: joint, MOVED: 0.1 * head} | gates
     return node(token, parent, verdict, q=None, u=None, source=f"head {head}", scores=scores)
 
 
@@ -43,11 +42,6 @@ def tree(tokens=(0, 1, 2, 3, 2), **more):
         row((7,), (1.0,)),
     )
     return step_of(nodes, (1, 4), "bonus", rows=rows, pruned=pruned, **more)
-
-
-def test_names_of_scores_are_the_drafters():
-    assert (depths.JOINT, depths.OWN) == (decoding.drafting.dynamic_tree.JOINT, decoding.drafting.dynamic_tree.OWN)
-    assert (view.MOVED, view.GATE) == (method.MOVED, method.GATE)
 
 
 def test_what_a_head_offered_belongs_to_one_parent():

@@ -7,6 +7,7 @@ from decoding.methods.falcon import relaxed
 from decoding.models.heads import EMBEDDED
 from decoding.runs.run import Run
 from decoding.sample import Sampling
+from decoding.score_names import JOINT, OWN, SLOT_IN_BLOCK
 from pages.parts.shared import address
 from pages.parts.shared.settings import Settings
 from tests.pages.test_step import errors, press, state
@@ -15,7 +16,7 @@ from tests.viz_samples import HOSTILE, TOKEN_BYTES, chain, node, row, step_of
 
 
 def guessed(token: int, parent: int, verdict: str, slot: int, own: float, number: int = 1):
-    scores = {view.SLOT: float(slot), view.OWN: own, view.JOINT: own / 2}
+    scores = {SLOT_IN_BLOCK: float(slot), OWN: own, JOINT: own / 2}
     return node(token, parent, verdict, q=None, u=None, source=f"pass {number}", scores=scores)
 
 

@@ -6,6 +6,7 @@ import viz.methods.ftp as view
 from decoding.models.heads import EMBEDDED
 from decoding.runs.run import Run
 from decoding.sample import Sampling
+from decoding.score_names import JOINT, OWN, ROOT_Q
 from pages.parts.shared import address
 from pages.parts.shared.settings import Settings
 from tests.pages.test_step import errors, press, state
@@ -14,7 +15,7 @@ from tests.viz_samples import HOSTILE, TOKEN_BYTES, chain, node, row, step_of, t
 
 
 def read(token: int, parent: int, verdict: str, own: float, slots=(0.7, 0.3), known: float = 0.8):
-    numbers = {view.OWN: own, view.JOINT: own / 2, view.KNOWN: known} | {f"slot {i}": x for i, x in enumerate(slots, 1)}
+    numbers = {OWN: own, JOINT: own / 2, ROOT_Q: known} | {f"slot {i}": x for i, x in enumerate(slots, 1)}
     return node(token, parent, verdict, q=None, u=None, source="decoder", scores=numbers)
 
 

@@ -5,6 +5,7 @@ import pytest
 
 import viz.methods.judge as judge
 import viz.methods.specdec_pp as specdec
+from decoding.score_names import JUDGE_DEVIATION, JUDGE_ONLY, JUDGE_SCORE, PREDICTED
 from decoding.trace import Step
 from pages.parts.shared import address
 from pages.parts.shared.settings import Settings
@@ -12,11 +13,11 @@ from tests.pages.test_step import errors, press, state
 from tests.pages.test_step import opened as page_opened
 from tests.viz_samples import HOSTILE, TOKEN_BYTES, chain, node, row, step_of, trace_of
 
-P = specdec.PREDICTED
+P = PREDICTED
 
 
 def predicted(*values: float | None, accepted: int = 2) -> Step:
-    """A chain whose nodes resume state these predictions; p and q of the samples give a chance of 0.4."""
+    """A chain whose nodes carry these predictions; p and q of the samples give a chance of 0.4."""
     step = chain(accepted, len(values))
     nodes = [
         msgspec.structs.replace(node, scores={} if value is None else {P: value})
@@ -109,7 +110,7 @@ def test_nothing_yet():
 def said(score: float, verdict="accepted", alone: bool = False, token: int = 0, parent: int = -1, **more):
     """A node the judge scored; p / q is 0.4."""
     u = 0.9 if alone or verdict == "rejected" else 0.31
-    scores = {judge.SCORE: score, judge.ONLY: float(alone), judge.DEVIATION: 0.6 * (score > 0.5)}
+    scores = {JUDGE_SCORE: score, JUDGE_ONLY: float(alone), JUDGE_DEVIATION: 0.6 * (score > 0.5)}
     return node(token, parent, verdict, scores=scores, **({"u": u} | more))
 
 

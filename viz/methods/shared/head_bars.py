@@ -11,12 +11,12 @@ from dataclasses import dataclass
 import pandas as pd
 import plotly.graph_objects as go
 
+from decoding.score_names import JOINT, OWN
 from decoding.trace import Step
 from viz.style import GRID, LOOKS, SERIES, SERIES_LINE, SERIES_PATTERN, SERIES_STRIPES, ink, layout
 from viz.tokens import as_html, name
 from viz.words import number
 
-JOINT, OWN = "joint q", "q"  # scores: the product of q down to a node, and its own factor
 SHOWN = 6  # tokens of a head
 COLUMNS = "display:grid;gap:1.2rem;grid-template-columns:repeat(auto-fit,minmax(11rem,1fr))"  # of equal width in every row
 BARS = {
@@ -53,7 +53,7 @@ class Record:
 
 
 def has_numbers(step: Step) -> bool:
-    """Whether the nodes resume state the numbers of these views; an imported trace may not."""
+    """Whether the nodes carry the numbers of these views; an imported trace may not."""
     return all(JOINT in node.scores and OWN in node.scores for node in step.nodes)
 
 

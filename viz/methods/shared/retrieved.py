@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import pandas as pd
 import plotly.graph_objects as go
 
+from decoding.score_names import BOTH, COUNT, DRAFT_VALUE, DRAFTED, MATCHED, OCCURRENCES, RETRIEVED, SHARE, WEIGHT
 from decoding.trace import Node, Step
 from viz.step.tree import HALF, Box, Frame, boxes_of, curve, frame_of, tree_layout
 from viz.style import GRID, LOOKS, MONO, PHASE_COLOR, SERIES, ink, layout, muted
@@ -31,9 +32,9 @@ class Kind:
 
 
 KINDS = {
-    "draft model": Kind(SERIES["q"], "circle", "solid", "drafted by the draft model alone"),
-    "retrieved": Kind(PHASE_COLOR["accept"], "square", "dash", "retrieved alone"),
-    "both": Kind(SERIES["p"], "diamond", "solid", "in both trees"),
+    DRAFTED: Kind(SERIES["q"], "circle", "solid", "drafted by the draft model alone"),
+    RETRIEVED: Kind(PHASE_COLOR["accept"], "square", "dash", "retrieved alone"),
+    BOTH: Kind(SERIES["p"], "diamond", "solid", "in both trees"),
 }
 
 
@@ -54,12 +55,12 @@ class Gain:
     steps: int
     kept: int
     by: dict[str, int]  # kind -> accepted nodes of that kind
-    alone: dict[str, int]  # "draft model" or "retrieved" -> accepted tokens without the other
+    alone: dict[str, int]  # DRAFTED or RETRIEVED -> accepted tokens without the other
 
 
 def kind_of(node: Node) -> str:
     """The entry of KINDS a node belongs to."""
-    return node.source if node.source in KINDS else "retrieved"
+    return node.source if node.source in KINDS else RETRIEVED
 
 
 def found(step: Step) -> tuple[int, int] | None:
@@ -67,7 +68,7 @@ def found(step: Step) -> tuple[int, int] | None:
     if not step.nodes:
         return None
     scores = step.nodes[0].scores
-    return int(scores.get("matched", 0)), int(scores.get("occurrences", 0))
+    return int(scores.get(MATCHED, 0)), int(scores.get(OCCURRENCES, 0))
 
 
 # -- the tree --------------------------------------------------------------------------------------------------------------
@@ -108,7 +109,7 @@ def edge_line(kind: str, px: float, frame: Frame) -> dict:
 
 def weight(node: Node) -> float:
     """Occurrences that go through a node; 0 where it was not retrieved."""
-    return node.scores.get("weight", node.scores.get("count", 0.0))
+    return node.scores.get(WEIGHT, node.scores.get(COUNT, 0.0))
 
 
 def edge_width(node: Node, heaviest: float) -> float:
@@ -172,7 +173,7 @@ def hover(box: Box, step: Step, token_bytes: Mapping[int, bytes]) -> str:
         full(token_bytes[node.token]) if node.token in token_bytes else f"#{node.token}",
         f"{kind_of(node)}: {KINDS[kind_of(node)].meaning}",
         f"{node.verdict}, p {number(node.p)}",
-        *(f"{key} {number(value)}" for key, value in node.scores.items() if key not in ("matched", "occurrences")),
+        *(f"{key} {number(value)}" for key, value in node.scores.items() if key not in (MATCHED, OCCURRENCES)),
     ]
     return "<br>".join(as_plotly(line) for line in lines)
 
@@ -223,7 +224,7 @@ def source_table(step: Step, token_bytes: Mapping[int, bytes]) -> pd.DataFrame:
 
 def own_scores(step: Step) -> dict[str, list[float]]:
     """The drafter's own estimate: P of the infini-gram, the draft model's product of q."""
-    shown = {"P": "P", "draft value": "draft model's product of q"}
+    shown = {SHARE: "P", DRAFT_VALUE: "draft model's product of q"}
     here = [key for key in shown if all(key in node.scores for node in step.nodes)]
     return {shown[key]: [node.scores[key] for node in step.nodes] for key in here}
 
@@ -291,8 +292,8 @@ def match_figure(steps: Sequence[Step], cursor: int, dark: bool = False) -> go.F
     line = [2.5 if i == cursor else 0 for i in range(len(steps))]
     figure = go.Figure(layout=layout(210, dark, barmode="group", bargap=0.2))
     for title, values, kind, shape in (
-        ("tokens matched", lengths, "retrieved", "/"),
-        ("tokens accepted", taken, "both", ""),
+        ("tokens matched", lengths, RETRIEVED, "/"),
+        ("tokens accepted", taken, BOTH, ""),
     ):
         marker = {
             "color": KINDS[kind].color,
@@ -326,12 +327,12 @@ def match_table(steps: Sequence[Step]) -> pd.DataFrame:
 def gain(steps: Sequence[Step]) -> Gain:
     """Who found the accepted tokens. Alone, a source would have got as far as the accepted path stays in its own tree, had
     the target drawn the same tokens."""
-    by, alone = dict.fromkeys(KINDS, 0), {"draft model": 0, "retrieved": 0}
+    by, alone = dict.fromkeys(KINDS, 0), {DRAFTED: 0, RETRIEVED: 0}
     for step in steps:
         path = [kind_of(step.nodes[i]) for i in step.path]
         for kind in path:
             by[kind] += 1
-        for source, other in (("draft model", "retrieved"), ("retrieved", "draft model")):
+        for source, other in ((DRAFTED, RETRIEVED), (RETRIEVED, DRAFTED)):
             alone[source] += next((i for i, kind in enumerate(path) if kind == other), len(path))
     return Gain(len(steps), sum(by.values()), by, alone)
 
@@ -341,12 +342,12 @@ def gain_figure(total: Gain, dark: bool = False) -> go.Figure:
     rows = ["draft tree alone", "retrieval alone", "fused tree"]
     figure = go.Figure(layout=layout(170, dark, barmode="stack", bargap=0.35))
     values = {
-        "draft model": [total.alone["draft model"], 0, total.by["draft model"]],
-        "retrieved": [0, total.alone["retrieved"], total.by["retrieved"]],
-        "both": [0, 0, total.by["both"]],
+        DRAFTED: [total.alone[DRAFTED], 0, total.by[DRAFTED]],
+        RETRIEVED: [0, total.alone[RETRIEVED], total.by[RETRIEVED]],
+        BOTH: [0, 0, total.by[BOTH]],
     }
     for kind, counts in values.items():
-        look, shape = KINDS[kind], {"draft model": "", "retrieved": "/", "both": "x"}[kind]
+        look, shape = KINDS[kind], {DRAFTED: "", RETRIEVED: "/", BOTH: "x"}[kind]
         marker = {"color": look.color, "pattern": {"shape": shape, "solidity": 0.3}, "line": {"color": look.color, "width": 1}}
         hovertemplate = f"%{{y}}: %{{x}} tokens, {look.meaning}<extra></extra>"
         figure.add_trace(go.Bar(name=kind, x=counts, y=rows, orientation="h", marker=marker, hovertemplate=hovertemplate))
@@ -360,8 +361,8 @@ def gain_table(total: Gain) -> pd.DataFrame:
     rows = {
         "fused tree": total.kept,
         **{f"of these {KINDS[kind].meaning}": count for kind, count in total.by.items()},
-        "draft tree alone": total.alone["draft model"],
-        "retrieval alone": total.alone["retrieved"],
+        "draft tree alone": total.alone[DRAFTED],
+        "retrieval alone": total.alone[RETRIEVED],
     }
     per_step = [value / total.steps if total.steps else 0.0 for value in rows.values()]
     return pd.DataFrame({"tree": list(rows), "accepted tokens": list(rows.values()), "per step": per_step})
