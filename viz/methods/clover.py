@@ -6,17 +6,18 @@ follows from the scores of nodes and of cut candidates, and from the parameters 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import accumulate
 
 import pandas as pd
 
 from decoding.score_names import GATE, JOINT, MOVED
-from decoding.trace import Step
-from viz.methods.shared.head_bars import Guess, behind, guess_bars, in_words, line, line_alt, offers, side_by_side
+from decoding.trace import Step, Trace
+from viz.methods.shared.head_bars import Guess, guess_bars, has_numbers, in_words, line, line_html, offers, side_by_side
 from viz.runs.tally import depths
 from viz.style import SERIES_LINE, tint
 from viz.tokens import as_html
-from viz.words import number
+from viz.words import node_name, number
 
 SLACK = 1e-6  # of sums of probabilities that were added up in another order
 
@@ -37,18 +38,13 @@ def reasons(found: Sequence[Guess], params: Params) -> list[Guess]:
     return [replace(g, why=why(g, above)) if g.why else g for g, above in zip(found, before, strict=False)]
 
 
-def line_html(step: Step, params: Params, token_bytes: Mapping[int, bytes]) -> str:
-    """The heads side by side down one path, each behind the token that its cell was told: HTML."""
-    columns = [
-        guess_bars(
-            f"head {k}, behind {as_html(behind(step, at, token_bytes))}",
-            reasons(offers(step, at), params),
-            token_bytes,
-            gates_html(step, at),
-        )
-        for k, at in enumerate(line(step), 1)
-    ]
-    return side_by_side(columns, f"{line_alt(step, token_bytes)} {gates_alt(step)}")
+def guesses_html(trace: Trace, cursor: int) -> str:
+    """The heads side by side down one path, each with the gates of its cell; "" where the trace lacks the numbers: HTML."""
+    step, params = trace.steps[cursor], trace.header.params
+    if not step.nodes or not has_numbers(step):
+        return ""
+    gates_below, cut_by = partial(gates_html, step), partial(reasons, params=params)
+    return line_html(step, trace.token_bytes, gates_below, gates_alt(step), cut_by)
 
 
 # -- the cell ----------------------------------------------------------------------------------------------------------
@@ -115,7 +111,7 @@ def pair_html(step: Step, params: Params, token_bytes: Mapping[int, bytes]) -> s
     found = pair(step)
     if found is None:
         return ""
-    titles = [f"head {depths(step)[at] + 1}, behind {behind(step, at, token_bytes)}" for at in found]
+    titles = [f"head {depths(step)[at] + 1}, behind {node_name(step, at, token_bytes)}" for at in found]
     lists = [reasons(offers(step, at), params) for at in found]
     columns = [
         guess_bars(as_html(title), one, token_bytes, gates_html(step, at))
@@ -140,7 +136,7 @@ def shared_words(step: Step, token_bytes: Mapping[int, bytes]) -> str:
     found = pair(step)
     if found is None:
         return "No head was asked behind two different tokens in this step."
-    one, two = (behind(step, at, token_bytes) for at in found)
+    one, two = (node_name(step, at, token_bytes) for at in found)
     head, common = depths(step)[found[0]] + 1, shared(step, *found)
     if common is None:
         return f"Head {head} behind {one} and behind {two}."

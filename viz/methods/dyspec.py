@@ -13,9 +13,9 @@ from msgspec.structs import replace
 from decoding.score_names import ESTIMATE_AFTER, ESTIMATE_BEFORE
 from decoding.trace import Step
 from viz.step.tree import ROOT
-from viz.style import LOOKS, SERIES_LINE, SERIES_STRIPES
+from viz.style import SERIES_LINE, SERIES_STRIPES, with_mark
 from viz.tokens import as_html, name
-from viz.words import number
+from viz.words import node_name, number
 
 LISTED = 8  # waiting draws that are shown
 
@@ -61,7 +61,7 @@ def waiting(step: Step, count: int) -> list[Waiting]:
 
 def draw_name(draw: Waiting, step: Step, token_bytes: Mapping[int, bytes]) -> str:
     """Plain text."""
-    at = "the root" if draw.node == ROOT else name(step.nodes[draw.node].token, token_bytes)
+    at = node_name(step, draw.node, token_bytes)
     return f"child {draw.child} of {at}"
 
 
@@ -95,10 +95,10 @@ def draws_table(step: Step, token_bytes: Mapping[int, bytes]) -> pd.DataFrame:
         (
             order,
             name(node.token, token_bytes),
-            "the root" if node.parent == ROOT else name(step.nodes[node.parent].token, token_bytes),
+            node_name(step, node.parent, token_bytes),
             node.scores[ESTIMATE_BEFORE],
             node.scores[ESTIMATE_AFTER],
-            f"{LOOKS[node.verdict].mark} {node.verdict}",
+            with_mark(node.verdict),
         )
         for order, node in enumerate(step.nodes, 1)
     ]

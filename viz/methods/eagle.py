@@ -15,9 +15,9 @@ import plotly.graph_objects as go
 from decoding.score_names import JOINT, OWN
 from decoding.trace import Pruned, Step
 from viz.runs.tally import depths
-from viz.style import GRID, LOOKS, MONO, SERIES_LINE, SERIES_STRIPES, ink, layout, muted, ring
-from viz.tokens import as_html, as_plotly, full, name
-from viz.words import number
+from viz.style import GRID, LOOKS, MONO, SERIES_LINE, SERIES_STRIPES, ink, layout, muted, ring, with_mark
+from viz.tokens import as_html, as_plotly, full_name, name
+from viz.words import node_name, number
 
 LISTED = 8  # paths that are shown as bars
 NAMED = 3  # not judged nodes of a depth whose tokens are written into the picture
@@ -315,30 +315,30 @@ def joints_table(step: Step, token_bytes: Mapping[int, bytes]) -> pd.DataFrame:
     rows = [
         (
             depth,
-            shown(node.token, token_bytes),
-            below(step, node.parent, token_bytes),
+            full_name(node.token, token_bytes),
+            node_name(step, node.parent, token_bytes, full_name),
             node.scores[OWN],
             node.scores[JOINT],
             theirs,
-            f"{LOOKS[node.verdict].mark} {node.verdict}".strip(),
+            with_mark(node.verdict),
         )
         for node, depth, theirs in zip(step.nodes, depths(step), target_joint(step), strict=True)
     ]
     of = [0, *depths(step)]
     rows += [
-        (of[c.parent + 1] + 1, shown(c.token, token_bytes), below(step, c.parent, token_bytes), None, c.score, None, "left out")
+        (
+            of[c.parent + 1] + 1,
+            full_name(c.token, token_bytes),
+            node_name(step, c.parent, token_bytes, full_name),
+            None,
+            c.score,
+            None,
+            "left out",
+        )
         for c in left_out(step)
     ]
     columns = ["depth", "token", "below", "q", "joint q", "target's joint", "verdict"]
     return pd.DataFrame(rows, columns=columns).astype({"q": float, "joint q": float, "target's joint": float})
-
-
-def shown(token: int, token_bytes: Mapping[int, bytes]) -> str:
-    return full(token_bytes[token]) if token in token_bytes else f"#{token}"
-
-
-def below(step: Step, parent: int, token_bytes: Mapping[int, bytes]) -> str:
-    return "the root" if parent < 0 else shown(step.nodes[parent].token, token_bytes)
 
 
 # -- over the run ------------------------------------------------------------------------------------------------------

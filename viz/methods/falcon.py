@@ -14,13 +14,12 @@ import plotly.graph_objects as go
 from decoding.score_names import JOINT, OWN, SLOT_IN_BLOCK
 from decoding.trace import Node, Step
 from viz.methods.ftp import path_shown
-from viz.methods.medusa import behind
+from viz.methods.shared.misfits import misfit_words, misfits, p_behind_parent
 from viz.runs.tally import depths, reached
-from viz.style import COLOR, GRID, LOOKS, MONO, SERIES, SERIES_LINE, SERIES_STRIPES, ink, layout, tint
-from viz.tokens import as_html, as_plotly, name, quoted
-from viz.words import number
+from viz.style import COLOR, GRID, LOOKS, MONO, SERIES, SERIES_LINE, SERIES_STRIPES, ink, layout, tint, with_mark
+from viz.tokens import as_html, as_plotly, name
+from viz.words import node_name, number
 
-LIKELY, UNLIKELY = 0.1, 1e-3  # the head's probability and the target's behind the parent: a pair that does not belong together
 SHOWN = 5  # tokens of a column
 MOST_BLOCK, MOST_BLOCKS = 8, 4  # tokens of a block that are believed, and blocks whose mask is drawn
 
@@ -147,9 +146,9 @@ def blocks_table(step: Step, token_bytes: Mapping[int, bytes]) -> pd.DataFrame:
     """One row per node."""
     rows = []
     for i, node in enumerate(step.nodes):
-        above = "the root" if node.parent < 0 else name(step.nodes[node.parent].token, token_bytes)
-        verdict = f"{LOOKS[node.verdict].mark} {node.verdict}".strip()
-        scores = (node.scores[OWN], node.scores.get(JOINT), behind(step, i))
+        above = node_name(step, node.parent, token_bytes)
+        verdict = with_mark(node.verdict)
+        scores = (node.scores[OWN], node.scores.get(JOINT), p_behind_parent(step, i))
         rows.append((node.source, place_of(node), name(node.token, token_bytes), above, *scores, verdict))
     return pd.DataFrame(rows, columns=["pass", "place", "token", "below", "q", "joint q", "p behind the parent", "verdict"])
 
@@ -160,11 +159,7 @@ def blocks_table(step: Step, token_bytes: Mapping[int, bytes]) -> pd.DataFrame:
 def blind(step: Step) -> list[int]:
     """Nodes behind the first place of their block that the head believed in and that the target rules out behind their parent: it
     could not see the parent."""
-    return [
-        i
-        for i, node in enumerate(step.nodes)
-        if node.scores[SLOT_IN_BLOCK] > 1 and node.scores[OWN] > LIKELY and (p := behind(step, i)) is not None and p < UNLIKELY
-    ]
+    return misfits(step, OWN, lambda node: node.scores[SLOT_IN_BLOCK] > 1)
 
 
 def blind_words(step: Step, token_bytes: Mapping[int, bytes]) -> str:
@@ -172,12 +167,8 @@ def blind_words(step: Step, token_bytes: Mapping[int, bytes]) -> str:
     found = blind(step)
     if not found:
         return "No candidate that the head believed in contradicts the one before it in its block."
-    first = step.nodes[found[0]]
     pairs = "pair of a block does" if len(found) == 1 else "pairs of a block do"
-    return (
-        f"{len(found)} {pairs} not belong together: behind {quoted(step.nodes[first.parent].token, token_bytes)} the target gives "
-        f"{quoted(first.token, token_bytes)} {number(behind(step, found[0]) or 0.0)}, the head {number(first.scores[OWN])}."
-    )
+    return f"{len(found)} {pairs} not belong together: {misfit_words(step, found[0], OWN, token_bytes)}"
 
 
 # -- the mask ----------------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ import plotly.graph_objects as go
 from decoding.score_names import JOINT, OWN, ROOT_Q, SLOT
 from decoding.trace import Step, Trace
 from viz.runs.tally import depths
-from viz.style import COLOR, GRID, LOOKS, SERIES_LINE, SERIES_STRIPES, ink, layout, tint
+from viz.style import COLOR, GRID, LOOKS, SERIES_LINE, SERIES_STRIPES, ink, layout, tint, with_mark
 from viz.tokens import as_html, name, quoted
 from viz.words import number
 
@@ -24,12 +24,6 @@ ENOUGH = 0.5  # of the root's probability: the state carries it
 def has_slots(step: Step) -> bool:
     """Whether the nodes carry the numbers of this view; an imported trace may not."""
     return all(ROOT_Q in node.scores and SLOT.format(1) in node.scores for node in step.nodes)
-
-
-def root_of(trace: Trace, cursor: int) -> int | None:
-    """The token that step `cursor` drafted below."""
-    before = [*trace.header.prompt_tokens, *(token for step in trace.steps[:cursor] for token in step.tokens)]
-    return before[-1] if before else None
 
 
 # -- one vector, many tokens -------------------------------------------------------------------------------------------
@@ -90,7 +84,7 @@ def slots_table(step: Step, token_bytes: Mapping[int, bytes]) -> pd.DataFrame:
     """One row per node."""
     rows = []
     for i, (node, depth) in enumerate(zip(step.nodes, depths(step), strict=True)):
-        verdict = f"{LOOKS[node.verdict].mark} {node.verdict}".strip()
+        verdict = with_mark(node.verdict)
         own = (depth, name(node.token, token_bytes), node.scores.get(OWN), node.scores.get(JOINT), verdict)
         rows.append(own + tuple(shares(step, i)))
     count = max((len(row) - 5 for row in rows), default=0)
@@ -130,7 +124,7 @@ def meter_html(trace: Trace, cursor: int) -> str:
 
 def meter_words(trace: Trace, cursor: int) -> str:
     """The same in a sentence; plain text."""
-    value, root, p = meter(trace.steps[cursor]), root_of(trace, cursor), meant(trace, cursor)
+    value, root, p = meter(trace.steps[cursor]), trace.root(cursor), meant(trace, cursor)
     if value is None or root is None:
         return "Nothing was drafted, so the root was not predicted again."
     target = "it comes from the prompt" if p is None else f"the target gave it {number(p, 2)}"

@@ -14,8 +14,20 @@ import plotly.graph_objects as go
 from decoding.score_names import CONFIDENCE, EXIT_LAYER, LAYERS, STOPPED
 from decoding.trace import Step
 from viz.runs.lines import LINES, empty_figure, framed
-from viz.style import COLOR, GRID, LOOKS, MONO, PHASE_STRIPES, SERIES, SERIES_LINE, SERIES_PATTERN, fill, ink, layout
-from viz.tokens import as_html, as_plotly, full, name, quoted
+from viz.style import (
+    COLOR,
+    GRID,
+    LOOKS,
+    MONO,
+    PHASE_STRIPES,
+    SERIES,
+    fill,
+    ink,
+    layout,
+    series_marker,
+    with_mark,
+)
+from viz.tokens import as_html, as_plotly, full_name, name, quoted
 from viz.words import number
 
 UNSURE, FULL, ENDED = 1, 2, 3  # values of the last
@@ -212,11 +224,7 @@ def worth_figure(steps: Sequence[Step], dark: bool = False) -> go.Figure:
         textposition="outside",
         textfont={"color": ink(dark)},
         cliponaxis=False,
-        marker={
-            "color": SERIES["q"],
-            "line": {"color": SERIES_LINE["q"], "width": 1},
-            "pattern": {"shape": SERIES_PATTERN["q"], "solidity": 0.3, "fgcolor": SERIES_LINE["q"], "bgcolor": SERIES["q"]},
-        },
+        marker=series_marker("q"),
         hovertemplate="confidence %{x}<br>accepted: %{text}, %{y:.2f}<extra></extra>",
     )
     figure.update_xaxes(title="confidence", showgrid=False)
@@ -281,11 +289,11 @@ def tokens_table(step: Step, token_bytes: Mapping[int, bytes]) -> pd.DataFrame:
     """One row per drafted token."""
     rows = [
         (
-            full(token_bytes[node.token]) if node.token in token_bytes else f"#{node.token}",
+            full_name(node.token, token_bytes),
             node.scores[CONFIDENCE],
             node.q,
             node.p,
-            f"{LOOKS[node.verdict].mark} {node.verdict}".strip(),
+            with_mark(node.verdict),
         )
         for node in step.nodes
     ]

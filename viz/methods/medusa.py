@@ -11,15 +11,14 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from decoding.score_names import HEAD_PROBABILITY, RANK, TREE_VALUE, TYPICAL_P, TYPICAL_THRESHOLD
-from decoding.trace import Node, Step
+from decoding.trace import Node, Step, Trace
 from viz.methods.shared import head_bars as depths_view
 from viz.methods.shared.head_bars import Guess, Record, guess_bars, in_words, side_by_side
+from viz.methods.shared.misfits import LIKELY, misfit_words, misfits, p_behind_parent
 from viz.runs.tally import depths
-from viz.style import LOOKS
-from viz.tokens import full, quoted
-from viz.words import number
-
-LIKELY, UNLIKELY = 0.1, 1e-3  # a head's probability and the target's behind the parent: a path that does not belong together
+from viz.style import with_mark
+from viz.tokens import full_name
+from viz.words import node_name
 
 
 def has_heads(step: Step) -> bool:
@@ -41,6 +40,12 @@ def guess(nodes: Sequence[Node]) -> Guess:
     return Guess(best.token, int(best.scores[RANK]), best.scores[HEAD_PROBABILITY], len(nodes), best.verdict)
 
 
+def guesses_html(trace: Trace, cursor: int) -> str:
+    """The heads of one step, "" where the trace lacks the numbers: HTML."""
+    step = trace.steps[cursor]
+    return heads_html(step, trace.token_bytes) if step.nodes and has_heads(step) else ""
+
+
 def heads_html(step: Step, token_bytes: Mapping[int, bytes]) -> str:
     """The heads side by side, each with its best tokens as bars and the mark of what became of them: HTML."""
     columns = [guess_bars(f"head {k}", found, token_bytes) for k, found in enumerate(guesses(step), 1)]
@@ -57,18 +62,18 @@ def heads_table(step: Step, token_bytes: Mapping[int, bytes]) -> pd.DataFrame:
     """One row per node: its head, its rank there, what its path was worth when the tree was grown, and what the target thought."""
     rows = []
     for i, (node, depth) in enumerate(zip(step.nodes, depths(step), strict=True)):
-        above = "the root" if node.parent < 0 else shown(step.nodes[node.parent].token, token_bytes)
+        above = node_name(step, node.parent, token_bytes, full_name)
         rows.append(
             (
                 depth,
                 int(node.scores[RANK]),
-                shown(node.token, token_bytes),
+                full_name(node.token, token_bytes),
                 above,
                 node.scores.get(TREE_VALUE),
                 node.scores[HEAD_PROBABILITY],
-                behind(step, i),
+                p_behind_parent(step, i),
                 node.scores.get(TYPICAL_THRESHOLD),
-                f"{LOOKS[node.verdict].mark} {node.verdict}".strip(),
+                with_mark(node.verdict),
             )
         )
     columns = ["head", "rank", "token", "below", "worth of the path", "head's probability", "p behind the parent"]
@@ -76,27 +81,10 @@ def heads_table(step: Step, token_bytes: Mapping[int, bytes]) -> pd.DataFrame:
     return frame if any(TYPICAL_THRESHOLD in node.scores for node in step.nodes) else frame.drop(columns="threshold")
 
 
-def shown(token: int, token_bytes: Mapping[int, bytes]) -> str:
-    return full(token_bytes[token]) if token in token_bytes else f"#{token}"
-
-
-def behind(step: Step, i: int) -> float | None:
-    """The target's probability of node i behind its parent, elder siblings or not; at temperature 1 in a greedy run. None if it was
-    not recorded."""
-    row = step.rows[step.nodes[i].parent + 1] if step.rows else None
-    if row is None:
-        return None
-    return dict(zip(row.tokens, row.p, strict=True)).get(step.nodes[i].token, 0.0)  # what is not listed has no probability
-
-
 def torn(step: Step) -> list[int]:
     """Nodes that their head believed in and that the target rules out behind their parent: the price of heads that do not see each
     other's picks. Children of the root are left out: there only one head is concerned."""
-    return [
-        i
-        for i, node in enumerate(step.nodes)
-        if node.parent >= 0 and node.scores[HEAD_PROBABILITY] > LIKELY and (p := behind(step, i)) is not None and p < UNLIKELY
-    ]
+    return misfits(step, HEAD_PROBABILITY, lambda node: node.parent >= 0)
 
 
 def torn_words(step: Step, token_bytes: Mapping[int, bytes]) -> str:
@@ -104,12 +92,9 @@ def torn_words(step: Step, token_bytes: Mapping[int, bytes]) -> str:
     found = torn(step)
     if not found:
         return "No head believed in a token that the target rules out behind its parent."
-    first = step.nodes[found[0]]
     nodes = "node does" if len(found) == 1 else "nodes do"
-    return (
-        f"{len(found)} {nodes} not fit what stands before, though the head gave more than {LIKELY:g}: behind "
-        f"{quoted(step.nodes[first.parent].token, token_bytes)} the target gives {quoted(first.token, token_bytes)} "
-        f"{number(behind(step, found[0]) or 0.0)}, the head {number(first.scores[HEAD_PROBABILITY])}."
+    return f"{len(found)} {nodes} not fit what stands before, though the head gave more than {LIKELY:g}: " + misfit_words(
+        step, found[0], HEAD_PROBABILITY, token_bytes
     )
 
 

@@ -29,8 +29,8 @@ from decoding.score_names import (
 from decoding.trace import Step
 from viz.runs.tally import depths
 from viz.step.tidy import tidy
-from viz.style import COLOR, GRID, LOOKS, MONO, SERIES, SERIES_LINE, fill, ink, layout, muted
-from viz.tokens import as_plotly, full, name
+from viz.style import COLOR, GRID, LOOKS, MONO, SERIES, SERIES_LINE, fill, ink, layout, muted, with_mark
+from viz.tokens import as_plotly, full_name, name
 from viz.words import number
 
 MOST, MOST_ROWS = 16, 4_096  # prompt tokens below a node, members of an ensemble, and rows of a pass that are believed
@@ -177,11 +177,11 @@ def guesses_table(step: Step, token_bytes: Mapping[int, bytes]) -> pd.DataFrame:
         (
             depth,
             int(node.scores.get(RANK, 0)),
-            full(token_bytes[node.token]) if node.token in token_bytes else f"#{node.token}",
+            full_name(node.token, token_bytes),
             node.scores.get(PROMPT_TOKEN_PROBABILITY),
             node.scores.get(TREE_VALUE),
             int(node.scores.get(PROMPT_TOKENS, 0)),
-            f"{LOOKS[node.verdict].mark} {node.verdict}".strip(),
+            with_mark(node.verdict),
         )
         for node, depth in zip(step.nodes, depths(step), strict=True)
     ]

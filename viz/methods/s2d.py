@@ -13,8 +13,8 @@ import plotly.graph_objects as go
 
 from decoding.score_names import CONFIDENCE_AFTER, EXIT, LAYER_PASSES, LAYERS, ROWS_READ, part_of
 from decoding.trace import Node, Step
-from viz.style import GRID, LOOKS, MONO, SERIES, SERIES_LINE, ink, layout, muted, tint
-from viz.tokens import as_plotly, full, name
+from viz.style import GRID, LOOKS, MONO, SERIES, SERIES_LINE, ink, layout, muted, tint, with_mark
+from viz.tokens import as_plotly, full_name, name
 from viz.words import number
 
 DEPTHS = (EXIT, LAYERS, ROWS_READ, LAYER_PASSES)  # scores
@@ -131,7 +131,7 @@ def bars(group: Sequence[Guess], verdict: str, selected: int | None, dark: bool)
     look = LOOKS[verdict]
     picked = [guess.node == selected for guess in group]
     return go.Bar(
-        name=f"{look.mark} {verdict}".strip(),
+        name=with_mark(verdict),
         x=[guess.node for guess in group],
         y=[guess.exit for guess in group],
         width=0.5,
@@ -213,7 +213,7 @@ def stack_table(step: Step, token_bytes: Mapping[int, bytes]) -> pd.DataFrame:
     rows = [
         [
             g.node,
-            shown(step.nodes[g.node].token, token_bytes),
+            full_name(step.nodes[g.node].token, token_bytes),
             g.exit,
             way(g),
             g.exit * g.rows,
@@ -223,10 +223,6 @@ def stack_table(step: Step, token_bytes: Mapping[int, bytes]) -> pd.DataFrame:
         for g in guesses(step)
     ]
     return pd.DataFrame(rows, columns=["node", "token", "left after layer", "confidence", "own passes", "caught up", "verdict"])
-
-
-def shown(token: int, token_bytes: Mapping[int, bytes]) -> str:
-    return full(token_bytes[token]) if token in token_bytes else f"#{token}"
 
 
 # -- the exits over a run ----------------------------------------------------------------------------------------------
@@ -331,10 +327,10 @@ def opinions_table(opinions: Sequence[Opinion], token: int, answered: int, token
     rows = []
     for level, tokens, q, asked in opinions:
         likeliest = list(zip(tokens, q, strict=True))[:NAMED]
-        words = ", ".join(f"{shown(t, token_bytes)} {number(value, 2)}" for t, value in likeliest)
+        words = ", ".join(f"{full_name(t, token_bytes)} {number(value, 2)}" for t, value in likeliest)
         place = "drafted it" if level == answered else "deeper" if level > answered else "passed it on"
         rows.append([level, place, number(q[0], 2), words, asked])
-    column = f"q of the drafted {shown(token, token_bytes)}"
+    column = f"q of the drafted {full_name(token, token_bytes)}"
     return pd.DataFrame(rows, columns=["layers", "", "confidence", "would have said", column])
 
 
@@ -385,9 +381,9 @@ def opinions_words(opinions: Sequence[Opinion], token: int, answered: int, token
     """One sentence; plain text."""
     deeper = [(level, tokens[0]) for level, tokens, *_ in opinions if level > answered]
     if not deeper:
-        return f"The deepest sub-model drafted {shown(token, token_bytes)}; there is none below it."
+        return f"The deepest sub-model drafted {full_name(token, token_bytes)}; there is none below it."
     same = [level for level, favourite in deeper if favourite == token]
     if len(same) == len(deeper):
-        return f"Every deeper sub-model likes {shown(token, token_bytes)} best as well: its layers would have changed little."
-    parts = ", ".join(f"{shown(favourite, token_bytes)} after layer {level}" for level, favourite in deeper)
-    return f"{shown(token, token_bytes)} was drafted after layer {answered}; likeliest further down: {parts}."
+        return f"Every deeper sub-model likes {full_name(token, token_bytes)} best as well: its layers would have changed little."
+    parts = ", ".join(f"{full_name(favourite, token_bytes)} after layer {level}" for level, favourite in deeper)
+    return f"{full_name(token, token_bytes)} was drafted after layer {answered}; likeliest further down: {parts}."

@@ -18,8 +18,8 @@ from decoding.trace import Node, Row, Step
 from viz.runs.tally import depths
 from viz.step.probabilities import row_name, shown, threshold
 from viz.step.tidy import tidy
-from viz.style import GRID, LOOKS, MONO, SERIES, SERIES_LINE, SERIES_PATTERN, ink, layout, muted
-from viz.tokens import as_plotly, full, name
+from viz.style import GRID, LOOKS, MONO, ink, layout, muted, series_marker, with_mark
+from viz.tokens import as_plotly, full_name, name
 from viz.words import number
 
 SETS = 3100  # of guesses, at most, in the linear program
@@ -117,7 +117,7 @@ def strands(step: Step, column: Sequence[int], row: Sequence[float]) -> list[go.
                 bend(xs, ys, column[node.parent + 1] + 0.06, start, column[i + 1] - 0.06, end)
         look = LOOKS[verdict]
         line = {"color": look.line, "dash": look.dash, "width": 2.4 if verdict == "accepted" else 1.3}
-        label = f"{look.mark} {verdict}".strip()
+        label = with_mark(verdict)
         traces.append(go.Scatter(x=xs, y=ys, mode="lines", line=line, name=label, hoverinfo="skip", showlegend=bool(xs)))
     return traces
 
@@ -190,7 +190,7 @@ def bundle_alt(step: Step) -> str:
 def bundle_table(step: Step, token_bytes: Mapping[int, bytes]) -> pd.DataFrame:
     """One row per node."""
     rows = [
-        [i, depth, shown_token(node.token, token_bytes), len(members(node)), ", ".join(map(str, members(node))), node.verdict]
+        [i, depth, full_name(node.token, token_bytes), len(members(node)), ", ".join(map(str, members(node))), node.verdict]
         for i, (node, depth) in enumerate(zip(step.nodes, depths(step), strict=True))
     ]
     return pd.DataFrame(rows, columns=["node", "depth", "token", "copies", "sequences", "verdict"])
@@ -204,10 +204,6 @@ def cost_words(step: Step) -> str:
         f"{drafted} tokens drafted in {step.draft_calls} calls of the draft model, {len(step.nodes)} distinct nodes sent to the "
         f"target, {len(step.tokens)} {tokens} emitted."
     )
-
-
-def shown_token(token: int, token_bytes: Mapping[int, bytes]) -> str:
-    return full(token_bytes[token]) if token in token_bytes else f"#{token}"
 
 
 # -- one position ------------------------------------------------------------------------------------------------------
@@ -224,7 +220,7 @@ def trials_table(step: Step, position: Position, token_bytes: Mapping[int, bytes
         passed = u * q < node.p
         verdict = "not tried" if over else "accepted" if passed else "rejected"
         over = over or passed
-        rows.append([sequence, shown_token(node.token, token_bytes), q, node.p * position.rho, threshold(node), u, verdict])
+        rows.append([sequence, full_name(node.token, token_bytes), q, node.p * position.rho, threshold(node), u, verdict])
     return pd.DataFrame(rows, columns=["sequence", "token", "q", "p", "min(1, p / ρq)", "u", "verdict"])
 
 
@@ -327,11 +323,7 @@ def overlap_figure(row: Row, position: Position, token_bytes: Mapping[int, bytes
             base=base,
             orientation="h",
             offsetgroup=group,
-            marker={
-                "color": SERIES[key],
-                "line": {"color": SERIES_LINE[key], "width": 1},
-                "pattern": {"shape": SERIES_PATTERN[key], "solidity": 0.3, "fgcolor": SERIES_LINE[key], "bgcolor": SERIES[key]},
-            },
+            marker=series_marker(key),
             hovertext=[f"{as_plotly(t)}<br>{label}: {number(v, 4)}" for t, v in zip(table["token"], table[field], strict=True)],
             hoverinfo="text",
         )

@@ -14,7 +14,7 @@ from viz.runs.committed import Committed, committed
 from viz.runs.differences import first_difference, reference
 from viz.runs.lines import Runs, empty_figure, framed, pairs
 from viz.style import COLOR, LOOKS, MONO, ink, layout, text_color
-from viz.tokens import as_plotly, full, name, plain
+from viz.tokens import as_plotly, full_name, name, plain
 
 HOW_TO_READ_ALIGNED = (
     "Each cell is a token of the text, each block what one target call brought; longer blocks are better. "
@@ -25,8 +25,7 @@ HOW_TO_READ_ALIGNED = (
 def align(runs: Runs) -> pd.DataFrame:
     """One line per run and output position: the token, where it came from, the step that brought it (both from 1)."""
     rows = [
-        (label, at.position + 1, full(trace.token_bytes[at.token]) if at.token in trace.token_bytes else f"#{at.token}", at.token)
-        + (at.origin, at.step + 1)
+        (label, at.position + 1, full_name(at.token, trace.token_bytes), at.token) + (at.origin, at.step + 1)
         for label, trace in pairs(runs)
         for at in committed(trace)
     ]

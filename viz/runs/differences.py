@@ -13,7 +13,7 @@ import pandas as pd
 from decoding.trace import Row, Trace
 from viz.runs.committed import committed
 from viz.runs.lines import Runs, pairs
-from viz.tokens import full, quoted
+from viz.tokens import full_name, quoted
 from viz.words import number
 
 Verdict = Literal["near-tie", "mismatch", "unknown"]
@@ -103,7 +103,7 @@ def difference_table(found: Difference, token_bytes: Mapping[int, bytes]) -> pd.
     occurring = {*columns[0], *columns[1], *found.tokens}
     tokens = sorted(occurring, key=lambda token: (-max(column.get(token, 0) for column in columns), token))
     rows = [
-        [full(token_bytes[t]) if t in token_bytes else f"#{t}", t, *(column.get(t) for column in columns)]
+        [full_name(t, token_bytes), t, *(column.get(t) for column in columns)]
         + [{found.tokens[0]: "first run", found.tokens[1]: "second run"}.get(t, "")]
         for t in tokens
     ]

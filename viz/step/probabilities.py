@@ -10,7 +10,7 @@ import pandas as pd
 
 from decoding.trace import Node, Row
 from viz.style import LOOKS, SERIES_LINE, SERIES_STRIPES, tint
-from viz.tokens import as_html, full, name, quoted
+from viz.tokens import as_html, full_name, name, quoted
 from viz.words import judgement, number
 
 NAMES = {"p": "p target", "q": "q drafter", "residual": "residual, after the rejections"}
@@ -104,7 +104,7 @@ def probability_alt(row: Row, token_bytes: Mapping[int, bytes], highlight: int |
 
 def probability_table(row: Row, token_bytes: Mapping[int, bytes]) -> pd.DataFrame:
     """One row per recorded token; q is empty where nothing was drawn from it."""
-    labels = [full(token_bytes[token]) if token in token_bytes else f"#{token}" for token in row.tokens]
+    labels = [full_name(token, token_bytes) for token in row.tokens]
     q = list(row.q) if row.q is not None else [None] * len(row.tokens)
     sampled = [token == row.sampled for token in row.tokens]
     columns = {

@@ -17,8 +17,8 @@ import plotly.graph_objects as go
 from decoding.trace import Step
 from viz.runs.tally import depths
 from viz.step.tidy import tidy
-from viz.style import LOOKS, MONO, fill, ink, layout, ring, text_color
-from viz.tokens import as_plotly, full, name, plain, quoted
+from viz.style import LOOKS, MONO, fill, ink, layout, ring, text_color, with_mark
+from viz.tokens import as_plotly, full_name, name, plain, quoted
 from viz.words import judgement, number
 
 ROOT = -1
@@ -409,7 +409,7 @@ def node_lines(index: int, step: Step, token_bytes: Mapping[int, bytes]) -> list
     node = step.nodes[index]
     q = "chosen, not drawn" if node.q is None else number(node.q)
     u = "none" if node.u is None else number(node.u)
-    lines = [f"{LOOKS[node.verdict].mark} {node.verdict}".strip(), judgement(node, token_bytes, step)]
+    lines = [with_mark(node.verdict), judgement(node, token_bytes, step)]
     lines += [f"p {number(node.p)}, q {q}, u {u}", f"from {plain(node.source)}"]
     lines += [f"{plain(key)} {number(value)}" for key, value in node.scores.items()]
     return [*lines, f"node {index}, token id {node.token}"]
@@ -445,7 +445,7 @@ def legend_traces(boxes: Sequence[Box], dark: bool) -> list[go.Scatter]:
     present = {box.state for box in boxes[1:]}
     return [
         go.Scatter(
-            name=f"{look.mark} {state}".strip(),
+            name=with_mark(state),
             x=[None],
             y=[None],
             mode="markers+lines",
@@ -490,7 +490,7 @@ def node_table(step: Step, token_bytes: Mapping[int, bytes]) -> pd.DataFrame:
     columns = ["node", "parent", "depth", "token", "id", "verdict", "p", "q", "u", "why", "source"]
     scores = {key: score_name(key, columns) for node in step.nodes for key in node.scores}
     rows = [
-        [i, node.parent, depth, full(token_bytes[node.token]) if node.token in token_bytes else f"#{node.token}", node.token]
+        [i, node.parent, depth, full_name(node.token, token_bytes), node.token]
         + [node.verdict, node.p, node.q, node.u, judgement(node, token_bytes, step), plain(node.source)]
         + [node.scores.get(key) for key in scores]
         for i, (node, depth) in enumerate(zip(step.nodes, depths(step), strict=True))

@@ -12,7 +12,7 @@ from pages.parts.drafter.findings import Findings, opened, shared_taus
 from pages.parts.drafter.rejections import disagreeing, rejections
 from pages.parts.shared.chart_data import data_box
 from pages.parts.shared.session import Session
-from pages.parts.shared.setup import dark
+from pages.parts.shared.setup import PLOT_CONFIG, dark
 from viz.drafter.acceptance import BY, HOW_TO_READ, INTERVAL, TITLES, Frames, acceptance_alt, acceptance_figure, acceptance_table
 from viz.drafter.heat import HOW_TO_READ_HEAT, MEASURES, heat_strip, heat_table
 from viz.drafter.judgements import CLASSES, filtered
@@ -27,8 +27,6 @@ from viz.drafter.reliability import (
 )
 from viz.tokens import as_markdown, plain
 from viz.words import METRICS
-
-CONFIG = {"displayModeBar": False, "scrollZoom": False}
 
 
 def findings_view(session: Session, store: Store, found: dict[str, Findings]) -> None:
@@ -133,7 +131,7 @@ def chart(title: str, figure: go.Figure, alt: str, read: str, table: Callable[[]
     with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
         st.markdown(f"**{title}**", width="content")
         data_box(table, key)
-    st.plotly_chart(figure, key=key, config=CONFIG, alt=alt)
+    st.plotly_chart(figure, key=key, config=PLOT_CONFIG, alt=alt)
     st.caption(as_markdown(read))
 
 

@@ -3,12 +3,10 @@
 import streamlit as st
 
 from pages.parts.shared.session import Session
-from pages.parts.shared.setup import dark
-from viz.methods.chimera import has_split, line_html, split_html, split_table, turned_words
+from pages.parts.shared.setup import PLOT_CONFIG, dark
+from viz.methods.chimera import guesses_html, has_split, split_html, split_table, turned_words
 from viz.methods.shared.head_bars import has_numbers, records, records_alt, records_figure, records_table
 from viz.tokens import as_markdown
-
-CONFIG = {"displayModeBar": False}
 
 
 def view(session: Session) -> None:
@@ -29,8 +27,7 @@ def view(session: Session) -> None:
 def heads(session: Session) -> None:
     """The bars down one path, and what h and o gave to the tokens."""
     step, trace = session.step, session.trace
-    written = [token for earlier in trace.steps[: session.cursor] for token in earlier.tokens]
-    st.html(line_html(step, [*trace.header.prompt_tokens, *written], trace.token_bytes))
+    st.html(guesses_html(trace, session.cursor))
     st.caption(
         "The path that was accepted, then the most probable one; underlined: tokens that are guesses themselves. Pale: a candidate "
         "whose path was not among the most probable ones."
@@ -51,7 +48,9 @@ def heads(session: Session) -> None:
 def so_far(session: Session) -> None:
     """The accuracy of the heads, with its table."""
     found = records(session.trace.steps[: session.cursor + 1])
-    st.plotly_chart(records_figure(found, dark(), ("top", "any")), key="chimera_records", config=CONFIG, alt=records_alt(found))
+    st.plotly_chart(
+        records_figure(found, dark(), ("top", "any")), key="chimera_records", config=PLOT_CONFIG, alt=records_alt(found)
+    )
     st.caption(
         "A head is asked where the tree holds everything that the text says before it. Right means: it is what the text says at "
         "that place in the end."

@@ -3,12 +3,10 @@
 import streamlit as st
 
 from pages.parts.shared.session import Session
-from pages.parts.shared.setup import dark
-from viz.methods.clover import budget_table, line_html, pair_html, shared_words
+from pages.parts.shared.setup import PLOT_CONFIG, dark
+from viz.methods.clover import budget_table, guesses_html, pair_html, shared_words
 from viz.methods.shared.head_bars import has_numbers, records, records_alt, records_figure, records_table
 from viz.tokens import as_markdown
-
-CONFIG = {"displayModeBar": False}
 
 
 def view(session: Session) -> None:
@@ -29,7 +27,7 @@ def view(session: Session) -> None:
 def heads(session: Session) -> None:
     """The bars down one path, one head behind two tokens, and what became of the budget."""
     step, token_bytes, params = session.step, session.trace.token_bytes, session.trace.header.params
-    st.html(line_html(step, params, token_bytes))
+    st.html(guesses_html(session.trace, session.cursor))
     st.caption(
         "The path that was accepted, then the most probable one. Below the bars the gates of the cell that mixed in the token: the "
         "cosine of query and key, one per attention head. Pale: a candidate that did not come into the tree, and which rule cut it."
@@ -46,7 +44,7 @@ def heads(session: Session) -> None:
 def so_far(session: Session) -> None:
     """The accuracy of the heads, with its table."""
     found = records(session.trace.steps[: session.cursor + 1])
-    st.plotly_chart(records_figure(found, dark(), ("top", "any")), key="clover_records", config=CONFIG, alt=records_alt(found))
+    st.plotly_chart(records_figure(found, dark(), ("top", "any")), key="clover_records", config=PLOT_CONFIG, alt=records_alt(found))
     st.caption(
         "A head is asked where the tree holds everything that the text says before it. Right means: it is what the text says at "
         "that place in the end."

@@ -3,7 +3,7 @@
 import streamlit as st
 
 from pages.parts.shared.session import Session
-from pages.parts.shared.setup import dark
+from pages.parts.shared.setup import PLOT_CONFIG, dark
 from viz.methods.falcon import (
     asked,
     blind_words,
@@ -21,8 +21,6 @@ from viz.methods.falcon import (
     saw_table,
 )
 from viz.tokens import as_markdown
-
-CONFIG = {"displayModeBar": False}
 
 
 def view(session: Session) -> None:
@@ -60,20 +58,19 @@ def blocks(session: Session) -> None:
 def mask(session: Session) -> None:
     """The staircase of the blocks that were asked along the path, beside the triangle."""
     trace, step = session.trace, session.step
-    written = [token for earlier in trace.steps[: session.cursor] for token in earlier.tokens]
-    block, slots = block_size([step]), asked(step, [*trace.header.prompt_tokens, *written], trace.token_bytes)
+    block, slots = block_size([step]), asked(step, trace.tokens_before(session.cursor), trace.token_bytes)
     if not slots:
         st.caption("This step does not say which slots were asked.")
         return
     figure = mask_figure(block, slots, dark())
-    st.plotly_chart(figure, key="falcon_mask", config=CONFIG, alt=mask_alt(block, slots))
+    st.plotly_chart(figure, key="falcon_mask", config=PLOT_CONFIG, alt=mask_alt(block, slots))
     st.caption(mask_words(block, slots))
 
 
 def saw(session: Session) -> None:
     """Acceptance by place, with its table."""
     steps = session.trace.steps[: session.cursor + 1]
-    st.plotly_chart(saw_figure(steps, dark()), key="falcon_saw", config=CONFIG, alt=saw_alt(steps))
+    st.plotly_chart(saw_figure(steps, dark()), key="falcon_saw", config=PLOT_CONFIG, alt=saw_alt(steps))
     st.caption(
         f"Of the steps in which every token before was accepted. {run_words(steps)} Where the picture is a saw, it is the mark of "
         "the method: the first place of a block has seen the picks above it, the last has not."

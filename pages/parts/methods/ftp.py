@@ -3,7 +3,7 @@
 import streamlit as st
 
 from pages.parts.shared.session import Session
-from pages.parts.shared.setup import dark
+from pages.parts.shared.setup import PLOT_CONFIG, dark
 from viz.methods.ftp import (
     decay_alt,
     decay_figure,
@@ -16,8 +16,6 @@ from viz.methods.ftp import (
     slots_table,
 )
 from viz.tokens import as_markdown
-
-CONFIG = {"displayModeBar": False}
 
 
 def view(session: Session) -> None:
@@ -64,7 +62,7 @@ def bottleneck(session: Session) -> None:
 def decay(session: Session) -> None:
     """Acceptance by level beside the weights of the training."""
     steps = session.trace.steps[: session.cursor + 1]
-    st.plotly_chart(decay_figure(steps, dark()), key="ftp_decay", config=CONFIG, alt=decay_alt(steps))
+    st.plotly_chart(decay_figure(steps, dark()), key="ftp_decay", config=PLOT_CONFIG, alt=decay_alt(steps))
     st.caption(
         "The nearer a token, the more its error counted in the training. The paper publishes no speed-up: the bars are our own "
         "measurement, with a target that was not trained to plan ahead."

@@ -8,7 +8,7 @@ from decoding.runs.worker import Live, worker
 from decoding.trace import Trace
 from pages.parts.shared.session import Session, device_of
 from pages.parts.shared.settings import Settings
-from pages.parts.shared.setup import dark
+from pages.parts.shared.setup import PLOT_CONFIG, dark
 from viz.methods.judge import (
     CSS,
     count,
@@ -29,7 +29,6 @@ from viz.step.text import strip, strip_html
 from viz.tokens import as_markdown
 from viz.words import number
 
-CONFIG = {"displayModeBar": False}
 PATIENCE = 60  # seconds for the run without the judge
 
 
@@ -40,7 +39,7 @@ def view(session: Session) -> None:
     st.markdown("**The judge beside the standard rule** :orange-badge[lossy]")
     if scored(step):
         alt = scores_alt(step, trace.token_bytes, threshold)
-        st.plotly_chart(scores_figure(step, trace.token_bytes, threshold, dark()), key="judge_scores", config=CONFIG, alt=alt)
+        st.plotly_chart(scores_figure(step, trace.token_bytes, threshold, dark()), key="judge_scores", config=PLOT_CONFIG, alt=alt)
         st.caption(
             "A token stays if the standard rule accepts it (u × q < p) or its score lies above the line; the first that fails both "
             "is replaced, and nothing behind it counts. The score comes from the target's state behind the token. End of text "
@@ -79,7 +78,9 @@ def counters(session: Session, threshold: float) -> None:
             "Σ J(x) max(q(x) − p(x), 0). Each judged token adds J max(0, 1 − p/q), whose mean over draws from q is that distance."
         )
         table = threshold_table(steps, threshold)
-        st.plotly_chart(threshold_figure(steps, threshold, dark()), key="judge_thresholds", config=CONFIG, alt=count_words(total))
+        st.plotly_chart(
+            threshold_figure(steps, threshold, dark()), key="judge_thresholds", config=PLOT_CONFIG, alt=count_words(total)
+        )
         st.caption(
             "The stored drafts judged anew, without a model call; under another threshold the later drafts would have been others."
         )

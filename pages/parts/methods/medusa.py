@@ -3,10 +3,10 @@
 import streamlit as st
 
 from pages.parts.shared.session import Session
-from pages.parts.shared.setup import dark
+from pages.parts.shared.setup import PLOT_CONFIG, dark
 from viz.methods.medusa import (
+    guesses_html,
     has_heads,
-    heads_html,
     heads_table,
     records_alt,
     records_figure,
@@ -15,8 +15,6 @@ from viz.methods.medusa import (
     typical_words,
 )
 from viz.tokens import as_markdown
-
-CONFIG = {"displayModeBar": False}
 
 
 def view(session: Session) -> None:
@@ -38,7 +36,7 @@ def view(session: Session) -> None:
 def heads(session: Session) -> None:
     """The bars of every head, and the tree as a table."""
     step, token_bytes = session.step, session.trace.token_bytes
-    st.html(heads_html(step, token_bytes))
+    st.html(guesses_html(session.trace, session.cursor))
     st.caption(
         "Every head reads the same state, the one the root was drawn from; head k does not know what head k − 1 picked. A mark "
         f"says what became of a token: ✓ accepted, ✗ turned down, none: never looked at. "
@@ -57,7 +55,7 @@ def records(session: Session) -> None:
     """The accuracy of the heads, with its table."""
     steps = session.trace.steps[: session.cursor + 1]
     figure = records_figure(steps, dark())
-    st.plotly_chart(figure, key="medusa_records", config=CONFIG, alt=records_alt(steps))
+    st.plotly_chart(figure, key="medusa_records", config=PLOT_CONFIG, alt=records_alt(steps))
     st.caption(
         "Right means: it is what the text says at that place in the end, whichever step wrote it. Right but not accepted: the tree "
         "did not offer the token behind the path that was taken, or a token before it was wrong."

@@ -4,7 +4,7 @@ pass."""
 import streamlit as st
 
 from pages.parts.shared.session import Session
-from pages.parts.shared.setup import dark
+from pages.parts.shared.setup import PLOT_CONFIG, dark
 from viz.methods.ppd import (
     budget_of,
     curve_alt,
@@ -19,8 +19,6 @@ from viz.methods.ppd import (
     states_figure,
     states_table,
 )
-
-CONFIG = {"displayModeBar": False}
 
 
 def view(session: Session) -> None:
@@ -44,7 +42,7 @@ def view(session: Session) -> None:
 def tree(session: Session) -> None:
     """The tree with its prompt tokens, and the guesses as a table."""
     step, token_bytes = session.step, session.trace.token_bytes
-    st.plotly_chart(prompt_tokens_figure(step, token_bytes, dark()), key="ppd", config=CONFIG, alt=prompt_tokens_alt(step))
+    st.plotly_chart(prompt_tokens_figure(step, token_bytes, dark()), key="ppd", config=PLOT_CONFIG, alt=prompt_tokens_alt(step))
     st.caption(
         f"{prompt_tokens_alt(step)} {rows_words(step)} Diamonds are prompt tokens, trained vectors in place of a token; no guess "
         "sees them. The filled ones hang where acceptance ended: what they say fills the next tree, one level each."
@@ -60,7 +58,7 @@ def tree(session: Session) -> None:
 def record(session: Session) -> None:
     """The states that were met, and the times from which the number of rows was chosen."""
     steps = session.trace.steps[: session.cursor + 1]
-    st.plotly_chart(states_figure(steps, dark()), key="ppd_states", config=CONFIG, alt=states_alt(steps))
+    st.plotly_chart(states_figure(steps, dark()), key="ppd_states", config=PLOT_CONFIG, alt=states_alt(steps))
     st.dataframe(states_table(steps), hide_index=True, key="ppd_states_table")
     st.caption(
         "The state of a tree is its greatest depth: the number of prompt tokens below the node where the step before ended. A step "
@@ -69,7 +67,7 @@ def record(session: Session) -> None:
     if not curve_of(steps):
         st.caption(f"The rows of a pass were given: {budget_of(steps) or 'not known'}. Nothing was measured.")
         return
-    st.plotly_chart(curve_figure(steps, dark()), key="ppd_curve", config=CONFIG, alt=curve_alt(steps))
+    st.plotly_chart(curve_figure(steps, dark()), key="ppd_curve", config=PLOT_CONFIG, alt=curve_alt(steps))
     st.caption(
         "More rows hold more guesses and prompt tokens, and take longer. Passes were timed on this machine before the run; tokens "
         "per step are what the accuracies on held-out text promise, in all states taken together. The filled bar was chosen."

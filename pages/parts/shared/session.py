@@ -84,10 +84,7 @@ class Session:
     @property
     def root(self) -> int | None:
         """The last token before the step that is shown."""
-        if self.trace is None:
-            return None
-        before = self.trace.header.prompt_tokens + tuple(t for s in self.trace.steps[: max(self.cursor, 0)] for t in s.tokens)
-        return before[-1] if before else None
+        return None if self.trace is None else self.trace.root(self.cursor)
 
     @property
     def selected(self) -> int | None:

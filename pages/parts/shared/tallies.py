@@ -4,6 +4,7 @@ import streamlit as st
 
 from decoding.trace import Step
 from pages.parts.shared.session import Session
+from pages.parts.shared.setup import PLOT_CONFIG
 from viz.runs.tally import (
     Tally,
     alpha_alt,
@@ -19,8 +20,6 @@ from viz.runs.tally import (
 from viz.style import PHASES
 from viz.tokens import as_markdown
 from viz.words import METRICS, filled, filled_speedup, number
-
-CONFIG = {"displayModeBar": False, "scrollZoom": False}
 
 
 def tallies(session: Session, dark: bool) -> None:
@@ -39,11 +38,11 @@ def charts(steps: tuple[Step, ...], total: Tally, dark: bool) -> None:
     left, right = st.columns(2)
     with left:
         st.markdown("**Milliseconds per step**")
-        st.plotly_chart(times_figure(steps, dark), key="times", config=CONFIG, alt=times_alt(steps))
+        st.plotly_chart(times_figure(steps, dark), key="times", config=PLOT_CONFIG, alt=times_alt(steps))
         st.dataframe(times_table(steps), hide_index=True, key="times_table")
     with right:
         st.markdown("**Alpha by depth**")
-        st.plotly_chart(alpha_figure(total, dark), key="alphas", config=CONFIG, alt=alpha_alt(total))
+        st.plotly_chart(alpha_figure(total, dark), key="alphas", config=PLOT_CONFIG, alt=alpha_alt(total))
         st.dataframe(alpha_table(total), hide_index=True, key="alpha_table")
 
 

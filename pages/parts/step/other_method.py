@@ -8,13 +8,12 @@ from decoding.methods import METHODS
 from decoding.trace import Trace
 from pages.parts.shared.session import Session
 from pages.parts.shared.settings import Settings, family_named
-from pages.parts.shared.setup import dark
-from viz.methods.shared.head_guesses import bars_html, beside_words, context
+from pages.parts.shared.setup import PLOT_CONFIG, dark
+from viz.methods import guesses_html
+from viz.step.beside import beside_words
 from viz.step.tree import tree_alt, tree_figure
 from viz.tokens import as_markdown
 from viz.words import narrate
-
-CONFIG = {"displayModeBar": False, "scrollZoom": False}
 
 
 def other_method(session: Session) -> None:
@@ -38,7 +37,7 @@ def other_method(session: Session) -> None:
 def ask(session: Session, method: str) -> None:
     """Have the worker take one step of `method` where the shown step begins."""
     settings: Settings = replace(session.settings, method=method, params={})
-    session.ask_another(settings, context(session.trace, session.cursor))
+    session.ask_another(settings, session.trace.tokens_before(session.cursor))
 
 
 def beside(session: Session, answer: Trace) -> None:
@@ -51,10 +50,10 @@ def beside(session: Session, answer: Trace) -> None:
     )
     if step.nodes:
         figure = tree_figure(step, token_bytes, None, dark(), root=session.root)
-        st.plotly_chart(figure, key="another_tree", config=CONFIG, alt=tree_alt(step, token_bytes))
-    if bars := bars_html(answer, 0):
+        st.plotly_chart(figure, key="another_tree", config=PLOT_CONFIG, alt=tree_alt(step, token_bytes))
+    if bars := guesses_html(answer, 0):
         st.html(bars)
-        if mine := bars_html(session.trace, session.cursor):
+        if mine := guesses_html(session.trace, session.cursor):
             st.markdown(f"**{METHODS[session.trace.header.method].title}, as above**")
             st.html(mine)
     if session.settings.temperature > 0:

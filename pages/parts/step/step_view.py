@@ -13,7 +13,7 @@ from pages.parts.shared.controls import read, say
 from pages.parts.shared.keep import keep
 from pages.parts.shared.scrolled import scrolled
 from pages.parts.shared.session import Session
-from pages.parts.shared.setup import dark
+from pages.parts.shared.setup import PLOT_CONFIG, dark
 from pages.parts.shared.tallies import tallies
 from pages.parts.step.inspector import inspector
 from pages.parts.step.link import link
@@ -27,7 +27,6 @@ from viz.words import judgement, narrate
 
 plotly.io.templates.default = None  # Streamlit lays its theme over every figure; Plotly's own template only costs time
 WIDTH = 680  # px of the tree on a usual screen
-CONFIG = {"displayModeBar": False, "scrollZoom": False}
 
 
 def poll_timer(session: Session) -> None:
@@ -169,7 +168,7 @@ def tree(session: Session) -> None:
             key="tree",
             on_select=pick,
             selection_mode="points",
-            config=CONFIG,
+            config=PLOT_CONFIG,
             alt=tree_alt(step, token_bytes),
         )
     with st.expander("The tree as a table", key="tree_table_box", on_change="rerun") as box:

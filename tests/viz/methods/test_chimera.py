@@ -12,7 +12,7 @@ from pages.parts.shared import address
 from pages.parts.shared.settings import Settings
 from tests.pages.test_step import errors, press, state
 from tests.pages.test_step import opened as page_opened
-from tests.viz_samples import HOSTILE, TOKEN_BYTES, chain, node, step_of
+from tests.viz_samples import HOSTILE, TOKEN_BYTES, chain, node, step_of, trace_of
 from viz.methods.shared import head_bars as depths
 
 BEFORE = (8, 9, 10, 11)
@@ -42,7 +42,7 @@ def test_the_three_tokens_that_a_slot_reads():
 
 
 def test_the_heads_down_one_path():
-    shown = view.line_html(tree(), BEFORE, TOKEN_BYTES)
+    shown = view.guesses_html(trace_of(tree(), prompt_tokens=BEFORE), 0)
     assert "head 1, behind the root" in shown and "head 2, behind ␣the" in shown and "left out" in shown
     assert "Read: head 1" in shown and "0.20" in shown, "the candidate that was left out, by its own factor"
 
@@ -62,7 +62,7 @@ def test_a_logit_is_the_sum_of_two_parts():
 @pytest.mark.parametrize("token", HOSTILE)
 def test_hostile_pieces_are_escaped(token):
     step = tree((token, token, token))
-    shown = view.line_html(step, [token] * 3, HOSTILE) + view.split_html(step, HOSTILE)
+    shown = view.guesses_html(trace_of(step, prompt_tokens=(token,) * 3, token_bytes=HOSTILE), 0) + view.split_html(step, HOSTILE)
     assert not any(tag in shown for tag in ("<script", "<b>bold", "<a href", "\u202e", "\x00"))
     assert len(view.split_table(step, HOSTILE)) == 3 and view.turned_words(step, HOSTILE)
 
@@ -71,7 +71,7 @@ def test_a_trace_of_another_kind():
     assert view.has_split(tree()) and not view.has_split(chain()) and view.has_split(step_of())
     without = msgspec.structs.replace(tree().nodes[0], scores={OWN: 0.5, JOINT: 0.5})
     step = step_of([without], (0,), "bonus")
-    assert depths.has_numbers(step) and not view.has_split(step) and "behind the root" in view.line_html(step, BEFORE, TOKEN_BYTES)
+    assert depths.has_numbers(step) and not view.has_split(step) and "behind the root" in view.guesses_html(trace_of(step), 0)
 
 
 def test_the_numbers_are_those_of_a_run(embedded):

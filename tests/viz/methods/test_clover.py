@@ -12,7 +12,7 @@ from pages.parts.shared import address
 from pages.parts.shared.settings import Settings
 from tests.pages.test_step import errors, press, state
 from tests.pages.test_step import opened as page_opened
-from tests.viz_samples import HOSTILE, TOKEN_BYTES, chain, node, row, step_of
+from tests.viz_samples import HOSTILE, TOKEN_BYTES, chain, node, row, step_of, trace_of
 from viz.methods.shared import head_bars as depths
 
 PARAMS = {"nodes": 8, "heads": 2, "top_p": 0.8, "ratio": 0.25}
@@ -67,7 +67,7 @@ def test_every_candidate_that_was_cut_is_told_by_which_rule():
 
 
 def test_the_pictures_and_their_words():
-    shown = view.line_html(tree(), PARAMS, TOKEN_BYTES)
+    shown = view.guesses_html(trace_of(tree(), params=PARAMS), 0)
     assert "head 1, behind the root" in shown and "head 2, behind ␣little" in shown and "behind ␣the" not in shown
     assert shown.count("ds-bars-now") == 2 and "-1.00" in shown and "+0.50" in shown and "sum of 0.8 reached" in shown
     assert "Gates of the cell" in shown and view.gates(tree(), 1) == [-1.0, 0.0] and view.moved(tree(), 1) == pytest.approx(0.2)
@@ -106,7 +106,7 @@ def test_records_follow_what_was_written():
 @pytest.mark.parametrize("token", HOSTILE)
 def test_hostile_pieces_are_escaped(token):
     step = tree((token, token, token, 3, token))
-    shown = view.line_html(step, PARAMS, HOSTILE) + view.pair_html(step, PARAMS, HOSTILE)
+    shown = view.guesses_html(trace_of(step, params=PARAMS, token_bytes=HOSTILE), 0) + view.pair_html(step, PARAMS, HOSTILE)
     assert not any(tag in shown for tag in ("<script", "<b>bold", "<a href", "\u202e", "\x00"))
 
 

@@ -43,7 +43,7 @@ def test_the_path_goes_on_with_the_most_probable_children():
 def test_the_meter_stands_beside_what_the_target_gave_the_root():
     """The root of step 2 is token 7, which the target gave 0.75 when it wrote it behind node 1."""
     trace = trace_of(tree(), tree(0.05), prompt_tokens=(0, 4))
-    assert view.root_of(trace, 0) == 4 and view.root_of(trace, 1) == 7
+    assert trace.root(0) == 4 and trace.root(1) == 7
     assert view.meter(trace.steps[1]) == 0.05 and view.meant(trace, 1) == 0.75 and view.meant(trace, 0) is None
     assert "decoder gives it 0.05, the target gave it 0.75" in view.meter_words(trace, 1)
     assert "it comes from the prompt" in view.meter_words(trace, 0)

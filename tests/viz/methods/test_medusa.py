@@ -12,6 +12,7 @@ from pages.parts.shared.settings import Settings
 from tests.pages.test_step import errors, press, state
 from tests.pages.test_step import opened as page_opened
 from tests.viz_samples import HOSTILE, TOKEN_BYTES, chain, node, row, step_of
+from viz.methods.shared.misfits import p_behind_parent
 from viz.words import judgement
 
 
@@ -50,7 +51,7 @@ def test_guesses_that_do_not_belong_together():
     assert view.torn(tree()) == [2]
     words = view.torn_words(tree(), TOKEN_BYTES)
     assert words.startswith("1 node does not fit") and "the target gives ␣cat 0.0001, the head 0.60" in words
-    assert view.behind(tree(), 3) == 0.8 and view.behind(msgspec.structs.replace(tree(), rows=()), 3) is None
+    assert p_behind_parent(tree(), 3) == 0.8 and p_behind_parent(msgspec.structs.replace(tree(), rows=()), 3) is None
     assert view.torn_words(step_of(), TOKEN_BYTES).startswith("No head")
 
 
@@ -113,7 +114,9 @@ def test_the_numbers_are_those_of_a_run(embedded):
     assert view.records(steps)[0].accepted > 0
     for step in steps:
         for i, one in enumerate(step.nodes):
-            assert 0 < one.scores[HEAD_PROBABILITY] <= 1 and view.behind(step, i) is not None or step.rows[one.parent + 1] is None
+            assert (
+                0 < one.scores[HEAD_PROBABILITY] <= 1 and p_behind_parent(step, i) is not None or step.rows[one.parent + 1] is None
+            )
 
 
 @pytest.mark.parametrize("rule", ["exact", "typical"])

@@ -1,4 +1,4 @@
-"""What was retrieved: the tree coloured by where nodes come from, the match, where it stands, and who found the accepted tokens.
+"""What was retrieved: the tree coloured by where nodes come from, the match, and where it stands.
 
 Knows steps of the methods on a datastore, whose nodes say so in their source and scores. Where a match stands is looked up by the
 page and handed in as plain bytes.
@@ -14,7 +14,7 @@ from decoding.score_names import BOTH, COUNT, DRAFT_VALUE, DRAFTED, MATCHED, OCC
 from decoding.trace import Node, Step
 from viz.step.tree import HALF, Box, Frame, boxes_of, curve, frame_of, tree_layout
 from viz.style import GRID, LOOKS, MONO, PHASE_COLOR, SERIES, ink, layout, muted
-from viz.tokens import as_html, as_plotly, full, joined, name
+from viz.tokens import as_html, as_plotly, full_name, joined, name
 from viz.words import number
 
 TAIL = 24  # tokens of the text that are shown before a draft
@@ -46,16 +46,6 @@ class Occurrence:
     before: tuple[bytes, ...]
     match: tuple[bytes, ...]
     after: tuple[bytes, ...]
-
-
-@dataclass(frozen=True)
-class Gain:
-    """Accepted tokens of some steps: of the whole tree, and of the part that one source alone would have offered."""
-
-    steps: int
-    kept: int
-    by: dict[str, int]  # kind -> accepted nodes of that kind
-    alone: dict[str, int]  # DRAFTED or RETRIEVED -> accepted tokens without the other
 
 
 def kind_of(node: Node) -> str:
@@ -170,7 +160,7 @@ def hover(box: Box, step: Step, token_bytes: Mapping[int, bytes]) -> str:
         return as_plotly("the end of the committed text" if box.index < 0 else f"{box.state}: {LOOKS[box.state].meaning}")
     node = step.nodes[box.index]
     lines = [
-        full(token_bytes[node.token]) if node.token in token_bytes else f"#{node.token}",
+        full_name(node.token, token_bytes),
         f"{kind_of(node)}: {KINDS[kind_of(node)].meaning}",
         f"{node.verdict}, p {number(node.p)}",
         *(f"{key} {number(value)}" for key, value in node.scores.items() if key not in (MATCHED, OCCURRENCES)),
@@ -319,50 +309,3 @@ def match_table(steps: Sequence[Step]) -> pd.DataFrame:
             "tokens accepted": [len(step.path) for step in steps],
         }
     )
-
-
-# -- who won ---------------------------------------------------------------------------------------------------------------
-
-
-def gain(steps: Sequence[Step]) -> Gain:
-    """Who found the accepted tokens. Alone, a source would have got as far as the accepted path stays in its own tree, had
-    the target drawn the same tokens."""
-    by, alone = dict.fromkeys(KINDS, 0), {DRAFTED: 0, RETRIEVED: 0}
-    for step in steps:
-        path = [kind_of(step.nodes[i]) for i in step.path]
-        for kind in path:
-            by[kind] += 1
-        for source, other in ((DRAFTED, RETRIEVED), (RETRIEVED, DRAFTED)):
-            alone[source] += next((i for i, kind in enumerate(path) if kind == other), len(path))
-    return Gain(len(steps), sum(by.values()), by, alone)
-
-
-def gain_figure(total: Gain, dark: bool = False) -> go.Figure:
-    """Accepted tokens of the fused tree by kind, and what either source would have got alone on the same states."""
-    rows = ["draft tree alone", "retrieval alone", "fused tree"]
-    figure = go.Figure(layout=layout(170, dark, barmode="stack", bargap=0.35))
-    values = {
-        DRAFTED: [total.alone[DRAFTED], 0, total.by[DRAFTED]],
-        RETRIEVED: [0, total.alone[RETRIEVED], total.by[RETRIEVED]],
-        BOTH: [0, 0, total.by[BOTH]],
-    }
-    for kind, counts in values.items():
-        look, shape = KINDS[kind], {DRAFTED: "", RETRIEVED: "/", BOTH: "x"}[kind]
-        marker = {"color": look.color, "pattern": {"shape": shape, "solidity": 0.3}, "line": {"color": look.color, "width": 1}}
-        hovertemplate = f"%{{y}}: %{{x}} tokens, {look.meaning}<extra></extra>"
-        figure.add_trace(go.Bar(name=kind, x=counts, y=rows, orientation="h", marker=marker, hovertemplate=hovertemplate))
-    figure.update_xaxes(title="accepted tokens", gridcolor=GRID, zerolinecolor=GRID, rangemode="tozero")
-    figure.update_yaxes(automargin=True, showgrid=False)
-    return figure.update_layout(margin={"l": 8, "r": 8, "t": 34, "b": 40})
-
-
-def gain_table(total: Gain) -> pd.DataFrame:
-    """The twin of `gain_figure`."""
-    rows = {
-        "fused tree": total.kept,
-        **{f"of these {KINDS[kind].meaning}": count for kind, count in total.by.items()},
-        "draft tree alone": total.alone[DRAFTED],
-        "retrieval alone": total.alone[RETRIEVED],
-    }
-    per_step = [value / total.steps if total.steps else 0.0 for value in rows.values()]
-    return pd.DataFrame({"tree": list(rows), "accepted tokens": list(rows.values()), "per step": per_step})
