@@ -6,8 +6,9 @@ import streamlit as st
 
 from pages.parts.shared import recorded_run as demo
 from pages.parts.shared.setup import PLOT_CONFIG, dark
+from viz.step.boxes import extent_of
 from viz.step.text import CSS, strip, strip_html
-from viz.step.tree import extent_of, tree_alt, tree_figure
+from viz.step.tree import tree_alt, tree_figure
 from viz.words import GLOSSARY, narrate
 
 SENTENCES = (

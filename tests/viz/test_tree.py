@@ -10,8 +10,9 @@ from math import hypot
 import pytest
 
 from tests.viz_samples import HOSTILE, TOKEN_BYTES, chain, grown, node, row, small_tree, step_of
+from viz.step.boxes import HALF, ROOT, extent_of, final_index
 from viz.step.tidy import tidy
-from viz.step.tree import HALF, ROOT, extent_of, final_index, node_table, picked, tree_alt, tree_figure
+from viz.step.tree import node_table, picked, tree_alt, tree_figure
 from viz.style import COLOR, DASH, LOOKS, SYMBOL, text_color
 
 RECYCLING = grown((8, 21, 25, 15, 8, 3), path=(1,), rejected=(0,))

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from decoding.score_names import ESTIMATE_AFTER, ESTIMATE_BEFORE
 from decoding.trace import Step
-from viz.step.tree import ROOT
+from viz.step.boxes import ROOT
 from viz.style import SERIES_LINE, SERIES_STRIPES, with_mark
 from viz.tokens import as_html, name
 from viz.words import node_name, number

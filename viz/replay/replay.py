@@ -14,9 +14,10 @@ from pathlib import Path
 
 from decoding.trace import Row, Step, Trace
 from viz.runs.tally import Tally, tally
+from viz.step.boxes import ROOT, boxes_of, final_index, frame_of, has_final
 from viz.step.probabilities import shown
 from viz.step.text import CSS, describe, strip
-from viz.step.tree import ROOT, boxes_of, final_index, frame_of, has_final, tree_alt
+from viz.step.tree import tree_alt
 from viz.style import LOOKS, PHASES, SERIES, SERIES_LINE
 from viz.tokens import as_html, full, label, plain
 from viz.words import METRICS, filled, judgement, narrate, number

@@ -8,7 +8,7 @@ from math import cos, pi, sin
 from typing import Any
 
 from decoding.trace import Step
-from viz.step.tree import ROOT, Box, Frame, boxes_of, final_index, frame_of
+from viz.step.boxes import ROOT, Box, Frame, boxes_of, final_index, frame_of
 from viz.style import LOOKS, MONO
 from viz.tokens import name
 from viz.words import number

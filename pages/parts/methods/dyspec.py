@@ -7,7 +7,8 @@ from pages.parts.shared.session import Session
 from pages.parts.shared.setup import PLOT_CONFIG, dark
 from viz.drafter.reliability import reliability_alt, reliability_figure, reliability_table
 from viz.methods.dyspec import draw_words, draws_table, has_estimates, reached, regrown, sum_words, waiting_bars
-from viz.step.tree import extent_of, tree_alt, tree_figure, wide_enough
+from viz.step.boxes import extent_of, wide_enough
+from viz.step.tree import tree_alt, tree_figure
 from viz.tokens import as_markdown
 
 

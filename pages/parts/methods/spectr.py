@@ -5,24 +5,10 @@ import streamlit as st
 from decoding.trace import Row
 from pages.parts.shared.session import Session
 from pages.parts.shared.setup import PLOT_CONFIG, dark
-from viz.methods.spectr import (
-    Position,
-    bundle_alt,
-    bundle_figure,
-    bundle_table,
-    chances,
-    chances_figure,
-    chances_words,
-    cost_words,
-    g_figure,
-    g_table,
-    overlap_figure,
-    overlap_table,
-    position_of,
-    transport,
-    trials_table,
-)
-from viz.step.tree import ROOT, final_index
+from viz.methods.spectr import Position, bundle_alt, bundle_figure, bundle_table, cost_words, position_of, trials_table
+from viz.methods.spectr_position import chances, chances_figure, chances_words, g_figure, g_table, overlap_figure, overlap_table
+from viz.methods.spectr_transport import transport
+from viz.step.boxes import ROOT, final_index
 from viz.tokens import as_markdown, name
 from viz.words import number
 

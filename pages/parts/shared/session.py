@@ -16,7 +16,7 @@ from decoding.runs.worker import Live, worker
 from decoding.trace import Step, Trace
 from pages.parts.shared import recorded_run as demo
 from pages.parts.shared.settings import Settings, settings_of
-from viz.step.tree import extent_of, final_index, has_final
+from viz.step.boxes import extent_of, final_index, has_final
 
 PATIENCE = 0.15  # seconds a click waits for its step before the page turns to polling
 POLL = 0.3

@@ -21,7 +21,8 @@ from pages.parts.step.method_panel import view_of
 from pages.parts.step.other_method import other_method
 from pages.parts.step.text_strip import legend, text_strip
 from pages.parts.step.transport import progress, transport
-from viz.step.tree import node_table, picked, tree_alt, tree_figure, wide_enough
+from viz.step.boxes import wide_enough
+from viz.step.tree import node_table, picked, tree_alt, tree_figure
 from viz.tokens import as_markdown, name
 from viz.words import judgement, narrate
 

@@ -12,7 +12,8 @@ from decoding.trace import Trace
 from pages.parts.drafter.findings import opened
 from pages.parts.shared.setup import dark
 from viz.replay.replay import replay_html
-from viz.step.tree import extent_of, tree_alt, tree_figure
+from viz.step.boxes import extent_of
+from viz.step.tree import tree_alt, tree_figure
 from viz.tokens import as_markdown
 
 PARQUET = "application/vnd.apache.parquet"

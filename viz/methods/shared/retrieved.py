@@ -12,7 +12,8 @@ import plotly.graph_objects as go
 
 from decoding.score_names import BOTH, COUNT, DRAFT_VALUE, DRAFTED, MATCHED, OCCURRENCES, RETRIEVED, SHARE, WEIGHT
 from decoding.trace import Node, Step
-from viz.step.tree import HALF, Box, Frame, boxes_of, curve, frame_of, tree_layout
+from viz.step.boxes import HALF, Box, Frame, boxes_of, frame_of
+from viz.step.tree import curve, tree_layout
 from viz.style import GRID, LOOKS, MONO, PHASE_COLOR, SERIES, ink, layout, muted
 from viz.tokens import as_html, as_plotly, full_name, joined, name
 from viz.words import number
