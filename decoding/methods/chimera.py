@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
+from decoding.checks import check_int
 from decoding.draft import EMPTY, Draft
 from decoding.drafting.dynamic_tree import grow
 from decoding.method import Drafter, Method, param
@@ -122,8 +123,7 @@ def heads_of(settings: Settings) -> Heads:
     """Heads of these sizes; ValueError for settings that cannot be."""
     sizes = Sizes(*(settings.get(name) for name in SIZES))
     heads = settings.get("heads")
-    if type(heads) is not int or not 1 <= heads <= MAX_HEADS:
-        raise ValueError(f"{heads!r} heads of Chimera cannot be; 1 to {MAX_HEADS} can.")
+    check_int("Chimera with heads", heads, 1, MAX_HEADS)
     return Heads(sizes, heads)
 
 

@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
+from decoding.checks import check_int
 from decoding.draft import EMPTY, Draft
 from decoding.method import Drafter, Method, param
 from decoding.models.attention import Block, Memory, Sizes
@@ -130,8 +131,7 @@ def heads_of(settings: Settings) -> Heads:
     """Heads of these sizes; ValueError for settings that cannot be."""
     sizes = Sizes(*(settings.get(name) for name in SIZES))
     heads = settings.get("heads")
-    if type(heads) is not int or not 1 <= heads <= MAX_HEADS:
-        raise ValueError(f"{heads!r} heads of Clover cannot be; 1 to {MAX_HEADS} can.")
+    check_int("Clover with heads", heads, 1, MAX_HEADS)
     return Heads(sizes, heads)
 
 

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
+from decoding.checks import check_int
 from decoding.draft import EMPTY, Draft
 from decoding.drafting.dynamic_tree import grow
 from decoding.drafting.sampled_chain import draw_chain
@@ -91,8 +92,7 @@ def relaxed(rows: int, block: int, offset: int = 0) -> Tensor:
 def made(settings: Settings) -> Head:
     """An untrained head of these settings; ValueError for those that cannot be."""
     for name, high in (("block", MAX_BLOCK), ("layers", MAX_LAYERS)):
-        if type(settings.get(name)) is not int or not 1 <= settings[name] <= high:
-            raise ValueError(f"A Falcon head with {name} {settings.get(name)!r} cannot be; 1 to {high} can.")
+        check_int(f"A Falcon head with {name}", settings.get(name), 1, high)
     sizes = Sizes(settings.get("width"), settings.get("heads"), settings.get("mlp"))
     return Head(sizes, settings["block"], settings["layers"])
 

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 from transformers.models.llama.modeling_llama import LlamaMLP, LlamaRMSNorm
 
+from decoding.checks import check_int
 from decoding.draft import EMPTY, Draft
 from decoding.drafting.dynamic_tree import grow
 from decoding.drafting.sampled_chain import draw_chain
@@ -142,8 +143,7 @@ class Decoder(nn.Module):
 def made(settings: Settings) -> Decoder:
     """An untrained decoder of these settings; ValueError for those that cannot be."""
     for name, low, high in (("slots", 1, MAX_SLOTS), ("outputs", 2, MAX_OUTPUTS), ("blocks", 1, MAX_BLOCKS)):
-        if type(settings.get(name)) is not int or not low <= settings[name] <= high:
-            raise ValueError(f"A decoder with {name} {settings.get(name)!r} cannot be; {low} to {high} can.")
+        check_int(f"A decoder with {name}", settings.get(name), low, high)
     sizes = Sizes(settings.get("width"), settings.get("heads"), settings.get("mlp"))
     return Decoder(sizes, settings["slots"], settings["outputs"], settings["blocks"])
 

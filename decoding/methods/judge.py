@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from decoding.acceptance.judge import Judge, either
+from decoding.checks import check_int
 from decoding.draft import TargetOutput
 from decoding.drafting.chain import Chain
 from decoding.method import Method, never, param
@@ -29,8 +30,7 @@ MAX_WIDTH = 65_536
 def shapes(settings: Settings) -> dict[str, tuple[int, ...]]:
     """The tensors of a head file; ValueError for a width that cannot be."""
     width = settings.get("width")
-    if type(width) is not int or not 1 <= width <= MAX_WIDTH:
-        raise ValueError(f"A judge of width {width!r} cannot be; 1 to {MAX_WIDTH:,} can.")
+    check_int("A judge of width", width, 1, MAX_WIDTH)
     return {"mean": (width,), "scale": (width,), "weight": (width,), "bias": ()}
 
 

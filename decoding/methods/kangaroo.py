@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
+from decoding.checks import check_int
 from decoding.draft import Draft, ResumeState
 from decoding.method import Drafter, Method, param
 from decoding.models import layers
@@ -96,8 +97,7 @@ def settings_of(adapter: Adapter) -> Settings:
 def sizes_in(settings: Settings) -> Sizes:
     """ValueError for settings that cannot be."""
     layer = settings.get("layer")
-    if type(layer) is not int or not 1 <= layer <= MAX_LAYERS:
-        raise ValueError(f"A Kangaroo adapter behind layer {layer!r} cannot be; 1 to {MAX_LAYERS:,} can.")
+    check_int("A Kangaroo adapter behind layer", layer, 1, MAX_LAYERS)
     return Sizes(**{name: settings.get(name) for name in SIZES}, mlp=1)
 
 

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from decoding.acceptance.typical import typical
+from decoding.checks import check_int
 from decoding.draft import Draft, PromptTokens
 from decoding.drafting.prompt_token_trees import Machine, ProbeTree, Ranks, machine
 from decoding.method import Drafter, Method, param
@@ -74,8 +75,7 @@ def shapes(settings: Settings) -> dict[str, tuple[int, ...]]:
     """The tensors of a head file; ValueError for settings that cannot be."""
     found = {name: settings.get(name) for name in ("width", "prompt_tokens", "members")}
     for name, high in (("width", MAX_WIDTH), ("prompt_tokens", MAX_PROMPT_TOKENS), ("members", MAX_MEMBERS)):
-        if type(found[name]) is not int or not 1 <= found[name] <= high:
-            raise ValueError(f"Prompt tokens with {name} {found[name]!r} cannot be; 1 to {high:,} can.")
+        check_int(f"Prompt tokens with {name}", found[name], 1, high)
     check_ranks(settings.get("ranks"), found["prompt_tokens"], RANKS, "prompt tokens")
     return {"embed": (found["prompt_tokens"], found["members"], found["width"])}
 

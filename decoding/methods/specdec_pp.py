@@ -18,6 +18,7 @@ from math import nan
 import torch
 from torch import Tensor, nn
 
+from decoding.checks import check_int
 from decoding.draft import Draft
 from decoding.drafting.chain import Chain
 from decoding.method import Method, param
@@ -61,8 +62,7 @@ def shapes(settings: Settings) -> dict[str, tuple[int, ...]]:
     """The tensors of a head file; ValueError for settings that cannot be."""
     width, blocks = settings.get("width"), settings.get("blocks")
     for value, name, most in ((width, "width", MAX_WIDTH), (blocks, "blocks", MAX_BLOCKS)):
-        if type(value) is not int or not 1 <= value <= most:
-            raise ValueError(f"A head of SpecDec++ with {name} {value!r} cannot be; 1 to {most:,} can.")
+        check_int(f"A head of SpecDec++ with {name}", value, 1, most)
     with torch.device("meta"):
         return {name: tuple(values.shape) for name, values in pair(width, blocks).state_dict().items()}
 
