@@ -27,7 +27,7 @@ from decoding.drafting.prompt_token_trees import Machine, ProbeTree, Ranks, mach
 from decoding.method import Drafter, Method, param
 from decoding.models.cache import TreeCache
 from decoding.models.family import Family
-from decoding.models.heads import Settings, check_ranks, head_for
+from decoding.models.heads import Settings, check_ranks, check_width, head_for
 from decoding.models.requirements import TARGET_HEAD
 from decoding.models.target import Target
 from decoding.sample import Sampling
@@ -84,10 +84,9 @@ def load_head(target: Target) -> tuple[Prompts, Ranks]:
     """The prompt tokens of a target, and how often each rank of each was right on held-out text; ValueError if there are none that
     fit."""
     head = head_for(KEY, target.model, shapes)
-    settings, width = head.settings, target.model.config.hidden_size
-    if settings["width"] != width:
-        raise ValueError(f"The prompt tokens are for a model of width {settings['width']:,}; the target has {width:,}.")
-    made = Prompts(width, settings["prompt_tokens"], settings["members"])
+    check_width("The prompt tokens are", head, target.model)
+    settings = head.settings
+    made = Prompts(settings["width"], settings["prompt_tokens"], settings["members"])
     made.load_state_dict(head.tensors)
     return made.to(target.device, target.dtype).eval(), tuple(map(tuple, settings["ranks"]))
 

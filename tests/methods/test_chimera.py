@@ -5,7 +5,6 @@ import math
 
 import pytest
 import torch
-from safetensors.torch import save_file
 
 from decoding.draft import Draft
 from decoding.methods import METHODS, chimera
@@ -267,56 +266,11 @@ def test_the_released_sampler_would_be_biased_and_is_refused():
 GOOD = {"width": 32, "attention heads": 2, "mlp": 48, "theta": 10_000.0, "eps": 1e-6, "heads": 2}
 
 
-@pytest.fixture
-def folder(tmp_path, llama):
-    door.save(tmp_path / "head", "chimera", llama.target.model, chimera.heads_of(GOOD).state_dict(), GOOD, {})
-    return tmp_path / "head"
-
-
-def opened(folder, model):
-    return door.open_head(folder, "chimera", model, shapes)
-
-
-def test_a_head_of_another_target(folder):
-    with pytest.raises(ValueError, match="trained for the model"):
-        opened(folder, causal_lm("llama", seed=1))
-
-
-@pytest.mark.parametrize(
-    "change, words",
-    [
-        ({"gram.bias": None}, "missing gram.bias, too many none"),
-        ({"more": torch.zeros(2)}, "missing none, too many more"),
-        ({"residual.1.weight": torch.zeros(280, 64)}, "residual.1.weight in .* has the shape"),
-    ],
-)
-def test_other_tensors(folder, llama, change, words):
-    """The last is a head of the released shape."""
-    found = {name: values for name, values in (chimera.heads_of(GOOD).state_dict() | change).items() if values is not None}
-    save_file(found, folder / door.WEIGHTS)
-    with pytest.raises(ValueError, match=words):
-        opened(folder, llama.target.model)
-
-
-def test_pickled_weights(folder, llama):
-    torch.save(chimera.heads_of(GOOD).state_dict(), folder / door.WEIGHTS)
-    with pytest.raises(ValueError, match="cannot be read"):
-        opened(folder, llama.target.model)
-
-
 @pytest.mark.parametrize("change", [{"heads": 0}, {"heads": 2.0}, {"width": None}, {"width": 33}, {"mlp": 0}, {"eps": "x"}])
 def test_settings_that_cannot_be(change):
     assert shapes(GOOD) == {name: tuple(values.shape) for name, values in chimera.heads_of(GOOD).state_dict().items()}
     with pytest.raises(ValueError, match="cannot be|do not divide"):
         shapes(GOOD | change)
-
-
-def test_heads_of_another_width(tmp_path, llama, monkeypatch):
-    settings = GOOD | {"width": 64}
-    door.save(tmp_path / "head", "chimera", llama.target.model, chimera.heads_of(settings).state_dict(), settings, {})
-    monkeypatch.setattr(door, "find", lambda *_: tmp_path / "head")
-    with pytest.raises(ValueError, match="states of width 64"):
-        load_head(llama.target)
 
 
 # -- training ----------------------------------------------------------------------------------------------------------

@@ -6,7 +6,6 @@ from itertools import product
 
 import pytest
 import torch
-from safetensors.torch import save_file
 
 from decoding.draft import Draft
 from decoding.methods import METHODS, clover
@@ -293,42 +292,6 @@ def test_nothing_is_drafted_where_nothing_may_be_taken(llama):
 GOOD = {"width": 32, "attention heads": 2, "mlp": 48, "theta": 10_000.0, "eps": 1e-6, "heads": 2}
 
 
-@pytest.fixture
-def folder(tmp_path, llama):
-    door.save(tmp_path / "head", "clover", llama.target.model, clover.heads_of(GOOD).state_dict(), GOOD, {})
-    return tmp_path / "head"
-
-
-def opened(folder, model):
-    return door.open_head(folder, "clover", model, shapes)
-
-
-def test_a_head_of_another_target(folder):
-    with pytest.raises(ValueError, match="trained for the model"):
-        opened(folder, causal_lm("llama", seed=1))
-
-
-@pytest.mark.parametrize(
-    "change, words",
-    [
-        ({"blocks.1.bias": None}, "missing blocks.1.bias, too many none"),
-        ({"more": torch.zeros(2)}, "missing none, too many more"),
-        ({"query.weight": torch.zeros(32, 31)}, "query.weight in .* has the shape"),
-    ],
-)
-def test_other_tensors(folder, llama, change, words):
-    found = {name: values for name, values in (clover.heads_of(GOOD).state_dict() | change).items() if values is not None}
-    save_file(found, folder / door.WEIGHTS)
-    with pytest.raises(ValueError, match=words):
-        opened(folder, llama.target.model)
-
-
-def test_pickled_weights(folder, llama):
-    torch.save(clover.heads_of(GOOD).state_dict(), folder / door.WEIGHTS)
-    with pytest.raises(ValueError, match="cannot be read"):
-        opened(folder, llama.target.model)
-
-
 @pytest.mark.parametrize(
     "change", [{"heads": 0}, {"heads": True}, {"width": None}, {"width": 33}, {"mlp": 2**30}, {"theta": "x"}, {"eps": 0}]
 )
@@ -336,14 +299,6 @@ def test_settings_that_cannot_be(change):
     assert shapes(GOOD) == {name: tuple(values.shape) for name, values in clover.heads_of(GOOD).state_dict().items()}
     with pytest.raises(ValueError, match="cannot be|do not divide"):
         shapes(GOOD | change)
-
-
-def test_heads_of_another_width(tmp_path, llama, monkeypatch):
-    settings = GOOD | {"width": 64}
-    door.save(tmp_path / "head", "clover", llama.target.model, clover.heads_of(settings).state_dict(), settings, {})
-    monkeypatch.setattr(door, "find", lambda *_: tmp_path / "head")
-    with pytest.raises(ValueError, match="states of width 64"):
-        load_head(llama.target)
 
 
 # -- training ----------------------------------------------------------------------------------------------------------

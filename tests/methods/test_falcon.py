@@ -6,14 +6,12 @@ from contextlib import nullcontext
 
 import pytest
 import torch
-from safetensors.torch import save_file
 from torch import nn
 
 from decoding.draft import Draft
 from decoding.loop import decode
 from decoding.methods import METHODS, falcon
 from decoding.methods.falcon import SLOT_IN_BLOCK, Blocks, Head, Params, Past, load_head, made, relaxed, shapes
-from decoding.models import heads as door
 from decoding.models.family import load
 from decoding.models.target import Target
 from decoding.sample import Sampling, draw
@@ -232,51 +230,11 @@ def test_tokens_that_belong_together():
 # -- refusals ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def folder(tmp_path, llama):
-    door.save(tmp_path / "head", "falcon", llama.target.model, made(GOOD).state_dict(), GOOD, {})
-    return tmp_path / "head"
-
-
-def test_a_head_of_another_target(folder):
-    with pytest.raises(ValueError, match="hidden states mean different things"):
-        door.open_head(folder, "falcon", causal_lm("llama", seed=1), shapes)
-
-
-@pytest.mark.parametrize(
-    "change, words",
-    [
-        ({"norm.weight": None}, "missing norm.weight, too many none"),
-        ({"extra": torch.zeros(1)}, "missing none, too many extra"),
-        ({"lstm.weight_hh_l0": torch.zeros(128, 31)}, r"lstm.weight_hh_l0 in .* has the shape \(128, 31\)"),
-    ],
-)
-def test_other_tensors(folder, llama, change, words):
-    found = {name: values for name, values in (made(GOOD).state_dict() | change).items() if values is not None}
-    save_file(found, folder / door.WEIGHTS)
-    with pytest.raises(ValueError, match=words):
-        door.open_head(folder, "falcon", llama.target.model, shapes)
-
-
-def test_pickled_weights(folder, llama):
-    torch.save(made(GOOD).state_dict(), folder / door.WEIGHTS)
-    with pytest.raises(ValueError, match="cannot be read"):
-        door.open_head(folder, "falcon", llama.target.model, shapes)
-
-
 @pytest.mark.parametrize("change", [{"block": 0}, {"block": 9}, {"layers": True}, {"layers": None}, {"width": 0}, {"heads": "2"}])
 def test_settings_that_cannot_be(change):
     shapes(GOOD)
     with pytest.raises(ValueError, match="cannot be"):
         shapes(GOOD | change)
-
-
-def test_a_head_of_another_width(tmp_path, llama, monkeypatch):
-    wide = GOOD | {"width": 64}
-    door.save(tmp_path / "head", "falcon", llama.target.model, made(wide).state_dict(), wide, {})
-    monkeypatch.setattr(door, "find", lambda *_: tmp_path / "head")
-    with pytest.raises(ValueError, match="states of width 64; the target has 32"):
-        load_head(llama.target)
 
 
 # -- training ----------------------------------------------------------------------------------------------------------

@@ -6,7 +6,6 @@ from contextlib import nullcontext
 
 import pytest
 import torch
-from safetensors.torch import save_file
 
 from decoding.loop import decode
 from decoding.methods import METHODS, ftp
@@ -201,51 +200,11 @@ def test_a_drawn_chain_comes_from_its_q(llama):
 # -- refusals ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def folder(tmp_path, llama):
-    door.save(tmp_path / "head", "ftp", llama.target.model, made(GOOD).state_dict(), GOOD, {})
-    return tmp_path / "head"
-
-
-def test_a_decoder_of_another_target(folder):
-    with pytest.raises(ValueError, match="hidden states mean different things"):
-        door.open_head(folder, "ftp", causal_lm("llama", seed=1), shapes)
-
-
-@pytest.mark.parametrize(
-    "change, words",
-    [
-        ({"start": None}, "missing start, too many none"),
-        ({"extra": torch.zeros(1)}, "missing none, too many extra"),
-        ({"project.weight": torch.zeros(64, 32)}, r"project.weight in .* has the shape \(64, 32\)"),
-    ],
-)
-def test_other_tensors(folder, llama, change, words):
-    found = {name: values for name, values in (made(GOOD).state_dict() | change).items() if values is not None}
-    save_file(found, folder / door.WEIGHTS)
-    with pytest.raises(ValueError, match=words):
-        door.open_head(folder, "ftp", llama.target.model, shapes)
-
-
-def test_pickled_weights(folder, llama):
-    torch.save(made(GOOD).state_dict(), folder / door.WEIGHTS)
-    with pytest.raises(ValueError, match="cannot be read"):
-        door.open_head(folder, "ftp", llama.target.model, shapes)
-
-
 @pytest.mark.parametrize("change", [{"slots": 0}, {"outputs": 1}, {"blocks": True}, {"width": "32"}, {"mlp": 0}, {"slots": None}])
 def test_settings_that_cannot_be(change):
     shapes(GOOD)
     with pytest.raises(ValueError, match="cannot be"):
         shapes(GOOD | change)
-
-
-def test_a_decoder_of_another_width(tmp_path, llama, monkeypatch):
-    wide = GOOD | {"width": 64}
-    door.save(tmp_path / "head", "ftp", llama.target.model, made(wide).state_dict(), wide, {})
-    monkeypatch.setattr(door, "find", lambda *_: tmp_path / "head")
-    with pytest.raises(ValueError, match="states of width 64; the target has 32"):
-        load_head(llama.target)
 
 
 # -- training ----------------------------------------------------------------------------------------------------------

@@ -8,7 +8,6 @@ from itertools import product
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
 
 from decoding.acceptance.typical import thresholds, typical
 from decoding.draft import Draft
@@ -298,42 +297,6 @@ def test_lossless_depends_on_the_rule_and_the_temperature():
 GOOD = {"width": 32, "heads": 2, "vocab": 0, "ranks": [[0.5, 0.2], [0.3]]}
 
 
-@pytest.fixture
-def folder(tmp_path, llama):
-    door.save(tmp_path / "head", "medusa", llama.target.model, Heads(32, 2).state_dict(), GOOD, {})
-    return tmp_path / "head"
-
-
-def opened(folder, model):
-    return door.open_head(folder, "medusa", model, shapes)
-
-
-def test_a_head_of_another_target(folder):
-    with pytest.raises(ValueError, match="trained for the model .* hidden states mean different things"):
-        opened(folder, causal_lm("llama", seed=1))
-
-
-@pytest.mark.parametrize(
-    "change, words",
-    [
-        ({"blocks.1.bias": None}, "missing blocks.1.bias, too many none"),
-        ({"unembed.0.weight": torch.zeros(VOCAB, 32)}, "missing none, too many unembed.0.weight"),
-        ({"blocks.0.weight": torch.zeros(32, 31)}, r"blocks.0.weight in .* has the shape \(32, 31\); expected was \(32, 32\)"),
-    ],
-)
-def test_other_tensors(folder, llama, change, words):
-    found = {name: values for name, values in (Heads(32, 2).state_dict() | change).items() if values is not None}
-    save_file(found, folder / door.WEIGHTS)
-    with pytest.raises(ValueError, match=words):
-        opened(folder, llama.target.model)
-
-
-def test_pickled_weights(folder, llama):
-    torch.save(Heads(32, 2).state_dict(), folder / door.WEIGHTS)
-    with pytest.raises(ValueError, match="cannot be read"):
-        opened(folder, llama.target.model)
-
-
 @pytest.mark.parametrize(
     "change",
     [
@@ -364,16 +327,6 @@ def test_heads_of_another_size_than_the_target(tmp_path, llama, monkeypatch, wid
     monkeypatch.setattr(door, "find", lambda *_: tmp_path / "head")
     with pytest.raises(ValueError, match="states of width"):
         load_head(llama.target)
-
-
-def test_half_precision_on_disk(tmp_path, llama):
-    made = {name: torch.randn(values.shape) for name, values in Heads(32, 2).state_dict().items()}
-    door.save(tmp_path / "half", "medusa", llama.target.model, made, GOOD, {}, torch.float16)
-    door.save(tmp_path / "full", "medusa", llama.target.model, made, GOOD, {})
-    half, full = (opened(tmp_path / name, llama.target.model).tensors for name in ("half", "full"))
-    assert all(half[name].dtype == torch.float32 and torch.equal(half[name], full[name].half().float()) for name in made)
-    small, large = ((tmp_path / name / door.WEIGHTS).stat().st_size for name in ("half", "full"))
-    assert small < 0.6 * large
 
 
 # -- training ----------------------------------------------------------------------------------------------------------

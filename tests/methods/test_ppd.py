@@ -377,9 +377,9 @@ def test_typical_acceptance_misses_the_target_s_law(llama):
 def test_the_curve_is_told_once_in_a_run_and_only_where_it_was_measured(llama):
     told = [step.facts for step in run_steps(llama, "ppd", PROMPT, max_tokens=12)]
     assert set(map(ppd.LATENCY.format, ppd.BUDGETS)) | set(map(ppd.YIELD.format, ppd.BUDGETS)) <= set(told[0])
-    assert all(ppd.ROOT in facts for facts in told) and not any(ppd.LATENCY.format(16) in facts for facts in told[1:])
+    assert all(ppd.ROOT_PROMPT_TOKENS in facts for facts in told) and not any(ppd.LATENCY.format(16) in facts for facts in told[1:])
     fixed = [step.facts for step in run_steps(llama, "ppd", PROMPT, max_tokens=12, budget="24")]
-    assert all(facts[ppd.BUDGET] == 24 and ppd.LATENCY.format(16) not in facts for facts in fixed)
+    assert all(facts[ppd.ROW_BUDGET] == 24 and ppd.LATENCY.format(16) not in facts for facts in fixed)
 
 
 # -- refusals and the command line -------------------------------------------------------------------------------------
@@ -403,16 +403,6 @@ def test_settings_that_cannot_be_are_refused(change, match):
     assert shapes(GOOD) == {"embed": (3, 1, 32)}
     with pytest.raises(ValueError, match=match):
         shapes(GOOD | change)
-
-
-def test_prompts_for_another_target_are_refused(tmp_path, llama, monkeypatch):
-    door.save(tmp_path, "ppd", llama.target.model, Prompts(32, 3).state_dict(), GOOD, {})
-    assert door.open_head(tmp_path, "ppd", llama.target.model, shapes).tensors["embed"].shape == (3, 1, 32)
-    with pytest.raises(ValueError, match="was trained for the model"):
-        door.open_head(tmp_path, "ppd", causal_lm("llama", seed=5), shapes)
-    monkeypatch.setattr(ppd, "head_for", lambda *_: door.Head({"embed": torch.zeros(3, 1, 16)}, GOOD | {"width": 16}))
-    with pytest.raises(ValueError, match="for a model of width 16; the target has 32"):
-        load_head(llama.target)
 
 
 def test_trained_from_the_command_line_for_another_target(tmp_path, monkeypatch):
