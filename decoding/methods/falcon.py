@@ -79,16 +79,6 @@ class Head(nn.Module):
         return self.norm(self.layer(rows, positions, keys, values, visible))
 
 
-def relaxed(rows: int, block: int, offset: int = 0) -> Tensor:
-    """(rows, rows) bool: a slot sees those before it and all of its own block, the first of which lacks `offset` slots.
-
-    >>> relaxed(3, 2).int().tolist()
-    [[1, 1, 0], [1, 1, 0], [1, 1, 1]]
-    """
-    number = (torch.arange(rows) + offset) // block
-    return number[None, :] <= number[:, None]
-
-
 def made(settings: Settings) -> Head:
     """An untrained head of these settings; ValueError for those that cannot be."""
     for name, high in (("block", MAX_BLOCK), ("layers", MAX_LAYERS)):

@@ -5,7 +5,6 @@ It knows prompts, runs and the store; what the traces say is drawn elsewhere.
 
 import hashlib
 import json
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 
 from decoding.models.family import Family
@@ -110,8 +109,3 @@ def name_of(number: int) -> str:
 
 def number_of(name: str) -> int:
     return int(name.removeprefix("prompt ")) - 1
-
-
-def same_prompts(texts: Sequence[str], domain: str = "typed") -> tuple[Prompt, ...]:
-    """Prompts typed by hand."""
-    return tuple(Prompt(text, domain) for text in texts if text.strip())

@@ -11,7 +11,7 @@ from torch import nn
 from decoding.draft import Draft
 from decoding.loop import decode
 from decoding.methods import METHODS, falcon
-from decoding.methods.falcon import SLOT_IN_BLOCK, Blocks, Head, Params, Past, load_head, made, relaxed, shapes
+from decoding.methods.falcon import SLOT_IN_BLOCK, Blocks, Head, Params, Past, load_head, made, shapes
 from decoding.models.family import load
 from decoding.models.target import Target
 from decoding.sample import Sampling, draw
@@ -61,6 +61,13 @@ def test_sizes_are_those_of_the_specification():
     assert sum(n for name, n in sizes.items() if name.startswith("lstm") and "l0" in name) == 788_480
     assert sum(n for name, n in sizes.items() if name.startswith("lstm") and "l1" in name) == 526_336
     assert sum(n for name, n in sizes.items() if name.startswith("layer.")) == 256 + 790_784, "with the norm in front"
+
+
+def relaxed(rows: int, block: int, offset: int = 0) -> torch.Tensor:
+    """(rows, rows) bool: the mask of the paper. A slot sees those before it and all of its own block, the first of which lacks
+    `offset` slots."""
+    number = (torch.arange(rows) + offset) // block
+    return number[None, :] <= number[:, None]
 
 
 def test_the_relaxed_mask():

@@ -214,32 +214,21 @@ def per_prompt(runs: Sequence[DrafterRun]) -> pd.DataFrame:
 def filtered(
     frame: pd.DataFrame,
     *,
-    prompts: Sequence[int] | None = None,
     domains: Sequence[str] | None = None,
     classes: Sequence[str] | None = None,
-    sources: Sequence[str] | None = None,
-    accepted: bool | None = None,
     depth: tuple[int, int] | None = None,
-    position: tuple[int, int] | None = None,
     entropy: tuple[float, float] | None = None,
-    text: str = "",
 ) -> pd.DataFrame:
-    """The lines that pass every filter; None passes all, ranges hold both ends, `text` is sought in context and token.
+    """The lines that pass every filter; None passes all, ranges hold both ends.
 
     A filter on a column the frame does not have (`positions` has no depth) is passed over, so that one set of filters
     serves every frame.
     """
     keep = pd.Series(True, index=frame.index)
-    wanted = {"prompt": prompts, "domain": domains, "class": classes, "source": sources}
-    for column, values in wanted.items():
+    for column, values in {"domain": domains, "class": classes}.items():
         if values is not None and column in frame:
             keep &= frame[column].isin(list(values))
-    for column, ends in {"depth": depth, "position": position, "entropy": entropy}.items():
+    for column, ends in {"depth": depth, "entropy": entropy}.items():
         if ends is not None and column in frame:
             keep &= frame[column].between(*ends)
-    if accepted is not None and "accepted" in frame:
-        keep &= frame["accepted"] == accepted
-    if text and "context" in frame:
-        place = frame["context"].astype(str) + frame["token"].astype(str)
-        keep &= place.str.contains(full(text.encode("utf-8", "replace")), case=False, regex=False)
     return frame[keep]

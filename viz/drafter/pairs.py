@@ -10,8 +10,6 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from viz.drafter.judgements import DrafterRun, per_prompt
-
 PLACE = ["prompt", "position", "prefix"]
 HOW_TO_READ_DISAGREEMENTS = "Both drafters stood behind the same text; the target kept a token of one and none of the other."
 HOW_TO_READ_BOOTSTRAP = (
@@ -92,9 +90,13 @@ class Interval:
     prompts: int
 
 
-def paired_taus(a: Sequence[DrafterRun], b: Sequence[DrafterRun]) -> tuple[list[float], list[float]]:
-    """tau of both drafters on the prompts both have finished, in the order of the prompts."""
-    one, two = (per_prompt(runs).dropna(subset="tau").drop_duplicates("prompt").set_index("prompt")["tau"] for runs in (a, b))
+def paired_taus(a: pd.DataFrame, b: pd.DataFrame) -> tuple[list[float], list[float]]:
+    """tau of both drafters on the prompts both have finished, in the order of the prompts.
+
+    Args:
+        a, b: as `per_prompt` makes them.
+    """
+    one, two = (found.dropna(subset="tau").drop_duplicates("prompt").set_index("prompt")["tau"] for found in (a, b))
     shared = sorted(set(one.index) & set(two.index))
     return [float(one[prompt]) for prompt in shared], [float(two[prompt]) for prompt in shared]
 

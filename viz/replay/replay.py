@@ -192,13 +192,13 @@ def columns(values: Sequence[float], order: Sequence[int]) -> list[float | None]
 
 
 def running(steps: Sequence[Step]) -> Iterator[Tally]:
-    """The tally after each step, without what goes by depth or length: a thousand steps must not cost a million."""
+    """The tally after each step, without what goes by depth: a thousand steps must not cost a million."""
     total = tally(())
     for step in steps:
         one = tally([step])
         sums = {key: getattr(total, key) + getattr(one, key) for key in SUMS}
         ms = {phase: total.ms[phase] + one.ms[phase] for phase in PHASES}
-        total = Tally(**sums, alpha_by_depth=(), accepted_lengths=(), ms=ms)
+        total = Tally(**sums, alpha_by_depth=(), ms=ms)
         yield total
 
 

@@ -12,7 +12,7 @@ import pandas as pd
 
 from decoding.trace import Row, Trace
 from viz.runs.committed import committed
-from viz.runs.lines import Runs, pairs
+from viz.runs.lines import pairs
 from viz.tokens import full_name, quoted
 from viz.words import number
 
@@ -108,21 +108,6 @@ def difference_table(found: Difference, token_bytes: Mapping[int, bytes]) -> pd.
         for t in tokens
     ]
     return pd.DataFrame(rows, columns=["token", "id", "p, first run", "p, second run", "taken by"])
-
-
-def exactness_table(runs: Runs) -> pd.DataFrame:
-    """Every run against the reference: exact, near-tie, mismatch, unknown, or why it cannot be said."""
-    listed = pairs(runs)
-    first = reference(listed)
-    rows = []
-    for i, (label, trace) in enumerate(listed):
-        if i != first:
-            reason = incomparable(listed[first][1], trace)
-            found = None if reason else first_difference(listed[first][1], trace)
-            verdict = "not comparable" if reason else found.verdict if found else "exact"
-            position = found.position + 1 if found else None
-            rows.append([label, verdict, position, difference_sentence(listed[first], (label, trace))])
-    return pd.DataFrame(rows, columns=["run", "verdict", "token", "why"]).astype({"token": "Int64"})
 
 
 def reference(runs: Sequence[tuple[str, Trace]]) -> int:

@@ -24,7 +24,6 @@ class Tally:
     accepted: int
     draft_calls: int
     alpha_by_depth: tuple[tuple[int, int, int], ...]  # (depth from 1, judged, accepted)
-    accepted_lengths: tuple[int, ...]  # tokens of the draft kept, one number per step
     ms: dict[str, float]  # per phase
 
     @property
@@ -79,16 +78,14 @@ def tally(steps: Sequence[Step]) -> Tally:
             counts = by_depth.setdefault(depth, [0, 0])
             counts[0] += node.verdict != "not judged"
             counts[1] += node.verdict == "accepted"
-    lengths = tuple(sum(node.verdict == "accepted" for node in step.nodes) for step in steps)
     return Tally(
         target_calls=len(steps),
         tokens=sum(len(step.tokens) for step in steps),
         drafted=sum(len(step.nodes) for step in steps),
         judged=sum(judged for judged, _ in by_depth.values()),
-        accepted=sum(lengths),
+        accepted=sum(node.verdict == "accepted" for step in steps for node in step.nodes),
         draft_calls=sum(step.draft_calls for step in steps),
         alpha_by_depth=tuple((d, j, a) for d, (j, a) in sorted(by_depth.items()) if j),
-        accepted_lengths=lengths,
         ms={phase: sum((getattr(step.times, phase) for step in steps), 0.0) for phase in PHASES},
     )
 

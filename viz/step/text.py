@@ -121,11 +121,6 @@ def legend_html(present: Set[str]) -> str:
     return f'<div class="ds-legend">{keys}</div>'
 
 
-def plain_text(trace: Trace, upto_step: int | None = None) -> str:
-    """Prompt and committed text as text, bytes that are no character replaced; not escaped."""
-    return b"".join(trace.token_bytes.get(token, b"") for token, _, _ in committed(trace, upto_step)).decode("utf-8", "replace")
-
-
 # Colours are laid over whatever the page has, so that one sheet serves the light and the dark theme.
 CSS = f"""
 <style>
