@@ -2,10 +2,10 @@
 
 import streamlit as st
 
+from pages.parts.shared.panel import drawable, folded, heads_so_far
 from pages.parts.shared.session import Session
-from pages.parts.shared.setup import PLOT_CONFIG, dark
 from viz.methods.chimera import guesses_html, has_split, split_html, split_table, turned_words
-from viz.methods.shared.head_bars import has_numbers, records, records_alt, records_figure, records_table
+from viz.methods.shared.head_bars import has_numbers
 from viz.tokens import as_markdown
 
 
@@ -13,15 +13,9 @@ def view(session: Session) -> None:
     """Draw it for the step that is shown, and for the run up to it."""
     step = session.step
     st.markdown("**The heads, and the three tokens that each slot reads**")
-    if not step.nodes:
-        st.caption("Nothing was drafted in this step.")
-    elif not has_numbers(step):
-        st.caption("This trace does not carry what the heads said.")
-    else:
+    if drawable(step, has_numbers(step), "This trace does not carry what the heads said."):
         heads(session)
-    with st.expander("How good is every head? The run so far", key="chimera_box", on_change="rerun") as box:
-        if box.open:
-            so_far(session)
+    folded("How good is every head? The run so far", "chimera_box", heads_so_far, session)
 
 
 def heads(session: Session) -> None:
@@ -43,16 +37,3 @@ def heads(session: Session) -> None:
     )
     with st.expander("Both parts of every logit as a table"):
         st.dataframe(split_table(step, trace.token_bytes), hide_index=True, key="chimera_table")
-
-
-def so_far(session: Session) -> None:
-    """The accuracy of the heads, with its table."""
-    found = records(session.trace.steps[: session.cursor + 1])
-    st.plotly_chart(
-        records_figure(found, dark(), ("top", "any")), key="chimera_records", config=PLOT_CONFIG, alt=records_alt(found)
-    )
-    st.caption(
-        "A head is asked where the tree holds everything that the text says before it. Right means: it is what the text says at "
-        "that place in the end."
-    )
-    st.dataframe(records_table(found), hide_index=True, key="chimera_records_table")

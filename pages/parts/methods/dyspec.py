@@ -2,6 +2,7 @@
 
 import streamlit as st
 
+from pages.parts.shared.panel import drawable, folded
 from pages.parts.shared.scrolled import scrolled
 from pages.parts.shared.session import Session
 from pages.parts.shared.setup import PLOT_CONFIG, dark
@@ -15,15 +16,10 @@ from viz.tokens import as_markdown
 def view(session: Session) -> None:
     """Draw it for the step that is shown, and for the run up to it."""
     step = session.step
-    if not step.nodes or not has_estimates(step):
-        st.caption("This trace does not carry DySpec's estimates." if step.nodes else "Nothing was drafted in this step.")
+    if not drawable(step, has_estimates(step), "This trace does not carry DySpec's estimates."):
         return
-    with st.expander("How the tree grew", key="dyspec_box", on_change="rerun") as box:
-        if box.open:
-            growing(session)
-    with st.expander("Did the estimates come true? The run so far", key="dyspec_reached_box", on_change="rerun") as box:
-        if box.open:
-            estimates(session)
+    folded("How the tree grew", "dyspec_box", growing, session)
+    folded("Did the estimates come true? The run so far", "dyspec_reached_box", estimates, session)
 
 
 def growing(session: Session) -> None:

@@ -3,6 +3,7 @@ far the head's states drift."""
 
 import streamlit as st
 
+from pages.parts.shared.panel import drawable, folded
 from pages.parts.shared.session import Session
 from pages.parts.shared.setup import PLOT_CONFIG, dark
 from viz.drafter.reliability import reliability_alt, reliability_figure, reliability_table
@@ -25,18 +26,10 @@ def view(session: Session) -> None:
     """Draw it for the step that is shown, and for the run up to it."""
     step = session.step
     st.markdown("**What was worth drafting**")
-    if not step.nodes:
-        st.caption("Nothing was drafted in this step.")
-    elif not has_confidence(step):
-        st.caption("This trace does not carry the head's confidence.")
-    else:
+    if drawable(step, has_confidence(step), "This trace does not carry the head's confidence."):
         worth(session)
-    with st.expander("Did the confidence come true? The run so far", key="eagle_box", on_change="rerun") as box:
-        if box.open:
-            outcome(session)
-    with st.expander("How far does the head drift? The run so far", key="eagle_drift_box", on_change="rerun") as box:
-        if box.open:
-            drifting(session)
+    folded("Did the confidence come true? The run so far", "eagle_box", outcome, session)
+    folded("How far does the head drift? The run so far", "eagle_drift_box", drifting, session)
 
 
 def worth(session: Session) -> None:

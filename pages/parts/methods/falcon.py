@@ -2,6 +2,7 @@
 
 import streamlit as st
 
+from pages.parts.shared.panel import drawable, folded
 from pages.parts.shared.session import Session
 from pages.parts.shared.setup import PLOT_CONFIG, dark
 from viz.methods.falcon import (
@@ -27,15 +28,9 @@ def view(session: Session) -> None:
     """Draw it for the step that is shown, and for the run up to it."""
     step = session.step
     st.markdown("**Blocks, not tokens**")
-    if not step.nodes:
-        st.caption("Nothing was drafted in this step.")
-    elif not has_blocks(step):
-        st.caption("This trace does not say which block a token comes from.")
-    else:
+    if drawable(step, has_blocks(step), "This trace does not say which block a token comes from."):
         blocks(session)
-    with st.expander("Is the last place of a block worse? The run so far", key="falcon_box", on_change="rerun") as box:
-        if box.open:
-            saw(session)
+    folded("Is the last place of a block worse? The run so far", "falcon_box", saw, session)
 
 
 def blocks(session: Session) -> None:
@@ -50,9 +45,7 @@ def blocks(session: Session) -> None:
     with st.expander("All nodes as a table"):
         st.dataframe(blocks_table(step, token_bytes), hide_index=True, key="falcon_table")
         st.caption("Beside the head's probability what the target gives the token behind its parent (at temperature 1 if greedy).")
-    with st.expander("What a block sees", key="falcon_mask_box", on_change="rerun") as box:
-        if box.open:
-            mask(session)
+    folded("What a block sees", "falcon_mask_box", mask, session)
 
 
 def mask(session: Session) -> None:

@@ -2,6 +2,7 @@
 
 import streamlit as st
 
+from pages.parts.shared.panel import drawable, folded
 from pages.parts.shared.session import Session
 from pages.parts.shared.setup import PLOT_CONFIG, dark
 from viz.methods.ftp import (
@@ -21,16 +22,10 @@ from viz.tokens import as_markdown
 def view(session: Session) -> None:
     """Draw it for the step that is shown, and for the run up to it."""
     step = session.step
-    if not step.nodes:
-        st.caption("Nothing was drafted in this step.")
-    elif not has_slots(step):
-        st.caption("This trace does not carry what the decoder looked at.")
-    else:
+    if drawable(step, has_slots(step), "This trace does not carry what the decoder looked at."):
         fan(session)
         bottleneck(session)
-    with st.expander("How far does one vector reach? The run so far", key="ftp_box", on_change="rerun") as box:
-        if box.open:
-            decay(session)
+    folded("How far does one vector reach? The run so far", "ftp_box", decay, session)
 
 
 def fan(session: Session) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import streamlit as st
 
 from decoding.trace import Step
+from pages.parts.shared.panel import drawable, folded
 from pages.parts.shared.session import Session
 from pages.parts.shared.setup import PLOT_CONFIG, dark
 from viz.methods.kangaroo import (
@@ -45,19 +46,11 @@ def view(session: Session) -> None:
     """Draw it for the step that is shown, and for the run up to it."""
     step, trace = session.step, session.trace
     st.markdown("**How sure the first layers were**")
-    if not step.nodes:
-        st.caption("Nothing was drafted in this step.")
-    elif depths_of(step) is None:
-        st.caption("This trace does not carry the confidences.")
-    else:
+    if drawable(step, depths_of(step) is not None, "This trace does not carry the confidences."):
         drafted(session, knobs_of(trace.header.params).eta)
-    with st.expander("Is the confidence worth stopping for? The run so far", key="kangaroo_box", on_change="rerun") as box:
-        if box.open:
-            record(session)
+    folded("Is the confidence worth stopping for? The run so far", "kangaroo_box", record, session)
     label = "Another η, another γ, a deeper target: modelled from the run so far"
-    with st.expander(label, key="kangaroo_sweep_box", on_change="rerun") as box:
-        if box.open:
-            others(session)
+    folded(label, "kangaroo_sweep_box", others, session)
 
 
 def drafted(session: Session, threshold: float) -> None:

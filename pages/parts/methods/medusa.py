@@ -2,6 +2,7 @@
 
 import streamlit as st
 
+from pages.parts.shared.panel import drawable, folded
 from pages.parts.shared.session import Session
 from pages.parts.shared.setup import PLOT_CONFIG, dark
 from viz.methods.medusa import (
@@ -22,15 +23,9 @@ def view(session: Session) -> None:
     step, trace = session.step, session.trace
     lossy = trace.header.params.get("rule") == "typical" and trace.header.sampling.temperature > 0
     st.markdown("**The heads, side by side**" + " :orange-badge[not lossless]" * lossy)
-    if not step.nodes:
-        st.caption("Nothing was drafted in this step.")
-    elif not has_heads(step):
-        st.caption("This trace does not carry what the heads said.")
-    else:
+    if drawable(step, has_heads(step), "This trace does not carry what the heads said."):
         heads(session)
-    with st.expander("How good is every head? The run so far", key="medusa_box", on_change="rerun") as box:
-        if box.open:
-            records(session)
+    folded("How good is every head? The run so far", "medusa_box", records, session)
 
 
 def heads(session: Session) -> None:

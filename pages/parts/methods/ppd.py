@@ -3,6 +3,7 @@ pass."""
 
 import streamlit as st
 
+from pages.parts.shared.panel import drawable, folded
 from pages.parts.shared.session import Session
 from pages.parts.shared.setup import PLOT_CONFIG, dark
 from viz.methods.ppd import (
@@ -26,17 +27,11 @@ def view(session: Session) -> None:
     step, trace = session.step, session.trace
     lossy = trace.header.params.get("rule") == "typical" and trace.header.sampling.temperature > 0
     st.markdown("**Guesses, and the prompt tokens below them**" + " :orange-badge[not lossless]" * lossy)
-    if not step.nodes:
-        st.caption(
-            "Nothing was guessed in this step; the prompt tokens below the root were read with it, and speak in the next one."
-        )
-    elif prompt_tokens_of(step) is None:
-        st.caption("This trace does not carry what the prompt tokens did.")
-    else:
+    lacking = "This trace does not carry what the prompt tokens did."
+    empty = "Nothing was guessed in this step; the prompt tokens below the root were read with it, and speak in the next one."
+    if drawable(step, prompt_tokens_of(step) is not None, lacking, empty):
         tree(session)
-    with st.expander("States and rows: the run so far", key="ppd_box", on_change="rerun") as box:
-        if box.open:
-            record(session)
+    folded("States and rows: the run so far", "ppd_box", record, session)
 
 
 def tree(session: Session) -> None:

@@ -2,6 +2,7 @@
 
 import streamlit as st
 
+from pages.parts.shared.panel import folded
 from pages.parts.shared.session import Session
 from pages.parts.shared.setup import PLOT_CONFIG, dark
 from viz.methods.specdec_pp import (
@@ -37,9 +38,7 @@ def view(session: Session) -> None:
             st.dataframe(acceptance_table(step, trace.token_bytes), hide_index=True, key="specdec_table")
     else:
         st.caption("Nothing was drafted in this step.")
-    with st.expander("Was the head right? The run so far", key="specdec_box", on_change="rerun") as box:
-        if box.open:
-            reliable(steps)
+    folded("Was the head right? The run so far", "specdec_box", reliable, steps)
     st.caption(waste_words(steps))
 
 

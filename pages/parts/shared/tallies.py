@@ -3,6 +3,7 @@
 import streamlit as st
 
 from decoding.trace import Step
+from pages.parts.shared.panel import folded
 from pages.parts.shared.session import Session
 from pages.parts.shared.setup import PLOT_CONFIG
 from viz.runs.tally import (
@@ -28,9 +29,7 @@ def tallies(session: Session, dark: bool) -> None:
     numbers(total)
     speed(session, total)
     st.html(phase_bar(total))
-    with st.expander("Every step's milliseconds, and alpha by depth", key="tally_charts", on_change="rerun") as box:
-        if box.open:
-            charts(steps, total, dark)
+    folded("Every step's milliseconds, and alpha by depth", "tally_charts", charts, steps, total, dark)
 
 
 def charts(steps: tuple[Step, ...], total: Tally, dark: bool) -> None:
