@@ -9,7 +9,6 @@ import torch
 from decoding.draft import Draft
 from decoding.methods import METHODS, chimera
 from decoding.methods.chimera import described, imitated, init_head, load_head, shapes
-from decoding.models import heads as door
 from decoding.models.family import load
 from decoding.models.target import Target
 from decoding.sample import Sampling
@@ -23,7 +22,7 @@ from tests.decoding.test_tau_floor import PROMPTS as FLOOR_PROMPTS
 from tests.decoding.test_tau_floor import tau
 from tests.methods.test_medusa import over_fitted
 from tests.teacher_forcing import PROMPT, batch_of, exactly, forced, learned, states_of, steps_of, target_of
-from tests.toys import GREEDY, VOCAB, causal_lm, output_of, run_steps, tokens_of, total_variation
+from tests.toys import GREEDY, VOCAB, output_of, run_steps, tokens_of, total_variation
 
 RECIPE = RECIPES["chimera"]
 
@@ -331,18 +330,11 @@ def test_the_target_is_left_as_it_is_and_everything_else_learns():
     assert described(heads)["heads"] == 2 and "2 residual heads" in RECIPE.words(heads)
 
 
-def test_from_the_command_line_for_another_target(tmp_path, tokenizer, monkeypatch, capsys):
-    monkeypatch.setenv("DRAFTSCOPE_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(door, "find", door.find.real)
-    toys.save(tmp_path / "target", causal_lm("llama", seed=9, num_hidden_layers=3), tokenizer)
-    (tmp_path / "texts").mkdir()
-    for i in range(20):
-        (tmp_path / "texts" / f"{i:02}.txt").write_text(toys.TEXT * (1 + i % 3))
-    family = load(str(tmp_path / "target"), device="cpu")
+def test_from_the_command_line_for_another_target(workshop, capsys):
+    target = workshop.target(num_hidden_layers=3)
+    family = load(target, device="cpu")
     assert "decoding.training chimera --family" in METHODS["chimera"].missing(family)
-    where = {"family": tmp_path / "target", "data": tmp_path / "texts", "work": tmp_path / "work", "device": "cpu"}
-    sizes = {"tokens": 1536, "held-out": 768, "window": 48, "rows": 4, "epochs": 1, "heads": 2}
-    train.main(["chimera", *(f"--{name}={value}" for name, value in (where | sizes).items()), "--kinds", "given", "greedy"])
+    train.main(workshop.command("chimera", target, "greedy", epochs=1, heads=2))
     said = capsys.readouterr().out
     assert "depth 2: top-1" in json.loads(said[said.index("{") : said.rindex("}") + 1])
     assert METHODS["chimera"].missing(family) == "" and len(load_head(family.target).residual) == 2

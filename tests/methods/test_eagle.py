@@ -667,18 +667,11 @@ def test_predictions_for_every_place():
     assert len(logits) == 4 and all(part.shape == (*batch.tokens.shape, VOCAB) for part in logits)
 
 
-def test_from_the_command_line_for_another_target(folders, tmp_path, monkeypatch, capsys):
+def test_from_the_command_line_for_another_target(folders, workshop, capsys):
     """`decoding.training eagle` for a llama of the user's: its heads are found and draft for it."""
-    monkeypatch.setenv("DRAFTSCOPE_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(door, "find", door.find.real)
-    (tmp_path / "texts").mkdir()
-    for i in range(20):
-        (tmp_path / "texts" / f"{i:02}.txt").write_text(toys.TEXT * (1 + i % 3))
     family = load(folders("llama"), device="cpu")
     assert "decoding.training eagle --family" in METHODS["eagle"].missing(family)
-    sizes = {"tokens": 1536, "held-out": 768, "window": 48, "rows": 4, "epochs": 1, "places": 12, "steps": 2}
-    command = ["eagle", "--family", folders("llama"), "--data", str(tmp_path / "texts"), "--work", str(tmp_path / "work")]
-    train.main([*command, *(f"--{name}={value}" for name, value in sizes.items()), "--kinds", "given", "--device", "cpu"])
+    train.main(workshop.command("eagle", folders("llama"), epochs=1, places=12, steps=2))
     assert "depth 4: top-1" in capsys.readouterr().out
     assert not METHODS["eagle"].missing(family)
     made, ranks = load_head(family.target)

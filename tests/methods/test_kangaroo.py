@@ -347,22 +347,15 @@ def test_it_learns_what_the_deeper_layers_say():
     assert losses[-1] < losses[0] - 0.3 and not any(p.grad is not None for p in target.model.parameters())
 
 
-def test_trained_from_the_command_line_for_another_target(tmp_path, monkeypatch):
+def test_trained_from_the_command_line_for_another_target(workshop):
     """Behind the layer that was asked for, whose states are then in the pool; the new adapter drafts at once."""
-    monkeypatch.setattr(door, "find", door.find.real)
-    monkeypatch.setenv("DRAFTSCOPE_CACHE", str(tmp_path / "cache"))
-    toys.save(tmp_path / "target", causal_lm("qwen2", seed=4), toys.tokenizer())
-    (tmp_path / "texts").mkdir()
-    for i in range(20):
-        (tmp_path / "texts" / f"{i:02}.txt").write_text(toys.TEXT * (1 + i % 3))
-    family = load(str(tmp_path / "target"), device="cpu")
+    target = workshop.target("qwen2", seed=4)
+    family = load(target, device="cpu")
     assert "decoding.training kangaroo --family" in METHODS["kangaroo"].missing(family)
-    command = ["kangaroo", "--family", str(tmp_path / "target"), "--data", str(tmp_path / "texts"), "--kinds", "given"]
-    sizes = {"tokens": 1536, "held-out": 768, "window": 48, "rows": 4, "exit-layer": 2, "work": tmp_path / "work", "device": "cpu"}
-    train.main(command + [f"--{name}={value}" for name, value in sizes.items()])
-    facts = json.loads(next((tmp_path / "cache").rglob("head.json")).read_text())
+    train.main(workshop.command("kangaroo", target, exit_layer=2))
+    facts = json.loads(next((workshop.folder / "cache").rglob("head.json")).read_text())
     assert facts["settings"]["layer"] == 2 and "depth 0: expected acceptance" in facts["figures"]
-    assert METHODS["kangaroo"].missing(family) == "" and list((tmp_path / "work").rglob(f"layer {PRE_NORM}.npy"))
+    assert METHODS["kangaroo"].missing(family) == "" and list((workshop.folder / "work").rglob(f"layer {PRE_NORM}.npy"))
     steps = run_steps(family, "kangaroo", PROMPT, max_tokens=24)
     assert steps[0].nodes[0].scores[EXIT_LAYER] == 2
     assert tokens_of(steps) == toys.greedy_text(family.target, PROMPT, len(tokens_of(steps)))

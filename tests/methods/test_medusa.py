@@ -469,32 +469,14 @@ def test_a_pool_goes_on_where_it_stopped_and_keeps_the_target_s_states(llama, tm
     assert torch.equal(again.batch(3, 4).tokens, again.batch(3, 4).tokens) and len(list(again.parts(48))) == 2
 
 
-@pytest.fixture
-def other(tmp_path, tokenizer, monkeypatch):
-    """A tiny llama in a folder, text to learn from, and no heads anywhere."""
-    monkeypatch.setenv("DRAFTSCOPE_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(door, "find", door.find.real)
-    toys.save(tmp_path / "target", causal_lm("llama", seed=9, num_hidden_layers=3), tokenizer)
-    (tmp_path / "texts").mkdir()
-    for i in range(20):
-        (tmp_path / "texts" / f"{i:02}.txt").write_text(toys.TEXT * (1 + i % 3))
-    return tmp_path
-
-
-def command_for(folder) -> list[str]:
-    target, data, work = (str(folder / name) for name in ("target", "texts", "work"))
-    sizes = {"tokens": 1536, "held-out": 768, "window": 48, "rows": 4, "epochs": 1, "heads": 2}
-    command = ["medusa", "--family", target, "--data", data, "--work", work, "--device", "cpu"]
-    return [*command, *(f"--{name}={value}" for name, value in sizes.items()), "--kinds", "given", "greedy"]
-
-
-def test_heads_are_trained_on(other):
+def test_heads_are_trained_on(workshop):
     """`--go-on` begins with what is there, adds up what was seen, and is a plan of its own; with nothing there it refuses."""
-    command = command_for(other)
+    target = workshop.target(num_hidden_layers=3)
+    command = workshop.command("medusa", target, "greedy", epochs=1, heads=2)
     with pytest.raises(ValueError, match="no head 'medusa' for this model"):
         train.main([*command, "--go-on"])
     train.main(command)
-    model = load(str(other / "target"), device="cpu").target.model
+    model = load(target, device="cpu").target.model
     folder = door.find("medusa", model)
     seen, first = (door.facts(folder)[2]["tokens"], door.open_head(folder, "medusa", model, shapes).tensors)
     train.main([*command, "--go-on", "--lr", "1e-9"])  # so little that what it began with can still be seen
@@ -508,12 +490,12 @@ def test_heads_are_trained_on(other):
         train.main([*command, "--go-on", "--heads", "3"])
 
 
-def test_from_the_command_line_for_another_target(other, capsys):
-    target = str(other / "target")
+def test_from_the_command_line_for_another_target(workshop, capsys):
+    target = workshop.target(num_hidden_layers=3)
     family = load(target, device="cpu")
     sentence = METHODS["medusa"].missing(family)
     assert "decoding.training medusa --family" in sentence
-    command = command_for(other)
+    command = workshop.command("medusa", target, "greedy", epochs=1, heads=2)
     train.main(command)
     said = capsys.readouterr().out
     found = json.loads(said[said.index("{") : said.rindex("}") + 1])
@@ -526,7 +508,7 @@ def test_from_the_command_line_for_another_target(other, capsys):
     assert {node.source for step in steps for node in step.nodes} == {"head 1", "head 2"}
     text = tokens_of(steps)
     assert text == toys.greedy_text(family.target, PROMPT, len(text)) and (len(text) == 24 or text[-1] == 0)
-    done = list((other / "work").rglob("*.pt"))
+    done = list((workshop.folder / "work").rglob("*.pt"))
     stamps = [file.stat().st_mtime_ns for file in done]
     train.main(command)  # nothing is left to do
     assert [file.stat().st_mtime_ns for file in done] == stamps and len(done) == 1

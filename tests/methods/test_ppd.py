@@ -14,7 +14,6 @@ from decoding.drafting.prompt_token_trees import Machine, ProbeTree, endings, ma
 from decoding.loop import decode
 from decoding.methods import METHODS, ppd
 from decoding.methods.ppd import Params, Prompts, best_budget, init_head, load_head, shapes
-from decoding.models import heads as door
 from decoding.models.cache import TreeCache
 from decoding.models.family import load
 from decoding.models.target import Target
@@ -405,19 +404,13 @@ def test_settings_that_cannot_be_are_refused(change, match):
         shapes(GOOD | change)
 
 
-def test_trained_from_the_command_line_for_another_target(tmp_path, monkeypatch):
-    monkeypatch.setattr(door, "find", door.find.real)
-    monkeypatch.setenv("DRAFTSCOPE_CACHE", str(tmp_path / "cache"))
-    toys.save(tmp_path / "target", causal_lm("gpt2", seed=4), toys.tokenizer())
-    (tmp_path / "texts").mkdir()
-    for i in range(20):
-        (tmp_path / "texts" / f"{i:02}.txt").write_text(toys.TEXT * (1 + i % 3))
-    family = load(str(tmp_path / "target"), device="cpu")
+def test_trained_from_the_command_line_for_another_target(workshop):
+    target = workshop.target("gpt2", seed=4)
+    family = load(target, device="cpu")
     assert "decoding.training ppd --family" in METHODS["ppd"].missing(family)
-    command = ["ppd", "--family", str(tmp_path / "target"), "--data", str(tmp_path / "texts"), "--kinds", "given"]
-    sizes = {"tokens": 1536, "held-out": 768, "window": 48, "rows": 4, "prompt-tokens": 2, "epochs": 1, "work": tmp_path / "work"}
-    train.main(command + [f"--{name}={value}" for name, value in sizes.items()] + ["--device", "cpu"])
-    facts = json.loads(next((tmp_path / "cache").rglob("head.json")).read_text())
+    command = workshop.command("ppd", target, prompt_tokens=2, epochs=1)
+    train.main(command)
+    facts = json.loads(next((workshop.folder / "cache").rglob("head.json")).read_text())
     assert facts["settings"]["prompt_tokens"] == len(facts["settings"]["ranks"]) == 2 and "depth 2: top-1" in facts["figures"]
     assert train.parse(command).lr == 0.01
     steps = run_steps(family, "ppd", PROMPT, max_tokens=24)
