@@ -112,4 +112,4 @@ def difference_table(found: Difference, token_bytes: Mapping[int, bytes]) -> pd.
 
 def reference(runs: Sequence[tuple[str, Trace]]) -> int:
     """Index of the run the others are held against: plain decoding if it is there, else the first."""
-    return next((i for i, (_, trace) in enumerate(runs) if trace.header.method == "plain"), 0)
+    return next((i for i, (_, trace) in enumerate(runs) if trace.is_plain), 0)

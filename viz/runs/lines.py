@@ -36,7 +36,7 @@ def styles(runs: Sequence[tuple[str, Trace]]) -> list[tuple[str, str, str]]:
     """(colour, dash, marker) of each run; plain decoding steps back."""
     found, lines = [], iter(LINES * (len(runs) // len(LINES) + 1))
     for _, trace in runs:
-        found.append(PLAIN if trace.header.method == "plain" else next(lines))
+        found.append(PLAIN if trace.is_plain else next(lines))
     return found
 
 

@@ -112,7 +112,7 @@ def numbers(runs: Runs, key: str) -> None:
     measured = {name: cost_ratio(tally(trace.steps)) for name, trace in pairs(runs)}
     ratios = dict.fromkeys(measured, chosen) if chosen is not None else measured
     show(comparison_table(runs, {name: c for name, c in ratios.items() if c is not None}), f"{key}_numbers", TELLING)
-    if not any(trace.header.method == "plain" for _, trace in runs):
+    if not any(trace.is_plain for _, trace in runs):
         st.caption("**Measured speed-up** stays empty: no plain decoding among the runs. Add it as a column to measure one.")
     else:
         st.caption(
