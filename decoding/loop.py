@@ -89,10 +89,10 @@ def decode(
         tokens += new
         rows = record.rows(draft, output, verification, greedy=sampling.greedy) if recorded else ()
         times = Times(*(1000 * t for t in (proposed - started, read - proposed, judged - read, perf_counter() - judged)))
-        nodes = record.nodes(draft, verification)
-        path = verification.path[: len(new)]
+        committed = verification.cut(len(new))
+        nodes = record.nodes(draft, committed)
         pruned = tuple(Pruned(*candidate) for candidate in draft.pruned) if recorded else ()
-        yield Step(nodes, rows, path, tuple(new), origins, draft.calls, times, ending, pruned, draft.facts)
+        yield Step(nodes, rows, committed.path, tuple(new), origins, draft.calls, times, ending, pruned, draft.facts)
 
 
 def synced_time(target: Target, recorded: bool) -> float:

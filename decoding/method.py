@@ -22,7 +22,7 @@ class Drafter:
     aux_hidden_layers: tuple[int, ...] = ()  # target layers it wants to see
     reads_prompt = False  # True: `begin` gets a row for every prompt token but the last
     reads_prompt_hidden = (
-        False  # True: `begin` gets the states at `aux hidden layers` of every prompt token but the last; logits of the last of them
+        False  # True: `begin` gets the states at `aux_hidden_layers` of every prompt token but the last; logits of the last of them
     )
     context: int | None = None  # positions it can read; None = as many as the target
 
@@ -31,7 +31,7 @@ class Drafter:
 
         Args:
             output: with (len(tokens) - 1, ...) logits if `reads_prompt`, otherwise one row of them; with that many rows of
-                states if `taps_prompt`. None if neither is set or the prompt is a single token.
+                states if `reads_prompt_hidden`. None if neither is set or the prompt is a single token.
         """
 
     def propose(self, tokens: Sequence[int], rng: Generator) -> Draft:

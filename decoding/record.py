@@ -41,7 +41,7 @@ def copied(scores: dict[str, Tensor]) -> dict[str, list[float]]:
 @torch.inference_mode()
 def rows(draft: Draft, output: TargetOutput, verification: Verification, *, greedy: bool) -> tuple[Row | None, ...]:
     """One Row for every position where something was drafted or drawn, None for the others: the top of p and q, every child's
-    token and the final one, with p, q and the rest.
+    token and the final one, with p, q and the residual.
 
     Full distributions stay on the device. In a greedy run p and q are one-hot, which shows nothing: there p is shown at
     temperature 1, and q as the drafter believed it.
@@ -88,7 +88,7 @@ def spread(p: Tensor, q: Tensor | None) -> Tensor:
 
 
 def build(values: list[float], size: int, has_q: bool, sampled: int | None) -> Row:
-    """A Row from one line of numbers: three of `spread`, `size` tokens, then their p, rest and q. One place per token."""
+    """A Row from one line of numbers: three of `spread`, `size` tokens, then their p, residual and q. One place per token."""
     tokens, p, residual = (values[3 + i * size : 3 + (i + 1) * size] for i in range(3))
     q = values[3 + 3 * size :] if has_q else p
     places = {token: i for i, token in enumerate(tokens)}.values()

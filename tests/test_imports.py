@@ -75,14 +75,20 @@ def test_rooms_of_decoding_import_downwards_only(file):
     """Training and runs over methods over drafting, acceptance and retrieval over models over the core."""
     if file == ROOT / "decoding/__init__.py":  # the door for scripts: it opens everything, lazily
         return
-    own = LEVELS.get(room(".".join(file.relative_to(ROOT).with_suffix("").parts)), 0)
+    own = LEVELS.get(room(dotted(file)), 0)
     names = {name for name in imported(file.read_text()) if inside(name, "decoding")}
     assert not [name for name in names if LEVELS.get(room(name), 0) > own]
 
 
+def dotted(file: Path) -> str:
+    """A file of the project as the name it is imported by; a package's own file by the package's."""
+    parts = file.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
 def graph() -> networkx.DiGraph:
     """Module -> the modules of the project that it imports anywhere: at the top, inside functions, or for type checkers only."""
-    paths = {".".join(f.relative_to(ROOT).with_suffix("").parts): f for layer in FORBIDDEN for f in files(layer)}
+    paths = {dotted(file): file for layer in FORBIDDEN for file in files(layer)}
     made = networkx.DiGraph()
     for module, file in paths.items():
         made.add_edges_from((module, name) for name in imported(file.read_text()) if name in paths)

@@ -18,7 +18,7 @@ class DraftModel:
     def __init__(self, target: Target, aux_hidden_layers: Sequence[int] = ()) -> None:
         self.target = target
         self.aux_hidden_layers = aux_hidden_layers
-        self.hidden: dict[int, Tensor] = {}  # tap -> (m, width) of the last `extend`
+        self.hidden: dict[int, Tensor] = {}  # layer -> (m, width) of the last `extend`
         self.cache = TreeCache()
         self.calls = 0  # since `root`
         self._tree = np.zeros((0, 0), dtype=bool)  # what each node read so far sees of the others

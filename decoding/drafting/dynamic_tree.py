@@ -3,7 +3,7 @@
 EAGLE-2 (Li et al. 2024, https://arxiv.org/abs/2406.16858, sections 4.1 and 4.2): the product of q down a path is a good estimate of
 the chance that all of it is accepted. Expand the most probable nodes of the newest level, then keep the most probable nodes of all
 levels. A parent is never worth less than its child and comes before it among equals, so what is kept is a tree. Several heads
-draft this way. The tree is chosen, not drawn: exact with `verify.match` alone.
+draft this way. The tree is deterministic, not sampled: exact with `verify.match` alone.
 """
 
 from collections.abc import Callable
@@ -33,7 +33,7 @@ class Grown:
     pruned: tuple[tuple[int, int, float], ...]  # token, parent among the kept nodes (or -1), joint; only below kept nodes
 
     def draft(self, source: str, shown: Sampling, calls: int) -> Draft:
-        """As a draft; beliefs under the sampling that is shown."""
+        """As a draft; draft probabilities under the sampling that is shown."""
         return Draft(
             self.tokens,
             self.parents,

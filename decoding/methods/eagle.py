@@ -1,8 +1,8 @@
 """EAGLE: one small layer carries the target's own state on, token by token, and the tree of its most probable paths is drafted.
 
 Li et al. 2024, https://arxiv.org/abs/2401.15077 (EAGLE: sections 3.1 and 3.2); Li et al. 2024, https://arxiv.org/abs/2406.16858
-(EAGLE-2: the dynamic tree, sections 4.1 and 4.2); Li et al. 2025, https://arxiv.org/abs/2503.01840 (EAGLE-3: three tapped layers
-and training on its own outputs, sections 3.1 and 3.2). Trained by `python -m decoding.training eagle`, with the target left
+(EAGLE-2: the dynamic tree, sections 4.1 and 4.2); Li et al. 2025, https://arxiv.org/abs/2503.01840 (EAGLE-3: three aux hidden
+layers and training on its own outputs, sections 3.1 and 3.2). Trained by `python -m decoding.training eagle`, with the target left
 as it is; published checkpoints of all three open too (`decoding.models.published_heads`).
 
 Slot i holds the state of position i and the embedding of token i + 1, stands at position i, and says which token i + 2 is. Two
@@ -10,11 +10,11 @@ kinds of head. *eagle*: the state is what the target's language-model head reads
 the next state, which that head scores. *eagle3*: three layers of the target are mixed into one state; attention reads it beside
 the embedding, both behind norms, and what the layer puts out takes the place of the mix below drafted tokens.
 
-Departures: above temperature 0 chosen trees are followed where the target's own draw agrees (`verify.match`). The formula of the
-first paper, p / q with what is left of p, holds only for candidates that were drawn and not ranked anew: for the drawn tree, that
-of the static shape with siblings drawn without replacement. The static shape is grown from how often each rank was right on
-held-out text, so that any size can be had. Heads trained here may be scored by the target's language-model head (`vocab` 0).
-Taps are the authors' where they are three different layers, see `layers_of`.
+Departures: above temperature 0 deterministic trees are followed where the target's own draw agrees (`verify.match`). The formula
+of the first paper, p / q with what is left of p, holds only for candidates that were drawn and not ranked anew: for the sampled
+tree, that of the static shape with siblings drawn without replacement. The static shape is grown from how often each rank was
+right on held-out text, so that any size can be had. Heads trained here may be scored by the target's language-model head (`vocab`
+0). The aux hidden layers are the authors' where those are three different ones, see `layers_of`.
 """
 
 from collections import Counter
@@ -96,7 +96,7 @@ class Reader:
         return self.heads.scored(self.last, self.target)
 
     def extend(self, tokens: Tensor, parents: Tensor) -> Tensor:
-        """Read one more level of the tree, as `joint_tree.grow` asks for it: (m, vocab) logits."""
+        """Read one more level of the tree, as `dynamic_tree.grow` asks for it: (m, vocab) logits."""
         state = self.outputs[parents + 1]
         residual, asked = self.heads.slot(state[None], self.heads.embedded(tokens, self.target)[None])
         positions = torch.full((1, len(tokens)), self.memory.committed + self.level, device=tokens.device)
@@ -207,7 +207,7 @@ def fixed(first: Tensor, extend: Extend, paths: Sequence[Path]) -> Grown:
     """The tree of these ranks, breadth first, whatever the head thinks of them (EAGLE, section 3.2).
 
     Args:
-        first, extend: as for `joint_tree.grow`.
+        first, extend: as for `dynamic_tree.grow`.
     """
     inner = {path[:-1] for path in paths}
     reads: dict[Path, int] = {(): -1}  # paths that were read, in order

@@ -28,13 +28,14 @@ PREFILL_ROWS = 512  # rows read at once, so that the logits of a long prompt nev
 class Target:
     """A model's weights and what the loop must know of them; holds no state of any run.
 
-    `vocab` counts the tokenizer's entries: logits of a padded embedding beyond it are cut off.
+    `vocab` is one more than the largest id of the tokenizer: logits of a padded embedding beyond it are cut off.
     """
 
     model: PreTrainedModel
     vocab: int
     context: int  # positions
     ends: frozenset[int] = frozenset()  # end-of-text tokens
+    unused: tuple[int, ...] = ()  # ids below `vocab` that no token has; they are never written
 
     @cached_property
     def device(self) -> torch.device:
@@ -92,12 +93,19 @@ class Target:
                 **extra,
             )
         hidden |= {aux_layer: out.hidden_states[aux_layer][0] for aux_layer in aux_hidden_layers if aux_layer != PRE_NORM}
-        logits = out.logits[0, :, : self.vocab]
-        return (logits[-1:] if last_only else logits).float(), hidden
+        logits = out.logits[0, -1:] if last_only else out.logits[0]
+        return self.scores(logits), hidden
+
+    def scores(self, logits: Tensor) -> Tensor:
+        """(..., entries) what the model's head puts out -> (..., vocab) float32, minus infinity for ids that no token has."""
+        logits = logits[..., : self.vocab].float()
+        if self.unused:
+            logits = logits.index_fill(-1, torch.tensor(self.unused, device=logits.device), -torch.inf)
+        return logits
 
     @property
     def last_hidden(self) -> int:
-        """The tap behind the final norm: the vector that the language-model head reads."""
+        """The aux hidden layer behind the final norm: the vector that the language-model head reads."""
         return self.model.config.num_hidden_layers
 
     @contextmanager
@@ -144,7 +152,7 @@ class Target:
 
     def score(self, hidden: Tensor) -> Tensor:
         """(..., width) states like those behind the final norm -> (..., vocab) float32 logits of the language-model head."""
-        return self.model.get_output_embeddings()(hidden.to(self.dtype))[..., : self.vocab].float()
+        return self.scores(self.model.get_output_embeddings()(hidden.to(self.dtype)))
 
     def extend(self, cache: TreeCache, tokens: Sequence[int], *, every_row: bool = False) -> Tensor:
         """Read and commit `tokens`, which follow what the cache holds.
@@ -157,7 +165,7 @@ class Target:
     def extend_with_hidden(
         self, cache: TreeCache, tokens: Sequence[int], aux_hidden_layers: Sequence[int], *, every_row: bool = False
     ) -> tuple[Tensor, dict[int, Tensor]]:
-        """The same, and layer -> (len(tokens), width), what the layers in `aux hidden layers` put out."""
+        """The same, and layer -> (len(tokens), width), what the layers in `aux_hidden_layers` put out."""
         logits, hidden = [], {aux_layer: [] for aux_layer in aux_hidden_layers}
         for start in range(0, len(tokens), PREFILL_ROWS):
             part = tokens[start : start + PREFILL_ROWS]
@@ -176,7 +184,7 @@ class Target:
     ) -> TargetOutput:
         """Read the root and every node of the draft in one pass; the cache must hold all tokens but the last (the root).
 
-        A draft that carries states is read from there on, and one with prompt tokens has them read behind its nodes. `keep` on the
+        A draft with a resume state is read from there on, and one with prompt tokens has them read behind its nodes. `keep` on the
         cache works alike behind all three.
         """
         root = len(tokens) - 1

@@ -56,7 +56,7 @@ def random_heads(target: Target, kind: str, seed: int = 0, noise: float = 0.1) -
 
 
 def states_of(target: Target, aux_hidden_layers, tokens) -> list[torch.Tensor]:
-    """(len(tokens), width) per tap, from one plain pass."""
+    """(len(tokens), width) per aux hidden layer, from one plain pass."""
     found = target.forward(TreeCache(), target.ids(tokens), range(len(tokens)), aux_hidden_layers=aux_hidden_layers)[1]
     return [found[aux_layer] for aux_layer in aux_hidden_layers]
 
@@ -293,7 +293,7 @@ def test_the_bonus_is_drawn_at_the_temperature_of_the_run():
     assert count > 5
 
 
-# -- the drawn tree ----------------------------------------------------------------------------------------------------
+# -- the sampled tree --------------------------------------------------------------------------------------------------
 
 
 def proposing(target: Target, heads: Heads, sampling: Sampling, monkeypatch, prompt=PROMPT, **params) -> Eagle:

@@ -21,7 +21,7 @@ from decoding.training.recipes import falcon as recipe
 from decoding.training.states import Batch
 from decoding.verify import recursive_rejection
 from tests import toys
-from tests.methods.test_medusa import PROMPT, hidden_of, other, over_fitted  # noqa: F401
+from tests.methods.test_medusa import PROMPT, hidden_of, over_fitted
 from tests.toys import CONTEXT, GREEDY, VOCAB, causal_lm, output_of, run_steps, tokens_of
 
 RECIPE = RECIPES["falcon"]
@@ -348,13 +348,11 @@ def test_every_place_of_a_block_learns_its_own_token():
             assert shares[1] > 0.99 and max(shares[0], shares[2]) < 0.05, (d, shares)
 
 
-def test_from_the_command_line_for_another_target(other):  # noqa: F811
-    target = str(other / "target")
+def test_from_the_command_line_for_another_target(workshop):
+    target = workshop.target(num_hidden_layers=3)
     family = load(target, device="cpu")
     assert "decoding.training falcon --family" in METHODS["falcon"].missing(family)
-    sizes = {"tokens": 1536, "held-out": 768, "window": 48, "rows": 4, "epochs": 1, "block": 3, "layers": 1}
-    command = ["falcon", "--family", target, "--data", str(other / "texts"), "--work", str(other / "work"), "--device", "cpu"]
-    train.main(command + [f"--{name}={value}" for name, value in sizes.items()] + ["--kinds", "given"])
+    train.main(workshop.command("falcon", target, epochs=1, block=3, layers=1))
     assert METHODS["falcon"].missing(family) == "" and load_head(family.target).block == 3
     for passes in (1, 3):
         text = tokens_of(run_steps(family, "falcon", PROMPT, max_tokens=24, passes=passes))

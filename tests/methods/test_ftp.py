@@ -22,7 +22,7 @@ from decoding.training.states import Batch
 from decoding.verify import recursive_rejection
 from tests import toys
 from tests.decoding.test_tau_floor import PROMPTS, tau
-from tests.methods.test_medusa import PROMPT, hidden_of, other, over_fitted  # noqa: F401
+from tests.methods.test_medusa import PROMPT, hidden_of, over_fitted
 from tests.toys import CONTEXT, GREEDY, VOCAB, causal_lm, run_steps, tokens_of
 
 RECIPE = RECIPES["ftp"]
@@ -282,13 +282,11 @@ def test_every_output_learns_its_own_place():
             assert Pass(decoder, target, state).root(root)[1].argmax() == text[t + 2] != root
 
 
-def test_from_the_command_line_for_another_target(other):  # noqa: F811
-    target = str(other / "target")
+def test_from_the_command_line_for_another_target(workshop):
+    target = workshop.target(num_hidden_layers=3)
     family = load(target, device="cpu")
     assert "decoding.training ftp --family" in METHODS["ftp"].missing(family)
-    sizes = {"tokens": 1536, "held-out": 768, "window": 48, "rows": 4, "epochs": 1, "slots": 3, "future": 4}
-    command = ["ftp", "--family", target, "--data", str(other / "texts"), "--work", str(other / "work"), "--device", "cpu"]
-    train.main(command + [f"--{name}={value}" for name, value in sizes.items()] + ["--kinds", "given"])
+    train.main(workshop.command("ftp", target, epochs=1, slots=3, future=4))
     assert METHODS["ftp"].missing(family) == "" and load_head(family.target).outputs == 4
     text = tokens_of(run_steps(family, "ftp", PROMPT, max_tokens=24))
     assert text == toys.greedy_text(family.target, PROMPT, len(text))

@@ -13,7 +13,8 @@ from decoding.methods import METHODS
 from pages.parts.compare.race import FIRST, LEAST, MOST, Race, names
 from pages.parts.shared.controls import (
     KEYS,
-    kept,
+    lacking_methods,
+    method_menu,
     model_controls,
     param_control,
     param_key,
@@ -24,7 +25,7 @@ from pages.parts.shared.controls import (
     value,
 )
 from pages.parts.shared.session import Session
-from pages.parts.shared.settings import Settings, family_named
+from pages.parts.shared.settings import Settings
 
 
 def method_key(slot: int) -> str:
@@ -116,15 +117,9 @@ def column_controls(session: Session, race: Race) -> None:
 
 
 def one_column(session: Session, race: Race, slot: int, number: int) -> None:
-    lacking = lacking_methods(read(session))
-    method = st.selectbox(
-        f"Method of column {number}",
-        list(METHODS),
-        **kept(race, method_key(slot), default_method(slot), METHODS),
-        format_func=lambda key: METHODS[key].title + (" (not with these models)" if key in lacking else ""),
-    )
-    if method in lacking:
-        st.warning(lacking[method], icon=":material/block:")
+    models = read(session)
+    lacking = lacking_methods(models.target, models.draft)
+    method = method_menu(race, method_key(slot), default_method(slot), lacking, f"Method of column {number}")
     for spec in fields(METHODS[method].params):
         param_control(race, column_param(slot, method), spec)
     st.button(
@@ -135,12 +130,6 @@ def one_column(session: Session, race: Race, slot: int, number: int) -> None:
         on_click=lambda: race.slots.remove(slot),
         help=f"At least {LEAST} stay.",
     )
-
-
-def lacking_methods(settings: Settings) -> dict[str, str]:
-    """Method -> why these models cannot serve it."""
-    family = family_named(settings.target, settings.draft)
-    return {key: reason for key, method in METHODS.items() if (reason := method.missing(family))}
 
 
 def add(race: Race, method: str | None = None) -> None:

@@ -11,9 +11,9 @@ from pages.parts.compare.address import sweep_parameters
 from pages.parts.compare.comparison import chart
 from pages.parts.compare.race import Race, shown_value
 from pages.parts.compare.share import link_button
-from pages.parts.compare.sidebar import lacking_methods, shared_controls
+from pages.parts.compare.sidebar import shared_controls
 from pages.parts.compare.sweep import Plan, Sweep, spread, sweepable
-from pages.parts.shared.controls import kept, param_control, param_key, read, remember, value
+from pages.parts.shared.controls import kept, lacking_methods, method_menu, param_control, param_key, read, remember, value
 from pages.parts.shared.session import POLL, Session
 from pages.parts.shared.setup import dark
 from pages.parts.shared.tallies import cost_ratio
@@ -47,15 +47,9 @@ def sweep(session: Session, race: Race) -> None:
 
 
 def method_rail(session: Session, race: Race) -> None:
-    lacking = lacking_methods(read(session))
-    method = st.selectbox(
-        "Method",
-        list(METHODS),
-        **kept(race, "sweep.method", "speculative_sampling", METHODS),
-        format_func=lambda key: METHODS[key].title + (" (not with these models)" if key in lacking else ""),
-    )
-    if method in lacking:
-        st.warning(lacking[method], icon=":material/block:")
+    models = read(session)
+    lacking = lacking_methods(models.target, models.draft)
+    method = method_menu(race, "sweep.method", "speculative_sampling", lacking, "Method")
     for spec in fields(METHODS[method].params):
         param_control(race, f"sweep.{method}", spec)
 

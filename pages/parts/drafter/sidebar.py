@@ -11,9 +11,20 @@ from decoding.runs.prompts import MAX_FILE, MAX_PROMPTS, Prompt, checked, read_p
 from decoding.runs.study import Plan
 from decoding.sample import Sampling
 from pages.parts.drafter.controller import Job, StudyController
-from pages.parts.shared.controls import DTYPES, EMBEDDED, kept, param_control, param_key, remember, sampling_controls, value
+from pages.parts.shared.controls import (
+    DTYPES,
+    EMBEDDED,
+    kept,
+    lacking_methods,
+    method_menu,
+    param_control,
+    param_key,
+    remember,
+    sampling_controls,
+    value,
+)
 from pages.parts.shared.examples import EXAMPLES
-from pages.parts.shared.settings import Settings, family_named
+from pages.parts.shared.settings import Settings
 from viz.tokens import as_markdown, plain
 
 EXAMPLE, TYPED, FILE = "examples", "typed", "a file"
@@ -97,16 +108,10 @@ def uploaded(controller: StudyController) -> tuple[Prompt, ...]:
 def method_box(controller: StudyController, side: str) -> None:
     """One drafter: method, parameters, and a draft model of its own."""
     settings = settings_of(controller, side)
-    family = family_named(settings.target, settings.draft)
-    lacking = {key: reason for key, method in METHODS.items() if (reason := method.missing(family))}
+    lacking = lacking_methods(settings.target, settings.draft)
     with st.container(border=True, key=f"study_{side}"):
         drafters = [k for k in METHODS if k != "plain"]
-        key = st.selectbox(
-            f"Drafter {side}", drafters, **kept(controller, f"study.{side}.method", SIDES[side], drafters),
-            format_func=lambda k: METHODS[k].title + (" (not with these models)" if k in lacking else ""),
-        )  # fmt: skip
-        if key in lacking:
-            st.warning(lacking[key], icon=":material/block:")
+        key = method_menu(controller, f"study.{side}.method", SIDES[side], lacking, f"Drafter {side}", menu=drafters)
         for spec in fields(METHODS[key].params):
             param_control(controller, f"{side}.{key}", spec)
         if any(one.part == "draft" for one in METHODS[key].requirements):

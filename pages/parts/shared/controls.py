@@ -4,7 +4,7 @@ Widgets of one page forget their values on another, so they are kept in `Session
 controls say right now, also inside a callback, before anything was drawn again.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import Field, fields
 from typing import Any
 
@@ -151,21 +151,39 @@ def prompt_controls(session: Session) -> None:
 
 def method_controls(session: Session) -> None:
     now = read(session)
-    family = family_named(now.target, now.draft)
-    lacking = {key: reason for key, method in METHODS.items() if (reason := method.missing(family))}
-    key = st.selectbox(
-        "Method",
-        list(METHODS),
-        **kept(session, "method", "speculative_sampling", METHODS),
-        format_func=lambda key: METHODS[key].title + (" (not with these models)" if key in lacking else ""),
-        help="How the draft is made and judged. The page Methods explains each.",
-    )
-    if key in lacking:
-        st.warning(lacking[key], icon=":material/block:")
-    else:
-        st.caption(METHODS[key].idea)
+    help = "How the draft is made and judged. The page Methods explains each."
+    lacking = lacking_methods(now.target, now.draft)
+    key = method_menu(session, "method", "speculative_sampling", lacking, "Method", help)
+    if lacking:
+        st.caption(f"Not with these models: {', '.join(METHODS[k].title for k in lacking)}.")
     for spec in fields(METHODS[key].params):
         param_control(session, key, spec)
+
+
+def lacking_methods(target: str, draft: str | None) -> dict[str, str]:
+    """Method -> why these models cannot serve it."""
+    family = family_named(target, draft)
+    return {key: reason for key, method in METHODS.items() if (reason := method.missing(family))}
+
+
+def method_menu(
+    owner: Any, key: str, default: str, lacking: Mapping[str, str], label: str, help: str | None = None, menu: Sequence[str] = ()
+) -> str:
+    """A menu of methods, and below it what the chosen one does, or why it cannot run with these models.
+
+    Its labels never change: Streamlit finds the choice again by its label, and one that is gone comes back as a bare text.
+
+    Args:
+        owner: any object that has `values`.
+        menu: keys to choose from; all of them if left out.
+    """
+    options = list(menu or METHODS)
+    chosen = st.selectbox(label, options, **kept(owner, key, default, options), format_func=lambda k: METHODS[k].title, help=help)
+    if chosen in lacking:
+        st.warning(lacking[chosen], icon=":material/block:")
+    else:
+        st.caption(METHODS[chosen].idea)
+    return chosen
 
 
 def param_control(session: Session, method: str, spec: Field) -> None:
