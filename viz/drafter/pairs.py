@@ -96,7 +96,7 @@ def paired_taus(a: pd.DataFrame, b: pd.DataFrame) -> tuple[list[float], list[flo
     Args:
         a, b: as `per_prompt` makes them.
     """
-    one, two = (found.dropna(subset="tau").drop_duplicates("prompt").set_index("prompt")["tau"] for found in (a, b))
+    one, two = (tallies.dropna(subset="tau").drop_duplicates("prompt").set_index("prompt")["tau"] for tallies in (a, b))
     shared = sorted(set(one.index) & set(two.index))
     return [float(one[prompt]) for prompt in shared], [float(two[prompt]) for prompt in shared]
 
@@ -119,14 +119,14 @@ def paired_bootstrap(taus_a: Sequence[float], taus_b: Sequence[float], seed: int
     return Interval(float(differences.mean()), float(low), float(high), n)
 
 
-def bootstrap_sentence(found: Interval, names: tuple[str, str] = ("a", "b")) -> str:
+def bootstrap_sentence(interval: Interval, names: tuple[str, str] = ("a", "b")) -> str:
     """The difference in words."""
-    if found.mean is None:
+    if interval.mean is None:
         return "There is no prompt that both drafters have finished."
-    head = f"tau of {names[1]} minus tau of {names[0]}: {found.mean:+.3f} over {found.prompts} prompts"
-    if found.low is None:
+    head = f"tau of {names[1]} minus tau of {names[0]}: {interval.mean:+.3f} over {interval.prompts} prompts"
+    if interval.low is None:
         return f"{head.removesuffix('s')}; with a single prompt there is no interval."
-    ends = f"{head}, 95 % interval {found.low:+.3f} to {found.high:+.3f}"
-    if found.low <= 0 <= found.high:
+    ends = f"{head}, 95 % interval {interval.low:+.3f} to {interval.high:+.3f}"
+    if interval.low <= 0 <= interval.high:
         return f"{ends}: not told apart."
-    return f"{ends}: {names[found.mean > 0]} is better."
+    return f"{ends}: {names[interval.mean > 0]} is better."

@@ -81,11 +81,11 @@ def split(step: Step, parent: int) -> list[tuple[int, float, float]]:
 
 def turned(step: Step, parent: int) -> tuple[int, int] | None:
     """(the best child, the child that h alone would have put first), where they differ: won by what the draft added."""
-    found = split(step, parent)
-    if not found:
+    best = split(step, parent)
+    if not best:
         return None
-    alone = max(found, key=lambda one: one[1])
-    return (found[0][0], alone[0]) if alone[1] > found[0][1] else None
+    alone = max(best, key=lambda one: one[1])
+    return (best[0][0], alone[0]) if alone[1] > best[0][1] else None
 
 
 def split_html(step: Step, token_bytes: Mapping[int, bytes]) -> str:
@@ -127,13 +127,13 @@ def split_alt(step: Step, token_bytes: Mapping[int, bytes]) -> str:
 def turned_words(step: Step, token_bytes: Mapping[int, bytes]) -> str:
     """Where the imitated state changed the order, in a sentence; plain text."""
     asked = line(step)
-    found = [(k, at, both) for k, at in enumerate(asked, 1) if (both := turned(step, at))]
-    if not found:
+    changed = [(k, at, both) for k, at in enumerate(asked, 1) if (both := turned(step, at))]
+    if not changed:
         return "Of these tokens, h alone would have put the same ones first."
-    k, at, (best, alone) = found[0]
+    k, at, (best, alone) = changed[0]
     above = node_name(step, at, token_bytes, quoted)
     return (
-        f"At {len(found)} of {len(asked)} heads the imitated state changed which of these tokens is first: behind {above}, "
+        f"At {len(changed)} of {len(asked)} heads the imitated state changed which of these tokens is first: behind {above}, "
         f"head {k} would have put {quoted(step.nodes[alone].token, token_bytes)} first from h alone; with o it is "
         f"{quoted(step.nodes[best].token, token_bytes)}."
     )

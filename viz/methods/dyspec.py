@@ -55,8 +55,8 @@ def waiting(step: Step, count: int) -> list[Waiting]:
         parent = step.nodes[node].parent
         spent[parent] += weight(step, node)
         children[parent] += 1
-    found = [Waiting(node, children[node] + 1, max(0.0, weight(step, node) - spent[node])) for node in spent]
-    return sorted(found, key=lambda draw: (-draw.value, draw.node))
+    draws = [Waiting(node, children[node] + 1, max(0.0, weight(step, node) - spent[node])) for node in spent]
+    return sorted(draws, key=lambda draw: (-draw.value, draw.node))
 
 
 def draw_name(draw: Waiting, step: Step, token_bytes: Mapping[int, bytes]) -> str:

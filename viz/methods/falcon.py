@@ -67,7 +67,7 @@ def columns(step: Step) -> list[Column]:
     A place shows the tokens of every parent in its block, since all were picked from the same distribution there.
     """
     path, levels = path_shown(step), depths(step)
-    found = []
+    made = []
     for depth, i in enumerate(path, 1):
         slot = place_of(step.nodes[i])
         top = path[depth - slot - 1] if depth > slot else -1  # the node that the block hangs below
@@ -78,8 +78,8 @@ def columns(step: Step) -> list[Column]:
             if node.token not in best or rank(node) < rank(best[node.token]):
                 best[node.token] = node
         ordered = sorted(best.values(), key=lambda node: -node.scores[OWN])
-        found.append(Column(pass_of(depth, max(block_size([step]), slot)), slot, tuple(ordered)))
-    return found
+        made.append(Column(pass_of(depth, max(block_size([step]), slot)), slot, tuple(ordered)))
+    return made
 
 
 def ancestor(step: Step, i: int, levels: int) -> int:
@@ -98,13 +98,13 @@ def blocks_html(step: Step, token_bytes: Mapping[int, bytes]) -> str:
     frames: dict[int, list[Column]] = {}
     for column in columns(step):
         frames.setdefault(column.number, []).append(column)
-    shown = "".join(frame(number_, found, token_bytes) for number_, found in frames.items())
+    shown = "".join(frame(number_, of_pass, token_bytes) for number_, of_pass in frames.items())
     alt = as_html(blocks_alt(step, token_bytes))
     return f'<div role="img" aria-label="{alt}" style="display:flex;gap:1rem;flex-wrap:wrap">{shown}</div>'
 
 
-def frame(number_: int, found: Sequence[Column], token_bytes: Mapping[int, bytes]) -> str:
-    inside = "".join(column_html(column, token_bytes) for column in found)
+def frame(number_: int, of_pass: Sequence[Column], token_bytes: Mapping[int, bytes]) -> str:
+    inside = "".join(column_html(column, token_bytes) for column in of_pass)
     style = f"border:2px solid {SERIES_LINE['q']};border-radius:6px;padding:.4rem .7rem;flex:1;min-width:15rem"
     return f'<div style="{style}"><b>pass {number_}</b><div style="display:flex;gap:1rem;flex-wrap:wrap">{inside}</div></div>'
 
@@ -164,11 +164,11 @@ def blind(step: Step) -> list[int]:
 
 def blind_words(step: Step, token_bytes: Mapping[int, bytes]) -> str:
     """The same in a sentence; plain text."""
-    found = blind(step)
-    if not found:
+    misplaced = blind(step)
+    if not misplaced:
         return "No candidate that the head believed in contradicts the one before it in its block."
-    pairs = "pair of a block does" if len(found) == 1 else "pairs of a block do"
-    return f"{len(found)} {pairs} not belong together: {misfit_words(step, found[0], OWN, token_bytes)}"
+    pairs = "pair of a block does" if len(misplaced) == 1 else "pairs of a block do"
+    return f"{len(misplaced)} {pairs} not belong together: {misfit_words(step, misplaced[0], OWN, token_bytes)}"
 
 
 # -- the mask ----------------------------------------------------------------------------------------------------------
@@ -270,10 +270,10 @@ def mask_words(block: int, slots: Sequence[str]) -> str:
 
 def saw_figure(steps: Sequence[Step], dark: bool = False) -> go.Figure:
     """Acceptance at every place, given that all before it were accepted; places of a pass stand together, in one pattern."""
-    found, size = reached(steps), block_size(steps)
+    counts, size = reached(steps), block_size(steps)
     figure = go.Figure(layout=layout(300, dark, bargap=0.3))
-    for number_ in sorted({pass_of(level, size) for level, _, _ in found}):
-        mine = [(level, asked, accepted) for level, asked, accepted in found if pass_of(level, size) == number_]
+    for number_ in sorted({pass_of(level, size) for level, _, _ in counts}):
+        mine = [(level, asked, accepted) for level, asked, accepted in counts if pass_of(level, size) == number_]
         figure.add_bar(
             name=f"pass {number_}",
             x=[[f"pass {number_}"] * len(mine), [f"place {(level - 1) % size + 1}" for level, _, _ in mine]],

@@ -40,10 +40,10 @@ def path_shown(step: Step) -> list[int]:
 def shares(step: Step, i: int) -> list[float]:
     """What node i's distribution paid to every vector of the memory."""
     scores = step.nodes[i].scores
-    found = []
-    while (value := scores.get(SLOT.format(len(found) + 1))) is not None:
-        found.append(value)
-    return found
+    paid = []
+    while (value := scores.get(SLOT.format(len(paid) + 1))) is not None:
+        paid.append(value)
+    return paid
 
 
 def fan_html(step: Step, token_bytes: Mapping[int, bytes]) -> str:
@@ -137,10 +137,10 @@ def meter_run_words(steps: Sequence[Step]) -> str:
     """Whether the meter foretells anything: tokens accepted in steps where it was high and where it was low; plain text."""
     parts = []
     for label, chosen in ((f"at least {ENOUGH:g}", True), (f"below {ENOUGH:g}", False)):
-        found = [len(step.path) for step in steps if (value := meter(step)) is not None and (value >= ENOUGH) == chosen]
-        if found:
-            steps_are = f"{len(found)} step{'s' * (len(found) > 1)}"
-            parts.append(f"{number(sum(found) / len(found), 2)} drafted tokens were accepted in {steps_are} with q {label}")
+        lengths = [len(step.path) for step in steps if (value := meter(step)) is not None and (value >= ENOUGH) == chosen]
+        if lengths:
+            steps_are = f"{len(lengths)} step{'s' * (len(lengths) > 1)}"
+            parts.append(f"{number(sum(lengths) / len(lengths), 2)} drafted tokens were accepted in {steps_are} with q {label}")
     return "On average " + " and ".join(parts) + "." if parts else "Nothing was drafted so far."
 
 
@@ -149,26 +149,26 @@ def meter_run_words(steps: Sequence[Step]) -> str:
 
 def levels(steps: Sequence[Step]) -> list[tuple[int, int, int]]:
     """(level, steps that drafted so far, steps in which a token of that level was accepted)."""
-    found: list[list[int]] = []
+    tallied: list[list[int]] = []
     for step in steps:
         deepest = max(depths(step), default=0)
-        found += [[0, 0] for _ in range(deepest - len(found))]
+        tallied += [[0, 0] for _ in range(deepest - len(tallied))]
         for level in range(deepest):
-            found[level][0] += 1
-            found[level][1] += len(step.path) > level
-    return [(level, *counts) for level, counts in enumerate(found, 1)]
+            tallied[level][0] += 1
+            tallied[level][1] += len(step.path) > level
+    return [(level, *counts) for level, counts in enumerate(tallied, 1)]
 
 
 def decay_figure(steps: Sequence[Step], dark: bool = False) -> go.Figure:
     """Bars: share of the steps in which a level was reached; line: how much the level weighed in the training."""
-    found = levels(steps)
-    x = [level for level, _, _ in found]
+    counts = levels(steps)
+    x = [level for level, _, _ in counts]
     figure = go.Figure(layout=layout(300, dark, bargap=0.35))
     figure.add_bar(
         name="accepted so deep",
         x=x,
-        y=[accepted / asked for _, asked, accepted in found],
-        text=[f"{accepted}/{asked}" for _, asked, accepted in found],
+        y=[accepted / asked for _, asked, accepted in counts],
+        text=[f"{accepted}/{asked}" for _, asked, accepted in counts],
         textposition="outside",
         textfont={"color": ink(dark)},
         cliponaxis=False,

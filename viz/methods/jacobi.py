@@ -90,10 +90,10 @@ def cells_of(trace: Trace, call: int, done: int, text: list[int], start: int) ->
 
 def guesses_of(step: Step) -> dict[int, int]:
     """Places behind the text as it was before the call -> the node that guesses there; in a chain there is one."""
-    found: dict[int, int] = {}
+    by_place: dict[int, int] = {}
     for node, depth in enumerate(depths(step)):
-        found.setdefault(depth - 1, node)
-    return found
+        by_place.setdefault(depth - 1, node)
+    return by_place
 
 
 # -- the figure --------------------------------------------------------------------------------------------------------
@@ -166,16 +166,16 @@ def legend(grid: Grid) -> list[go.Scatter]:
 def lines(cell: Cell, trace: Trace) -> list[str]:
     """What is known of a cell, as plain text."""
     look, step, token_bytes = STATES[cell.state], trace.steps[cell.call], trace.token_bytes
-    found = [f"{full_name(cell.token, token_bytes)} at place {cell.place + 1}", f"{look.mark} {look.meaning}"]
+    said = [f"{full_name(cell.token, token_bytes)} at place {cell.place + 1}", f"{look.mark} {look.meaning}"]
     if cell.node is None:
-        return found
+        return said
     node = step.nodes[cell.node]
     if node.token != cell.token:
-        found.append(f"the guess was {full_name(node.token, token_bytes)}")
+        said.append(f"the guess was {full_name(node.token, token_bytes)}")
     if node.verdict != "not judged":
-        found.append(judgement(node, token_bytes, step))
-    found.append(f"guess: {plain(node.source)}" + ("" if node.q is None else f", drawn with q {number(node.q)}"))
-    return found + [f"{plain(key)}: {value:g}" for key, value in node.scores.items()]
+        said.append(judgement(node, token_bytes, step))
+    said.append(f"guess: {plain(node.source)}" + ("" if node.q is None else f", drawn with q {number(node.q)}"))
+    return said + [f"{plain(key)}: {value:g}" for key, value in node.scores.items()]
 
 
 # -- the same in words -------------------------------------------------------------------------------------------------

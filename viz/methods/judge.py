@@ -121,13 +121,13 @@ def scores_alt(step: Step, token_bytes: Mapping[int, bytes], threshold: float) -
 
 def let_through(trace: Trace, upto: int) -> dict[int, tuple[Step, Node]]:
     """Place in the text (prompt included) -> the step and node of a token that only the judge let through."""
-    found, place = {}, len(trace.header.prompt_tokens)
+    alone, place = {}, len(trace.header.prompt_tokens)
     for step in trace.steps[: upto + 1]:
         for offset, i in enumerate(step.path):
             if step.nodes[i].scores.get(JUDGE_ONLY) and offset < len(step.tokens):
-                found[place + offset] = (step, step.nodes[i])
+                alone[place + offset] = (step, step.nodes[i])
         place += len(step.tokens)
-    return found
+    return alone
 
 
 def marked_html(trace: Trace, upto: int) -> str:

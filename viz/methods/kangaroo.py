@@ -126,10 +126,10 @@ def confidence_alt(step: Step, token_bytes: Mapping[int, bytes], threshold: floa
 def ladder_html(step: Step, token_bytes: Mapping[int, bytes]) -> str:
     """A ladder per token, the deepest layer on top: what the first layers read while drafting, the adapter, and what the others
     read in the one call of the target: HTML."""
-    found = depths_of(step)
-    assert found is not None, "ask `depths_of` first"
-    several = found.layers <= RUNGS
-    shallow, deep = (found.exit, found.layers - found.exit) if several else (1, 1)
+    stack = depths_of(step)
+    assert stack is not None, "ask `depths_of` first"
+    several = stack.layers <= RUNGS
+    shallow, deep = (stack.exit, stack.layers - stack.exit) if several else (1, 1)
     columns = [("root", "plain"), *((name(node.token, token_bytes, 9), node.verdict) for node in step.nodes)]
     body = "".join(
         column_html(label, verdict, shallow, deep, adapter=i < len(columns) - 1) for i, (label, verdict) in enumerate(columns)
@@ -137,11 +137,11 @@ def ladder_html(step: Step, token_bytes: Mapping[int, bytes]) -> str:
     keys = "".join(
         f'<span><i style="background:{look}"></i> {as_html(words)}</span>'
         for look, words in (
-            (PHASE_STRIPES["read"], f"layers {found.exit + 1} to {found.layers}: all tokens in one call")
-            if found.exit < found.layers
+            (PHASE_STRIPES["read"], f"layers {stack.exit + 1} to {stack.layers}: all tokens in one call")
+            if stack.exit < stack.layers
             else (PHASE_STRIPES["read"], "no layer is left for the call"),
             (SERIES["residual"], "adapter: one attention layer"),
-            (PHASE_STRIPES["propose"], f"layers 1 to {found.exit}: token after token, while drafting"),
+            (PHASE_STRIPES["propose"], f"layers 1 to {stack.exit}: token after token, while drafting"),
         )
     )
     alt = as_html(ladder_alt(step))
@@ -164,25 +164,25 @@ def column_html(label: str, verdict: str, shallow: int, deep: int, adapter: bool
 
 def ladder_alt(step: Step) -> str:
     """The ladders in words; plain text."""
-    found = depths_of(step)
-    if found is None:
+    stack = depths_of(step)
+    if stack is None:
         return "No layers are known."
     drafted = len(step.nodes)
     return (
-        f"The root and {drafted} drafted {'token' if drafted == 1 else 'tokens'} each went once through all {found.layers} layers: "
-        f"through the first {found.exit} one after the other, while drafting, and through the others all at once."
+        f"The root and {drafted} drafted {'token' if drafted == 1 else 'tokens'} each went once through all {stack.layers} layers: "
+        f"through the first {stack.exit} one after the other, while drafting, and through the others all at once."
     )
 
 
 def cost_words(step: Step) -> str:
     """What the step took in passes of a row through a layer; plain text."""
-    found = depths_of(step)
-    if found is None:
+    stack = depths_of(step)
+    if stack is None:
         return ""
     rows = len(step.nodes) + 1
-    kept = len(step.tokens) * found.layers
+    kept = len(step.tokens) * stack.layers
     return (
-        f"{rows} rows × {found.layers} layers = {rows * found.layers} passes, {rows * found.exit} of them one token at a time, "
+        f"{rows} rows × {stack.layers} layers = {rows * stack.layers} passes, {rows * stack.exit} of them one token at a time, "
         f"and {len(step.nodes)} through the adapter. Without a draft the {len(step.tokens)} "
         f"{'token' if len(step.tokens) == 1 else 'tokens'} of this step take {kept}, all of them one token at a time."
     )
@@ -215,12 +215,12 @@ def bins(steps: Sequence[Step]) -> list[Bin]:
 
 def worth_figure(steps: Sequence[Step], dark: bool = False) -> go.Figure:
     """How often tokens were accepted, by the confidence with which they were drafted."""
-    found = bins(steps)
+    filled = bins(steps)
     figure = go.Figure(layout=layout(260, dark, showlegend=False, bargap=0.3))
     figure.add_bar(
-        x=[f"{one.low:.1f} to {one.high:.1f}" for one in found],
-        y=[one.accepted / one.judged for one in found],
-        text=[f"{one.accepted}/{one.judged}" for one in found],
+        x=[f"{one.low:.1f} to {one.high:.1f}" for one in filled],
+        y=[one.accepted / one.judged for one in filled],
+        text=[f"{one.accepted}/{one.judged}" for one in filled],
         textposition="outside",
         textfont={"color": ink(dark)},
         cliponaxis=False,

@@ -28,11 +28,11 @@ def has_heads(step: Step) -> bool:
 
 def guesses(step: Step) -> list[list[Guess]]:
     """Per head the tokens that it offered, the best first. Head k's nodes are those at depth k."""
-    found: list[dict[int, list[Node]]] = []
+    by_head: list[dict[int, list[Node]]] = []
     for node, depth in zip(step.nodes, depths(step), strict=True):
-        found += [{} for _ in range(depth - len(found))]
-        found[depth - 1].setdefault(node.token, []).append(node)
-    return [sorted((guess(nodes) for nodes in by_token.values()), key=lambda g: g.rank) for by_token in found]
+        by_head += [{} for _ in range(depth - len(by_head))]
+        by_head[depth - 1].setdefault(node.token, []).append(node)
+    return [sorted((guess(nodes) for nodes in by_token.values()), key=lambda g: g.rank) for by_token in by_head]
 
 
 def guess(nodes: Sequence[Node]) -> Guess:
@@ -48,13 +48,13 @@ def guesses_html(trace: Trace, cursor: int) -> str:
 
 def heads_html(step: Step, token_bytes: Mapping[int, bytes]) -> str:
     """The heads side by side, each with its best tokens as bars and the mark of what became of them: HTML."""
-    columns = [guess_bars(f"head {k}", found, token_bytes) for k, found in enumerate(guesses(step), 1)]
+    columns = [guess_bars(f"head {k}", offered, token_bytes) for k, offered in enumerate(guesses(step), 1)]
     return side_by_side(columns, heads_alt(step, token_bytes))
 
 
 def heads_alt(step: Step, token_bytes: Mapping[int, bytes]) -> str:
     """The bars in words; plain text."""
-    parts = [in_words(f"head {k}", found, token_bytes) for k, found in enumerate(guesses(step), 1)]
+    parts = [in_words(f"head {k}", offered, token_bytes) for k, offered in enumerate(guesses(step), 1)]
     return "The best guesses of every head. " + ("; ".join(parts) or "Nothing was drafted") + "."
 
 
@@ -89,12 +89,12 @@ def torn(step: Step) -> list[int]:
 
 def torn_words(step: Step, token_bytes: Mapping[int, bytes]) -> str:
     """The same in a sentence; plain text."""
-    found = torn(step)
-    if not found:
+    misfitting = torn(step)
+    if not misfitting:
         return "No head believed in a token that the target rules out behind its parent."
-    nodes = "node does" if len(found) == 1 else "nodes do"
-    return f"{len(found)} {nodes} not fit what stands before, though the head gave more than {LIKELY:g}: " + misfit_words(
-        step, found[0], HEAD_PROBABILITY, token_bytes
+    nodes = "node does" if len(misfitting) == 1 else "nodes do"
+    return f"{len(misfitting)} {nodes} not fit what stands before, though the head gave more than {LIKELY:g}: " + misfit_words(
+        step, misfitting[0], HEAD_PROBABILITY, token_bytes
     )
 
 
@@ -125,13 +125,13 @@ def records(steps: Sequence[Step]) -> list[Record]:
         if has_heads(step):
             offered = guesses(step)
             sums += [[0, 0, 0, 0] for _ in range(len(offered) - len(sums))]
-            for k, found in enumerate(offered):
+            for k, of_head in enumerate(offered):
                 if start + k < len(text):
                     written = text[start + k]
                     sums[k][0] += 1
-                    sums[k][1] += any(g.token == written and g.rank == 1 for g in found)
-                    sums[k][2] += any(g.token == written for g in found)
-                    sums[k][3] += any(g.verdict == "accepted" for g in found)
+                    sums[k][1] += any(g.token == written and g.rank == 1 for g in of_head)
+                    sums[k][2] += any(g.token == written for g in of_head)
+                    sums[k][3] += any(g.verdict == "accepted" for g in of_head)
         start += len(step.tokens)
     return [Record(k, *counts) for k, counts in enumerate(sums, 1) if counts[0]]
 

@@ -42,15 +42,15 @@ def prompt_tokens_of(step: Step) -> list[int] | None:
     """Prompt tokens below the root, node 0, 1, ...; None if the step does not say."""
     if not step.nodes:
         return None
-    found = [step.facts.get(ROOT_PROMPT_TOKENS, -1.0), *(node.scores.get(PROMPT_TOKENS, -1.0) for node in step.nodes)]
-    known = all(0 <= count <= MOST for count in found) and all(STATE in node.scores for node in step.nodes)
-    return [int(count) for count in found] if known else None
+    counts = [step.facts.get(ROOT_PROMPT_TOKENS, -1.0), *(node.scores.get(PROMPT_TOKENS, -1.0) for node in step.nodes)]
+    known = all(0 <= count <= MOST for count in counts) and all(STATE in node.scores for node in step.nodes)
+    return [int(count) for count in counts] if known else None
 
 
 def next_state(step: Step) -> int | None:
     """The state that the step leads to: the prompt tokens below the node where acceptance ended."""
-    found = prompt_tokens_of(step)
-    return None if found is None else found[step.end_row]
+    counts = prompt_tokens_of(step)
+    return None if counts is None else counts[step.end_row]
 
 
 # -- the tree with its prompt tokens ------------------------------------------------------------------------------------------
@@ -207,12 +207,12 @@ def states_table(steps: Sequence[Step]) -> pd.DataFrame:
 
 def states_figure(steps: Sequence[Step], dark: bool = False) -> go.Figure:
     """How often every state was met, and the tokens its steps yielded in the mean."""
-    found = states_table(steps)
+    states = states_table(steps)
     figure = go.Figure(layout=layout(240, dark, showlegend=False, bargap=0.4))
     figure.add_bar(
-        x=[f"state {state}" for state in found["state"]],
-        y=found["tokens per step"],
-        text=[f"{t:.2f} in {of(count, 'step')}" for t, count in zip(found["tokens per step"], found["steps"], strict=True)],
+        x=[f"state {state}" for state in states["state"]],
+        y=states["tokens per step"],
+        text=[f"{t:.2f} in {of(count, 'step')}" for t, count in zip(states["tokens per step"], states["steps"], strict=True)],
         textposition="outside",
         textfont={"color": ink(dark)},
         cliponaxis=False,
@@ -220,7 +220,7 @@ def states_figure(steps: Sequence[Step], dark: bool = False) -> go.Figure:
         hovertemplate="%{x}: %{text}<extra></extra>",
     )
     figure.update_xaxes(showgrid=False)
-    top = float(found["tokens per step"].max()) if len(found) else 1.0
+    top = float(states["tokens per step"].max()) if len(states) else 1.0
     figure.update_yaxes(title="tokens per step", range=[0, 1.2 * top], gridcolor=GRID, zerolinecolor=GRID)
     return figure.update_layout(margin={"l": 8, "r": 8, "t": 12, "b": 32})
 
@@ -238,13 +238,13 @@ def states_alt(steps: Sequence[Step]) -> str:
 def curve_of(steps: Sequence[Step]) -> list[tuple[int, float, float]]:
     """(rows, milliseconds of a pass, tokens per step that are expected), ascending; [] if nothing was measured."""
     facts = {key: value for step in steps for key, value in step.facts.items()}
-    found = []
+    points = []
     for key, ms in facts.items():
         rows = part_of(LATENCY, key) or ""
         tokens = facts.get(YIELD.format(rows))
         if rows.isdecimal() and len(rows) < 6 and ms > 0 and tokens and tokens > 0:
-            found.append((int(rows), ms, tokens))
-    return sorted(found)
+            points.append((int(rows), ms, tokens))
+    return sorted(points)
 
 
 def budget_of(steps: Sequence[Step]) -> int | None:
@@ -254,25 +254,25 @@ def budget_of(steps: Sequence[Step]) -> int | None:
 
 def curve_figure(steps: Sequence[Step], dark: bool = False) -> go.Figure:
     """Expected tokens per second by rows as bars, the chosen one filled; the time of a pass as a line."""
-    found, chosen = curve_of(steps), budget_of(steps)
+    points, chosen = curve_of(steps), budget_of(steps)
     figure = go.Figure(layout=layout(260, dark, bargap=0.4))
     figure.add_bar(
         name="tokens per second, expected",
-        x=[str(rows) for rows, _, _ in found],
-        y=[1000 * tokens / ms for _, ms, tokens in found],
-        text=[f"{1000 * tokens / ms:.0f}" for _, ms, tokens in found],
+        x=[str(rows) for rows, _, _ in points],
+        y=[1000 * tokens / ms for _, ms, tokens in points],
+        text=[f"{1000 * tokens / ms:.0f}" for _, ms, tokens in points],
         textposition="auto",
         marker={
-            "color": [SERIES["p"] if rows == chosen else "rgba(0,0,0,0)" for rows, _, _ in found],
+            "color": [SERIES["p"] if rows == chosen else "rgba(0,0,0,0)" for rows, _, _ in points],
             "line": {"color": SERIES_LINE["p"], "width": 2},
         },
-        hovertext=[f"{rows} rows: {ms:.1f} ms, {tokens:.2f} tokens per step expected" for rows, ms, tokens in found],
+        hovertext=[f"{rows} rows: {ms:.1f} ms, {tokens:.2f} tokens per step expected" for rows, ms, tokens in points],
         hoverinfo="text",
     )
     figure.add_scatter(
         name="milliseconds of a pass",
-        x=[str(rows) for rows, _, _ in found],
-        y=[ms for _, ms, _ in found],
+        x=[str(rows) for rows, _, _ in points],
+        y=[ms for _, ms, _ in points],
         yaxis="y2",
         mode="lines+markers",
         line={"color": ink(dark), "width": 2},

@@ -34,13 +34,13 @@ class Guess:
 
 def guesses(step: Step) -> list[Guess]:
     """The step's chain with its predictions; those of a trace that carries none are None."""
-    found: list[Guess] = []
+    chain: list[Guess] = []
     product: float | None = 1.0
     for node in step.nodes:
         predicted = node.scores.get(PREDICTED)
         product = None if predicted is None or product is None else product * predicted
-        found.append(Guess(node, predicted, product, min(1.0, node.p / node.q) if node.q else None))
-    return found
+        chain.append(Guess(node, predicted, product, min(1.0, node.p / node.q) if node.q else None))
+    return chain
 
 
 def stop_words(step: Step, threshold: float, shortest: int, longest: int) -> str:
@@ -155,14 +155,14 @@ def bins(steps: Sequence[Step], plain: bool = False) -> list[Bin]:
     for guess in judged(steps):
         value = unweighted(guess.predicted) if plain else guess.predicted
         parts.setdefault(min(int(value * BINS), BINS - 1), []).append((value, guess))
-    found = []
+    filled = []
     for place, members in sorted(parts.items()):
         n = len(members)
         kept = sum(guess.node.verdict == "accepted" for _, guess in members)
-        found.append(
+        filled.append(
             Bin(place / BINS, n, sum(value for value, _ in members) / n, kept / n, sum(guess.actual for _, guess in members) / n)
         )
-    return found
+    return filled
 
 
 def reliability_figure(steps: Sequence[Step], dark: bool = False) -> go.Figure:
@@ -170,20 +170,20 @@ def reliability_figure(steps: Sequence[Step], dark: bool = False) -> go.Figure:
     figure = go.Figure(layout=layout(320, dark))
     figure.add_scatter(x=[0, 1], y=[0, 1], mode="lines", line={"color": muted(dark), "dash": "dot"}, name="right", hoverinfo="skip")
     for plain, label, key, symbol in ((False, "as predicted", "q", "circle"), (True, "weight taken out", "p", "diamond")):
-        found = bins(steps, plain)
+        filled = bins(steps, plain)
         figure.add_scatter(
-            x=[b.predicted for b in found],
-            y=[b.accepted for b in found],
+            x=[b.predicted for b in filled],
+            y=[b.accepted for b in filled],
             mode="lines+markers",
             name=label,
             line={"color": SERIES_LINE[key], "width": 2},
             marker={
                 "symbol": symbol,
                 "color": SERIES[key],
-                "size": [min(22.0, 6 + 2.2 * b.count**0.5) for b in found],
+                "size": [min(22.0, 6 + 2.2 * b.count**0.5) for b in filled],
                 "line": {"color": SERIES_LINE[key], "width": 1},
             },
-            text=[f"{label}: {number(b.predicted)} predicted, {number(b.accepted)} of {b.count} accepted" for b in found],
+            text=[f"{label}: {number(b.predicted)} predicted, {number(b.accepted)} of {b.count} accepted" for b in filled],
             hoverinfo="text",
             cliponaxis=False,
         )
@@ -205,12 +205,14 @@ def reliability_table(steps: Sequence[Step]) -> pd.DataFrame:
 
 def reliability_words(steps: Sequence[Step]) -> str:
     """How right the head was, in a sentence; plain text."""
-    found = judged(steps)
-    if not found:
+    predictions = judged(steps)
+    if not predictions:
         return "No token with a prediction was judged yet."
-    n = len(found)
-    kept = sum(guess.node.verdict == "accepted" for guess in found) / n
-    predicted, plain = (sum(values) / n for values in ([g.predicted for g in found], [unweighted(g.predicted) for g in found]))
+    n = len(predictions)
+    kept = sum(guess.node.verdict == "accepted" for guess in predictions) / n
+    predicted, plain = (
+        sum(values) / n for values in ([g.predicted for g in predictions], [unweighted(g.predicted) for g in predictions])
+    )
     tokens = "token" if n == 1 else "tokens"
     return (
         f"{n} judged {tokens}: predicted {number(predicted)} on average, {number(plain)} with the weight taken out; accepted were "

@@ -54,10 +54,10 @@ def linear_program(p: Sequence[float], q: Sequence[float], sets: Sequence[tuple[
     at = ([*(i for i, _ in pairs), *(len(sets) + token for _, token in pairs)], [*variables, *variables])
     matrix = coo_array(([1.0] * (2 * len(pairs)), at), shape=(len(sets) + len(p), len(pairs)))
     bounds = [*(chance_of(guesses, q) for guesses in sets), *p]
-    found = linprog([-1.0] * len(pairs), A_ub=matrix.tocsr(), b_ub=bounds, method="highs")
-    if found.status:
-        raise ValueError(f"The linear program was not solved: {found.message}")
-    return -float(found.fun)
+    solution = linprog([-1.0] * len(pairs), A_ub=matrix.tocsr(), b_ub=bounds, method="highs")
+    if solution.status:
+        raise ValueError(f"The linear program was not solved: {solution.message}")
+    return -float(solution.fun)
 
 
 def chance_of(guesses: tuple[int, ...], q: Sequence[float]) -> float:

@@ -49,10 +49,10 @@ def replay_html(trace: Trace, title: str = "") -> str:
 
 def parts(template: str) -> list[str]:
     """Style, script and body of the template."""
-    found = []
+    pieces = []
     for tag in ("style", "script", "body"):
-        found.append(template.split(f"<{tag}>", 1)[1].split(f"</{tag}>", 1)[0])
-    return found
+        pieces.append(template.split(f"<{tag}>", 1)[1].split(f"</{tag}>", 1)[0])
+    return pieces
 
 
 def digest(text: str) -> str:

@@ -38,8 +38,8 @@ def partings(runs: Sequence[tuple[str, Trace]]) -> dict[int, int]:
         return {}
     first = runs[reference(runs)][1]
     same = [(i, trace) for i, (_, trace) in enumerate(runs) if trace.header.prompt_tokens == first.header.prompt_tokens]
-    found = ((i, first_difference(first, trace)) for i, trace in same)
-    return {i: difference.position for i, difference in found if difference}
+    differences = ((i, first_difference(first, trace)) for i, trace in same)
+    return {i: difference.position for i, difference in differences if difference}
 
 
 @dataclass(frozen=True)
@@ -54,14 +54,14 @@ class Cell:
 
 def cells(runs: Sequence[tuple[str, Trace]], start: int, count: int) -> list[Cell]:
     """The cells of the window, run by run."""
-    found = []
+    drawn = []
     for i, (_, trace) in enumerate(runs):
         tokens = list(committed(trace))
         steps = [None, *(at.step for at in tokens), None]
         for at, before, after in zip(tokens, steps, steps[2:], strict=False):
             if start <= at.position < start + count:
-                found.append(Cell(i, at, before != at.step, after != at.step))
-    return found
+                drawn.append(Cell(i, at, before != at.step, after != at.step))
+    return drawn
 
 
 def aligned_figure(runs: Runs, start: int = 0, count: int = 64, dark: bool = False, width: int = 900) -> go.Figure:

@@ -64,10 +64,10 @@ def ratio(part: float, whole: float) -> float | None:
 
 def depths(step: Step) -> list[int]:
     """Depth of every node; 1 hangs below the root."""
-    found: list[int] = []
+    of_nodes: list[int] = []
     for node in step.nodes:
-        found.append(1 if node.parent < 0 else found[node.parent] + 1)
-    return found
+        of_nodes.append(1 if node.parent < 0 else of_nodes[node.parent] + 1)
+    return of_nodes
 
 
 def tally(steps: Sequence[Step]) -> Tally:
@@ -92,14 +92,14 @@ def tally(steps: Sequence[Step]) -> Tally:
 
 def reached(steps: Sequence[Step]) -> list[tuple[int, int, int]]:
     """(level, steps that came so far and drafted there, steps in which a token was accepted there)."""
-    found: list[list[int]] = []
+    tallied: list[list[int]] = []
     for step in steps:
         for level, i in enumerate((-1, *step.path)):
             if any(node.parent == i for node in step.nodes):
-                found += [[0, 0] for _ in range(level + 1 - len(found))]
-                found[level][0] += 1
-                found[level][1] += len(step.path) > level
-    return [(level, *counts) for level, counts in enumerate(found, 1)]
+                tallied += [[0, 0] for _ in range(level + 1 - len(tallied))]
+                tallied[level][0] += 1
+                tallied[level][1] += len(step.path) > level
+    return [(level, *counts) for level, counts in enumerate(tallied, 1)]
 
 
 def modelled_speedup(tau: float, calls_per_step: float, c: float) -> float:

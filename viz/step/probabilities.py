@@ -48,12 +48,12 @@ def shown(row: Row, highlight: int | None, limit: int = 10) -> list[int]:
 
 def series_of(row: Row) -> dict[str, tuple[float, ...]]:
     """p, then q if the children were drawn from one, then the residual if it is not p itself."""
-    found = {"p": row.p}
+    series = {"p": row.p}
     if row.q is not None:
-        found["q"] = row.q
+        series["q"] = row.q
     if any(abs(residual - p) > SAME * p for residual, p in zip(row.residual, row.p, strict=True)):
-        found["residual"] = row.residual
-    return found
+        series["residual"] = row.residual
+    return series
 
 
 def bar(key: str, value: float, top: float, label: str) -> str:

@@ -104,7 +104,7 @@ def outlines(boxes: Sequence[Box], frame: Frame) -> list[dict]:
     places: dict[str, list[int]] = {}
     for i, box in enumerate(boxes):
         places.setdefault(box.state, []).append(i)
-    return [outline(state, " ".join(box_path(i, frame) for i in found), frame) for state, found in places.items()]
+    return [outline(state, " ".join(box_path(i, frame) for i in here), frame) for state, here in places.items()]
 
 
 def outline(state: str, path: str, frame: Frame) -> dict:

@@ -16,8 +16,8 @@ from pages.parts.shared.setup import PLOT_CONFIG, dark
 from viz.methods.shared.retrieved import (
     Occurrence,
     context_html,
-    found,
     match_figure,
+    match_of,
     match_table,
     occurrence_html,
     occurrence_table,
@@ -51,7 +51,7 @@ def match(session: Session, longest: int, shortest: int, too_weak: str = "") -> 
         longest, shortest: tokens the method looks for.
         too_weak: why nothing may have been drafted although there was a match.
     """
-    trace, known = session.trace, found(session.step)
+    trace, known = session.trace, match_of(session.step)
     tokens = list(trace.tokens_before(session.cursor))
     n, count = known or (0, 0)
     store, tokenizer = store_of(session)

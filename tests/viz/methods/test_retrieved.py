@@ -7,8 +7,8 @@ from viz.methods.shared.retrieved import (
     KINDS,
     Occurrence,
     context_html,
-    found,
     match_figure,
+    match_of,
     match_table,
     occurrence_html,
     occurrence_table,
@@ -91,7 +91,7 @@ def test_occurrences_and_their_table():
 
 def test_matches_of_a_run():
     steps = [fused_step(), step_of(), fused_step((), "correction")]
-    assert found(steps[0]) == (3, 12) and found(steps[1]) is None
+    assert match_of(steps[0]) == (3, 12) and match_of(steps[1]) is None
     table = match_table(steps)
     assert list(table["tokens matched"]) == [3, 0, 3] and list(table["tokens accepted"]) == [2, 0, 0]
     figure = match_figure(steps, 1)

@@ -71,21 +71,21 @@ def offers(step: Step, parent: int) -> list[Guess]:
 def line(step: Step) -> list[int]:
     """Parents down one path, the root (-1) first: along what was accepted, then along the most probable nodes with children."""
     with_children = {node.parent for node in step.nodes}
-    at, found = -1, []
+    at, path = -1, []
     while at in with_children:
-        found.append(at)
+        path.append(at)
         below = [i for i, node in enumerate(step.nodes) if node.parent == at]
         at = max(below, key=lambda i: (i in step.path, i in with_children, step.nodes[i].scores[OWN]))
-    return found
+    return path
 
 
-def guess_bars(title: str, found: Sequence[Guess], token_bytes: Mapping[int, bytes], below: str = "") -> str:
+def guess_bars(title: str, guesses: Sequence[Guess], token_bytes: Mapping[int, bytes], below: str = "") -> str:
     """One head's tokens as bars with the mark of what became of them: HTML.
 
     Args:
         title, below: HTML.
     """
-    listed = [g for i, g in enumerate(found) if i < SHOWN or g.verdict == "accepted"]
+    listed = [g for i, g in enumerate(guesses) if i < SHOWN or g.verdict == "accepted"]
     look = f"background:{SERIES_STRIPES['q']};border-color:{SERIES_LINE['q']}"
     rows = "".join(
         f'<div class="ds-bars-name{" ds-bars-now" * (g.verdict == "accepted")}">{LOOKS[g.verdict].mark if g.verdict else ""} '
@@ -94,7 +94,7 @@ def guess_bars(title: str, found: Sequence[Guess], token_bytes: Mapping[int, byt
         f"<span>{number(g.probability, 2)}</span></div></div>"
         for g in listed
     )
-    more = f'<div class="ds-dim">and {len(found) - len(listed)} more</div>' if len(found) > len(listed) else ""
+    more = f'<div class="ds-dim">and {len(guesses) - len(listed)} more</div>' if len(guesses) > len(listed) else ""
     return f'<div><b>{title}</b><div class="ds-bars">{rows}</div>{more}{below}</div>'
 
 
@@ -104,9 +104,9 @@ def side_by_side(columns: Sequence[str], alt: str) -> str:
     return f'<div role="img" aria-label="{as_html(alt)}" style="{COLUMNS}">{joined}</div>'
 
 
-def in_words(title: str, found: Sequence[Guess], token_bytes: Mapping[int, bytes]) -> str:
+def in_words(title: str, guesses: Sequence[Guess], token_bytes: Mapping[int, bytes]) -> str:
     """The best three of a column; plain text."""
-    listed = ", ".join(f"{name(g.token, token_bytes)} {number(g.probability, 2)} {g.why or g.verdict}" for g in found[:3])
+    listed = ", ".join(f"{name(g.token, token_bytes)} {number(g.probability, 2)} {g.why or g.verdict}" for g in guesses[:3])
     return f"{title}: {listed}"
 
 
@@ -178,16 +178,16 @@ def followed(step: Step, text: Sequence[int]):
         at = right[0]
 
 
-def records_figure(found: Sequence[Record], dark: bool = False, shown: Sequence[str] = tuple(BARS)) -> go.Figure:
+def records_figure(of_heads: Sequence[Record], dark: bool = False, shown: Sequence[str] = tuple(BARS)) -> go.Figure:
     """A group of bars per head: its best token right, one of its tokens right, accepted; shares of what can be judged."""
     figure = go.Figure(layout=layout(300, dark, barmode="group", bargap=0.3))
     for key in shown:
         label, look = BARS[key]
         figure.add_bar(
             name=label,
-            x=[f"head {r.head}" for r in found],
-            y=[getattr(r, key) / r.asked for r in found],
-            text=[f"{getattr(r, key)}/{r.asked}" for r in found],
+            x=[f"head {r.head}" for r in of_heads],
+            y=[getattr(r, key) / r.asked for r in of_heads],
+            text=[f"{getattr(r, key)}/{r.asked}" for r in of_heads],
             textposition="outside",
             textfont={"color": ink(dark)},
             cliponaxis=False,
@@ -199,13 +199,13 @@ def records_figure(found: Sequence[Record], dark: bool = False, shown: Sequence[
     return figure.update_layout(margin={"l": 8, "r": 8, "t": 34, "b": 32})
 
 
-def records_table(found: Sequence[Record]) -> pd.DataFrame:
+def records_table(of_heads: Sequence[Record]) -> pd.DataFrame:
     """One row per head."""
-    rows = [(r.head, r.asked, r.top / r.asked, r.any / r.asked, r.accepted / r.asked) for r in found]
+    rows = [(r.head, r.asked, r.top / r.asked, r.any / r.asked, r.accepted / r.asked) for r in of_heads]
     return pd.DataFrame(rows, columns=["head", "steps", "best token right", "one of its tokens right", "accepted"])
 
 
-def records_alt(found: Sequence[Record]) -> str:
+def records_alt(of_heads: Sequence[Record]) -> str:
     """The same in words; plain text."""
-    parts = [f"head {r.head}: best right {r.top}, any right {r.any}, accepted {r.accepted} of {r.asked}" for r in found]
+    parts = [f"head {r.head}: best right {r.top}, any right {r.any}, accepted {r.accepted} of {r.asked}" for r in of_heads]
     return "How often every head was right so far. " + ("; ".join(parts) or "No head has guessed yet") + "."

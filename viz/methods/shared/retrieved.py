@@ -54,7 +54,7 @@ def kind_of(node: Node) -> str:
     return node.source if node.source in KINDS else RETRIEVED
 
 
-def found(step: Step) -> tuple[int, int] | None:
+def match_of(step: Step) -> tuple[int, int] | None:
     """(tokens that matched, occurrences) of a step; None where nothing was drafted."""
     if not step.nodes:
         return None
@@ -278,7 +278,7 @@ def occurrence_table(occurrences: Sequence[Occurrence]) -> pd.DataFrame:
 def match_figure(steps: Sequence[Step], cursor: int, dark: bool = False) -> go.Figure:
     """Tokens that matched in every step, as bars, and below them what was accepted; a gap where nothing was drafted."""
     places = list(range(1, len(steps) + 1))
-    lengths = [(found(step) or (0, 0))[0] for step in steps]
+    lengths = [(match_of(step) or (0, 0))[0] for step in steps]
     taken = [len(step.path) for step in steps]
     line = [2.5 if i == cursor else 0 for i in range(len(steps))]
     figure = go.Figure(layout=layout(210, dark, barmode="group", bargap=0.2))
@@ -300,7 +300,7 @@ def match_figure(steps: Sequence[Step], cursor: int, dark: bool = False) -> go.F
 
 def match_table(steps: Sequence[Step]) -> pd.DataFrame:
     """The twin of `match_figure`."""
-    pairs = [found(step) or (0, 0) for step in steps]
+    pairs = [match_of(step) or (0, 0) for step in steps]
     return pd.DataFrame(
         {
             "step": range(1, len(steps) + 1),
