@@ -9,11 +9,22 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Protocol
 
-from torch import Generator
+from torch import Generator, Tensor
 
 from decoding.draft import Draft, TargetOutput
 from decoding.sample import Sampling
 from decoding.verify import Accept, Verification
+
+
+@dataclass(frozen=True, eq=False)
+class Observed:
+    """Numbers that are known once a draft of n nodes was judged; the step has them beside those of the draft."""
+
+    scores: Mapping[str, Tensor] = field(default_factory=dict)  # (n,) each, NaN for nodes that have no such number
+    facts: Mapping[str, float] = field(default_factory=dict)
+
+
+NOTHING = Observed()
 
 
 class Drafter:
@@ -38,8 +49,9 @@ class Drafter:
         """Draft below `tokens`, the committed text."""
         raise NotImplementedError
 
-    def observe(self, draft: Draft, output: TargetOutput, verification: Verification) -> None:
-        """Called after every step; `verification.path` holds the nodes that were committed."""
+    def observe(self, draft: Draft, output: TargetOutput, verification: Verification) -> Observed | None:
+        """Called after every step; `verification.path` holds the nodes that were committed. What it makes of them for the trace is
+        returned, if there is anything; the draft is left as it is."""
 
 
 class Requirement(Protocol):

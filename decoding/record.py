@@ -1,5 +1,7 @@
 """From tensors to the trace: what one step leaves behind, reduced on the device, copied once."""
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
@@ -12,9 +14,9 @@ TINY = 1e-30
 FLOOR = 1e-9  # of q inside KL(p || q), which would be infinite where a cut-off q is 0
 
 
-def nodes(draft: Draft, verification: Verification) -> tuple[Node, ...]:
-    """One Node per drafted token."""
-    scores = copied(draft.scores)
+def nodes(draft: Draft, verification: Verification, scores: Mapping[str, Tensor]) -> tuple[Node, ...]:
+    """One Node per drafted token; `scores` are the draft's and those that were observed, (n,) each."""
+    found = copied(scores)
     return tuple(
         Node(
             token,
@@ -24,14 +26,14 @@ def nodes(draft: Draft, verification: Verification) -> tuple[Node, ...]:
             verification.u[i],
             verification.verdicts[i],
             draft.source[i],
-            {name: values[i] for name, values in scores.items() if values[i] == values[i]}  # NaN: this node has no such number
+            {name: values[i] for name, values in found.items() if values[i] == values[i]}  # NaN: this node has no such number
             | (verification.scores[i] if verification.scores else {}),
         )
         for i, token in enumerate(draft.tokens)
     )
 
 
-def copied(scores: dict[str, Tensor]) -> dict[str, list[float]]:
+def copied(scores: Mapping[str, Tensor]) -> dict[str, list[float]]:
     """The same numbers on the host; one copy for all that are still on a device."""
     away = [name for name, values in scores.items() if values.device.type != "cpu"]
     found = dict(zip(away, torch.stack([scores[name].float() for name in away]).tolist(), strict=True)) if away else {}

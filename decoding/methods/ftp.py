@@ -33,7 +33,7 @@ from decoding.models.heads import Settings, rebuilt, shapes_of
 from decoding.models.requirements import TARGET_HEAD
 from decoding.models.target import Target
 from decoding.sample import Sampling
-from decoding.score_names import ROOT_Q, SLOT
+from decoding.score_names import JOINT, OWN, ROOT_Q, SLOT
 from decoding.verify import match, recursive_rejection
 
 KEY = "ftp"
@@ -241,12 +241,13 @@ class Ftp(Drafter):
             rows = slice(None)
         else:
             tree = {"nodes": of.nodes, "fan_out": of.fan_out, "expansions": self.levels - 1, "frontier": of.frontier}
-            grown = grow(first, now.extend, **tree)
-            draft, rows = grown.draft("decoder", self.shown, 0), grown.rows
-        draft.scores[ROOT_Q] = self.shown.probabilities(again)[0, tokens[-1]].expand(len(draft))
+            found = grow(first, now.extend, **tree)
+            draft = found.draft("decoder", draft_probabilities=found.believed(self.shown), scores=found.tensors(JOINT, OWN))
+            rows = found.rows
         looked = torch.cat(now.weights)[rows]
-        draft.scores.update({SLOT.format(i): column for i, column in enumerate(looked.T, 1)})
-        return replace(draft, calls=self.levels)
+        scores = {ROOT_Q: self.shown.probabilities(again)[0, tokens[-1]].expand(len(draft))}
+        scores |= {SLOT.format(i): column for i, column in enumerate(looked.T, 1)}
+        return replace(draft, scores=draft.scores | scores, calls=self.levels)
 
     def observe(self, draft, output, verification) -> None:
         row = verification.row

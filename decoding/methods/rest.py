@@ -14,8 +14,8 @@ import torch
 
 from decoding.draft import EMPTY, Draft
 from decoding.method import Drafter, Method, param
-from decoding.retrieval.search import WHERE, Match, Sources, Trie, sources_of, trie_of
-from decoding.score_names import MATCHED, OCCURRENCES, RETRIEVED, WEIGHT
+from decoding.retrieval.search import WHERE, Sources, heaviest, said_of, sources_of, trie_of
+from decoding.score_names import RETRIEVED, WEIGHT
 from decoding.verify import match
 
 
@@ -42,22 +42,9 @@ class Residual(Drafter):
         if found.n < self.params.shortest:
             return EMPTY
         continuations = self.sources.continuations(found, self.params.length, self.params.occurrences)
-        return draft_of(trie_of(continuations).heaviest(self.params.nodes), found)
-
-
-def draft_of(trie: Trie, found: Match) -> Draft:
-    """A trie as a draft."""
-    n = len(trie)
-    return Draft(
-        tuple(trie.tokens),
-        tuple(trie.parents),
-        source=(RETRIEVED,) * n,
-        scores={
-            WEIGHT: torch.tensor(trie.weights, dtype=torch.float64),
-            MATCHED: torch.full((n,), float(found.n)),
-            OCCURRENCES: torch.full((n,), float(found.count), dtype=torch.float64),
-        },
-    )
+        trie = heaviest(trie_of(continuations), self.params.nodes)
+        weights = torch.tensor(trie[WEIGHT], dtype=torch.float64)
+        return trie.draft(RETRIEVED, scores={WEIGHT: weights} | said_of(found, len(trie)))
 
 
 METHOD = Method(

@@ -127,18 +127,18 @@ class PositionsByIndex(Target):
 
 
 class NoMask(Target):
-    def _mask(self, rows, before, visible):
+    def mask(self, rows, before, visible):
         return None
 
 
 class Causal(Target):
-    def _mask(self, rows, before, visible):
-        return super()._mask(rows, before, None)
+    def mask(self, rows, before, visible):
+        return super().mask(rows, before, None)
 
 
 class BoolMask(Target):
-    def _mask(self, rows, before, visible):
-        mask = super()._mask(rows, before, visible)
+    def mask(self, rows, before, visible):
+        mask = super().mask(rows, before, visible)
         return None if mask is None else mask == 0
 
 

@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from decoding.draft import Draft
-from decoding.drafting.dynamic_tree import JOINT, OWN
 from decoding.drafting.static_tree import sparse_tree
 from decoding.loop import decode
 from decoding.methods import METHODS, eagle
@@ -22,7 +21,7 @@ from decoding.models.family import load
 from decoding.models.heads import Head
 from decoding.models.target import PRE_NORM, Target
 from decoding.sample import Sampling
-from decoding.score_names import COSINE
+from decoding.score_names import COSINE, JOINT, OWN
 from decoding.training import train
 from decoding.training.fit import fit
 from decoding.training.recipes import RECIPES
@@ -259,7 +258,7 @@ def test_a_static_tree_has_its_ranks_at_every_step():
     for i, path in enumerate(paths):
         above = logits[0] if len(path) == 1 else said[found.tokens[found.parents[i]]]
         assert found.tokens[i] == int(above.topk(path[-1] + 1).indices[-1])
-        assert found.own[i] == pytest.approx(float(above.softmax(-1)[found.tokens[i]]), rel=1e-4)
+        assert found[OWN][i] == pytest.approx(float(above.softmax(-1)[found.tokens[i]]), rel=1e-4)
         assert torch.equal(found.logits[found.rows[i]], above)
         assert paths[found.parents[i]] == path[:-1] if len(path) > 1 else found.parents[i] == -1
 

@@ -16,8 +16,9 @@ import viz.methods.spectr_position as position_view
 import viz.methods.spectr_transport as transport_view
 from decoding.acceptance.k_seq import Sums, any_of, dealt, k_seq, offered, solve, walk_copies
 from decoding.draft import Draft, chain
+from decoding.drafting.tree_builder import TreeBuilder
 from decoding.methods import METHODS
-from decoding.methods.spectr import Trie
+from decoding.methods.spectr import lengthen
 from decoding.models.cache import TreeCache
 from decoding.models.target import Target
 from decoding.runs.run import Run
@@ -183,17 +184,14 @@ def test_r3w_by_enumeration():
 
 def sequences(tokens: tuple[tuple[int, ...], ...], q: dict[tuple[int, ...], Tensor]) -> Draft:
     """K sequences as a draft; q by prefix."""
-    trie, at, prefixes = Trie(), dict.fromkeys(range(len(tokens)), -1), []
+    trie, at, prefixes = TreeBuilder(), dict.fromkeys(range(len(tokens)), -1), []
     for depth in range(len(tokens[0])):
-        size = len(trie.tokens)
-        at = trie.grow([tokens[s][depth] for s in at], at)
+        size = len(trie)
+        at = lengthen(trie, [tokens[s][depth] for s in at], at)
         first = {node: s for s, node in reversed(at.items())}
-        prefixes += [tokens[first[node]][:depth] for node in range(size, len(trie.tokens))]
-    n = len(trie.tokens)
+        prefixes += [tokens[first[node]][:depth] for node in range(size, len(trie))]
     rows = torch.stack([q[prefix] for prefix in prefixes])
-    copies = tuple(map(tuple, trie.copies))
-    how = "sampled as sequences"
-    return Draft(tuple(trie.tokens), tuple(trie.parents), rows, how=how, source=("test",) * n, copies=copies)
+    return trie.draft("test", q=rows, how="sampled as sequences", copies=tuple(map(tuple, trie["copies"])))
 
 
 def worlds(vocab: int, depth: int, seed: int) -> tuple[dict, dict]:
