@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from importlib import import_module
 from pathlib import Path
 from pkgutil import iter_modules
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 if TYPE_CHECKING:
     from decoding.method import Method
@@ -51,7 +51,8 @@ def facts_in(file: Path) -> tuple[int, str]:
     """
     _, _, call = file.read_text("utf-8").rpartition(OPENING)
     try:
-        given = {word.arg: word.value for word in ast.parse(f"Method({call}", mode="eval").body.keywords}
+        words = cast(ast.Call, ast.parse(f"Method({call}", mode="eval").body).keywords
+        given = {word.arg: word.value for word in words}
         return ast.literal_eval(given["year"]), ast.literal_eval(given["title"])
     except (SyntaxError, AttributeError, KeyError, ValueError) as error:
         raise ValueError(f"{file} does not end in METHOD = Method(...) with year and title written out: {error!r}.") from error

@@ -98,7 +98,7 @@ def read(session: Session) -> Settings:
 
 def stale(session: Session) -> bool:
     """Whether the controls say something else than the run that is shown was made with; not known before the methods are there."""
-    return not still_loading() and not session.settings.same_run(read(session))
+    return not still_loading() and session.settings is not None and not session.settings.same_run(read(session))
 
 
 def remember(session: Session, key: str, default: Any) -> str:
