@@ -94,9 +94,9 @@ def decode(
         cache.keep([0, *(node + 1 for node in kept.path)])
         observed = drafter.observe(draft, output, kept) or NOTHING
         tokens += new
-        rows = record.rows(draft, output, verification, greedy=sampling.greedy) if recorded else ()
+        committed = verification.ended(draft, len(new))
+        rows = record.rows(draft, output, committed, greedy=sampling.greedy) if recorded else ()
         times = Times(*(1000 * t for t in (proposed - started, read - proposed, judged - read, perf_counter() - judged)))
-        committed = verification.cut(len(new))
         nodes = record.nodes(draft, committed, {**draft.scores, **observed.scores})
         facts = {**draft.facts, **observed.facts}
         pruned = tuple(Pruned(*candidate) for candidate in draft.pruned) if recorded else ()

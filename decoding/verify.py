@@ -46,10 +46,18 @@ class Verification:
         return self.path[-1] + 1 if self.path else 0
 
     def cut(self, count: int) -> "Verification":
-        """Only the first `count` nodes of the path were committed: the text ended there, and what lies behind was not judged."""
-        behind = set(self.path[count:])
-        verdicts = tuple("not judged" if node in behind else verdict for node, verdict in enumerate(self.verdicts))
-        return replace(self, path=self.path[:count], verdicts=verdicts)
+        """Only the first `count` nodes of the path: no more were committed with rows of their own."""
+        return replace(self, path=self.path[:count])
+
+    def ended(self, draft: Draft, count: int) -> "Verification":
+        """The text ended with node number `count` of the path, at least 1: whatever hangs below that node was not judged."""
+        if count > len(self.path):
+            return self
+        judging = self.path[count - 1 :]  # the nodes below which the walk went on
+        verdicts = [
+            "not judged" if parent in judging else verdict for parent, verdict in zip(draft.parents, self.verdicts, strict=True)
+        ]
+        return replace(self, path=self.path[:count], verdicts=tuple(verdicts))
 
 
 Accept = Callable[[Draft, TargetOutput, Tensor], Verification]

@@ -12,6 +12,7 @@ from tests.test_imports import ROOT
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
 TOOLS = {"pytest_timeout", "ruff", "pyright"}  # of tests/requirements.txt, used without being imported
+IMPORTED_AS = {"pillow": "PIL"}  # where the name of a package is another
 PARQUET = "pyarrow"  # which pandas imports for `to_parquet`
 
 
@@ -19,7 +20,7 @@ def declared(file: str) -> set[str]:
     """The packages that a file of requirements names, as they are imported."""
     lines = (line.split("#")[0].strip() for line in (ROOT / file).read_text("utf-8").splitlines())
     names = {line.split(">")[0].split("=")[0].split("[")[0] for line in lines if line}
-    return {name.lower().replace("-", "_") for name in names}
+    return {IMPORTED_AS.get(name.lower(), name.lower().replace("-", "_")) for name in names}
 
 
 def third_party(*places: str) -> set[str]:

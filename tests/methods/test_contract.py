@@ -209,15 +209,15 @@ def check_path(step: Step) -> None:
     """The accepted nodes are the path, cut where the text ended; the tokens are those of the path and one more."""
     nodes, parent = step.nodes, -1
     accepted = tuple(i for i, node in enumerate(nodes) if node.verdict == "accepted")
-    assert step.path == accepted[: len(step.path)]
-    assert step.path == accepted or step.ending
+    assert step.path == accepted, "what lies behind the end was not accepted"
     for i in accepted:
         assert nodes[i].parent == parent
         parent = i
     for i, node in enumerate(nodes):
         above = node.parent < 0 or nodes[node.parent].verdict == "accepted"
         winners = [turns(n, j)[1] for j, n in enumerate(nodes) if n.parent == node.parent and n.verdict == "accepted"]
-        reached = above and all(turns(node, i)[0] <= winner for winner in winners)
+        behind_the_end = len(step.tokens) == len(step.path) and node.parent == step.path[-1]
+        reached = above and not behind_the_end and all(turns(node, i)[0] <= winner for winner in winners)
         assert (node.verdict == "not judged") == (not reached), (i, node)
     tokens = [nodes[i].token for i in step.path]
     assert list(step.tokens[: len(tokens)]) == tokens
