@@ -1,1 +1,28 @@
-"""Draftscope's backend: speculative decoding, one target call at a time. It knows no user interface."""
+"""Draftscope's backend: speculative decoding, one target call at a time. It knows no user interface.
+
+    from decoding import METHODS, Run, Sampling, load
+
+What scripts need is opened by name, when it is asked for: `import decoding` and `import decoding.trace` need no torch.
+`__init__.pyi` beside this file says the same to type checkers.
+"""
+
+from importlib import import_module
+from typing import Any
+
+DOOR = {
+    "METHODS": "decoding.methods",
+    "Run": "decoding.runs.run",
+    "Sampling": "decoding.sample",
+    "load": "decoding.models.family",
+}
+__all__ = list(DOOR)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in DOOR:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(DOOR[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *DOOR])

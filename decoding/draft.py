@@ -108,15 +108,15 @@ class Draft:
         if (self.copies is None) == (self.how == "sampled as sequences"):
             word = "must" if self.copies is None else "must not"
             raise ValueError(f"A draft that was {self.how} {word} say which sequences share a node.")
-        if self.copies is not None and (problem := self._torn()):
+        if self.copies is not None and (problem := self._torn(self.copies)):
             raise ValueError(f"Sequences that cannot be: {problem} in {self.copies}.")
 
-    def _torn(self) -> str:
+    def _torn(self, copies: tuple[tuple[int, ...], ...]) -> str:
         """What is wrong with `copies`, or ""."""
-        if len(self.copies) != len(self):
-            return f"{len(self)} nodes but {len(self.copies)} entries"
+        if len(copies) != len(self):
+            return f"{len(self)} nodes but {len(copies)} entries"
         reached: dict[int, int] = {}  # sequence -> its last node so far
-        for node, (through, parent) in enumerate(zip(self.copies, self.parents, strict=True)):
+        for node, (through, parent) in enumerate(zip(copies, self.parents, strict=True)):
             if not through or tuple(sorted(set(through))) != through:
                 return f"node {node} needs its sequences once each, in ascending order"
             if any(reached.get(sequence, -1) != parent for sequence in through):

@@ -25,29 +25,36 @@ class Cache(Protocol):
 
     def keep(self, rows: Sequence[int]) -> None:
         """Commit these of the rows that were read last, in this order; forget the others."""
+        ...
 
 
 class Target(Protocol):
     """What the loop asks of a model; it holds no state of any run."""
 
-    context: int  # positions
-    ends: frozenset[int]  # end-of-text tokens
+    @property
+    def context(self) -> int: ...  # positions
+
+    @property
+    def ends(self) -> frozenset[int]: ...  # end-of-text tokens
 
     @property
     def device(self) -> torch.device: ...
 
     def new_cache(self) -> Cache:
         """An empty one, for one text."""
+        ...
 
     def extend_with_hidden(
         self, cache: Any, tokens: Sequence[int], aux_hidden_layers: Sequence[int], *, every_row: bool
     ) -> tuple[Tensor, dict[int, Tensor]]:
         """Read and commit tokens: logits of the last one or of every one, and the states at these layers."""
+        ...
 
     def read(
         self, cache: Any, tokens: Sequence[int], draft: Draft, sampling: Sampling, aux_hidden_layers: Sequence[int]
     ) -> TargetOutput:
         """Read the root, the last of `tokens`, and every node of the draft in one call; commits nothing."""
+        ...
 
 
 @torch.inference_mode()
@@ -90,8 +97,8 @@ def decode(
         rows = record.rows(draft, output, verification, greedy=sampling.greedy) if recorded else ()
         times = Times(*(1000 * t for t in (proposed - started, read - proposed, judged - read, perf_counter() - judged)))
         committed = verification.cut(len(new))
-        nodes = record.nodes(draft, committed, draft.scores | observed.scores)
-        facts = draft.facts | observed.facts
+        nodes = record.nodes(draft, committed, {**draft.scores, **observed.scores})
+        facts = {**draft.facts, **observed.facts}
         pruned = tuple(Pruned(*candidate) for candidate in draft.pruned) if recorded else ()
         yield Step(nodes, rows, committed.path, tuple(new), origins, draft.calls, times, ending, pruned, facts)
 
@@ -137,7 +144,7 @@ class Limits:
         origins: tuple[Origin, ...] = ("accepted",) * len(verification.path) + (last,)
         ends = [i + 1 for i, token in enumerate(new) if token in self.ends][:1]
         reasons: list[tuple[int, Ending]] = [(count, "end of text") for count in ends]
-        reasons += [(self.tokens - length, "token limit"), (self.context - length, "context limit")]
+        reasons.extend([(self.tokens - length, "token limit"), (self.context - length, "context limit")])
         count, ending = min(reasons, key=lambda reason: reason[0])
         if count > len(new):
             return new, origins, ""

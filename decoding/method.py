@@ -62,9 +62,11 @@ class Requirement(Protocol):
 
     def lacking(self, method: "Method", family: Any) -> str:
         """Why the family has it not, as a sentence; "" if it has."""
+        ...
 
     def parameters(self, method: "Method", family: Any) -> int:
         """How many numbers were trained for it."""
+        ...
 
 
 def always(values: Mapping[str, Any], greedy: bool) -> bool:

@@ -52,7 +52,8 @@ def rows(draft: Draft, output: TargetOutput, verification: Verification, *, gree
     index = torch.tensor(wanted, device=output.probs.device)
     p = output.logits[index].softmax(-1) if greedy else output.probs[index]
     heads = [draft.children(row - 1)[0] if draft.children(row - 1) else 0 for row in wanted]
-    q = drafted(draft)[heads] if drafted(draft) is not None else None
+    believed = drafted(draft)
+    q = None if believed is None else believed[heads]
     tokens = torch.cat([tops(p), *([] if q is None else [tops(q)]), of_interest(draft, verification, wanted, p.device)], 1)
     columns = [p, verification.residual[index], *([] if q is None else [q])]
     packed = torch.cat([spread(p, q), tokens.to(p.dtype), *(column.gather(1, tokens) for column in columns)], 1)

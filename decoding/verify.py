@@ -21,7 +21,7 @@ from math import isfinite
 import torch
 from torch import Tensor
 
-from decoding.draft import Draft, TargetOutput
+from decoding.draft import Draft, How, TargetOutput
 from decoding.sample import draw
 from decoding.trace import Verdict
 
@@ -88,6 +88,7 @@ def recursive_rejection(draft: Draft, output: TargetOutput, u: Tensor) -> Verifi
     finals = draw(residual, u[n:].to(residual.device).expand(n + 1))
     if n == 0:
         return Verification((), (), (), (), (), int(copied(output, finals.to(p.dtype))[0]), residual, {})
+    assert draft.q is not None  # `check` refused drafts without
     q = draft.q.gather(1, _column(draft.tokens, residual.device)).squeeze(1)
     numbers = copied(output, p, q, finals.to(p.dtype))
     p, q, uniforms = tuple(numbers[:n]), tuple(numbers[n : 2 * n]), tuple(u[:n].tolist())
@@ -126,7 +127,7 @@ def match(draft: Draft, output: TargetOutput, u: Tensor) -> Verification:
     )
 
 
-EXACT_FOR = {
+EXACT_FOR: dict[Accept, frozenset[How]] = {
     recursive_rejection: frozenset({"sampled", "sampled without replacement"}),
     match: frozenset({"sampled", "sampled without replacement", "sampled as sequences", "deterministic"}),
 }  # a rule in a file of its own adds itself
@@ -169,6 +170,7 @@ def judged(draft: Draft, probs: Tensor) -> tuple[Tensor, Tensor]:
         rows = torch.tensor([draft.parents[i] + 1 for i in nodes], device=probs.device)
         current = residual[rows]
         p[index] = current.gather(1, _column([draft.tokens[i] for i in nodes], probs.device)).squeeze(1)
+        assert draft.q is not None  # the rules that come here were refused drafts without
         residual[rows] = _normalised((current - draft.q[index]).clamp_(min=0), current)
     return p, residual
 

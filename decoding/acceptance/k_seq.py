@@ -13,12 +13,12 @@ from torch import Tensor
 
 from decoding.draft import Draft, TargetOutput
 from decoding.sample import draw
+from decoding.score_names import COPIES, GUESSES, OF_POSITION, RHO, UNIFORM_OF
 from decoding.trace import Verdict
 from decoding.verify import EXACT_FOR, NotFinite, Verification, check, copied
 
 POINTS, ROUNDS = 256, 6  # the bracket of rho shrinks by 256 each round: to 1e-13 for k = 8
 NOTHING = 1e-12  # a residual that sums to less is rounding
-FACTS = ("rho", "beta", "beta at k", "R3w", "optimum")  # what `solve` finds for a position
 
 
 def k_seq(draft: Draft, output: TargetOutput, u: Tensor) -> Verification:
@@ -47,30 +47,37 @@ def k_seq(draft: Draft, output: TargetOutput, u: Tensor) -> Verification:
     p, q, finals = numbers[:n], numbers[n : 2 * n], numbers[2 * n : 3 * n + 1]
     if not all(map(isfinite, q)):
         raise NotFinite("drafter")
-    found = (numbers[3 * n + 1 + i * len(FACTS) :][: len(FACTS)] for i in range(len(parents)))
-    facts = {parent: dict(zip(FACTS, row, strict=True)) for parent, row in zip(parents, found, strict=True)}
-    judged = tuple(value / facts[parent]["rho"] for value, parent in zip(p, draft.parents, strict=True))
+    found = (numbers[3 * n + 1 + i * len(OF_POSITION) :][: len(OF_POSITION)] for i in range(len(parents)))
+    facts = {parent: dict(zip(OF_POSITION, row, strict=True)) for parent, row in zip(parents, found, strict=True)}
+    judged = tuple(value / facts[parent][RHO] for value, parent in zip(p, draft.parents, strict=True))
     uniforms = dealt(draft, u[:-1].tolist())
     path, verdicts, deciding = walk_copies(draft, uniforms, judged, q)
     scores = tuple(
-        {"copies": float(len(copies)), "guesses": float(guesses[parent])}
+        {COPIES: float(len(copies)), GUESSES: float(guesses[parent])}
         | facts[parent]
-        | {f"u of sequence {sequence + 1}": uniform for sequence, uniform in copies.items()}
+        | {UNIFORM_OF.format(sequence + 1): uniform for sequence, uniform in copies.items()}
         for copies, parent in zip(uniforms, draft.parents, strict=True)
     )
     end = path[-1] + 1 if path else 0
     return Verification(path, verdicts, judged, tuple(q), deciding, int(finals[end]), residual, {}, scores)
 
 
+def copies_of(draft: Draft) -> tuple[tuple[int, ...], ...]:
+    """(n,) the sequences through every node."""
+    assert draft.copies is not None  # `check` let sequences through alone
+    return draft.copies
+
+
 def offered(draft: Draft) -> dict[int, int]:
     """Parent -> the guesses at its position: the copies of all its children. Only sequences that agreed so far come there."""
-    return {parent: sum(len(draft.copies[child]) for child in children) for parent, children in draft.by_parent.items()}
+    copies = copies_of(draft)
+    return {parent: sum(len(copies[child]) for child in children) for parent, children in draft.by_parent.items()}
 
 
 def dealt(draft: Draft, u: Sequence[float]) -> tuple[dict[int, float], ...]:
     """(n,) sequence -> its uniform at the node."""
     uniforms = iter(u)
-    return tuple({sequence: next(uniforms) for sequence in through} for through in draft.copies)
+    return tuple({sequence: next(uniforms) for sequence in through} for through in copies_of(draft))
 
 
 def walk_copies(
@@ -78,11 +85,11 @@ def walk_copies(
 ) -> tuple[tuple[int, ...], tuple[Verdict, ...], tuple[float, ...]]:
     """Follow the first accepted copy from the root down: the path, and for every node a verdict and the uniform behind it."""
     verdicts: list[Verdict] = ["not judged"] * len(draft)
-    deciding = [next(iter(copies.values())) for copies in uniforms]
+    deciding = [next(iter(of_node.values())) for of_node in uniforms]
     path: list[int] = []
-    children = draft.children(-1)
+    copies, children = copies_of(draft), draft.children(-1)
     while children:
-        turns = sorted((sequence, child) for child in children for sequence in draft.copies[child])
+        turns = sorted((sequence, child) for child in children for sequence in copies[child])
         children = ()
         for sequence, child in turns:
             uniform = uniforms[child][sequence]
@@ -103,6 +110,7 @@ def of_nodes(draft: Draft, probs: Tensor) -> tuple[Tensor, Tensor]:
     """(n,) p and (n,) q of every node's token."""
     tokens = torch.tensor(draft.tokens, device=probs.device)
     rows = torch.tensor(draft.parents, device=probs.device) + 1
+    assert draft.q is not None  # `check` refused drafts without
     return wide(probs[rows, tokens]), wide(draft.q[torch.arange(len(draft), device=probs.device), tokens])
 
 
@@ -114,11 +122,12 @@ def positions(draft: Draft, probs: Tensor, guesses: list[int]) -> tuple[Tensor, 
         guesses: (m,) of each position.
 
     Returns:
-        (m, 5) the FACTS; (n + 1, vocab) the residual of each row, p itself without children.
+        (m, 5) the numbers of OF_POSITION; (n + 1, vocab) the residual of each row, p itself without children.
     """
     rows = torch.tensor([parent + 1 for parent in draft.by_parent], device=probs.device)
+    assert draft.q is not None  # `check` refused drafts without
     p, q = probs[rows], draft.q[[children[0] for children in draft.by_parent.values()]]
-    solved = wide(torch.minimum(p, q).sum(1, keepdim=True)).repeat(1, len(FACTS))  # with one guess all rules are R1
+    solved = wide(torch.minimum(p, q).sum(1, keepdim=True)).repeat(1, len(OF_POSITION))  # with one guess all rules are R1
     solved[:, 0] = 1
     several = [i for i, k in enumerate(guesses) if k > 1]
     if several:
@@ -129,7 +138,7 @@ def positions(draft: Draft, probs: Tensor, guesses: list[int]) -> tuple[Tensor, 
 
 
 def solve(p: Tensor, q: Tensor, k: list[int]) -> Tensor:
-    """(m, vocab) p and q, (m,) guesses -> (m, 5) the FACTS."""
+    """(m, vocab) p and q, (m,) guesses -> (m, 5) the numbers of OF_POSITION."""
     sums = Sums(p, q)
     count = sums.ratio.new_tensor(k)[:, None]
     rho = sums.division(count)

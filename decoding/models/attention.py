@@ -13,6 +13,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import LlamaConfig
 from transformers.models.llama.modeling_llama import LlamaMLP, LlamaRMSNorm, LlamaRotaryEmbedding, apply_rotary_pos_emb
 
+from decoding.checks import check_int
 from decoding.draft import ancestor_mask
 from decoding.models.cache import Layer
 from decoding.models.target import Target
@@ -32,9 +33,7 @@ class Sizes:
 
     def __post_init__(self) -> None:
         for name, most in (("width", MAX_WIDTH), ("heads", MAX_HEADS), ("mlp", MAX_MLP)):
-            value = getattr(self, name)
-            if type(value) is not int or not 1 <= value <= most:
-                raise ValueError(f"A layer with {name} {value!r} cannot be; 1 to {most:,} can.")
+            check_int(f"A layer with {name}", getattr(self, name), 1, most)
         if self.width % (2 * self.heads):
             raise ValueError(f"{self.heads} attention heads do not divide a width of {self.width} into even parts.")
         for name in ("theta", "eps"):
@@ -93,8 +92,9 @@ class Attention(nn.Module):
         inputs = inputs or config.hidden_size
         bias = bool(config.attention_bias)
         self.q_proj = nn.Linear(inputs, config.num_attention_heads * self.head_width, bias=bias)
-        self.k_proj = nn.Linear(inputs, config.num_key_value_heads * self.head_width, bias=bias)
-        self.v_proj = nn.Linear(inputs, config.num_key_value_heads * self.head_width, bias=bias)
+        groups = config.num_key_value_heads or config.num_attention_heads
+        self.k_proj = nn.Linear(inputs, groups * self.head_width, bias=bias)
+        self.v_proj = nn.Linear(inputs, groups * self.head_width, bias=bias)
         self.o_proj = nn.Linear(config.num_attention_heads * self.head_width, config.hidden_size, bias=bias)
         self.rotary = Rotary(config)
 

@@ -16,6 +16,8 @@ class Layer(CacheLayerMixin):
     """Keys and values of one layer, (1, heads, capacity, width) each, in buffers that double when they are full."""
 
     is_sliding = False
+    keys: Tensor
+    values: Tensor
 
     def __init__(self) -> None:
         super().__init__()
@@ -58,6 +60,8 @@ class Layer(CacheLayerMixin):
 
 class TreeCache(Cache):
     """All layers. `committed` rows belong to committed text; whatever was read since stands behind them."""
+
+    layers: list[Layer]
 
     def __init__(self) -> None:
         super().__init__(layer_class_to_replicate=Layer)

@@ -8,13 +8,14 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
-from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, cached_file
+from transformers.utils import SAFE_WEIGHTS_INDEX_NAME
+from transformers.utils.hub import cached_file
 
 from decoding.models.sorted_draft import check_exits
 
@@ -68,17 +69,14 @@ def open_weights(
         ValueError: a tensor is missing, left over or of another shape, with their names: transformers would fill in random numbers.
     """
     wanted = torch.float32 if dtype == "auto" and device.type == "cpu" else DTYPES.get(dtype, "auto")
-    options = {"dtype": wanted, "use_safetensors": True, "trust_remote_code": False, "output_loading_info": True}
     check_index(source)
-    options |= {
-        "config": config,
-        "ignore_mismatched_sizes": True,
-        "key_mapping": {WRAPPED: ""},
-    }
+    options: dict[str, Any] = {"dtype": wanted, "use_safetensors": True, "trust_remote_code": False, "output_loading_info": True}
+    options |= {"config": config, "ignore_mismatched_sizes": True, "key_mapping": {WRAPPED: ""}}
+    opener = cast(Any, AutoModelForCausalLM)  # whose types know no loading info, and lose those of `to`
     try:
-        model, loaded = AutoModelForCausalLM.from_pretrained(source, attn_implementation="sdpa", **options)
+        model, loaded = opener.from_pretrained(source, attn_implementation="sdpa", **options)
     except ValueError:  # this architecture has no fused attention
-        model, loaded = AutoModelForCausalLM.from_pretrained(source, attn_implementation="eager", **options)
+        model, loaded = opener.from_pretrained(source, attn_implementation="eager", **options)
     check_complete(loaded)
     return transpose_weights(model.to(device)), prefix_notes(source)
 
@@ -137,7 +135,7 @@ def check_architecture(config: PreTrainedConfig, source: str) -> None:
     """Refuse what cannot be read over a tree and says so itself; the self-test finds the rest."""
     if config.is_encoder_decoder:
         raise ValueError(f"{source!r} is an encoder-decoder; Draftscope needs a decoder-only model.")
-    kinds = set(getattr(config, "layer_types", None) or ()) | set(getattr(config, "attention_layers", None) or ())
+    kinds: set[str] = set(getattr(config, "layer_types", None) or ()) | set(getattr(config, "attention_layers", None) or ())
     strange = kinds - {"full_attention", "attention", "global", "sliding_attention", "chunked_attention", "local"}
     if strange:
         raise ValueError(
@@ -182,9 +180,13 @@ def vocabulary(tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig) -> 
     return count, tuple(sorted(set(range(count)) - ids))
 
 
+def end_token(tokenizer: PreTrainedTokenizerBase) -> int | None:
+    return cast("int | None", tokenizer.eos_token_id)  # which the library's types take for any kind of attribute
+
+
 def end_tokens(model, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
     ends = model.generation_config.eos_token_id
-    ends = tokenizer.eos_token_id if ends is None else ends
+    ends = end_token(tokenizer) if ends is None else ends
     return frozenset(ends if isinstance(ends, list) else () if ends is None else (ends,))
 
 

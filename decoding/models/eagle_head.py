@@ -13,10 +13,12 @@ from torch import Tensor, nn
 from transformers import LlamaConfig
 from transformers.models.llama.modeling_llama import LlamaMLP, LlamaRMSNorm
 
+from decoding.checks import check_int
 from decoding.models.attention import Attention, Sizes
 from decoding.models.cache import TreeCache
 from decoding.models.checkpoints import transpose_weights
 from decoding.models.heads import Head, Settings, check_ranks, head_for
+from decoding.models.layers import embedding, unembedding
 from decoding.models.target import PRE_NORM, Target
 
 KEY = "eagle"
@@ -83,12 +85,13 @@ class Shape:
     @classmethod
     def of(cls, settings: Settings) -> "Shape":
         """From a head's description, as far as it says; ValueError for settings that cannot be."""
-        found = {name: settings[name] for name in cls.__dataclass_fields__ if name in settings}
+        found: dict[str, Any] = {name: settings[name] for name in cls.__dataclass_fields__ if name in settings}
         lacking = {"kind", "reads", "aux_hidden_layers", "layer"} - found.keys()
         if lacking or not isinstance(found["aux_hidden_layers"], list | tuple) or not isinstance(found["layer"], dict):
             what = ", ".join(sorted(lacking)) or "aux_hidden_layers and layer rightly"
             raise ValueError(f"An EAGLE head whose description does not say {what} cannot be.")
-        return cls(**found | {"aux_hidden_layers": tuple(found["aux_hidden_layers"])})
+        found["aux_hidden_layers"] = tuple(found["aux_hidden_layers"])
+        return cls(**found)
 
     @property
     def config(self) -> LlamaConfig:
@@ -98,12 +101,6 @@ class Shape:
     @property
     def width(self) -> int:
         return self.config.hidden_size
-
-
-def check_int(what: str, value: object, low: int, high: int) -> None:
-    """Refuse what is not a whole number from low to high (ValueError)."""
-    if type(value) is not int or not low <= value <= high:
-        raise ValueError(f"{what} {value!r} cannot be; {low} to {high:,} can.")
 
 
 def llama(layer: dict[str, Any]) -> LlamaConfig:
@@ -159,6 +156,8 @@ class Heads(nn.Module):
     attention itself is the caller's, who keeps the keys and values; `finish` puts out the next state.
     """
 
+    tokens: Tensor  # (vocab,) which of the target's each draft token is, of a head with a draft vocabulary
+
     def __init__(self, shape: Shape) -> None:
         super().__init__()
         self.shape, width = shape, shape.width
@@ -172,7 +171,7 @@ class Heads(nn.Module):
         if shape.vocab:
             self.unembed = nn.Linear(width, shape.vocab, bias=False)
         if shape.mapped:
-            self.register_buffer("tokens", torch.zeros(shape.vocab, dtype=torch.long))  # which of the target's each draft token is
+            self.register_buffer("tokens", torch.zeros(shape.vocab, dtype=torch.long))
 
     @property
     def attention(self) -> Attention:
@@ -245,7 +244,7 @@ def layers_of(target: Target) -> tuple[int, int, int]:
     for aux_hidden_layers in ((2, count // 2, count - 3), (1, count // 2, count - 1)):
         if aux_hidden_layers == tuple(sorted(set(aux_hidden_layers))):
             return aux_hidden_layers
-    return (*range(count), PRE_NORM)[-3:] if count > 1 else (0, PRE_NORM, 1)
+    return (count - 2, count - 1, PRE_NORM) if count > 1 else (0, PRE_NORM, 1)
 
 
 def init_head(target: Target, kind: str, own: bool = False) -> Heads:
@@ -255,7 +254,7 @@ def init_head(target: Target, kind: str, own: bool = False) -> Heads:
     would be lost in it; norms make up for the size. It speaks about the token that was just read, so it speaks softly.
     """
     sizes, width = Sizes.of(target), target.model.config.hidden_size
-    if (embeds := target.model.get_input_embeddings().weight.shape[1]) != width:
+    if (embeds := embedding(target.model).weight.shape[1]) != width:
         raise ValueError(f"An EAGLE head needs embeddings as wide as the states; the target's have {embeds:,} and {width:,}.")
     names = ("hidden_size", "num_attention_heads", "num_key_value_heads", "intermediate_size", "rms_norm_eps", "rope_parameters")
     layer = {name: getattr(sizes.config, name) for name in names} | {"head_dim": width // sizes.heads}
@@ -272,15 +271,15 @@ def init_head(target: Target, kind: str, own: bool = False) -> Heads:
             made.fc.weight /= size(target, aux_hidden_layers[-1])
             made.norm.weight.copy_(SOFT * final_norm(target, width))
         if vocab:
-            made.unembed.weight.copy_(target.model.get_output_embeddings().weight[:vocab])
+            made.unembed.weight.copy_(unembedding(target.model).weight[:vocab])
     return made.to(target.device)
 
 
 def final_norm(target: Target, width: int) -> Tensor:
     """The factors of the norm in front of the target's language-model head, as far as it has them; else ones."""
     norms = [getattr(part, "weight", None) for part in target.model.modules() if "Norm" in type(part).__name__]
-    fits = norms and norms[-1] is not None and norms[-1].shape == (width,)
-    return norms[-1].detach() if fits else torch.ones(width)
+    last: Tensor | None = norms[-1] if norms else None
+    return torch.ones(width) if last is None or last.shape != (width,) else last.detach()
 
 
 def size(target: Target, aux_layer: int) -> float:
@@ -312,9 +311,9 @@ def check_fits(shape: Shape, target: Target) -> None:
     config, model = target.model.config, target.model
     pairs = [("states of width", shape.reads, config.hidden_size)]
     if not shape.embeds:
-        pairs += [("embeddings of width", shape.width, model.get_input_embeddings().weight.shape[1])]
+        pairs += [("embeddings of width", shape.width, embedding(model).weight.shape[1])]
     if shape.kind == "eagle" or not shape.vocab:
-        pairs += [("a language-model head of width", shape.width, model.get_output_embeddings().weight.shape[1])]
+        pairs += [("a language-model head of width", shape.width, unembedding(model).weight.shape[1])]
     for what, expected, found in pairs:
         if expected != found:
             raise ValueError(f"The EAGLE head is for {what} {expected:,}; the target has {found:,}.")

@@ -4,6 +4,8 @@ Every layer of such a model takes and gives (batch, rows, width) states, and kno
 given: what a model does without one is its own affair.
 """
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
@@ -42,6 +44,16 @@ def normed(model: PreTrainedModel, hidden: Tensor) -> Tensor:
 
 def final_norm(model: PreTrainedModel) -> nn.Module:
     return model.model.norm if hasattr(model.model, "norm") else model.model.final_layernorm
+
+
+def embedding(model: PreTrainedModel) -> nn.Embedding:
+    """Token -> what the first layer reads."""
+    return cast(nn.Embedding, model.get_input_embeddings())
+
+
+def unembedding(model: PreTrainedModel) -> nn.Linear:
+    """The language-model head, which every causal model has."""
+    return cast(nn.Linear, model.get_output_embeddings())
 
 
 def causal(rows: int, before: int, like: Tensor) -> Tensor | None:

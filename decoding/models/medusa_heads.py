@@ -4,10 +4,14 @@ Cai et al. 2024, https://arxiv.org/abs/2401.10774, section 2.1.1. What drafts wi
 authors' format are read by `decoding.models.published_heads`.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
+from decoding.checks import check_int
 from decoding.models.heads import Head, Settings, check_ranks, head_for
+from decoding.models.layers import unembedding
 from decoding.models.target import Target
 
 KEY = "medusa"
@@ -26,9 +30,10 @@ class Heads(nn.Module):
 
     def __init__(self, width: int, heads: int, vocab: int = 0) -> None:
         super().__init__()
-        self.blocks = nn.ModuleList(nn.Linear(width, width) for _ in range(heads))
+        blocks = [nn.Linear(width, width) for _ in range(heads)]
+        self.blocks = nn.ModuleList(blocks)
         self.unembed = nn.ModuleList(nn.Linear(width, vocab, bias=False) for _ in range(heads if vocab else 0))
-        for block in self.blocks:
+        for block in blocks:
             nn.init.zeros_(block.weight)
             nn.init.zeros_(block.bias)
 
@@ -42,17 +47,16 @@ class Heads(nn.Module):
 def init_head(target: Target, heads: int, own: bool) -> Heads:
     """Untrained heads; own language-model heads begin as copies of the target's."""
     made = Heads(target.model.config.hidden_size, heads, target.vocab if own else 0)
-    for unembed in made.unembed:
-        unembed.weight.data.copy_(target.model.get_output_embeddings().weight[: target.vocab])
+    for own_head in made.unembed.parameters():
+        own_head.data.copy_(unembedding(target.model).weight[: target.vocab])
     return made.to(target.device)
 
 
 def shapes(settings: Settings) -> dict[str, tuple[int, ...]]:
     """The tensors of a head file; ValueError for settings that cannot be."""
-    found = {name: settings.get(name) for name in ("width", "heads", "vocab")}
+    found: dict[str, Any] = {name: settings.get(name) for name in ("width", "heads", "vocab")}
     for name, low, high in (("width", 1, MAX_WIDTH), ("heads", 1, MAX_HEADS), ("vocab", 0, MAX_VOCAB)):
-        if type(found[name]) is not int or not low <= found[name] <= high:
-            raise ValueError(f"Medusa heads with {name} {found[name]!r} cannot be; {low} to {high:,} can.")
+        check_int(f"Medusa heads with {name}", found[name], low, high)
     check_ranks(settings.get("ranks"), found["heads"], RANKS, "Medusa heads")
     with torch.device("meta"):
         return {name: tuple(values.shape) for name, values in Heads(**found).state_dict().items()}

@@ -179,7 +179,7 @@ def eagle(folder: Path, config: Config, found: Mapping[str, Shape], target: Targ
     else:
         settings |= {"aux_hidden_layers": [target.last_hidden], "bias": config.get("bias", True)}
     stem = "midlayer" if any(name.startswith("midlayer.") for name in found) else "layers.0"
-    more = {"t2d": (vocab,)} if "t2d" in found else {}
+    more: dict[str, Shape] = {"t2d": (target.model.config.vocab_size,)} if "t2d" in found else {}
     return settings, Renamed(stem), more
 
 
@@ -209,10 +209,15 @@ def layer_of(layer: Config) -> Settings:
     width, heads = layer.get("hidden_size"), layer.get("num_attention_heads")
     found = {name: layer.get(name) for name in ("hidden_size", "num_attention_heads", "intermediate_size")}
     found["num_key_value_heads"] = layer.get("num_key_value_heads") or heads
-    found["head_dim"] = layer.get("head_dim") or (width // heads if type(width) is type(heads) is int and heads > 0 else None)
+    found["head_dim"] = layer.get("head_dim") or whole_share(width, heads)
     found |= {"rms_norm_eps": layer.get("rms_norm_eps", 1e-6), "rope_parameters": rope_of(layer)}
     found |= {name: bool(layer.get(name, False)) for name in ("attention_bias", "mlp_bias")}
     return found | {"max_position_embeddings": layer.get("max_position_embeddings") or 2048}
+
+
+def whole_share(width: object, heads: object) -> int | None:
+    """The width of one head; None for what cannot be divided."""
+    return width // heads if isinstance(width, int) and isinstance(heads, int) and heads > 0 else None
 
 
 def rope_of(layer: Config) -> Settings:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from decoding.draft import Draft, TargetOutput
+from decoding.models import layers
 from decoding.models.cache import TreeCache
 from decoding.sample import Sampling
 
@@ -36,8 +37,12 @@ class Target:
     ends: frozenset[int] = frozenset()  # end-of-text tokens
     unused: tuple[int, ...] = ()  # ids below `vocab` that no token has; they are never written
 
-    @cached_property
+    @property
     def device(self) -> torch.device:
+        return self._device
+
+    @cached_property
+    def _device(self) -> torch.device:  # asked for at every step, and the library searches the model for it
         return self.model.device
 
     @cached_property
@@ -81,7 +86,9 @@ class Target:
         extra = {"logits_to_keep": 1} if last_only and self.keeps_logits else {}
         if any(aux_layer != PRE_NORM for aux_layer in aux_hidden_layers):
             extra["output_hidden_states"] = True
-        read = {"input_ids": ids[None]} if embeddings is None else {"inputs_embeds": embeddings[None]}
+        rows = ids if embeddings is None else embeddings
+        assert rows is not None  # one of the two is given
+        read = {"input_ids" if embeddings is None else "inputs_embeds": rows[None]}
         with self._last_output(PRE_NORM in aux_hidden_layers) as hidden:
             out = self.model(
                 **read,
@@ -152,7 +159,7 @@ class Target:
 
     def score(self, hidden: Tensor) -> Tensor:
         """(..., width) states like those behind the final norm -> (..., vocab) float32 logits of the language-model head."""
-        return self.scores(self.model.get_output_embeddings()(hidden.to(self.dtype)))
+        return self.scores(layers.unembedding(self.model)(hidden.to(self.dtype)))
 
     def extend(self, cache: TreeCache, tokens: Sequence[int], *, every_row: bool = False) -> Tensor:
         """Read and commit `tokens`, which follow what the cache holds.

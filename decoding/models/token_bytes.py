@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable
 
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 
 def token_bytes_maker(tokenizer: PreTrainedTokenizerBase) -> Callable[[int], bytes]:
@@ -13,7 +13,7 @@ def token_bytes_maker(tokenizer: PreTrainedTokenizerBase) -> Callable[[int], byt
     back = byte_of_character()
 
     def piece(token: int) -> bytes:
-        text = tokenizer.convert_ids_to_tokens(token)
+        text = tokenizer.convert_ids_to_tokens([token])[0]
         if text is None:
             return b""
         if token in special:
@@ -29,7 +29,7 @@ def token_bytes_maker(tokenizer: PreTrainedTokenizerBase) -> Callable[[int], byt
 
 def decoder_kinds(tokenizer: PreTrainedTokenizerBase) -> set[str]:
     """The kinds of the tokenizer's decoders; empty for one without a fast backend."""
-    if not tokenizer.is_fast:
+    if not isinstance(tokenizer, PreTrainedTokenizerFast):
         return set()
     decoder = json.loads(tokenizer.backend_tokenizer.to_str()).get("decoder") or {}
     return {part["type"] for part in (decoder, *decoder.get("decoders", ())) if "type" in part}

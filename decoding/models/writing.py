@@ -1,10 +1,11 @@
 """Text that a target writes by itself, many texts at once; for datastores and for training, where no step need be seen."""
 
 from collections.abc import Iterator, Sequence
+from typing import Any, cast
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from decoding.models.target import Target
 
@@ -28,16 +29,15 @@ def batch(target: Target, opening: Sequence[int], seed: int) -> list[np.ndarray]
     """ROWS texts behind `opening` at temperature 1, cut at the end token."""
     torch.manual_seed(seed)
     ids = target.ids(opening).expand(ROWS, -1)
-    out = target.model.generate(
+    out = generated(
+        target,
         ids,
-        attention_mask=torch.ones_like(ids),
         do_sample=True,
         temperature=1.0,
         top_k=0,
         top_p=1.0,
         max_length=min(LENGTH, target.context),
         max_new_tokens=None,
-        pad_token_id=min(target.ends, default=0),
     )
     return [up_to_end(row, len(opening), target.ends) for row in out.cpu().numpy()]
 
@@ -52,13 +52,22 @@ def continued(target: Target, start: np.ndarray, length: int, *, greedy: bool, s
     torch.manual_seed(seed)
     ids = torch.from_numpy(start).to(target.device)
     sampling = {"do_sample": False} if greedy else {"do_sample": True, "temperature": 1.0, "top_k": 0, "top_p": 1.0}
-    pad = min(target.ends, default=0)
-    text = target.model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=length, pad_token_id=pad, **sampling)
+    text = generated(target, ids, max_new_tokens=length, **sampling)
     given = start.shape[1]
-    text = nn.functional.pad(text, (0, given + length - text.shape[1]), value=pad)  # all have ended
+    text = nn.functional.pad(text, (0, given + length - text.shape[1]), value=pad_of(target))  # all have ended
     ended = torch.isin(text[:, given:], torch.tensor(list(target.ends), dtype=text.dtype, device=text.device)).cumsum(1)
     valid = nn.functional.pad(ended, (1, 0))[:, :-1] == 0
     return text.cpu().numpy(), valid.cpu().numpy()
+
+
+def generated(target: Target, ids: Tensor, **options: Any) -> Tensor:
+    """(rows, given) tokens and what the library's own loop puts behind them; rows that have ended are padded."""
+    generate = cast(Any, target.model).generate  # which every causal language model has, though not by its type
+    return generate(ids, attention_mask=torch.ones_like(ids), pad_token_id=pad_of(target), **options)
+
+
+def pad_of(target: Target) -> int:
+    return min(target.ends, default=0)
 
 
 def up_to_end(row: np.ndarray, start: int, ends: frozenset[int]) -> np.ndarray:

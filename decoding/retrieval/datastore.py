@@ -29,6 +29,7 @@ from pydivsufsort import divsufsort
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase
 
+from decoding.models.checkpoints import end_token
 from decoding.models.family import Family, load
 from decoding.models.writing import OPENING, sampled
 
@@ -88,11 +89,11 @@ class Datastore:
 
     @cached_property
     def _bytes(self) -> memoryview:
-        return memoryview(self.tokens.view(np.uint8))
+        return self.tokens.view(np.uint8).data
 
     @cached_property
     def _order(self) -> memoryview:
-        return memoryview(self.suffixes)
+        return self.suffixes.data
 
     def range(self, ngram: Sequence[int]) -> tuple[int, int]:
         """(low, high): `suffixes[low:high]` are the places where `ngram` stands; high - low is its count.
@@ -227,7 +228,8 @@ def checksum_of(vocab: Mapping[str, int]) -> str:
 
 def separator_of(tokenizer: PreTrainedTokenizerBase) -> int:
     """What stands behind every document: the end token, or one id beyond the vocabulary where there is none."""
-    return len(tokenizer) if tokenizer.eos_token_id is None else int(tokenizer.eos_token_id)
+    end = end_token(tokenizer)
+    return len(tokenizer) if end is None else end
 
 
 def write_store(folder: Path, tokenizer: PreTrainedTokenizerBase, parts: Mapping[str, Documents]) -> None:

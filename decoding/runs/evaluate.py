@@ -7,9 +7,10 @@ Resumable: a run that is in the CSV file is not made again. tau and the shares t
 
 import argparse
 import csv
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import cast
 
 from tqdm import tqdm
 
@@ -74,8 +75,8 @@ class Result:
         return self.method, self.temperature, self.domain, self.prompt
 
 
-def main() -> None:
-    options = parse()
+def main(arguments: Sequence[str] | None = None) -> None:
+    options = parse(arguments)
     options.out.mkdir(parents=True, exist_ok=True)
     rows = options.out / "evaluation.csv"
     family = load(options.family)
@@ -87,13 +88,13 @@ def main() -> None:
     print(text)
 
 
-def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--out", type=Path, default=Path("evaluation"), help="folder for evaluation.csv and evaluation.md")
     parser.add_argument("--family", default="embedded", help="embedded, a folder or a Hub id")
     parser.add_argument("--methods", type=known, default=list(METHODS), help="keys, parted by commas; all of them if left out")
     parser.add_argument("--tokens", type=int, default=64, help="of every run")
-    return parser.parse_args()
+    return parser.parse_args(arguments)
 
 
 def known(text: str) -> list[str]:
@@ -154,7 +155,7 @@ def results(rows: Path) -> Iterator[Result]:
     with rows.open(newline="", encoding="utf-8") as file:
         for line in csv.reader(file):
             if len(line) == len(fields(Result)) and line[0] in METHODS:
-                yield Result(*(spec.type(text) for spec, text in zip(fields(Result), line, strict=True)))
+                yield Result(*(cast(type, spec.type)(text) for spec, text in zip(fields(Result), line, strict=True)))
 
 
 def table(found: list[Result], sizes: Mapping[str, int]) -> str:

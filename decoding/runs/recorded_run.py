@@ -25,12 +25,13 @@ def instructive(trace: Trace) -> int | None:
 
 def lesson(step: Step) -> float:
     """How well a step shows a rejection: accepted tokens first, then one whose die is well above p / q; 0 if it shows none."""
-    rejected = [node for node in step.nodes if node.verdict == "rejected" and node.u is not None and node.q]
+    rejected = [
+        (node.p, node.u * node.q - node.p) for node in step.nodes if node.verdict == "rejected" and node.u is not None and node.q
+    ]
     if not rejected or not step.path or step.origins[-1] != "correction":
         return 0.0
-    node = rejected[0]
-    margin = node.u * node.q - node.p
-    return margin + 0.1 * min(len(step.path), 3) if node.p > 0.02 and margin > 0.05 else 0.01
+    p, margin = rejected[0]
+    return margin + 0.1 * min(len(step.path), 3) if p > 0.02 and margin > 0.05 else 0.01
 
 
 def record(seeds: int = 60) -> Trace:

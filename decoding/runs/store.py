@@ -132,6 +132,7 @@ class Store:
                 f"pieces) VALUES ({marks})",
                 values,
             )
+            assert cursor.lastrowid is not None  # a line was inserted
             return cursor.lastrowid
 
     def append(self, trace: int, steps: Sequence[Step], token_bytes: dict[int, bytes]) -> None:
@@ -176,7 +177,7 @@ class Store:
         where, values = conditions(query or Query())
         with self._open() as db:
             sql = f"SELECT {COLUMNS} FROM traces {where} ORDER BY created DESC, id DESC LIMIT ? OFFSET ?"
-            return [Entry(*row[:-1], bool(row[-1])) for row in db.execute(sql, (*values, limit, page * limit))]
+            return [Entry(*[*row[:-1], bool(row[-1])]) for row in db.execute(sql, (*values, limit, page * limit))]
 
     def count(self, query: Query | None = None) -> int:
         where, values = conditions(query or Query())

@@ -3,17 +3,21 @@
 It knows prompts, runs and the store; what the traces say is drawn elsewhere.
 """
 
+from __future__ import annotations
+
 import hashlib
 import json
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING
 
-from decoding.models.family import Family
 from decoding.runs.prompts import Prompt
-from decoding.runs.run import Run
 from decoding.runs.store import Query, Store
 from decoding.sample import Sampling
 from decoding.trace import Step, Trace
+
+if TYPE_CHECKING:
+    from decoding.models.family import Family
+    from decoding.runs.run import Run
 
 
 @dataclass(frozen=True)
@@ -52,7 +56,7 @@ class Study:
         self._run: Run | None = None
         self._number = -1
 
-    def __iter__(self) -> "Study":
+    def __iter__(self) -> Study:
         return self
 
     def __next__(self) -> Step:
@@ -78,6 +82,8 @@ class Study:
         raise StopIteration
 
     def _start(self, number: int) -> Run | None:
+        from decoding.runs.run import Run  # not at the top: the tables of a study that is over need no torch
+
         plan, prompt = self.plan, self.plan.prompts[number]
         try:
             return Run(
@@ -110,8 +116,3 @@ def name_of(number: int) -> str:
 
 def number_of(name: str) -> int:
     return int(name.removeprefix("prompt ")) - 1
-
-
-def same_prompts(texts: Sequence[str], domain: str = "typed") -> tuple[Prompt, ...]:
-    """Prompts typed by hand."""
-    return tuple(Prompt(text, domain) for text in texts if text.strip())

@@ -185,6 +185,13 @@ def test_new_data_of_a_component_have_a_higher_number():
     assert first == again < second < third
 
 
+def test_the_tree_is_offered_as_a_graph():
+    at = opened()
+    at.session_state["tree_table_box"] = True
+    at.run()
+    assert not at.exception and [button.label for button in at.get("download_button")] == ["GraphML", "Node-link JSON"]
+
+
 def test_reset_goes_back_to_the_prompt():
     at = opened()
     at.button("reset").click().run()

@@ -59,6 +59,15 @@ def test_a_folder_that_cannot_be_written_is_a_sentence(store, tmp_path):
     assert not at.exception and "cannot be kept" in at.error[0].value
 
 
+def test_the_tree_of_a_step_is_offered_as_a_graph(store):
+    kept = store.keep(sample_trace(), "first of them")
+    at = page()
+    at.session_state[f"traces.picture.{kept}"] = True
+    at.run()
+    labels = [button.label for button in at.get("download_button")]
+    assert not at.exception and {"GraphML", "Node-link JSON"} <= set(labels)
+
+
 def test_another_folder_is_another_list(store, tmp_path):
     Store(tmp_path / "other").keep(sample_trace(), "elsewhere")
     at = page()

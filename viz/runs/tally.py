@@ -3,14 +3,19 @@
 Knows steps only: no baseline, hence no measured speed-up. What cannot be said yet (nothing judged, no step) is None.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import pandas as pd
 import plotly.graph_objects as go
 
 from decoding.trace import Step
 from viz.style import COLOR, GRID, LOOKS, PHASE_COLOR, PHASE_PATTERN, PHASE_STRIPES, PHASES, ink, layout
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True)
@@ -24,7 +29,6 @@ class Tally:
     accepted: int
     draft_calls: int
     alpha_by_depth: tuple[tuple[int, int, int], ...]  # (depth from 1, judged, accepted)
-    accepted_lengths: tuple[int, ...]  # tokens of the draft kept, one number per step
     ms: dict[str, float]  # per phase
 
     @property
@@ -65,10 +69,10 @@ def ratio(part: float, whole: float) -> float | None:
 
 def depths(step: Step) -> list[int]:
     """Depth of every node; 1 hangs below the root."""
-    found: list[int] = []
+    of_nodes: list[int] = []
     for node in step.nodes:
-        found.append(1 if node.parent < 0 else found[node.parent] + 1)
-    return found
+        of_nodes.append(1 if node.parent < 0 else of_nodes[node.parent] + 1)
+    return of_nodes
 
 
 def tally(steps: Sequence[Step]) -> Tally:
@@ -79,30 +83,28 @@ def tally(steps: Sequence[Step]) -> Tally:
             counts = by_depth.setdefault(depth, [0, 0])
             counts[0] += node.verdict != "not judged"
             counts[1] += node.verdict == "accepted"
-    lengths = tuple(sum(node.verdict == "accepted" for node in step.nodes) for step in steps)
     return Tally(
         target_calls=len(steps),
         tokens=sum(len(step.tokens) for step in steps),
         drafted=sum(len(step.nodes) for step in steps),
         judged=sum(judged for judged, _ in by_depth.values()),
-        accepted=sum(lengths),
+        accepted=sum(node.verdict == "accepted" for step in steps for node in step.nodes),
         draft_calls=sum(step.draft_calls for step in steps),
         alpha_by_depth=tuple((d, j, a) for d, (j, a) in sorted(by_depth.items()) if j),
-        accepted_lengths=lengths,
         ms={phase: sum((getattr(step.times, phase) for step in steps), 0.0) for phase in PHASES},
     )
 
 
 def reached(steps: Sequence[Step]) -> list[tuple[int, int, int]]:
     """(level, steps that came so far and drafted there, steps in which a token was accepted there)."""
-    found: list[list[int]] = []
+    tallied: list[list[int]] = []
     for step in steps:
         for level, i in enumerate((-1, *step.path)):
             if any(node.parent == i for node in step.nodes):
-                found += [[0, 0] for _ in range(level + 1 - len(found))]
-                found[level][0] += 1
-                found[level][1] += len(step.path) > level
-    return [(level, *counts) for level, counts in enumerate(found, 1)]
+                tallied += [[0, 0] for _ in range(level + 1 - len(tallied))]
+                tallied[level][0] += 1
+                tallied[level][1] += len(step.path) > level
+    return [(level, *counts) for level, counts in enumerate(tallied, 1)]
 
 
 def modelled_speedup(tau: float, calls_per_step: float, c: float) -> float:
@@ -160,6 +162,8 @@ def phase_bar(total: Tally) -> str:
 
 def times_table(steps: Sequence[Step]) -> pd.DataFrame:
     """Milliseconds per step and phase."""
+    import pandas as pd  # not at the top: a page is painted before it is there
+
     rows = [
         {"step": i, **{f"{p} (ms)": getattr(s.times, p) for p in PHASES}, "total (ms)": s.times.total}
         for i, s in enumerate(steps, 1)
@@ -196,6 +200,8 @@ def alpha_figure(tally: Tally, dark: bool = False) -> go.Figure:
 
 def alpha_table(tally: Tally) -> pd.DataFrame:
     """Judged, accepted and their ratio, by depth."""
+    import pandas as pd  # not at the top: a page is painted before it is there
+
     rows = [(depth, judged, accepted, accepted / judged) for depth, judged, accepted in tally.alpha_by_depth]
     return pd.DataFrame(rows, columns=["depth", "judged", "accepted", "alpha"])
 

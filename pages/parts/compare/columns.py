@@ -19,6 +19,7 @@ from pages.parts.compare.share import share
 from pages.parts.compare.sidebar import compare_sidebar, say_columns, wanted
 from pages.parts.compare.small_tree import draw_small_tree
 from pages.parts.shared.controls import say
+from pages.parts.shared.runs import timed
 from pages.parts.shared.session import Session
 from viz.runs.tally import depths, tally
 from viz.step.small_tree import HEIGHT
@@ -50,16 +51,7 @@ STYLE = f"""
 def columns(session: Session, race: Race) -> None:
     """The view: rail, columns, and the comparison of what they show."""
     compare_sidebar(session, race)
-    tick = race.tick()
-
-    def once() -> None:
-        race.wait()
-        race.sync()
-        if race.tick() != tick:
-            st.rerun()  # the timer belongs to the fragment as the whole page defined it
-        draw(session, race)
-
-    st.fragment(once, run_every=tick)()
+    timed(race, race.tick(), lambda: draw(session, race))
 
 
 def draw(session: Session, race: Race) -> None:
@@ -161,7 +153,9 @@ def column(race: Race, column: Column, title: str, number: int, width: int) -> N
         st.html('<p class="ds-col-none">The prompt, before the first step.</p>')
     else:
         deepest = max((max(depths(s), default=0) for s in part.steps[-24:]), default=0)
-        draw_small_tree(step, part.token_bytes, f"compare_tree_{number}", root_of(part), width, max(6, deepest + 2))
+        draw_small_tree(
+            step, part.token_bytes, f"compare_tree_{number}", part.root(len(part.steps) - 1), width, max(6, deepest + 2)
+        )
     said = narrate(step, len(part.steps), part.token_bytes) if step else ""
     st.html(f'<p class="ds-col-say">{html.escape(said)}</p>{text_html(part)}')
 
@@ -207,9 +201,3 @@ def text_html(part: Trace) -> str:
     left_out = "… " if len(committed(part)) > LONGEST else ""
     inside = strip_html(strip(part, window=slice(-LONGEST, None)), len(part.steps) - 1, legend=False)
     return f'<div class="ds-col-text" tabindex="0" role="region" aria-label="The text so far">{inside}{left_out}</div>'
-
-
-def root_of(part: Trace) -> int:
-    """The last token before the last step."""
-    before = next((step.tokens[-1] for step in reversed(part.steps[:-1]) if step.tokens), None)
-    return part.header.prompt_tokens[-1] if before is None else before

@@ -1,14 +1,11 @@
 """Judge Decoding on the Step page: the score beside the standard rule, what only the judge let through, and the run without it."""
 
-from dataclasses import replace
-
 import streamlit as st
 
-from decoding.runs.worker import Live, worker
 from decoding.trace import Trace
-from pages.parts.shared.session import Session, device_of
-from pages.parts.shared.settings import Settings
-from pages.parts.shared.setup import dark
+from pages.parts.shared.session import Session
+from pages.parts.shared.setup import PLOT_CONFIG, dark
+from pages.parts.shared.side_job import Question, offer
 from viz.methods.judge import (
     CSS,
     count,
@@ -26,11 +23,7 @@ from viz.methods.judge import (
 from viz.runs.tally import tally
 from viz.step.text import CSS as TEXT_CSS
 from viz.step.text import strip, strip_html
-from viz.tokens import as_markdown
 from viz.words import number
-
-CONFIG = {"displayModeBar": False}
-PATIENCE = 60  # seconds for the run without the judge
 
 
 def view(session: Session) -> None:
@@ -40,7 +33,7 @@ def view(session: Session) -> None:
     st.markdown("**The judge beside the standard rule** :orange-badge[lossy]")
     if scored(step):
         alt = scores_alt(step, trace.token_bytes, threshold)
-        st.plotly_chart(scores_figure(step, trace.token_bytes, threshold, dark()), key="judge_scores", config=CONFIG, alt=alt)
+        st.plotly_chart(scores_figure(step, trace.token_bytes, threshold, dark()), key="judge_scores", config=PLOT_CONFIG, alt=alt)
         st.caption(
             "A token stays if the standard rule accepts it (u × q < p) or its score lies above the line; the first that fails both "
             "is replaced, and nothing behind it counts. The score comes from the target's state behind the token. End of text "
@@ -79,7 +72,9 @@ def counters(session: Session, threshold: float) -> None:
             "Σ J(x) max(q(x) − p(x), 0). Each judged token adds J max(0, 1 − p/q), whose mean over draws from q is that distance."
         )
         table = threshold_table(steps, threshold)
-        st.plotly_chart(threshold_figure(steps, threshold, dark()), key="judge_thresholds", config=CONFIG, alt=count_words(total))
+        st.plotly_chart(
+            threshold_figure(steps, threshold, dark()), key="judge_thresholds", config=PLOT_CONFIG, alt=count_words(total)
+        )
         st.caption(
             "The stored drafts judged anew, without a model call; under another threshold the later drafts would have been others."
         )
@@ -90,34 +85,21 @@ def counters(session: Session, threshold: float) -> None:
 
 
 def without(session: Session) -> None:
-    """The same prompt, seed and draft length under the standard rule, on a button."""
-    key = f"judge_without_{session.runs}"
+    """The same prompt, seed and draft length under the standard rule, on a button; as many tokens as the shown run has."""
     if session.recorded or session.settings is None:
         return
-    if key not in st.session_state:
-        st.button("Run it with the standard rule as well", key="judge_standard", on_click=start, args=(session, key))
-        return
-    live: Live = st.session_state[key]
-    live.wait(PATIENCE)
-    if live.state == "failed":
-        st.warning(as_markdown(live.problem))
-    elif live.trace is not None and live.trace.steps:
-        beside(session.trace, session.cursor, live.trace)
+    question = standard(session)
+    offer(session.sides, question, "Run it with the standard rule as well", "judge_standard")
+    if (other := session.sides.answer(question.panel, question.about)) is not None:
+        beside(session.trace, session.cursor, other)
 
 
-def start(session: Session, key: str) -> None:
-    """Ask the worker for the whole run; as many tokens as the shown one has."""
-    for old in [name for name in st.session_state if str(name).startswith("judge_without_")]:
-        st.session_state.pop(old).close()
-    settings: Settings = session.settings
-    tokens = sum(len(step.tokens) for step in session.trace.steps)
-    length = settings.full_params["length"]
-    plain = replace(
-        settings, method="speculative_sampling", params={"length": length}, max_tokens=max(1, min(tokens, settings.max_tokens))
-    )
-    live = worker(device_of(settings.device)).live(plain.maker())
-    live.ask(float("inf"))
-    st.session_state[key] = live
+def standard(session: Session) -> Question:
+    """What the worker is asked: the whole run without the judge."""
+    length = session.settings.full_params["length"]
+    settings = session.settings.instead("speculative_sampling", {"length": length}, session.tokens)
+    waiting = "Decoding the same prompt with the standard rule … {count} target calls"
+    return Question("judge", session.runs, settings.device, settings.maker(), "The run with the standard rule", waiting)
 
 
 def beside(trace: Trace, cursor: int, other: Trace) -> None:

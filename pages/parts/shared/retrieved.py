@@ -1,23 +1,23 @@
 """What the views of the methods on a datastore share: the tree by source, the match in the text, and where it stands elsewhere.
 
-The store is only looked into, and only where a run of this process has opened it: nothing is computed or built here.
+The store is only looked into, and only where a run of this process has opened it: nothing is computed or built here. The rooms
+of the backend are imported where that is the case: a stored trace is shown without them.
 """
 
-import streamlit as st
-from transformers import PreTrainedTokenizerBase
+from __future__ import annotations
 
-from decoding.models.token_bytes import token_bytes_maker
-from decoding.retrieval.datastore import Datastore, of_tokens
-from decoding.retrieval.default_datastore import opened
-from decoding.retrieval.search import Match, Sources
+from typing import TYPE_CHECKING
+
+import streamlit as st
+
 from decoding.trace import Trace
 from pages.parts.shared.session import Session
-from pages.parts.shared.setup import dark
+from pages.parts.shared.setup import PLOT_CONFIG, dark
 from viz.methods.shared.retrieved import (
     Occurrence,
     context_html,
-    found,
     match_figure,
+    match_of,
     match_table,
     occurrence_html,
     occurrence_table,
@@ -26,7 +26,12 @@ from viz.methods.shared.retrieved import (
     source_table,
 )
 
-CONFIG = {"displayModeBar": False}
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from decoding.retrieval.datastore import Datastore
+    from decoding.retrieval.search import Match, Sources
+
 PLACES = 4  # occurrences that are shown
 BEFORE, AFTER = 16, 20  # tokens around them
 
@@ -38,7 +43,7 @@ def tree(session: Session) -> None:
     if not step.nodes:
         return
     figure = source_figure(step, token_bytes, dark(), root=session.root)
-    st.plotly_chart(figure, key="sources", config=CONFIG, alt=source_alt(step))
+    st.plotly_chart(figure, key="sources", config=PLOT_CONFIG, alt=source_alt(step))
     st.caption(source_alt(step) + " Filled nodes are in the text; an edge is as wide as its share of the occurrences.")
     with st.expander("The sources as a table", key="sources_box", on_change="rerun") as box:
         if box.open:
@@ -52,8 +57,8 @@ def match(session: Session, longest: int, shortest: int, too_weak: str = "") -> 
         longest, shortest: tokens the method looks for.
         too_weak: why nothing may have been drafted although there was a match.
     """
-    trace, known = session.trace, found(session.step)
-    tokens = text_before(trace, session.cursor)
+    trace, known = session.trace, match_of(session.step)
+    tokens = list(trace.tokens_before(session.cursor))
     n, count = known or (0, 0)
     store, tokenizer = store_of(session)
     sources = None
@@ -94,6 +99,8 @@ def occurrences(sources: Sources, here: Match, tokenizer: PreTrainedTokenizerBas
 
 def places_of(sources: Sources, here: Match, tokenizer: PreTrainedTokenizerBase) -> list[Occurrence]:
     """Up to PLACES occurrences, those in the text first."""
+    from decoding.models.token_bytes import token_bytes_maker
+
     piece, store, found_places = token_bytes_maker(tokenizer), sources.store, []
 
     def token_bytes(tokens: list[int]) -> tuple[bytes, ...]:
@@ -119,23 +126,25 @@ def run_so_far(session: Session) -> None:
     with st.expander("Matches of the whole run", key="matches_box", on_change="rerun") as box:
         if box.open:
             alt = "Bars: how many tokens matched in every step, and how many were accepted."
-            st.plotly_chart(match_figure(steps, session.cursor, dark()), key="matches", config=CONFIG, alt=alt)
+            st.plotly_chart(match_figure(steps, session.cursor, dark()), key="matches", config=PLOT_CONFIG, alt=alt)
             st.dataframe(match_table(steps), hide_index=True, key="matches_table")
-
-
-def text_before(trace: Trace, cursor: int) -> list[int]:
-    """The committed tokens when the step at `cursor` was drafted."""
-    return [*trace.header.prompt_tokens, *(token for step in trace.steps[:cursor] for token in step.tokens)]
 
 
 def store_of(session: Session) -> tuple[Datastore | None, PreTrainedTokenizerBase | None]:
     """The store of the run that is shown, and its tokenizer; None where the run was not made here."""
     family = getattr(getattr(session.live, "run", None), "family", None)
-    return (None, None) if family is None else (opened(family.tokenizer), family.tokenizer)
+    if family is None:
+        return None, None
+    from decoding.retrieval.default_datastore import opened
+
+    return opened(family.tokenizer), family.tokenizer
 
 
 def sources_for(trace: Trace, store: Datastore, tokenizer: PreTrainedTokenizerBase, tokens: list[int]) -> Sources:
     """What the run looked in, as its parameters say."""
+    from decoding.retrieval.datastore import of_tokens
+    from decoding.retrieval.search import Sources
+
     where = trace.header.params.get("where")
     store = of_tokens([], store.separator) if where == "text so far" else store
     sources = Sources(store, frozenset({tokenizer.eos_token_id}), with_text=where != "datastore")

@@ -3,7 +3,10 @@
 import streamlit as st
 
 from decoding.trace import Step
+from pages.parts.shared.panel import folded
 from pages.parts.shared.session import Session
+from pages.parts.shared.setup import PLOT_CONFIG
+from pages.parts.shared.side_job import Question
 from viz.runs.tally import (
     Tally,
     alpha_alt,
@@ -20,7 +23,7 @@ from viz.style import PHASES
 from viz.tokens import as_markdown
 from viz.words import METRICS, filled, filled_speedup, number
 
-CONFIG = {"displayModeBar": False, "scrollZoom": False}
+PLAIN = "plain decoding"
 
 
 def tallies(session: Session, dark: bool) -> None:
@@ -29,9 +32,7 @@ def tallies(session: Session, dark: bool) -> None:
     numbers(total)
     speed(session, total)
     st.html(phase_bar(total))
-    with st.expander("Every step's milliseconds, and alpha by depth", key="tally_charts", on_change="rerun") as box:
-        if box.open:
-            charts(steps, total, dark)
+    folded("Every step's milliseconds, and alpha by depth", "tally_charts", charts, steps, total, dark)
 
 
 def charts(steps: tuple[Step, ...], total: Tally, dark: bool) -> None:
@@ -39,11 +40,11 @@ def charts(steps: tuple[Step, ...], total: Tally, dark: bool) -> None:
     left, right = st.columns(2)
     with left:
         st.markdown("**Milliseconds per step**")
-        st.plotly_chart(times_figure(steps, dark), key="times", config=CONFIG, alt=times_alt(steps))
+        st.plotly_chart(times_figure(steps, dark), key="times", config=PLOT_CONFIG, alt=times_alt(steps))
         st.dataframe(times_table(steps), hide_index=True, key="times_table")
     with right:
         st.markdown("**Alpha by depth**")
-        st.plotly_chart(alpha_figure(total, dark), key="alphas", config=CONFIG, alt=alpha_alt(total))
+        st.plotly_chart(alpha_figure(total, dark), key="alphas", config=PLOT_CONFIG, alt=alpha_alt(total))
         st.dataframe(alpha_table(total), hide_index=True, key="alpha_table")
 
 
@@ -93,9 +94,9 @@ def measured(session: Session, total: Tally) -> None:
         "tokens per second of this run / tokens per second of plain decoding of the same prompt with the same sampling and seed, "
         "on this machine, one after the other, both recorded in full; reading the prompt is not counted."
     ))  # fmt: skip
-    plain = session.plain if session.plain_of == session.settings else None
-    if plain is not None and not plain.busy and plain.count:
-        base = tally(plain.trace.steps)
+    plain = session.sides.answer(PLAIN, session.settings)
+    if plain is not None:
+        base = tally(plain.steps)
         if base.tokens_per_second and total.tokens_per_second:
             ratio = total.tokens_per_second / base.tokens_per_second
             st.markdown(f"### {ratio:.2f} ×")
@@ -107,9 +108,16 @@ def measured(session: Session, total: Tally) -> None:
         st.caption("Not measured yet." + (" This run was recorded: make it here to compare." if session.recorded else ""))
     st.button(
         "Measure again" if plain is not None else "Measure plain decoding", key="measure", icon=":material/timer:",
-        on_click=session.measure_plain, disabled=session.recorded or session.busy or not session.count,
+        on_click=lambda: session.sides.ask(plain_question(session)), disabled=session.recorded or session.busy or not session.count,
         help="Decodes the same prompt without a draft, as many tokens as this run has.",
     )  # fmt: skip
+
+
+def plain_question(session: Session) -> Question:
+    """The same prompt without a draft, as far as the shown run went."""
+    settings = session.settings.instead("plain", tokens=session.tokens)
+    waiting = "Decoding the same prompt without a draft … {count} tokens"
+    return Question(PLAIN, session.settings, settings.device, settings.maker(), "Plain decoding", waiting)
 
 
 def modelled(total: Tally, steps: tuple[Step, ...]) -> None:

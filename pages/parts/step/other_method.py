@@ -1,26 +1,28 @@
 """Another method at the very step that is shown: one step of it behind the same text, its draft beside the one that was made."""
 
-from dataclasses import replace
-
 import streamlit as st
 
 from decoding.methods import METHODS
 from decoding.trace import Trace
-from pages.parts.shared.session import Session
-from pages.parts.shared.settings import Settings, family_named
-from pages.parts.shared.setup import dark
-from viz.methods.shared.head_guesses import bars_html, beside_words, context
+from pages.parts.shared.loading import WHY, still_loading
+from pages.parts.shared.session import OTHER_METHOD, Session
+from pages.parts.shared.settings import family_named
+from pages.parts.shared.setup import PLOT_CONFIG, dark
+from pages.parts.shared.side_job import Question
+from viz.methods import guesses_html
+from viz.step.beside import beside_words
 from viz.step.tree import tree_alt, tree_figure
 from viz.tokens import as_markdown
 from viz.words import narrate
-
-CONFIG = {"displayModeBar": False, "scrollZoom": False}
 
 
 def other_method(session: Session) -> None:
     """A folded box: choose a method, ask it, look at both."""
     with st.expander("Another method at this very step", key="another_box", on_change="rerun") as box:
         if not box.open or session.settings is None:
+            return
+        if still_loading():
+            st.caption(f"{WHY}A method can be asked in a moment.")
             return
         lacking = family_named(session.settings.target, session.settings.draft)
         known = [key for key, method in METHODS.items() if key not in ("plain", session.settings.method)]
@@ -37,8 +39,10 @@ def other_method(session: Session) -> None:
 
 def ask(session: Session, method: str) -> None:
     """Have the worker take one step of `method` where the shown step begins."""
-    settings: Settings = replace(session.settings, method=method, params={})
-    session.ask_another(settings, context(session.trace, session.cursor))
+    settings = session.settings.instead(method)
+    make = settings.maker(session.trace.tokens_before(session.cursor))
+    at, waiting = (session.runs, session.cursor), "Asking the other method …"
+    session.sides.ask(Question(OTHER_METHOD, at, settings.device, make, "The other method", waiting, steps=1))
 
 
 def beside(session: Session, answer: Trace) -> None:
@@ -51,10 +55,10 @@ def beside(session: Session, answer: Trace) -> None:
     )
     if step.nodes:
         figure = tree_figure(step, token_bytes, None, dark(), root=session.root)
-        st.plotly_chart(figure, key="another_tree", config=CONFIG, alt=tree_alt(step, token_bytes))
-    if bars := bars_html(answer, 0):
+        st.plotly_chart(figure, key="another_tree", config=PLOT_CONFIG, alt=tree_alt(step, token_bytes))
+    if bars := guesses_html(answer, 0):
         st.html(bars)
-        if mine := bars_html(session.trace, session.cursor):
+        if mine := guesses_html(session.trace, session.cursor):
             st.markdown(f"**{METHODS[session.trace.header.method].title}, as above**")
             st.html(mine)
     if session.settings.temperature > 0:

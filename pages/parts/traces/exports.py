@@ -1,4 +1,4 @@
-"""Files of one kept trace: JSON, tables, a replay that needs no app, and pictures of its trees."""
+"""Files of one kept trace: JSON, tables, a replay that needs no app, and its trees as pictures and graphs."""
 
 import re
 from collections.abc import Callable
@@ -10,9 +10,11 @@ from decoding.runs.store import Entry, Store
 from decoding.runs.trace_files import nodes_frame, steps_frame, to_json, to_parquet
 from decoding.trace import Trace
 from pages.parts.drafter.findings import opened
+from pages.parts.shared.chart_data import tree_downloads
 from pages.parts.shared.setup import dark
 from viz.replay.replay import replay_html
-from viz.step.tree import extent_of, tree_alt, tree_figure
+from viz.step.boxes import extent_of
+from viz.step.tree import tree_alt, tree_figure
 from viz.tokens import as_markdown
 
 PARQUET = "application/vnd.apache.parquet"
@@ -42,7 +44,9 @@ def exports(store: Store, entry: Entry) -> None:
 
 def picture_box(store: Store, entry: Entry) -> None:
     """The tree of any step, as wide as the page; drawn once it is wanted."""
-    with st.expander("Picture of a tree (PNG or SVG)", key=f"traces.picture.{entry.id}", on_change="rerun") as box:
+    with st.expander(
+        "Picture of a tree (PNG or SVG), or the tree as a graph", key=f"traces.picture.{entry.id}", on_change="rerun"
+    ) as box:
         if box.open:
             picture(store, entry)
 
@@ -75,10 +79,7 @@ def picture(store: Store, entry: Entry) -> None:
     number = left.number_input("Step", 1, len(trace.steps), key=f"traces.picture_step.{entry.id}", help=f"1 to {len(trace.steps)}")
     kind = right.segmented_control("Format", ["PNG", "SVG"], default="PNG", key="traces.picture_kind", required=True)
     step = trace.steps[number - 1]
-    before = trace.header.prompt_tokens + tuple(t for s in trace.steps[: number - 1] for t in s.tokens)
-    figure = tree_figure(
-        step, trace.token_bytes, dark=dark(), root=before[-1] if before else None, width=1050, extent=extent_of([step])
-    )
+    figure = tree_figure(step, trace.token_bytes, dark=dark(), root=trace.root(number - 1), width=1050, extent=extent_of([step]))
     name = f"{file_name(entry.name)}_step_{number}"
     config = {
         "displayModeBar": True, "displaylogo": False, "modeBarButtons": [["toImage"]], "scrollZoom": False,
@@ -87,3 +88,4 @@ def picture(store: Store, entry: Entry) -> None:
     figure.update_layout(paper_bgcolor="#14171C" if dark() else "#FFFFFF")
     st.plotly_chart(figure, key=f"traces.tree.{kind}", config=config, alt=tree_alt(step, trace.token_bytes))
     st.caption(f"The camera above the tree saves it as {kind}. The browser makes the file; nothing is sent anywhere.")
+    tree_downloads(step, trace.token_bytes, name, "traces.tree")

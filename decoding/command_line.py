@@ -1,0 +1,309 @@
+"""The command `draftscope`: the app without arguments; `run`, `check`, `fetch`, `evaluate` and `train` from a terminal.
+
+What a user gets wrong is one sentence on the error stream and exit code 2. Nothing heavy is imported before it is needed: the app
+is another program, and `--help` must not wait for torch.
+"""
+
+import argparse
+import codecs
+import gzip
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+if TYPE_CHECKING:
+    from decoding.method import Method
+    from decoding.models.family import Family
+    from decoding.models.target import Target
+    from decoding.trace import Origin, Step, Trace
+
+MARKS = {"accepted": ("[", "]"), "correction": ("{", "}"), "bonus": ("", ""), "plain": ("", "")}
+COLORS: dict[str, tuple[str, str]] = MARKS | {"accepted": ("\033[32m", "\033[0m"), "correction": ("\033[1;33m", "\033[0m")}
+SWITCH = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
+
+
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong in a sentence, without the usage in front of it."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}. `{self.prog} --help` lists what there is.\n")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The exit code; what argparse finds wrong is a SystemExit with that code."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        if given and given[0] in PROGRAMS:
+            return PROGRAMS[given[0]](given[1:])
+        options = parser().parse_args(given)
+        return options.do(options)
+    except (ValueError, OSError) as error:
+        return refused(str(error))
+    except KeyboardInterrupt:
+        return 130
+
+
+def refused(sentence: str) -> int:
+    print(sentence, file=sys.stderr)
+    return 2
+
+
+def parser() -> argparse.ArgumentParser:
+    made = Parser("draftscope", description="Speculative decoding as it happens. Without a command the app starts.")
+    made.add_argument("--port", type=port, help="of the app (8501)")
+    made.add_argument("--host", help="address the app listens on (all of this machine's)")
+    made.set_defaults(do=start_app)
+    commands = made.add_subparsers(metavar="COMMAND", parser_class=Parser)
+    add_run(commands.add_parser("run", help="decode one prompt and print the text with its accepted and corrected tokens marked"))
+    check_ = commands.add_parser("check", help="open a family, test it, and say what it is and which methods it can serve")
+    check_.add_argument("target", help="embedded, embedded-small, a folder or a Hub id")
+    add_family(check_)
+    check_.set_defaults(do=check)
+    fetch_ = commands.add_parser("fetch", help="bring a family to this machine")
+    fetch_.add_argument("name")
+    fetch_.set_defaults(do=fetch)
+    commands.add_parser("evaluate", help="tau of every method on fixed prompts; `draftscope evaluate --help`")
+    commands.add_parser("train", help="train what a method needs; `draftscope train METHOD --help`")
+    return made
+
+
+def add_run(made: argparse.ArgumentParser) -> None:
+    made.add_argument("prompt")
+    made.add_argument("--method", default="speculative_sampling", help="its key (speculative_sampling)")
+    made.add_argument("--params", nargs="+", action="extend", default=[], metavar="NAME=VALUE", help="parameters of the method")
+    made.add_argument("--temperature", type=float, default=1.0, help="0 is greedy (1)")
+    made.add_argument("--top-k", type=int, default=0, help="0 is off (0)")
+    made.add_argument("--top-p", type=float, default=1.0, help="1 is off (1)")
+    made.add_argument("--seed", type=int, default=0)
+    made.add_argument("--tokens", type=int, default=64, help="to write at most (64)")
+    made.add_argument("--target", default="embedded", help="embedded, embedded-small, a folder or a Hub id (embedded)")
+    made.add_argument("--json", type=Path, metavar="FILE", help="keep the trace there; packed if the name ends in .gz")
+    add_family(made)
+    made.set_defaults(do=run)
+
+
+def add_family(made: argparse.ArgumentParser) -> None:
+    made.add_argument("--draft", help="embedded, a folder or a Hub id; left out: what is shipped for the target, if anything")
+    made.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (auto)")
+    made.add_argument("--dtype", default="auto", help="auto, float32, bfloat16, float16 (auto)")
+
+
+def port(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= 65_535:
+        raise argparse.ArgumentTypeError(f"A port is a number from 1 to 65535; it is {text!r}")
+    return int(text)
+
+
+# -- the app -----------------------------------------------------------------------------------------------------------
+
+
+def start_app(options: argparse.Namespace) -> int:
+    """Streamlit takes this process over; it finds the project's settings beside app.py."""
+    app = app_folder() / "app.py"
+    # -P: a file of the folder that one happens to be in must not be taken for a module of the same name
+    command = [sys.executable, "-P", "-m", "streamlit", "run", str(app)]
+    command += [f"--server.port={options.port}"] * (options.port is not None)
+    command += [f"--server.address={options.host}"] * (options.host is not None)
+    sys.stdout.flush()
+    os.execv(sys.executable, command)
+
+
+def app_folder() -> Path:
+    """Where app.py lies: beside the packages in a checkout, in a folder of its own when it was installed from a wheel."""
+    packages = Path(__file__).parent.parent
+    for folder in (packages / "draftscope", packages):
+        if (folder / "app.py").is_file():
+            return folder
+    raise ValueError(f"The app is not installed: there is no app.py in {str(packages)!r}.")
+
+
+# -- run ---------------------------------------------------------------------------------------------------------------
+
+
+def run(options: argparse.Namespace) -> int:
+    """Decode, printing as it goes; then the numbers, and the trace if it is to be kept."""
+    from decoding.methods import METHODS
+    from decoding.runs.run import Run
+    from decoding.sample import Sampling
+
+    if options.method not in METHODS:
+        raise ValueError(f"There is no method {options.method!r}; there are {', '.join(METHODS)}.")
+    if options.json is not None and not options.json.parent.is_dir():
+        raise ValueError(f"There is no folder {str(options.json.parent)!r} to keep the trace in.")
+    params = values_of(METHODS[options.method], options.params)
+    sampling = Sampling(options.temperature, options.top_k, options.top_p)
+    made = Run(family_of(options), options.method, params, options.prompt, sampling, options.seed, options.tokens)
+    print(visible(options.prompt), end="", flush=True)
+    marks = COLORS if sys.stdout.isatty() and not os.environ.get("NO_COLOR") else MARKS
+    for part in marked(tokens_of(made, made.token_bytes), marks):
+        print(part, end="", flush=True)
+    print(f"\n\n{numbers(made.trace)}\n{legend(marks)}")
+    if options.json is not None:
+        save(made.trace, options.json)
+    return 0
+
+
+def family_of(options: argparse.Namespace) -> "Family":
+    from transformers.utils.logging import disable_progress_bar
+
+    from decoding.models.family import load
+
+    disable_progress_bar()
+    return load(options.target, options.draft, options.device, options.dtype)
+
+
+def values_of(method: "Method", texts: Iterable[str]) -> dict[str, Any]:
+    """NAME=VALUE -> parameters of the kinds that the method has; ValueError for what is no such pair."""
+    defaults = {spec.name: spec.default for spec in method.params.__dataclass_fields__.values()}
+    values: dict[str, Any] = {}
+    for text in texts:
+        name, sign, value = text.partition("=")
+        if not sign:
+            raise ValueError(f"A parameter is given as NAME=VALUE; it is {text!r}.")
+        values[name] = value_of(name, value, type(defaults.get(name, "")))
+    return values
+
+
+def value_of(name: str, text: str, kind: type) -> Any:
+    """A value of that kind; what is no such value is refused.
+
+    >>> value_of("length", "5", int), value_of("adaptive", "off", bool)
+    (5, False)
+    """
+    try:
+        return SWITCH[text.lower()] if kind is bool else kind(text)
+    except (ValueError, KeyError):
+        raise ValueError(f"The parameter {name} must be of kind {kind.__name__}; it is {text!r}.") from None
+
+
+def tokens_of(steps: "Iterable[Step]", token_bytes: dict[int, bytes]) -> "Iterator[tuple[bytes, Origin]]":
+    for step in steps:
+        for token, origin in zip(step.tokens, step.origins, strict=True):
+            yield token_bytes[token], origin
+
+
+def marked(tokens: "Iterable[tuple[bytes, Origin]]", marks: dict[str, tuple[str, str]]) -> Iterator[str]:
+    """The text, one part per token, between the marks of where it came from. A character of several tokens goes with its last.
+
+    >>> "".join(marked([(b" a", "accepted"), (bytes([0xC3]), "accepted"), (bytes([0xA9]), "correction"), (b"!", "bonus")], MARKS))
+    '[ a]{é}!'
+    """
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    for piece, origin in tokens:
+        if text := decoder.decode(piece):
+            yield f"{marks[origin][0]}{visible(text)}{marks[origin][1]}"
+    yield decoder.decode(b"", final=True)
+
+
+def visible(text: str) -> str:
+    """Text that no terminal takes for a command: what cannot be printed is written out.
+
+    >>> print(visible("red: \\033[31m"))
+    red: \\x1b[31m
+    """
+    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
+
+
+def numbers(trace: "Trace") -> str:
+    """tau, alpha and the calls of a run, in a line."""
+    nodes = [node for step in trace.steps for node in step.nodes]
+    judged = sum(node.verdict != "not judged" for node in nodes)
+    accepted = sum(node.verdict == "accepted" for node in nodes)
+    tokens, calls = sum(len(step.tokens) for step in trace.steps), len(trace.steps)
+    seconds = sum(step.times.total for step in trace.steps) / 1000
+    alpha = f"{accepted / judged:.2f}" if judged else "–"
+    return (
+        f"tau {tokens / max(1, calls):.2f} ({tokens:,} tokens, {calls:,} target calls)   "
+        f"alpha {alpha} ({accepted:,} accepted of {judged:,} judged, {len(nodes):,} drafted)   "
+        f"{sum(step.draft_calls for step in trace.steps):,} drafter calls   {seconds:.2f} s"
+    )
+
+
+def legend(marks: dict[str, tuple[str, str]]) -> str:
+    kept, put = (marks[key][0] + word + marks[key][1] for key, word in (("accepted", "accepted"), ("correction", "correction")))
+    return f"{kept}, {put} of a rejected token, unmarked: the target's own"
+
+
+def save(trace: "Trace", file: Path) -> None:
+    from decoding.runs.trace_files import to_json
+
+    packed = to_json(trace)
+    file.write_bytes(packed if file.suffix == ".gz" else gzip.decompress(packed))
+
+
+# -- check and fetch ---------------------------------------------------------------------------------------------------
+
+
+def check(options: argparse.Namespace) -> int:
+    """What a family is; a model that fails the self-test is refused while it is loaded."""
+    from decoding.methods import METHODS
+
+    family = family_of(options)
+    print(f"{visible(family.name)} passed the self-test.")
+    for part in ("target", "draft"):
+        if (model := getattr(family, part)) is not None:
+            print(f"{part}: {described(model)}")
+    reasons = {method.key: method.missing(family) for method in METHODS.values()}
+    print(f"methods: {', '.join(key for key, reason in reasons.items() if not reason)}")
+    for key, reason in reasons.items():
+        if reason:
+            print(f"not {key}: {reason}")
+    return 0
+
+
+def described(target: "Target") -> str:
+    """Architecture and sizes of a model, and the largest error of its self-test."""
+    from decoding.models.self_test import largest_error
+
+    config = target.model.config
+    return (
+        f"{type(target.model).__name__}, {config.num_hidden_layers} layers, hidden size {config.hidden_size:,}, "
+        f"{target.model.num_parameters():,} parameters, vocabulary {target.vocab:,}, context {target.context:,}, "
+        f"{str(target.dtype).removeprefix('torch.')} on {target.device}; over a draft tree its logits differ from a plain pass by "
+        f"{largest_error(target):.1g} of their spread"
+    )
+
+
+def fetch(options: argparse.Namespace) -> int:
+    from decoding.models.family import EMBEDDED_TARGETS
+
+    shipped = " and ".join(EMBEDDED_TARGETS)
+    if options.name not in EMBEDDED_TARGETS:
+        raise ValueError(f"There is nothing to fetch by the name {options.name!r}: so far there is what is shipped, {shipped}.")
+    print(f"{options.name} is shipped with Draftscope; there is nothing to fetch.")
+    return 0
+
+
+# -- programs with options of their own --------------------------------------------------------------------------------
+
+
+def evaluate(given: Sequence[str]) -> int:
+    from decoding.runs import evaluate as program
+
+    return program_of("evaluate", program.main, given)
+
+
+def train(given: Sequence[str]) -> int:
+    from decoding.training import __main__ as program
+
+    return program_of("train", program.main, given)
+
+
+def program_of(name: str, program: Callable[[Sequence[str]], None], given: Sequence[str]) -> int:
+    """Run it under the name that it is called by here; an exit with a sentence is a refusal like any other."""
+    sys.argv[0] = f"draftscope {name}"  # where argparse finds what to call the program
+    try:
+        program(given)
+    except SystemExit as end:
+        if isinstance(end.code, str):
+            return refused(end.code)
+        raise
+    return 0
+
+
+PROGRAMS = {"evaluate": evaluate, "train": train}
+
+if __name__ == "__main__":
+    sys.exit(main())

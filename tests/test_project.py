@@ -1,0 +1,86 @@
+"""The project's own files: what is imported is declared, what is declared is imported, and what is installed is everything."""
+
+import ast
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from tests.test_imports import ROOT
+
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+TOOLS = {"pytest_timeout", "ruff", "pyright"}  # of tests/requirements.txt, used without being imported
+PARQUET = "pyarrow"  # which pandas imports for `to_parquet`
+
+
+def declared(file: str) -> set[str]:
+    """The packages that a file of requirements names, as they are imported."""
+    lines = (line.split("#")[0].strip() for line in (ROOT / file).read_text("utf-8").splitlines())
+    names = {line.split(">")[0].split("=")[0].split("[")[0] for line in lines if line}
+    return {name.lower().replace("-", "_") for name in names}
+
+
+def third_party(*places: str) -> set[str]:
+    """The packages from elsewhere that the files of these folders import, anywhere in them."""
+    found = set()
+    for file in (file for place in places for file in ([ROOT / place] if place.endswith(".py") else (ROOT / place).rglob("*.py"))):
+        for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+            if isinstance(node, ast.Import):
+                found |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                found.add(node.module.split(".")[0])
+    return found - set(sys.stdlib_module_names) - {"decoding", "viz", "pages", "tests"}
+
+
+def test_every_import_is_declared_and_every_declaration_is_imported():
+    needed = third_party("app.py", "decoding", "viz", "pages")
+    if "to_parquet(" in (ROOT / "decoding/runs/trace_files.py").read_text("utf-8"):
+        needed.add(PARQUET)
+    assert needed == declared("requirements.txt")
+
+
+def test_every_import_of_a_test_is_declared():
+    assert third_party("tests") <= declared("requirements.txt") | declared("tests/requirements.txt")
+    assert declared("tests/requirements.txt") <= third_party("tests") | TOOLS
+
+
+def test_the_dependencies_stand_in_one_place():
+    assert PROJECT["project"]["dynamic"] == ["dependencies"] and "dependencies" not in PROJECT["project"]
+    assert PROJECT["tool"]["setuptools"]["dynamic"]["dependencies"] == {"file": ["requirements.txt"]}
+
+
+def tracked() -> set[Path]:
+    """Every file of the project, as git knows it."""
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
+    if listed.returncode:
+        pytest.skip("this is no git checkout")
+    return {Path(line) for line in listed.stdout.splitlines()}
+
+
+def test_everything_that_runs_is_installed():
+    """Streamlit starts what lies in the folder `draftscope`; the packages lie beside it."""
+    settings = PROJECT["tool"]["setuptools"]
+    folders = {name: Path("." if name == "draftscope" else name.replace(".", "/")) for name in settings["packages"]}
+    installed = {file for folder in folders.values() for file in (ROOT / folder).glob("*.py")}
+    for name, patterns in settings["package-data"].items():
+        installed |= {file for pattern in patterns for file in (ROOT / folders[name]).glob(pattern) if file.is_file()}
+    wanted = {f for f in tracked() if f.parts[0] in ("app.py", "decoding", "viz", "pages", ".streamlit")}
+    assert wanted <= {file.relative_to(ROOT) for file in installed}
+
+
+def test_the_same_is_checked_before_the_tests_and_before_a_commit():
+    run, hooks = ((ROOT / file).read_text("utf-8") for file in (".ci/run", ".pre-commit-config.yaml"))
+    checks = [line.removeprefix(".venv/bin/") for line in run.splitlines() if line.startswith(".venv/bin/")]
+    assert checks == ["ruff check .", "ruff format --check .", "pyright"]
+    assert [line.split("entry: ")[1] for line in hooks.splitlines() if "entry: " in line] == checks
+
+
+def test_the_types_of_the_core_and_of_the_models_are_checked():
+    assert {"decoding/*.py", "decoding/models"} <= set(PROJECT["tool"]["pyright"]["include"])
+
+
+def test_no_page_makes_its_folder_a_package():
+    """`pages` lies in two places once it is installed, which only a folder without `__init__.py` may."""
+    assert not (ROOT / "pages/__init__.py").exists()
