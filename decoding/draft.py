@@ -1,69 +1,72 @@
 """Draft: a tree of guessed tokens below the committed text. A chain is a thin tree, plain decoding an empty one."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Literal
+from types import MappingProxyType
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from decoding.sample import Sampling
+
 How = Literal["sampled", "sampled without replacement", "sampled as sequences", "deterministic"]
 
 
-@dataclass(frozen=True, eq=False)
-class ResumeState:
-    """What a drafter that runs the target's own first layers hands on, so that the target goes on from there. Row 0 is the root's,
-    row i + 1 that of node i."""
+def ancestor_mask(above: Tensor, seen: Tensor | None = None, levels: int = 1) -> Tensor:
+    """What the rows of a tree see of each other: themselves, their ancestors and the root, row 0. Copies nothing from the device.
 
-    layer: int  # so many layers have read these rows
-    hidden: Tensor  # (n + 1, width) what the last of them put out
-    rows: tuple[tuple[Tensor, Tensor], ...]  # per layer keys and values, (1, heads, n + 1, head width) each
+    Args:
+        above: (m,) the row above each new one: the root, another one that was there before, or a new one.
+        seen: (r, r) bool, the same of the rows that were there before; None: of the root alone.
+        levels: of the new rows, at least; 1: none of them hangs below another.
 
-    def cut(self, kept: np.ndarray) -> "ResumeState":
-        """Only the root and these nodes."""
-        index = torch.from_numpy(np.concatenate(([0], kept + 1))).to(self.hidden.device)
-        return ResumeState(self.layer, self.hidden[index], tuple((k[:, :, index], v[:, :, index]) for k, v in self.rows))
+    Returns:
+        (r + m, r + m) bool: whether row i sees column j.
 
-
-@dataclass(frozen=True, eq=False)
-class PromptTokens:
-    """r extra rows that the target reads behind the tree. No node sees them; their keys and values are never kept.
-
-    A prompt token hangs below a node and stands for the token some places further on: it sees what that node sees, the node, and
-    the nearer prompt tokens of the same member below the same node.
+    >>> ancestor_mask(torch.tensor([0, 1]), levels=2).int().tolist()
+    [[1, 0, 0], [1, 1, 0], [1, 1, 1]]
     """
+    old = 1 if seen is None else len(seen)
+    mask = torch.eye(old + len(above), dtype=torch.bool, device=above.device)
+    if seen is not None:
+        mask[:old, :old] = seen
+    above = torch.cat((above.new_zeros(old), above))  # rows that were there before see all of their ancestors already
+    for _ in range(levels.bit_length()):  # every round looks twice as far up as the one before
+        mask[old:] |= mask[above[old:]]
+        above = above[above]
+    return mask
 
-    embeddings: Tensor  # (r, width) in place of those of a token
-    nodes: tuple[int, ...]  # below which it hangs; -1 = the root
-    distances: tuple[int, ...]  # 1 = the place right behind the node
-    members: tuple[int, ...]  # of an ensemble; they do not see each other
 
-    def __len__(self) -> int:
-        return len(self.nodes)
+class Reading(Protocol):
+    """How the target reads a draft: from where on, and what is read beside it. A method that needs another way than the plain one
+    brings it (`decoding.drafting`); neither the loop nor the target knows which it is."""
 
-    def cut(self, kept: np.ndarray) -> "PromptTokens":
-        """Only those below the root and these nodes, numbered anew."""
-        place = {-1: -1} | {int(old): new for new, old in enumerate(kept)}
-        left = [i for i, node in enumerate(self.nodes) if node in place]
-        return PromptTokens(
-            self.embeddings[left],
-            tuple(place[self.nodes[i]] for i in left),
-            tuple(self.distances[i] for i in left),
-            tuple(self.members[i] for i in left),
-        )
+    def read(
+        self, target: Any, cache: Any, tokens: Sequence[int], draft: "Draft", sampling: Sampling, aux_hidden_layers: Sequence[int]
+    ) -> "TargetOutput":
+        """What the target says at the root, the last of `tokens`, and at every node; commits nothing. Behind it `keep` on the cache
+        works as behind `Target.read`."""
+        ...
 
-    def visible(self, nodes: np.ndarray) -> np.ndarray:
-        """(n + 1, n + 1) bool, what the rows of the tree see of each other -> (n + 1 + r, n + 1 + r), prompt tokens included."""
-        n, r = len(nodes), len(self)
-        below, distance, member = (np.array(values, dtype=np.int64) for values in (self.nodes, self.distances, self.members))
-        seen = np.zeros((n + r, n + r), dtype=bool)
-        seen[:n, :n] = nodes
-        seen[n:, :n] = nodes[below + 1]
-        same = (below[:, None] == below) & (member[:, None] == member)
-        seen[n:, n:] = same & (distance[:, None] >= distance)
-        return seen
+    def cut(self, kept: np.ndarray) -> "Reading":
+        """The same for the root and the nodes `kept`, ascending and closed under parents, which are numbered anew."""
+        ...
+
+
+class PlainTree:
+    """The root and every node in one call, all through the whole target, and nothing else."""
+
+    def read(self, target, cache, tokens, draft, sampling, aux_hidden_layers) -> "TargetOutput":
+        return target.read(cache, tokens, draft, sampling, aux_hidden_layers)
+
+    def cut(self, kept: np.ndarray) -> "PlainTree":
+        return self
+
+
+PLAIN = PlainTree()
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,8 +77,7 @@ class Draft:
     *sampled*: node i was sampled from q[i], whatever its siblings; *sampled without replacement*: from q[i], in which the tokens of
     its elder siblings are already zero; *sampled as sequences*: whole sequences were sampled, independently, and those that agree
     share a node (`copies`); *deterministic*: top-k, retrieved, pruned by score. Then q is None.
-    `draft_probabilities` and `pruned` are for the pictures only and never judged with. `resume_state` and `prompt_tokens` are wider
-    doors, each for the one method that needs it.
+    `draft_probabilities` and `pruned` are for the pictures only and never judged with. `scores` and `facts` cannot be written to.
     """
 
     tokens: tuple[int, ...]
@@ -84,15 +86,16 @@ class Draft:
     draft_probabilities: Tensor | None = None  # (n, vocab) the drafter's distribution at node i before sampling; None = q
     how: How = "deterministic"
     source: tuple[str, ...] = ()  # where node i came from
-    scores: dict[str, Tensor] = field(default_factory=dict)  # (n,) each
-    facts: dict[str, float] = field(default_factory=dict)  # method-specific numbers of the whole step
+    scores: Mapping[str, Tensor] = field(default_factory=dict)  # (n,) each
+    facts: Mapping[str, float] = field(default_factory=dict)  # method-specific numbers of the whole step
     calls: int = 0  # of the drafter's model
     copies: tuple[tuple[int, ...], ...] | None = None  # (n,) the sequences through node i, ascending; None = one draw per node
     pruned: tuple[tuple[int, int, float], ...] = ()  # candidates that were looked at and left out: token, parent, score
-    resume_state: ResumeState | None = None  # states from which the target resumes
-    prompt_tokens: PromptTokens | None = None  # rows that are read with the tree and belong to no token
+    reading: Reading = PLAIN  # how the target reads it
 
     def __post_init__(self) -> None:
+        for name in ("scores", "facts"):
+            object.__setattr__(self, name, MappingProxyType(dict(getattr(self, name))))
         n = len(self.tokens)
         if len(self.parents) != n or len(self.source) != n:
             raise ValueError(f"{n} tokens, {len(self.parents)} parents and {len(self.source)} sources do not fit together.")
@@ -141,6 +144,10 @@ class Draft:
             depths[i] = 1 if parent < 0 else depths[parent] + 1
         return depths
 
+    def positions(self, root: int) -> list[int]:
+        """(n + 1,) where the root, which stands at `root`, and every node stand in their own path."""
+        return [root, *(root + self.depths).tolist()]
+
     @cached_property
     def ranks(self) -> tuple[int, ...]:
         """(n,) the place of node i among its siblings: 0 for the eldest."""
@@ -169,11 +176,8 @@ class Draft:
         >>> chain([7, 8], "prompt").visible.astype(int).tolist()
         [[1, 0, 0], [1, 1, 0], [1, 1, 1]]
         """
-        seen = np.eye(len(self) + 1, dtype=bool)
-        seen[:, 0] = True
-        for i, parent in enumerate(self.parents):
-            seen[i + 1] |= seen[parent + 1]
-        return seen
+        above = torch.tensor(self.parents, dtype=torch.long) + 1
+        return ancestor_mask(above, levels=int(self.depths.max(initial=0))).numpy()
 
     def path_to(self, node: int) -> tuple[int, ...]:
         """The nodes from the root's child down to `node`; () for -1."""
@@ -198,8 +202,7 @@ class Draft:
             scores={name: values[kept] for name, values in self.scores.items()},
             copies=None if self.copies is None else tuple(self.copies[i] for i in kept),
             pruned=tuple((token, place[parent], score) for token, parent, score in self.pruned if parent in place),
-            resume_state=None if self.resume_state is None else self.resume_state.cut(kept),
-            prompt_tokens=None if self.prompt_tokens is None else self.prompt_tokens.cut(kept),
+            reading=self.reading.cut(kept),
         )
 
 
@@ -210,9 +213,6 @@ class TargetOutput:
     logits: Tensor  # (n + 1, vocab) float32
     probs: Tensor  # (n + 1, vocab) float32, after the run's sampling
     hidden: dict[int, Tensor] = field(default_factory=dict)  # layer -> (n + 1, width), the layers that were asked for
-    prompt_tokens: Tensor | None = (
-        None  # (r, vocab) float32 logits at the draft's prompt tokens; acceptance rules do not look at them
-    )
 
 
 EMPTY = Draft((), ())

@@ -14,7 +14,7 @@ from torch import Generator, Tensor
 
 from decoding import record
 from decoding.draft import Draft, TargetOutput
-from decoding.method import Drafter
+from decoding.method import NOTHING, Drafter
 from decoding.sample import Sampling
 from decoding.trace import Ending, Origin, Pruned, Step, Times
 from decoding.verify import Accept, Verification
@@ -85,21 +85,22 @@ def decode(
         started = perf_counter()
         draft = limits.fitting(drafter.propose(tokens, rng), len(tokens))
         proposed = synced_time(target, recorded)
-        output = target.read(cache, tokens, draft, sampling, drafter.aux_hidden_layers)
+        output = draft.reading.read(target, cache, tokens, draft, sampling, drafter.aux_hidden_layers)
         read = synced_time(target, recorded)
         verification = accept(draft, output, torch.rand(draft.uniforms + 1, generator=rng))
         judged = perf_counter()
         new, origins, ending = limits.committed(draft, verification, len(tokens))
         kept = verification.cut(min(len(verification.path), len(new) - 1))  # the last token has no row yet: it is the next root
         cache.keep([0, *(node + 1 for node in kept.path)])
-        drafter.observe(draft, output, kept)
+        observed = drafter.observe(draft, output, kept) or NOTHING
         tokens += new
         rows = record.rows(draft, output, verification, greedy=sampling.greedy) if recorded else ()
         times = Times(*(1000 * t for t in (proposed - started, read - proposed, judged - read, perf_counter() - judged)))
-        nodes = record.nodes(draft, verification)
-        path = verification.path[: len(new)]
+        committed = verification.cut(len(new))
+        nodes = record.nodes(draft, committed, draft.scores | observed.scores)
+        facts = draft.facts | observed.facts
         pruned = tuple(Pruned(*candidate) for candidate in draft.pruned) if recorded else ()
-        yield Step(nodes, rows, path, tuple(new), origins, draft.calls, times, ending, pruned, draft.facts)
+        yield Step(nodes, rows, committed.path, tuple(new), origins, draft.calls, times, ending, pruned, facts)
 
 
 def synced_time(target: Target, recorded: bool) -> float:

@@ -9,11 +9,22 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Protocol
 
-from torch import Generator
+from torch import Generator, Tensor
 
 from decoding.draft import Draft, TargetOutput
 from decoding.sample import Sampling
 from decoding.verify import Accept, Verification
+
+
+@dataclass(frozen=True, eq=False)
+class Observed:
+    """Numbers that are known once a draft of n nodes was judged; the step has them beside those of the draft."""
+
+    scores: Mapping[str, Tensor] = field(default_factory=dict)  # (n,) each, NaN for nodes that have no such number
+    facts: Mapping[str, float] = field(default_factory=dict)
+
+
+NOTHING = Observed()
 
 
 class Drafter:
@@ -22,7 +33,7 @@ class Drafter:
     aux_hidden_layers: tuple[int, ...] = ()  # target layers it wants to see
     reads_prompt = False  # True: `begin` gets a row for every prompt token but the last
     reads_prompt_hidden = (
-        False  # True: `begin` gets the states at `aux hidden layers` of every prompt token but the last; logits of the last of them
+        False  # True: `begin` gets the states at `aux_hidden_layers` of every prompt token but the last; logits of the last of them
     )
     context: int | None = None  # positions it can read; None = as many as the target
 
@@ -31,15 +42,16 @@ class Drafter:
 
         Args:
             output: with (len(tokens) - 1, ...) logits if `reads_prompt`, otherwise one row of them; with that many rows of
-                states if `taps_prompt`. None if neither is set or the prompt is a single token.
+                states if `reads_prompt_hidden`. None if neither is set or the prompt is a single token.
         """
 
     def propose(self, tokens: Sequence[int], rng: Generator) -> Draft:
         """Draft below `tokens`, the committed text."""
         raise NotImplementedError
 
-    def observe(self, draft: Draft, output: TargetOutput, verification: Verification) -> None:
-        """Called after every step; `verification.path` holds the nodes that were committed."""
+    def observe(self, draft: Draft, output: TargetOutput, verification: Verification) -> Observed | None:
+        """Called after every step; `verification.path` holds the nodes that were committed. What it makes of them for the trace is
+        returned, if there is anything; the draft is left as it is."""
 
 
 class Requirement(Protocol):

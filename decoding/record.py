@@ -1,5 +1,7 @@
 """From tensors to the trace: what one step leaves behind, reduced on the device, copied once."""
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
@@ -12,9 +14,9 @@ TINY = 1e-30
 FLOOR = 1e-9  # of q inside KL(p || q), which would be infinite where a cut-off q is 0
 
 
-def nodes(draft: Draft, verification: Verification) -> tuple[Node, ...]:
-    """One Node per drafted token."""
-    scores = copied(draft.scores)
+def nodes(draft: Draft, verification: Verification, scores: Mapping[str, Tensor]) -> tuple[Node, ...]:
+    """One Node per drafted token; `scores` are the draft's and those that were observed, (n,) each."""
+    found = copied(scores)
     return tuple(
         Node(
             token,
@@ -24,14 +26,14 @@ def nodes(draft: Draft, verification: Verification) -> tuple[Node, ...]:
             verification.u[i],
             verification.verdicts[i],
             draft.source[i],
-            {name: values[i] for name, values in scores.items() if values[i] == values[i]}  # NaN: this node has no such number
+            {name: values[i] for name, values in found.items() if values[i] == values[i]}  # NaN: this node has no such number
             | (verification.scores[i] if verification.scores else {}),
         )
         for i, token in enumerate(draft.tokens)
     )
 
 
-def copied(scores: dict[str, Tensor]) -> dict[str, list[float]]:
+def copied(scores: Mapping[str, Tensor]) -> dict[str, list[float]]:
     """The same numbers on the host; one copy for all that are still on a device."""
     away = [name for name, values in scores.items() if values.device.type != "cpu"]
     found = dict(zip(away, torch.stack([scores[name].float() for name in away]).tolist(), strict=True)) if away else {}
@@ -41,7 +43,7 @@ def copied(scores: dict[str, Tensor]) -> dict[str, list[float]]:
 @torch.inference_mode()
 def rows(draft: Draft, output: TargetOutput, verification: Verification, *, greedy: bool) -> tuple[Row | None, ...]:
     """One Row for every position where something was drafted or drawn, None for the others: the top of p and q, every child's
-    token and the final one, with p, q and the rest.
+    token and the final one, with p, q and the residual.
 
     Full distributions stay on the device. In a greedy run p and q are one-hot, which shows nothing: there p is shown at
     temperature 1, and q as the drafter believed it.
@@ -89,7 +91,7 @@ def spread(p: Tensor, q: Tensor | None) -> Tensor:
 
 
 def build(values: list[float], size: int, has_q: bool, sampled: int | None) -> Row:
-    """A Row from one line of numbers: three of `spread`, `size` tokens, then their p, rest and q. One place per token."""
+    """A Row from one line of numbers: three of `spread`, `size` tokens, then their p, residual and q. One place per token."""
     tokens, p, residual = (values[3 + i * size : 3 + (i + 1) * size] for i in range(3))
     q = values[3 + 3 * size :] if has_q else p
     places = {token: i for i, token in enumerate(tokens)}.values()

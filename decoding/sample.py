@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 MAX_TEMPERATURE = 2.0
+COLDEST = 1e-30  # divides float32 without leaving its range
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class Sampling:
     def __post_init__(self) -> None:
         if not 0 <= self.temperature <= MAX_TEMPERATURE:
             raise ValueError(f"The temperature must lie between 0 and {MAX_TEMPERATURE:g}; it is {self.temperature}.")
-        if self.top_k < 0:
+        if type(self.top_k) is not int or self.top_k < 0:
             raise ValueError(f"Top-k must be 0 (off) or a number of tokens; it is {self.top_k}.")
         if not 0 < self.top_p <= 1:
             raise ValueError(f"Top-p must lie above 0 and not above 1 (off); it is {self.top_p}.")
@@ -40,7 +41,8 @@ class Sampling:
         if self.greedy:
             best = logits.argmax(-1, keepdim=True)
             return torch.zeros_like(logits).scatter_(-1, best, 1.0)
-        logits = logits / self.temperature
+        # from the best one down, so that a temperature next to 0 makes the others vanish and not the best one overflow
+        logits = (logits - logits.amax(-1, keepdim=True)) / max(self.temperature, COLDEST)
         if 0 < self.top_k < logits.shape[-1]:
             logits = keep_top_k(logits, self.top_k)
         probs = logits.softmax(-1)
@@ -58,6 +60,7 @@ def keep_top_p(probs: Tensor, top_p: float) -> Tensor:
     ordered, index = probs.sort(dim=-1, descending=True, stable=True)
     before = ordered.cumsum(-1) - ordered
     kept = ordered.masked_fill(before >= top_p, 0.0)
+    kept[..., 0] = ordered[..., 0]  # the likeliest stays, however small top_p is
     return torch.zeros_like(probs).scatter_(-1, index, kept / kept.sum(-1, keepdim=True))
 
 
@@ -69,13 +72,13 @@ def draw(probs: Tensor, u: Tensor) -> Tensor:
         u: (rows,) uniforms in [0, 1).
 
     Returns:
-        (rows,) token ids; never one of probability 0.
+        (rows,) token ids; never one of probability 0. Of a row that is not finite the last one, which nobody may rely on.
     """
     # In float32 the running sum over a large vocabulary is off by more than the rarest tokens weigh.
     wide = torch.float32 if probs.device.type == "mps" else torch.float64
     cumulative = probs.cumsum(-1, dtype=wide)
     goal = u.to(wide).unsqueeze(-1) * cumulative[:, -1:]
-    return torch.searchsorted(cumulative, goal, right=True).squeeze(-1)
+    return torch.searchsorted(cumulative, goal, right=True).squeeze(-1).clamp_(max=probs.shape[-1] - 1)
 
 
 def without(probs: Tensor, tokens: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ distribution each node was really sampled from. K-SEQ (R4) stands in `decoding.a
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from math import isfinite
 
 import torch
 from torch import Tensor
@@ -45,11 +46,33 @@ class Verification:
         return self.path[-1] + 1 if self.path else 0
 
     def cut(self, count: int) -> "Verification":
-        """Only the first `count` nodes of the path: the text ended there."""
-        return replace(self, path=self.path[:count])
+        """Only the first `count` nodes of the path were committed: the text ended there, and what lies behind was not judged."""
+        behind = set(self.path[count:])
+        verdicts = tuple("not judged" if node in behind else verdict for node, verdict in enumerate(self.verdicts))
+        return replace(self, path=self.path[:count], verdicts=verdicts)
 
 
 Accept = Callable[[Draft, TargetOutput, Tensor], Verification]
+
+
+class NotFinite(ValueError):
+    """A model put out numbers that are no probabilities: infinite, or none at all."""
+
+    def __init__(self, model: str) -> None:
+        super().__init__(f"The {model} put out numbers that are not finite.")
+        self.model = model  # "target" or "drafter"
+
+
+def copied(output: TargetOutput, *parts: Tensor) -> list[float]:
+    """Rows of numbers on the host, one behind the other: the one copy from the device that a rule makes.
+
+    The target's best logit of every row comes along, since it is not finite where the row is spoilt. NotFinite if one is.
+    """
+    best = output.logits.amax(-1)
+    numbers = torch.cat((best.to(parts[0].dtype), *parts)).tolist()
+    if not all(map(isfinite, numbers[: len(best)])):
+        raise NotFinite("target")
+    return numbers[len(best) :]
 
 
 def recursive_rejection(draft: Draft, output: TargetOutput, u: Tensor) -> Verification:
@@ -64,14 +87,16 @@ def recursive_rejection(draft: Draft, output: TargetOutput, u: Tensor) -> Verifi
     p, residual = judged(draft, output.probs)
     finals = draw(residual, u[n:].to(residual.device).expand(n + 1))
     if n == 0:
-        return Verification((), (), (), (), (), int(finals[0]), residual, {})
+        return Verification((), (), (), (), (), int(copied(output, finals.to(p.dtype))[0]), residual, {})
     assert draft.q is not None  # `check` refused drafts without
     q = draft.q.gather(1, _column(draft.tokens, residual.device)).squeeze(1)
-    copied = torch.cat((p, q, finals.to(p.dtype))).tolist()  # the one copy from the device
-    p, q, uniforms = tuple(copied[:n]), tuple(copied[n : 2 * n]), tuple(u[:n].tolist())
+    numbers = copied(output, p, q, finals.to(p.dtype))
+    p, q, uniforms = tuple(numbers[:n]), tuple(numbers[n : 2 * n]), tuple(u[:n].tolist())
+    if not all(map(isfinite, q)):
+        raise NotFinite("drafter")
     path, verdicts = walk(draft, lambda i: uniforms[i] * q[i] < p[i])
     end = path[-1] + 1 if path else 0
-    return Verification(path, verdicts, p, q, uniforms, int(copied[2 * n + end]), residual, {})
+    return Verification(path, verdicts, p, q, uniforms, int(numbers[2 * n + end]), residual, {})
 
 
 def match(draft: Draft, output: TargetOutput, u: Tensor) -> Verification:
@@ -85,15 +110,15 @@ def match(draft: Draft, output: TargetOutput, u: Tensor) -> Verification:
     sampled = draw(probs, u[: n + 1].to(probs.device))
     rows = torch.tensor(draft.parents, device=probs.device, dtype=torch.long) + 1
     tokens = torch.tensor(draft.tokens, device=probs.device, dtype=torch.long)
-    copied = torch.cat((probs[rows, tokens], sampled.to(probs.dtype))).tolist()  # the one copy from the device
-    y = [int(token) for token in copied[n:]]
+    numbers = copied(output, probs[rows, tokens], sampled.to(probs.dtype))
+    y = [int(token) for token in numbers[n:]]
     path, verdicts = walk(draft, lambda i: y[draft.parents[i] + 1] == draft.tokens[i])
     visited = (0, *(i + 1 for i in path))
     residual = probs.index_put((rows, tokens), probs.new_zeros(())) if n else probs
     return Verification(
         path,
         verdicts,
-        _in_turn(draft, copied[:n]),
+        _in_turn(draft, numbers[:n]),
         (None,) * n,
         (None,) * n,
         y[visited[-1]],

@@ -1,8 +1,22 @@
-"""Shared by all tests: no network, one thread, and the families that take a moment to make."""
+"""Shared by all tests: no network, one thread, the families that take a moment to make, and how a page in a browser is read.
+
+A page answers when it can, and so does the worker: what is expected after an action is polled for, by `until`, `eventually` or
+Playwright's `expect`, never read once.
+"""
 
 import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before huggingface_hub is imported: an unknown id must fail at once
+
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,6 +26,9 @@ from decoding.models import heads
 from decoding.models.family import Family, load
 from decoding.retrieval import default_datastore
 from tests import toys
+
+ROOT = Path(__file__).parent.parent
+PATIENCE = int(os.environ.get("BROWSER_PATIENCE", 120))  # seconds; generous, because no test of a page is about speed
 
 torch.set_num_threads(1)  # the models are tiny: more threads only wait for each other
 
@@ -76,3 +93,112 @@ def families(folders):
 @pytest.fixture(scope="session")
 def llama(families) -> Family:
     return families("llama")
+
+
+def eventually(true: Callable[[], object], what: str) -> None:
+    """Look again and again until `true` holds; `what` is the complaint if it never does."""
+    end = time.monotonic() + PATIENCE
+    while not true():
+        assert time.monotonic() < end, what
+        time.sleep(0.01)
+
+
+# -- a real browser -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """The app on a free port of this machine, with an empty home."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "streamlit", "run", "app.py", "--server.port", str(port), "--server.address", "127.0.0.1",
+               "--server.headless", "true"]  # fmt: skip
+    environment = os.environ | {
+        "PYTHONPATH": str(ROOT),
+        "HF_HUB_OFFLINE": "1",
+        "OMP_NUM_THREADS": "1",
+        "DRAFTSCOPE_HOME": str(tmp_path_factory.mktemp("home")),
+    }
+    server = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    end = time.monotonic() + PATIENCE
+    while time.monotonic() < end and server.poll() is None:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                break
+        time.sleep(0.1)
+    yield f"http://127.0.0.1:{port}"
+    server.terminate()
+    server.wait()
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """Chromium; a missing one is a failure."""
+    from playwright.sync_api import expect, sync_playwright
+
+    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+    found = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, names)), None)
+    assert found, f"no browser: install one of {', '.join(names)}, or name it in CHROMIUM"
+    expect.set_options(timeout=PATIENCE * 1000)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser):
+    """An empty tab; a page that shows a traceback fails the test."""
+    page = browser.new_page(viewport={"width": 1440, "height": 900})
+    page.set_default_timeout(PATIENCE * 1000)
+    yield page
+    assert not page.get_by_text("Traceback").count()
+    page.close()
+
+
+def button(page, name: str):
+    """The button whose label begins with `name`, behind its icon."""
+    return page.locator(".stMain").get_by_role("button", name=re.compile(rf"^\W*(\w+\s)?{name}\b")).first
+
+
+def until(page, true: Callable[[], object], what: str) -> None:
+    """Look again and again until `true` holds.
+
+    Args:
+        what: the complaint if it never does.
+    """
+    end = time.monotonic() + PATIENCE
+    while time.monotonic() < end:
+        if true():
+            return
+        page.wait_for_timeout(100)
+    raise AssertionError(f"{what}; the page says {page.locator('.ds-say').all_inner_texts()}")
+
+
+def at_rest(page, read: Callable[[], Any]) -> Any:
+    """What `read` finds, once it has found the same, and not None, five times in a row."""
+    found: list[Any] = []
+
+    def same() -> bool:
+        found.append(read())
+        return found[-1] is not None and found[-5:] == 5 * found[-1:]
+
+    until(page, same, "the page does not come to rest")
+    return found[-1]
+
+
+def settled(page) -> None:
+    """Until the script of the page has run through, and no other run of it follows at once."""
+    idle = page.locator('[data-testid="stApp"][data-test-script-state="notRunning"]')
+    at_rest(page, lambda: idle.count() or None)
+
+
+def stays(page, read: Callable[[], Any], seconds: float = 3) -> Any:
+    """What `read` finds when the page has settled; it has to find the same for `seconds`."""
+    settled(page)
+    before, end = read(), time.monotonic() + seconds
+    while time.monotonic() < end:
+        assert read() == before
+        page.wait_for_timeout(100)
+    return before

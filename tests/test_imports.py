@@ -77,9 +77,15 @@ def test_rooms_of_decoding_import_downwards_only(file):
     """Training and runs over methods over drafting, acceptance and retrieval over models over the core."""
     if file == ROOT / "decoding/__init__.py":  # the door for scripts: it opens everything, lazily
         return
-    own = LEVELS.get(room(".".join(file.relative_to(ROOT).with_suffix("").parts)), 0)
+    own = LEVELS.get(room(dotted(file)), 0)
     names = {name for name in imported(file.read_text()) if inside(name, "decoding")}
     assert not [name for name in names if LEVELS.get(room(name), 0) > own]
+
+
+def dotted(file: Path) -> str:
+    """A file of the project as the name it is imported by; a package's own file by the package's."""
+    parts = file.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
 def graph() -> networkx.DiGraph:
@@ -87,8 +93,7 @@ def graph() -> networkx.DiGraph:
 
     A name that is taken through the door of `decoding` counts as an import of the module that it leads to.
     """
-    paths = {".".join(f.relative_to(ROOT).with_suffix("").parts): f for layer in FORBIDDEN for f in files(layer)}
-    paths = {module.removesuffix(".__init__"): file for module, file in paths.items()}
+    paths = {dotted(file): file for layer in FORBIDDEN for file in files(layer)}
     door = {f"decoding.{name}": module for name, module in decoding.DOOR.items()}
     made = networkx.DiGraph()
     for module, file in paths.items():

@@ -41,7 +41,7 @@ MARK = {state: look.mark for state, look in LOOKS.items()}
 SYMBOL = {state: look.symbol for state, look in LOOKS.items()}
 DASH = {state: look.dash for state, look in LOOKS.items()}
 
-# Series that are not states keep clear of the states' hues; a correction is drawn from the rest, hence its colour.
+# Series that are not states keep clear of the states' hues; a correction is drawn from the residual, hence its colour.
 SERIES = {"p": "#009E73", "q": "#CC79A7", "residual": COLOR["correction"]}
 SERIES_LINE = {"p": "#007A59", "q": "#A85483", "residual": LOOKS["correction"].line}
 SERIES_PATTERN = {"p": "", "q": "/", "residual": "."}

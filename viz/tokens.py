@@ -80,7 +80,7 @@ def full(piece: bytes) -> str:
 
 
 def name(token: int, token_bytes: Mapping[int, bytes], limit: int = 12) -> str:
-    """The label of a token id; `#id` where the trace does not resume state its bytes."""
+    """The label of a token id; `#id` where the trace does not carry its bytes."""
     return label(token_bytes[token], limit) if token in token_bytes else f"#{token}"
 
 

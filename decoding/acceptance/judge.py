@@ -10,13 +10,14 @@ of the judge this is speculative sampling; if it always speaks, the text is the 
 """
 
 from collections.abc import Callable, Collection
+from math import isfinite
 
 import torch
 from torch import Tensor
 
 from decoding.draft import Draft, TargetOutput
 from decoding.sample import draw
-from decoding.verify import Accept, Verification, judged, walk
+from decoding.verify import Accept, NotFinite, Verification, copied, judged, walk
 
 SCORE, ONLY, DEVIATION = "judge score", "judge only", "judge deviation"  # scores of a node
 Judge = Callable[[TargetOutput], Tensor]  # a reading of n nodes -> (n,) scores from 0 to 1
@@ -39,14 +40,15 @@ def either(judge: Judge, threshold: float, ends: Collection[int] = ()) -> Accept
         p, residual = judged(draft, probs) if n else (probs.new_empty(0), probs)
         finals = draw(residual, u[n:].to(residual.device).expand(n + 1))
         if n == 0:
-            return Verification((), (), (), (), (), int(finals[0]), residual, {})
+            return Verification((), (), (), (), (), int(copied(output, finals.to(probs.dtype))[0]), residual, {})
         tokens = torch.tensor(draft.tokens, device=probs.device)
         assert draft.q is not None  # `check` refused drafts without
         q = draft.q.gather(1, tokens[:, None]).squeeze(1)
-        packed = torch.cat((p, q, finals.to(p.dtype), judge(output).to(p.dtype)))
-        copied = packed.tolist()  # the one copy from the device
-        p, q, uniforms = tuple(copied[:n]), tuple(copied[n : 2 * n]), tuple(u[:n].tolist())
-        scores = copied[3 * n + 1 :]
+        numbers = copied(output, p, q, finals.to(p.dtype), judge(output).to(p.dtype))
+        p, q, uniforms = tuple(numbers[:n]), tuple(numbers[n : 2 * n]), tuple(u[:n].tolist())
+        if not all(map(isfinite, q)):
+            raise NotFinite("drafter")
+        scores = numbers[3 * n + 1 :]
         speaks = [score > threshold and token not in ends for score, token in zip(scores, draft.tokens, strict=True)]
         ordinary = [uniform * b < a for uniform, a, b in zip(uniforms, p, q, strict=True)]
         path, verdicts = walk(draft, lambda i: ordinary[i] or speaks[i])
@@ -55,7 +57,7 @@ def either(judge: Judge, threshold: float, ends: Collection[int] = ()) -> Accept
             {SCORE: scores[i], ONLY: float(i in alone), DEVIATION: speaks[i] * max(0.0, 1 - p[i] / q[i])} for i in range(n)
         )
         end = path[-1] + 1 if path else 0
-        return Verification(path, verdicts, p, q, uniforms, int(copied[2 * n + end]), residual, {}, facts)
+        return Verification(path, verdicts, p, q, uniforms, int(numbers[2 * n + end]), residual, {}, facts)
 
     return rule
 

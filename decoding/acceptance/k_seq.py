@@ -6,6 +6,7 @@ left of p. rho depends on p, q and k only, never on the uniforms, so it is found
 """
 
 from collections.abc import Sequence
+from math import isfinite
 
 import torch
 from torch import Tensor
@@ -13,7 +14,7 @@ from torch import Tensor
 from decoding.draft import Draft, TargetOutput
 from decoding.sample import draw
 from decoding.trace import Verdict
-from decoding.verify import EXACT_FOR, Verification, check
+from decoding.verify import EXACT_FOR, NotFinite, Verification, check, copied
 
 POINTS, ROUNDS = 256, 6  # the bracket of rho shrinks by 256 each round: to 1e-13 for k = 8
 NOTHING = 1e-12  # a residual that sums to less is rounding
@@ -35,15 +36,18 @@ def k_seq(draft: Draft, output: TargetOutput, u: Tensor) -> Verification:
     check(k_seq, draft)
     n, probs = len(draft), output.probs
     if n == 0:
-        return Verification((), (), (), (), (), int(draw(probs, u[-1:].to(probs.device))), probs, {})
+        return Verification(
+            (), (), (), (), (), int(copied(output, draw(probs, u[-1:].to(probs.device)).to(probs.dtype))[0]), probs, {}
+        )
     parents = list(draft.by_parent)
     guesses = offered(draft)
     solved, residual = positions(draft, probs, [guesses[parent] for parent in parents])
     finals = draw(residual, u[-1:].to(residual.device).expand(n + 1))
-    packed = torch.cat((*of_nodes(draft, probs), finals.to(solved.dtype), solved.flatten()))
-    copied = packed.tolist()  # the one copy from the device
-    p, q, finals = copied[:n], copied[n : 2 * n], copied[2 * n : 3 * n + 1]
-    found = (copied[3 * n + 1 + i * len(FACTS) :][: len(FACTS)] for i in range(len(parents)))
+    numbers = copied(output, *of_nodes(draft, probs), finals.to(solved.dtype), solved.flatten())
+    p, q, finals = numbers[:n], numbers[n : 2 * n], numbers[2 * n : 3 * n + 1]
+    if not all(map(isfinite, q)):
+        raise NotFinite("drafter")
+    found = (numbers[3 * n + 1 + i * len(FACTS) :][: len(FACTS)] for i in range(len(parents)))
     facts = {parent: dict(zip(FACTS, row, strict=True)) for parent, row in zip(parents, found, strict=True)}
     judged = tuple(value / facts[parent]["rho"] for value, parent in zip(p, draft.parents, strict=True))
     uniforms = dealt(draft, u[:-1].tolist())

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from decoding.draft import Draft, TargetOutput
 from decoding.sample import draw
-from decoding.verify import Accept, Verification, walk
+from decoding.verify import Accept, Verification, copied, walk
 
 P, THRESHOLD = "typical p", "typical threshold"  # scores of a node: it passes if the first lies above the second
 
@@ -32,14 +32,14 @@ def typical(epsilon: float, delta: float) -> Accept:
         rows = torch.tensor(draft.parents, device=probs.device, dtype=torch.long) + 1
         tokens = torch.tensor(draft.tokens, device=probs.device, dtype=torch.long)
         finals = draw(probs, u[n : n + 1].to(probs.device).expand(n + 1))
-        packed = torch.cat((probs[rows, tokens], thresholds(probs, epsilon, delta)[rows], finals.to(probs.dtype)))
-        copied = packed.tolist()  # the one copy from the device
-        p, limit = tuple(copied[:n]), copied[n : 2 * n]
+        limits = thresholds(probs, epsilon, delta)[rows]
+        numbers = copied(output, probs[rows, tokens], limits, finals.to(probs.dtype))
+        p, limit = tuple(numbers[:n]), numbers[n : 2 * n]
         best = set(longest(draft, [a > b for a, b in zip(p, limit, strict=True)], p))
         path, verdicts = walk(draft, best.__contains__)
         none, end = (None,) * n, path[-1] + 1 if path else 0
         scores = tuple({P: a, THRESHOLD: b} for a, b in zip(p, limit, strict=True))
-        return Verification(path, verdicts, p, none, none, int(copied[2 * n + end]), probs, {}, scores)
+        return Verification(path, verdicts, p, none, none, int(numbers[2 * n + end]), probs, {}, scores)
 
     return rule
 

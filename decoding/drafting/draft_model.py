@@ -5,9 +5,10 @@ It knows tokens and logits; which children a node gets is the business of the me
 
 from collections.abc import Sequence
 
-import numpy as np
+import torch
 from torch import Tensor
 
+from decoding.draft import ancestor_mask
 from decoding.models.cache import TreeCache
 from decoding.models.target import Target
 
@@ -18,11 +19,15 @@ class DraftModel:
     def __init__(self, target: Target, aux_hidden_layers: Sequence[int] = ()) -> None:
         self.target = target
         self.aux_hidden_layers = aux_hidden_layers
-        self.hidden: dict[int, Tensor] = {}  # tap -> (m, width) of the last `extend`
+        self.hidden: dict[int, Tensor] = {}  # layer -> (m, width) of the last `extend`
         self.cache = TreeCache()
         self.calls = 0  # since `root`
-        self._tree = np.zeros((0, 0), dtype=bool)  # what each node read so far sees of the others
-        self._depths: list[int] = []
+        self._tree: Tensor | None = None  # (1 + n, 1 + n) bool, what the root and the nodes read so far see of each other
+
+    @property
+    def nodes(self) -> int:
+        """Read since `root`."""
+        return 0 if self._tree is None else len(self._tree) - 1
 
     def begin(self, tokens: Sequence[int]) -> None:
         """Read the prompt up to the root."""
@@ -31,34 +36,24 @@ class DraftModel:
 
     def root(self, tokens: Sequence[int]) -> Tensor:
         """(1, vocab) logits after the committed text; starts a new tree."""
-        self._tree, self._depths, self.calls = np.zeros((0, 0), dtype=bool), [], 1
+        self._tree, self.calls = None, 1
         return self.target.extend(self.cache, tokens[self.cache.committed :])
 
-    def extend(self, tokens: Tensor, parents: Sequence[int]) -> Tensor:
+    def extend(self, tokens: Tensor, parents: Sequence[int] | Tensor, levels: int = 1) -> Tensor:
         """(m, vocab) logits after m new nodes, all in one call.
 
         Args:
             tokens: (m,) on the model's device.
-            parents: (m,) nodes that were read before, -1 for the root.
+            parents: (m,) nodes that were read before, or new ones, -1 for the root; always on the CPU or always on the device.
+            levels: of the new nodes; 1: none of them hangs below another.
         """
-        old, new = len(self._tree), len(parents)
-        tree = np.zeros((old + new, old + new), dtype=bool)
-        tree[:old, :old] = self._tree
-        for i, parent in enumerate(parents, old):
-            if parent >= 0:
-                tree[i] = tree[parent]
-            tree[i, i] = True
-        depths = [1 + (self._depths[parent] if parent >= 0 else 0) for parent in parents]
-        self._tree = tree
-        self._depths += depths
+        self._tree = ancestor_mask(torch.as_tensor(parents) + 1, self._tree, levels)
         self.calls += 1
-        root = self.cache.committed - 1
-        positions = [root + d for d in depths]
-        logits, self.hidden = self.target.forward(
-            self.cache, tokens, positions, tree[old:], aux_hidden_layers=self.aux_hidden_layers
-        )
+        visible = self._tree[-len(parents) :, 1:]
+        positions = self.cache.committed - 1 + visible.sum(1)
+        logits, self.hidden = self.target.forward(self.cache, tokens, positions, visible, aux_hidden_layers=self.aux_hidden_layers)
         return logits
 
     def keep(self, path: Sequence[int]) -> None:
         """Commit the accepted nodes that were read; nodes that were never fed are read with the next root."""
-        self.cache.keep([node for node in path if node < len(self._tree)])
+        self.cache.keep([node for node in path if node < self.nodes])

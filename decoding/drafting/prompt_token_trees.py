@@ -17,7 +17,7 @@ from itertools import product
 
 import numpy as np
 
-from decoding.drafting.static_tree import Path, sparse_tree, worth
+from decoding.drafting.static_tree import Path, parents_of, sparse_tree, worth
 
 FIRST = 6  # guesses in state 1
 COUNTS = 5  # numbers of guesses that are tried for each of the other states
@@ -34,8 +34,7 @@ class ProbeTree:
 
     @cached_property
     def parents(self) -> tuple[int, ...]:
-        place = {(): -1} | {path: i for i, path in enumerate(self.paths)}
-        return tuple(place[path[:-1]] for path in self.paths)
+        return parents_of(self.paths)
 
     @cached_property
     def ends(self) -> np.ndarray:

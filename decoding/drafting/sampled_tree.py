@@ -8,41 +8,15 @@ best tokens are chosen there, for `verify.match`.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Generator, Tensor
 
-from decoding.draft import Draft, How
+from decoding.drafting.dynamic_tree import JOINT, OWN, READ
+from decoding.drafting.tree_builder import TreeBuilder, products
 from decoding.sample import Sampling, draw, without
 
 Extend = Callable[[Tensor, list[int]], Tensor]
-
-
-@dataclass(frozen=True, eq=False)
-class Sampled:
-    """The nodes of a tree, level by level, siblings together in the order in which they were drawn."""
-
-    tokens: tuple[int, ...]
-    parents: tuple[int, ...]  # -1 = child of the root
-    read: tuple[int, ...]  # (n,) the place of node i among those that were handed to `extend`, -1 if it was not
-    own: tuple[float, ...]  # (n,) the drafter's probability of the token, whatever its elder siblings were
-    q: Tensor | None  # (n, vocab) what node i was drawn from; None at temperature 0
-    draft_probabilities: Tensor | None  # (n, vocab) what the drafter believed there; at temperature 0 alone
-    how: How
-
-    @property
-    def joint(self) -> Tensor:
-        """(n,) the product of `own` down to every node, on the CPU."""
-        products: list[float] = []
-        for parent, own in zip(self.parents, self.own, strict=True):
-            products.append(own * (products[parent] if parent >= 0 else 1.0))
-        return torch.tensor(products)
-
-    def draft(self, source: str, calls: int, scores: dict[str, Tensor] | None = None) -> Draft:
-        sources = (source,) * len(self.tokens)
-        more = {"how": self.how, "source": sources, "scores": scores or {}, "calls": calls}
-        return Draft(self.tokens, self.parents, self.q, self.draft_probabilities, **more)
 
 
 def uniform(shape: Sequence[int]) -> list[list[int]]:
@@ -67,8 +41,8 @@ def draw_tree(
     sampling: Sampling,
     rng: Generator,
     replacement: bool = False,
-) -> Sampled:
-    """Draw a tree below the root.
+) -> TreeBuilder:
+    """Draw a tree below the root: level by level, siblings together in the order in which they were drawn.
 
     Args:
         first: (1, vocab) logits behind the root.
@@ -77,6 +51,10 @@ def draw_tree(
         counts: level by level how many children each node has, at most the vocabulary; the first level is the root.
         rng: a CPU generator.
         replacement: siblings may be the same token.
+
+    Returns:
+        nodes with READ and, whatever their elder siblings were, OWN and JOINT; with `q`, or at temperature 0 with
+        `draft_probabilities`.
     """
     parents: list[int] = []
     place = {-1: -1}  # of every node that was handed to `extend`
@@ -99,14 +77,13 @@ def draw_tree(
         draft_probability_rows.append(believed[rows] if sampling.greedy else None)
     drafted, owned = torch.stack((torch.cat(tokens).double(), torch.cat(own).double())).tolist()  # the one copy from the device
     whole = torch.cat(draft_probability_rows if sampling.greedy else q)
-    return Sampled(
-        tuple(map(int, drafted)),
-        tuple(parents),
-        tuple(place.get(node, -1) for node in range(len(parents))),
-        tuple(owned),
-        None if sampling.greedy else whole,
-        whole if sampling.greedy else None,
+    return TreeBuilder(
+        list(map(int, drafted)),
+        parents,
+        {OWN: owned, JOINT: products(parents, owned), READ: [place.get(node, -1) for node in range(len(parents))]},
         "deterministic" if sampling.greedy else "sampled" if replacement else "sampled without replacement",
+        q=None if sampling.greedy else whole,
+        draft_probabilities=whole if sampling.greedy else None,
     )
 
 

@@ -39,6 +39,16 @@ def sparse_tree(ranks: tuple[tuple[float, ...], ...], nodes: int) -> tuple[Path,
     return tuple(sorted(chosen, key=lambda path: (len(path), path)))
 
 
+def parents_of(paths: Sequence[Path]) -> tuple[int, ...]:
+    """(n,) the place of the parent of every path among them, -1 for the root; parents stand first.
+
+    >>> parents_of(((0,), (1,), (1, 0)))
+    (-1, -1, 1)
+    """
+    place = {(): -1} | {path: i for i, path in enumerate(paths)}
+    return tuple(place[path[:-1]] for path in paths)
+
+
 def worth(ranks: Sequence[Sequence[float]], path: Path) -> float:
     """The chance that a whole path is right, if guessers were independent.
 

@@ -15,7 +15,7 @@ which is not lossless).
 """
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 
 import torch
 import torch.nn.functional as F
@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
 from decoding.draft import EMPTY, Draft
-from decoding.drafting.dynamic_tree import grow
+from decoding.drafting.dynamic_tree import JOINT, OWN, grow
 from decoding.method import Drafter, Method, param
 from decoding.models.attention import Block, Memory, Sizes
 from decoding.models.family import Family
@@ -223,14 +223,14 @@ class Chimera(Drafter):
 
         first = extend(self.target.ids(tokens[-1:]), torch.full((1,), -1, device=self.hidden.device))
         tree = grow(first, extend, nodes=self.params.nodes, fan_out=FAN_OUT, expansions=self.levels - 1)
-        draft = tree.draft("head", self.shown, self.levels)
-        depths = torch.from_numpy(draft.depths - 1).to(first.device)
-        drafted = self.target.ids(draft.tokens)
+        depths = torch.tensor(tree.depths, device=first.device) - 1
+        drafted = self.target.ids(tree.tokens)
         whole = tree.logits[tree.rows, drafted]
         scored = torch.cat([self.target.score(self.heads.from_hidden(self.hidden, k)) for k in range(self.levels)])
         from_h = scored[depths, drafted]  # stays on the device until the step is recorded
-        scores = draft.scores | {FROM_H: from_h, FROM_O: whole - from_h}
-        return replace(draft, source=tuple(f"head {depth}" for depth in draft.depths), scores=scores)
+        scores = tree.tensors(JOINT, OWN) | {FROM_H: from_h, FROM_O: whole - from_h}
+        source = [f"head {depth}" for depth in tree.depths]
+        return tree.draft(source, draft_probabilities=tree.believed(self.shown), scores=scores, calls=self.levels)
 
     @torch.inference_mode()
     def slots(self, grams: Tensor, position: int, parents: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ learned too) is not built.
 """
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -24,6 +24,7 @@ from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
 from decoding.draft import EMPTY, Draft
 from decoding.drafting.dynamic_tree import JOINT, OWN
+from decoding.drafting.tree_builder import TreeBuilder
 from decoding.method import Drafter, Method, param
 from decoding.models.attention import Block, Memory, Sizes
 from decoding.models.family import Family
@@ -36,6 +37,7 @@ from decoding.verify import match
 KEY = "clover"
 MAX_HEADS, MAX_NODES = 16, 64
 LEFT_OUT = 3  # candidates below a parent that are shown though they were cut
+NOTED = "noted"  # known of a node: what `extend` noted where it was offered
 MOVED, GATE = "state moved by", "gate"  # scores: of the cell that the head read; of the gates, one per attention head
 SIZES = ("width", "attention heads", "mlp", "theta", "eps")
 
@@ -147,27 +149,13 @@ def load_head(target: Target) -> Heads:
 # -- the tree ----------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, eq=False)
-class Tree:
-    """The nodes that were kept, parents first, and some candidates that were cut."""
-
-    tokens: tuple[int, ...] = ()
-    parents: tuple[int, ...] = ()  # -1 = child of the root
-    rows: tuple[int, ...] = ()  # (n,) which distribution node i was picked from, counted over all levels
-    joint: tuple[float, ...] = ()  # (n,) the product of q down to it
-    own: tuple[float, ...] = ()  # (n,) its last factor
-    notes: tuple[tuple[float, ...], ...] = ()  # (n,) what `extend` noted
-    pruned: tuple[tuple[int, int, float], ...] = ()  # token, parent, joint
-    logits: Tensor | None = field(default=None, repr=False)  # (rows, vocab)
-
-
 Extend = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 @torch.inference_mode()
 def branched(
     extend: Extend, root: Tensor, *, levels: int, budget: int, top_p: float, ratio: float, look: bool | None = None
-) -> Tree:
+) -> TreeBuilder:
     """Spend a budget of nodes level by level.
 
     Below a parent a token is a candidate while those before it sum to less than `top_p` and it has at least `ratio` of the best
@@ -180,6 +168,9 @@ def branched(
             parents are counted in the order in which tokens were handed to it, from the root, which is handed first with parent -1.
         root: (1,) its token.
         look: count the nodes of every level when it is done and go on with those alone; None: where that copies nothing, on a CPU.
+
+    Returns:
+        the nodes that were kept, with JOINT, OWN and NOTED, and some candidates that were cut.
     """
     device = root.device
     look = device.type == "cpu" if look is None else look
@@ -219,22 +210,20 @@ def columns(*parts: Tensor) -> Tensor:
     return torch.stack([part.double().flatten() for part in parts], 1)
 
 
-def numbered(kept: list[list[float]], cut: list[list[float]], logits: Tensor) -> Tree:
+def numbered(kept: list[list[float]], cut: list[list[float]], logits: Tensor) -> TreeBuilder:
     """Number what is there anew; row r + 1 of the distributions belongs to candidate r."""
     place = {0: -1}
     inside = [i for i, line in enumerate(kept) if line[2]]
     for i in inside:
         place[i + 1] = len(place) - 1
     lines = [kept[i] for i in inside]
-    return Tree(
-        tuple(int(line[0]) for line in lines),
-        tuple(place[int(line[1])] for line in lines),
-        tuple(int(line[1]) for line in lines),
-        tuple(line[3] for line in lines),
-        tuple(line[4] for line in lines),
-        tuple(tuple(line[5:]) for line in lines),
-        tuple((int(line[0]), place[int(line[1])], line[3]) for line in cut if line[2]),
-        logits,
+    return TreeBuilder(
+        [int(line[0]) for line in lines],
+        [place[int(line[1])] for line in lines],
+        {JOINT: [line[3] for line in lines], OWN: [line[4] for line in lines], NOTED: [line[5:] for line in lines]},
+        pruned=[(int(line[0]), place[int(line[1])], line[3]) for line in cut if line[2]],
+        logits=logits,
+        rows=torch.tensor([int(line[1]) for line in lines], device=logits.device),
     )
 
 
@@ -300,22 +289,14 @@ class Clover(Drafter):
         tree = branched(extend, root, levels=self.levels, **options)
         return self.drafted(tree, len(states))
 
-    def drafted(self, tree: Tree, calls: int) -> Draft:
+    def drafted(self, tree: TreeBuilder, calls: int) -> Draft:
         """The tree as a draft, with what the cell did in front of the head that offered a node."""
-        if not tree.tokens:
+        if not len(tree):
             return EMPTY
         names = (MOVED, *(f"{GATE} {j}" for j in range(1, 1 + self.heads.sizes.heads)))
-        numbers = dict(zip(names, torch.tensor(tree.notes).unbind(1), strict=True))
-        draft = Draft(
-            tree.tokens,
-            tree.parents,
-            draft_probabilities=self.shown.probabilities(tree.logits[list(tree.rows)].float()),
-            source=("head",) * len(tree.tokens),
-            scores={JOINT: torch.tensor(tree.joint), OWN: torch.tensor(tree.own)} | numbers,
-            calls=calls,
-            pruned=tree.pruned,
-        )
-        return replace(draft, source=tuple(f"head {depth}" for depth in draft.depths))
+        numbers = dict(zip(names, torch.tensor(tree[NOTED]).unbind(1), strict=True))
+        source, scores = [f"head {depth}" for depth in tree.depths], tree.tensors(JOINT, OWN) | numbers
+        return tree.draft(source, draft_probabilities=tree.believed(self.shown), scores=scores, calls=calls)
 
 
 def build(family: Family, params: Params, sampling: Sampling):

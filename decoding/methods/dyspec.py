@@ -10,13 +10,14 @@ of drawn ones and is then judged by matching (a parameter).
 
 import heapq
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Generator, Tensor
 
 from decoding.draft import EMPTY, Draft
 from decoding.drafting.draft_model import DraftModel
+from decoding.drafting.tree_builder import TreeBuilder
 from decoding.method import Drafter, Method, param
 from decoding.models.requirements import DRAFT_MODEL
 from decoding.models.target import Target
@@ -52,26 +53,13 @@ class Params:
     )
 
 
-@dataclass
-class Growing:
-    """A tree while it grows. `left[u + 1]` is what q of node u (-1 the root) has left after its children, unnormalised."""
-
-    tokens: list[int] = field(default_factory=list)
-    parents: list[int] = field(default_factory=list)
-    q: list[Tensor] = field(default_factory=list)  # (vocab,) what each node was drawn from
-    values: list[float] = field(default_factory=list)  # the estimate that it is reached, before it was drawn
-    weights: list[float] = field(default_factory=lambda: [1.0])  # product of q along the path; [u + 1]
-    left: dict[int, Tensor] = field(default_factory=dict)
-    mass: dict[int, float] = field(default_factory=dict)  # sum of left[u]
-    depths: list[int] = field(default_factory=lambda: [0])
-
-    def value(self, u: int) -> float:
-        """The estimate that the verifier reaches the next child of u: W(u) times what its q has left."""
-        return self.weights[u + 1] * self.mass.get(u, 1.0)
-
-
 class DynamicTree(Drafter):
-    """Grows the tree with a priority queue, or level by level down to a threshold."""
+    """Grows the tree with a priority queue, or level by level down to a threshold.
+
+    While it grows, `left[u]` is what q of node u, -1 the root, has left after its children, unnormalised, and `mass[u]` its sum.
+    Known of a node: "q", what it was drawn from, "before", the estimate that it is reached before it was drawn, and "weight", the
+    product of q along its path.
+    """
 
     def __init__(self, target: Target, params: Params, sampling: Sampling) -> None:
         self.model = DraftModel(target)
@@ -82,6 +70,8 @@ class DynamicTree(Drafter):
         # Drawing needs a temperature; taking the best does not, it only scales the estimates.
         self.sampling = Sampling(temperature or 1.0, sampling.top_k, sampling.top_p)
         self.threshold = 1 / params.nodes
+        self.left: dict[int, Tensor] = {}
+        self.mass: dict[int, float] = {}
 
     def begin(self, tokens, output) -> None:
         self.model.begin(tokens)
@@ -90,85 +80,84 @@ class DynamicTree(Drafter):
         deepest = self.context - len(tokens)
         if deepest < 1:
             return EMPTY
-        tree = Growing()
-        self._know(tree, -1, self.model.root(tokens)[0])
+        tree, self.left, self.mass = TreeBuilder(), {}, {}
+        self._know(-1, self.model.root(tokens)[0])
         if self.params.variant == "queue":
             self._by_queue(tree, deepest, rng)
         else:
             self._by_level(tree, deepest, rng)
         return self._draft(tree)
 
-    def _by_queue(self, tree: Growing, deepest: int, rng: Generator) -> None:
+    def _by_queue(self, tree: TreeBuilder, deepest: int, rng: Generator) -> None:
         fed: dict[int, int] = {-1: -1}  # node of the tree -> node of the draft model
         waiting = [(-1.0, 0, -1)]  # ties: the draw that has waited longest
         count = 1
-        while waiting and len(tree.tokens) < self.params.nodes:
+        while waiting and len(tree) < self.params.nodes:
             value, _, u = heapq.heappop(waiting)
             if -value < NOTHING:
                 break
-            if u not in tree.left:
-                token = torch.tensor([tree.tokens[u]], device=tree.left[-1].device)
-                self._know(tree, u, self.model.extend(token, [fed[tree.parents[u]]])[0])
+            if u not in self.left:
+                token = torch.tensor([tree.tokens[u]], device=self.left[-1].device)
+                self._know(u, self.model.extend(token, [fed[tree.parents[u]]])[0])
                 fed[u] = len(fed) - 1
             child = self._draw(tree, u, rng)
-            heapq.heappush(waiting, (-tree.value(u), count, u))
-            if tree.depths[child + 1] < deepest:
-                heapq.heappush(waiting, (-tree.value(child), count + 1, child))
+            heapq.heappush(waiting, (-self._value(tree, u), count, u))
+            if tree.depths[child] < deepest:
+                heapq.heappush(waiting, (-self._value(tree, child), count + 1, child))
             count += 2
         self.fed = fed
 
-    def _by_level(self, tree: Growing, deepest: int, rng: Generator) -> None:
+    def _by_level(self, tree: TreeBuilder, deepest: int, rng: Generator) -> None:
         fed: dict[int, int] = {-1: -1}
         level = [-1]
         for depth in range(1, deepest + 1):
             new: list[int] = []
             for u in level:
-                while len(tree.tokens) < self.params.nodes and tree.value(u) >= max(self.threshold, NOTHING):
+                while len(tree) < self.params.nodes and self._value(tree, u) >= max(self.threshold, NOTHING):
                     new.append(self._draw(tree, u, rng))
-            level = [u for u in new if tree.weights[u + 1] >= self.threshold]
-            if not level or depth == deepest or len(tree.tokens) == self.params.nodes:
+            level = [u for u in new if tree["weight"][u] >= self.threshold]
+            if not level or depth == deepest or len(tree) == self.params.nodes:
                 break
-            ids = torch.tensor([tree.tokens[u] for u in level], device=tree.left[-1].device)
+            ids = torch.tensor([tree.tokens[u] for u in level], device=self.left[-1].device)
             logits = self.model.extend(ids, [fed[tree.parents[u]] for u in level])
             for u, row in zip(level, logits, strict=True):
                 fed[u] = len(fed) - 1
-                self._know(tree, u, row)
+                self._know(u, row)
         self.fed = fed
 
-    def _know(self, tree: Growing, u: int, logits: Tensor) -> None:
-        tree.left[u] = self.sampling.probabilities(logits[None])[0]
-        tree.mass[u] = 1.0
+    def _know(self, u: int, logits: Tensor) -> None:
+        self.left[u] = self.sampling.probabilities(logits[None])[0]
+        self.mass[u] = 1.0
 
-    def _draw(self, tree: Growing, u: int, rng: Generator) -> int:
+    def _weight(self, tree: TreeBuilder, u: int) -> float:
+        return tree["weight"][u] if u >= 0 else 1.0
+
+    def _value(self, tree: TreeBuilder, u: int) -> float:
+        """The estimate that the verifier reaches the next child of u: W(u) times what its q has left."""
+        return self._weight(tree, u) * self.mass.get(u, 1.0)
+
+    def _draw(self, tree: TreeBuilder, u: int, rng: Generator) -> int:
         """One more child of u, drawn from what its q has left; returns its node."""
-        q = tree.left[u] / tree.mass[u]
+        q = self.left[u] / self.mass[u]
         token = q.argmax()[None] if self.chosen else draw(q[None], torch.rand(1, generator=rng).to(q.device))
-        weight = float(tree.left[u][token])
-        tree.tokens.append(int(token))
-        tree.parents.append(u)
-        tree.q.append(q)
-        tree.values.append(tree.value(u))
-        tree.weights.append(tree.weights[u + 1] * weight)
-        tree.depths.append(tree.depths[u + 1] + 1)
-        tree.left[u] = tree.left[u].scatter(0, token, 0.0)
-        tree.mass[u] = max(0.0, float(tree.left[u].sum()))
-        return len(tree.tokens) - 1
+        weight = self._weight(tree, u) * float(self.left[u][token])
+        child = tree.add(int(token), u, q=q, before=self._value(tree, u), weight=weight)
+        self.left[u] = self.left[u].scatter(0, token, 0.0)
+        self.mass[u] = max(0.0, float(self.left[u].sum()))
+        return child
 
-    def _draft(self, tree: Growing) -> Draft:
-        n = len(tree.tokens)
-        self.size = n
-        stacked = torch.stack(tree.q) if n else None
-        return Draft(
-            tuple(tree.tokens),
-            tuple(tree.parents),
-            None if self.chosen else stacked,
-            stacked if self.chosen else None,
+    def _draft(self, tree: TreeBuilder) -> Draft:
+        self.size = len(tree)
+        stacked = torch.stack(tree["q"]) if len(tree) else None
+        return tree.draft(
+            "draft model",
+            q=None if self.chosen else stacked,
+            draft_probabilities=stacked if self.chosen else None,
             how="deterministic" if self.chosen else "sampled without replacement",
-            source=("draft model",) * n,
             scores={
-                "order": torch.arange(1.0, n + 1),
-                "estimate before": torch.tensor(tree.values),
-                "estimate after": torch.tensor(tree.weights[1:]),
+                "order": torch.arange(1.0, len(tree) + 1),
+                "estimate before": torch.tensor(tree["before"]),
+                "estimate after": torch.tensor(tree["weight"]),
             },
             calls=self.model.calls,
         )

@@ -1,8 +1,8 @@
 """EAGLE: one small layer carries the target's own state on, token by token, and the tree of its most probable paths is drafted.
 
 Li et al. 2024, https://arxiv.org/abs/2401.15077 (EAGLE: sections 3.1 and 3.2); Li et al. 2024, https://arxiv.org/abs/2406.16858
-(EAGLE-2: the dynamic tree, sections 4.1 and 4.2); Li et al. 2025, https://arxiv.org/abs/2503.01840 (EAGLE-3: three tapped layers
-and training on its own outputs, sections 3.1 and 3.2). Trained by `python -m decoding.training eagle`, with the target left
+(EAGLE-2: the dynamic tree, sections 4.1 and 4.2); Li et al. 2025, https://arxiv.org/abs/2503.01840 (EAGLE-3: three aux hidden
+layers and training on its own outputs, sections 3.1 and 3.2). Trained by `python -m decoding.training eagle`, with the target left
 as it is; published checkpoints of all three open too (`decoding.models.published_heads`).
 
 Slot i holds the state of position i and the embedding of token i + 1, stands at position i, and says which token i + 2 is. Two
@@ -10,11 +10,11 @@ kinds of head. *eagle*: the state is what the target's language-model head reads
 the next state, which that head scores. *eagle3*: three layers of the target are mixed into one state; attention reads it beside
 the embedding, both behind norms, and what the layer puts out takes the place of the mix below drafted tokens.
 
-Departures: above temperature 0 chosen trees are followed where the target's own draw agrees (`verify.match`). The formula of the
-first paper, p / q with what is left of p, holds only for candidates that were drawn and not ranked anew: for the drawn tree, that
-of the static shape with siblings drawn without replacement. The static shape is grown from how often each rank was right on
-held-out text, so that any size can be had. Heads trained here may be scored by the target's language-model head (`vocab` 0).
-Taps are the authors' where they are three different layers, see `layers_of`.
+Departures: above temperature 0 deterministic trees are followed where the target's own draw agrees (`verify.match`). The formula
+of the first paper, p / q with what is left of p, holds only for candidates that were drawn and not ranked anew: for the sampled
+tree, that of the static shape with siblings drawn without replacement. The static shape is grown from how often each rank was
+right on held-out text, so that any size can be had. Heads trained here may be scored by the target's language-model head (`vocab`
+0). The aux hidden layers are the authors' where those are three different ones, see `layers_of`.
 """
 
 from collections import Counter
@@ -26,11 +26,12 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
-from decoding.draft import EMPTY, Draft, TargetOutput
-from decoding.drafting.dynamic_tree import JOINT, OWN, Extend, Grown, grow
+from decoding.draft import EMPTY, Draft
+from decoding.drafting.dynamic_tree import JOINT, OWN, READ, Extend, grow
 from decoding.drafting.sampled_tree import draw_tree
-from decoding.drafting.static_tree import Path, sparse_tree
-from decoding.method import Drafter, Method, param
+from decoding.drafting.static_tree import Path, parents_of, sparse_tree
+from decoding.drafting.tree_builder import TreeBuilder, products
+from decoding.method import Drafter, Method, Observed, param
 from decoding.models.attention import Memory, causal
 from decoding.models.eagle_head import KEY, Heads, layer_name, load_head
 from decoding.models.family import Family
@@ -38,7 +39,7 @@ from decoding.models.heads import Head
 from decoding.models.requirements import TARGET_HEAD
 from decoding.models.target import Target
 from decoding.sample import Sampling
-from decoding.verify import Verification, match, recursive_rejection
+from decoding.verify import match, recursive_rejection
 
 MOST_NODES, MOST_FAN_OUT, MOST_EXPANSIONS = 64, 10, 8
 ROWS = 512  # of a prompt, read at once
@@ -97,7 +98,7 @@ class Reader:
         return self.heads.scored(self.last, self.target)
 
     def extend(self, tokens: Tensor, parents: Tensor) -> Tensor:
-        """Read one more level of the tree, as `joint_tree.grow` asks for it: (m, vocab) logits."""
+        """Read one more level of the tree, as `dynamic_tree.grow` asks for it: (m, vocab) logits."""
         state = self.outputs[parents + 1]
         residual, asked = self.heads.slot(state[None], self.heads.embedded(tokens, self.target)[None])
         positions = torch.full((1, len(tokens)), self.memory.committed + self.level, device=tokens.device)
@@ -121,7 +122,7 @@ class Eagle(Drafter):
         ranks = tuple(row[: min(params.fan_out, target.vocab)] for row in ranks[: params.expansions + 1])
         self.tree = "static" if params.tree == "sampled" and sampling.greedy else params.tree  # a one-hot q would draw one token
         self.paths = () if self.tree == "dynamic" else sparse_tree(ranks, params.nodes)
-        self.read: tuple[int, ...] = ()  # of the last draft: the place of every node among those that the head read, or -1
+        self.read: list[int] = []  # of the last draft: the place of every node among those that the head read, or -1
         self.pending: list[Tensor] = []  # states at the aux hidden layers that no slot was made of yet, (rows, width) each
 
     def begin(self, tokens, output) -> None:
@@ -143,8 +144,7 @@ class Eagle(Drafter):
         else:
             sizes = {"nodes": params.nodes, "fan_out": params.fan_out, "expansions": params.expansions}
             found = grow(first, self.reader.extend, **sizes)
-        self.read = found.read
-        return found.draft(f"{self.tree} tree", self.shown, 1 + self.reader.level)
+        return self._draft(found, draft_probabilities=found.believed(self.shown))
 
     def _sampled(self, first: Tensor, rng: Generator) -> Draft:
         """EAGLE, section 3.2 of its paper, at a temperature above 0: the static shape, siblings drawn without replacement."""
@@ -153,24 +153,25 @@ class Eagle(Drafter):
             return self.reader.extend(tokens, torch.tensor(parents, device=first.device)).float()
 
         found = draw_tree(first.float(), extend, counts_of(self.paths), sampling=self.sampling, rng=rng)
-        self.read = found.read
-        scores = {JOINT: found.joint, OWN: torch.tensor(found.own)}
-        return found.draft("sampled tree", 1 + self.reader.level, scores)
+        return self._draft(found)
 
-    def observe(self, draft, output, verification) -> None:
+    def _draft(self, found: TreeBuilder, **more) -> Draft:
+        self.read = found[READ]
+        return found.draft(f"{self.tree} tree", scores=found.tensors(JOINT, OWN), calls=1 + self.reader.level, **more)
+
+    def observe(self, draft, output, verification) -> Observed | None:
         rows = torch.tensor([0, *(node + 1 for node in verification.path)], device=self.target.device)
         self.pending = [output.hidden[aux_layer][rows] for aux_layer in self.aux_hidden_layers]
-        if len(draft):
-            self.tell(draft, output, verification)
+        return self.compared(len(draft), verification.path) if len(draft) else None
 
     @torch.inference_mode()
-    def tell(self, draft: Draft, output: TargetOutput, verification: Verification) -> None:
-        """Note what the target's states say about the draft, for the pictures.
+    def compared(self, nodes: int, path: Sequence[int]) -> Observed:
+        """What the target's states say about the draft, for the pictures.
 
         COSINE, a score: of the state that the head put out behind an accepted node and of the one that took its place: the
         target's own (eagle), the mix of its layers (eagle3). Only nodes that the head read have one. SHARE, a fact of the step.
         """
-        heads, path = self.reader.heads, verification.path
+        heads = self.reader.heads
         shares = (
             [SHARE.format(layer_name(aux_layer)) for aux_layer in self.aux_hidden_layers] if heads.shape.kind == "eagle3" else []
         )
@@ -184,10 +185,12 @@ class Eagle(Drafter):
             true = heads.mixed([part[rows[0]] for part in self.pending])
             parts.append(F.cosine_similarity(self.reader.outputs[rows[1]].float(), true.float(), dim=-1))
         numbers = torch.cat(parts).tolist() if parts else []  # the one copy from the device
-        draft.facts.update(zip(shares, numbers, strict=False))
-        if known:
-            draft.scores[COSINE] = torch.full((len(draft),), torch.nan)
-            draft.scores[COSINE][[path[k] for k in known]] = torch.tensor(numbers[len(shares) :])
+        facts = dict(zip(shares, numbers, strict=False))
+        if not known:
+            return Observed(facts=facts)
+        cosines = torch.full((nodes,), torch.nan)
+        cosines[[path[k] for k in known]] = torch.tensor(numbers[len(shares) :])
+        return Observed({COSINE: cosines}, facts)
 
 
 def counts_of(paths: Sequence[Path]) -> list[list[int]]:
@@ -201,11 +204,11 @@ def counts_of(paths: Sequence[Path]) -> list[list[int]]:
     return [[below[path] for path in level] for level in levels[:-1]]
 
 
-def fixed(first: Tensor, extend: Extend, paths: Sequence[Path]) -> Grown:
+def fixed(first: Tensor, extend: Extend, paths: Sequence[Path]) -> TreeBuilder:
     """The tree of these ranks, breadth first, whatever the head thinks of them (EAGLE, section 3.2).
 
     Args:
-        first, extend: as for `joint_tree.grow`.
+        first, extend: as for `dynamic_tree.grow`; what is returned is known of as many things.
     """
     inner = {path[:-1] for path in paths}
     reads: dict[Path, int] = {(): -1}  # paths that were read, in order
@@ -227,20 +230,9 @@ def fixed(first: Tensor, extend: Extend, paths: Sequence[Path]) -> Grown:
             reads |= {level[i]: len(reads) - 1 + number for number, i in enumerate(below)}
             logits.append(scored)
     drafted, factors = torch.stack((torch.cat(tokens).double(), torch.cat(own).double())).tolist()  # the one copy
-    place = {(): -1} | {path: i for i, path in enumerate(paths)}
-    joint: dict[Path, float] = {(): 1.0}
-    for path, factor in zip(paths, factors, strict=True):
-        joint[path] = joint[path[:-1]] * factor
-    return Grown(
-        tuple(map(int, drafted)),
-        tuple(place[path[:-1]] for path in paths),
-        torch.cat(rows),
-        torch.cat(logits),
-        tuple(reads.get(path, -1) for path in paths),
-        torch.tensor([joint[path] for path in paths]),
-        torch.tensor(factors),
-        (),
-    )
+    parents = parents_of(paths)
+    known = {JOINT: products(parents, factors), OWN: factors, READ: [reads.get(path, -1) for path in paths]}
+    return TreeBuilder(list(map(int, drafted)), list(parents), known, logits=torch.cat(logits), rows=torch.cat(rows))
 
 
 def build(family: Family, params: Params, sampling: Sampling):

@@ -23,8 +23,8 @@ import torch
 from torch import Tensor, nn
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
-from decoding.draft import EMPTY, Draft
-from decoding.drafting.dynamic_tree import grow
+from decoding.draft import EMPTY, Draft, ancestor_mask
+from decoding.drafting.dynamic_tree import JOINT, OWN, grow
 from decoding.drafting.sampled_chain import draw_chain
 from decoding.method import Drafter, Method, param
 from decoding.models.attention import Block, Memory, Sizes
@@ -148,7 +148,7 @@ class Blocks:
         self.states = self.head(past.rows, positions, keys, values, everything)  # (blocks, k, width): what the head expects
         self.logits = self.target.score(self.states)  # (blocks, k, vocab)
         self.carried: State = past.state  # (layers, blocks, width) each: behind the slots of a block
-        self.seen = torch.zeros(0, 0, dtype=torch.bool, device=device)  # (b, b) which blocks of the tree see which
+        self.seen: Tensor | None = None  # (blocks, blocks) bool, which sees which
         self.tokens = torch.zeros(0, dtype=torch.long, device=device)  # of every node that was handed over,
         self.parents, self.block = self.tokens, self.tokens  # the node above it, and the block it was picked from
         self.depth, self.passes = 0, 1
@@ -187,14 +187,9 @@ class Blocks:
 
     def _visible(self, above: Tensor) -> Tensor:
         """(new rows, all rows) bool for new blocks below the blocks `above`; block 0 is a part of the text."""
-        old, new, k = len(self.seen), len(above), self.head.block
-        seen = torch.zeros(old + new, old + new, dtype=torch.bool, device=above.device)
-        seen[:old, :old] = self.seen
-        if old:
-            seen[old:, :old] = self.seen[(above - 1).clamp(min=0)] & (above > 0)[:, None]
-        seen[old:, old:] = torch.eye(new, dtype=torch.bool, device=above.device)
-        self.seen = seen
-        tree = seen[old:].repeat_interleave(k, 0).repeat_interleave(k, 1)
+        new, k = len(above), self.head.block
+        self.seen = ancestor_mask(above, self.seen)
+        tree = self.seen[-new:, 1:].repeat_interleave(k, 0).repeat_interleave(k, 1)
         text = torch.ones(new * k, self.past.length, dtype=torch.bool, device=above.device)
         return torch.cat((text, tree), 1)
 
@@ -245,11 +240,12 @@ class Falcon(Drafter):
             draft = draw_chain(first, blocks.extend, length=depth, sampling=self.sampling, rng=rng, source="")
         else:
             tree = {"nodes": of.nodes, "fan_out": of.fan_out, "expansions": depth - 1, "frontier": of.frontier}
-            draft = grow(first, blocks.extend, **tree).draft("", self.shown, 0)
+            found = grow(first, blocks.extend, **tree)
+            draft = found.draft("", draft_probabilities=found.believed(self.shown), scores=found.tensors(JOINT, OWN))
         places = [int(depth) - 1 for depth in draft.depths]
-        draft.scores[SLOT] = torch.tensor([place % self.head.block + 1.0 for place in places])
+        slots = torch.tensor([place % self.head.block + 1.0 for place in places])
         source = tuple(f"pass {place // self.head.block + 1}" for place in places)
-        return replace(draft, source=source, calls=blocks.passes)
+        return replace(draft, source=source, scores=draft.scores | {SLOT: slots}, calls=blocks.passes)
 
     def observe(self, draft, output, verification) -> None:
         rows = torch.tensor([0, *(node + 1 for node in verification.path)], device=self.target.device)

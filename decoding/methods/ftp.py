@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from transformers.models.llama.modeling_llama import LlamaMLP, LlamaRMSNorm
 
 from decoding.draft import EMPTY, Draft
-from decoding.drafting.dynamic_tree import grow
+from decoding.drafting.dynamic_tree import JOINT, OWN, grow
 from decoding.drafting.sampled_chain import draw_chain
 from decoding.method import Drafter, Method, param
 from decoding.models.attention import Attention, Memory, Sizes, causal
@@ -242,12 +242,13 @@ class Ftp(Drafter):
             rows = slice(None)
         else:
             tree = {"nodes": of.nodes, "fan_out": of.fan_out, "expansions": self.levels - 1, "frontier": of.frontier}
-            grown = grow(first, now.extend, **tree)
-            draft, rows = grown.draft("decoder", self.shown, 0), grown.rows
-        draft.scores[KNOWN] = self.shown.probabilities(again)[0, tokens[-1]].expand(len(draft))
+            found = grow(first, now.extend, **tree)
+            draft = found.draft("decoder", draft_probabilities=found.believed(self.shown), scores=found.tensors(JOINT, OWN))
+            rows = found.rows
         looked = torch.cat(now.weights)[rows]
-        draft.scores.update({SLOT.format(i): column for i, column in enumerate(looked.T, 1)})
-        return replace(draft, calls=self.levels)
+        scores = {KNOWN: self.shown.probabilities(again)[0, tokens[-1]].expand(len(draft))}
+        scores |= {SLOT.format(i): column for i, column in enumerate(looked.T, 1)}
+        return replace(draft, scores=draft.scores | scores, calls=self.levels)
 
     def observe(self, draft, output, verification) -> None:
         row = verification.row

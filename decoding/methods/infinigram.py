@@ -9,15 +9,16 @@ stops below a shortest match and a least probability (parameters; the paper has 
 """
 
 import heapq
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from decoding.draft import EMPTY, Draft
+from decoding.drafting.tree_builder import TreeBuilder
 from decoding.method import Drafter, Method, param
 from decoding.models.target import Target
-from decoding.retrieval.search import RETRIEVED, WHERE, Match, Next, Sources, sources_of
+from decoding.retrieval.search import RETRIEVED, WHERE, Match, Next, Sources, said_of, sources_of
 from decoding.sample import Sampling, draw
 from decoding.verify import match, recursive_rejection
 
@@ -45,21 +46,9 @@ class Params:
     where: str = param("both", "Look in", "The datastore, the text so far, or both as one.", choices=WHERE)
 
 
-@dataclass
-class Growing:
-    """A draft while it grows: one entry per node."""
-
-    tokens: list[int] = field(default_factory=list)
-    parents: list[int] = field(default_factory=list)
-    counts: list[int] = field(default_factory=list)  # occurrences of the match with the path up to this token
-    after: list[Next] = field(default_factory=list)  # what its parent is followed by
-
-    def add(self, token: int, parent: int, after: Next) -> int:
-        self.tokens.append(token)
-        self.parents.append(parent)
-        self.counts.append(after.counts[after.tokens.index(token)])
-        self.after.append(after)
-        return len(self.tokens) - 1
+def add(tree: TreeBuilder, token: int, parent: int, after: Next) -> int:
+    """One node more; `after` is what its parent is followed by. Its count is that of the match with the path up to this token."""
+    return tree.add(token, parent, count=after.counts[after.tokens.index(token)], after=after)
 
 
 class InfiniGram(Drafter):
@@ -75,14 +64,14 @@ class InfiniGram(Drafter):
         found = self.sources.longest(len(tokens))
         if found.n + 1 < self.params.shortest or not found.count:
             return EMPTY
-        tree = Growing()
+        tree = TreeBuilder()
         if self.params.variant == "tree":
             self._grow(tree, found)
         else:
             self._chain(tree, found, torch.rand(self.params.length, generator=rng) if self.sampled else None)
         return self._draft(tree, found)
 
-    def _chain(self, tree: Growing, found: Match, uniforms: Tensor | None) -> None:
+    def _chain(self, tree: TreeBuilder, found: Match, uniforms: Tensor | None) -> None:
         """One token behind the other. Whether one more is drawn depends on the distribution, never on the token that comes out."""
         for i in range(self.params.length):
             after = self.sources.next(found)
@@ -92,18 +81,18 @@ class InfiniGram(Drafter):
                 token = after.tokens[after.counts.index(max(after.counts))]
             else:
                 token = int(draw(self._rows([after]), uniforms[i : i + 1]))
-            tree.add(token, i - 1, after)
+            add(tree, token, i - 1, after)
             if token in self.sources.ends:
                 return
             found = self.sources.longer(found, token)
 
-    def _grow(self, tree: Growing, found: Match) -> None:
+    def _grow(self, tree: TreeBuilder, found: Match) -> None:
         """Always the path with the most occurrences; of equals the shallower, then the one with the lower token ids."""
         waiting: list[tuple[int, int, tuple[int, ...], int, Match, Next]] = []
         self._offer(waiting, (), -1, found)
-        while waiting and len(tree.tokens) < self.params.nodes:
+        while waiting and len(tree) < self.params.nodes:
             _, _, path, parent, before, after = heapq.heappop(waiting)
-            node = tree.add(path[-1], parent, after)
+            node = add(tree, path[-1], parent, after)
             if path[-1] not in self.sources.ends:
                 self._offer(waiting, path, node, self.sources.longer(before, path[-1]))
 
@@ -122,27 +111,20 @@ class InfiniGram(Drafter):
         rows[place, tokens] = torch.tensor([count / total for row in after for total in (row.total,) for count in row.counts])
         return rows
 
-    def _draft(self, tree: Growing, found: Match) -> Draft:
-        n = len(tree.tokens)
-        if not n:
+    def _draft(self, tree: TreeBuilder, found: Match) -> Draft:
+        if not len(tree):
             return EMPTY
-        different = {id(after): after for after in tree.after}  # siblings share one
+        different = {id(after): after for after in tree["after"]}  # siblings share one
         place = {key: i for i, key in enumerate(different)}
-        rows = self._rows(list(different.values())).to(self.device)[[place[id(after)] for after in tree.after]]
-        shares = [count / after.total for count, after in zip(tree.counts, tree.after, strict=True)]
-        return Draft(
-            tuple(tree.tokens),
-            tuple(tree.parents),
-            rows if self.sampled else None,
-            None if self.sampled else rows,
+        rows = self._rows(list(different.values())).to(self.device)[[place[id(after)] for after in tree["after"]]]
+        shares = [count / after.total for count, after in zip(tree["count"], tree["after"], strict=True)]
+        scores = {"P": torch.tensor(shares), "count": torch.tensor(tree["count"], dtype=torch.float64)}
+        return tree.draft(
+            RETRIEVED,
+            q=rows if self.sampled else None,
+            draft_probabilities=None if self.sampled else rows,
             how="sampled" if self.sampled else "deterministic",
-            source=(RETRIEVED,) * n,
-            scores={
-                "P": torch.tensor(shares),
-                "count": torch.tensor(tree.counts, dtype=torch.float64),
-                "matched": torch.full((n,), float(found.n)),
-                "occurrences": torch.full((n,), float(found.count), dtype=torch.float64),
-            },
+            scores=scores | said_of(found, len(tree)),
         )
 
 

@@ -4,8 +4,9 @@ Liu et al. 2024, https://arxiv.org/abs/2404.18911: the adapter and the early exi
 drafting by confidence (3.2). The adapter is one attention layer between two norms, without a gated layer; its output is scored by
 the target's own language-model head. Trained by `python -m decoding.training kangaroo`.
 
-The states behind the exit layer are handed on with the draft (`Draft.resume state`): no layer reads a drafted token twice. The
-token whose confidence is too low is kept and judged; drafting stops behind it. Throwing it away instead would bend what is written.
+The states behind the exit layer are handed on with the draft (`decoding.drafting.resumed`): no layer reads a drafted token twice.
+The token whose confidence is too low is kept and judged; drafting stops behind it. Throwing it away instead would bend what is
+written.
 
 Departures: tokens are drawn from q and judged by recursive rejection at any temperature (the released code is greedy only),
 with the same result at temperature 0; the confidence is that of the drafter's distribution at temperature 1 before any filter;
@@ -21,7 +22,8 @@ import torch
 from torch import Tensor, nn
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
-from decoding.draft import Draft, ResumeState
+from decoding.draft import Draft
+from decoding.drafting.resumed import Resumed
 from decoding.method import Drafter, Method, param
 from decoding.models import layers
 from decoding.models.attention import Attention, Sizes, causal
@@ -225,7 +227,7 @@ class Kangaroo(Drafter):
                 STOP: torch.tensor([float("nan")] * (n - 1) + [reason]),
             },
             calls=n,
-            resume_state=ResumeState(self.layer, self.drafted, rows),
+            reading=Resumed(self.layer, self.drafted, rows),
         )
 
     def observe(self, draft, output, verification) -> None:

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from decoding.acceptance.typical import typical
 from decoding.draft import EMPTY, Draft
-from decoding.drafting.static_tree import Path, sparse_tree, worth
+from decoding.drafting.static_tree import Path, parents_of, sparse_tree, worth
 from decoding.method import Drafter, Method, param
 from decoding.models.family import Family
 from decoding.models.heads import Head
@@ -103,8 +103,7 @@ class Medusa(Drafter):
         sparse = params.tree == "sparse"
         self.paths = sparse_tree(ranks, params.nodes) if sparse else cartesian_tree(len(ranks), widest, params.nodes)
         self.values = torch.tensor([worth(ranks, path) for path in self.paths])
-        place = {(): -1} | {path: i for i, path in enumerate(self.paths)}
-        self.parents = tuple(place[path[:-1]] for path in self.paths)
+        self.parents = parents_of(self.paths)
         self.head = torch.tensor([len(path) - 1 for path in self.paths], device=target.device)
         self.rank = torch.tensor([path[-1] for path in self.paths], device=target.device)
         self.source = tuple(f"head {len(path)}" for path in self.paths)

@@ -55,7 +55,8 @@ class Tree(Drafter):
         if not shape:
             return EMPTY
         how = {"sampling": self.sampling, "rng": rng, "replacement": self.replacement}
-        return draw_tree(self.model.root(tokens), self.model.extend, uniform(shape), **how).draft("draft model", self.model.calls)
+        tree = draw_tree(self.model.root(tokens), self.model.extend, uniform(shape), **how)
+        return tree.draft("draft model", calls=self.model.calls)
 
     def observe(self, draft, output, verification) -> None:
         self.model.keep(verification.path)

@@ -4,9 +4,9 @@ Chen et al. 2024, https://arxiv.org/abs/2405.18628: prompt tokens and their ense
 4; `decoding.drafting.prompt_token_trees`). All that is trained is E, one vector per place ahead and member; the target stays as it
 is. Trained by `python -m decoding.training ppd`.
 
-The placeholders are the draft's prompt tokens: no row of text sees them, so what the target says of the text is untouched, and
-their keys and values are dropped behind every pass. Placeholder i below a node stands i places behind it and speaks of the token
-behind that place; the target's own row at the node speaks of the one before.
+The placeholders are read behind the draft (`decoding.drafting.prompt_tokens`): no row of text sees them, so what the target says of
+the text is untouched, and their keys and values are dropped behind every pass. Placeholder i below a node stands i places behind it
+and speaks of the token behind that place; the target's own row at the node speaks of the one before.
 
 Departures: exact acceptance is the default (the paper's typical acceptance is not lossless above temperature 0); members of an
 ensemble are read at inference too, and their logits averaged; the number of rows is chosen by passes timed on this machine.
@@ -21,8 +21,9 @@ import torch
 from torch import Tensor, nn
 
 from decoding.acceptance.typical import typical
-from decoding.draft import Draft, PromptTokens
+from decoding.draft import PLAIN, Draft, Reading
 from decoding.drafting.prompt_token_trees import Machine, ProbeTree, Ranks, machine
+from decoding.drafting.prompt_tokens import PromptTokensOutput, WithPromptTokens
 from decoding.method import Drafter, Method, param
 from decoding.models.cache import TreeCache
 from decoding.models.family import Family
@@ -177,9 +178,9 @@ class Ppd(Drafter):
 
     def propose(self, tokens, rng) -> Draft:
         tree = self.machine.trees[self.state]
-        prompt_tokens = self.below(tree, self.target.context - len(tokens))
+        reading = self.reading(tree, self.target.context - len(tokens))
         if not tree.paths:
-            return Draft((), (), prompt_tokens=prompt_tokens, facts=self.facts())
+            return Draft((), (), reading=reading, facts=self.facts())
         prompt_token = torch.tensor([len(path) - 1 for path in tree.paths], device=self.target.device)
         rank = torch.tensor([path[-1] for path in tree.paths], device=self.target.device)
         best, found = self.logits.softmax(-1).topk(int(max(path[-1] for path in tree.paths)) + 1)
@@ -196,7 +197,7 @@ class Ppd(Drafter):
             scores=scores
             | {BELOW: torch.tensor(tree.prompt_tokens, dtype=torch.float), STATE: torch.full((n,), float(self.state))},
             facts=self.facts(),
-            prompt_tokens=prompt_tokens,
+            reading=reading,
         )
 
     def facts(self) -> dict[str, float]:
@@ -204,28 +205,24 @@ class Ppd(Drafter):
         told, self.curve = self.curve, {}
         return {ROOT: float(self.machine.most), MEMBERS: float(self.machine.members), BUDGET: float(self.budget)} | told
 
-    def below(self, tree: ProbeTree, room: int) -> PromptTokens | None:
-        """The prompt tokens of a tree, the root's first; those that would stand beyond the context, `room` tokens away, are left
-        out."""
+    def reading(self, tree: ProbeTree, room: int) -> Reading:
+        """With the prompt tokens of a tree, the root's first; without those beyond the context, which is `room` tokens away."""
         members = range(self.machine.members)
         hung = [(-1, 0, self.machine.most)]
         hung += [(i, len(tree.paths[i]), count) for i, count in enumerate(tree.prompt_tokens)]
         rows = [(i, d, j) for i, depth, count in hung for j in members for d in range(1, count + 1) if depth + d <= room]
         if not rows:
-            return None
+            return PLAIN
         nodes, distances, owners = zip(*rows, strict=True)
-        return PromptTokens(self.embeddings[[d - 1 for d in distances], list(owners)], nodes, distances, owners)
+        return WithPromptTokens(self.embeddings[[d - 1 for d in distances], list(owners)], nodes, distances, owners)
 
     def observe(self, draft, output, verification) -> None:
         self.logits = None
-        if draft.prompt_tokens is None or output.prompt_tokens is None:
+        read = draft.reading
+        if not isinstance(read, WithPromptTokens) or not isinstance(output, PromptTokensOutput):
             return
         end = verification.row - 1
-        hung = [
-            (d, row)
-            for row, (i, d) in enumerate(zip(draft.prompt_tokens.nodes, draft.prompt_tokens.distances, strict=True))
-            if i == end
-        ]
+        hung = [(d, row) for row, (i, d) in enumerate(zip(read.nodes, read.distances, strict=True)) if i == end]
         if hung:  # by distance, the members of each
             rows = torch.tensor([row for _, row in sorted(hung)], device=self.target.device)
             self.logits = output.prompt_tokens[rows].unflatten(0, (-1, self.machine.members)).mean(1)

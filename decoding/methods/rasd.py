@@ -11,22 +11,23 @@ ratio first is not built.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from decoding.draft import EMPTY, Draft
 from decoding.drafting.draft_model import DraftModel
+from decoding.drafting.dynamic_tree import JOINT, READ, grow
+from decoding.drafting.tree_builder import TreeBuilder, products
 from decoding.method import Drafter, Method, param
 from decoding.models.requirements import DRAFT_MODEL
 from decoding.models.target import Target
-from decoding.retrieval.search import RETRIEVED, WHERE, Match, Sources, Trie, sources_of, trie_of
+from decoding.retrieval.search import NONE, RETRIEVED, WHERE, Match, Sources, heaviest, said_of, sources_of, trie_of
 from decoding.verify import match
 
 DRAFTED, BOTH = "draft model", "both"
-NOTHING, FIRST, SHARED, READ = "none", "first token", "every shared node", "draft model reads the trie"
+NOTHING, FIRST, SHARED, TRIE_READ = "none", "first token", "every shared node", "draft model reads the trie"
 READ_AT_MOST = 128  # nodes of the trie in the extra call
 BETA = 0.5  # exponent of a node's share of the occurrences, against the draft model's probabilities
 
@@ -41,7 +42,7 @@ class Params:
         FIRST,
         "Pruning",
         "What the draft model cuts: nothing; branches by their first token; also below nodes of its own tree; or by reading all.",
-        choices=(NOTHING, FIRST, SHARED, READ),
+        choices=(NOTHING, FIRST, SHARED, TRIE_READ),
     )
     top: int = param(
         10, "Top-k of the filter", "A retrieved token must be among this many likeliest of the draft model.", low=1, high=50
@@ -54,29 +55,8 @@ class Params:
     where: str = param("both", "Look in", "The datastore, the text so far, or both as one.", choices=WHERE)
 
 
+NOWHERE = Match(0, 0, 0, NONE)
 OCCURRENCES = 256  # used, as in REST
-
-
-@dataclass
-class Tree:
-    """The draft model's tree; parents before children. `likely` holds what the draft model put first where it was asked."""
-
-    tokens: list[int] = field(default_factory=list)
-    parents: list[int] = field(default_factory=list)
-    values: list[float] = field(default_factory=list)  # product of q along the path
-    fed: dict[int, int] = field(default_factory=dict)  # node -> the draft model's own number of it
-    likely: dict[int, set[int]] = field(default_factory=dict)  # node, -1 the root -> its likeliest next tokens
-
-    def keep(self, nodes: Sequence[int]) -> "Tree":
-        """Only these, which must be closed under parents, in this order."""
-        place = {-1: -1} | {node: i for i, node in enumerate(nodes)}
-        return Tree(
-            [self.tokens[i] for i in nodes],
-            [place[self.parents[i]] for i in nodes],
-            [self.values[i] for i in nodes],
-            {place[node]: number for node, number in self.fed.items() if node in place},
-            {place[node]: tokens for node, tokens in self.likely.items() if node in place},
-        )
 
 
 class Rasd(Drafter):
@@ -87,7 +67,7 @@ class Rasd(Drafter):
         self.params = params
         self.sources = sources
         self.asks = params.drafted > 0 or (params.pruning != NOTHING and params.retrieved > 0)
-        self.fed: dict[int, int] = {}
+        self.read: list[int] = []  # of every node of the last draft: the place among those that the draft model read, or -1
 
     def begin(self, tokens, output) -> None:
         if self.asks:
@@ -96,143 +76,102 @@ class Rasd(Drafter):
     def propose(self, tokens, rng) -> Draft:
         deepest = self.context - len(tokens)
         if deepest < 1:
-            self.fed = {}
+            self.read = []
             return EMPTY
-        tree, q = self._draft_tree(tokens, deepest) if self.asks else (Tree(), None)
+        tree = self._draft_tree(tokens, deepest) if self.asks else TreeBuilder()
         found, trie = self._retrieve(tokens, deepest)
-        trie = self._pruned(trie, tree, q)
-        self.fed = tree.fed
-        return fused(tree, trie, found, self.model.calls)
+        draft = fused(tree, self._pruned(trie, tree), found, self.model.calls)
+        self.read = tree[READ] + [-1] * (len(draft) - len(tree))
+        return draft
 
     # -- the draft model's tree ----------------------------------------------------------------------------------------
 
-    def _draft_tree(self, tokens: Sequence[int], deepest: int) -> tuple[Tree, Tensor]:
-        """The tree, and (vocab,) the draft model's distribution at the root."""
-        tree, level = Tree(), [-1]
-        logits = self.model.root(tokens)
-        q = logits[0].softmax(-1)
-        for depth in range(1, min(self.params.depth, deepest) + 1 if self.params.drafted else 2):
-            if depth > 1:
-                ids = torch.tensor([tree.tokens[u] for u in level], device=logits.device)
-                logits = self.model.extend(ids, [tree.fed.get(tree.parents[u], -1) for u in level])
-                for u in level:
-                    tree.fed[u] = len(tree.fed)
-            level = self._children(tree, level, logits)
-            if not level:
-                break
-        order = sorted(range(len(tree.tokens)), key=lambda u: (-tree.values[u], u))
-        return tree.keep(order[: self.params.drafted]), q
+    def _draft_tree(self, tokens: Sequence[int], deepest: int) -> TreeBuilder:
+        """The draft model's nodes, the likeliest path first; with none wanted it is asked about the root all the same."""
+        of, first = self.params, self.model.root(tokens)
 
-    def _children(self, tree: Tree, level: list[int], logits: Tensor) -> list[int]:
-        """Add the likeliest children of every node of a level; returns the likeliest of them all, to be expanded next."""
-        count = min(max(self.params.branch, self.params.top), logits.shape[1])
-        best = logits.softmax(-1).topk(count)
-        pairs = torch.stack((best.indices.to(best.values.dtype), best.values)).tolist()  # one copy; ids are exact up to 2^24
-        first = len(tree.tokens)
-        for u, row, chances in zip(level, *pairs, strict=True):
-            ids = [int(token) for token in row]
-            tree.likely[u] = set(ids[: self.params.top])
-            for token, chance in list(zip(ids, chances, strict=True))[: self.params.branch]:
-                tree.tokens.append(token)
-                tree.parents.append(u)
-                tree.values.append(chance * (tree.values[u] if u >= 0 else 1.0))
-        alive = [u for u in range(first, len(tree.tokens)) if tree.tokens[u] not in self.ends]
-        return sorted(sorted(alive, key=lambda u: -tree.values[u])[: self.params.branch])
+        expansions = min(of.depth, deepest) - 1 if of.drafted else 0
+        tree = grow(first, self.model.extend, nodes=of.drafted, fan_out=of.branch, expansions=expansions, ends=self.ends)
+        return tree.keep(sorted(range(len(tree)), key=lambda node: -tree[JOINT][node]))
+
+    def _likely(self, tree: TreeBuilder) -> dict[int, set[int]]:
+        """Node of the tree, -1 the root -> the likeliest next tokens, as far as the draft model was asked and the rule asks."""
+        reads = [read + 1 for read in tree[READ]] if self.params.pruning == SHARED else []
+        rows = {0: -1} | {row: node for node, row in enumerate(reads) if row > 0}
+        logits = tree.logits[list(rows)]
+        best = logits.topk(min(self.params.top, logits.shape[1])).indices.tolist()  # one copy from the device
+        return {node: set(ids) for node, ids in zip(rows.values(), best, strict=True)}
 
     # -- the retrieved trie --------------------------------------------------------------------------------------------
 
-    def _retrieve(self, tokens: Sequence[int], deepest: int) -> tuple[Match, Trie]:
+    def _retrieve(self, tokens: Sequence[int], deepest: int) -> tuple[Match, TreeBuilder]:
         self.sources.follow(tokens)
         found = self.sources.longest(self.params.longest if self.params.retrieved else 0)
         if found.n < self.params.shortest:
-            return found, Trie()
+            return found if found.n else NOWHERE, TreeBuilder()
         length = min(self.params.length, deepest)
         return found, trie_of(self.sources.continuations(found, length, OCCURRENCES))
 
-    def _pruned(self, trie: Trie, tree: Tree, q: Tensor | None) -> Trie:
+    def _pruned(self, trie: TreeBuilder, tree: TreeBuilder) -> TreeBuilder:
         """What the draft model leaves of the trie, cut to the budget."""
         if self.params.pruning == NOTHING or not len(trie):
-            return trie.heaviest(self.params.retrieved)
-        everywhere = self.params.pruning == SHARED
-        trie = trie.keep(plausible(trie, tree, everywhere))
-        if self.params.pruning != READ or not len(trie):
-            return trie.heaviest(self.params.retrieved)
-        trie = trie.heaviest(READ_AT_MOST)
-        scores = self._scores(trie, q)
+            return heaviest(trie, self.params.retrieved)
+        trie = trie.keep(plausible(trie, tree, self._likely(tree)))
+        if self.params.pruning != TRIE_READ or not len(trie):
+            return heaviest(trie, self.params.retrieved)
+        trie = heaviest(trie, READ_AT_MOST)
+        scores = self._scores(trie, tree.logits[0].softmax(-1))
         order = sorted(range(len(trie)), key=lambda i: (-scores[i], trie.depths[i], i))
         return trie.keep(order[: self.params.retrieved])
 
-    def _scores(self, trie: Trie, q: Tensor) -> list[float]:
+    def _scores(self, trie: TreeBuilder, q: Tensor) -> list[float]:
         """Product of q along the path times the share of the occurrences to the power BETA, per node; one call of the draft model
         for the whole trie. Neither factor grows along a path."""
-        shape = Draft(tuple(trie.tokens), tuple(trie.parents), source=(RETRIEVED,) * len(trie))
-        before = self.model.cache.length - self.model.cache.committed
-        visible = np.zeros((len(trie), before + len(trie)), dtype=bool)
-        visible[:, before:] = shape.visible[1:, 1:]
-        positions = [self.model.cache.committed - 1 + depth for depth in trie.depths]
-        ids = self.model.target.ids(trie.tokens)
-        logits, _ = self.model.target.forward(self.model.cache, ids, positions, visible)
-        self.model.calls += 1
+        ids, parents = self.model.target.ids(trie.tokens), self.model.target.ids(trie.parents)
+        below = torch.where(parents < 0, parents, parents + self.model.nodes)  # as the draft model counts
+        logits = self.model.extend(ids, below, levels=max(trie.depths))
         above = torch.cat((q[None], logits.softmax(-1)))
-        parents = torch.tensor(trie.parents, device=ids.device) + 1
-        chances = above[parents, ids].tolist()
-        total = sum(weight for weight, parent in zip(trie.weights, trie.parents, strict=True) if parent < 0)
-        products: list[float] = []
-        for i, parent in enumerate(trie.parents):
-            products.append(chances[i] * (products[parent] if parent >= 0 else 1.0))
-        return [p * (weight / total) ** BETA for p, weight in zip(products, trie.weights, strict=True)]
+        chances = products(trie.parents, above[parents + 1, ids].tolist())
+        weights = trie["weight"]
+        total = sum(weight for weight, parent in zip(weights, trie.parents, strict=True) if parent < 0)
+        return [p * (weight / total) ** BETA for p, weight in zip(chances, weights, strict=True)]
 
     def observe(self, draft, output, verification) -> None:
         if self.asks and self.model.calls:
-            self.model.keep([self.fed[node] for node in verification.path if node in self.fed])
+            self.model.keep([self.read[node] for node in verification.path if self.read[node] >= 0])
 
 
-def plausible(trie: Trie, tree: Tree, everywhere: bool) -> list[int]:
-    """The nodes of the trie that are left when children of the root, or of every node that the draft model was asked about, must be
-    among its likeliest tokens. The rest of a branch goes with its first node."""
-    shared: dict[int, int] = {-1: -1}  # node of the trie -> the same node of the tree
-    places = {(parent, token): u for u, (parent, token) in enumerate(zip(tree.parents, tree.tokens, strict=True))}
-    kept: dict[int, None] = {-1: None}
+def plausible(trie: TreeBuilder, tree: TreeBuilder, likely: dict[int, set[int]]) -> list[int]:
+    """The nodes of the trie that are left when the children of some nodes of the tree, -1 the root, must be among these tokens. The
+    rest of a branch goes with its first node."""
+    shared: dict[int, int | None] = {-1: -1}  # node of the trie that is left -> the same node of the tree, if there is one
     for i, (token, parent) in enumerate(zip(trie.tokens, trie.parents, strict=True)):
-        if parent not in kept:
+        if parent not in shared:
             continue
-        above = shared.get(parent)
-        asked = tree.likely.get(above) if above == -1 or (everywhere and above is not None) else None
-        if asked is not None and token not in asked:
-            continue
-        kept[i] = None
-        if above is not None and (above, token) in places:
-            shared[i] = places[above, token]
-    return [i for i in kept if i >= 0]
+        above = shared[parent]
+        if above is None:
+            shared[i] = None
+        elif above not in likely or token in likely[above]:
+            shared[i] = tree.child(above, token)
+    return [i for i in shared if i >= 0]
 
 
-def fused(tree: Tree, trie: Trie, found: Match, calls: int) -> Draft:
+def fused(tree: TreeBuilder, trie: TreeBuilder, found: Match, calls: int) -> Draft:
     """The union of both: what is left of a retrieved path behind its longest common prefix with the tree is appended there."""
-    tokens, parents = list(tree.tokens), list(tree.parents)
-    source, weights = [DRAFTED] * len(tokens), [0.0] * len(tokens)
-    places = {(parent, token): u for u, (parent, token) in enumerate(zip(parents, tokens, strict=True))}
-    node: dict[int, int] = {-1: -1}
-    for i, token in enumerate(trie.tokens):
-        key = (node[trie.parents[i]], token)
-        if key in places:
-            source[places[key]] = BOTH
+    whole = TreeBuilder()
+    for token, parent, value in zip(tree.tokens, tree.parents, tree[JOINT], strict=True):
+        whole.add(token, parent, source=DRAFTED, value=value, weight=0.0)
+    place: dict[int, int] = {-1: -1}
+    for i, (token, parent, weight) in enumerate(zip(trie.tokens, trie.parents, trie["weight"], strict=True)):
+        node = whole.child(place[parent], token)
+        if node is None:
+            node = whole.add(token, place[parent], source=RETRIEVED, value=0.0, weight=0.0)
         else:
-            places[key] = len(tokens)
-            tokens.append(token)
-            parents.append(key[0])
-            source.append(RETRIEVED)
-            weights.append(0.0)
-        node[i] = places[key]
-        weights[node[i]] = float(trie.weights[i])
-    n = len(tokens)
-    values = tree.values + [0.0] * (n - len(tree.values))
-    scores = {
-        "draft value": torch.tensor(values),
-        "weight": torch.tensor(weights, dtype=torch.float64),
-        "matched": torch.full((n,), float(found.n)),
-        "occurrences": torch.full((n,), float(found.count if found.n else 0), dtype=torch.float64),
-    }
-    return Draft(tuple(tokens), tuple(parents), source=tuple(source), scores=scores, calls=calls)
+            whole["source"][node] = BOTH
+        whole["weight"][node] = float(weight)
+        place[i] = node
+    scores = {"draft value": torch.tensor(whole["value"]), "weight": torch.tensor(whole["weight"], dtype=torch.float64)}
+    return whole.draft(whole["source"], scores=scores | said_of(found, len(whole)), calls=calls)
 
 
 METHOD = Method(

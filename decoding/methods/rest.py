@@ -14,7 +14,7 @@ import torch
 
 from decoding.draft import EMPTY, Draft
 from decoding.method import Drafter, Method, param
-from decoding.retrieval.search import RETRIEVED, WHERE, Match, Sources, Trie, sources_of, trie_of
+from decoding.retrieval.search import RETRIEVED, WHERE, Sources, heaviest, said_of, sources_of, trie_of
 from decoding.verify import match
 
 
@@ -41,22 +41,9 @@ class Residual(Drafter):
         if found.n < self.params.shortest:
             return EMPTY
         continuations = self.sources.continuations(found, self.params.length, self.params.occurrences)
-        return draft_of(trie_of(continuations).heaviest(self.params.nodes), found)
-
-
-def draft_of(trie: Trie, found: Match) -> Draft:
-    """A trie as a draft."""
-    n = len(trie)
-    return Draft(
-        tuple(trie.tokens),
-        tuple(trie.parents),
-        source=(RETRIEVED,) * n,
-        scores={
-            "weight": torch.tensor(trie.weights, dtype=torch.float64),
-            "matched": torch.full((n,), float(found.n)),
-            "occurrences": torch.full((n,), float(found.count), dtype=torch.float64),
-        },
-    )
+        trie = heaviest(trie_of(continuations), self.params.nodes)
+        weights = torch.tensor(trie["weight"], dtype=torch.float64)
+        return trie.draft(RETRIEVED, scores={"weight": weights} | said_of(found, len(trie)))
 
 
 METHOD = Method(

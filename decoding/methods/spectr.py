@@ -7,7 +7,7 @@ and anew at every depth for the drafts that are still alive; the paper states a 
 its headline has 8 and 8. At temperature 0 all drafts would be the same chain, so one is drafted and judged greedily.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Generator, Tensor
@@ -15,6 +15,7 @@ from torch import Generator, Tensor
 from decoding.acceptance.k_seq import k_seq
 from decoding.draft import EMPTY, Draft
 from decoding.drafting.draft_model import DraftModel
+from decoding.drafting.tree_builder import TreeBuilder
 from decoding.method import Drafter, Method, param
 from decoding.models.requirements import DRAFT_MODEL
 from decoding.models.target import Target
@@ -33,32 +34,20 @@ class Params:
     length: int = param(5, "Draft length", "Tokens per sequence (L); the paper's headline uses 8.", low=1, high=8)
 
 
-@dataclass
-class Trie:
-    """Sequences while they are drawn: one node for all that agree so far."""
+def lengthen(trie: TreeBuilder, sampled: list[int], at: dict[int, int]) -> dict[int, int]:
+    """One token more for every sequence in `at` (sequence -> its node); returns where they are now. Those that agree so far share a
+    node, whose "copies" they are.
 
-    tokens: list[int] = field(default_factory=list)
-    parents: list[int] = field(default_factory=list)
-    copies: list[list[int]] = field(default_factory=list)  # the sequences through each node
-
-    def grow(self, sampled: list[int], at: dict[int, int]) -> dict[int, int]:
-        """One token more for every sequence in `at` (sequence -> its node); returns where they are now.
-
-        >>> trie = Trie()
-        >>> trie.grow([7, 8, 7], {0: -1, 1: -1, 2: -1}), trie.copies
-        ({0: 0, 1: 1, 2: 0}, [[0, 2], [1]])
-        """
-        here: dict[tuple[int, int], int] = {}
-        after = {}
-        for (sequence, parent), token in zip(at.items(), sampled, strict=True):
-            if (parent, token) not in here:
-                here[parent, token] = len(self.tokens)
-                self.tokens.append(token)
-                self.parents.append(parent)
-                self.copies.append([])
-            after[sequence] = here[parent, token]
-            self.copies[after[sequence]].append(sequence)
-        return after
+    >>> trie = TreeBuilder()
+    >>> lengthen(trie, [7, 8, 7], {0: -1, 1: -1, 2: -1}), trie["copies"]
+    ({0: 0, 1: 1, 2: 0}, [[0, 2], [1]])
+    """
+    after = {}
+    for (sequence, parent), token in zip(at.items(), sampled, strict=True):
+        node = trie.child(parent, token)
+        after[sequence] = trie.add(token, parent, copies=[]) if node is None else node
+        trie["copies"][after[sequence]].append(sequence)
+    return after
 
 
 class Sequences(Drafter):
@@ -79,7 +68,7 @@ class Sequences(Drafter):
         length = min(self.length, self.context - len(tokens))
         if length < 1:
             return EMPTY
-        trie, at = Trie(), dict.fromkeys(range(self.sequences), -1)
+        trie, at = TreeBuilder(), dict.fromkeys(range(self.sequences), -1)
         logits, first = self.model.root(tokens), -1  # the node that the first row of `logits` stands behind
         q, draft_probability_rows = [], []
         for depth in range(length):
@@ -87,8 +76,8 @@ class Sequences(Drafter):
                 logits = self.model.extend(self.model.target.ids(trie.tokens[first:]), trie.parents[first:])
             probs = self.sampling.probabilities(logits)
             sampled = self._sampled(probs[[node - first for node in at.values()]], rng)
-            size = len(trie.tokens)
-            at = trie.grow(sampled, at)
+            size = len(trie)
+            at = lengthen(trie, sampled, at)
             above = [parent - first for parent in trie.parents[size:]]
             q.append(probs[above])
             draft_probability_rows.append(logits[above])
@@ -103,17 +92,14 @@ class Sequences(Drafter):
         uniforms = torch.rand(self.sequences, generator=rng)[: len(probs)]
         return draw(probs, uniforms.to(probs.device)).tolist()
 
-    def _draft(self, trie: Trie, q: list[Tensor], logits: list[Tensor]) -> Draft:
-        n = len(trie.tokens)
-        return Draft(
-            tuple(trie.tokens),
-            tuple(trie.parents),
-            torch.cat(q),
-            torch.cat(logits).softmax(-1) if self.sampling.greedy else None,
+    def _draft(self, trie: TreeBuilder, q: list[Tensor], logits: list[Tensor]) -> Draft:
+        return trie.draft(
+            "draft model",
+            q=torch.cat(q),
+            draft_probabilities=torch.cat(logits).softmax(-1) if self.sampling.greedy else None,
             how="sampled as sequences",
-            source=("draft model",) * n,
             calls=self.model.calls,
-            copies=tuple(map(tuple, trie.copies)),
+            copies=tuple(map(tuple, trie["copies"])),
         )
 
     def observe(self, draft, output, verification) -> None:

@@ -37,7 +37,7 @@ class Params:
 
 
 class SpeculativeJacobi(Window):
-    """Guesses are drawn, and resume state the row they were drawn from."""
+    """Guesses are drawn, and carry the row they were drawn from."""
 
     def __init__(self, target: Target, params: Params, sampling: Sampling) -> None:
         super().__init__(target, params.window, params.fill, sampling.greedy)

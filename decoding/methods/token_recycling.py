@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 
 from decoding.draft import EMPTY, Draft
+from decoding.drafting.static_tree import parents_of
+from decoding.drafting.tree_builder import TreeBuilder
 from decoding.method import Drafter, Method, param
 from decoding.verify import match
 
@@ -48,8 +50,7 @@ def static_tree(nodes: int, ranks: int) -> tuple[tuple[int, ...], tuple[int, ...
     """
     best = sorted(rank_paths(80, ranks), key=lambda path: (sum(path) + len(path), path))[:nodes]
     chosen = sorted(best, key=lambda path: (len(path), path))
-    place = {(): -1} | {path: i for i, path in enumerate(chosen)}
-    return tuple(place[path[:-1]] for path in chosen), tuple(path[-1] for path in chosen)
+    return parents_of(chosen), tuple(path[-1] for path in chosen)
 
 
 def levels(parents: Sequence[int]) -> list[Tensor]:
@@ -90,21 +91,13 @@ class TokenRecycling(Drafter):
 
     def propose(self, tokens, rng) -> Draft:
         self.root = tokens[-1]
-        found = self._tree()
-        place, kept_tokens, kept_parents, seen = {-1: -1}, [], [], set()
-        for node, (token, parent) in enumerate(zip(found, self.parents, strict=True)):
-            if token >= 0 and parent in place and (parent, token) not in seen:
-                seen.add((parent, token))
-                place[node] = len(kept_tokens)
-                kept_tokens.append(token)
-                kept_parents.append(place[parent])
-        if not kept_tokens:
-            return EMPTY
-        kept = torch.tensor([self.ranks[node] for node in place if node >= 0], dtype=torch.float32)
-        n = len(kept_tokens)
-        return Draft(tuple(kept_tokens), tuple(kept_parents), source=("table",) * n, scores={"rank": kept})
+        tree, place = TreeBuilder(), {-1: -1}
+        for node, (token, parent) in enumerate(zip(self._looked_up(), self.parents, strict=True)):
+            if token >= 0 and parent in place and tree.child(place[parent], token) is None:
+                place[node] = tree.add(token, place[parent], rank=self.ranks[node])
+        return tree.draft("table", scores=tree.tensors("rank")) if len(tree) else EMPTY
 
-    def _tree(self) -> list[int]:
+    def _looked_up(self) -> list[int]:
         """The token of every node of the static tree; -1 where the table was never written."""
         tokens = torch.full((len(self.parents) + 1,), -1, dtype=torch.long, device=self.table.device)
         tokens[0] = self.root

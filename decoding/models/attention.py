@@ -13,6 +13,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import LlamaConfig
 from transformers.models.llama.modeling_llama import LlamaMLP, LlamaRMSNorm, LlamaRotaryEmbedding, apply_rotary_pos_emb
 
+from decoding.draft import ancestor_mask
 from decoding.models.cache import Layer
 from decoding.models.target import Target
 
@@ -153,7 +154,7 @@ class Memory:
     def __init__(self) -> None:
         self.layer = Layer()
         self.committed = 0
-        self._tree: Tensor | None = None  # (n, n) bool, what each row of the tree sees of the others
+        self._tree: Tensor | None = None  # (1 + n, 1 + n) bool, what the rows of the tree see of each other; 0 is the text
 
     def commit(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Forget the tree, append rows of text; returns all keys and values."""
@@ -177,17 +178,11 @@ class Memory:
         Returns:
             all keys, all values, and (m, k) bool: the text, a row's ancestors in the tree, and itself.
         """
-        old = 0 if self._tree is None else len(self._tree)
         m = len(parents)
-        tree = torch.zeros(old + m, old + m, dtype=torch.bool, device=parents.device)
-        if self._tree is not None:
-            tree[:old, :old] = self._tree
-            tree[old:, :old] = self._tree[parents.clamp(min=0)] & (parents >= 0)[:, None]
-        tree[old:, old:] = torch.eye(m, dtype=torch.bool, device=parents.device)
-        self._tree = tree
+        self._tree = ancestor_mask(parents + 1, self._tree)
         keys, values = self.layer.update(keys, values)
         text = torch.ones(m, self.committed, dtype=torch.bool, device=parents.device)
-        return keys, values, torch.cat((text, tree[old:]), 1)
+        return keys, values, torch.cat((text, self._tree[-m:, 1:]), 1)
 
 
 def causal(rows: int, before: int, device: torch.device) -> Tensor:

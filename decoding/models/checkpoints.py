@@ -3,18 +3,27 @@
 Untrusted input: only safetensors are opened, and no code of a model folder is ever run.
 """
 
-from collections.abc import Iterator
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from torch import nn
-from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, cached_file
 
 from decoding.models.sorted_draft import check_exits
 
 Model = TypeVar("Model", bound=nn.Module)
+# what wraps a model when it is trained, and leaves in front of the names of its tensors
+PREFIXES = {"_orig_mod.": "torch.compile", "module.": "data-parallel training", "base_model.model.": "PEFT"}
+WRAPPED = "^(" + "|".join(map(re.escape, PREFIXES)) + ")+"
+IMPLEMENTATIONS = {"_attn_implementation_internal", "_experts_implementation_internal"}  # fields that name kernels to be fetched
+SHARD = re.compile(r"[\w-][\w.-]*\.safetensors")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -27,15 +36,91 @@ def opening(source: str) -> Iterator[None]:
         raise ValueError(f"The model {source!r} cannot be opened: {first_line(error)}") from error
 
 
-def open_weights(source: str, device: torch.device, dtype: str) -> PreTrainedModel:
-    """The model with fused attention where it has it; safetensors only, no remote code."""
+def open_config(source: str) -> PreTrainedConfig:
+    """What config.json says, without what would choose code to be fetched and run."""
+    config = AutoConfig.from_pretrained(source, trust_remote_code=False)
+    for part in {id(one): one for one in (config, config.get_text_config())}.values():
+        for name in IMPLEMENTATIONS & vars(part).keys():
+            setattr(part, name, None)
+        vars(part).pop("auto_map", None)
+    return config
+
+
+def check_index(source: str) -> None:
+    """Refuse a list of shards that leads out of the folder or to anything but safetensors (ValueError)."""
+    file = cached_file(source, SAFE_WEIGHTS_INDEX_NAME, _raise_exceptions_for_missing_entries=False)
+    if file is None:
+        return
+    shards = json.loads(Path(file).read_text("utf-8")).get("weight_map")
+    if not isinstance(shards, dict):
+        raise ValueError(f"{SAFE_WEIGHTS_INDEX_NAME} has no list of tensors.")
+    for shard in shards.values():
+        if not isinstance(shard, str) or not SHARD.fullmatch(shard):
+            raise ValueError(f"{SAFE_WEIGHTS_INDEX_NAME} names {shard!r}, which is no safetensors file beside it.")
+
+
+def open_weights(
+    source: str, config: PreTrainedConfig, device: torch.device, dtype: str
+) -> tuple[PreTrainedModel, tuple[str, ...]]:
+    """The model with fused attention where it has it, and notes; safetensors only, no remote code.
+
+    Raises:
+        ValueError: a tensor is missing, left over or of another shape, with their names: transformers would fill in random numbers.
+    """
     wanted = torch.float32 if dtype == "auto" and device.type == "cpu" else DTYPES.get(dtype, "auto")
-    options: dict[str, Any] = {"dtype": wanted, "use_safetensors": True, "trust_remote_code": False}
+    options: dict[str, Any] = {"dtype": wanted, "use_safetensors": True, "trust_remote_code": False, "output_loading_info": True}
+    check_index(source)
+    options |= {
+        "config": config,
+        "ignore_mismatched_sizes": True,
+        "key_mapping": {WRAPPED: ""},
+    }
     try:
-        model = AutoModelForCausalLM.from_pretrained(source, attn_implementation="sdpa", **options)
+        model, loaded = AutoModelForCausalLM.from_pretrained(source, attn_implementation="sdpa", **options)
     except ValueError:  # this architecture has no fused attention
-        model = AutoModelForCausalLM.from_pretrained(source, attn_implementation="eager", **options)
-    return transpose_weights(cast(Any, model).to(device))  # the types of `to` are lost in the library's wrapper
+        model, loaded = AutoModelForCausalLM.from_pretrained(source, attn_implementation="eager", **options)
+    check_complete(loaded)
+    moved = cast(Any, model).to(device)  # its type is lost in the library's wrapper
+    return transpose_weights(moved), prefix_notes(source)
+
+
+def check_complete(loaded: Mapping[str, Any]) -> None:
+    """Refuse weights that do not fill the model exactly (ValueError).
+
+    Args:
+        loaded: what `from_pretrained` says about its loading.
+    """
+    shapes = [f"{name} {tuple(there)} instead of {tuple(wanted)}" for name, there, wanted in sorted(loaded["mismatched_keys"])]
+    kinds = (
+        ("missing", sorted(loaded["missing_keys"])),
+        ("not used", sorted(loaded["unexpected_keys"])),
+        ("of another shape", shapes),
+    )
+    wrong = [f"{kind}: {listed(names)}" for kind, names in kinds if names]
+    if wrong:
+        raise ValueError(f"its weights are not those of the model that its config.json describes ({'; '.join(wrong)}).")
+
+
+def listed(names: Sequence[str], most: int = 4) -> str:
+    """The first few names.
+
+    >>> listed(["a", "b", "c"], 2)
+    'a, b and 1 more'
+    """
+    return ", ".join(names[:most]) + (f" and {len(names) - most:,} more" if len(names) > most else "")
+
+
+def prefix_notes(source: str) -> tuple[str, ...]:
+    """A sentence for every wrapper whose prefix was taken off the names of a folder's tensors."""
+    names: set[str] = set()
+    for file in sorted(Path(source).glob("*.safetensors")) if Path(source).is_dir() else ():
+        with safe_open(file, "pt") as opened:
+            names |= set(opened.keys())
+    there = [prefix for prefix in PREFIXES if any(name.startswith(prefix) for name in names)]
+    return tuple(
+        f"The tensors of {source!r} were named {prefix}..., as {PREFIXES[prefix]} writes them; that was taken off."
+        for prefix in there
+    )
 
 
 def transpose_weights(model: Model) -> Model:
@@ -89,10 +174,13 @@ def context(config: PreTrainedConfig) -> int:
     return limit
 
 
-def vocabulary(tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig) -> int:
-    if len(tokenizer) > config.vocab_size:
-        raise ValueError(f"The tokenizer has {len(tokenizer):,} entries and the model scores only {config.vocab_size:,}.")
-    return len(tokenizer)
+def vocabulary(tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig) -> tuple[int, tuple[int, ...]]:
+    """How many ids there are, by the largest one, and those below it that no token has."""
+    ids = set(tokenizer.get_vocab().values())
+    count = max(ids) + 1
+    if count > config.vocab_size:
+        raise ValueError(f"The tokenizer has ids up to {count - 1:,} and the model scores only {config.vocab_size:,} tokens.")
+    return count, tuple(sorted(set(range(count)) - ids))
 
 
 def end_token(tokenizer: PreTrainedTokenizerBase) -> int | None:

@@ -193,7 +193,7 @@ class Heads(nn.Module):
         return states[0] if self.shape.kind == "eagle" else self.fc(torch.cat(states, -1))
 
     def shares(self, states: Sequence[Tensor]) -> Tensor:
-        """(aux hidden layers,) what each tapped layer puts into the mix of one row, eagle3 alone: norms of what they add, in parts
+        """(aux hidden layers,) what each of them puts into the mix of one row, eagle3 alone: norms of what they add, in parts
         of their sum.
 
         Args:
@@ -240,7 +240,7 @@ def layer_name(aux_layer: int) -> str:
 
 
 def layers_of(target: Target) -> tuple[int, int, int]:
-    """Where a head of kind eagle3 aux hidden layers a target: behind 2 layers, half of them, and all but 3; if those are not three
+    """Where a head of kind eagle3 reads a target: behind 2 layers, half of them, and all but 3; if those are not three
     in order, behind the first, half and all but the last one; in a target of 3 layers or fewer whatever there is.
 
     Source: EAGLE-3, the authors' code; the paper says low, middle and high.

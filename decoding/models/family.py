@@ -14,12 +14,20 @@ from pathlib import Path
 
 import torch
 from transformers import (
-    AutoConfig,
     AutoTokenizer,
     PreTrainedTokenizerBase,
 )
 
-from decoding.models.checkpoints import DTYPES, check_architecture, context, end_tokens, open_weights, opening, vocabulary
+from decoding.models.checkpoints import (
+    DTYPES,
+    check_architecture,
+    context,
+    end_tokens,
+    open_config,
+    open_weights,
+    opening,
+    vocabulary,
+)
 from decoding.models.heads import Head
 from decoding.models.published_heads import method_of, read
 from decoding.models.self_test import check_tree_reading
@@ -41,6 +49,7 @@ class Family:
     target: Target
     draft: Target | None = None
     heads: Mapping[str, Path] = field(default_factory=dict)  # method -> folder of a published head
+    notes: tuple[str, ...] = ()  # what was done at loading that a user should know, in sentences
 
     def encode(self, prompt: str, limit: int) -> tuple[int, ...]:
         """Token ids of a prompt; ValueError if it is empty or leaves no room below `limit` tokens."""
@@ -48,6 +57,8 @@ class Family:
             raise ValueError("The prompt is empty. Write a few words for the target to continue.")
         if len(prompt) > MAX_PROMPT:
             raise ValueError(f"The prompt has {len(prompt):,} characters; at most {MAX_PROMPT:,} are read.")
+        if alone := [c for c in prompt if 0xD800 <= ord(c) <= 0xDFFF]:
+            raise ValueError(f"The prompt holds half of a character (U+{ord(alone[0]):04X}), which no text can; take it out.")
         return self.checked(self.tokenizer(prompt)["input_ids"], limit)
 
     def checked(self, tokens: Sequence[int], limit: int) -> tuple[int, ...]:
@@ -99,17 +110,17 @@ def load(target: str = "embedded", draft: str | None = None, device: str = "auto
     if target in EMBEDDED_TARGETS:
         target, draft = str(EMBEDDED / EMBEDDED_TARGETS[target]), draft or "embedded"
     draft = str(EMBEDDED / "draft") if draft == "embedded" else draft
-    tokenizer, big = open_model(target, where, dtype)
+    tokenizer, big, notes = open_model(target, where, dtype)
     heads = {method: Path(published)} if published else {}
     for folder in heads.values():
         read(folder, big)  # whatever is wrong with it is said now
     if draft is None:
-        return Family(name, tokenizer, big, heads=heads)
-    other, small = open_model(draft, where, dtype)
+        return Family(name, tokenizer, big, heads=heads, notes=notes)
+    other, small, more = open_model(draft, where, dtype)
     check_same_tokens(tokenizer, other, target, draft)
     if small.vocab != big.vocab:
         raise ValueError(f"The draft model scores {small.vocab:,} tokens and the target {big.vocab:,}; they must agree.")
-    return Family(name, tokenizer, big, small, heads)
+    return Family(name, tokenizer, big, small, heads, notes + more)
 
 
 def weights_mark(source: str | None) -> str:
@@ -143,21 +154,22 @@ def find_device(device: str) -> torch.device:
     return where
 
 
-def open_model(source: str, device: torch.device, dtype: str) -> tuple[PreTrainedTokenizerBase, Target]:
-    """A tokenizer and a model that passed the self-test; ValueError with the reason if it cannot be opened or read."""
+def open_model(source: str, device: torch.device, dtype: str) -> tuple[PreTrainedTokenizerBase, Target, tuple[str, ...]]:
+    """A tokenizer, a model that passed the self-test, and notes; ValueError with the reason if it cannot be opened or read."""
     if dtype != "auto" and dtype not in DTYPES:
         raise ValueError(f"There is no number format {dtype!r}; use auto, {', '.join(DTYPES)}.")
     if not os.path.isdir(source) and not HUB_ID.fullmatch(source):
         raise ValueError(f"{source!r} is neither a folder nor the id of a model on the Hub.")
     with opening(source):
-        config = AutoConfig.from_pretrained(source, trust_remote_code=False)
+        config = open_config(source)
     check_architecture(config, source)
     with opening(source):
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
-        model = open_weights(source, device, dtype)
-    target = Target(model.eval(), vocabulary(tokenizer, config), context(config), end_tokens(model, tokenizer))
+        model, notes = open_weights(source, config, device, dtype)
+    vocab, unused = vocabulary(tokenizer, config)
+    target = Target(model.eval(), vocab, context(config), end_tokens(model, tokenizer), unused)
     check_tree_reading(target, source)
-    return tokenizer, target
+    return tokenizer, target, notes
 
 
 def check_same_tokens(one: PreTrainedTokenizerBase, other: PreTrainedTokenizerBase, target: str, draft: str) -> None:

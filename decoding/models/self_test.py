@@ -9,7 +9,7 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from decoding.draft import Draft
 from decoding.models import layers
@@ -52,18 +52,25 @@ def tree_error(target: Target, length: int) -> float:
     draft = Draft(tuple(rng.integers(0, target.vocab, len(PARENTS)).tolist()), PARENTS, source=("test",) * len(PARENTS))
     cache = TreeCache()
     target.extend(cache, tokens[:-1])
-    rows = target.read(cache, tokens, draft, Sampling()).logits
+    rows = written(target, target.read(cache, tokens, draft, Sampling()).logits)
     errors, spread = [], rows.std().item()
     for node in range(-1, len(draft)):
         path = [draft.tokens[i] for i in draft.path_to(node)]
-        plain = target.extend(TreeCache(), tokens + path)
+        plain = written(target, target.extend(TreeCache(), tokens + path))
         errors.append((plain[0] - rows[node + 1]).abs().max().item())
     deepest = draft.path_to(len(PARENTS) - 1)
     cache.keep([0, *(node + 1 for node in deepest)])
     kept = [*tokens, *(draft.tokens[node] for node in deepest)]
-    after = target.extend(cache, [0])
-    errors.append((target.extend(TreeCache(), [*kept, 0]) - after).abs().max().item())
+    after, plain = written(target, target.extend(cache, [0])), written(target, target.extend(TreeCache(), [*kept, 0]))
+    errors.append((plain - after).abs().max().item())
     return max(errors) / max(spread, 1e-12)
+
+
+def written(target: Target, logits: Tensor) -> Tensor:
+    """(rows, vocab) -> (rows, tokens): without the ids that no token has, whose logits are minus infinity."""
+    kept = torch.ones(logits.shape[-1], dtype=torch.bool, device=logits.device)
+    kept[list(target.unused)] = False
+    return logits[:, kept]
 
 
 def layers_refusal(target: Target) -> str:
@@ -84,14 +91,15 @@ def tried_by_layer(target: Target) -> str:
     if not parts or not (hasattr(body, "norm") or hasattr(body, "final_layernorm")):
         return f"The layers of a {name} cannot be run one by one here; those of models built like a Llama can."
     tokens = torch.arange(min(LAYER_ROWS, target.context)) * 7 % target.vocab
-    whole, _ = target.forward(TreeCache(), tokens.to(target.device), range(len(tokens)))
+    whole = written(target, target.forward(TreeCache(), tokens.to(target.device), range(len(tokens)))[0])
     try:
         positions = torch.arange(len(tokens), device=target.device)[None]
         hidden = body.embed_tokens(tokens.to(target.device))[None]
         mask = layers.causal(len(tokens), 0, hidden)
         for number in range(model.config.num_hidden_layers):
             hidden = layers.through(model, hidden, range(number, number + 1), positions, mask)
-        error = (target.score(layers.normed(model, hidden))[0] - whole).abs().max() / whole.std().clamp(min=1e-12)
+        by_layer = written(target, target.score(layers.normed(model, hidden))[0])
+        error = (by_layer - whole).abs().max() / whole.std().clamp(min=1e-12)
     except Exception as problem:  # whatever an unknown architecture asks of its layers, it means no
         return f"The layers of a {name} cannot be run one by one: {type(problem).__name__}: {problem}"
     if error <= TOLERANCE.get(target.dtype, 2e-1):

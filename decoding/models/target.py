@@ -15,8 +15,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from decoding.draft import Draft, ResumeState, TargetOutput
-from decoding.models import layers
+from decoding.draft import Draft, TargetOutput
 from decoding.models.cache import TreeCache
 from decoding.sample import Sampling
 
@@ -28,13 +27,14 @@ PREFILL_ROWS = 512  # rows read at once, so that the logits of a long prompt nev
 class Target:
     """A model's weights and what the loop must know of them; holds no state of any run.
 
-    `vocab` counts the tokenizer's entries: logits of a padded embedding beyond it are cut off.
+    `vocab` is one more than the largest id of the tokenizer: logits of a padded embedding beyond it are cut off.
     """
 
     model: PreTrainedModel
     vocab: int
     context: int  # positions
     ends: frozenset[int] = frozenset()  # end-of-text tokens
+    unused: tuple[int, ...] = ()  # ids below `vocab` that no token has; they are never written
 
     @property
     def device(self) -> torch.device:
@@ -62,8 +62,8 @@ class Target:
         self,
         cache: TreeCache,
         ids: Tensor | None,
-        positions: Sequence[int],
-        visible: np.ndarray | None = None,
+        positions: Sequence[int] | Tensor,
+        visible: np.ndarray | Tensor | None = None,
         *,
         embeddings: Tensor | None = None,
         last_only: bool = False,
@@ -92,18 +92,25 @@ class Target:
             out = self.model(
                 **read,
                 position_ids=torch.as_tensor(positions, device=self.device)[None],
-                attention_mask=self._mask(len(positions), cache.length, visible),
+                attention_mask=self.mask(len(positions), cache.length, visible),
                 past_key_values=cache,
                 use_cache=True,
                 **extra,
             )
         hidden |= {aux_layer: out.hidden_states[aux_layer][0] for aux_layer in aux_hidden_layers if aux_layer != PRE_NORM}
-        logits = out.logits[0, :, : self.vocab]
-        return (logits[-1:] if last_only else logits).float(), hidden
+        logits = out.logits[0, -1:] if last_only else out.logits[0]
+        return self.scores(logits), hidden
+
+    def scores(self, logits: Tensor) -> Tensor:
+        """(..., entries) what the model's head puts out -> (..., vocab) float32, minus infinity for ids that no token has."""
+        logits = logits[..., : self.vocab].float()
+        if self.unused:
+            logits = logits.index_fill(-1, torch.tensor(self.unused, device=logits.device), -torch.inf)
+        return logits
 
     @property
     def last_hidden(self) -> int:
-        """The tap behind the final norm: the vector that the language-model head reads."""
+        """The aux hidden layer behind the final norm: the vector that the language-model head reads."""
         return self.model.config.num_hidden_layers
 
     @contextmanager
@@ -132,17 +139,18 @@ class Target:
             raise ValueError(f"The layers of a {type(self.model).__name__} are not where they are expected; it cannot be tapped.")
         return lists[0][-1]
 
-    def _mask(self, rows: int, before: int, visible: np.ndarray | None) -> Tensor | None:
-        """(1, 1, rows, before + rows) additive mask; None where a row may see everything before it."""
-        if rows == 1 and (visible is None or visible.all()):
-            return None
+    def mask(self, rows: int, before: int, visible: np.ndarray | Tensor | None) -> Tensor | None:
+        """(1, 1, rows, before + rows) additive mask; None where a row may see everything before it. Nothing is copied from the
+        device: of what lies there it is not asked whether that is so."""
         if visible is None:
-            if before == 0:
+            if rows == 1 or before == 0:
                 return None  # the model builds a plain causal mask, which takes the fast path
             visible = np.tri(rows, dtype=bool)
-        hidden = torch.from_numpy(~visible)
-        mask = torch.zeros(rows, before + rows, dtype=self.dtype)
-        mask[:, before + rows - visible.shape[1] :].masked_fill_(hidden, torch.finfo(self.dtype).min)
+        seen = torch.as_tensor(visible)
+        if rows == 1 and seen.device.type == "cpu" and seen.all():
+            return None
+        mask = torch.zeros(rows, before + rows, dtype=self.dtype, device=seen.device)
+        mask[:, before + rows - seen.shape[1] :].masked_fill_(~seen, torch.finfo(self.dtype).min)
         return mask[None, None].to(self.device)
 
     def ids(self, tokens: Sequence[int]) -> Tensor:
@@ -150,7 +158,7 @@ class Target:
 
     def score(self, hidden: Tensor) -> Tensor:
         """(..., width) states like those behind the final norm -> (..., vocab) float32 logits of the language-model head."""
-        return layers.unembedding(self.model)(hidden.to(self.dtype))[..., : self.vocab].float()
+        return self.scores(layers.unembedding(self.model)(hidden.to(self.dtype)))
 
     def extend(self, cache: TreeCache, tokens: Sequence[int], *, every_row: bool = False) -> Tensor:
         """Read and commit `tokens`, which follow what the cache holds.
@@ -163,7 +171,7 @@ class Target:
     def extend_with_hidden(
         self, cache: TreeCache, tokens: Sequence[int], aux_hidden_layers: Sequence[int], *, every_row: bool = False
     ) -> tuple[Tensor, dict[int, Tensor]]:
-        """The same, and layer -> (len(tokens), width), what the layers in `aux hidden layers` put out."""
+        """The same, and layer -> (len(tokens), width), what the layers in `aux_hidden_layers` put out."""
         logits, hidden = [], {aux_layer: [] for aux_layer in aux_hidden_layers}
         for start in range(0, len(tokens), PREFILL_ROWS):
             part = tokens[start : start + PREFILL_ROWS]
@@ -180,55 +188,11 @@ class Target:
     def read(
         self, cache: TreeCache, tokens: Sequence[int], draft: Draft, sampling: Sampling, aux_hidden_layers: Sequence[int] = ()
     ) -> TargetOutput:
-        """Read the root and every node of the draft in one pass; the cache must hold all tokens but the last (the root).
-
-        A draft that carries states is read from there on, and one with prompt tokens has them read behind its nodes. `keep` on the
-        cache works alike behind all three.
-        """
-        root = len(tokens) - 1
-        positions = [root, *(root + draft.depths).tolist()]
+        """Read the root and every node of the draft in one pass; the cache must hold all tokens but the last (the root)."""
         visible = draft.visible if len(draft) else None
-        if draft.resume_state is not None:
-            logits = self.resume(cache, draft.resume_state, positions, visible)
-            return TargetOutput(logits, sampling.probabilities(logits))
-        ids = self.ids([tokens[-1], *draft.tokens])
-        if draft.prompt_tokens is not None and len(draft.prompt_tokens):
-            return self._probed(cache, ids, positions, draft, sampling, aux_hidden_layers)
+        ids, positions = self.ids([tokens[-1], *draft.tokens]), draft.positions(len(tokens) - 1)
         logits, hidden = self.forward(cache, ids, positions, visible, aux_hidden_layers=aux_hidden_layers)
         return TargetOutput(logits, sampling.probabilities(logits), hidden)
-
-    @torch.inference_mode()
-    def resume(self, cache: TreeCache, resume_state: ResumeState, positions: Sequence[int], visible: np.ndarray | None) -> Tensor:
-        """(rows, vocab) float32 logits of rows that some layers have read already; the others run now.
-
-        Afterwards all layers of the cache hold the same rows. ValueError if their number does not fit.
-        """
-        rows, before = len(positions), cache.length
-        if len(resume_state.rows) != resume_state.layer or {
-            len(resume_state.hidden),
-            *(keys.shape[2] for keys, _ in resume_state.rows),
-        } != {rows}:
-            raise ValueError(f"What a draft carries from {resume_state.layer} layers does not fit its {rows} rows.")
-        for number, (keys, values) in enumerate(resume_state.rows):
-            cache.update(keys, values, number)
-        deeper = range(resume_state.layer, self.model.config.num_hidden_layers)
-        places = torch.as_tensor(positions, device=self.device)[None]
-        mask = self._mask(rows, before, np.tri(rows, dtype=bool) if visible is None else visible)
-        hidden = layers.through(self.model, resume_state.hidden[None], deeper, places, mask, cache)
-        return self.score(layers.normed(self.model, hidden[0]))
-
-    def _probed(self, cache, ids, positions, draft, sampling, aux_hidden_layers) -> TargetOutput:
-        """The same pass with the draft's prompt tokens behind its nodes."""
-        prompt_tokens, text = draft.prompt_tokens, len(ids)
-        embeddings = torch.cat((self.embedded(ids), prompt_tokens.embeddings.to(self.dtype)))
-        positions = positions + [
-            positions[node + 1] + d for node, d in zip(prompt_tokens.nodes, prompt_tokens.distances, strict=True)
-        ]
-        logits, hidden = self.forward(
-            cache, None, positions, prompt_tokens.visible(draft.visible), embeddings=embeddings, aux_hidden_layers=aux_hidden_layers
-        )
-        hidden = {aux_layer: rows[:text] for aux_layer, rows in hidden.items()}
-        return TargetOutput(logits[:text], sampling.probabilities(logits[:text]), hidden, logits[text:])
 
     @torch.inference_mode()
     def embedded(self, ids: Tensor) -> Tensor:

@@ -8,7 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+import torch
+from torch import Tensor
 
+from decoding.drafting.tree_builder import TreeBuilder
 from decoding.models.family import Family
 from decoding.retrieval.datastore import EMPTY, Datastore, of_tokens, separator_of
 from decoding.retrieval.default_datastore import of_family
@@ -161,52 +164,31 @@ def sources_of(family: Family, where: str) -> Sources:
 # -- tries -------------------------------------------------------------------------------------------------------------
 
 
-@dataclass
-class Trie:
-    """Continuations that share their beginnings; parents before children. `weights` count the continuations through a node."""
+def trie_of(continuations: Sequence[Sequence[int]]) -> TreeBuilder:
+    """Continuations that share their beginnings; the "weight" of a node counts those through it. They are inserted in lexical
+    order, so that nodes of the same depth are too.
 
-    tokens: list[int] = field(default_factory=list)
-    parents: list[int] = field(default_factory=list)  # -1 = behind the root
-    weights: list[int] = field(default_factory=list)
-    depths: list[int] = field(default_factory=list)
-
-    def __len__(self) -> int:
-        return len(self.tokens)
-
-    def keep(self, nodes: Sequence[int]) -> "Trie":
-        """Only these, which must be closed under parents, in this order."""
-        place = {-1: -1} | {node: i for i, node in enumerate(nodes)}
-        return Trie(
-            [self.tokens[i] for i in nodes],
-            [place[self.parents[i]] for i in nodes],
-            [self.weights[i] for i in nodes],
-            [self.depths[i] for i in nodes],
-        )
-
-    def heaviest(self, count: int) -> "Trie":
-        """The `count` heaviest nodes; of equally heavy ones the shallower, then the one with the lower token ids."""
-        order = sorted(range(len(self)), key=lambda i: (-self.weights[i], self.depths[i], i))
-        return self.keep(order[:count])
-
-
-def trie_of(continuations: Sequence[Sequence[int]]) -> Trie:
-    """Insert continuations that are in lexical order, so that nodes of the same depth are too.
-
-    >>> trie = trie_of([(1, 2), (1, 2), (1, 3), (4,)]); trie.tokens, trie.parents, trie.weights
+    >>> trie = trie_of([(1, 2), (1, 2), (1, 3), (4,)]); trie.tokens, trie.parents, trie["weight"]
     ([1, 2, 3, 4], [-1, 0, 0, -1], [3, 2, 1, 1])
     """
-    trie = Trie()
-    places: dict[tuple[int, int], int] = {}
+    trie = TreeBuilder()
     for row in continuations:
         at = -1
-        for depth, token in enumerate(row, 1):
-            key = (at, token)
-            if key not in places:
-                places[key] = len(trie)
-                trie.tokens.append(token)
-                trie.parents.append(at)
-                trie.weights.append(0)
-                trie.depths.append(depth)
-            at = places[key]
-            trie.weights[at] += 1
+        for token in row:
+            below = trie.child(at, token)
+            at = trie.add(token, at, weight=0) if below is None else below
+            trie["weight"][at] += 1
     return trie
+
+
+def heaviest(trie: TreeBuilder, count: int) -> TreeBuilder:
+    """The `count` heaviest nodes; of equally heavy ones the shallower, then the one with the lower token ids."""
+    weights = trie["weight"]
+    order = sorted(range(len(trie)), key=lambda i: (-weights[i], trie.depths[i], i))
+    return trie.keep(order[:count])
+
+
+def said_of(found: Match, nodes: int) -> dict[str, Tensor]:
+    """Scores that all nodes share: how long the match was, and how often it occurs."""
+    matched, occurrences = torch.full((nodes,), float(found.n)), torch.full((nodes,), float(found.count), dtype=torch.float64)
+    return {"matched": matched, "occurrences": occurrences}

@@ -48,7 +48,7 @@ def from_text(text: str, name: str) -> list[Prompt]:
 
 
 def from_lines(text: str) -> list[Prompt]:
-    return [from_line(line, number) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
+    return [from_line(line, number) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
 
 
 def from_line(line: str, number: int) -> Prompt:

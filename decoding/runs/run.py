@@ -18,6 +18,7 @@ from decoding.methods import METHODS
 from decoding.models.family import Family
 from decoding.sample import Sampling
 from decoding.trace import Header, SamplingData, Step, Trace
+from decoding.verify import NotFinite
 
 MAX_TOKENS = 4096  # of one run
 
@@ -83,7 +84,10 @@ class Run:
         return self
 
     def __next__(self) -> Step:
-        step = next(self._decode)
+        try:
+            step = next(self._decode)
+        except NotFinite as error:
+            raise ValueError(not_finite(error, self.family.name, len(self.steps) + 1, self.header.dtype)) from error
         self.token_bytes.update(self.family.token_bytes(t for t in step.occurring() if t not in self.token_bytes))
         self.steps.append(step)
         return step
@@ -95,10 +99,19 @@ class Run:
     @property
     def trace(self) -> Trace:
         """Everything so far, frozen."""
-        steps = tuple(self.steps)  # first: another thread may add a step now, and pieces come before their step
+        steps = tuple(self.steps)  # first: another thread may add a step now, and token bytes come before their step
         return Trace(self.header, dict(self.token_bytes), steps)
 
     @property
     def text(self) -> str:
         """The committed text without the prompt."""
         return self.trace.text_bytes().decode("utf-8", "replace")
+
+
+def not_finite(error: NotFinite, family: str, step: int, dtype: str) -> str:
+    """What happened, where, and what to try."""
+    advice = {
+        "float16": "float16 ends at 65,504 and overflowed: try bfloat16, or float32.",
+        "bfloat16": "Try float32; if it is the same there, the weights are damaged.",
+    }.get(dtype, "The weights may be damaged.")
+    return f"The {error.model} of {family} put out numbers that are not finite in step {step} ({dtype}). {advice}"

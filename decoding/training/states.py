@@ -33,7 +33,7 @@ class Batch:
 
     tokens: Tensor  # (rows, length)
     counts: Tensor  # (rows, length) bool: a token that may be learned
-    states: dict[int, Tensor]  # tap -> (rows, length, width) float32: behind the token at the same place
+    states: dict[int, Tensor]  # layer -> (rows, length, width) float32: behind the token at the same place
     seed: int = 0  # of whatever a loss draws
 
 
@@ -41,8 +41,8 @@ class Pool:
     """Windows with their states, in files that a stopped run goes on with.
 
     Args:
-        folder: for the files: `tokens`, `counts`, one per tap, and one `done` per tap, the windows so far. Heads that read other
-            layers share the text.
+        folder: for the files: `tokens`, `counts`, states per layer, and `done` per layer, the windows so far. Heads that read
+            other layers share the text.
         windows: how many; a multiple of ROWS is made of it.
         length: tokens of a window; the target's context at most.
         aux_hidden_layers: layers to keep, as in `Target.forward`.
@@ -108,7 +108,7 @@ class Pool:
 
 @torch.inference_mode()
 def states(target: Target, ids: Tensor, aux_hidden_layers: Iterable[int]) -> dict[int, Tensor]:
-    """(rows, length) tokens -> tap -> (rows, length, width) states, from plain passes without a cache."""
+    """(rows, length) tokens -> layer -> (rows, length, width) states, from plain passes without a cache."""
     aux_hidden_layers, found = tuple(aux_hidden_layers), {}
     note = lambda layer, inputs, output: found.update({PRE_NORM: output[0] if isinstance(output, tuple) else output})  # noqa: E731
     handle = target.last_layer.register_forward_hook(note) if PRE_NORM in aux_hidden_layers else None

@@ -1,81 +1,17 @@
 """Compare in a real browser: two columns live, Play and Stop, a race, a sweep, two tabs."""
 
-import os
 import re
-import socket
-import subprocess
-import sys
-import time
-from pathlib import Path
 
 import pytest
+from playwright.sync_api import expect
 
-ROOT = Path(__file__).parent.parent.parent
-CHROMIUM = os.environ.get("CHROMIUM", "/usr/bin/chromium")
+from pages.parts.compare import small_tree
+from pages.parts.shared import letter_keys as letters
+from tests.conftest import PATIENCE, button, settled, stays, until
+
 TWO = "/Compare?v=1&example=repeat&temperature=0&tokens=40&c1=plain&c2=prompt_lookup"
 
-pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
-
-
-@pytest.fixture(scope="module")
-def site(tmp_path_factory):
-    """The app on a free port of this machine."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [
-        sys.executable,
-        "-m",
-        "streamlit",
-        "run",
-        "app.py",
-        "--server.port",
-        str(port),
-        "--server.address",
-        "127.0.0.1",
-        "--server.headless",
-        "true",
-    ]
-    home = tmp_path_factory.mktemp("home")
-    environment = os.environ | {
-        "PYTHONPATH": str(ROOT),
-        "HF_HUB_OFFLINE": "1",
-        "DRAFTSCOPE_HOME": str(home),
-        "OMP_NUM_THREADS": "1",
-    }
-    server = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    until = time.monotonic() + 60
-    while time.monotonic() < until:
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                break
-        time.sleep(0.1)
-    yield f"http://127.0.0.1:{port}"
-    server.terminate()
-    server.wait()
-
-
-@pytest.fixture(scope="module")
-def browser():
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def page(browser):
-    page = browser.new_page(viewport={"width": 1440, "height": 900})
-    page.set_default_timeout(120_000)
-    yield page
-    assert not page.get_by_text("Traceback").count()
-    page.close()
-
-
-def button(page, name: str):
-    return page.locator(".stMain").get_by_role("button", name=re.compile(rf"^\W*(\w+\s)?{name}\b")).first
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(8 * PATIENCE)]
 
 
 def said(page) -> str:
@@ -96,9 +32,9 @@ def test_step_twice_takes_both_columns_one_step_further_each(site, page):
     for count in (1, 2):
         button(page, "Step").click()
         wait_said(page, f"After {count} target call")
-        assert calls(page) == [count, count]
-    assert page.locator("svg.ds-small").count() == 2
-    assert "Draft tree" in "".join(tree.get_attribute("aria-label") for tree in page.locator("svg.ds-small").all())
+        until(page, lambda count=count: calls(page) == [count, count], f"the columns do not say {count} target calls")
+    expect(page.locator("svg.ds-small")).to_have_count(2)
+    expect(page.locator('svg.ds-small[aria-label*="Draft tree"]')).not_to_have_count(0)
     button(page, "Back").click()
     wait_said(page, "After 1 target call each")
     page.locator("body").press("k")
@@ -111,20 +47,18 @@ def test_play_goes_on_by_itself_and_stop_stops(site, page):
     button(page, "Play").click()
     wait_said(page, "After 3 target calls")
     button(page, "Stop").click()
-    page.wait_for_timeout(1500)
-    before = said(page)
-    page.wait_for_timeout(1500)
-    assert said(page) == before
+    expect(button(page, "Stop")).to_be_disabled()
+    before = stays(page, lambda: said(page))
     button(page, "Play").click()
-    page.wait_for_function("before => document.querySelector('.ds-say').innerText !== before", arg=before)
+    until(page, lambda: said(page) != before, "Play does not go on")
 
 
 def test_a_race_is_recorded_and_replayed(site, page):
     page.goto((site + TWO + "&mode=race").replace("tokens=40", "tokens=12"))
     button(page, "Play").click()
     page.get_by_text(re.compile("of [0-9.]+ seconds")).first.wait_for()
-    page.wait_for_function("() => !document.querySelector('.stMain [data-testid=stProgress]')")
-    assert all("finished after" in words for words in page.locator(".ds-col-state").all_inner_texts())
+    expect(page.locator(".stMain").get_by_test_id("stProgress")).to_have_count(0)
+    expect(page.locator(".ds-col-state")).to_have_text([re.compile("finished after")] * 2)
 
 
 def test_a_sweep_over_three_values_names_the_best(site, page):
@@ -133,6 +67,7 @@ def test_a_sweep_over_three_values_names_the_best(site, page):
         box = page.get_by_label(label, exact=True)
         box.fill(value)
         box.press("Enter")
+        settled(page)
     page.locator(".ds-say", has_text="= 1, 2, 3").wait_for()
     button(page, "Run the sweep").click()
     page.get_by_text("Best at c").wait_for()
@@ -141,6 +76,7 @@ def test_a_sweep_over_three_values_names_the_best(site, page):
 
 def test_two_tabs_do_not_disturb_each_other(site, page, browser):
     other = browser.new_page()
+    other.set_default_timeout(PATIENCE * 1000)
     page.goto(site + TWO)
     other.goto(site + TWO)
     button(page, "Step").click()
@@ -150,3 +86,25 @@ def test_two_tabs_do_not_disturb_each_other(site, page, browser):
     wait_said(page, "After 2 target calls")
     wait_said(other, "After 1 target call each")
     other.close()
+
+
+def test_an_older_call_of_a_component_that_comes_late_changes_nothing(page):
+    """The browser makes the calls that wait for a component's code in any order, and cleans up after the older ones."""
+    page.set_content('<div id="tree"><svg></svg></div><div id="letters"></div>')
+    said = page.evaluate(
+        """async ([tree, letters]) => {
+            const said = [], code = text => import(URL.createObjectURL(new Blob([text], { type: "text/javascript" })));
+            const draw = (await code(tree)).default, listen = (await code(letters)).default;
+            for (const number of [12, 11]) draw({ parentElement: document.querySelector("#tree"),
+                data: { number, alt: `tree ${number}`, width: 9, height: 9, elements: [] } });
+            const call = () => listen({ parentElement: document.querySelector("#letters"), data: { letters: ["k"] },
+                setTriggerValue: (...told) => said.push(told) });
+            call();
+            call()();
+            document.body.dispatchEvent(new KeyboardEvent("keydown", { key: "k", bubbles: true }));
+            return said;
+        }""",
+        [small_tree.SCRIPT, letters.SCRIPT],
+    )
+    expect(page.locator("#tree svg")).to_have_attribute("aria-label", "tree 12")
+    assert said == [["letter", "k"]]

@@ -1,17 +1,15 @@
 """Drafter and Traces in a real browser: a debug run over 50 prompts, save, reload, replay, export, import."""
 
 import json
-import os
 import re
 
 import pytest
-from playwright.sync_api import TimeoutError
+from playwright.sync_api import TimeoutError, expect
 
 from decoding.runs.trace_files import from_json
-from tests.browser.test_compare import browser, button, page, said, site  # noqa: F401  fixtures
+from tests.conftest import PATIENCE, button, settled
 
-pytestmark = [pytest.mark.browser, pytest.mark.timeout(600)]
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # for the app: its models are tiny, and more threads only wait for each other
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(8 * PATIENCE)]
 
 WORDS = (
     "Once upon a time",
@@ -22,17 +20,11 @@ WORDS = (
 )
 
 
-def text_of(page, words: str):  # noqa: F811
+def text_of(page, words: str):
     return page.locator(".stMain").get_by_text(re.compile(words)).first
 
 
-def settled(page) -> None:  # noqa: F811
-    """Until the script of the page has run through."""
-    page.wait_for_timeout(500)
-    page.locator('[data-testid="stApp"][data-test-script-state="notRunning"]').wait_for()
-
-
-def keep_as(page, site: str, name: str) -> None:  # noqa: F811
+def keep_as(page, site: str, name: str) -> None:
     """Keep the recorded run from the Step page."""
     page.goto(f"{site}/Step")
     page.get_by_role("button", name="Keep this run").wait_for()
@@ -46,7 +38,7 @@ def keep_as(page, site: str, name: str) -> None:  # noqa: F811
     page.get_by_text(re.compile("Kept as")).first.wait_for()
 
 
-def select(page, name: str) -> None:  # noqa: F811
+def select(page, name: str) -> None:
     """Find a trace on the Traces page by its name."""
     page.get_by_role("textbox", name="Search").fill(name)
     page.get_by_role("textbox", name="Search").press("Enter")
@@ -54,7 +46,7 @@ def select(page, name: str) -> None:  # noqa: F811
     page.locator(".ds-verdict", has_text=name).wait_for()
 
 
-def downloaded(page, press, folder):  # noqa: F811
+def downloaded(page, press, folder):
     """The file behind a button, saved in `folder`; a press that falls into a rerun of the page is lost, so it is pressed again."""
     settled(page)
     for patience in (15_000, 30_000, 120_000):
@@ -69,7 +61,7 @@ def downloaded(page, press, folder):  # noqa: F811
     raise AssertionError("no file came")
 
 
-def test_a_debug_run_over_fifty_prompts_leads_to_a_rejection(site, page, tmp_path):  # noqa: F811
+def test_a_debug_run_over_fifty_prompts_leads_to_a_rejection(site, page, tmp_path):
     file = tmp_path / "question.jsonl"
     lines = [{"turns": [f"{WORDS[i % len(WORDS)]} {i}"], "category": WORDS[i % len(WORDS)].split()[0]} for i in range(50)]
     file.write_text("\n".join(map(json.dumps, lines)))
@@ -95,7 +87,7 @@ def test_a_debug_run_over_fifty_prompts_leads_to_a_rejection(site, page, tmp_pat
     page.locator(".ds-verdict", has_text="✗").wait_for()
 
 
-def test_a_run_that_was_kept_is_found_after_a_reload_and_replayed(site, page):  # noqa: F811
+def test_a_run_that_was_kept_is_found_after_a_reload_and_replayed(site, page):
     keep_as(page, site, "kept in the browser")
     page.reload()
     page.goto(f"{site}/Traces")
@@ -108,10 +100,10 @@ def test_a_run_that_was_kept_is_found_after_a_reload_and_replayed(site, page):  
     settled(page)
     page.locator("body").press("j")
     page.locator(".ds-say", has_text="Step 1").wait_for()
-    assert "recorded run" in page.locator(".ds-badge").first.inner_text()
+    expect(page.locator(".ds-badge").first).to_contain_text("recorded run")
 
 
-def test_the_exported_replay_runs_from_disk_without_a_network(site, page, browser, tmp_path):  # noqa: F811
+def test_the_exported_replay_runs_from_disk_without_a_network(site, page, browser, tmp_path):
     keep_as(page, site, "to be exported")
     page.goto(f"{site}/Traces")
     select(page, "to be exported")
@@ -127,13 +119,13 @@ def test_the_exported_replay_runs_from_disk_without_a_network(site, page, browse
     alone.goto(file.as_uri())
     before = alone.locator("#say").inner_text()
     alone.keyboard.press("ArrowRight")
-    assert alone.locator("#say").inner_text() != before
+    expect(alone.locator("#say")).not_to_have_text(before)
     assert "to be exported" in alone.title()
     assert asked == [file.as_uri()] and not errors
     context.close()
 
 
-def test_the_exported_json_is_the_trace_and_comes_back(site, page, tmp_path):  # noqa: F811
+def test_the_exported_json_is_the_trace_and_comes_back(site, page, tmp_path):
     keep_as(page, site, "there and back")
     page.goto(f"{site}/Traces")
     select(page, "there and back")
@@ -142,20 +134,22 @@ def test_the_exported_json_is_the_trace_and_comes_back(site, page, tmp_path):  #
     page.locator('input[type="file"]').set_input_files(file)
     page.get_by_role("button", name="Open it").click()
     page.wait_for_url(re.compile("/Step"))
-    assert said(page)
+    expect(page.locator(".ds-badge").first).to_contain_text("recorded run")
+    expect(page.locator(".ds-say").first).not_to_be_empty()
 
 
 @pytest.mark.parametrize("data", [b"hello", b"\x1f\x8b\x08\x00broken", b'{"format": "draftscope-trace", "trace": {}}'])
-def test_a_damaged_file_is_a_sentence(site, page, tmp_path, data):  # noqa: F811
+def test_a_damaged_file_is_a_sentence(site, page, tmp_path, data):
     file = tmp_path / "run.json"
     file.write_bytes(data)
     page.goto(f"{site}/Traces")
     page.locator('input[type="file"]').set_input_files(file)
     page.get_by_text(re.compile("The file was not imported")).wait_for()
+    settled(page)
     assert not page.get_by_role("button", name="Keep it").count()
 
 
-def test_a_tree_is_saved_as_svg(site, page, tmp_path):  # noqa: F811
+def test_a_tree_is_saved_as_svg(site, page, tmp_path):
     keep_as(page, site, "as a picture")
     page.goto(f"{site}/Traces")
     select(page, "as a picture")
@@ -166,7 +160,7 @@ def test_a_tree_is_saved_as_svg(site, page, tmp_path):  # noqa: F811
     assert file.suffix == ".svg" and "<svg" in file.read_text()
 
 
-def test_delete_asks_before_it_does(site, page):  # noqa: F811
+def test_delete_asks_before_it_does(site, page):
     keep_as(page, site, "to be deleted")
     page.goto(f"{site}/Traces")
     select(page, "to be deleted")

@@ -5,7 +5,7 @@ from itertools import combinations
 import pytest
 import torch
 
-from decoding.drafting.dynamic_tree import grow
+from decoding.drafting.dynamic_tree import JOINT, OWN, READ, grow
 from decoding.sample import Sampling
 
 NOTHING = 1e-9
@@ -24,13 +24,13 @@ def test_the_worked_example():
     """EAGLE-2: joints a .6, b .3, a1 .30, b1 .27, a2 .24, b2 .015; four nodes keep {a, b, a1, b1}."""
     first = torch.tensor([[0.6, 0.3, NOTHING, NOTHING, NOTHING, 0.1]]).log()
     found = grow(first, example, nodes=4, fan_out=2, expansions=1)
-    assert found.tokens == (0, 1, 2, 4) and found.parents == (-1, -1, 0, 1)
-    assert torch.allclose(found.joint, torch.tensor([0.6, 0.3, 0.30, 0.27 / 0.99]), atol=1e-4)
-    assert torch.allclose(found.own, torch.tensor([0.6, 0.3, 0.5, 0.9 / 0.99]), atol=1e-4)
-    assert found.read == (0, 1, -1, -1)
+    assert found.tokens == [0, 1, 2, 4] and found.parents == [-1, -1, 0, 1]
+    assert found[JOINT] == pytest.approx([0.6, 0.3, 0.30, 0.27 / 0.99], abs=1e-4)
+    assert found[OWN] == pytest.approx([0.6, 0.3, 0.5, 0.9 / 0.99], abs=1e-4)
+    assert found[READ] == [0, 1, -1, -1]
     assert [(token, parent) for token, parent, _ in found.pruned] == [(3, 0), (5, 1)]
     assert [score for *_, score in found.pruned] == pytest.approx([0.24, 0.015], abs=1e-3)
-    draft = found.draft("head", Sampling(), 2)
+    draft = found.draft("head", draft_probabilities=found.believed(Sampling()), calls=2)
     assert torch.allclose(draft.draft_probabilities[3], torch.tensor([0.04, 0, 0, 0, 0.9, 0.05]) / 0.99, atol=1e-4)
 
 
@@ -68,19 +68,32 @@ def test_no_other_tree_of_the_pool_is_worth_more(seed):
         chosen for chosen in combinations(sorted(pool), nodes) if all(len(path) == 1 or path[:-1] in chosen for path in chosen)
     ]
     best = max(sum(joint[path] for path in chosen) for chosen in closed)
-    assert float(found.joint.sum()) == pytest.approx(best, rel=1e-5) and len(found.tokens) == nodes
+    assert sum(found[JOINT]) == pytest.approx(best, rel=1e-5) and len(found.tokens) == nodes
     paths: list[tuple[int, ...]] = []
     for token, parent in zip(found.tokens, found.parents, strict=True):
         paths.append((*(paths[parent] if parent >= 0 else ()), token))
     assert len(set(paths)) == nodes
     for i, path in enumerate(paths):
-        assert float(found.joint[i]) == pytest.approx(joint[path], rel=1e-5)
+        assert found[JOINT][i] == pytest.approx(joint[path], rel=1e-5)
         assert torch.equal(found.logits[found.rows[i]], drafter.logits(path[:-1]))
-        assert found.read[i] == (drafter.paths.index(path) if path in drafter.paths else -1)
+        assert found[READ][i] == (drafter.paths.index(path) if path in drafter.paths else -1)
     below = [(*(paths[parent] if parent >= 0 else ()), token) for token, parent, _ in found.pruned]
     assert set(below) == {path for path in pool if path not in paths and (len(path) == 1 or path[:-1] in paths)}
 
 
 def test_one_node_and_no_expansion():
     found = grow(torch.tensor([[0.0, 3.0, 1.0]]), example, nodes=1, fan_out=2, expansions=0)
-    assert found.tokens == (1,) and found.parents == (-1,) and len(found.pruned) == 1
+    assert found.tokens == [1] and found.parents == [-1] and len(found.pruned) == 1
+
+
+def test_nothing_is_drafted_behind_an_end():
+    """Token 0 ends a text: it is a leaf, and where a level holds nothing else it is the last; others are not moved by that."""
+    drafter = Random(3, 4)
+    free = grow(drafter.logits(())[None], drafter, nodes=40, fan_out=4, expansions=2, frontier=4)
+    bound = grow(drafter.logits(())[None], Random(3, 4), nodes=40, fan_out=4, expansions=2, frontier=4, ends={0})
+    assert 0 in bound.tokens and any(free.tokens[parent] == 0 for parent in free.parents if parent >= 0)
+    assert not any(bound.tokens[parent] == 0 for parent in bound.parents if parent >= 0)
+    assert not any(parent >= 0 and bound.tokens[parent] == 0 for _, parent, _ in bound.pruned)
+    sure = torch.tensor([[9.0, 0, 0, 0]])
+    alone = grow(sure, Random(3, 4), nodes=9, fan_out=1, expansions=5, ends={0})
+    assert alone.tokens == [0] and not alone.pruned

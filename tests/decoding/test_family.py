@@ -168,7 +168,7 @@ def test_embedded_draft_model_with_another_target(folders):
 
 def test_tokenizer_larger_than_the_model(tmp_path, tokenizer):
     save(tmp_path, causal_lm("llama", vocab_size=200), tokenizer)
-    with pytest.raises(ValueError, match="tokenizer has 280 entries and the model scores only 200"):
+    with pytest.raises(ValueError, match="tokenizer has ids up to 279 and the model scores only 200 tokens"):
         load(str(tmp_path), device="cpu")
 
 

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from decoding.drafting.dynamic_tree import JOINT, OWN, READ
 from decoding.drafting.sampled_tree import draw_tree, siblings, uniform
 from decoding.sample import Sampling
 
@@ -32,8 +33,8 @@ def grown(counts, seed: int = 0, sampling: Sampling | None = None, **more):
 def test_a_ragged_tree_has_the_children_it_should(seed):
     found, asked = grown(RAGGED, seed)
     tokens = found.tokens
-    assert found.parents == (-1, -1, -1, 0, 0, 2, 4, 5)
-    assert found.read == (0, -1, 1, -1, 2, 3, -1, -1), "leaves are not handed over"
+    assert found.parents == [-1, -1, -1, 0, 0, 2, 4, 5]
+    assert found[READ] == [0, -1, 1, -1, 2, 3, -1, -1], "leaves are not handed over"
     assert asked == [([tokens[0], tokens[2]], [-1, -1]), ([tokens[4], tokens[5]], [0, 1])]
     assert found.how == "sampled without replacement" and found.draft_probabilities is None
 
@@ -42,16 +43,16 @@ def test_a_ragged_tree_has_the_children_it_should(seed):
 @pytest.mark.parametrize("sampling", [Sampling(1.0), Sampling(0.5, top_k=4)])
 def test_q_is_what_every_token_was_drawn_from(sampling, replacement):
     found, _ = grown(RAGGED, 3, sampling, replacement=replacement)
-    draft = found.draft("test", 3, {"joint": found.joint})
+    draft = found.draft("test", calls=3, scores=found.tensors(JOINT))
     for parent, children in draft.by_parent.items():
         whole = sampling.probabilities(FIRST if parent < 0 else behind(draft.tokens[parent])[None])[0]
         q = whole.clone()
         for child in children:
             token = draft.tokens[child]
             assert torch.allclose(draft.q[child], q, atol=1e-6) and q[token] > 0
-            assert found.own[child] == pytest.approx(whole[token].item(), rel=1e-5), "its elder siblings do not count"
-            above = found.joint[parent].item() if parent >= 0 else 1.0
-            assert found.joint[child].item() == pytest.approx(above * whole[token].item(), rel=1e-5)
+            assert found[OWN][child] == pytest.approx(whole[token].item(), rel=1e-5), "its elder siblings do not count"
+            above = found[JOINT][parent] if parent >= 0 else 1.0
+            assert found[JOINT][child] == pytest.approx(above * whole[token].item(), rel=1e-5)
             if not replacement:
                 q[token] = 0
                 q /= q.sum()
@@ -61,14 +62,14 @@ def test_q_is_what_every_token_was_drawn_from(sampling, replacement):
 def test_a_used_up_q_goes_on_over_the_other_tokens():
     found, _ = grown([[4]], 1, Sampling(1.0, top_k=2))
     assert set(found.tokens[:2]) == {0, 1} and set(found.tokens[2:]) < {2, 3, 4}
-    assert found.q[2].tolist() == pytest.approx([0, 0, 1 / 3, 1 / 3, 1 / 3]) and found.own[2:] == (0.0, 0.0)
+    assert found.q[2].tolist() == pytest.approx([0, 0, 1 / 3, 1 / 3, 1 / 3]) and found[OWN][2:] == [0.0, 0.0]
 
 
 def test_greedy_trees_are_chosen():
     found, _ = grown(RAGGED, sampling=Sampling(0))
-    assert found.tokens[:3] == (0, 1, 2) and found.q is None and found.how == "deterministic"
-    assert found.tokens[3:5] == tuple(behind(0).topk(2).indices.tolist()) and found.tokens[5] == int(behind(2).argmax())
-    assert found.own[:3] == pytest.approx((0.4, 0.3, 0.15)) and torch.allclose(found.draft_probabilities[0], FIRST.softmax(-1)[0])
+    assert found.tokens[:3] == [0, 1, 2] and found.q is None and found.how == "deterministic"
+    assert found.tokens[3:5] == behind(0).topk(2).indices.tolist() and found.tokens[5] == int(behind(2).argmax())
+    assert found[OWN][:3] == pytest.approx([0.4, 0.3, 0.15]) and torch.allclose(found.draft_probabilities[0], FIRST.softmax(-1)[0])
 
 
 def test_siblings_of_different_number_do_not_change_each_others_dice():

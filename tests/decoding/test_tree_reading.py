@@ -127,18 +127,18 @@ class PositionsByIndex(Target):
 
 
 class NoMask(Target):
-    def _mask(self, rows, before, visible):
+    def mask(self, rows, before, visible):
         return None
 
 
 class Causal(Target):
-    def _mask(self, rows, before, visible):
-        return super()._mask(rows, before, None)
+    def mask(self, rows, before, visible):
+        return super().mask(rows, before, None)
 
 
 class BoolMask(Target):
-    def _mask(self, rows, before, visible):
-        mask = super()._mask(rows, before, visible)
+    def mask(self, rows, before, visible):
+        mask = super().mask(rows, before, visible)
         return None if mask is None else mask == 0
 
 
@@ -171,7 +171,7 @@ def test_the_self_test_notices_a_row_that_is_not_a_number():
 
 @pytest.mark.parametrize("rows", [[0, 1, 3], [0, 2, 3], [1, 1, 2], [1, 2, 3]])
 def test_keeping_a_wrong_path_is_noticed(llama, rows):
-    """Not a mere change of order: keys resume state their positions, so attention does not see in which order they stand."""
+    """Not a mere change of order: keys carry their positions, so attention does not see in which order they stand."""
     tokens = random_text(9)
     draft = chain(random_text(3, seed=1), "test")
     assert after_keep(llama.target, tokens, draft, [0, 1, 2], (0, 1)) < CLOSE

@@ -9,8 +9,9 @@ import torch
 from safetensors.torch import save_file
 
 from decoding.draft import Draft
+from decoding.drafting.dynamic_tree import JOINT, OWN
 from decoding.methods import METHODS, clover
-from decoding.methods.clover import Heads, Params, branched, described, embedded, init_head, load_head, shapes
+from decoding.methods.clover import NOTED, Heads, Params, branched, described, embedded, init_head, load_head, shapes
 from decoding.models import heads as door
 from decoding.models.attention import Sizes
 from decoding.models.family import load
@@ -177,8 +178,8 @@ def test_the_worked_example(look):
     }
     tree, paths = grown(table, 12, 3, 4, 0.8, 0.25, look)
     assert paths == [(0,), (1,), (0, 0), (1, 0)], "a fifth node, or token 2, means that the cut is wrong"
-    assert tree.joint == pytest.approx((0.5, 0.3, 0.4, 0.09)) and tree.own == pytest.approx((0.5, 0.3, 0.8, 0.3))
-    assert tree.parents == (-1, -1, 0, 1) and tree.rows == (0, 0, 1, 2) and tree.notes == ((0.0,), (0.0,), (1.0,), (1.0,))
+    assert tree[JOINT] == pytest.approx([0.5, 0.3, 0.4, 0.09]) and tree[OWN] == pytest.approx([0.5, 0.3, 0.8, 0.3])
+    assert tree.parents == [-1, -1, 0, 1] and tree.rows.tolist() == [0, 0, 1, 2] and tree[NOTED] == [[0.0], [0.0], [1.0], [1.0]]
     assert (2, -1, pytest.approx(0.1)) in [(t, p, s) for t, p, s in tree.pruned], "c was looked at and cut"
 
 
@@ -196,11 +197,11 @@ def test_the_tree_is_the_rule_s_for_any_numbers(seed, look):
             assert not found and not wanted
             continue
         assert set(found) == set(wanted) and len(found) == len(wanted) <= budget
-        assert tree.joint == pytest.approx([wanted[path] for path in found], rel=1e-4)
+        assert tree[JOINT] == pytest.approx([wanted[path] for path in found], rel=1e-4)
         kept = {(parent, token) for parent, token in zip(tree.parents, tree.tokens, strict=True)}
         assert not kept & {(parent, token) for token, parent, _ in tree.pruned}, "cut and kept at once"
-        logits = tree.logits[list(tree.rows)].softmax(-1)
-        assert [logits[i, t].item() for i, t in enumerate(tree.tokens)] == pytest.approx(tree.own, rel=1e-4)
+        logits = tree.logits[tree.rows].softmax(-1)
+        assert [logits[i, t].item() for i, t in enumerate(tree.tokens)] == pytest.approx(tree[OWN], rel=1e-4)
 
 
 def test_samples_that_were_pruned_are_not_judged_by_their_ratio():

@@ -10,15 +10,16 @@ import pytest
 import torch
 
 import decoding.methods
-from decoding.draft import Draft
-from decoding.method import Drafter
+from decoding.draft import Draft, chain
+from decoding.loop import decode
+from decoding.method import Drafter, Observed
 from decoding.methods import METHODS
 from decoding.models.family import Family
 from decoding.models.requirements import DraftModel
 from decoding.runs.run import Run
 from decoding.sample import Sampling
 from decoding.trace import Node, Row, Step, Trace, decode_trace, encode
-from decoding.verify import EXACT_FOR
+from decoding.verify import EXACT_FOR, match
 
 KEYS = list(METHODS)
 PROMPT = "Once upon a time there was a little girl. Once upon a time"
@@ -280,3 +281,30 @@ def test_a_draft_refuses_to_be_inconsistent():
     ):
         with pytest.raises(ValueError, match=words):
             Draft(**options)
+
+
+def test_what_is_observed_stands_in_the_step_and_not_in_the_draft(llama):
+    """What a drafter returns is merged into the step; what the draft holds cannot be written to."""
+
+    class Telling(Drafter):
+        def propose(self, tokens, rng):
+            self.draft = dataclasses.replace(chain([1, 2], "test"), scores={"a": torch.tensor([1.0, 2.0])}, facts={"b": 3.0})
+            return self.draft
+
+        def observe(self, draft, output, verification):
+            return Observed({"c": torch.tensor([torch.nan, 4.0])}, {"d": 5.0}) if len(verification.path) < 2 else None
+
+    drafter = Telling()
+    options = {"sampling": Sampling(0), "rng": torch.Generator().manual_seed(0), "max_tokens": 1}
+    (step,) = decode(llama.target, drafter, match, [7, 70], **options)
+    assert [node.scores for node in step.nodes] == [{"a": 1.0}, {"a": 2.0, "c": 4.0}] and step.facts == {"b": 3.0, "d": 5.0}
+    assert type(step.facts) is dict and decode_step(step) == step
+    assert set(drafter.draft.scores) == {"a"} and set(drafter.draft.facts) == {"b"}
+    for kept in (drafter.draft.scores, drafter.draft.facts):
+        with pytest.raises(TypeError, match="does not support item assignment"):
+            kept["e"] = 6.0
+
+
+def decode_step(step: Step) -> Step:
+    """Through the file format and back."""
+    return msgspec.msgpack.decode(msgspec.msgpack.encode(step), type=Step)

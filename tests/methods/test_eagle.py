@@ -16,6 +16,7 @@ from decoding.drafting.static_tree import sparse_tree
 from decoding.loop import decode
 from decoding.methods import METHODS, eagle
 from decoding.methods.eagle import COSINE, Eagle, Params, Reader, counts_of, fixed
+from decoding.models import eagle_head
 from decoding.models import heads as door
 from decoding.models.cache import TreeCache
 from decoding.models.eagle_head import KINDS, Heads, Shape, init_head, layers_of, load_head, shapes
@@ -56,7 +57,7 @@ def random_heads(target: Target, kind: str, seed: int = 0, noise: float = 0.1) -
 
 
 def states_of(target: Target, aux_hidden_layers, tokens) -> list[torch.Tensor]:
-    """(len(tokens), width) per tap, from one plain pass."""
+    """(len(tokens), width) per aux hidden layer, from one plain pass."""
     found = target.forward(TreeCache(), target.ids(tokens), range(len(tokens)), aux_hidden_layers=aux_hidden_layers)[1]
     return [found[aux_layer] for aux_layer in aux_hidden_layers]
 
@@ -200,7 +201,7 @@ def test_the_kept_slots_are_those_of_a_fresh_run(kind, tree, monkeypatch):
     """After many steps, drafts accepted and not: as many slots as tokens in front of the root, all from the target's own states."""
     target = toys.tiny_target(2, num_hidden_layers=LAYERS)  # five tokens: a tree holds the right one often
     heads = random_heads(target, kind, noise=0.1)
-    monkeypatch.setattr(eagle, "load_head", lambda target, head=None: (heads, eagle.USUAL))
+    monkeypatch.setattr(eagle, "load_head", lambda target, head=None: (heads, eagle_head.USUAL))
     drafter = Watched(target, Params(tree=tree, nodes=9, fan_out=3), GREEDY)
     drafter.told = []
     rng = torch.Generator().manual_seed(0)
@@ -244,7 +245,7 @@ def test_a_dynamic_tree_keeps_the_most_probable_and_names_the_rest():
 
 
 def test_a_static_tree_has_its_ranks_at_every_step():
-    paths = sparse_tree(tuple(row[:3] for row in eagle.USUAL[:4]), 25)
+    paths = sparse_tree(tuple(row[:3] for row in eagle_head.USUAL[:4]), 25)
     parents = {tuple(node.parent for node in step.nodes) for step in drafts(tree="static", nodes=9)}
     assert len(parents) == 1 and not any(step.pruned for step in drafts(tree="static", nodes=9))
     logits = torch.randn(1, VOCAB, generator=torch.Generator().manual_seed(3))
@@ -259,7 +260,7 @@ def test_a_static_tree_has_its_ranks_at_every_step():
     for i, path in enumerate(paths):
         above = logits[0] if len(path) == 1 else said[found.tokens[found.parents[i]]]
         assert found.tokens[i] == int(above.topk(path[-1] + 1).indices[-1])
-        assert found.own[i] == pytest.approx(float(above.softmax(-1)[found.tokens[i]]), rel=1e-4)
+        assert found[OWN][i] == pytest.approx(float(above.softmax(-1)[found.tokens[i]]), rel=1e-4)
         assert torch.equal(found.logits[found.rows[i]], above)
         assert paths[found.parents[i]] == path[:-1] if len(path) > 1 else found.parents[i] == -1
 
@@ -293,12 +294,12 @@ def test_the_bonus_is_drawn_at_the_temperature_of_the_run():
     assert count > 5
 
 
-# -- the drawn tree ----------------------------------------------------------------------------------------------------
+# -- the sampled tree --------------------------------------------------------------------------------------------------
 
 
 def proposing(target: Target, heads: Heads, sampling: Sampling, monkeypatch, prompt=PROMPT, **params) -> Eagle:
     """A drafter that has read a prompt."""
-    monkeypatch.setattr(eagle, "load_head", lambda target, head=None: (heads, eagle.USUAL))
+    monkeypatch.setattr(eagle, "load_head", lambda target, head=None: (heads, eagle_head.USUAL))
     drafter = Eagle(target, Params(tree="sampled", **params), sampling)
     output = type(
         "Reading",
@@ -318,7 +319,7 @@ def test_a_drawn_tree_says_what_every_token_was_drawn_from(kind, sampling, monke
     heads = random_heads(target, kind)
     drafter = proposing(target, heads, sampling, monkeypatch, **sizes)
     draft = drafter.propose(PROMPT, torch.Generator().manual_seed(0))
-    paths = sparse_tree(tuple(row[:3] for row in eagle.USUAL[:3]), 9)
+    paths = sparse_tree(tuple(row[:3] for row in eagle_head.USUAL[:3]), 9)
     assert draft.how == "sampled without replacement" and draft.parents == tuple(
         paths.index(path[:-1]) if len(path) > 1 else -1 for path in paths
     )
@@ -407,7 +408,7 @@ def told(kind: str, monkeypatch, tree: str = "dynamic", **more):
     """(target, head, prompt, steps) of a run in which drafts are accepted now and then, up to the end of the context."""
     target = toys.tiny_target(2, num_hidden_layers=LAYERS)
     heads = random_heads(target, kind)
-    monkeypatch.setattr(eagle, "load_head", lambda target, head=None: (heads, eagle.USUAL))
+    monkeypatch.setattr(eagle, "load_head", lambda target, head=None: (heads, eagle_head.USUAL))
     family, prompt = toys.toy_family(target), (1, 2, 3)
     sizes = {"tree": tree, "nodes": 9, "fan_out": 3, "expansions": 2} | more
     return target, heads, prompt, run_steps(family, "eagle", prompt, sampling=Sampling(1.0), max_tokens=4000, **sizes)
@@ -553,7 +554,7 @@ def test_heads_for_another_target_and_damaged_ones(tmp_path, monkeypatch):
     made = random_heads(target, "eagle3")
     door.save(tmp_path, "eagle", target.model, made.state_dict(), settings(target), {})
     opened, ranks = load_head(target)
-    assert torch.equal(opened.fc.weight, made.fc.weight) and ranks == eagle.USUAL
+    assert torch.equal(opened.fc.weight, made.fc.weight) and ranks == eagle_head.USUAL
     with pytest.raises(ValueError, match="trained for the model"):
         load_head(target_of(seed=5))
     tensors = load_file(tmp_path / door.WEIGHTS)

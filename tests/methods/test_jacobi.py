@@ -422,7 +422,7 @@ def test_plain_jacobi_stalls_under_sampling_and_the_speculative_one_does_not():
 
 
 def watched(family, key: str, sampling: Sampling, **params):
-    """(text length, draft, reading, decision) of every call of a run."""
+    """(text length, draft, output, verification) of every call of a run."""
     method, seen, length = (JACOBI if key == "jacobi" else SPECULATIVE), [], len(PROMPT)
     drafter, accept = method.build(family, method.checked(params), sampling)
 

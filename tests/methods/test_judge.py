@@ -50,7 +50,7 @@ def law(p: Tensor, q: Tensor, word, rule=None) -> Tensor:
 
     Args:
         word: token -> the judge's 0 or 1.
-        rule: a change of the rule, for planted faults: (decision, token) -> the distribution that follows a rejection.
+        rule: a change of the rule, for planted faults: (verification, token) -> the distribution that follows a rejection.
     """
     out = torch.zeros_like(p)
     for token in range(len(p)):

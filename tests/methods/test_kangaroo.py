@@ -11,7 +11,8 @@ import torch
 from safetensors.torch import save_file
 from torch.nn.functional import cross_entropy
 
-from decoding.draft import Draft, ResumeState
+from decoding.draft import Draft
+from decoding.drafting.resumed import Resumed
 from decoding.loop import decode
 from decoding.methods import METHODS, kangaroo
 from decoding.methods.kangaroo import CONFIDENCE, ENDED, FULL, STOP, UNSURE, Params, init_head, settings_of, shapes
@@ -84,21 +85,16 @@ def test_the_parts_say_what_the_whole_says(kind, attention):
         target.extend(first, PROMPT[:-1])
         read = target.read(first, PROMPT, draft, GREEDY, aux_hidden_layers=(layer if layer < 3 else PRE_NORM,))
         rows = tuple((of.keys[:, :, 4:9].clone(), of.values[:, :, 4:9].clone()) for of in first.layers[:layer])
-        carried = replace(draft, resume_state=ResumeState(layer, next(iter(read.hidden.values())), rows))
-        found = target.read(cache, PROMPT, carried, GREEDY)
+        carried = replace(draft, reading=Resumed(layer, next(iter(read.hidden.values())), rows))
+        found = carried.reading.read(target, cache, PROMPT, carried, GREEDY, ())
         assert (found.logits - whole.logits).abs().max() < 1e-4
         cache.keep([0, 1, 3])
         assert {of.length for of in cache.layers} == {7}
         assert (target.extend(cache, [9]) - after).abs().max() < 1e-4
         cut = carried.cut(draft.depths < 2)  # the context ends: what is carried is cut with the nodes
-        assert len(cut) == 1 and len(cut.resume_state.hidden) == 2 and cut.resume_state.rows[0][0].shape[2] == 2
+        assert len(cut) == 1 and len(cut.reading.hidden) == 2 and cut.reading.rows[0][0].shape[2] == 2
     with pytest.raises(ValueError, match="does not fit its 4 rows"):
-        target.read(
-            TreeCache(),
-            PROMPT,
-            replace(carried.cut(draft.depths < 3), resume_state=carried.resume_state.cut(draft.depths < 2)),
-            GREEDY,
-        )
+        carried.reading.read(target, TreeCache(), PROMPT, carried.cut(draft.depths < 3), GREEDY, ())
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "gpt_neox"])

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from decoding.draft import Draft, PromptTokens
+from decoding.draft import Draft
 from decoding.drafting.prompt_token_trees import Machine, ProbeTree, endings, machine, thinned
+from decoding.drafting.prompt_tokens import PromptTokensOutput, WithPromptTokens
 from decoding.loop import decode
 from decoding.methods import METHODS, ppd
 from decoding.methods.ppd import Params, Prompts, best_budget, init_head, load_head, shapes
@@ -44,7 +45,7 @@ def read_with(target: Target, tokens, draft: Draft):
     cache = TreeCache()
     if len(tokens) > 1:
         target.extend(cache, tokens[:-1])
-    return target.read(cache, tokens, draft, GREEDY), cache
+    return draft.reading.read(target, cache, tokens, draft, GREEDY, ()), cache
 
 
 TREE = Draft((3, 4, 5, 6), (-1, -1, 0, 2), source=("test",) * 4)
@@ -56,7 +57,7 @@ def probed(draft: Draft, width: int, members: int = 1) -> Draft:
     torch.manual_seed(0)
     vectors = torch.randn(3, members, width)
     rows = torch.stack([vectors[d - 1, j] for _, d, j in hung])
-    return replace(draft, prompt_tokens=PromptTokens(rows, *(tuple(column) for column in zip(*hung, strict=True))))
+    return replace(draft, reading=WithPromptTokens(rows, *(tuple(column) for column in zip(*hung, strict=True))))
 
 
 # -- the pass ----------------------------------------------------------------------------------------------------------
@@ -68,7 +69,8 @@ def test_no_node_sees_a_prompt_token(kind, attention):
     plain, _ = read_with(target, PROMPT, TREE)
     output, cache = read_with(target, PROMPT, probed(TREE, 32))
     assert (plain.logits - output.logits).abs().max() < 1e-4 * plain.logits.std()
-    assert output.probs.shape == plain.probs.shape and output.prompt_tokens.shape == (15, VOCAB) and plain.prompt_tokens is None
+    assert output.probs.shape == plain.probs.shape and output.prompt_tokens.shape == (15, VOCAB)
+    assert not isinstance(plain, PromptTokensOutput)
     cache.keep([0, 1, 3])
     assert cache.length == cache.committed == len(PROMPT) + 2, "no row of a prompt token is left"
 
@@ -78,9 +80,9 @@ def test_a_probe_that_is_the_true_token_says_what_its_row_says(kind):
     """With the embeddings of the tokens that follow in place of E: positions and masks one off would show."""
     target, ahead = target_of(kind), (9, 10, 11)
     draft = probed(TREE, 32)
-    oracle = embedded(target, [ahead[d - 1] for d in draft.prompt_tokens.distances])
-    output, _ = read_with(target, PROMPT, replace(draft, prompt_tokens=replace(draft.prompt_tokens, embeddings=oracle)))
-    for row, (node, distance) in enumerate(zip(draft.prompt_tokens.nodes, draft.prompt_tokens.distances, strict=True)):
+    oracle = embedded(target, [ahead[d - 1] for d in draft.reading.distances])
+    output, _ = read_with(target, PROMPT, replace(draft, reading=replace(draft.reading, embeddings=oracle)))
+    for row, (node, distance) in enumerate(zip(draft.reading.nodes, draft.reading.distances, strict=True)):
         path = [TREE.tokens[i] for i in TREE.path_to(node)]
         texts = [[*PROMPT, *path, *ahead[:d]] for d in (distance, distance - 1)]
         right, before = (target.extend(TreeCache(), text)[0] for text in texts)
@@ -89,14 +91,35 @@ def test_a_probe_that_is_the_true_token_says_what_its_row_says(kind):
 
 def test_members_of_an_ensemble_do_not_see_each_other():
     target, draft = target_of(), probed(TREE, 32, members=2)
-    own = draft.prompt_tokens
+    own = draft.reading
     changed = own.embeddings.clone()
     first = [(d, j) == (1, 1) for d, j in zip(own.distances, own.members, strict=True)]
     changed[torch.tensor(first)] += 1
-    drafts = [replace(draft, prompt_tokens=replace(own, embeddings=e)) for e in (own.embeddings, changed)]
+    drafts = [replace(draft, reading=replace(own, embeddings=e)) for e in (own.embeddings, changed)]
     before, after = (read_with(target, PROMPT, one)[0].prompt_tokens for one in drafts)
     moved = (before - after).abs().amax(-1) > 1e-3
-    assert moved.tolist() == [member == 1 for member in draft.prompt_tokens.members]
+    assert moved.tolist() == [member == 1 for member in draft.reading.members]
+
+
+@pytest.mark.parametrize("nodes, members, seed", [(0, 1, 0), (4, 1, 1), (4, 3, 2), (9, 2, 3)])
+def test_what_the_rows_of_a_pass_see_of_each_other(nodes, members, seed):
+    """Row by row, in any order of the rows: text sees its path alone; a prompt token the path of its node and the nearer ones of
+    its member; cut as well."""
+    rng = torch.Generator().manual_seed(seed)
+    parents = tuple(int(torch.randint(-1, i, (1,), generator=rng)) if i else -1 for i in range(nodes))
+    hung = [(node, d, j) for node in range(-1, nodes) for j in range(members) for d in (1, 2, 3)]
+    hung = [hung[i] for i in torch.randperm(len(hung), generator=rng).tolist()]
+    reading = WithPromptTokens(torch.zeros(len(hung), 8), *map(tuple, zip(*hung, strict=True)))
+    whole = Draft(parents, parents, source=("test",) * nodes, reading=reading)
+    for draft in (whole, whole.cut(whole.depths < 2)):
+        read, n = draft.reading, len(draft)
+        hung = list(zip(read.nodes, read.distances, read.members, strict=True))
+        assert len(hung) == 3 * members * (n + 1)
+        text = [{0} | {i + 1 for i in draft.path_to(node)} for node in range(-1, n)]
+        for row, seen in enumerate(read.visible(draft)):
+            node, distance, member = hung[row - n - 1] if row > n else (row - 1, 0, 0)
+            own = {n + 1 + i for i, (at, d, j) in enumerate(hung) if (at, j) == (node, member) and d <= distance}
+            assert {int(i) for i in seen.nonzero()[0]} == text[node + 1] | own
 
 
 # -- training ----------------------------------------------------------------------------------------------------------
@@ -123,9 +146,9 @@ def test_training_reads_what_drafting_reads(kind, members, monkeypatch):
         whole = list(recipe.predict(made, target, batch_of(target, tokens)))
     assert (logits - again).abs().max() < 1e-4, "the cache was left as it was"
     hung = [(-1, d, j) for j in range(members) for d in (1, 2, 3)]
-    below = PromptTokens(torch.stack([made.embed[d - 1, j] for _, d, j in hung]).detach(), *map(tuple, zip(*hung, strict=True)))
+    below = WithPromptTokens(torch.stack([made.embed[d - 1, j] for _, d, j in hung]).detach(), *map(tuple, zip(*hung, strict=True)))
     for row, (number, place) in product(range(2), enumerate(places.tolist())):
-        output, _ = read_with(target, tokens[row, : place + 1].tolist(), Draft((), (), prompt_tokens=below))
+        output, _ = read_with(target, tokens[row, : place + 1].tolist(), Draft((), (), reading=below))
         alone = output.prompt_tokens.unflatten(0, (members, 3)).mean(0)
         assert (logits[row, number] - alone).abs().max() < 1e-3
         assert max((whole[k][row, place] - alone[k]).abs().max() for k in range(3)) < 1e-3
@@ -291,14 +314,14 @@ def test_every_node_is_what_the_prompt_tokens_of_the_last_pass_say(families, kin
     for sampling in (GREEDY, Sampling(1.0)):
         for (before, step, tokens), (draft, _, _) in pairwise(seen(family, Params(budget="24"), sampling, 40)[0]):
             end = step.path[-1] if step.path else -1
-            count = before.prompt_tokens.nodes.count(end)
+            count = before.reading.nodes.count(end)
             states_met.add(count)
             assert int(draft.depths.max()) <= count and draft.scores[ppd.STATE][0] == count
             assert count == 3 or step.path, "nothing accepted: the last state"
-            below = PromptTokens(made.embed[:count, 0], (-1,) * count, tuple(range(1, count + 1)), (0,) * count)
+            below = WithPromptTokens(made.embed[:count, 0], (-1,) * count, tuple(range(1, count + 1)), (0,) * count)
             text = [*tokens, *step.tokens[:-1]]
             with torch.inference_mode():
-                said = read_with(family.target, text, Draft((), (), prompt_tokens=below))[0].prompt_tokens
+                said = read_with(family.target, text, Draft((), (), reading=below))[0].prompt_tokens
             for i, (token, depth) in enumerate(zip(draft.tokens, draft.depths, strict=True)):
                 rank = int(draft.scores[ppd.RANK][i])
                 assert said[depth - 1][token] == pytest.approx(float(said[depth - 1].sort(descending=True)[0][rank - 1]), abs=1e-3)
@@ -308,7 +331,7 @@ def test_every_node_is_what_the_prompt_tokens_of_the_last_pass_say(families, kin
 
 def test_the_first_step_reads_prompt_tokens_and_no_guess(llama):
     (draft, step, _), *_ = seen(llama, Params(budget="16"))[0]
-    assert not len(draft) and draft.prompt_tokens.nodes == (-1,) * 3 and step.origins == ("plain",)
+    assert not len(draft) and draft.reading.nodes == (-1,) * 3 and step.origins == ("plain",)
 
 
 def test_no_row_of_a_probe_stays_in_the_cache(llama, monkeypatch):
@@ -356,7 +379,7 @@ def test_members_are_averaged(monkeypatch):
     monkeypatch.setattr(ppd, "load_head", lambda of: (init_head(target, 3, 2), RANKS))
     run, drafter = seen(toys.toy_family(target), Params(budget="32"), count=30)
     assert tokens_of([step for _, step, _ in run]) == toys.greedy_text(target, PROMPT, 30)
-    assert all(len(draft) + 1 + len(draft.prompt_tokens) <= 32 for draft, _, _ in run) and drafter.machine.members == 2
+    assert all(len(draft) + 1 + len(draft.reading) <= 32 for draft, _, _ in run) and drafter.machine.members == 2
 
 
 def test_typical_acceptance_misses_the_target_s_law(llama):

@@ -9,13 +9,14 @@ import pytest
 import torch
 
 from decoding.draft import Draft
+from decoding.drafting.dynamic_tree import JOINT
+from decoding.drafting.tree_builder import TreeBuilder
 from decoding.loop import decode
 from decoding.methods import METHODS
-from decoding.methods.infinigram import Growing
-from decoding.methods.rasd import DRAFTED, READ, Tree, fused, plausible
+from decoding.methods.rasd import DRAFTED, TRIE_READ, fused, plausible
 from decoding.models.cache import TreeCache
 from decoding.retrieval.datastore import EMPTY, Datastore, of_tokens
-from decoding.retrieval.search import NONE, RETRIEVED, Match, Sources, Trie, trie_of
+from decoding.retrieval.search import NONE, RETRIEVED, Match, Sources, heaviest, trie_of
 from decoding.sample import Sampling
 from decoding.verify import match, recursive_rejection
 from tests.decoding.test_lossless_statistics import LIMIT, PROMPT, counted, expected, family, lying, misfit
@@ -234,7 +235,7 @@ def test_rest_keeps_the_heaviest_and_looks_for_the_longest():
 
 
 def test_closed_under_parents_and_lighter_downwards():
-    for key, params in (("rest", {}), ("rasd", {"pruning": "none"}), ("rasd", {}), ("rasd", {"pruning": READ})):
+    for key, params in (("rest", {}), ("rasd", {"pruning": "none"}), ("rasd", {}), ("rasd", {"pruning": TRIE_READ})):
         draft = drafted(key, random_store(7, 4, 2000), [0, 1, 2, 3], **params)
         weights = draft.scores["weight"]
         retrieved = [i for i in range(len(draft)) if draft.source[i] != DRAFTED]
@@ -249,18 +250,15 @@ def test_closed_under_parents_and_lighter_downwards():
 A, B, C, D, E, F, G, H = range(8)
 
 
-def tree_of(*rows: str) -> Tree:
+def tree_of(*rows: str) -> TreeBuilder:
     """The draft model's tree with these paths, in this order."""
-    tree, places = Tree(), {"": -1}
+    tree, places = TreeBuilder(), {"": -1}
     for path in rows:
-        places[path] = len(tree.tokens)
-        tree.tokens.append("abcdefgh".index(path[-1]))
-        tree.parents.append(places[path[:-1]])
-        tree.values.append(0.5)
+        places[path] = tree.add("abcdefgh".index(path[-1]), places[path[:-1]], **{JOINT: 0.5})
     return tree
 
 
-def trie_with(*rows: str) -> Trie:
+def trie_with(*rows: str) -> TreeBuilder:
     return trie_of(sorted(["abcdefgh".index(letter) for letter in row] for row in rows))
 
 
@@ -290,19 +288,18 @@ def test_fusing_again_changes_nothing_and_the_order_only_the_marks():
 
 def test_the_pruning_example():
     """S = {abc x3, ad, ef x2} against the top two {a, g}: branch e goes; with two nodes a and ab stay."""
-    trie, tree = trie_with("abc", "abc", "abc", "ad", "ef", "ef"), Tree(likely={-1: {A, G}})
-    kept = trie.keep(plausible(trie, tree, everywhere=False))
-    assert (kept.tokens, kept.parents, kept.weights) == ([A, B, C, D], [-1, 0, 1, 0], [4, 3, 3, 1])
-    assert kept.heaviest(2).tokens == [A, B] and kept.heaviest(2).weights == [4, 3]
-    assert plausible(trie, Tree(likely={-1: set(range(8))}), everywhere=False) == list(range(len(trie)))
+    trie, tree = trie_with("abc", "abc", "abc", "ad", "ef", "ef"), TreeBuilder()
+    kept = trie.keep(plausible(trie, tree, {-1: {A, G}}))
+    assert (kept.tokens, kept.parents, kept["weight"]) == ([A, B, C, D], [-1, 0, 1, 0], [4, 3, 3, 1])
+    assert heaviest(kept, 2).tokens == [A, B] and heaviest(kept, 2)["weight"] == [4, 3]
+    assert plausible(trie, tree, {-1: set(range(8))}) == list(range(len(trie)))
 
 
 def test_pruning_at_every_shared_node():
     """Below a, where the draft model was asked too, d must be likely; below ab nobody was asked."""
     trie, tree = trie_with("abc", "ad"), tree_of("a", "ab")
-    tree.likely = {-1: {A}, 0: {B}}
-    assert trie.keep(plausible(trie, tree, everywhere=True)).tokens == [A, B, C]
-    assert trie.keep(plausible(trie, tree, everywhere=False)).tokens == [A, B, C, D]
+    assert trie.keep(plausible(trie, tree, {-1: {A}, 0: {B}})).tokens == [A, B, C]
+    assert trie.keep(plausible(trie, tree, {-1: {A}})).tokens == [A, B, C, D]
 
 
 def q_after(of, tokens) -> torch.Tensor:
@@ -334,17 +331,17 @@ def test_the_draft_tree_is_the_likeliest_paths(llama):
 def test_what_the_draft_model_reads_of_the_trie(llama):
     """Scores of the fourth rule against fresh passes; the kept nodes are the best of them."""
     store, tokens = random_store(3, 6, 3000), [1, 2, 3, 4, 5, 0]
-    drafter, _ = drafter_of("rasd", store, llama, pruning=READ, top=50, retrieved=128)
+    drafter, _ = drafter_of("rasd", store, llama, pruning=TRIE_READ, top=50, retrieved=128)
     drafter.begin(tokens, None)
-    tree, q = drafter._draft_tree(tokens, 100)
+    q = drafter._draft_tree(tokens, 100).logits[0].softmax(-1)
     found, trie = drafter._retrieve(tokens, 100)
-    trie = trie.heaviest(40)
+    trie = heaviest(trie, 40)
     scores = drafter._scores(trie, q)
-    total = sum(weight for weight, parent in zip(trie.weights, trie.parents, strict=True) if parent < 0)
+    total = sum(weight for weight, parent in zip(trie["weight"], trie.parents, strict=True) if parent < 0)
     shape = Draft(tuple(trie.tokens), tuple(trie.parents), source=("",) * len(trie))
     for node, path in enumerate(paths(shape)):
         chance = math.prod(q_after(llama, [*tokens, *path[:i]])[token].item() for i, token in enumerate(path))
-        assert scores[node] == pytest.approx(chance * (trie.weights[node] / total) ** 0.5, rel=1e-3)
+        assert scores[node] == pytest.approx(chance * (trie["weight"][node] / total) ** 0.5, rel=1e-3)
         parent = trie.parents[node]
         assert parent < 0 or scores[node] <= scores[parent] + 1e-9
     assert drafter.model.calls == 4 + 1
@@ -354,7 +351,7 @@ def test_rasd_with_an_empty_store_is_its_draft_tree(llama):
     """The same trace, step for step, as without retrieval; and every node is the draft model's."""
     for sampling in (GREEDY, Sampling(1.0)):
         bare = run("rasd", random_store(0, 200), llama, [7, 70, 170], sampling, retrieved=0, max_tokens=20)
-        for pruning in ("none", "first token", "every shared node", READ):
+        for pruning in ("none", "first token", "every shared node", TRIE_READ):
             steps = run("rasd", EMPTY, llama, [7, 70, 170], sampling, pruning=pruning, max_tokens=20)
             assert without_times(steps) == without_times(bare)
             assert {node.source for step in steps for node in step.nodes} == {DRAFTED}
@@ -402,7 +399,7 @@ def test_the_fused_tree_accepts_at_least_what_either_source_would(llama):
     assert gained
 
 
-@pytest.mark.parametrize("pruning", ["none", "first token", "every shared node", READ])
+@pytest.mark.parametrize("pruning", ["none", "first token", "every shared node", TRIE_READ])
 def test_the_draft_models_cache_stays_that_of_the_text(llama, pruning):
     """After accepted drafted and retrieved nodes, and after the extra call over the trie."""
     prompt = [7, 70, 170, 7, 70]
@@ -432,7 +429,7 @@ VARIANTS = [
     ("infinigram", {"variant": "tree", "shortest": 1, "nodes": 5}),
     ("rest", {"shortest": 1, "nodes": 5}),
     ("rasd", {"shortest": 1, "drafted": 3, "retrieved": 3}),
-    ("rasd", {"shortest": 1, "drafted": 3, "retrieved": 3, "pruning": READ}),
+    ("rasd", {"shortest": 1, "drafted": 3, "retrieved": 3, "pruning": TRIE_READ}),
 ]
 NAMES = [f"{key} {' '.join(str(v) for v in params.values() if isinstance(v, str))}".strip() for key, params in VARIANTS]
 
@@ -514,7 +511,7 @@ def every_draft(key: str, params: dict, sampling: Sampling):
 
 def with_uniforms(drafter, uniforms: list[float]) -> Draft:
     drafter.sources.follow(list(PROMPT))
-    found, tree = drafter.sources.longest(len(PROMPT)), Growing()
+    found, tree = drafter.sources.longest(len(PROMPT)), TreeBuilder()
     drafter._chain(tree, found, torch.tensor(uniforms))
     return drafter._draft(tree, found)
 

@@ -14,8 +14,9 @@ import decoding.acceptance.k_seq as k_seq_module
 import viz.methods.spectr as viz
 from decoding.acceptance.k_seq import Sums, any_of, dealt, k_seq, offered, solve, walk_copies
 from decoding.draft import Draft, chain
+from decoding.drafting.tree_builder import TreeBuilder
 from decoding.methods import METHODS
-from decoding.methods.spectr import Trie
+from decoding.methods.spectr import lengthen
 from decoding.models.cache import TreeCache
 from decoding.models.target import Target
 from decoding.runs.run import Run
@@ -180,17 +181,14 @@ def test_r3w_by_enumeration():
 
 def sequences(tokens: tuple[tuple[int, ...], ...], q: dict[tuple[int, ...], Tensor]) -> Draft:
     """K sequences as a draft; q by prefix."""
-    trie, at, prefixes = Trie(), dict.fromkeys(range(len(tokens)), -1), []
+    trie, at, prefixes = TreeBuilder(), dict.fromkeys(range(len(tokens)), -1), []
     for depth in range(len(tokens[0])):
-        size = len(trie.tokens)
-        at = trie.grow([tokens[s][depth] for s in at], at)
+        size = len(trie)
+        at = lengthen(trie, [tokens[s][depth] for s in at], at)
         first = {node: s for s, node in reversed(at.items())}
-        prefixes += [tokens[first[node]][:depth] for node in range(size, len(trie.tokens))]
-    n = len(trie.tokens)
+        prefixes += [tokens[first[node]][:depth] for node in range(size, len(trie))]
     rows = torch.stack([q[prefix] for prefix in prefixes])
-    copies = tuple(map(tuple, trie.copies))
-    how = "sampled as sequences"
-    return Draft(tuple(trie.tokens), tuple(trie.parents), rows, how=how, source=("test",) * n, copies=copies)
+    return trie.draft("test", q=rows, how="sampled as sequences", copies=tuple(map(tuple, trie["copies"])))
 
 
 def worlds(vocab: int, depth: int, seed: int) -> tuple[dict, dict]:
@@ -461,7 +459,7 @@ def test_nothing_drafted_is_an_ordinary_draw():
 def test_other_rules_and_other_drafts_are_refused():
     draft = sequences(((0,), (0,)), {(): row(0.5, 0.5)})
     probs = output_of(row(0.5, 0.5).expand(2, -1))
-    with pytest.raises(ValueError, match="recursive_rejection is not exact for a draft whose nodes were drawn as sequences"):
+    with pytest.raises(ValueError, match="recursive_rejection is not exact for a draft whose nodes were sampled as sequences"):
         recursive_rejection(draft, probs, torch.rand(3))
     assert match(draft, probs, torch.rand(3)).token in (0, 1)
     for other in (chain([1], "test"), Draft((1,), (-1,), row(0.5, 0.5)[None], how="sampled", source=("test",))):

@@ -95,7 +95,7 @@ def random_table(vocab: int = 12) -> torch.Tensor:
 
 
 def read(draft, root: int, noise: float = 0.1):
-    """A reading of the draft by a target that looks further back than one token: each row has noise of its own."""
+    """What a target that looks further back than one token says of the draft: each row has noise of its own."""
     rows = random_table()[[root, *draft.tokens]].log()
     logits = rows + noise * torch.rand(rows.shape, generator=torch.Generator().manual_seed(len(draft)))
     return TargetOutput(logits, logits.softmax(1))

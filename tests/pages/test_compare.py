@@ -13,6 +13,7 @@ from pages.parts.compare import address as compare_address
 from pages.parts.compare.race import FIRST, Column, Race, names
 from pages.parts.compare.sweep import Plan, Sweep, spread, sweepable
 from pages.parts.shared.settings import Settings
+from tests.conftest import PATIENCE, eventually
 from tests.samples import sample_trace
 
 PAGE = Path(__file__).parent.parent.parent / "pages" / "2_Compare.py"
@@ -25,7 +26,7 @@ def folder(tmp_path, monkeypatch):
 
 
 def opened(**query) -> AppTest:
-    page = AppTest.from_file(PAGE, default_timeout=60)
+    page = AppTest.from_file(PAGE, default_timeout=PATIENCE)
     for key, value in query.items():
         page.query_params[key.replace("__", ".")] = value
     return checked(page.run())
@@ -36,13 +37,9 @@ def checked(page: AppTest) -> AppTest:
     return page
 
 
-def settle(page: AppTest, seconds: float = 60) -> AppTest:
+def settle(page: AppTest) -> AppTest:
     """Look until nothing moves; AppTest has no timers."""
-    until = time.monotonic() + seconds
-    while moving(page):
-        assert time.monotonic() < until, "it never came to rest"
-        time.sleep(0.05)
-        checked(page.run())
+    eventually(lambda: not moving(page) or not moving(checked(page.run())), "it never came to rest")
     return page
 
 
@@ -209,12 +206,11 @@ def bare(monkeypatch):
 def test_stop_takes_effect_within_one_step(bare):
     race, wanted = race_of("plain", "prompt_lookup", mode="end")
     race.play(wanted)
-    while not all(column.live.count for column in race.columns):
-        time.sleep(0.005)
+    eventually(lambda: all(column.live.count for column in race.columns), "the runs do not begin")
     race.stop()
     counts = [column.live.count for column in race.columns]
     for column in race.columns:
-        column.live.wait(10)
+        column.live.wait(PATIENCE)
     assert all(column.live.count - before <= 1 for column, before in zip(race.columns, counts, strict=True))
     assert not race.moving
     race.reset()
@@ -225,7 +221,7 @@ def test_rapid_presses_coalesce_and_tear_nothing(bare):
     for _ in range(20):
         race.step(wanted)
     for column in race.columns:
-        column.live.wait(30)
+        column.live.wait(PATIENCE)
     race.sync()
     assert race.calls == 1 and [column.count for column in race.columns] == [1, 1]
     race.reset()
@@ -248,10 +244,7 @@ def test_one_failing_column_does_not_stop_the_others(bare):
     race, wanted = race_of("plain", "prompt_lookup", tokens=8, mode="end")
     wanted[1] = Settings(method="prompt_lookup", target="/no/such/folder", max_tokens=8)
     race.play(wanted)
-    until = time.monotonic() + 30
-    while race.moving and time.monotonic() < until:
-        time.sleep(0.02)
-        race.sync()
+    eventually(lambda: race.sync() or not race.moving, "the race does not end")
     assert race.columns[0].ended and "/no/such/folder" in race.columns[1].problem
 
 
@@ -292,10 +285,9 @@ def test_a_sweep_runs_every_value_and_names_the_best():
 def test_a_stopped_sweep_goes_on_where_it_was(bare):
     sweep = Sweep()
     sweep.start(Plan(Settings(method="prompt_lookup", max_tokens=300), "length", "Length", (1, 2)))
-    while not sweep.points[0][1].live.count:
-        time.sleep(0.005)
+    eventually(lambda: sweep.points[0][1].live.count, "the sweep does not begin")
     sweep.stop()
-    sweep.points[0][1].live.wait(10)
+    sweep.points[0][1].live.wait(PATIENCE)
     taken = sweep.points[0][1].live.count
     sweep.sync()
     assert not sweep.running and not sweep.points[1][1].count

@@ -1,6 +1,6 @@
 """The Drafter page without a browser: prompts, start and stop, results with filters, the way to a step on the Step page."""
 
-import time
+from threading import Event
 
 import pytest
 from streamlit.testing.v1 import AppTest
@@ -13,6 +13,7 @@ from pages.parts.drafter.controller import Series, finished
 from pages.parts.drafter.findings import Findings, shared_taus
 from pages.parts.drafter.sidebar import job
 from pages.parts.shared.settings import Settings
+from tests.conftest import PATIENCE, eventually
 from viz.drafter.judgements import judgements, per_prompt
 from viz.drafter.pairs import paired_taus
 
@@ -33,7 +34,7 @@ def family():
 
 
 def page(**state) -> AppTest:
-    at = AppTest.from_file("../../app.py", default_timeout=60).switch_page("pages/3_Drafter.py")
+    at = AppTest.from_file("../../app.py", default_timeout=PATIENCE).switch_page("pages/3_Drafter.py")
     for key, value in state.items():
         at.session_state[key] = value
     at.run()
@@ -56,7 +57,7 @@ def run(at: AppTest) -> AppTest:
     """Press Run and look again until nothing moves."""
     press(at, "study_run")
     if (live := at.session_state["desk"].live) is not None:  # it is let go of when it fails
-        live.wait(60)
+        live.wait(PATIENCE)
     at.run()
     assert not at.exception, at.exception
     return at
@@ -95,13 +96,21 @@ def test_what_was_kept_is_shown_again_in_another_session(store):
     assert typed().metric[0].value == "3"
 
 
-def test_a_stopped_study_goes_on_where_it_stopped(store):
+def test_a_stopped_study_goes_on_where_it_stopped(store, monkeypatch):
+    stopped, take = Event(), Series.__next__
+
+    def held(series: Series):
+        """The worker is faster than a busy page: it waits with the second prompt until the study has been stopped."""
+        assert not series.done[0] or stopped.wait(PATIENCE)
+        return take(series)
+
+    monkeypatch.setattr(Series, "__next__", held)
     at = press(typed(method="speculative_sampling", **{"study.max_tokens": 48}), "study_run")
     live = at.session_state["desk"].live
-    while not (live.run and live.run.done[0]):
-        time.sleep(0.01)
+    eventually(lambda: live.run and live.run.done[0], "the first prompt does not end")
     at.session_state["desk"].stop()
-    live.wait()
+    stopped.set()
+    live.wait(PATIENCE)
     at.run()
     kept = finished(store, at.session_state["desk"].jobs[0])
     assert 1 <= kept < 3 and at.button(key="study_run").label == "Go on"

@@ -1,7 +1,6 @@
 """Home, Step and Methods without a browser: AppTest runs the scripts, the worker runs the real embedded models."""
 
 import re
-import time
 from pathlib import Path
 
 import pytest
@@ -14,6 +13,7 @@ from pages.parts.shared import recorded_run as demo
 from pages.parts.shared.examples import EXAMPLES
 from pages.parts.shared.session import Session
 from pages.parts.shared.settings import Settings
+from tests.conftest import PATIENCE, eventually
 
 ROOT = Path(__file__).parent.parent.parent
 STEP = ROOT / "pages" / "1_Step.py"
@@ -21,11 +21,11 @@ PARTS = "".join(file.read_text() for file in (ROOT / "pages/parts").rglob("*.py"
 FOLDED = set(re.findall(r'key="(\w+_(?:box|charts))"', PARTS))
 HOSTILE = "<script>alert(1)</script>"
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(4 * PATIENCE)
 
 
 def opened(page: Path = STEP, **query: str) -> AppTest:
-    at = AppTest.from_file(str(page), default_timeout=60)
+    at = AppTest.from_file(str(page), default_timeout=PATIENCE)
     for key, value in query.items():
         at.query_params[key] = value
     return at.run()
@@ -35,15 +35,17 @@ def state(at: AppTest) -> Session:
     return at.session_state["draftscope"]
 
 
-def settled(at: AppTest, seconds: float = 120) -> AppTest:
-    """Run until the worker owes nothing: AppTest has no timers."""
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
+def settled(at: AppTest) -> AppTest:
+    """Run until the worker owes nothing: AppTest has no timers. What it did last is drawn."""
+
+    def rested() -> bool:
+        session = state(at)
+        rests = not session.busy and session.coming is None and session.goal is None  # asked before the page is drawn
         at.run()
-        if not state(at).busy and state(at).coming is None and state(at).goal is None:
-            return at
-        time.sleep(0.1)
-    raise AssertionError("the run did not settle")
+        return rests
+
+    eventually(rested, "the run did not settle")
+    return at
 
 
 def prompt_box(at: AppTest):
@@ -84,7 +86,7 @@ def test_every_picture_has_words():
     charts = at.run().get("plotly_chart")
     assert len(charts) == 3 and all(chart.proto.alt for chart in charts)  # the tree, and two behind the tally
     sampled = re.findall(r'<[^>]*role="img"[^>]*>', said(at))
-    assert len(sampled) >= 3 and all(re.search('aria-label="[^"]', tag) for tag in sampled)  # the uniforms, the bars, the phases
+    assert len(sampled) >= 3 and all(re.search('aria-label="[^"]', tag) for tag in sampled)  # the dice, the bars, the phases
 
 
 def test_back_and_forward_ask_for_nothing():
@@ -176,6 +178,18 @@ def test_the_tree_is_offered_as_a_graph():
     at.session_state["tree_table_box"] = True
     at.run()
     assert not at.exception and [button.label for button in at.get("download_button")] == ["GraphML", "Node-link JSON"]
+
+
+def test_new_data_of_a_component_have_a_higher_number():
+    def script():
+        import streamlit as st
+
+        from pages.parts.shared.setup import numbered
+
+        st.session_state["numbers"] = [numbered("text", {"now": step})["number"] for step in (7, 7, 8, 7)]
+
+    first, again, second, third = AppTest.from_function(script, default_timeout=PATIENCE).run().session_state["numbers"]
+    assert first == again < second < third
 
 
 def test_reset_goes_back_to_the_prompt():
@@ -339,6 +353,6 @@ def test_open_in_step_is_a_link_the_step_page_accepts():
 
 
 def test_home_leads_to_the_stepper():
-    at = AppTest.from_file(str(ROOT / "app.py"), default_timeout=60).run()
+    at = AppTest.from_file(str(ROOT / "app.py"), default_timeout=PATIENCE).run()
     at.button("open_step").click().run()
     assert not at.exception and "draftscope" in at.session_state

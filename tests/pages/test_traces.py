@@ -13,6 +13,7 @@ from pages.parts.shared.keep import Kept, added, suggestion
 from pages.parts.shared.settings import settings_of
 from pages.parts.step.open_trace import settings_for
 from pages.parts.traces.exports import file_name
+from tests.conftest import PATIENCE
 from tests.samples import sample_trace
 from tests.viz_samples import HOSTILE, chain, trace_of
 from viz.replay.replay import replay_html
@@ -27,7 +28,7 @@ def store(tmp_path, monkeypatch):
 
 
 def page(path="pages/5_Traces.py") -> AppTest:
-    at = AppTest.from_file("../../app.py", default_timeout=60).switch_page(path).run()
+    at = AppTest.from_file("../../app.py", default_timeout=PATIENCE).switch_page(path).run()
     assert not at.exception, at.exception
     return at
 

@@ -2,11 +2,11 @@
 
 import json
 import re
-import shutil
 from html.parser import HTMLParser
 
 import msgspec
 import pytest
+from playwright.sync_api import expect
 
 from decoding.trace import Row
 from tests.viz_samples import HOSTILE, TOKEN_BYTES, chain, grown, node, row, small_tree, step_of, trace_of
@@ -159,18 +159,6 @@ def test_size_of_a_long_run_with_trees():
 # --- In a browser
 
 
-@pytest.fixture(scope="module")
-def browser():
-    """Chromium; without one these tests fail, they are not skipped."""
-    from playwright.sync_api import sync_playwright
-
-    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    with sync_playwright() as play:
-        made = play.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        yield made
-        made.close()
-
-
 @pytest.fixture
 def opened(browser, tmp_path):
     """opened(trace) -> a page with the replay from disk; whatever it asks for or complains about fails the test."""
@@ -195,40 +183,40 @@ def opened(browser, tmp_path):
     assert not trouble
 
 
-def count(page):
-    return page.locator("#count").inner_text()
+def counts(page, words: str) -> None:
+    expect(page.locator("#count")).to_have_text(words)
 
 
 @pytest.mark.browser
 def test_buttons_keys_and_slider_step(opened):
     page = opened(TRACE)
-    assert count(page) == "Step 1 of 4" and page.locator("#back").is_disabled()
+    counts(page, "Step 1 of 4")
+    expect(page.locator("#back")).to_be_disabled()
     page.locator("#next").click()
-    assert count(page) == "Step 2 of 4"
-    assert page.locator("#say").inner_text().startswith("Step 2: 2 of 8 drafted tokens accepted")
+    counts(page, "Step 2 of 4")
+    expect(page.locator("#say")).to_have_text(re.compile("^Step 2: 2 of 8 drafted tokens accepted"))
     for key, step in [("ArrowRight", 3), ("k", 4), ("K", 4), ("j", 3), ("ArrowLeft", 2), ("End", 4), ("Home", 1)]:
         page.keyboard.press(key)
-        assert count(page) == f"Step {step} of 4", key
+        counts(page, f"Step {step} of 4")
     page.locator("#scrub").focus()
     page.keyboard.press("ArrowRight")
-    assert count(page) == "Step 2 of 4"  # once: the slider's own key, not twice
+    counts(page, "Step 2 of 4")  # once: the slider's own key, not twice
     page.locator("#end").click()
-    assert page.locator("#next").is_disabled() and page.locator("#tally b").first.inner_text() == "14"
+    expect(page.locator("#next")).to_be_disabled()
+    expect(page.locator("#tally b").first).to_have_text("14")
 
 
 @pytest.mark.browser
 def test_play_runs_to_the_end_and_stops(opened):
-    from playwright.sync_api import expect
-
     page = opened(TRACE)
     page.keyboard.press("Space")
-    assert "Pause" in page.locator("#play").inner_text()
-    expect(page.locator("#count")).to_have_text("Step 4 of 4", timeout=20_000)
-    expect(page.locator("#play")).to_contain_text("Play", timeout=20_000)
+    expect(page.locator("#play")).to_contain_text("Pause")
+    counts(page, "Step 4 of 4")
+    expect(page.locator("#play")).to_contain_text("Play")
     page.locator("#play").click()  # from the end it starts over
-    assert count(page) == "Step 1 of 4"
+    counts(page, "Step 1 of 4")
     page.locator("#play").click()
-    assert page.locator("#play").inner_text().startswith("Play")
+    expect(page.locator("#play")).to_have_text(re.compile("^Play"))
 
 
 @pytest.mark.browser
@@ -236,29 +224,34 @@ def test_hover_looks_click_keeps_and_arrows_move(opened):
     page = opened(TRACE)
     page.keyboard.press("ArrowRight")
     boxes, look = page.locator("#tree [data-box]"), page.locator("#look")
-    assert boxes.count() == 10 and "␣the" in look.inner_text()  # opens on the first rejection
+    expect(boxes).to_have_count(10)
+    expect(look).to_contain_text("␣the")  # opens on the first rejection
     boxes.nth(2).hover()
-    assert "0.31 × 0.50 = 0.155 < 0.20: accepted" in look.inner_text()
+    expect(look).to_contain_text("0.31 × 0.50 = 0.155 < 0.20: accepted")
     page.mouse.move(5, 5)
-    assert "0.31 × 0.50" not in look.inner_text()
+    expect(look).not_to_contain_text("0.31 × 0.50")
     boxes.nth(2).click()
     page.mouse.move(5, 5)
-    assert "0.31 × 0.50 = 0.155" in look.inner_text() and boxes.nth(2).get_attribute("aria-pressed") == "true"
-    assert look.locator(".rule").get_attribute("aria-label") == "u = 0.31 on a rule from 0 to 1; accepted below 0.40"
-    assert look.locator(".fill").count() > 3 and "entropy of p" in look.inner_text()
+    expect(boxes.nth(2)).to_have_attribute("aria-pressed", "true")
+    expect(look).to_contain_text("0.31 × 0.50 = 0.155")
+    expect(look.locator(".rule")).to_have_attribute("aria-label", "u = 0.31 on a rule from 0 to 1; accepted below 0.40")
+    expect(look).to_contain_text("entropy of p")
+    assert look.locator(".fill").count() > 3
     page.keyboard.press("ArrowDown")
-    assert boxes.nth(3).get_attribute("aria-pressed") == "true" and "never looked at" in look.inner_text()
+    expect(boxes.nth(3)).to_have_attribute("aria-pressed", "true")
+    expect(look).to_contain_text("never looked at")
 
 
 @pytest.mark.browser
 def test_a_token_of_the_text_leads_to_its_step_and_the_table_is_the_twin(opened):
     page = opened(TRACE)
     page.locator("#strip [data-step='1']").first.click()
-    assert count(page) == "Step 2 of 4"
-    assert page.locator("#strip .ds-now").count() == 3 and page.locator("#strip .later").count() == 7
+    counts(page, "Step 2 of 4")
+    expect(page.locator("#strip .ds-now")).to_have_count(3)
+    expect(page.locator("#strip .later")).to_have_count(7)
     page.locator("summary").click()
-    assert page.locator("#table tr").count() == 9
-    assert "0.31 × 0.50 = 0.155 < 0.20: accepted" in page.locator("#table").inner_text()
+    expect(page.locator("#table tr")).to_have_count(9)
+    expect(page.locator("#table")).to_contain_text("0.31 × 0.50 = 0.155 < 0.20: accepted")
 
 
 @pytest.mark.browser
@@ -266,10 +259,10 @@ def test_a_token_of_the_text_leads_to_its_step_and_the_table_is_the_twin(opened)
 def test_follows_the_theme_and_fits_a_phone(opened, scheme):
     page = opened(TRACE)
     page.emulate_media(color_scheme=scheme)
-    background = page.evaluate("getComputedStyle(document.body).backgroundColor")
-    assert background == {"light": "rgb(255, 255, 255)", "dark": "rgb(20, 23, 28)"}[scheme]
+    background = {"light": "rgb(255, 255, 255)", "dark": "rgb(20, 23, 28)"}[scheme]
+    expect(page.locator("body")).to_have_css("background-color", background)
     page.set_viewport_size({"width": 390, "height": 800})
-    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    page.wait_for_function("document.documentElement.scrollWidth <= 390")
 
 
 @pytest.mark.browser
@@ -277,10 +270,10 @@ def test_hostile_tokens_stay_text(opened):
     """Nothing runs, nothing is fetched (see `opened`), and the token can be read."""
     trace = evil()
     page = opened(trace, "</title><script>alert(1)</script>")
-    assert page.locator("h1").inner_text() == "</title><script>alert(1)</script>"
-    assert page.locator("#look .name").inner_text() == "</script><script>alert(1)</script>"
+    expect(page.locator("h1")).to_have_text("</title><script>alert(1)</script>")
+    expect(page.locator("#look .name")).to_have_text("</script><script>alert(1)</script>")
     for i in range(len(trace.steps)):
-        assert count(page) == f"Step {i + 1} of {len(trace.steps)}"
+        counts(page, f"Step {i + 1} of {len(trace.steps)}")
         page.locator("#tree [data-box]").last.hover()
         page.keyboard.press("ArrowRight")
     assert page.locator("script").count() == 2 and page.locator("img, #tree a, #strip b, #look i b").count() == 0
@@ -289,9 +282,9 @@ def test_hostile_tokens_stay_text(opened):
 @pytest.mark.browser
 def test_no_steps_and_no_rows_have_a_sentence(opened):
     page = opened(trace_of())
-    assert page.locator("#say").inner_text() == "This run has no steps: there is nothing to replay."
-    assert page.locator("nav button:enabled").count() == 0
+    expect(page.locator("#say")).to_have_text("This run has no steps: there is nothing to replay.")
+    expect(page.locator("nav button:enabled")).to_have_count(0)
     page = opened(trace_of(step_of(), chain(3), token_bytes=TOKEN_BYTES))
-    assert "No distribution was recorded here." in page.locator("#look").inner_text()
+    expect(page.locator("#look")).to_contain_text("No distribution was recorded here.")
     page.locator("summary").click()
-    assert page.locator("#table").inner_text() == "Nothing was drafted in this step."
+    expect(page.locator("#table")).to_have_text("Nothing was drafted in this step.")

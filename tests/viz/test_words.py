@@ -1,4 +1,4 @@
-"""Sentences resume state the recorded numbers and never a false inequality."""
+"""Sentences carry the recorded numbers and never a false inequality."""
 
 import pytest
 

@@ -21,7 +21,7 @@ TOKENS = 5  # per head in the picture
 
 
 def has_split(step: Step) -> bool:
-    """Whether the nodes resume state both parts of their logits; an imported trace may not."""
+    """Whether the nodes carry both parts of their logits; an imported trace may not."""
     return all(FROM_H in node.scores and FROM_O in node.scores for node in step.nodes)
 
 

@@ -61,7 +61,7 @@ def probability(value: float | None) -> bool:
 
 
 def has_confidence(step: Step) -> bool:
-    """Whether the nodes resume state the numbers of this view; an imported trace may not."""
+    """Whether the nodes carry the numbers of this view; an imported trace may not."""
     return all(probability(node.scores.get(key)) for node in step.nodes for key in (JOINT, OWN))
 
 

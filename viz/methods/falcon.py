@@ -35,7 +35,7 @@ class Column:
 
 
 def has_blocks(step: Step) -> bool:
-    """Whether the nodes resume state the numbers of this view; an imported trace may not."""
+    """Whether the nodes carry the numbers of this view; an imported trace may not."""
     return all(place_of(node) and 0 <= node.scores.get(OWN, -1.0) <= 1 + 1e-4 for node in step.nodes)
 
 

@@ -32,7 +32,7 @@ class Depths:
 
 
 def depths_of(step: Step) -> Depths | None:
-    """None for a step without a draft, or one whose nodes do not resume state the numbers of this view."""
+    """None for a step without a draft, or one whose nodes do not carry the numbers of this view."""
     if not step.nodes or not all(0 <= node.scores.get(CONFIDENCE, -1.0) <= 1 + 1e-6 for node in step.nodes):
         return None
     if any(node.parent != i - 1 for i, node in enumerate(step.nodes)):

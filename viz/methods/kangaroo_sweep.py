@@ -3,7 +3,7 @@
 A recorded chain with its confidences and verdicts says what every shorter draft at the same position would have been: drafting
 goes on while the confidence is above eta, the token at which it is not is kept and judged, the first one is always made. So an
 eta not under the run's and a gamma not over the run's are known exactly, and nothing else is. A trace may come from anywhere:
-steps that do not resume state the numbers are left out.
+steps that do not carry the numbers are left out.
 """
 
 from collections.abc import Mapping, Sequence
@@ -66,7 +66,7 @@ class Point:
 
 
 def chains(steps: Sequence[Step]) -> list[Chain]:
-    """The drafts of all steps that resume state the numbers."""
+    """The drafts of all steps that carry the numbers."""
     found = []
     for step in steps:
         if depths_of(step):

@@ -53,7 +53,7 @@ class Position:
 
 
 def position_of(step: Step, row: int) -> Position | None:
-    """The numbers of a row; None where nothing was drafted, or the trace does not resume state what it takes."""
+    """The numbers of a row; None where nothing was drafted, or the trace does not carry what it takes."""
     children = tuple(i for i, node in enumerate(step.nodes) if node.parent == row - 1)
     if not children or not step.rows or step.rows[row] is None or step.rows[row].q is None:
         return None

@@ -68,7 +68,7 @@ def cells(runs: Sequence[tuple[str, Trace]], start: int, count: int) -> list[Cel
 def aligned_figure(runs: Runs, start: int = 0, count: int = 64, dark: bool = False, width: int = 900) -> go.Figure:
     """A strip per run: a cell per token, a block per step. `start` and `count` choose the output positions shown.
 
-    Points resume state `customdata` [index of the run, index of the step].
+    Points carry `customdata` [index of the run, index of the step].
     """
     listed = pairs(runs)
     window = cells(listed, start, count)

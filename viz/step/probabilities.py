@@ -14,12 +14,12 @@ from viz.tokens import as_html, full, name, quoted
 from viz.words import judgement, number
 
 NAMES = {"p": "p target", "q": "q drafter", "residual": "residual, after the rejections"}
-SAME = 1e-4  # less is rounding: without children the rest is p, scaled to sum to 1 again
+SAME = 1e-4  # less is rounding: without children the residual is p, scaled to sum to 1 again
 BORDER = {"dash": "dashed", "dot": "dotted"}  # Plotly's words -> those of CSS
 
 
 def probability_bars(row: Row, token_bytes: Mapping[int, bytes], highlight: int | None = None, limit: int = 10) -> str:
-    """p, q and the rest of a row as bars, one group per token, the likeliest on top: HTML, light enough for every step.
+    """p, q and the residual of a row as bars, one group per token, the likeliest on top: HTML, light enough for every step.
 
     `highlight` is the token of the node that is looked at; it and the token the target drew are always shown.
     """
@@ -47,7 +47,7 @@ def shown(row: Row, highlight: int | None, limit: int = 10) -> list[int]:
 
 
 def series_of(row: Row) -> dict[str, tuple[float, ...]]:
-    """p, then q if the children were drawn from one, then the rest if it is not p itself."""
+    """p, then q if the children were drawn from one, then the residual if it is not p itself."""
     found = {"p": row.p}
     if row.q is not None:
         found["q"] = row.q

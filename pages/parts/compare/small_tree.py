@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import streamlit as st
 
 from decoding.trace import Step
+from pages.parts.shared.setup import numbered
 from viz.step.small_tree import HEIGHT, small_tree
 from viz.step.tree import tree_alt
 
@@ -17,6 +18,8 @@ SCRIPT = """
 const SVG = "http://www.w3.org/2000/svg";
 const KNOWN = ["d", "x", "y", "fill", "stroke", "stroke-width", "stroke-dasharray", "font-size", "font-family"];
 export default function({ data, parentElement }) {
+  if (parentElement.number > data.number) return;  // see `numbered`
+  parentElement.number = data.number;
   const svg = parentElement.querySelector("svg");
   svg.setAttribute("viewBox", `0 0 ${data.width} ${data.height}`);
   svg.setAttribute("aria-label", data.alt);
@@ -39,4 +42,5 @@ component = st.components.v2.component(
 def draw_small_tree(step: Step, token_bytes: Mapping[int, bytes], key: str, root: int | None, width: int, columns: int) -> None:
     """The tree of a step; tokens reach the page as data and are written with textContent."""
     elements = small_tree(step, token_bytes, root, width, columns)
-    component(key=key, data={"elements": elements, "width": width, "height": HEIGHT, "alt": tree_alt(step, token_bytes)})
+    data = {"elements": elements, "width": width, "height": HEIGHT, "alt": tree_alt(step, token_bytes)}
+    component(key=key, data=numbered(key, data))

@@ -1,4 +1,4 @@
-"""Speculative Jacobi decoding on the Step page: the same window; its guesses resume state a q, which the inspector shows."""
+"""Speculative Jacobi decoding on the Step page: the same window; its guesses carry a q, which the inspector shows."""
 
 from pages.parts.methods.jacobi import view
 

@@ -12,12 +12,13 @@ export default function({ data, parentElement, setTriggerValue }) {
     if (at.closest && at.closest("input, textarea, select, [contenteditable=true], [role=combobox]")) return;
     if (data.letters.includes(e.key.toLowerCase())) setTriggerValue("letter", e.key.toLowerCase());
   };
-  // this function runs again with every new data, the clean-up only at the end: one listener at a time
+  // this function runs again with every new data, and the clean-up of an older run may come after the newer one, while the
+  // element is still there: one listener at a time, until the element is gone
   const box = parentElement;
   if (box.letters) document.removeEventListener("keydown", box.letters);
   box.letters = letters;
   document.addEventListener("keydown", letters);
-  return () => document.removeEventListener("keydown", box.letters);
+  return () => { if (!box.isConnected) document.removeEventListener("keydown", box.letters); };
 }
 """
 

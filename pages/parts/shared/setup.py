@@ -1,4 +1,8 @@
-"""The first line of every page: its title, its width, the style sheet, the links; and what the browser looks like."""
+"""The first line of every page: its title, its width, the style sheet, the links; what the browser looks like, and what it has to
+know of the order in which things were sent to it."""
+
+from time import time_ns
+from typing import Any
 
 import streamlit as st
 from streamlit.errors import StreamlitAPIException
@@ -68,3 +72,17 @@ def dark() -> bool:
         return st.context.theme.type == "dark"
     except (AttributeError, KeyError):
         return False
+
+
+def numbered(key: str, data: dict[str, Any]) -> dict[str, Any]:
+    """The data of a component with a `number` that is higher than all before it whenever the data is new.
+
+    A browser that is still loading a component's code keeps the calls that wait for it, one for each data that has come, and makes
+    them in any order: without a number the text of an older step could have the last word. The number is the time, so that it
+    also grows when a restarted server goes on with a page that is open.
+    """
+    before, number = st.session_state.get(f"{key}.sent", (None, 0))
+    if data != before:
+        number = max(number + 1, time_ns() // 1000)
+        st.session_state[f"{key}.sent"] = (data, number)
+    return data | {"number": number}

@@ -1,4 +1,4 @@
-"""The stage: everything on the Step page that changes with a step, in one fragment; a small timed one looks after the worker."""
+"""The step view: everything on the Step page that changes with a step, in one fragment; a small timed one looks at the worker."""
 
 import html
 from time import monotonic

@@ -11,6 +11,7 @@ import streamlit as st
 
 from decoding.trace import Trace
 from pages.parts.shared.session import Session
+from pages.parts.shared.setup import numbered
 from viz.step.text import CSS, around, committed, describe, legend_html, origins, strip
 
 STYLE = (
@@ -92,6 +93,8 @@ function marked(box, list, now) {  // the tokens of the step that is shown, and 
 
 export default function({ data, parentElement, setTriggerValue }) {
   const box = parentElement.querySelector(".ds-box");
+  if (!box.isConnected || parentElement.number > data.number) return;  // see `numbered`
+  parentElement.number = data.number;
   box.trigger = setTriggerValue;
   if (box.dataset.key !== data.key || !box.querySelector(".ds-strip")) {  // a step back or forward leaves the tokens as they are
     box.replaceChildren(drawn(box, data)); box.dataset.key = data.key;
@@ -104,12 +107,12 @@ export default function({ data, parentElement, setTriggerValue }) {
     const key = { j: "back", k: "step" }[e.key.toLowerCase()];
     if (key) setTriggerValue("letter", key);
   };
-  // this function runs again with every new data, in the same element or in another one, and its clean-up may come late or
-  // never: the listener has one place on the page
+  // this function runs again with every new data, in the same element or in another one, and its clean-up may come late, never,
+  // or while the element is still there: the listener has one place on the page
   document.removeEventListener("keydown", window.draftscopeLetters);
   window.draftscopeLetters = letters;
   document.addEventListener("keydown", letters);
-  return () => document.removeEventListener("keydown", letters);
+  return () => { if (!box.isConnected) document.removeEventListener("keydown", letters); };
 }
 """
 
@@ -133,7 +136,8 @@ def text_strip(session: Session, on_letter) -> None:
         if (key := st.session_state["strip"].letter) in ("back", "step"):
             on_letter(key)
 
-    component(key="strip", data=payload(session.trace, session.cursor), on_step_change=to_step, on_letter_change=by_letter)
+    data = numbered("strip", payload(session.trace, session.cursor))
+    component(key="strip", data=data, on_step_change=to_step, on_letter_change=by_letter)
 
 
 def payload(trace: Trace | None, cursor: int) -> dict[str, Any]:

@@ -53,7 +53,7 @@ class Record:
 
 
 def has_numbers(step: Step) -> bool:
-    """Whether the nodes resume state the numbers of these views; an imported trace may not."""
+    """Whether the nodes carry the numbers of these views; an imported trace may not."""
     return all(JOINT in node.scores and OWN in node.scores for node in step.nodes)
 
 
