@@ -97,8 +97,8 @@ def decode(
         rows = record.rows(draft, output, verification, greedy=sampling.greedy) if recorded else ()
         times = Times(*(1000 * t for t in (proposed - started, read - proposed, judged - read, perf_counter() - judged)))
         committed = verification.cut(len(new))
-        nodes = record.nodes(draft, committed, draft.scores | observed.scores)
-        facts = draft.facts | observed.facts
+        nodes = record.nodes(draft, committed, {**draft.scores, **observed.scores})
+        facts = {**draft.facts, **observed.facts}
         pruned = tuple(Pruned(*candidate) for candidate in draft.pruned) if recorded else ()
         yield Step(nodes, rows, committed.path, tuple(new), origins, draft.calls, times, ending, pruned, facts)
 

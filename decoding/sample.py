@@ -1,9 +1,15 @@
-"""From logits to probabilities, and from probabilities and uniforms to tokens. The same transform serves p and q."""
+"""From logits to probabilities, and from probabilities and uniforms to tokens. The same transform serves p and q.
+
+Torch is imported where a tensor is made: the settings of a page are checked before it is there.
+"""
+
+from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
 MAX_TEMPERATURE = 2.0
 COLDEST = 1e-30  # divides float32 without leaving its range
@@ -40,7 +46,7 @@ class Sampling:
         """
         if self.greedy:
             best = logits.argmax(-1, keepdim=True)
-            return torch.zeros_like(logits).scatter_(-1, best, 1.0)
+            return logits.new_zeros(logits.shape).scatter_(-1, best, 1.0)
         # from the best one down, so that a temperature next to 0 makes the others vanish and not the best one overflow
         logits = (logits - logits.amax(-1, keepdim=True)) / max(self.temperature, COLDEST)
         if 0 < self.top_k < logits.shape[-1]:
@@ -61,7 +67,7 @@ def keep_top_p(probs: Tensor, top_p: float) -> Tensor:
     before = ordered.cumsum(-1) - ordered
     kept = ordered.masked_fill(before >= top_p, 0.0)
     kept[..., 0] = ordered[..., 0]  # the likeliest stays, however small top_p is
-    return torch.zeros_like(probs).scatter_(-1, index, kept / kept.sum(-1, keepdim=True))
+    return probs.new_zeros(probs.shape).scatter_(-1, index, kept / kept.sum(-1, keepdim=True))
 
 
 def draw(probs: Tensor, u: Tensor) -> Tensor:
@@ -74,6 +80,8 @@ def draw(probs: Tensor, u: Tensor) -> Tensor:
     Returns:
         (rows,) token ids; never one of probability 0. Of a row that is not finite the last one, which nobody may rely on.
     """
+    import torch
+
     # In float32 the running sum over a large vocabulary is off by more than the rarest tokens weigh.
     wide = torch.float32 if probs.device.type == "mps" else torch.float64
     cumulative = probs.cumsum(-1, dtype=wide)

@@ -14,6 +14,7 @@ from decoding import old_names
 
 SCHEMA = 2  # what was written before is read through `decoding.old_names`
 MAX_BYTES = 200 * 2**20  # of an encoded trace that is read back
+MAX_TOKENS = 4096  # the highest limit that a run may have
 
 Verdict = Literal["accepted", "rejected", "not judged"]
 Origin = Literal["accepted", "bonus", "correction", "plain"]

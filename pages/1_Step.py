@@ -4,12 +4,14 @@ from pages.parts.shared.setup import setup
 
 setup("Step")
 
-from pages.parts.shared.controls import controls  # noqa: E402  after setup: it imports torch, and the page already has its title
+from pages.parts.shared.controls import controls  # noqa: E402  after setup: the page has its title already
 from pages.parts.shared.session import session  # noqa: E402
 from pages.parts.step.link import open_link  # noqa: E402
+from pages.parts.step.open_trace import settle  # noqa: E402
 from pages.parts.step.step_view import poll_timer, step_view  # noqa: E402
 
 here = session()
+settle(here)
 open_link(here)
 controls(here)
 poll_timer(here)

@@ -11,6 +11,7 @@ import pytest
 from tests.test_imports import ROOT
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+NAMES = {"pillow": "pil"}  # where a package is imported by another name
 TOOLS = {"pytest_timeout", "ruff", "pyright"}  # of tests/requirements.txt, used without being imported
 PARQUET = "pyarrow"  # which pandas imports for `to_parquet`
 
@@ -19,7 +20,7 @@ def declared(file: str) -> set[str]:
     """The packages that a file of requirements names, as they are imported."""
     lines = (line.split("#")[0].strip() for line in (ROOT / file).read_text("utf-8").splitlines())
     names = {line.split(">")[0].split("=")[0].split("[")[0] for line in lines if line}
-    return {name.lower().replace("-", "_") for name in names}
+    return {NAMES.get(name, name).replace("-", "_") for name in names}
 
 
 def third_party(*places: str) -> set[str]:
@@ -31,7 +32,7 @@ def third_party(*places: str) -> set[str]:
                 found |= {alias.name.split(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and node.module:
                 found.add(node.module.split(".")[0])
-    return found - set(sys.stdlib_module_names) - {"decoding", "viz", "pages", "tests"}
+    return {name.lower() for name in found} - set(sys.stdlib_module_names) - {"decoding", "viz", "pages", "tests"}
 
 
 def test_every_import_is_declared_and_every_declaration_is_imported():

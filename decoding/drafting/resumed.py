@@ -24,8 +24,8 @@ class Resumed:
 
     @torch.inference_mode()
     def read(self, target, cache, tokens, draft, sampling, aux_hidden_layers) -> TargetOutput:
-        """As `Reading.read`, without aux hidden layers; afterwards all layers of the cache hold the same rows. ValueError if what is
-        carried does not fit the draft."""
+        """As `Reading.read`, without aux hidden layers; afterwards all layers of the cache hold the same rows. ValueError if what
+        is carried does not fit the draft."""
         positions, before = draft.positions(len(tokens) - 1), cache.length
         count = len(positions)
         if len(self.rows) != self.layer or {len(self.hidden), *(keys.shape[2] for keys, _ in self.rows)} != {count}:

@@ -14,7 +14,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
-from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, cached_file
+from transformers.utils import SAFE_WEIGHTS_INDEX_NAME
+from transformers.utils.hub import cached_file
 
 from decoding.models.sorted_draft import check_exits
 
@@ -68,20 +69,16 @@ def open_weights(
         ValueError: a tensor is missing, left over or of another shape, with their names: transformers would fill in random numbers.
     """
     wanted = torch.float32 if dtype == "auto" and device.type == "cpu" else DTYPES.get(dtype, "auto")
-    options: dict[str, Any] = {"dtype": wanted, "use_safetensors": True, "trust_remote_code": False, "output_loading_info": True}
     check_index(source)
-    options |= {
-        "config": config,
-        "ignore_mismatched_sizes": True,
-        "key_mapping": {WRAPPED: ""},
-    }
+    options: dict[str, Any] = {"dtype": wanted, "use_safetensors": True, "trust_remote_code": False, "output_loading_info": True}
+    options |= {"config": config, "ignore_mismatched_sizes": True, "key_mapping": {WRAPPED: ""}}
+    opener = cast(Any, AutoModelForCausalLM)  # whose types know no loading info, and lose those of `to`
     try:
-        model, loaded = AutoModelForCausalLM.from_pretrained(source, attn_implementation="sdpa", **options)
+        model, loaded = opener.from_pretrained(source, attn_implementation="sdpa", **options)
     except ValueError:  # this architecture has no fused attention
-        model, loaded = AutoModelForCausalLM.from_pretrained(source, attn_implementation="eager", **options)
+        model, loaded = opener.from_pretrained(source, attn_implementation="eager", **options)
     check_complete(loaded)
-    moved = cast(Any, model).to(device)  # its type is lost in the library's wrapper
-    return transpose_weights(moved), prefix_notes(source)
+    return transpose_weights(model.to(device)), prefix_notes(source)
 
 
 def check_complete(loaded: Mapping[str, Any]) -> None:

@@ -29,13 +29,13 @@ from decoding.models.checkpoints import (
     vocabulary,
 )
 from decoding.models.heads import Head
+from decoding.models.names import EMBEDDED_TARGETS
 from decoding.models.published_heads import method_of, read
 from decoding.models.self_test import check_tree_reading
 from decoding.models.target import Target
 from decoding.models.token_bytes import token_bytes_maker
 
 EMBEDDED = Path(__file__).parent.parent / "embedded"
-EMBEDDED_TARGETS = {"embedded": "target", "embedded-small": "target-small"}  # name -> folder; both take the same draft models
 HUB_ID = re.compile(r"[\w.-]{1,96}(/[\w.-]{1,96})?")
 MAX_PROMPT = 100_000  # characters
 

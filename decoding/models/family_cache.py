@@ -8,7 +8,8 @@ from threading import Lock
 
 import torch
 
-from decoding.models.family import EMBEDDED_TARGETS, Family, load
+from decoding.models.family import Family, load
+from decoding.models.names import EMBEDDED_TARGETS
 
 EMBEDDED = tuple((target, None) for target in EMBEDDED_TARGETS)  # targets and draft models
 _lock = Lock()

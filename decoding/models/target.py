@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from decoding.draft import Draft, TargetOutput
+from decoding.models import layers
 from decoding.models.cache import TreeCache
 from decoding.sample import Sampling
 

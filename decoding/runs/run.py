@@ -17,10 +17,8 @@ from decoding.loop import context_of, decode
 from decoding.methods import METHODS
 from decoding.models.family import Family
 from decoding.sample import Sampling
-from decoding.trace import Header, SamplingData, Step, Trace
+from decoding.trace import MAX_TOKENS, Header, SamplingData, Step, Trace
 from decoding.verify import NotFinite
-
-MAX_TOKENS = 4096  # of one run
 
 
 class Run:

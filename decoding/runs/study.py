@@ -3,17 +3,22 @@
 It knows prompts, runs and the store; what the traces say is drawn elsewhere.
 """
 
+from __future__ import annotations
+
 import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING
 
-from decoding.models.family import Family
 from decoding.runs.prompts import Prompt
-from decoding.runs.run import Run
 from decoding.runs.store import Query, Store
 from decoding.sample import Sampling
 from decoding.trace import Step, Trace
+
+if TYPE_CHECKING:
+    from decoding.models.family import Family
+    from decoding.runs.run import Run
 
 
 @dataclass(frozen=True)
@@ -52,7 +57,7 @@ class Study:
         self._run: Run | None = None
         self._number = -1
 
-    def __iter__(self) -> "Study":
+    def __iter__(self) -> Study:
         return self
 
     def __next__(self) -> Step:
@@ -78,6 +83,8 @@ class Study:
         raise StopIteration
 
     def _start(self, number: int) -> Run | None:
+        from decoding.runs.run import Run  # not at the top: the tables of a study that is over need no torch
+
         plan, prompt = self.plan, self.plan.prompts[number]
         try:
             return Run(

@@ -1,34 +1,62 @@
 """The worker: one thread per device takes one step at a time, in turn over all runs that want one.
 
 A page never computes. It asks a `Live` run for steps, looks at its trace, and closes it; cancelling is not asking. No user
-interface is known here.
+interface is known here, and torch only on the worker's thread: a page that shows a recorded run does without it.
 """
 
+from __future__ import annotations
+
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sized
 from functools import cache
 from threading import Condition, Thread
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
-import torch
-
-from decoding.runs.run import Run
-from decoding.trace import Step, Trace
+from decoding.trace import Trace
 
 State = Literal["waiting", "working", "paused", "ended", "failed", "closed"]
 
 
-class Live:
-    """A run that a page watches. All methods return at once; the worker's thread does the work.
+class Job(Protocol):
+    """What a worker can run: a run, a study, a question that the models answer. One `next` is one turn."""
 
-    `make` builds the run, loading models if need be; it is called on the worker's thread, at the first turn. Anything that
-    yields steps and says when it has `ended` can be run, a study for one.
+    def __next__(self) -> Any: ...
+
+    @property
+    def steps(self) -> Sized:
+        """One for every turn so far."""
+        ...
+
+    @property
+    def ended(self) -> bool: ...
+
+
+class Once:
+    """A job of a single turn: its one step is what `answer` returns."""
+
+    def __init__(self, answer: Callable[[], Any]) -> None:
+        self.steps: list[Any] = []
+        self._answer = answer
+
+    def __next__(self) -> Any:
+        self.steps.append(self._answer())
+        return self.steps[-1]
+
+    @property
+    def ended(self) -> bool:
+        return bool(self.steps)
+
+
+class Live:
+    """A job that a page watches. All methods return at once; the worker's thread does the work.
+
+    `make` builds the job, loading models if need be; it is called on the worker's thread, at the first turn.
     """
 
-    def __init__(self, worker: "Worker", make: Callable[[], Run]) -> None:
+    def __init__(self, worker: Worker, make: Callable[[], Job]) -> None:
         self._worker = worker
         self._make = make
-        self._run: Run | None = None
+        self._run: Any = None  # a Job
         self._wanted: float = 0  # steps still to take
         self.state: State = "paused"
         self.problem = ""  # a sentence, once `state` is "failed"
@@ -37,12 +65,18 @@ class Live:
         """Take `steps` more steps; float("inf") runs to the end. Asking again while steps are due adds nothing to them, so that
         rapid clicks coalesce."""
         with self._worker.changed:
-            if self.state in ("ended", "failed", "closed"):
+            if self.over:
                 return
             self._wanted = max(self._wanted, steps)
             if self.state == "paused":
                 self.state = "waiting"
                 self._worker.enter(self)
+
+    def reach(self, count: float) -> None:
+        """Take steps until there are `count`; nothing happens if there are so many."""
+        with self._worker.changed:
+            if count > self.count:
+                self.ask(count - self.count)
 
     def pause(self) -> None:
         """Let the step that is being taken finish, and take no more."""
@@ -62,6 +96,16 @@ class Live:
         return self.state in ("waiting", "working")
 
     @property
+    def over(self) -> bool:
+        """No step comes any more, whoever asks."""
+        return self.state in ("ended", "failed", "closed")
+
+    @property
+    def lost(self) -> bool:
+        """It broke or was closed; whoever wants its steps has to make it again."""
+        return self.state in ("failed", "closed")
+
+    @property
     def place(self) -> int:
         """How many turns of other runs come first."""
         return self._worker.place(self)
@@ -73,7 +117,7 @@ class Live:
 
     @property
     def trace(self) -> Trace | None:
-        """Everything so far, frozen; None until the run has been made."""
+        """Everything a run has done so far, frozen; None until it has been made."""
         run = self._run
         return None if run is None else run.trace
 
@@ -85,6 +129,8 @@ class Live:
 
     def turn(self) -> None:
         """One turn, on the worker's thread: make the run if it is not there yet, and take one step."""
+        import torch
+
         try:
             if self._run is None:
                 self._run = self._make()
@@ -98,7 +144,7 @@ class Live:
         else:
             self._after(step)
 
-    def _after(self, step: Step | None) -> None:
+    def _after(self, step: Any) -> None:
         with self._worker.changed:
             self._wanted -= 1
             if step is None or (self._run is not None and self._run.ended):
@@ -127,7 +173,7 @@ class Live:
             self._worker.changed.wait_for(lambda: not self.busy, timeout)
 
 
-def refused() -> Run:
+def refused() -> Job:
     raise ValueError("This run was closed.")
 
 
@@ -139,7 +185,7 @@ class Worker:
         self._queue: deque[Live] = deque()
         Thread(target=self._serve, name="draftscope-worker", daemon=True).start()
 
-    def live(self, make: Callable[[], Run]) -> Live:
+    def live(self, make: Callable[[], Job]) -> Live:
         """A new run, not yet made."""
         return Live(self, make)
 

@@ -1,17 +1,22 @@
 """What the gallery shows of a method; everything comes from the method itself."""
 
+from __future__ import annotations
+
 import html
 from dataclasses import fields
+from typing import TYPE_CHECKING
 
 import pandas as pd
 import streamlit as st
 
-from decoding.method import Method
 from decoding.methods import METHODS
 from pages.parts.shared.address import parameters
 from pages.parts.shared.examples import EXAMPLES
 from pages.parts.shared.settings import Settings, family_named
 from viz.tokens import as_markdown
+
+if TYPE_CHECKING:
+    from decoding.method import Method
 
 SUITS = {"prompt_lookup": "repeat", "token_recycling": "read"}  # an example that shows the method at its best
 

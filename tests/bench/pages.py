@@ -45,13 +45,13 @@ import streamlit as st
 from decoding.trace import decode_trace
 from pages.parts.shared.controls import say
 from pages.parts.compare.sidebar import say_columns
-from pages.parts.compare.race import Entrant, Race
+from pages.parts.compare.race import Column, Race
 from pages.parts.shared.session import session
 from pages.parts.shared.settings import settings_of
 if "draftscope_race" not in st.session_state:
     traces = [decode_trace(Path(f).read_bytes()) for f in {traces!r}]
     settings = settings_of(traces[0].header)
-    race = Race(entrants=tuple(Entrant(settings, trace=t) for t in traces), pace=0.25)
+    race = Race(columns=tuple(Column(settings, trace=t) for t in traces), pace=0.25)
     say(session(), settings)
     say_columns(race, [settings] * len(traces))
     st.session_state["draftscope_race"] = race

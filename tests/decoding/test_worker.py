@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from decoding.runs.run import Run
-from decoding.runs.worker import Live, Worker, worker
+from decoding.runs.worker import Live, Once, Worker, worker
 from tests.toys import GREEDY
 
 FOREVER = float("inf")
@@ -114,6 +114,22 @@ def test_one_more_run_gets_its_turn_at_once(one_worker, gated, log):
     asking.wait(PATIENCE)
     running.wait(PATIENCE)
     assert log.index("short") == 6
+
+
+def test_reach_counts_what_is_there(one_worker, llama):
+    live = one_worker.live(real(llama))
+    for goal, count in ((3, 3), (2, 3), (3, 3), (5, 5), (FOREVER, 12)):
+        live.reach(goal)
+        live.wait(PATIENCE)
+        assert count == live.count or goal == FOREVER and live.state == "ended"
+        assert live.over == (goal == FOREVER) and not live.lost
+
+
+def test_a_job_of_one_turn_has_ended_after_it(one_worker):
+    live = one_worker.live(lambda: Once(lambda: "answer"))
+    live.reach(FOREVER)
+    live.wait(PATIENCE)
+    assert live.state == "ended" and live.count == 1 and live.run.steps == ["answer"]
 
 
 def test_pause_takes_effect_within_one_step(one_worker, gated, log):

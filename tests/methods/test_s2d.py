@@ -652,7 +652,7 @@ def test_the_step_page_draws_the_view_and_asks_every_sub_model(target):
     state(at).pick(0)
     at.run()
     assert "How deep each token went" in words(at) and "Layers run one after the other per drafted token" in words(at)
-    next(button for button in at.button if button.key.startswith("s2d_ask_")).click().run()
+    press(at, next(button.key for button in at.button if button.key.startswith("s2d_ask_")))
     assert not at.exception and not warnings(at)
     assert "belong to the sub-model that drafted the token" in words(at)
     assert any(list(table.value.columns[:2]) == ["layers", ""] and len(table.value) == 3 for table in at.dataframe)

@@ -12,6 +12,7 @@ from decoding.runs.store import Store
 from pages.parts.compare import address as compare_address
 from pages.parts.compare.race import FIRST, Column, Race, names
 from pages.parts.compare.sweep import Plan, Sweep, spread, sweepable
+from pages.parts.shared.runs import RunCleanup
 from pages.parts.shared.settings import Settings
 from tests.conftest import PATIENCE, eventually
 from tests.samples import sample_trace
@@ -199,8 +200,7 @@ def race_of(*methods: str, tokens: int = 400, **more) -> tuple[Race, list[Settin
 @pytest.fixture
 def bare(monkeypatch):
     """A race outside of Streamlit has no tab that could close."""
-    monkeypatch.setattr("pages.parts.compare.race.hold", lambda columns: None)
-    monkeypatch.setattr("pages.parts.compare.sweep.hold", lambda columns: None)
+    monkeypatch.setattr("pages.parts.shared.runs.cleanup", RunCleanup)
 
 
 def test_stop_takes_effect_within_one_step(bare):

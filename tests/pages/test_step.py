@@ -173,13 +173,6 @@ def test_another_method_is_asked_at_the_very_step():
     assert state(at).answer() is None and not at.exception  # it belongs to the step it was asked at
 
 
-def test_the_tree_is_offered_as_a_graph():
-    at = opened()
-    at.session_state["tree_table_box"] = True
-    at.run()
-    assert not at.exception and [button.label for button in at.get("download_button")] == ["GraphML", "Node-link JSON"]
-
-
 def test_new_data_of_a_component_have_a_higher_number():
     def script():
         import streamlit as st
@@ -190,6 +183,13 @@ def test_new_data_of_a_component_have_a_higher_number():
 
     first, again, second, third = AppTest.from_function(script, default_timeout=PATIENCE).run().session_state["numbers"]
     assert first == again < second < third
+
+
+def test_the_tree_is_offered_as_a_graph():
+    at = opened()
+    at.session_state["tree_table_box"] = True
+    at.run()
+    assert not at.exception and [button.label for button in at.get("download_button")] == ["GraphML", "Node-link JSON"]
 
 
 def test_reset_goes_back_to_the_prompt():

@@ -3,14 +3,19 @@
 Knows steps only: no baseline, hence no measured speed-up. What cannot be said yet (nothing judged, no step) is None.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import pandas as pd
 import plotly.graph_objects as go
 
 from decoding.trace import Step
 from viz.style import COLOR, GRID, LOOKS, PHASE_COLOR, PHASE_PATTERN, PHASE_STRIPES, PHASES, ink, layout
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True)
@@ -160,6 +165,8 @@ def phase_bar(total: Tally) -> str:
 
 def times_table(steps: Sequence[Step]) -> pd.DataFrame:
     """Milliseconds per step and phase."""
+    import pandas as pd  # not at the top: a page is painted before it is there
+
     rows = [
         {"step": i, **{f"{p} (ms)": getattr(s.times, p) for p in PHASES}, "total (ms)": s.times.total}
         for i, s in enumerate(steps, 1)
@@ -196,6 +203,8 @@ def alpha_figure(tally: Tally, dark: bool = False) -> go.Figure:
 
 def alpha_table(tally: Tally) -> pd.DataFrame:
     """Judged, accepted and their ratio, by depth."""
+    import pandas as pd  # not at the top: a page is painted before it is there
+
     rows = [(depth, judged, accepted, accepted / judged) for depth, judged, accepted in tally.alpha_by_depth]
     return pd.DataFrame(rows, columns=["depth", "judged", "accepted", "alpha"])
 

@@ -3,15 +3,19 @@
 Knows one row or one node; the numbers are those the trace recorded, after temperature, top-k and top-p.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from math import ceil, isfinite
-
-import pandas as pd
+from typing import TYPE_CHECKING
 
 from decoding.trace import Node, Row
 from viz.style import LOOKS, SERIES_LINE, SERIES_STRIPES, tint
 from viz.tokens import as_html, full, name, quoted
 from viz.words import judgement, number
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 NAMES = {"p": "p target", "q": "q drafter", "residual": "residual, after the rejections"}
 SAME = 1e-4  # less is rounding: without children the residual is p, scaled to sum to 1 again
@@ -104,6 +108,8 @@ def probability_alt(row: Row, token_bytes: Mapping[int, bytes], highlight: int |
 
 def probability_table(row: Row, token_bytes: Mapping[int, bytes]) -> pd.DataFrame:
     """One row per recorded token; q is empty where nothing was drawn from it."""
+    import pandas as pd  # not at the top: a page is painted before it is there
+
     labels = [full(token_bytes[token]) if token in token_bytes else f"#{token}" for token in row.tokens]
     q = list(row.q) if row.q is not None else [None] * len(row.tokens)
     sampled = [token == row.sampled for token in row.tokens]

@@ -8,10 +8,12 @@ Every point of the figure that can be clicked carries as `customdata` the number
 in `step.nodes`, `ROOT` (-1, as in `Node.parent`) for the root, `len(step.nodes)` (`final_index`) for the final token.
 """
 
+from __future__ import annotations
+
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import pandas as pd
 import plotly.graph_objects as go
 
 from decoding.trace import Step
@@ -20,6 +22,9 @@ from viz.step.tidy import tidy
 from viz.style import LOOKS, MONO, fill, ink, layout, ring, text_color
 from viz.tokens import as_plotly, full, name, plain, quoted
 from viz.words import judgement, number
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 ROOT = -1
 COLLAPSE_ABOVE = 160  # nodes; more than that and not judged branches become a count
@@ -487,6 +492,8 @@ def score_name(key: str, taken: Collection[str]) -> str:
 
 def node_table(step: Step, token_bytes: Mapping[int, bytes]) -> pd.DataFrame:
     """One row per node, in draft order; a column per score that any node has."""
+    import pandas as pd  # not at the top: a page is painted before it is there
+
     columns = ["node", "parent", "depth", "token", "id", "verdict", "p", "q", "u", "why", "source"]
     scores = {key: score_name(key, columns) for node in step.nodes for key in node.scores}
     rows = [

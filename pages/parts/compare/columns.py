@@ -19,6 +19,7 @@ from pages.parts.compare.share import share
 from pages.parts.compare.sidebar import compare_sidebar, say_columns, wanted
 from pages.parts.compare.small_tree import draw_small_tree
 from pages.parts.shared.controls import say
+from pages.parts.shared.runs import timed
 from pages.parts.shared.session import Session
 from viz.runs.tally import depths, tally
 from viz.step.small_tree import HEIGHT
@@ -50,16 +51,7 @@ STYLE = f"""
 def columns(session: Session, race: Race) -> None:
     """The view: rail, columns, and the comparison of what they show."""
     compare_sidebar(session, race)
-    tick = race.tick()
-
-    def once() -> None:
-        race.wait()
-        race.sync()
-        if race.tick() != tick:
-            st.rerun()  # the timer belongs to the fragment as the whole page defined it
-        draw(session, race)
-
-    st.fragment(once, run_every=tick)()
+    timed(race, race.tick(), lambda: draw(session, race))
 
 
 def draw(session: Session, race: Race) -> None:

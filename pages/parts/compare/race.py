@@ -5,21 +5,20 @@ is a function of their traces and of one position for all, counted in target cal
 in milliseconds of the recorded steps.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 from math import inf
-from threading import RLock
 from time import monotonic
 from typing import Any, Literal
 
 import msgspec
-import streamlit as st
 
 from decoding.methods import METHODS
-from decoding.runs.worker import Live, worker
+from decoding.runs.worker import Live
 from decoding.trace import Step, Trace
-from pages.parts.shared.session import LAG, PATIENCE, POLL, RunCleanup, device_of
+from pages.parts.shared.remembered import Remembered
+from pages.parts.shared.runs import LAG, PATIENCE, RunController, handed, of_tab
 from pages.parts.shared.settings import Settings
 from viz.runs.compare import duration, until
 
@@ -72,27 +71,32 @@ class Column:
 
     def enter(self) -> None:
         """Be ready to run: what was closed or failed is made anew, and takes the same steps."""
-        if self.ended or (self.live is not None and self.live.state not in ("closed", "failed")):
+        if self.ended or (self.live is not None and not self.live.lost):
             return
         self.problem = self.settings.problem()
         try:
-            self.live = None if self.problem else worker(device_of(self.settings.device)).live(self.settings.maker())
+            self.live = None if self.problem else handed(self.settings.device, self.settings.maker())
         except ValueError as error:
             self.problem = str(error)
 
     def ask(self, goal: float) -> None:
         """Have its steps up to number `goal` taken."""
-        if self.live is not None and not self.done and goal > max(self.count, self.live.count):
-            self.live.ask(goal - self.live.count)
+        if self.live is not None and not self.done and goal > self.count:
+            self.live.reach(goal)
 
     def close(self) -> None:
         if self.live is not None:
             self.live.close()
 
 
+def lives_of(columns: Sequence[Column]) -> tuple[Live, ...]:
+    """Who takes their steps."""
+    return tuple(column.live for column in columns if column.live is not None)
+
+
 @dataclass(eq=False)
-class Race:
-    """All methods return at once and may be called from callbacks."""
+class Race(RunController, Remembered):
+    """The controller of the columns, and the position they are shown at."""
 
     columns: tuple[Column, ...] = ()
     mode: Mode = "lock-step"
@@ -102,16 +106,11 @@ class Race:
     then: Literal["", "step", "play"] = ""  # what follows when a race is recorded
     playing: bool = False
     moved_at: float = 0.0
-    asked_at: float = 0.0
     pace: float = 0.5  # seconds per step while playing
     slow: float = 2.0  # seconds of the page per second of the runs
     slots: list[int] = field(default_factory=lambda: list(range(len(FIRST))))  # the columns that the controls speak of
-    values: dict[str, Any] = field(default_factory=dict)  # of the controls, kept from page to page
     charted: Any = None  # what the charts show, and since when
     charted_at: float = 0.0
-    notes: tuple[str, ...] = ()
-    opened: str = ""  # the link this tab has opened
-    lock: RLock = field(default_factory=RLock)
 
     # -- what is shown ------------------------------------------------------------------------------------------------
 
@@ -159,23 +158,22 @@ class Race:
         return self.clock <= 0 if self.mode == "race" else self.calls <= 0
 
     @property
-    def busy(self) -> bool:
-        return any(column.busy for column in self.columns)
+    def lives(self) -> tuple[Live, ...]:
+        return lives_of(self.columns)
 
     @property
     def moving(self) -> bool:
         return self.playing or self.goal is not None or self.busy
 
     def tick(self) -> float | None:
-        """Seconds until the page should look again; None: nothing moves by itself."""
         if self.playing:
             return QUICKEST if self.mode == "race" else max(QUICKEST, self.pace) - LAG
-        return POLL if self.moving else None
+        return self.poll if self.moving else None
 
     # -- what the buttons do ------------------------------------------------------------------------------------------
 
     def prepare(self, wanted: Sequence[Settings]) -> bool:
-        """Let the entrants be those that are wanted; a run that is wanted still is kept. False if none can run."""
+        """Let the columns be those that are wanted; a run that is wanted still is kept. False if none can run."""
         if not self.matches(wanted):
             old = list(self.columns)
             found = []
@@ -191,7 +189,6 @@ class Race:
             self.columns = tuple(found)
         for column in self.columns:
             column.enter()
-        hold(self.columns)
         self.notes, self.asked_at = (), monotonic()
         return not all(column.problem for column in self.columns)
 
@@ -233,19 +230,15 @@ class Race:
                 self.calls = max(0, self.calls - 1)
 
     def stop(self) -> None:
-        """The step that is being taken is the last one."""
         with self.lock:
             self.playing, self.goal, self.then = False, None, ""
-            for column in self.columns:
-                if column.live is not None:
-                    column.live.pause()
+            super().stop()
 
     def reset(self) -> None:
         """Back to the prompt; the runs are forgotten."""
         with self.lock:
             self.stop()
-            for column in self.columns:
-                column.close()
+            self.close()
             self.columns, self.calls, self.clock, self.notes = (), 0, 0.0, ()
 
     def turn_to(self, mode: Mode) -> None:
@@ -271,16 +264,14 @@ class Race:
     # -- following the worker -----------------------------------------------------------------------------------------
 
     def wait(self) -> None:
-        """A short wait for the steps that are due, so that most clicks paint once."""
         if self.goal in (None, inf) or self.playing:
             return
         until_then = monotonic() + 2 * PATIENCE
-        for column in self.columns:
-            if column.busy and monotonic() < until_then:
-                column.live.wait(until_then - monotonic())
+        for live in self.lives:
+            if live.busy and monotonic() < until_then:
+                live.wait(until_then - monotonic())
 
     def sync(self) -> None:
-        """Take over what the worker did since the last look, and move on if something is to move."""
         with self.lock:
             for column in self.columns:
                 column.look()
@@ -364,19 +355,4 @@ def shown_value(value: Any) -> str:
 
 def race() -> Race:
     """This tab's comparison."""
-    if "draftscope_race" not in st.session_state:
-        st.session_state["draftscope_race"] = Race()
-    return st.session_state["draftscope_race"]
-
-
-@st.cache_resource(scope="session", show_spinner=False, on_release=RunCleanup.release)
-def race_holder() -> RunCleanup:
-    """Its claims on the worker, which die with the tab."""
-    return RunCleanup()
-
-
-def hold(columns: Iterable[Column]) -> None:
-    """See to it that a closed tab frees the worker."""
-    kept = race_holder().lives
-    asked = {*kept, *(column.live for column in columns if column.live is not None)}
-    kept[:] = [live for live in asked if live.state not in ("ended", "failed", "closed")]
+    return of_tab("draftscope_race", Race)

@@ -1,7 +1,6 @@
 """The bar of a comparison: what the columns share, one set of buttons for all of them, and how far it is."""
 
 from collections.abc import Callable, Sequence
-from time import monotonic
 
 import streamlit as st
 
@@ -129,7 +128,7 @@ def progress(race: Race) -> None:
         tokens = sum(len(step.tokens) for e in race.columns if e.trace for step in e.trace.steps)
         if not tokens:
             st.info(
-                f"Loading the models and reading the prompt … {monotonic() - race.asked_at:.0f} s",
+                f"Loading the models and reading the prompt … {race.waited:.0f} s",
                 icon=":material/hourglass_top:",
             )
         elif race.mode != "lock-step":

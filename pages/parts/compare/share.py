@@ -9,9 +9,8 @@ from pages.parts.compare import address as compare_address
 from pages.parts.compare.race import Race, names
 from pages.parts.compare.sidebar import say_columns, set_value, wanted
 from pages.parts.shared import address, keep
-from pages.parts.shared.controls import say
+from pages.parts.shared.controls import begin, say
 from pages.parts.shared.session import Session
-from pages.parts.shared.settings import Settings
 from viz.tokens import as_markdown
 
 VIEW = "compare_view"
@@ -67,8 +66,7 @@ def open_compare_link(session: Session, race: Race) -> None:
     if place is None:
         return
     race.notes = place.complaints
-    if not session.values:
-        say(session, session.settings or Settings())
+    begin(session)
     say(session, place.settings)
     race.turn_to(place.mode)
     st.session_state[VIEW] = race.values[VIEW] = place.view

@@ -13,6 +13,7 @@ from decoding.methods import METHODS
 from pages.parts.compare.race import FIRST, LEAST, MOST, Race, names
 from pages.parts.shared.controls import (
     KEYS,
+    begin,
     lacking_methods,
     method_menu,
     model_controls,
@@ -21,7 +22,6 @@ from pages.parts.shared.controls import (
     prompt_controls,
     read,
     sampling_controls,
-    say,
     value,
 )
 from pages.parts.shared.session import Session
@@ -69,8 +69,7 @@ def set_value(race: Race, key: str, new: Any) -> None:
 
 def shared_controls(session: Session, middle) -> None:
     """The rail; `middle` draws what comes between the prompt and the sampling."""
-    if not session.values:
-        say(session, session.settings or Settings())
+    begin(session)
     with st.sidebar:
         prompt_controls(session)
         middle()

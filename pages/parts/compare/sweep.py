@@ -1,13 +1,20 @@
 """Sweep: one method run with several values of one parameter, one run after the other on the worker. Draws nothing."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass, field, fields, replace
 from math import inf
+from typing import TYPE_CHECKING
 
-from decoding.method import Method
+from decoding.runs.worker import Live
 from decoding.sample import MAX_TEMPERATURE
 from decoding.trace import Trace
-from pages.parts.compare.race import Column, hold
+from pages.parts.compare.race import Column, lives_of
+from pages.parts.shared.runs import RunController
 from pages.parts.shared.settings import Settings
+
+if TYPE_CHECKING:
+    from decoding.method import Method
 
 TEMPERATURE = "temperature (sampling)"
 
@@ -35,12 +42,19 @@ class Plan:
 
 
 @dataclass(eq=False)
-class Sweep:
-    """The points of a sweep and the runs behind them. Methods return at once and may be called from callbacks."""
+class Sweep(RunController):
+    """The controller of a sweep: its points and the runs behind them."""
 
     plan: Plan | None = None
     points: list[tuple[float, Column]] = field(default_factory=list)
     running: bool = False
+
+    @property
+    def lives(self) -> tuple[Live, ...]:
+        return lives_of([column for _, column in self.points])
+
+    def tick(self) -> float | None:
+        return self.poll if self.running else None
 
     @property
     def runs(self) -> list[tuple[float, Trace]]:
@@ -57,9 +71,7 @@ class Sweep:
         return next((point for point in self.points if not point[1].done), None)
 
     def start(self, plan: Plan) -> None:
-        self.stop()
-        for _, column in self.points:
-            column.close()
+        self.close()
         self.plan, self.points = plan, [(at, Column(settings)) for at, settings in plan.runs]
         self.go_on()
 
@@ -67,19 +79,14 @@ class Sweep:
         """The runs that are missing."""
         for _, column in self.points:
             column.enter()
-        hold(column for _, column in self.points)
         self.running = True
         self.sync()
 
     def stop(self) -> None:
-        """The step under way is the last."""
         self.running = False
-        for _, column in self.points:
-            if column.live is not None:
-                column.live.pause()
+        super().stop()
 
     def sync(self) -> None:
-        """Take over what the worker did; if it goes on, let the next run have its turn."""
         for _, column in self.points:
             column.look()
         if self.running:

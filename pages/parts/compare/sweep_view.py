@@ -14,7 +14,8 @@ from pages.parts.compare.share import link_button
 from pages.parts.compare.sidebar import shared_controls
 from pages.parts.compare.sweep import Plan, Sweep, spread, sweepable
 from pages.parts.shared.controls import kept, lacking_methods, method_menu, param_control, param_key, read, remember, value
-from pages.parts.shared.session import POLL, Session
+from pages.parts.shared.runs import of_tab, timed
+from pages.parts.shared.session import Session
 from pages.parts.shared.setup import dark
 from pages.parts.shared.tallies import cost_ratio
 from viz.runs.sweep import HOW_TO_READ_SWEEP, sweep_alt, sweep_figure, sweep_table
@@ -29,19 +30,11 @@ C = "sweep.c"
 
 def sweep(session: Session, race: Race) -> None:
     """The view."""
-    state = st.session_state.setdefault("draftscope_sweep", Sweep())
+    state = of_tab("draftscope_sweep", Sweep)
     shared_controls(session, lambda: method_rail(session, race))
     plan = range_controls(session, race)
     race.values |= {key: st.session_state[key] for key in st.session_state if str(key).startswith(("sweep.", "param.sweep."))}
-    timed = POLL if state.running else None
-
-    def once() -> None:
-        state.sync()
-        if (POLL if state.running else None) != timed:
-            st.rerun()
-        draw(state, race, plan)
-
-    st.fragment(once, run_every=timed)()
+    timed(state, state.tick(), lambda: draw(state, race, plan))
     with st.container(key="sweep_share"):
         link_button(lambda: sweep_parameters(plan.base, plan.parameter), race, "sweep_link")
 

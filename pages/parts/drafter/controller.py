@@ -1,4 +1,4 @@
-"""Desk: what one browser tab has to do with studies: the plans it looks at and the run of those that are not finished.
+"""StudyController: what one browser tab has to do with studies: the plans it looks at and the run of those that are not finished.
 
 Views are functions of what the store holds; nothing is computed by a page. A study that was stopped, or whose tab was closed,
 goes on where it stopped as soon as the same plan is started again.
@@ -8,20 +8,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from math import inf
 from pathlib import Path
-from threading import RLock
 from time import monotonic
-from typing import Any
-
-import streamlit as st
+from typing import ClassVar
 
 from decoding.runs.store import Query, Store
 from decoding.runs.study import Plan, Study
-from decoding.runs.worker import Live, worker
+from decoding.runs.worker import Live
 from decoding.trace import Step
-from pages.parts.shared.session import RunCleanup, device_of
+from pages.parts.shared.remembered import Remembered
+from pages.parts.shared.runs import RunController, of_tab
 from pages.parts.shared.settings import Settings
-
-POLL = 0.5  # seconds
 
 
 @dataclass(frozen=True)
@@ -93,22 +89,19 @@ class Series:
 
 
 @dataclass(eq=False)
-class StudyController:
-    """All methods return at once and may be called from callbacks."""
+class StudyController(RunController, Remembered):
+    """The controller of the Drafter page: the studies of one press of Run, as one job of the worker."""
 
-    values: dict[str, Any] = field(default_factory=dict)  # of the controls, kept from page to page
+    poll: ClassVar[float] = 0.5
     file: tuple = ()  # name and prompts of the uploaded file
     jobs: tuple[Job, ...] = ()  # the ones that were started last
     live: Live | None = None
-    started: float = 0.0
-    problem: str = ""
     problems: dict[str, dict[int, str]] = field(default_factory=dict)  # plan key -> prompt number -> why it was skipped
     looked: dict[tuple[str, str], tuple[int, int]] = field(default_factory=dict)  # (folder, plan key) -> `stamp` of the last look
-    lock: RLock = field(default_factory=RLock)
 
     @property
-    def busy(self) -> bool:
-        return self.live is not None and self.live.busy
+    def lives(self) -> tuple[Live, ...]:
+        return () if self.live is None else (self.live,)
 
     @property
     def series(self) -> Series | None:
@@ -121,28 +114,14 @@ class StudyController:
             if self.problem or self.busy:
                 return
             same = [job.key for job in jobs] == [job.key for job in self.jobs]
-            self.jobs, self.started = tuple(jobs), monotonic()
-            if not (same and self.live is not None and self.live.state == "paused"):
+            self.jobs, self.asked_at = tuple(jobs), monotonic()
+            if same and self.live is not None and self.live.state == "paused":
+                self.live.reach(inf)
+            else:
                 self.close()
-                try:
-                    self.live = worker(device_of(jobs[0].settings.device)).live(lambda: Series(tuple(jobs), folder))
-                except ValueError as error:
-                    self.problem = str(error)
-                    return
-            holder().lives[:] = [self.live]
-            self.live.ask(inf)
-
-    def stop(self) -> None:
-        """The step that is being taken is the last one."""
-        if self.live is not None:
-            self.live.pause()
-
-    def close(self) -> None:
-        if self.live is not None:
-            self.live.close()
+                self.live = self.begin(jobs[0].settings.device, lambda: Series(tuple(jobs), folder))
 
     def sync(self) -> None:
-        """Take over what the worker did since the last look."""
         if self.series is not None:
             self.problems |= self.series.problems
         if self.live is not None and self.live.state == "failed":
@@ -150,16 +129,8 @@ class StudyController:
 
 
 def controller() -> StudyController:
-    """This tab's desk."""
-    if "desk" not in st.session_state:
-        st.session_state["desk"] = StudyController()
-    return st.session_state["desk"]
-
-
-@st.cache_resource(scope="session", show_spinner=False, on_release=RunCleanup.release)
-def holder() -> RunCleanup:
-    """What dies with the tab: the claim on the worker, not what was kept."""
-    return RunCleanup()
+    """This tab's."""
+    return of_tab("desk", StudyController)
 
 
 def finished(store: Store, job: Job) -> int:

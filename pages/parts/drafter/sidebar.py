@@ -6,7 +6,6 @@ from dataclasses import fields
 import streamlit as st
 
 from decoding.methods import METHODS
-from decoding.models.family import weights_mark
 from decoding.runs.prompts import MAX_FILE, MAX_PROMPTS, Prompt, checked, read_prompts
 from decoding.runs.study import Plan
 from decoding.sample import Sampling
@@ -154,6 +153,8 @@ def jobs(controller: StudyController, prompts: tuple[Prompt, ...]) -> tuple[Job,
 
 
 def job(settings: Settings, prompts: tuple[Prompt, ...], side: str) -> Job:
+    from decoding.models.family import weights_mark  # not at the top: it needs torch
+
     family = settings.target if settings.draft is None else f"{settings.target} + {settings.draft}"
     family += "".join(f" {mark}" for mark in map(weights_mark, (settings.target, settings.draft)) if mark)
     sampling = Sampling(settings.temperature, settings.top_k, settings.top_p)

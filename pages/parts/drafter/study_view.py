@@ -1,17 +1,16 @@
 """The middle of the Drafter page: start and stop, progress while a study runs, and what it found."""
 
-from time import monotonic
-
 import streamlit as st
 
 from decoding.runs.prompts import Prompt
 from decoding.runs.store import Store
 from decoding.runs.study import Plan
-from pages.parts.drafter.controller import POLL, Job, StudyController, finished, stamp
+from pages.parts.drafter.controller import Job, StudyController, finished, stamp
 from pages.parts.drafter.findings import Findings, found_in
 from pages.parts.drafter.findings_view import findings_view
 from pages.parts.drafter.sidebar import jobs
 from pages.parts.shared import keep
+from pages.parts.shared.runs import timed
 from pages.parts.shared.session import Session
 from viz.tokens import as_markdown, plain
 
@@ -34,7 +33,7 @@ def study_view(controller: StudyController, session: Session, prompts: tuple[Pro
             icon=":material/history:",
         )
     if busy:
-        running(controller)
+        timed(controller, controller.poll, lambda: progress(controller))
     results(controller, session, store, shown)
 
 
@@ -68,33 +67,20 @@ def sentence(plan: Plan, there: list[int], left: int) -> str:
     return f"{prompts}, {drafters}, {limit}: {done} finished before. The same plan goes on where it stopped."
 
 
-def running(controller: StudyController) -> None:
-    """Progress, with a timer only while the worker is at it."""
-
-    def once() -> None:
-        controller.sync()
-        if not controller.busy:
-            st.rerun()
-        progress(controller)
-
-    st.fragment(once, run_every=POLL)()
-
-
 def progress(controller: StudyController) -> None:
     """One bar per drafter, and what the run has come to."""
     series = controller.series
     if series is None:
-        place = controller.live.place
-        if controller.live.state == "waiting" and place > 1:
-            st.info(f"In line: {place - 1} {'run is' if place == 2 else 'runs are'} served first.", icon=":material/hourglass_top:")
-        st.progress(0.0, text=f"Loading the models … {monotonic() - controller.started:.0f} s")
+        if said := controller.in_line():
+            st.info(said, icon=":material/hourglass_top:")
+        st.progress(0.0, text=f"Loading the models … {controller.waited:.0f} s")
         return
     for job, done in zip(series.jobs, series.done, strict=True):
         total = len(job.plan.prompts)
         skipped = len(series.problems[job.key])
         words = f"{job.label}: {done:,} of {total:,} prompts" + (f", {skipped} skipped" if skipped else "")
         st.progress(min(1.0, done / total), text=as_markdown(words))
-    seconds, said = monotonic() - controller.started, ""
+    seconds, said = controller.waited, ""
     if series.count:
         said = f" · tau so far {series.tokens / series.count:.2f} over {series.count:,} target calls"
     with st.container(horizontal=True, vertical_alignment="center"):

@@ -1,14 +1,11 @@
 """Judge Decoding on the Step page: the score beside the standard rule, what only the judge let through, and the run without it."""
 
-from dataclasses import replace
-
 import streamlit as st
 
-from decoding.runs.worker import Live, worker
 from decoding.trace import Trace
-from pages.parts.shared.session import Session, device_of
-from pages.parts.shared.settings import Settings
+from pages.parts.shared.session import Session
 from pages.parts.shared.setup import dark
+from pages.parts.shared.side_job import Question, offer
 from viz.methods.judge import (
     CSS,
     count,
@@ -26,11 +23,9 @@ from viz.methods.judge import (
 from viz.runs.tally import tally
 from viz.step.text import CSS as TEXT_CSS
 from viz.step.text import strip, strip_html
-from viz.tokens import as_markdown
 from viz.words import number
 
 CONFIG = {"displayModeBar": False}
-PATIENCE = 60  # seconds for the run without the judge
 
 
 def view(session: Session) -> None:
@@ -90,34 +85,21 @@ def counters(session: Session, threshold: float) -> None:
 
 
 def without(session: Session) -> None:
-    """The same prompt, seed and draft length under the standard rule, on a button."""
-    key = f"judge_without_{session.runs}"
+    """The same prompt, seed and draft length under the standard rule, on a button; as many tokens as the shown run has."""
     if session.recorded or session.settings is None:
         return
-    if key not in st.session_state:
-        st.button("Run it with the standard rule as well", key="judge_standard", on_click=start, args=(session, key))
-        return
-    live: Live = st.session_state[key]
-    live.wait(PATIENCE)
-    if live.state == "failed":
-        st.warning(as_markdown(live.problem))
-    elif live.trace is not None and live.trace.steps:
-        beside(session.trace, session.cursor, live.trace)
+    question = standard(session)
+    offer(session.sides, question, "Run it with the standard rule as well", "judge_standard")
+    if (other := session.sides.answer(question.panel, question.about)) is not None:
+        beside(session.trace, session.cursor, other)
 
 
-def start(session: Session, key: str) -> None:
-    """Ask the worker for the whole run; as many tokens as the shown one has."""
-    for old in [name for name in st.session_state if str(name).startswith("judge_without_")]:
-        st.session_state.pop(old).close()
-    settings: Settings = session.settings
-    tokens = sum(len(step.tokens) for step in session.trace.steps)
-    length = settings.full_params["length"]
-    plain = replace(
-        settings, method="speculative_sampling", params={"length": length}, max_tokens=max(1, min(tokens, settings.max_tokens))
-    )
-    live = worker(device_of(settings.device)).live(plain.maker())
-    live.ask(float("inf"))
-    st.session_state[key] = live
+def standard(session: Session) -> Question:
+    """What the worker is asked: the whole run without the judge."""
+    length = session.settings.full_params["length"]
+    settings = session.settings.instead("speculative_sampling", {"length": length}, session.tokens)
+    waiting = "Decoding the same prompt with the standard rule … {count} target calls"
+    return Question("judge", session.runs, settings.device, settings.maker(), "The run with the standard rule", waiting)
 
 
 def beside(trace: Trace, cursor: int, other: Trace) -> None:

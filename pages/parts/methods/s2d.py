@@ -2,11 +2,11 @@
 
 import streamlit as st
 
-from decoding.methods.s2d import opinions
-from decoding.models.family import EMBEDDED_TARGETS
-from decoding.models.family_cache import family
+from decoding.models.names import EMBEDDED_TARGETS
+from decoding.runs.worker import Once
 from pages.parts.shared.session import Session
 from pages.parts.shared.setup import dark
+from pages.parts.shared.side_job import Question, offer
 from viz.methods.s2d import (
     exits_alt,
     exits_figure,
@@ -82,24 +82,39 @@ def others(session: Session) -> None:
     if session.settings.target not in EMBEDDED_TARGETS and session.live is None:
         st.caption("This run was made with a model that is not loaded, so its sub-models cannot be asked.")
         return
-    if st.button("Ask every sub-model", key=f"s2d_ask_{session.runs}_{session.cursor}_{selected}"):
-        asked(session, token, guess.exit)
-    else:
+    question = sub_models(session, token)
+    offer(session.sides, question, "Ask every sub-model", f"s2d_ask_{session.runs}_{session.cursor}_{selected}")
+    if (found := session.sides.answer(question.panel, question.about)) is None:
         st.caption("The draft model reads the text up to this token once more.")
+    else:
+        opinions_view(session, found, token, guess.exit)
 
 
-def asked(session: Session, token: int, answered: int) -> None:
-    """The answers."""
-    trace = session.trace
-    try:
-        models = family(*session.settings.models)
-        found = opinions(models, text_before(session), token)
-    except ValueError as error:
-        st.warning(as_markdown(str(error)))
-        return
-    token_bytes = trace.token_bytes | models.token_bytes(
-        {t for opinion in found for t in opinion.tokens} - trace.token_bytes.keys()
-    )
+def sub_models(session: Session, token: int) -> Question:
+    """What the worker is asked at the selected node; the answer: opinions, and the bytes of their tokens."""
+    settings, text = session.settings, text_before(session)
+
+    def answer() -> tuple:
+        from decoding.methods.s2d import opinions
+        from decoding.models.family_cache import family
+
+        models = family(*settings.models)
+        found = opinions(models, text, token)
+        return found, models.token_bytes({t for opinion in found for t in opinion.tokens})
+
+    return Question(
+        "s2d",
+        (session.runs, session.cursor, session.selected),
+        settings.device,
+        lambda: Once(answer),
+        "The sub-models",
+        "Asking every sub-model …",
+        steps=1,
+
+
+def opinions_view(session: Session, answer: tuple, token: int, answered: int) -> None:
+    """The answers of all exits; the sub-model of so many layers drafted the token."""
+    found, token_bytes = answer[0], answer[1] | session.trace.token_bytes
     words = opinions_words(found, token, answered, token_bytes)
     st.plotly_chart(opinions_figure(found, token, answered, token_bytes, dark()), key="s2d_opinions", config=CONFIG, alt=words)
     st.caption(as_markdown(words) + " Bars with a border in the colour of the text belong to the sub-model that drafted the token.")

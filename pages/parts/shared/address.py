@@ -12,9 +12,9 @@ from urllib.parse import urlencode
 
 from decoding import old_names
 from decoding.methods import METHODS
-from decoding.models.family import EMBEDDED_TARGETS
-from decoding.runs.run import MAX_TOKENS
+from decoding.models.names import EMBEDDED_TARGETS
 from decoding.sample import Sampling
+from decoding.trace import MAX_TOKENS
 from pages.parts.shared.examples import EXAMPLES
 from pages.parts.shared.settings import LEAST_TOP_P, MAX_PROMPT, MAX_SEED, Settings
 from viz.tokens import plain
@@ -98,9 +98,11 @@ def method_of(query: Mapping[str, str], settings: Settings, complaints: list[str
 
 def params_of(query: Mapping[str, str], settings: Settings, complaints: list[str]) -> Settings:
     """Each parameter by itself, so that a bad one does not take the good ones with it."""
+    given = {key.removeprefix("p."): query[key] for key in query if key.startswith("p.")}
+    if not given:  # the method, and torch with it, is not asked for nothing
+        return settings
     method, kinds = METHODS[settings.method], {f.name: f for f in fields(METHODS[settings.method].params)}
     good: dict[str, Any] = {}
-    given = {key.removeprefix("p."): query[key] for key in query if key.startswith("p.")}
     for name, text in old_names.params(settings.method, given).items():
         if name not in kinds:
             complaints.append(f"{method.title} has no parameter {shown(name)}.")

@@ -11,10 +11,11 @@ from typing import Any
 import streamlit as st
 
 from decoding.methods import METHODS
-from decoding.models.family import EMBEDDED_TARGETS
-from decoding.runs.run import MAX_TOKENS
+from decoding.models.names import EMBEDDED_TARGETS
 from decoding.sample import MAX_TEMPERATURE
+from decoding.trace import MAX_TOKENS
 from pages.parts.shared.examples import EXAMPLES
+from pages.parts.shared.loading import WHY, still_loading
 from pages.parts.shared.session import Session
 from pages.parts.shared.settings import LEAST_TOP_P, MAX_PROMPT, MAX_SEED, Settings, family_named
 
@@ -44,10 +45,26 @@ def say(session: Session, settings: Settings) -> None:
         "draft": NONE if settings.draft is None else EMBEDDED if settings.draft == EMBEDDED else FOLDER,
         "draft_name": settings.draft or "",
     }
-    values |= {param_key(settings.method, name): value for name, value in settings.full_params.items()}
+    say_values(session, values)
+    say_params(session, settings)
+
+
+def say_params(session: Session, settings: Settings) -> None:
+    """Let the controls say the parameters of the method; those that are given while the others are not known yet."""
+    params = settings.params if still_loading() else settings.full_params
+    say_values(session, {param_key(settings.method, name): value for name, value in params.items()})
+
+
+def say_values(session: Session, values: Mapping[str, Any]) -> None:
     session.values.update(values)
     for key, value in values.items():
         st.session_state[key] = value
+
+
+def begin(session: Session) -> None:
+    """Let the controls say the settings of the run that is shown, if they say nothing yet."""
+    if not session.values:
+        say(session, session.settings or Settings())
 
 
 def value(session: Session, key: str, default: Any) -> Any:
@@ -79,6 +96,11 @@ def read(session: Session) -> Settings:
     )
 
 
+def stale(session: Session) -> bool:
+    """Whether the controls say something else than the run that is shown was made with; not known before the methods are there."""
+    return not still_loading() and not session.settings.same_run(read(session))
+
+
 def remember(session: Session, key: str, default: Any) -> str:
     """Give the widget `key` the value it had, on whatever page that was; returns the key."""
     if key not in st.session_state:
@@ -98,21 +120,23 @@ def kept(session: Session, key: str, default: Any, options: Sequence[Any] | None
     return {"key": key, "index": list(options).index(now) if now in options else 0}
 
 
-def controls(session: Session) -> Settings:
-    """Draw the rail; returns what it says."""
-    if not session.values:
-        say(session, session.settings or Settings())
+def controls(session: Session) -> None:
+    """Draw the rail."""
+    begin(session)
     with st.sidebar:
         prompt_controls(session)
-        method_controls(session)
+        if still_loading():
+            method_to_come(session)
+        else:
+            method_controls(session)
         with st.expander("Sampling and length", expanded=False, key="sampling_box"):
             sampling_controls(session)
         with st.expander("Model", expanded=False, key="model_box"):
             model_controls(session)
-    settings = read(session)
     session.values |= {key: st.session_state[key] for key in KEYS if key in st.session_state}
-    session.values |= {param_key(settings.method, name): v for name, v in settings.params.items()}
-    return settings
+    if not still_loading():
+        settings = read(session)
+        session.values |= {param_key(settings.method, name): v for name, v in settings.params.items()}
 
 
 KEYS = ("method", "temperature", "top_k", "top_p", "seed", "max_tokens", "device", "dtype",
@@ -147,6 +171,21 @@ def prompt_controls(session: Session) -> None:
     )  # fmt: skip
     if example in EXAMPLES:
         st.caption(EXAMPLES[example].look)
+
+
+def method_to_come(session: Session) -> None:
+    """The method of the run that is shown; the choice comes with the methods."""
+    keys = list(METHODS)
+    st.selectbox(
+        "Method",
+        keys,
+        keys.index(session.values["method"]),
+        key="method_to_come",
+        format_func=METHODS.title,
+        disabled=True,
+        help=WHY,
+    )
+    st.caption(f"{WHY}Another method and the parameters can be chosen in a moment.")
 
 
 def method_controls(session: Session) -> None:

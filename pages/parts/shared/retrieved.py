@@ -1,15 +1,15 @@
 """What the views of the methods on a datastore share: the tree by source, the match in the text, and where it stands elsewhere.
 
-The store is only looked into, and only where a run of this process has opened it: nothing is computed or built here.
+The store is only looked into, and only where a run of this process has opened it: nothing is computed or built here. The rooms
+of the backend are imported where that is the case: a stored trace is shown without them.
 """
 
-import streamlit as st
-from transformers import PreTrainedTokenizerBase
+from __future__ import annotations
 
-from decoding.models.token_bytes import token_bytes_maker
-from decoding.retrieval.datastore import Datastore, of_tokens
-from decoding.retrieval.default_datastore import opened
-from decoding.retrieval.search import Match, Sources
+from typing import TYPE_CHECKING
+
+import streamlit as st
+
 from decoding.trace import Trace
 from pages.parts.shared.session import Session
 from pages.parts.shared.setup import dark
@@ -25,6 +25,12 @@ from viz.methods.shared.retrieved import (
     source_figure,
     source_table,
 )
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from decoding.retrieval.datastore import Datastore
+    from decoding.retrieval.search import Match, Sources
 
 CONFIG = {"displayModeBar": False}
 PLACES = 4  # occurrences that are shown
@@ -94,6 +100,8 @@ def occurrences(sources: Sources, here: Match, tokenizer: PreTrainedTokenizerBas
 
 def places_of(sources: Sources, here: Match, tokenizer: PreTrainedTokenizerBase) -> list[Occurrence]:
     """Up to PLACES occurrences, those in the text first."""
+    from decoding.models.token_bytes import token_bytes_maker
+
     piece, store, found_places = token_bytes_maker(tokenizer), sources.store, []
 
     def token_bytes(tokens: list[int]) -> tuple[bytes, ...]:
@@ -131,11 +139,18 @@ def text_before(trace: Trace, cursor: int) -> list[int]:
 def store_of(session: Session) -> tuple[Datastore | None, PreTrainedTokenizerBase | None]:
     """The store of the run that is shown, and its tokenizer; None where the run was not made here."""
     family = getattr(getattr(session.live, "run", None), "family", None)
-    return (None, None) if family is None else (opened(family.tokenizer), family.tokenizer)
+    if family is None:
+        return None, None
+    from decoding.retrieval.default_datastore import opened
+
+    return opened(family.tokenizer), family.tokenizer
 
 
 def sources_for(trace: Trace, store: Datastore, tokenizer: PreTrainedTokenizerBase, tokens: list[int]) -> Sources:
     """What the run looked in, as its parameters say."""
+    from decoding.retrieval.datastore import of_tokens
+    from decoding.retrieval.search import Sources
+
     where = trace.header.params.get("where")
     store = of_tokens([], store.separator) if where == "text so far" else store
     sources = Sources(store, frozenset({tokenizer.eos_token_id}), with_text=where != "datastore")

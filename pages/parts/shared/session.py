@@ -6,35 +6,32 @@ One object in `st.session_state`, so that a script which is cut short can never 
 
 from dataclasses import dataclass, field
 from math import inf
-from threading import RLock
 from time import monotonic
-from typing import Any
 
-import streamlit as st
-
-from decoding.runs.worker import Live, worker
+from decoding.runs.worker import Live
 from decoding.trace import Step, Trace
 from pages.parts.shared import recorded_run as demo
+from pages.parts.shared.remembered import Remembered
+from pages.parts.shared.runs import LAG, PATIENCE, RunController, of_tab
 from pages.parts.shared.settings import Settings, settings_of
+from pages.parts.shared.side_job import SideJobs
 from viz.step.tree import extent_of, final_index, has_final
 
-PATIENCE = 0.15  # seconds a click waits for its step before the page turns to polling
-POLL = 0.3
-LAG = 0.05  # seconds from a look until the browser waits for the next one
+OTHER_METHOD = "other method"  # the panel that asks for a step of it
 MOST = (9, 8)  # columns and rows that are reserved for trees to come
 
 
 @dataclass(eq=False)
-class Session:
-    """All methods return at once and may be called from callbacks."""
+class Session(RunController, Remembered):
+    """The controller of the Step page: one run, the one that is to take its place, and the cursor."""
 
     trace: Trace | None = None  # shown
     settings: Settings | None = None  # of the trace that is shown
     live: Live | None = None  # makes that trace; None for a recorded one
     coming: Live | None = None  # the run that takes its place once it has a step
     coming_settings: Settings | None = None
+    sides: SideJobs = field(default_factory=SideJobs)  # what panels ask beside the run
     runs: int = 0  # shown so far
-    asked_at: float = 0.0
     cursor: int = -1  # index of the step that is shown; -1 = the prompt
     node: int | None = None  # selected; None = the page's choice
     goal: float | None = None  # step the cursor is on its way to
@@ -42,21 +39,11 @@ class Session:
     playing: bool = False
     moved_at: float = 0.0
     pace: float = 1.0
-    problem: str = ""
-    notes: tuple[str, ...] = ()
-    plain: Live | None = None  # the measured baseline
-    plain_of: Settings | None = None
-    other: Live | None = None  # one step of another method
-    other_at: tuple[int, int] = (0, 0)  # run and step that it was asked at
     measured: tuple[Trace | None, int, tuple[int, float]] = (None, 0, (0, 0))  # for `extent`
-    boxes: dict[str, tuple[Any, int]] = field(default_factory=dict)  # box -> what it shows, and which box it is
     timer: float | None = None  # seconds between looks, as the page was last set up
     sampled: tuple = ()
     sampled_at: float = 0.0
     draw_seconds: float = 0.0
-    values: dict[str, Any] = field(default_factory=dict)  # of the controls, kept from page to page
-    opened: str = ""  # the link this session has opened
-    lock: RLock = field(default_factory=RLock)
 
     # -- what is shown ------------------------------------------------------------------------------------------------
 
@@ -102,24 +89,18 @@ class Session:
         return rejected[0] if rejected else step.path[-1] if step.path else last
 
     @property
-    def lives(self) -> tuple[Live | None, ...]:
-        """All runs that this tab has asked for, the one that is waited for first at the front."""
-        return self.coming, self.live, self.plain, self.other
+    def tokens(self) -> int:
+        """Committed so far, without the prompt."""
+        return sum(len(step.tokens) for step in self.trace.steps) if self.trace else 0
 
     @property
-    def busy(self) -> bool:
-        return any(live is not None and live.busy for live in self.lives)
-
-    @property
-    def waited_for(self) -> Live | None:
-        """The run whose next step is due."""
-        return next((live for live in self.lives if live is not None and live.busy), None)
+    def lives(self) -> tuple[Live, ...]:
+        return tuple(live for live in (self.coming, self.live, *self.sides.lives) if live is not None)
 
     def tick(self) -> float | None:
-        """Seconds until the page should look again; None: nothing moves by itself."""
         if self.playing:
             return self.pace - LAG
-        return POLL if self.busy or self.coming is not None else None
+        return self.poll if self.busy or self.coming is not None else None
 
     def extent(self) -> tuple[int, float]:
         """Columns and rows to reserve, so that the picture keeps still: they hold every tree of the shown run but the giants, which
@@ -132,24 +113,10 @@ class Session:
         self.measured = (self.trace, self.count, (max(columns, wider), max(rows, higher)))
         return self.measured[2]
 
-    def box(self, name: str, shows: Any) -> str:
-        """Key of a box that shows `shows`: another box whenever the page, not the visitor, changed what it shows.
-
-        A box that the page sets goes wrong: a click that comes before the browser has the new value sends the old one along,
-        which counts as a change of the box.
-        """
-        before, number = self.boxes.get(name, (shows, 0))
-        self.boxes[name] = (shows, number + (before != shows))
-        return f"{name}.{self.boxes[name][1]}"
-
-    def box_says(self, name: str, value: Any) -> None:
-        """The visitor chose `value` in the box."""
-        self.boxes[name] = (value, self.boxes[name][1])
-
     def look(self) -> tuple:
         """What a drawing of the page depends on, beside the controls."""
         waiting = self.waited_for is not None and self.goal is not None
-        asked = tuple(live and live.state for live in (self.plain, self.other))
+        asked = tuple(live.busy for live in self.sides.lives)
         return self.runs, self.cursor, self.count, self.problem, self.notes, self.playing, waiting, asked
 
     def was_sampled(self, seconds: float) -> None:
@@ -190,18 +157,14 @@ class Session:
             self.problem = settings.problem()
             if self.problem:
                 return
-            try:
-                live = worker(device_of(settings.device)).live(settings.maker())
-            except ValueError as error:
-                self.problem = str(error)
+            live = self.begin(settings.device, settings.maker(), goal + 1)
+            if live is None:
                 return
             self.drop_coming()
             if self.live is not None:
                 self.live.pause()
             self.coming, self.coming_settings = live, settings
-            self.goal, self.goal_node, self.asked_at = goal, node, monotonic()
-            hold(self)
-            live.ask(goal + 1)
+            self.goal, self.goal_node = goal, node
 
     def drop_coming(self) -> None:
         if self.coming is not None:
@@ -223,11 +186,11 @@ class Session:
 
     def ask(self, goal: float) -> None:
         """Have steps up to index `goal` taken. A run that was closed or failed is made again: the same seed, the same steps."""
-        if self.live is None or self.live.state in ("closed", "failed"):
+        if self.live is None or self.live.lost:
             self.start(self.settings, goal)
             return
         self.goal, self.node, self.asked_at = goal, None, monotonic()
-        self.live.ask(goal + 1 - self.live.count)
+        self.live.reach(goal + 1)
 
     def run_to_end(self, wanted: Settings) -> None:
         with self.lock:
@@ -240,12 +203,9 @@ class Session:
                 self.ask(inf)
 
     def stop(self) -> None:
-        """The step that is being taken is the last one."""
         with self.lock:
             self.playing = False
-            for live in self.lives:
-                if live is not None:
-                    live.pause()
+            super().stop()
 
     def toggle_play(self, wanted: Settings) -> None:
         with self.lock:
@@ -261,65 +221,36 @@ class Session:
         """Back to the prompt; the run is made again when the next step is asked for."""
         with self.lock:
             self.playing, self.problem, self.notes = False, "", ()
-            self.drop_coming()
-            if self.live is not None:
-                self.live.close()
-            self.trace = self.settings = self.live = None
+            self.close()
+            self.trace = self.settings = self.live = self.coming = self.coming_settings = None
             self.cursor, self.node, self.goal = -1, None, None
 
-    def measure_plain(self) -> None:
-        """Decode the same prompt without a draft, as far as the shown run went, for a measured comparison."""
-        with self.lock:
-            if self.trace is None or self.settings is None:
-                return
-            tokens = sum(len(step.tokens) for step in self.trace.steps)
-            settings = plain_settings(self.settings, tokens)
-            if self.plain is not None:
-                self.plain.close()
-            self.plain = worker(device_of(settings.device)).live(settings.maker())
-            self.plain_of, self.asked_at = self.settings, monotonic()
-            hold(self)
-            self.plain.ask(inf)
-
-    def ask_another(self, settings: Settings, context: tuple[int, ...]) -> None:
-        """Have one step of another method taken behind the tokens `context`; what is shown stays."""
-        with self.lock:
-            if self.other is not None:
-                self.other.close()
-            try:
-                self.other = worker(device_of(settings.device)).live(settings.maker(context))
-            except ValueError as error:
-                self.problem = str(error)
-                return
-            self.other_at, self.asked_at = (self.runs, self.cursor), monotonic()
-            hold(self)
-            self.other.ask(1)
+    def close(self) -> None:
+        super().close()
+        self.sides.close()
 
     def answer(self) -> Trace | None:
         """The step of the other method, if it was asked at the step that is shown and has answered."""
-        there = self.other is not None and self.other_at == (self.runs, self.cursor) and self.other.count
-        return self.other.trace if there else None
+        return self.sides.answer(OTHER_METHOD, (self.runs, self.cursor))
 
     # -- following the worker -------------------------------------------------------------------------------------------
 
     def wait(self) -> None:
-        """A short wait for a step that is due, so that most clicks paint once."""
-        live = self.other if self.other is not None and self.other.busy else self.coming or self.live
+        self.sides.wait()
+        live = self.coming or self.live
         if live is not None and live.busy and not self.playing and self.goal != inf:
             live.wait(PATIENCE)
 
     def sync(self) -> None:
-        """Take over what the worker did since the last look."""
         with self.lock:
             self.adopt()
             if self.live is not None and self.live.count > self.count:
                 self.trace = self.live.trace
             if self.live is not None and self.live.state == "failed" and self.live.problem:
                 self.problem, self.playing, self.goal = self.live.problem, False, None
-            if self.plain is not None and self.plain.state == "failed":
-                self.problem, self.plain = f"Plain decoding: {self.plain.problem}", None
-            if self.other is not None and self.other.state == "failed":
-                self.problem, self.other = f"The other method: {self.other.problem}", None
+            self.sides.sync()
+            if self.sides.problem:
+                self.problem, self.sides.problem = self.sides.problem, ""
             self.follow()
             self.play()
 
@@ -334,6 +265,7 @@ class Session:
         elif new.count:
             if self.live is not None:
                 self.live.close()
+            self.sides.close()  # what they were asked about is gone
             self.live, self.trace, self.settings = new, new.trace, self.coming_settings
             self.coming = self.coming_settings = None
             self.cursor, self.node, self.runs = 0, None, self.runs + 1
@@ -362,51 +294,18 @@ class Session:
             return
         if not self.at_end:
             self.cursor, self.node, self.moved_at = self.cursor + 1, None, monotonic()
-        gone = self.live is not None and self.live.state in ("closed", "failed")
+        gone = self.live is not None and self.live.lost
         if self.at_end and (self.ended or gone):
             self.playing = False
         elif self.count - 1 - self.cursor < 2 and not self.ended and self.live is not None:
             self.live.ask(1)  # the worker runs one step ahead
 
 
-def plain_settings(settings: Settings, tokens: int) -> Settings:
-    from dataclasses import replace
-
-    return replace(settings, method="plain", params={}, max_tokens=max(1, min(tokens, settings.max_tokens)))
-
-
-def device_of(device: str) -> str:
-    """The name of the worker that serves a device; ValueError if there is none such."""
-    from decoding.models.family import find_device
-
-    return str(find_device(device))
-
-
 def session() -> Session:
     """This tab's session; a first visit finds the recorded run, paused where something can be learned."""
-    if "draftscope" not in st.session_state:
-        trace = demo.recorded()
-        new = Session(trace=trace, settings=settings_of(trace.header) if trace else None, cursor=demo.pause_at())
-        st.session_state["draftscope"] = new
-    return st.session_state["draftscope"]
+    return of_tab("draftscope", first_visit)
 
 
-class RunCleanup:
-    """What dies with the tab: its claims on the worker, but not its trace."""
-
-    def __init__(self) -> None:
-        self.lives: list[Live] = []
-
-    def release(self) -> None:
-        for live in self.lives:
-            live.close()
-
-
-@st.cache_resource(scope="session", show_spinner=False, on_release=RunCleanup.release)
-def holder() -> RunCleanup:
-    return RunCleanup()
-
-
-def hold(owner: Session) -> None:
-    """See to it that a closed tab frees the worker."""
-    holder().lives[:] = [live for live in owner.lives if live is not None]
+def first_visit() -> Session:
+    trace = demo.recorded()
+    return Session(trace=trace, settings=settings_of(trace.header) if trace else None, cursor=demo.pause_at())

@@ -4,15 +4,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from decoding.methods import METHODS
-from decoding.models.family import EMBEDDED_TARGETS
-from decoding.models.published_heads import method_of
-from decoding.runs.run import Run
+from decoding.models.names import EMBEDDED_TARGETS
 from decoding.sample import Sampling
 from decoding.trace import Header
 from pages.parts.shared.examples import EXAMPLES
+
+if TYPE_CHECKING:
+    from decoding.runs.run import Run
 
 MAX_SEED = 2**53 - 1  # what a browser's number can hold
 LEAST_TOP_P = 0.05  # where the slider begins
@@ -61,20 +62,30 @@ class Settings:
             return str(error)
         return ""
 
-    def maker(self, context: tuple[int, ...] = ()) -> Callable[[], Run]:
+    def maker(self, context: tuple[int, ...] = ()) -> "Callable[[], Run]":
         """What builds the run; called on the worker's thread, where the models are loaded.
 
         Args:
             context: tokens to go on from in place of the prompt's.
         """
 
-        def make() -> Run:
+        def make() -> "Run":
             from decoding.models.family_cache import family
+            from decoding.runs.run import Run
 
             prompt = context or self.prompt
             return Run(family(*self.models), self.method, self.full_params, prompt, self.sampling, self.seed, self.max_tokens)
 
         return make
+
+    def instead(self, method: str, params: Mapping[str, Any] | None = None, tokens: int | None = None) -> "Settings":
+        """The same with another method.
+
+        Args:
+            tokens: at most so many, at least one, to go no further than a run that it is compared with.
+        """
+        limit = self.max_tokens if tokens is None else max(1, min(tokens, self.max_tokens))
+        return replace(self, method=method, params=params or {}, max_tokens=limit)
 
     def same_run(self, other: "Settings") -> bool:
         return replace(self, params=self.full_params) == replace(other, params=other.full_params)
@@ -91,6 +102,8 @@ def family_named(target: str, draft: str | None) -> SimpleNamespace:
 
 def published(draft: str | None) -> dict[str, Path]:
     """What the name of a draft model stands for if it is a published head: its method and folder."""
+    from decoding.models.published_heads import method_of
+
     try:
         method = method_of(draft)
     except ValueError:  # loading it says why

@@ -1,11 +1,13 @@
-"""The first line of every page: its title, its width, the style sheet, the links; what the browser looks like, and what it has to
-know of the order in which things were sent to it."""
+"""The first line of every page: its title, its width, the style sheet, the links, what is being loaded; what the browser looks
+like, and what it has to know of the order in which things were sent to it."""
 
 from time import time_ns
 from typing import Any
 
 import streamlit as st
 from streamlit.errors import StreamlitAPIException
+
+from pages.parts.shared.loading import loading_line
 
 PAGES = {
     "app.py": "Home",
@@ -20,12 +22,14 @@ CSS = """
 <style>
 .stAppHeader { height: 2.4rem; min-height: 0; background: transparent; pointer-events: none; }
 .stAppHeader button, .stAppHeader a { pointer-events: auto; }
-.stMainBlockContainer { padding: 2.2rem 2.2rem 3rem 2.2rem; max-width: 1560px; }
+.stMainBlockContainer { position: relative; padding: 2.2rem 2.2rem 3rem 2.2rem; max-width: 1560px; }
 .stSidebar [data-testid="stSidebarUserContent"] { padding-top: 0; padding-bottom: 2rem; }
 .stSidebar [data-testid="stSidebarHeader"] { height: 2.2rem; min-height: 0; }
 .ds-title { font-size: 1.5rem; padding: 0; margin: 0; }
 .st-key-poll_timer { min-height: 1.7rem; margin-top: -0.8rem; }
 .ds-wait { margin: 0; font-size: 0.9rem; padding: 0.1rem 0.6rem; border-left: 3px solid #0072B2; }
+[data-testid="stLayoutWrapper"]:has(> .st-key-loading) { position: absolute; top: 0.4rem; left: 2.2rem; width: auto; }
+@media (max-width: 640px) { [data-testid="stLayoutWrapper"]:has(> .st-key-loading) { left: 3.2rem; } }
 .ds-badge { font-size: 0.86rem; font-weight: 400; opacity: 0.75; margin-left: 0.6rem; }
 .ds-say { font-size: 1.05rem; margin: 0; min-height: 1.6em; line-height: 1.5; overflow-wrap: anywhere; }
 .ds-verdict { font-size: 1.02rem; font-weight: 600; margin: 0; overflow-wrap: anywhere; }
@@ -64,6 +68,7 @@ def setup(title: str) -> None:
                 st.page_link(path, label=label)
             except StreamlitAPIException:  # a page that was started by itself, without app.py, knows no other
                 break
+    loading_line()
 
 
 def dark() -> bool:

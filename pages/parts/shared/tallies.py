@@ -4,6 +4,7 @@ import streamlit as st
 
 from decoding.trace import Step
 from pages.parts.shared.session import Session
+from pages.parts.shared.side_job import Question
 from viz.runs.tally import (
     Tally,
     alpha_alt,
@@ -21,6 +22,7 @@ from viz.tokens import as_markdown
 from viz.words import METRICS, filled, filled_speedup, number
 
 CONFIG = {"displayModeBar": False, "scrollZoom": False}
+PLAIN = "plain decoding"
 
 
 def tallies(session: Session, dark: bool) -> None:
@@ -93,9 +95,9 @@ def measured(session: Session, total: Tally) -> None:
         "tokens per second of this run / tokens per second of plain decoding of the same prompt with the same sampling and seed, "
         "on this machine, one after the other, both recorded in full; reading the prompt is not counted."
     ))  # fmt: skip
-    plain = session.plain if session.plain_of == session.settings else None
-    if plain is not None and not plain.busy and plain.count:
-        base = tally(plain.trace.steps)
+    plain = session.sides.answer(PLAIN, session.settings)
+    if plain is not None:
+        base = tally(plain.steps)
         if base.tokens_per_second and total.tokens_per_second:
             ratio = total.tokens_per_second / base.tokens_per_second
             st.markdown(f"### {ratio:.2f} ×")
@@ -107,9 +109,16 @@ def measured(session: Session, total: Tally) -> None:
         st.caption("Not measured yet." + (" This run was recorded: make it here to compare." if session.recorded else ""))
     st.button(
         "Measure again" if plain is not None else "Measure plain decoding", key="measure", icon=":material/timer:",
-        on_click=session.measure_plain, disabled=session.recorded or session.busy or not session.count,
+        on_click=lambda: session.sides.ask(plain_question(session)), disabled=session.recorded or session.busy or not session.count,
         help="Decodes the same prompt without a draft, as many tokens as this run has.",
     )  # fmt: skip
+
+
+def plain_question(session: Session) -> Question:
+    """The same prompt without a draft, as far as the shown run went."""
+    settings = session.settings.instead("plain", tokens=session.tokens)
+    waiting = "Decoding the same prompt without a draft … {count} tokens"
+    return Question(PLAIN, session.settings, settings.device, settings.maker(), "Plain decoding", waiting)
 
 
 def modelled(total: Tally, steps: tuple[Step, ...]) -> None:

@@ -2,9 +2,10 @@
 
 import streamlit as st
 
-from decoding.models.family import EMBEDDED_TARGETS
+from decoding.models.names import EMBEDDED_TARGETS
 from pages.parts.shared import address
 from pages.parts.shared.controls import say
+from pages.parts.shared.loading import WHY, still_loading
 from pages.parts.shared.session import Session
 from viz.tokens import as_markdown
 
@@ -16,7 +17,8 @@ def link(session: Session) -> None:
             "Link to this step",
             key="link",
             icon=":material/link:",
-            help="Puts everything that repeats this run into the address bar.",
+            disabled=still_loading(),
+            help=(WHY if still_loading() else "") + "Puts everything that repeats this run into the address bar.",
         )
         if not pressed:
             st.caption("Method, parameters, prompt, sampling, seed and step: whoever opens it sees this run again.")
@@ -34,7 +36,9 @@ def link(session: Session) -> None:
 
 
 def open_link(session: Session) -> None:
-    """Open what the address bar asks for, once; before the controls are drawn."""
+    """Open what the address bar asks for, once; before the controls are drawn. The methods say what it means."""
+    if still_loading():
+        return
     query = st.query_params.to_dict()
     fingerprint = repr(sorted(query.items()))
     if not query or fingerprint == session.opened:

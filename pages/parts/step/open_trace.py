@@ -5,15 +5,17 @@ from dataclasses import replace
 import streamlit as st
 
 from decoding.methods import METHODS
-from decoding.models.family import EMBEDDED_TARGETS
-from decoding.runs.run import MAX_TOKENS
+from decoding.models.names import EMBEDDED_TARGETS
 from decoding.runs.store import Store
-from decoding.trace import Header, Trace
+from decoding.trace import MAX_TOKENS, Header, Trace
 from pages.parts.shared import address
-from pages.parts.shared.controls import EMBEDDED, say
+from pages.parts.shared.controls import EMBEDDED, say, say_params
+from pages.parts.shared.loading import still_loading
 from pages.parts.shared.session import Session
 from pages.parts.shared.settings import LEAST_TOP_P, MAX_PROMPT, Settings
 from viz.tokens import as_markdown, plain
+
+UNSETTLED = "trace_without_parameters"  # in the session's state: the trace that was opened before the methods were there
 
 
 def show(session: Session, trace: Trace, cursor: int = 0, node: int | None = None) -> None:
@@ -33,10 +35,20 @@ def show(session: Session, trace: Trace, cursor: int = 0, node: int | None = Non
         session.go(cursor)
         session.pick(node)
     say(session, settings)
+    st.session_state[UNSETTLED] = trace if still_loading() else None
+
+
+def settle(session: Session) -> None:
+    """Let the controls say the parameters of a trace that was opened before the methods, which check them, were there."""
+    if still_loading() or session.trace is None or st.session_state.pop(UNSETTLED, None) is not session.trace:
+        return
+    session.settings, session.notes = settings_for(session.trace.header)
+    say_params(session, session.settings)
 
 
 def settings_for(header: Header) -> tuple[Settings, tuple[str, ...]]:
-    """The settings a trace was made with, each checked like one in a link; and what they leave out, in sentences."""
+    """The settings a trace was made with, each checked like one in a link; and what they leave out, in sentences. The parameters
+    are left to `settle` while the methods are being imported."""
     if header.method not in METHODS:
         raise ValueError(
             f"The trace was made with the method {address.shown(header.method)}, which this version does not have. Its files can "
@@ -45,7 +57,7 @@ def settings_for(header: Header) -> tuple[Settings, tuple[str, ...]]:
     sampling = header.sampling
     query = {"method": header.method, "seed": str(header.seed), "tokens": str(header.max_tokens)}
     query |= {"temperature": f"{sampling.temperature:g}", "top_k": str(sampling.top_k), "top_p": f"{sampling.top_p:g}"}
-    query |= {f"p.{name}": str(value) for name, value in header.params.items()}
+    query |= {} if still_loading() else {f"p.{name}": str(value) for name, value in header.params.items()}
     place = address.parse(query)
     target, _, draft = header.family.partition(" + ")
     settings = replace(place.settings, prompt=header.prompt[:MAX_PROMPT], target=target or EMBEDDED, draft=draft or None)

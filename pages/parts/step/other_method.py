@@ -1,15 +1,14 @@
 """Another method at the very step that is shown: one step of it behind the same text, its draft beside the one that was made."""
 
-from dataclasses import replace
-
 import streamlit as st
 
 from decoding.methods import METHODS
 from decoding.trace import Trace
-from pages.parts.shared.session import Session
-from pages.parts.shared.settings import Settings, family_named
+from pages.parts.shared.loading import WHY, still_loading
+from pages.parts.shared.session import OTHER_METHOD, Session
+from pages.parts.shared.settings import family_named
 from pages.parts.shared.setup import dark
-from viz.methods.shared.head_guesses import bars_html, beside_words, context
+from pages.parts.shared.side_job import Question
 from viz.step.tree import tree_alt, tree_figure
 from viz.tokens import as_markdown
 from viz.words import narrate
@@ -21,6 +20,9 @@ def other_method(session: Session) -> None:
     """A folded box: choose a method, ask it, look at both."""
     with st.expander("Another method at this very step", key="another_box", on_change="rerun") as box:
         if not box.open or session.settings is None:
+            return
+        if still_loading():
+            st.caption(f"{WHY}A method can be asked in a moment.")
             return
         lacking = family_named(session.settings.target, session.settings.draft)
         known = [key for key, method in METHODS.items() if key not in ("plain", session.settings.method)]
@@ -37,12 +39,20 @@ def other_method(session: Session) -> None:
 
 def ask(session: Session, method: str) -> None:
     """Have the worker take one step of `method` where the shown step begins."""
-    settings: Settings = replace(session.settings, method=method, params={})
-    session.ask_another(settings, context(session.trace, session.cursor))
+    from viz.methods.shared.head_guesses import (
+        context,  # not at the top: all pictures of methods, for a box that is closed at first
+    )
+
+    settings = session.settings.instead(method)
+    make = settings.maker(context(session.trace, session.cursor))
+    at, waiting = (session.runs, session.cursor), "Asking the other method …"
+    session.sides.ask(Question(OTHER_METHOD, at, settings.device, make, "The other method", waiting, steps=1))
 
 
 def beside(session: Session, answer: Trace) -> None:
     """The other draft, and the bars of both methods where they have heads that guess depth by depth."""
+    from viz.methods.shared.head_guesses import bars_html, beside_words
+
     step, title = answer.steps[0], METHODS[answer.header.method].title
     token_bytes = session.trace.token_bytes | answer.token_bytes
     st.markdown(f"**{title}**")

@@ -10,8 +10,9 @@ from decoding.methods import METHODS
 from decoding.trace import Step
 from pages.parts.shared import recorded_run as demo
 from pages.parts.shared.chart_data import tree_downloads
-from pages.parts.shared.controls import read, say
+from pages.parts.shared.controls import prompt_of, read, say, stale
 from pages.parts.shared.keep import keep
+from pages.parts.shared.loading import still_loading
 from pages.parts.shared.scrolled import scrolled
 from pages.parts.shared.session import Session
 from pages.parts.shared.setup import dark
@@ -67,7 +68,7 @@ def draw(session: Session) -> None:
     narration(session)
     transport(session)  # above whatever comes and goes: a bar that moves under the pointer is missed
     notices(session)
-    text_strip(session, lambda key: session.back() if key == "back" else session.advance(read(session)))
+    text_strip(session, lambda key: by_letter(session, key))
     if session.trace is not None:
         legend(session.trace)
     if session.step is None:
@@ -86,6 +87,16 @@ def draw(session: Session) -> None:
         inspector(session)
 
 
+def by_letter(session: Session, key: str) -> None:
+    """J and K: what the buttons Back and Step do."""
+    if key == "back":
+        session.back()
+    elif still_loading():
+        session.forward()
+    else:
+        session.advance(read(session))
+
+
 def notices(session: Session) -> None:
     """The welcome, what went wrong, and what is stale; the run that is shown stays."""
     if (
@@ -100,7 +111,7 @@ def notices(session: Session) -> None:
         st.error(as_markdown(session.problem), icon=":material/error:")
     for note in session.notes:
         st.warning(as_markdown(note), icon=":material/link_off:")
-    if session.trace is None or session.coming is not None or session.settings.same_run(read(session)):
+    if session.trace is None or session.coming is not None or not stale(session):
         return
     with st.container(horizontal=True, vertical_alignment="center", border=True, key="stale"):
         st.markdown("**The settings have changed** since this run was made. Step starts a new one.", width="stretch")
@@ -140,7 +151,7 @@ def narration(session: Session) -> None:
         sentence = "The prompt, before the first step. Press Step or Forward."
     else:
         sentence = narrate(session.step, session.cursor + 1, session.trace.token_bytes)
-    kind = METHODS[session.settings.method].title if session.settings else "No run yet"
+    kind = METHODS.title(session.settings.method) if session.settings else "No run yet"
     badge = "recorded run · " if session.recorded else ""
     st.html(
         f'<h1 class="ds-title">Step by step <span class="ds-badge">{html.escape(badge + kind)}</span></h1>'
@@ -151,7 +162,7 @@ def narration(session: Session) -> None:
 def nothing(session: Session) -> None:
     """Before the first step."""
     if session.trace is None:
-        st.html(f'<p class="ds-dim">The prompt: {html.escape(read(session).prompt[:400])}</p>')
+        st.html(f'<p class="ds-dim">The prompt: {html.escape(prompt_of(session)[:400])}</p>')
 
 
 def tree(session: Session) -> None:

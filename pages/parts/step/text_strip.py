@@ -146,11 +146,11 @@ def payload(trace: Trace | None, cursor: int) -> dict[str, Any]:
         return {"tokens": [], "key": "", "now": cursor, "before": False, "behind": False}
     window = around(trace, cursor)
     spans = strip(trace, window=window)
-    tokens = [
+    tokens = tuple(  # not a list: Streamlit imports pandas to ask whether that is a table
         {"text": s["text"], "origin": s["origin"], "step": s["step"], "title": describe(s), "half": s["half"],
          "group": s["group"], "whole": s["whole"]}
         for s in spans
-    ]  # fmt: skip
+    )  # fmt: skip
     behind = len(committed(trace)) > window.stop
     key = f"{crc32(repr(tokens).encode()):x} {behind}"
     return {"tokens": tokens, "key": key, "now": cursor, "before": window.start > 0, "behind": behind}

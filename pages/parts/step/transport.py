@@ -2,37 +2,38 @@
 
 import html
 from math import inf
-from time import monotonic
 
 import streamlit as st
 
-from decoding.retrieval.default_datastore import building
-from pages.parts.shared.controls import read
+from pages.parts.shared.controls import read, stale
+from pages.parts.shared.loading import WHY, still_loading
 from pages.parts.shared.session import Session
 
 
 def transport(session: Session) -> None:
     """Draw the bar. Keys stand on the buttons; J and K do the same as the left and right arrow."""
-    running = session.playing or (session.waited_for is not None and session.goal is not None and session.goal > session.cursor + 1)
-    over = session.ended and session.at_end and session.settings.same_run(read(session))
+    far = session.waited_for is not None and session.goal is not None and session.goal > session.cursor + 1
+    running = session.playing or far or session.sides.long
+    over = session.ended and session.at_end and not stale(session)
+    off, why = still_loading(), WHY if still_loading() else ""
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small", key="transport"):
         st.button(
             "Back", key="back", icon=":material/arrow_back:", shortcut="Left", on_click=session.back, disabled=session.cursor < 0,
             help="To the step before (also J). Nothing is computed.",
         )  # fmt: skip
         st.button(
-            "Step", key="step", icon=":material/skip_next:", type="primary", shortcut="Right", disabled=over,
+            "Step", key="step", icon=":material/skip_next:", type="primary", shortcut="Right", disabled=over or off,
             on_click=lambda: session.advance(read(session)),
-            help="One step on (also K): one draft, one target call. Steps that were taken already are only shown again.",
+            help=f"{why}One step on (also K): one draft, one target call. Steps that were taken already are only shown again.",
         )  # fmt: skip
         st.button(
             "Forward", key="forward", icon=":material/arrow_forward:", shortcut="Shift+Right", on_click=session.forward,
             disabled=session.at_end, help="To the next step that was taken already. Nothing is computed.",
         )  # fmt: skip
         st.button(
-            "Pause" if session.playing else "Play", key="play", shortcut="P", disabled=over and not session.playing,
+            "Pause" if session.playing else "Play", key="play", shortcut="P", disabled=off or (over and not session.playing),
             icon=":material/pause:" if session.playing else ":material/play_arrow:",
-            on_click=lambda: session.toggle_play(read(session)), help="Step after step, at the pace on the right.",
+            on_click=lambda: session.toggle_play(read(session)), help=f"{why}Step after step, at the pace on the right.",
         )  # fmt: skip
         if running and not session.playing:
             st.button(
@@ -45,9 +46,9 @@ def transport(session: Session) -> None:
             )
         else:
             st.button(
-                "Run to end", key="run", icon=":material/last_page:", shortcut="E", disabled=over or session.playing,
+                "Run to end", key="run", icon=":material/last_page:", shortcut="E", disabled=over or off or session.playing,
                 on_click=lambda: session.run_to_end(read(session)),
-                help="All steps until the text ends or the token limit is reached.",
+                help=f"{why}All steps until the text ends or the token limit is reached.",
             )  # fmt: skip
         st.button("Reset", key="reset", icon=":material/restart_alt:", on_click=session.reset, help="Back to the prompt.")
         go_to(session)
@@ -97,20 +98,19 @@ def progress(session: Session) -> None:
     live = session.waited_for
     if live is None:
         return
-    seconds = monotonic() - session.asked_at
-    place = live.place if live.state == "waiting" else 0
-    if place and seconds > 1:
-        waiting(f"In line: {place} {'step of another run comes' if place == 1 else 'steps of other runs come'} first.")
+    from decoding.retrieval.default_datastore import building  # not at the top: it needs torch
+
+    seconds = session.waited
+    if live in session.sides.lives:
+        waiting(session.sides.line())
+    elif said := session.in_line():
+        waiting(said)
     elif live is session.coming and (share := building()) is not None:
         st.progress(share, text="Building the datastore, once on this machine: reading texts, then sorting …")
     elif live is session.coming:
         waiting(f"Loading the models and reading the prompt … {seconds:.0f} s")
-    elif live is session.plain:
-        waiting(f"Decoding the same prompt without a draft … {live.count} tokens")
-    elif live is session.other:
-        waiting("Asking the other method …")
     elif session.goal == inf and session.trace is not None:
-        limit, done = session.trace.header.max_tokens, sum(len(step.tokens) for step in session.trace.steps)
+        limit, done = session.trace.header.max_tokens, session.tokens
         st.progress(min(1.0, done / limit), text=f"{done} of at most {limit} tokens, {session.count} target calls")
     elif seconds > 1 and not session.playing:
         waiting(f"Taking the step … {seconds:.0f} s")

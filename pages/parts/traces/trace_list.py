@@ -95,7 +95,7 @@ def filters(store: Store) -> Query:
     )
     key = method.selectbox(
         "Method", [EVERY, *METHODS], key="traces.method", persist_state="session",
-        format_func=lambda k: METHODS[k].title if k in METHODS else "every method",
+        format_func=lambda k: METHODS.title(k) if k in METHODS else "every method",
     )  # fmt: skip
     name = family.selectbox(
         "Family", [EVERY, *store.families()], key="traces.family", persist_state="session",
@@ -175,7 +175,7 @@ def line(entry: Entry) -> dict:
 
 
 def title(method: str) -> str:
-    return METHODS[method].title if method in METHODS else plain(method, 40)
+    return METHODS.title(method) if method in METHODS else plain(method, 40)
 
 
 def when(entry: Entry) -> str:

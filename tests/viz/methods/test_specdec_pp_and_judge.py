@@ -233,7 +233,7 @@ def test_the_step_page_draws_the_judge_and_the_run_without_it(temperature):
     at = press(page_opened(**address.parameters(settings, 1, None)), "run")
     assert not at.exception and not errors(at) and state(at).trace.header.method == "judge"
     assert "Expected deviation from the target so far" in captions(at)
-    at.button("judge_standard").click().run()
+    press(at, "judge_standard")
     assert not at.exception and "with the judge," in captions(at)
     at.run()
     assert "judge_standard" not in [button.key for button in at.button], "it is computed once, not with every rerun"

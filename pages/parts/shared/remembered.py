@@ -1,0 +1,28 @@
+"""What a tab remembers of its controls, from page to page."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(eq=False)
+class Remembered:
+    """Values of widgets, which forget them on another page, and boxes that the page itself may change."""
+
+    values: dict[str, Any] = field(default_factory=dict)  # of the controls
+    boxes: dict[str, tuple[Any, int]] = field(default_factory=dict)  # box -> what it shows, and which box it is
+    opened: str = ""  # the link this tab has opened
+    notes: tuple[str, ...] = ()  # what was wrong with it
+
+    def box(self, name: str, shows: Any) -> str:
+        """Key of a box that shows `shows`: another box whenever the page, not the visitor, changed what it shows.
+
+        A box that the page sets goes wrong: a click that comes before the browser has the new value sends the old one along,
+        which counts as a change of the box.
+        """
+        before, number = self.boxes.get(name, (shows, 0))
+        self.boxes[name] = (shows, number + (before != shows))
+        return f"{name}.{self.boxes[name][1]}"
+
+    def box_says(self, name: str, value: Any) -> None:
+        """The visitor chose `value` in the box."""
+        self.boxes[name] = (value, self.boxes[name][1])

@@ -1,0 +1,44 @@
+"""The first visit to a server that has imported nothing yet: the recorded run is painted while torch is still being loaded."""
+
+import re
+
+import pytest
+from playwright.sync_api import expect
+
+from pages.parts.shared import recorded_run as demo
+from tests.conftest import PATIENCE, until
+
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(8 * PATIENCE)]
+
+# What stands on the page in the moment the draft tree is painted: whoever looks later may find torch loaded.
+WATCH = """
+const watch = new MutationObserver(() => {
+  if (!document.querySelector(".st-key-tree .main-svg")) return;
+  watch.disconnect();
+  const line = document.querySelector(".st-key-loading .ds-wait");
+  const disabled = document.querySelector(".st-key-step button").disabled;
+  window.atFirst = { line: line ? line.innerText : "", disabled, title: document.querySelector(".ds-title").offsetTop };
+});
+watch.observe(document, { childList: true, subtree: true });
+"""
+
+
+def test_the_recorded_run_is_there_before_torch_is(page, site):
+    page.add_init_script(WATCH)
+    page.goto(f"{site}/Step")
+    until(page, lambda: page.evaluate("window.atFirst"), "no tree was painted")
+    found = page.evaluate("window.atFirst")
+    assert found["line"].startswith("Loading ") and found["disabled"]
+    expect(page.locator(".ds-badge")).to_contain_text("recorded run")
+    page.get_by_role("textbox", name="Prompt").fill("Tom had a red")
+    page.get_by_test_id("stMain").get_by_role("button", name=re.compile(r"\bBack\b")).first.click()
+    sentence, step = page.locator(".ds-say").first, page.locator(".st-key-step button").first
+    before = re.compile(rf"^Step {demo.pause_at()}:")
+    expect(sentence).to_have_text(before)
+    expect(page.locator(".st-key-loading .ds-wait")).to_have_count(0)
+    expect(step).to_be_enabled()
+    expect(sentence).to_have_text(before)
+    expect(page.get_by_role("textbox", name="Prompt")).to_have_value("Tom had a red")
+    assert page.evaluate("document.querySelector('.ds-title').offsetTop") == found["title"], "the page jumped"
+    step.click()
+    expect(page.locator(".ds-badge")).not_to_contain_text("recorded run")
