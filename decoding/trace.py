@@ -130,6 +130,19 @@ class Trace(msgspec.Struct, frozen=True):
     token_bytes: dict[int, bytes]  # the bytes of every token that occurs; a piece may be half a character
     steps: tuple[Step, ...]
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether the target wrote alone, one token per call: what all other runs are held against."""
+        return self.header.method == "plain"
+
+    def tokens_before(self, step: int) -> tuple[int, ...]:
+        """The text in front of a step, by its index: the prompt, and what the steps before it committed."""
+        return self.header.prompt_tokens + tuple(token for done in self.steps[: max(step, 0)] for token in done.tokens)
+
+    def root(self, step: int) -> int | None:
+        """The token that a step drafted behind, by its index; None where there is no text."""
+        return next(reversed(self.tokens_before(step)), None)
+
     def text_bytes(self) -> bytes:
         """The committed text without the prompt."""
         return b"".join(self.token_bytes.get(t, b"") for step in self.steps for t in step.tokens)

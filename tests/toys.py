@@ -196,8 +196,7 @@ def heads_on_demand(find):
 def made_head(method: str, model) -> Path:
     folder = heads.place_of(method, heads.fingerprint(model))
     if method in MADE:
-        width = model.config.hidden_size
-        heads.save(folder, method, model, MADE[method](width), {"width": width, "blocks": 1}, {})
+        heads.save(folder, method, model, *MADE[method](model.config.hidden_size), {})
     else:
         heads.save(folder, method, model, *guessing_heads(RECIPES[method], model), {})
     return folder
@@ -217,13 +216,14 @@ def guessing_heads(recipe: Recipe, model) -> tuple[dict[str, Tensor], heads.Sett
     return tensors, settings | recipe.calibrated(depths)
 
 
-def random_acceptance(width: int) -> dict[str, Tensor]:
+def random_acceptance(width: int) -> tuple[dict[str, Tensor], heads.Settings]:
     torch.manual_seed(0)
-    return specdec_pp.pair(width, 1).state_dict()
+    return specdec_pp.pair(width, 1).state_dict(), {"width": width, "blocks": 1}
 
 
-def silent_judge(width: int) -> dict[str, Tensor]:
-    return {"mean": torch.zeros(width), "scale": torch.ones(width), "weight": torch.zeros(width), "bias": torch.tensor(-1000.0)}
+def silent_judge(width: int) -> tuple[dict[str, Tensor], heads.Settings]:
+    tensors = {"mean": torch.zeros(width), "scale": torch.ones(width), "weight": torch.zeros(width), "bias": torch.tensor(-1000.0)}
+    return tensors, {"width": width}
 
 
 MADE = {"specdec_pp": random_acceptance, "judge": silent_judge}

@@ -78,8 +78,9 @@ def header(prompt_tokens: tuple[int, ...] = (0, 1)) -> Header:
     return Header("speculative_sampling", {}, "toy", sampling, 0, "", prompt_tokens, 64, "cpu", "float32", {})
 
 
-def trace_of(*steps: Step, prompt_tokens: tuple[int, ...] = (0, 1), token_bytes=None) -> Trace:
-    return Trace(header(prompt_tokens), TOKEN_BYTES | (token_bytes or {}), steps)
+def trace_of(*steps: Step, prompt_tokens: tuple[int, ...] = (0, 1), token_bytes=None, **head) -> Trace:
+    """`head` are fields of the header."""
+    return Trace(msgspec.structs.replace(header(prompt_tokens), **head), TOKEN_BYTES | (token_bytes or {}), steps)
 
 
 # --- Runs side by side

@@ -38,8 +38,6 @@ LOOKS: dict[str, Look] = {
 
 COLOR = {state: look.color for state, look in LOOKS.items()}
 MARK = {state: look.mark for state, look in LOOKS.items()}
-SYMBOL = {state: look.symbol for state, look in LOOKS.items()}
-DASH = {state: look.dash for state, look in LOOKS.items()}
 
 # Series that are not states keep clear of the states' hues; a correction is drawn from the residual, hence its colour.
 SERIES = {"p": "#009E73", "q": "#CC79A7", "residual": COLOR["correction"]}
@@ -86,6 +84,11 @@ def tint(color: str, alpha: float) -> str:
     return f"rgba({red},{green},{blue},{alpha})"
 
 
+def with_mark(state: str) -> str:
+    """'✓ accepted': a state in words, its mark in front of it."""
+    return f"{LOOKS[state].mark} {state}".strip()
+
+
 def ring(state: str) -> str:
     """Outline of the state's symbol: one of its own colour would drown in the filled box it sits on."""
     return LOOKS[state].ink or LOOKS[state].line
@@ -96,6 +99,18 @@ def fill(state: str) -> str:
     if LOOKS[state].filled:
         return COLOR[state]
     return tint(COLOR[state], 0.12) if state == "rejected" else "rgba(0,0,0,0)"
+
+
+def series_marker(series: str) -> dict[str, Any]:
+    """Plotly marker of the bars of a series, told apart by hatching as well as by colour."""
+    color, line = SERIES[series], SERIES_LINE[series]
+    pattern = {"shape": SERIES_PATTERN[series], "solidity": 0.3, "fgcolor": line, "bgcolor": color}
+    return {"color": color, "line": {"color": line, "width": 1}, "pattern": pattern}
+
+
+def limit_line() -> dict[str, Any]:
+    """Plotly line of a threshold."""
+    return {"color": LOOKS["rejected"].line, "width": 2, "dash": "dash"}
 
 
 def layout(height: int, dark: bool, **more: Any) -> dict[str, Any]:

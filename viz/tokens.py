@@ -84,6 +84,11 @@ def name(token: int, token_bytes: Mapping[int, bytes], limit: int = 12) -> str:
     return label(token_bytes[token], limit) if token in token_bytes else f"#{token}"
 
 
+def full_name(token: int, token_bytes: Mapping[int, bytes]) -> str:
+    """A token id in full; `#id` where the trace does not carry its bytes."""
+    return full(token_bytes[token]) if token in token_bytes else f"#{token}"
+
+
 def quoted(token: int, token_bytes: Mapping[int, bytes]) -> str:
     """The label for a sentence: in quotes where its end would be taken for the sentence's.
 

@@ -4,12 +4,13 @@ Knows traces and tallies. Whatever it says was recorded: where a verdict does no
 it says that the method has a rule of its own instead of printing an inequality that is false.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from decoding.score_names import JUDGE_ONLY, JUDGE_SCORE, TYPICAL_P, TYPICAL_THRESHOLD
 from decoding.trace import Node, Step
 from viz.runs.tally import Tally, modelled_speedup
-from viz.tokens import quoted
+from viz.tokens import name, quoted
 
 GLOSSARY = {
     "target": "The model whose text we want. p is its distribution after temperature, top-k and top-p.",
@@ -69,6 +70,13 @@ def number(x: float, digits: int = 3) -> str:
     return f"{whole}.{decimals.ljust(2, '0')}"
 
 
+def node_name(
+    step: Step, node: int, token_bytes: Mapping[int, bytes], say: Callable[[int, Mapping[int, bytes]], str] = name
+) -> str:
+    """A node by its token, -1 as "the root"; plain text."""
+    return "the root" if node < 0 else say(step.nodes[node].token, token_bytes)
+
+
 def comparison(left: float, right: float) -> str:
     """'0.155 < 0.20', with as many digits as it takes to see the difference."""
     sign = "<" if left < right else "≥"
@@ -86,13 +94,11 @@ def judgement(node: Node, token_bytes: Mapping[int, bytes] | None = None, step: 
     """
     if node.verdict == "not judged":
         return f"never looked at: {not_judged_reason(node, step)}"
-    if "typical threshold" in node.scores:
-        return typical_judgement(node)
+    for score, says in RULES.items():
+        if score in node.scores and (said := says(node)):
+            return said
     if node.u is None:
         return sampled_judgement(node, token_bytes or {}, step)
-    if node.scores.get("judge only"):
-        score = number(node.scores.get("judge score", 0))
-        return f"{comparison(node.u * (node.q or 0), node.p)}, but the judge scores it {score}: accepted"
     if node.p in (0, 1) and node.q in (None, 0, 1):
         return greedy_judgement(node, token_bytes or {})
     weight = 1.0 if node.q is None else node.q
@@ -134,10 +140,24 @@ def sampled_judgement(node: Node, token_bytes: Mapping[int, bytes], step: Step |
 
 def typical_judgement(node: Node) -> str:
     """Typical acceptance: plausible enough or not; of several paths that are, the longest is kept."""
-    p, threshold = node.scores.get("typical p", node.p), node.scores["typical threshold"]
+    p, threshold = node.scores.get(TYPICAL_P, node.p), node.scores[TYPICAL_THRESHOLD]
     passes = p > threshold
     lost = ", but it is not on the longest path" if passes and node.verdict == "rejected" else ""
     return f"p {number(p)} {'>' if passes else '≤'} threshold {number(threshold)}{lost}: {node.verdict}"
+
+
+def judge_judgement(node: Node) -> str:
+    """Judge Decoding, where the judge overruled the standard rule; "" where it did not."""
+    if not node.scores[JUDGE_ONLY] or node.u is None:
+        return ""
+    score = number(node.scores.get(JUDGE_SCORE, 0))
+    return f"{comparison(node.u * (node.q or 0), node.p)}, but the judge scores it {score}: accepted"
+
+
+RULES: dict[str, Callable[[Node], str]] = {  # a score that only one rule leaves at its nodes -> what that rule says
+    TYPICAL_THRESHOLD: typical_judgement,
+    JUDGE_ONLY: judge_judgement,
+}
 
 
 def narrate(step: Step, number: int, token_bytes: Mapping[int, bytes]) -> str:

@@ -17,9 +17,9 @@ from torch import Tensor
 
 from decoding.draft import Draft, TargetOutput
 from decoding.sample import draw
+from decoding.score_names import JUDGE_DEVIATION, JUDGE_ONLY, JUDGE_SCORE
 from decoding.verify import Accept, NotFinite, Verification, copied, judged, walk
 
-SCORE, ONLY, DEVIATION = "judge score", "judge only", "judge deviation"  # scores of a node
 Judge = Callable[[TargetOutput], Tensor]  # a reading of n nodes -> (n,) scores from 0 to 1
 
 
@@ -54,7 +54,8 @@ def either(judge: Judge, threshold: float, ends: Collection[int] = ()) -> Accept
         path, verdicts = walk(draft, lambda i: ordinary[i] or speaks[i])
         alone = {i for i in path if not ordinary[i]}
         facts = tuple(
-            {SCORE: scores[i], ONLY: float(i in alone), DEVIATION: speaks[i] * max(0.0, 1 - p[i] / q[i])} for i in range(n)
+            {JUDGE_SCORE: scores[i], JUDGE_ONLY: float(i in alone), JUDGE_DEVIATION: speaks[i] * max(0.0, 1 - p[i] / q[i])}
+            for i in range(n)
         )
         end = path[-1] + 1 if path else 0
         return Verification(path, verdicts, p, q, uniforms, int(numbers[2 * n + end]), residual, {}, facts)

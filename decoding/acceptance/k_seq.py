@@ -13,12 +13,12 @@ from torch import Tensor
 
 from decoding.draft import Draft, TargetOutput
 from decoding.sample import draw
+from decoding.score_names import COPIES, GUESSES, OF_POSITION, RHO, UNIFORM_OF
 from decoding.trace import Verdict
 from decoding.verify import EXACT_FOR, NotFinite, Verification, check, copied
 
 POINTS, ROUNDS = 256, 6  # the bracket of rho shrinks by 256 each round: to 1e-13 for k = 8
 NOTHING = 1e-12  # a residual that sums to less is rounding
-FACTS = ("rho", "beta", "beta at k", "R3w", "optimum")  # what `solve` finds for a position
 
 
 def k_seq(draft: Draft, output: TargetOutput, u: Tensor) -> Verification:
@@ -47,15 +47,15 @@ def k_seq(draft: Draft, output: TargetOutput, u: Tensor) -> Verification:
     p, q, finals = numbers[:n], numbers[n : 2 * n], numbers[2 * n : 3 * n + 1]
     if not all(map(isfinite, q)):
         raise NotFinite("drafter")
-    found = (numbers[3 * n + 1 + i * len(FACTS) :][: len(FACTS)] for i in range(len(parents)))
-    facts = {parent: dict(zip(FACTS, row, strict=True)) for parent, row in zip(parents, found, strict=True)}
-    judged = tuple(value / facts[parent]["rho"] for value, parent in zip(p, draft.parents, strict=True))
+    found = (numbers[3 * n + 1 + i * len(OF_POSITION) :][: len(OF_POSITION)] for i in range(len(parents)))
+    facts = {parent: dict(zip(OF_POSITION, row, strict=True)) for parent, row in zip(parents, found, strict=True)}
+    judged = tuple(value / facts[parent][RHO] for value, parent in zip(p, draft.parents, strict=True))
     uniforms = dealt(draft, u[:-1].tolist())
     path, verdicts, deciding = walk_copies(draft, uniforms, judged, q)
     scores = tuple(
-        {"copies": float(len(copies)), "guesses": float(guesses[parent])}
+        {COPIES: float(len(copies)), GUESSES: float(guesses[parent])}
         | facts[parent]
-        | {f"u of sequence {sequence + 1}": uniform for sequence, uniform in copies.items()}
+        | {UNIFORM_OF.format(sequence + 1): uniform for sequence, uniform in copies.items()}
         for copies, parent in zip(uniforms, draft.parents, strict=True)
     )
     end = path[-1] + 1 if path else 0
@@ -122,12 +122,12 @@ def positions(draft: Draft, probs: Tensor, guesses: list[int]) -> tuple[Tensor, 
         guesses: (m,) of each position.
 
     Returns:
-        (m, 5) the FACTS; (n + 1, vocab) the residual of each row, p itself without children.
+        (m, 5) the numbers of OF_POSITION; (n + 1, vocab) the residual of each row, p itself without children.
     """
     rows = torch.tensor([parent + 1 for parent in draft.by_parent], device=probs.device)
     assert draft.q is not None  # `check` refused drafts without
     p, q = probs[rows], draft.q[[children[0] for children in draft.by_parent.values()]]
-    solved = wide(torch.minimum(p, q).sum(1, keepdim=True)).repeat(1, len(FACTS))  # with one guess all rules are R1
+    solved = wide(torch.minimum(p, q).sum(1, keepdim=True)).repeat(1, len(OF_POSITION))  # with one guess all rules are R1
     solved[:, 0] = 1
     several = [i for i, k in enumerate(guesses) if k > 1]
     if several:
@@ -138,7 +138,7 @@ def positions(draft: Draft, probs: Tensor, guesses: list[int]) -> tuple[Tensor, 
 
 
 def solve(p: Tensor, q: Tensor, k: list[int]) -> Tensor:
-    """(m, vocab) p and q, (m,) guesses -> (m, 5) the FACTS."""
+    """(m, vocab) p and q, (m,) guesses -> (m, 5) the numbers of OF_POSITION."""
     sums = Sums(p, q)
     count = sums.ratio.new_tensor(k)[:, None]
     rho = sums.division(count)

@@ -14,9 +14,8 @@ from torch import Tensor
 
 from decoding.draft import Draft, TargetOutput
 from decoding.sample import draw
+from decoding.score_names import TYPICAL_P, TYPICAL_THRESHOLD
 from decoding.verify import Accept, Verification, copied, walk
-
-P, THRESHOLD = "typical p", "typical threshold"  # scores of a node: it passes if the first lies above the second
 
 
 def typical(epsilon: float, delta: float) -> Accept:
@@ -38,7 +37,7 @@ def typical(epsilon: float, delta: float) -> Accept:
         best = set(longest(draft, [a > b for a, b in zip(p, limit, strict=True)], p))
         path, verdicts = walk(draft, best.__contains__)
         none, end = (None,) * n, path[-1] + 1 if path else 0
-        scores = tuple({P: a, THRESHOLD: b} for a, b in zip(p, limit, strict=True))
+        scores = tuple({TYPICAL_P: a, TYPICAL_THRESHOLD: b} for a, b in zip(p, limit, strict=True))
         return Verification(path, verdicts, p, none, none, int(numbers[2 * n + end]), probs, {}, scores)
 
     return rule

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from decoding.drafting.tree_builder import TreeBuilder
+from decoding.score_names import JOINT, OWN
 
-JOINT, OWN = "joint q", "q"  # scores of a node: the product of q down to it, and its own factor
 READ = "read"  # known of a node: its place among those that were handed to `extend`, -1 if it was not
 
 Extend = Callable[[Tensor, Tensor], Tensor]

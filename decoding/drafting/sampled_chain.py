@@ -8,8 +8,9 @@ import torch
 from torch import Generator, Tensor
 
 from decoding.draft import Draft
-from decoding.drafting.dynamic_tree import JOINT, OWN, Extend
+from decoding.drafting.dynamic_tree import Extend
 from decoding.sample import Sampling, draw
+from decoding.score_names import JOINT, OWN
 
 
 @torch.inference_mode()

@@ -12,9 +12,10 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Generator, Tensor
 
-from decoding.drafting.dynamic_tree import JOINT, OWN, READ
+from decoding.drafting.dynamic_tree import READ
 from decoding.drafting.tree_builder import TreeBuilder, products
 from decoding.sample import Sampling, draw, without
+from decoding.score_names import JOINT, OWN
 
 Extend = Callable[[Tensor, list[int]], Tensor]
 

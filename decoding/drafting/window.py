@@ -14,6 +14,7 @@ from decoding.draft import EMPTY, Draft, TargetOutput
 from decoding.method import Drafter
 from decoding.models.target import Target
 from decoding.sample import draw
+from decoding.score_names import CALLS_BEFORE
 
 AGAIN = "previous call"  # source of a guess that the target made; the others are named after how the window was filled up
 NAMES = {"repeat": "repeated token", "random": "random token", "sample": "row to the left"}
@@ -62,7 +63,7 @@ class Window(Drafter):
         """A chain of the guesses, which are copied from the device here."""
         tokens = guesses.tolist()
         sources = (AGAIN,) * known + (NAMES[self.fill],) * (len(tokens) - known)
-        scores = {"calls before": torch.tensor(self.ages, dtype=torch.float32)}
+        scores = {CALLS_BEFORE: torch.tensor(self.ages, dtype=torch.float32)}
         return Draft(tuple(tokens), tuple(range(-1, len(tokens) - 1)), source=sources, scores=scores, **how)
 
     def beginning(self, left: Tensor) -> Tensor:

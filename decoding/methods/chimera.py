@@ -22,8 +22,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
+from decoding.checks import check_int
 from decoding.draft import EMPTY, Draft
-from decoding.drafting.dynamic_tree import JOINT, OWN, grow
+from decoding.drafting.dynamic_tree import grow
 from decoding.method import Drafter, Method, param
 from decoding.models.attention import Block, Memory, Sizes
 from decoding.models.family import Family
@@ -31,12 +32,12 @@ from decoding.models.heads import Settings, rebuilt, shapes_of
 from decoding.models.requirements import TARGET_HEAD
 from decoding.models.target import Target
 from decoding.sample import Sampling
+from decoding.score_names import FROM_H, FROM_O, JOINT, OWN
 from decoding.verify import match
 
 KEY = "chimera"
 MAX_HEADS, MAX_NODES = 16, 64
 FAN_OUT = 8  # children that a node may have, and nodes of a level that are expanded
-FROM_H, FROM_O = "logit from h", "logit from o"  # scores: the two parts that a token's logit is the sum of
 SIZES = ("width", "attention heads", "mlp", "theta", "eps")
 
 
@@ -122,8 +123,7 @@ def heads_of(settings: Settings) -> Heads:
     """Heads of these sizes; ValueError for settings that cannot be."""
     sizes = Sizes(*(settings.get(name) for name in SIZES))
     heads = settings.get("heads")
-    if type(heads) is not int or not 1 <= heads <= MAX_HEADS:
-        raise ValueError(f"{heads!r} heads of Chimera cannot be; 1 to {MAX_HEADS} can.")
+    check_int("Chimera with heads", heads, 1, MAX_HEADS)
     return Heads(sizes, heads)
 
 

@@ -22,8 +22,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
+from decoding.checks import check_int
 from decoding.draft import EMPTY, Draft
-from decoding.drafting.dynamic_tree import JOINT, OWN
 from decoding.drafting.tree_builder import TreeBuilder
 from decoding.method import Drafter, Method, param
 from decoding.models.attention import Block, Memory, Sizes
@@ -32,13 +32,13 @@ from decoding.models.heads import Settings, rebuilt, shapes_of
 from decoding.models.requirements import TARGET_HEAD
 from decoding.models.target import PRE_NORM, Target
 from decoding.sample import Sampling
+from decoding.score_names import GATE, JOINT, MOVED, OWN
 from decoding.verify import match
 
 KEY = "clover"
 MAX_HEADS, MAX_NODES = 16, 64
 LEFT_OUT = 3  # candidates below a parent that are shown though they were cut
 NOTED = "noted"  # known of a node: what `extend` noted where it was offered
-MOVED, GATE = "state moved by", "gate"  # scores: of the cell that the head read; of the gates, one per attention head
 SIZES = ("width", "attention heads", "mlp", "theta", "eps")
 
 
@@ -133,8 +133,7 @@ def heads_of(settings: Settings) -> Heads:
     """Heads of these sizes; ValueError for settings that cannot be."""
     sizes = Sizes(*(settings.get(name) for name in SIZES))
     heads = settings.get("heads")
-    if type(heads) is not int or not 1 <= heads <= MAX_HEADS:
-        raise ValueError(f"{heads!r} heads of Clover cannot be; 1 to {MAX_HEADS} can.")
+    check_int("Clover with heads", heads, 1, MAX_HEADS)
     return Heads(sizes, heads)
 
 
@@ -293,7 +292,7 @@ class Clover(Drafter):
         """The tree as a draft, with what the cell did in front of the head that offered a node."""
         if not len(tree):
             return EMPTY
-        names = (MOVED, *(f"{GATE} {j}" for j in range(1, 1 + self.heads.sizes.heads)))
+        names = (MOVED, *(GATE.format(j) for j in range(1, 1 + self.heads.sizes.heads)))
         numbers = dict(zip(names, torch.tensor(tree[NOTED]).unbind(1), strict=True))
         source, scores = [f"head {depth}" for depth in tree.depths], tree.tensors(JOINT, OWN) | numbers
         return tree.draft(source, draft_probabilities=tree.believed(self.shown), scores=scores, calls=calls)

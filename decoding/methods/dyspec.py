@@ -22,6 +22,7 @@ from decoding.method import Drafter, Method, param
 from decoding.models.requirements import DRAFT_MODEL
 from decoding.models.target import Target
 from decoding.sample import Sampling, draw
+from decoding.score_names import ESTIMATE_AFTER, ESTIMATE_BEFORE, ORDER
 from decoding.verify import match, recursive_rejection
 
 NOTHING = 1e-12  # a value below this is no draw
@@ -155,9 +156,9 @@ class DynamicTree(Drafter):
             draft_probabilities=stacked if self.chosen else None,
             how="deterministic" if self.chosen else "sampled without replacement",
             scores={
-                "order": torch.arange(1.0, len(tree) + 1),
-                "estimate before": torch.tensor(tree["before"]),
-                "estimate after": torch.tensor(tree["weight"]),
+                ORDER: torch.arange(1.0, len(tree) + 1),
+                ESTIMATE_BEFORE: torch.tensor(tree["before"]),
+                ESTIMATE_AFTER: torch.tensor(tree["weight"]),
             },
             calls=self.model.calls,
         )

@@ -27,7 +27,7 @@ import torch.nn.functional as F
 from torch import Generator, Tensor
 
 from decoding.draft import EMPTY, Draft
-from decoding.drafting.dynamic_tree import JOINT, OWN, READ, Extend, grow
+from decoding.drafting.dynamic_tree import READ, Extend, grow
 from decoding.drafting.sampled_tree import draw_tree
 from decoding.drafting.static_tree import Path, parents_of, sparse_tree
 from decoding.drafting.tree_builder import TreeBuilder, products
@@ -39,12 +39,11 @@ from decoding.models.heads import Head
 from decoding.models.requirements import TARGET_HEAD
 from decoding.models.target import Target
 from decoding.sample import Sampling
+from decoding.score_names import COSINE, JOINT, LAYER_SHARE, OWN
 from decoding.verify import match, recursive_rejection
 
 MOST_NODES, MOST_FAN_OUT, MOST_EXPANSIONS = 64, 10, 8
 ROWS = 512  # of a prompt, read at once
-COSINE = "cosine with the true state"  # score of an accepted node: of the state that the head put out behind it
-SHARE = "share of {}"  # facts of a step, eagle3 alone: of a tapped layer in the mix at the root
 
 
 # -- the drafter -------------------------------------------------------------------------------------------------------
@@ -169,11 +168,14 @@ class Eagle(Drafter):
         """What the target's states say about the draft, for the pictures.
 
         COSINE, a score: of the state that the head put out behind an accepted node and of the one that took its place: the
-        target's own (eagle), the mix of its layers (eagle3). Only nodes that the head read have one. SHARE, a fact of the step.
+        target's own (eagle), the mix of its layers (eagle3). Only nodes that the head read have one.
+        LAYER_SHARE, a fact of the step.
         """
         heads = self.reader.heads
         shares = (
-            [SHARE.format(layer_name(aux_layer)) for aux_layer in self.aux_hidden_layers] if heads.shape.kind == "eagle3" else []
+            [LAYER_SHARE.format(layer_name(aux_layer)) for aux_layer in self.aux_hidden_layers]
+            if heads.shape.kind == "eagle3"
+            else []
         )
         parts: list[Tensor] = []
         if shares:

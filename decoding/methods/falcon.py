@@ -23,8 +23,9 @@ import torch
 from torch import Tensor, nn
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
+from decoding.checks import check_int
 from decoding.draft import EMPTY, Draft, ancestor_mask
-from decoding.drafting.dynamic_tree import JOINT, OWN, grow
+from decoding.drafting.dynamic_tree import grow
 from decoding.drafting.sampled_chain import draw_chain
 from decoding.method import Drafter, Method, param
 from decoding.models.attention import Block, Memory, Sizes
@@ -33,12 +34,12 @@ from decoding.models.heads import Settings, rebuilt, shapes_of
 from decoding.models.requirements import TARGET_HEAD
 from decoding.models.target import Target
 from decoding.sample import Sampling
+from decoding.score_names import JOINT, OWN, SLOT_IN_BLOCK
 from decoding.verify import match, recursive_rejection
 
 KEY = "falcon"
 MAX_BLOCK, MAX_LAYERS, MAX_PASSES = 8, 4, 4
 MAX_NODES, MAX_FAN_OUT = 128, 16
-SLOT = "slot in block"  # score, from 1
 State = tuple[Tensor, Tensor]  # of the LSTM: (layers, batch, width) each
 
 
@@ -91,8 +92,7 @@ def relaxed(rows: int, block: int, offset: int = 0) -> Tensor:
 def made(settings: Settings) -> Head:
     """An untrained head of these settings; ValueError for those that cannot be."""
     for name, high in (("block", MAX_BLOCK), ("layers", MAX_LAYERS)):
-        if type(settings.get(name)) is not int or not 1 <= settings[name] <= high:
-            raise ValueError(f"A Falcon head with {name} {settings.get(name)!r} cannot be; 1 to {high} can.")
+        check_int(f"A Falcon head with {name}", settings.get(name), 1, high)
     sizes = Sizes(settings.get("width"), settings.get("heads"), settings.get("mlp"))
     return Head(sizes, settings["block"], settings["layers"])
 
@@ -245,7 +245,7 @@ class Falcon(Drafter):
         places = [int(depth) - 1 for depth in draft.depths]
         slots = torch.tensor([place % self.head.block + 1.0 for place in places])
         source = tuple(f"pass {place // self.head.block + 1}" for place in places)
-        return replace(draft, source=source, scores=draft.scores | {SLOT: slots}, calls=blocks.passes)
+        return replace(draft, source=source, scores=draft.scores | {SLOT_IN_BLOCK: slots}, calls=blocks.passes)
 
     def observe(self, draft, output, verification) -> None:
         rows = torch.tensor([0, *(node + 1 for node in verification.path)], device=self.target.device)

@@ -22,8 +22,9 @@ import torch
 from torch import Tensor, nn
 from transformers.models.llama.modeling_llama import LlamaMLP, LlamaRMSNorm
 
+from decoding.checks import check_int
 from decoding.draft import EMPTY, Draft
-from decoding.drafting.dynamic_tree import JOINT, OWN, grow
+from decoding.drafting.dynamic_tree import grow
 from decoding.drafting.sampled_chain import draw_chain
 from decoding.method import Drafter, Method, param
 from decoding.models.attention import Attention, Memory, Sizes, causal
@@ -32,13 +33,12 @@ from decoding.models.heads import Settings, rebuilt, shapes_of
 from decoding.models.requirements import TARGET_HEAD
 from decoding.models.target import Target
 from decoding.sample import Sampling
+from decoding.score_names import JOINT, OWN, ROOT_Q, SLOT
 from decoding.verify import match, recursive_rejection
 
 KEY = "ftp"
 MAX_SLOTS, MAX_OUTPUTS, MAX_BLOCKS = 64, 16, 8
 MAX_NODES, MAX_FAN_OUT = 128, 16
-KNOWN = "q of the root"  # score: what output 0 gave the token that is known already
-SLOT = "slot {}"  # scores, from 1: share of the attention that a token's distribution paid to that vector of the memory
 
 
 class Cross(nn.Module):
@@ -143,8 +143,7 @@ class Decoder(nn.Module):
 def made(settings: Settings) -> Decoder:
     """An untrained decoder of these settings; ValueError for those that cannot be."""
     for name, low, high in (("slots", 1, MAX_SLOTS), ("outputs", 2, MAX_OUTPUTS), ("blocks", 1, MAX_BLOCKS)):
-        if type(settings.get(name)) is not int or not low <= settings[name] <= high:
-            raise ValueError(f"A decoder with {name} {settings.get(name)!r} cannot be; {low} to {high} can.")
+        check_int(f"A decoder with {name}", settings.get(name), low, high)
     sizes = Sizes(settings.get("width"), settings.get("heads"), settings.get("mlp"))
     return Decoder(sizes, settings["slots"], settings["outputs"], settings["blocks"])
 
@@ -246,7 +245,7 @@ class Ftp(Drafter):
             draft = found.draft("decoder", draft_probabilities=found.believed(self.shown), scores=found.tensors(JOINT, OWN))
             rows = found.rows
         looked = torch.cat(now.weights)[rows]
-        scores = {KNOWN: self.shown.probabilities(again)[0, tokens[-1]].expand(len(draft))}
+        scores = {ROOT_Q: self.shown.probabilities(again)[0, tokens[-1]].expand(len(draft))}
         scores |= {SLOT.format(i): column for i, column in enumerate(looked.T, 1)}
         return replace(draft, scores=draft.scores | scores, calls=self.levels)
 

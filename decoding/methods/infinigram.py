@@ -18,8 +18,9 @@ from decoding.draft import EMPTY, Draft
 from decoding.drafting.tree_builder import TreeBuilder
 from decoding.method import Drafter, Method, param
 from decoding.models.target import Target
-from decoding.retrieval.search import RETRIEVED, WHERE, Match, Next, Sources, said_of, sources_of
+from decoding.retrieval.search import WHERE, Match, Next, Sources, said_of, sources_of
 from decoding.sample import Sampling, draw
+from decoding.score_names import COUNT, RETRIEVED, SHARE
 from decoding.verify import match, recursive_rejection
 
 
@@ -118,7 +119,7 @@ class InfiniGram(Drafter):
         place = {key: i for i, key in enumerate(different)}
         rows = self._rows(list(different.values())).to(self.device)[[place[id(after)] for after in tree["after"]]]
         shares = [count / after.total for count, after in zip(tree["count"], tree["after"], strict=True)]
-        scores = {"P": torch.tensor(shares), "count": torch.tensor(tree["count"], dtype=torch.float64)}
+        scores = {SHARE: torch.tensor(shares), COUNT: torch.tensor(tree["count"], dtype=torch.float64)}
         return tree.draft(
             RETRIEVED,
             q=rows if self.sampled else None,

@@ -13,11 +13,12 @@ import torch
 from torch import Tensor
 
 from decoding.acceptance.judge import Judge, either
+from decoding.checks import check_int
 from decoding.draft import TargetOutput
 from decoding.drafting.chain import Chain
 from decoding.method import Method, never, param
 from decoding.models.family import Family
-from decoding.models.heads import Settings, head_for
+from decoding.models.heads import Settings, check_width, head_for
 from decoding.models.requirements import DRAFT_MODEL, TARGET_HEAD
 from decoding.models.target import PRE_NORM, Target
 from decoding.sample import Sampling
@@ -29,8 +30,7 @@ MAX_WIDTH = 65_536
 def shapes(settings: Settings) -> dict[str, tuple[int, ...]]:
     """The tensors of a head file; ValueError for a width that cannot be."""
     width = settings.get("width")
-    if type(width) is not int or not 1 <= width <= MAX_WIDTH:
-        raise ValueError(f"A judge of width {width!r} cannot be; 1 to {MAX_WIDTH:,} can.")
+    check_int("A judge of width", width, 1, MAX_WIDTH)
     return {"mean": (width,), "scale": (width,), "weight": (width,), "bias": ()}
 
 
@@ -41,7 +41,9 @@ def score(hidden: Tensor, head: Mapping[str, Tensor]) -> Tensor:
 
 def load_head(target: Target) -> Judge:
     """The judge of a target; ValueError if there is none that fits."""
-    head = {name: values.to(target.device) for name, values in head_for(KEY, target.model, shapes).tensors.items()}
+    found = head_for(KEY, target.model, shapes)
+    check_width("The judge is", found, target.model)
+    head = {name: values.to(target.device) for name, values in found.tensors.items()}
 
     def judge(output: TargetOutput) -> Tensor:
         return score(output.hidden[PRE_NORM][1:], head)  # row i + 1 has seen node i; row 0 is the root

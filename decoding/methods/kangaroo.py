@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
+from decoding.checks import check_int
 from decoding.draft import Draft
 from decoding.drafting.resumed import Resumed
 from decoding.method import Drafter, Method, param
@@ -33,12 +34,12 @@ from decoding.models.requirements import TARGET_HEAD
 from decoding.models.self_test import layers_refusal
 from decoding.models.target import PREFILL_ROWS, Target
 from decoding.sample import Sampling, draw
+from decoding.score_names import CONFIDENCE, EXIT_LAYER, LAYERS, STOPPED
 from decoding.verify import recursive_rejection
 
 KEY = "kangaroo"
 MAX_LAYERS = 1_024
 SIZES = ("width", "heads", "theta", "eps")  # what an adapter's description says of its layer
-CONFIDENCE, EXIT, DEPTH, STOP = "confidence", "exit layer", "layers", "stopped"  # scores of a node; the last of the last node only
 UNSURE, FULL, ENDED = 1.0, 2.0, 3.0  # reasons for stopping: the confidence, the length (or the context), an end of text
 
 
@@ -98,8 +99,7 @@ def settings_of(adapter: Adapter) -> Settings:
 def sizes_in(settings: Settings) -> Sizes:
     """ValueError for settings that cannot be."""
     layer = settings.get("layer")
-    if type(layer) is not int or not 1 <= layer <= MAX_LAYERS:
-        raise ValueError(f"A Kangaroo adapter behind layer {layer!r} cannot be; 1 to {MAX_LAYERS:,} can.")
+    check_int("A Kangaroo adapter behind layer", layer, 1, MAX_LAYERS)
     return Sizes(**{name: settings.get(name) for name in SIZES}, mlp=1)
 
 
@@ -222,9 +222,9 @@ class Kangaroo(Drafter):
             source=("adapter",) * n,
             scores={
                 CONFIDENCE: torch.tensor(confidences),
-                EXIT: torch.full((n,), float(self.layer)),
-                DEPTH: torch.full((n,), float(self.target.model.config.num_hidden_layers)),
-                STOP: torch.tensor([float("nan")] * (n - 1) + [reason]),
+                EXIT_LAYER: torch.full((n,), float(self.layer)),
+                LAYERS: torch.full((n,), float(self.target.model.config.num_hidden_layers)),
+                STOPPED: torch.tensor([float("nan")] * (n - 1) + [reason]),
             },
             calls=n,
             reading=Resumed(self.layer, self.drafted, rows),

@@ -31,10 +31,10 @@ from decoding.models.medusa_heads import KEY, MAX_HEADS, load_head
 from decoding.models.requirements import TARGET_HEAD
 from decoding.models.target import Target
 from decoding.sample import Sampling
+from decoding.score_names import HEAD_PROBABILITY, RANK, TREE_VALUE
 from decoding.verify import match
 
 MOST_NODES = 64
-PROBABILITY, RANK, VALUE = "head probability", "rank", "tree value"  # scores of a node
 
 
 # -- the tree ----------------------------------------------------------------------------------------------------------
@@ -127,7 +127,7 @@ class Medusa(Drafter):
             self.parents,
             draft_probabilities=self.shown.probabilities(logits)[self.head],
             source=self.source,
-            scores={PROBABILITY: torch.tensor(probabilities), RANK: self.rank.cpu() + 1.0, VALUE: self.values},
+            scores={HEAD_PROBABILITY: torch.tensor(probabilities), RANK: self.rank.cpu() + 1.0, TREE_VALUE: self.values},
             calls=1,
         )
 

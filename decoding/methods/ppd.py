@@ -21,16 +21,29 @@ import torch
 from torch import Tensor, nn
 
 from decoding.acceptance.typical import typical
+from decoding.checks import check_int
 from decoding.draft import PLAIN, Draft, Reading
 from decoding.drafting.prompt_token_trees import Machine, ProbeTree, Ranks, machine
 from decoding.drafting.prompt_tokens import PromptTokensOutput, WithPromptTokens
 from decoding.method import Drafter, Method, param
 from decoding.models.cache import TreeCache
 from decoding.models.family import Family
-from decoding.models.heads import Settings, check_ranks, head_for
+from decoding.models.heads import Settings, check_ranks, check_width, head_for
 from decoding.models.requirements import TARGET_HEAD
 from decoding.models.target import Target
 from decoding.sample import Sampling
+from decoding.score_names import (
+    LATENCY,
+    MEMBERS,
+    PROMPT_TOKEN_PROBABILITY,
+    PROMPT_TOKENS,
+    RANK,
+    ROOT_PROMPT_TOKENS,
+    ROW_BUDGET,
+    STATE,
+    TREE_VALUE,
+    YIELD,
+)
 from decoding.verify import match
 
 KEY = "ppd"
@@ -40,15 +53,6 @@ BUDGETS = (16, 24, 32, 48, 64)  # rows of a pass
 MEASURED = "measured"
 TEXT, PASSES = 64, 20  # tokens before the passes that are timed, and how many of each size
 ENOUGH, FEWEST = 1.5, 3  # seconds after which no more are timed, unless there were fewer than this
-PROBABILITY, RANK, VALUE, BELOW, STATE = (
-    "prompt token probability",
-    "rank",
-    "tree value",
-    "prompt tokens",
-    "state",
-)  # scores of a node
-ROOT, MEMBERS, BUDGET = "root prompt tokens", "members", "row budget"  # facts of a step
-LATENCY, YIELD = "ms with {} rows", "tokens with {} rows"  # facts of the first step of a run, where passes were timed
 
 
 class Prompts(nn.Module):
@@ -72,8 +76,7 @@ def shapes(settings: Settings) -> dict[str, tuple[int, ...]]:
     """The tensors of a head file; ValueError for settings that cannot be."""
     found = {name: settings.get(name) for name in ("width", "prompt_tokens", "members")}
     for name, high in (("width", MAX_WIDTH), ("prompt_tokens", MAX_PROMPT_TOKENS), ("members", MAX_MEMBERS)):
-        if type(found[name]) is not int or not 1 <= found[name] <= high:
-            raise ValueError(f"Prompt tokens with {name} {found[name]!r} cannot be; 1 to {high:,} can.")
+        check_int(f"Prompt tokens with {name}", found[name], 1, high)
     check_ranks(settings.get("ranks"), found["prompt_tokens"], RANKS, "prompt tokens")
     return {"embed": (found["prompt_tokens"], found["members"], found["width"])}
 
@@ -82,10 +85,9 @@ def load_head(target: Target) -> tuple[Prompts, Ranks]:
     """The prompt tokens of a target, and how often each rank of each was right on held-out text; ValueError if there are none that
     fit."""
     head = head_for(KEY, target.model, shapes)
-    settings, width = head.settings, target.model.config.hidden_size
-    if settings["width"] != width:
-        raise ValueError(f"The prompt tokens are for a model of width {settings['width']:,}; the target has {width:,}.")
-    made = Prompts(width, settings["prompt_tokens"], settings["members"])
+    check_width("The prompt tokens are", head, target.model)
+    settings = head.settings
+    made = Prompts(settings["width"], settings["prompt_tokens"], settings["members"])
     made.load_state_dict(head.tensors)
     return made.to(target.device, target.dtype).eval(), tuple(map(tuple, settings["ranks"]))
 
@@ -188,14 +190,18 @@ class Ppd(Drafter):
             (found[prompt_token, rank].double(), best[prompt_token, rank].double())
         ).tolist()  # the one copy
         n = len(tree.paths)
-        scores = {PROBABILITY: torch.tensor(probabilities), RANK: rank.cpu() + 1.0, VALUE: torch.tensor(tree.values)}
+        scores = {
+            PROMPT_TOKEN_PROBABILITY: torch.tensor(probabilities),
+            RANK: rank.cpu() + 1.0,
+            TREE_VALUE: torch.tensor(tree.values),
+        }
         return Draft(
             tuple(map(int, drafted)),
             tree.parents,
             draft_probabilities=self.shown.probabilities(self.logits)[prompt_token],
             source=tuple(f"prompt token {len(path)}" for path in tree.paths),
             scores=scores
-            | {BELOW: torch.tensor(tree.prompt_tokens, dtype=torch.float), STATE: torch.full((n,), float(self.state))},
+            | {PROMPT_TOKENS: torch.tensor(tree.prompt_tokens, dtype=torch.float), STATE: torch.full((n,), float(self.state))},
             facts=self.facts(),
             reading=reading,
         )
@@ -203,7 +209,11 @@ class Ppd(Drafter):
     def facts(self) -> dict[str, float]:
         """What the pictures need of the whole pass; what was measured is told once in a run."""
         told, self.curve = self.curve, {}
-        return {ROOT: float(self.machine.most), MEMBERS: float(self.machine.members), BUDGET: float(self.budget)} | told
+        return {
+            ROOT_PROMPT_TOKENS: float(self.machine.most),
+            MEMBERS: float(self.machine.members),
+            ROW_BUDGET: float(self.budget),
+        } | told
 
     def reading(self, tree: ProbeTree, room: int) -> Reading:
         """With the prompt tokens of a tree, the root's first; without those beyond the context, which is `room` tokens away."""

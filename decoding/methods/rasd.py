@@ -18,15 +18,15 @@ from torch import Tensor
 
 from decoding.draft import EMPTY, Draft
 from decoding.drafting.draft_model import DraftModel
-from decoding.drafting.dynamic_tree import JOINT, READ, grow
+from decoding.drafting.dynamic_tree import READ, grow
 from decoding.drafting.tree_builder import TreeBuilder, products
 from decoding.method import Drafter, Method, param
 from decoding.models.requirements import DRAFT_MODEL
 from decoding.models.target import Target
-from decoding.retrieval.search import NONE, RETRIEVED, WHERE, Match, Sources, heaviest, said_of, sources_of, trie_of
+from decoding.retrieval.search import NONE, WHERE, Match, Sources, heaviest, said_of, sources_of, trie_of
+from decoding.score_names import BOTH, DRAFT_VALUE, DRAFTED, JOINT, RETRIEVED, WEIGHT
 from decoding.verify import match
 
-DRAFTED, BOTH = "draft model", "both"
 NOTHING, FIRST, SHARED, TRIE_READ = "none", "first token", "every shared node", "draft model reads the trie"
 READ_AT_MOST = 128  # nodes of the trie in the extra call
 BETA = 0.5  # exponent of a node's share of the occurrences, against the draft model's probabilities
@@ -132,7 +132,7 @@ class Rasd(Drafter):
         logits = self.model.extend(ids, below, levels=max(trie.depths))
         above = torch.cat((q[None], logits.softmax(-1)))
         chances = products(trie.parents, above[parents + 1, ids].tolist())
-        weights = trie["weight"]
+        weights = trie[WEIGHT]
         total = sum(weight for weight, parent in zip(weights, trie.parents, strict=True) if parent < 0)
         return [p * (weight / total) ** BETA for p, weight in zip(chances, weights, strict=True)]
 
@@ -162,7 +162,7 @@ def fused(tree: TreeBuilder, trie: TreeBuilder, found: Match, calls: int) -> Dra
     for token, parent, value in zip(tree.tokens, tree.parents, tree[JOINT], strict=True):
         whole.add(token, parent, source=DRAFTED, value=value, weight=0.0)
     place: dict[int, int] = {-1: -1}
-    for i, (token, parent, weight) in enumerate(zip(trie.tokens, trie.parents, trie["weight"], strict=True)):
+    for i, (token, parent, weight) in enumerate(zip(trie.tokens, trie.parents, trie[WEIGHT], strict=True)):
         node = whole.child(place[parent], token)
         if node is None:
             node = whole.add(token, place[parent], source=RETRIEVED, value=0.0, weight=0.0)
@@ -170,7 +170,7 @@ def fused(tree: TreeBuilder, trie: TreeBuilder, found: Match, calls: int) -> Dra
             whole["source"][node] = BOTH
         whole["weight"][node] = float(weight)
         place[i] = node
-    scores = {"draft value": torch.tensor(whole["value"]), "weight": torch.tensor(whole["weight"], dtype=torch.float64)}
+    scores = {DRAFT_VALUE: torch.tensor(whole["value"]), WEIGHT: torch.tensor(whole["weight"], dtype=torch.float64)}
     return whole.draft(whole["source"], scores=scores | said_of(found, len(whole)), calls=calls)
 
 

@@ -14,7 +14,8 @@ import torch
 
 from decoding.draft import EMPTY, Draft
 from decoding.method import Drafter, Method, param
-from decoding.retrieval.search import RETRIEVED, WHERE, Sources, heaviest, said_of, sources_of, trie_of
+from decoding.retrieval.search import WHERE, Sources, heaviest, said_of, sources_of, trie_of
+from decoding.score_names import RETRIEVED, WEIGHT
 from decoding.verify import match
 
 
@@ -42,8 +43,8 @@ class Residual(Drafter):
             return EMPTY
         continuations = self.sources.continuations(found, self.params.length, self.params.occurrences)
         trie = heaviest(trie_of(continuations), self.params.nodes)
-        weights = torch.tensor(trie["weight"], dtype=torch.float64)
-        return trie.draft(RETRIEVED, scores={"weight": weights} | said_of(found, len(trie)))
+        weights = torch.tensor(trie[WEIGHT], dtype=torch.float64)
+        return trie.draft(RETRIEVED, scores={WEIGHT: weights} | said_of(found, len(trie)))
 
 
 METHOD = Method(

@@ -31,6 +31,7 @@ from decoding.models.sorted_draft import SortedModel, exit_logits, exits_of
 from decoding.models.target import Target
 from decoding.retrieval.datastore import checksum, checksum_of
 from decoding.sample import Sampling
+from decoding.score_names import CONFIDENCE_AFTER, EXIT, LAYER_PASSES, LAYERS, ROWS_READ
 from decoding.verify import recursive_rejection
 
 SHIPPED = EMBEDDED / "sorted"
@@ -68,14 +69,16 @@ class SortedChain(Chain):
         draft = super()._draft(tokens, q, logits)
         answers = self.model.answers[: len(draft)]
         exits = self.model.exits
-        scores = {confidence_after(e): [(*a.confidences, *[nan] * len(exits))[i] for a in answers] for i, e in enumerate(exits)}
-        scores |= {
-            "exit": [exits[len(a.confidences) - 1] for a in answers],
-            "layers": [exits[-1]] * len(answers),
-            "rows read": [a.rows for a in answers],
-            "layer passes": [a.passes for a in answers],
+        scores = {
+            CONFIDENCE_AFTER.format(e): [(*a.confidences, *[nan] * len(exits))[i] for a in answers] for i, e in enumerate(exits)
         }
-        source = tuple(f"layers 1 to {e}" if e > 1 else "layer 1" for e in scores["exit"])
+        scores |= {
+            EXIT: [exits[len(a.confidences) - 1] for a in answers],
+            LAYERS: [exits[-1]] * len(answers),
+            ROWS_READ: [a.rows for a in answers],
+            LAYER_PASSES: [a.passes for a in answers],
+        }
+        source = tuple(f"layers 1 to {e}" if e > 1 else "layer 1" for e in scores[EXIT])
         tensors = {name: torch.tensor(values, dtype=torch.float64) for name, values in scores.items()}
         return replace(draft, source=source, scores=tensors)
 
@@ -84,11 +87,6 @@ class SortedChain(Chain):
         if self.scheduled and len(draft):
             everything = len(verification.path) == len(draft)
             self.length = min(self.length + 2, LONGEST) if everything else max(self.length - 1, 1)
-
-
-def confidence_after(layers: int) -> str:
-    """Name of a node's score: the largest probability at the exit behind so many layers."""
-    return f"confidence after layer {layers}"
 
 
 # -- which draft model -------------------------------------------------------------------------------------------------

@@ -18,18 +18,19 @@ from math import nan
 import torch
 from torch import Tensor, nn
 
+from decoding.checks import check_int
 from decoding.draft import Draft
 from decoding.drafting.chain import Chain
 from decoding.method import Method, param
 from decoding.models.family import Family
-from decoding.models.heads import Settings, head_for
+from decoding.models.heads import Settings, check_width, head_for
 from decoding.models.requirements import DRAFT_HEAD, DRAFT_MODEL
 from decoding.models.target import Target
 from decoding.sample import Sampling
+from decoding.score_names import PREDICTED
 from decoding.verify import recursive_rejection
 
 KEY = "specdec_pp"
-PREDICTED = "predicted acceptance"  # score of a node; the last one has none: it is never fed to the draft model
 MAX_WIDTH, MAX_BLOCKS = 65_536, 16
 Predict = Callable[[Tensor], Tensor]  # (m, width) last hidden states -> (m,) chance that the tokens fed there are accepted
 
@@ -61,8 +62,7 @@ def shapes(settings: Settings) -> dict[str, tuple[int, ...]]:
     """The tensors of a head file; ValueError for settings that cannot be."""
     width, blocks = settings.get("width"), settings.get("blocks")
     for value, name, most in ((width, "width", MAX_WIDTH), (blocks, "blocks", MAX_BLOCKS)):
-        if type(value) is not int or not 1 <= value <= most:
-            raise ValueError(f"A head of SpecDec++ with {name} {value!r} cannot be; 1 to {most:,} can.")
+        check_int(f"A head of SpecDec++ with {name}", value, 1, most)
     with torch.device("meta"):
         return {name: tuple(values.shape) for name, values in pair(width, blocks).state_dict().items()}
 
@@ -70,6 +70,7 @@ def shapes(settings: Settings) -> dict[str, tuple[int, ...]]:
 def predictor(target: Target, greedy: bool) -> Predict:
     """The trained head of a draft model; ValueError if there is none that fits."""
     head = head_for(KEY, target.model, shapes)
+    check_width("The heads of SpecDec++ are", head, target.model, "draft model")
     both = pair(head.settings["width"], head.settings["blocks"])
     both.load_state_dict(head.tensors)
     return both["greedy" if greedy else "sampled"].to(target.device).eval().accepted

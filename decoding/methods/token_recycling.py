@@ -16,6 +16,7 @@ from decoding.draft import EMPTY, Draft
 from decoding.drafting.static_tree import parents_of
 from decoding.drafting.tree_builder import TreeBuilder
 from decoding.method import Drafter, Method, param
+from decoding.score_names import RANK
 from decoding.verify import match
 
 PUBLISHED = {  # rank path -> number of children; "" is the root. 80 nodes: 8, 21, 25, 15, 8, 3 by depth
@@ -95,7 +96,7 @@ class TokenRecycling(Drafter):
         for node, (token, parent) in enumerate(zip(self._looked_up(), self.parents, strict=True)):
             if token >= 0 and parent in place and tree.child(place[parent], token) is None:
                 place[node] = tree.add(token, place[parent], rank=self.ranks[node])
-        return tree.draft("table", scores=tree.tensors("rank")) if len(tree) else EMPTY
+        return tree.draft("table", scores=tree.tensors(RANK)) if len(tree) else EMPTY
 
     def _looked_up(self) -> list[int]:
         """The token of every node of the static tree; -1 where the table was never written."""

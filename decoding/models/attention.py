@@ -13,6 +13,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import LlamaConfig
 from transformers.models.llama.modeling_llama import LlamaMLP, LlamaRMSNorm, LlamaRotaryEmbedding, apply_rotary_pos_emb
 
+from decoding.checks import check_int
 from decoding.draft import ancestor_mask
 from decoding.models.cache import Layer
 from decoding.models.target import Target
@@ -32,9 +33,7 @@ class Sizes:
 
     def __post_init__(self) -> None:
         for name, most in (("width", MAX_WIDTH), ("heads", MAX_HEADS), ("mlp", MAX_MLP)):
-            value = getattr(self, name)
-            if type(value) is not int or not 1 <= value <= most:
-                raise ValueError(f"A layer with {name} {value!r} cannot be; 1 to {most:,} can.")
+            check_int(f"A layer with {name}", getattr(self, name), 1, most)
         if self.width % (2 * self.heads):
             raise ValueError(f"{self.heads} attention heads do not divide a width of {self.width} into even parts.")
         for name in ("theta", "eps"):

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from transformers import LlamaConfig
 from transformers.models.llama.modeling_llama import LlamaMLP, LlamaRMSNorm
 
+from decoding.checks import check_int
 from decoding.models.attention import Attention, Sizes
 from decoding.models.cache import TreeCache
 from decoding.models.checkpoints import transpose_weights
@@ -100,12 +101,6 @@ class Shape:
     @property
     def width(self) -> int:
         return self.config.hidden_size
-
-
-def check_int(what: str, value: object, low: int, high: int) -> None:
-    """Refuse what is not a whole number from low to high (ValueError)."""
-    if type(value) is not int or not low <= value <= high:
-        raise ValueError(f"{what} {value!r} cannot be; {low} to {high:,} can.")
 
 
 def llama(layer: dict[str, Any]) -> LlamaConfig:

@@ -187,12 +187,22 @@ def rebuilt(method: str, target: Target, make: Callable[[Settings], nn.Module], 
         ValueError: there is none, `open_head` refuses it, or it reads states of another width.
     """
     head = head_for(method, target.model, shapes_of(make))
-    width, own = head.settings["width"], target.model.config.hidden_size
-    if width != own:
-        raise ValueError(f"{what} for states of width {width:,}; the target has {own:,}.")
+    check_width(what, head, target.model)
     made = make(head.settings)
     made.load_state_dict(head.tensors)
     return made.to(target.device, target.dtype).eval()
+
+
+def check_width(what: str, head: Head, model: nn.Module, whose: str = "target") -> None:
+    """Refuse a head that reads states of another width than the model has (ValueError).
+
+    Args:
+        what: the beginning of a sentence about it, such as "The heads of Clover are".
+        whose: what the model is.
+    """
+    width, own = head.settings["width"], model.config.hidden_size
+    if width != own:
+        raise ValueError(f"{what} for states of width {width:,}; the {whose} has {own:,}.")
 
 
 def check_ranks(ranks: object, guessers: int, most: int, whose: str) -> None:

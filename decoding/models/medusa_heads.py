@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from decoding.checks import check_int
 from decoding.models.heads import Head, Settings, check_ranks, head_for
 from decoding.models.layers import unembedding
 from decoding.models.target import Target
@@ -55,8 +56,7 @@ def shapes(settings: Settings) -> dict[str, tuple[int, ...]]:
     """The tensors of a head file; ValueError for settings that cannot be."""
     found: dict[str, Any] = {name: settings.get(name) for name in ("width", "heads", "vocab")}
     for name, low, high in (("width", 1, MAX_WIDTH), ("heads", 1, MAX_HEADS), ("vocab", 0, MAX_VOCAB)):
-        if type(found[name]) is not int or not low <= found[name] <= high:
-            raise ValueError(f"Medusa heads with {name} {found[name]!r} cannot be; {low} to {high:,} can.")
+        check_int(f"Medusa heads with {name}", found[name], low, high)
     check_ranks(settings.get("ranks"), found["heads"], RANKS, "Medusa heads")
     with torch.device("meta"):
         return {name: tuple(values.shape) for name, values in Heads(**found).state_dict().items()}

@@ -15,8 +15,8 @@ from decoding.drafting.tree_builder import TreeBuilder
 from decoding.models.family import Family
 from decoding.retrieval.datastore import EMPTY, Datastore, of_tokens, separator_of
 from decoding.retrieval.default_datastore import of_family
+from decoding.score_names import MATCHED, OCCURRENCES, WEIGHT
 
-RETRIEVED = "retrieved"  # the source of a node
 WHERE = ("both", "datastore", "text so far")
 NONE = np.zeros(0, dtype=np.int64)
 
@@ -177,13 +177,13 @@ def trie_of(continuations: Sequence[Sequence[int]]) -> TreeBuilder:
         for token in row:
             below = trie.child(at, token)
             at = trie.add(token, at, weight=0) if below is None else below
-            trie["weight"][at] += 1
+            trie[WEIGHT][at] += 1
     return trie
 
 
 def heaviest(trie: TreeBuilder, count: int) -> TreeBuilder:
     """The `count` heaviest nodes; of equally heavy ones the shallower, then the one with the lower token ids."""
-    weights = trie["weight"]
+    weights = trie[WEIGHT]
     order = sorted(range(len(trie)), key=lambda i: (-weights[i], trie.depths[i], i))
     return trie.keep(order[:count])
 
@@ -191,4 +191,4 @@ def heaviest(trie: TreeBuilder, count: int) -> TreeBuilder:
 def said_of(found: Match, nodes: int) -> dict[str, Tensor]:
     """Scores that all nodes share: how long the match was, and how often it occurs."""
     matched, occurrences = torch.full((nodes,), float(found.n)), torch.full((nodes,), float(found.count), dtype=torch.float64)
-    return {"matched": matched, "occurrences": occurrences}
+    return {MATCHED: matched, OCCURRENCES: occurrences}

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING
 
@@ -117,8 +116,3 @@ def name_of(number: int) -> str:
 
 def number_of(name: str) -> int:
     return int(name.removeprefix("prompt ")) - 1
-
-
-def same_prompts(texts: Sequence[str], domain: str = "typed") -> tuple[Prompt, ...]:
-    """Prompts typed by hand."""
-    return tuple(Prompt(text, domain) for text in texts if text.strip())

@@ -5,9 +5,10 @@ import html
 import streamlit as st
 
 from pages.parts.shared import recorded_run as demo
-from pages.parts.shared.setup import dark
+from pages.parts.shared.setup import PLOT_CONFIG, dark
+from viz.step.boxes import extent_of
 from viz.step.text import CSS, strip, strip_html
-from viz.step.tree import extent_of, tree_alt, tree_figure
+from viz.step.tree import tree_alt, tree_figure
 from viz.words import GLOSSARY, narrate
 
 SENTENCES = (
@@ -58,9 +59,8 @@ def picture() -> None:
     with st.container(border=True, key="first_picture"):
         st.html(f'<p class="ds-say">{html.escape(narrate(step, index + 1, trace.token_bytes))}</p>')
         st.html(CSS + strip_html(strip(trace, index), index))
-        before = trace.header.prompt_tokens + tuple(t for s in trace.steps[:index] for t in s.tokens)
-        figure = tree_figure(step, trace.token_bytes, dark=dark(), root=before[-1], width=1100, extent=extent_of([step]))
-        st.plotly_chart(figure, key="first_tree", config={"displayModeBar": False}, alt=tree_alt(step, trace.token_bytes))
+        figure = tree_figure(step, trace.token_bytes, dark=dark(), root=trace.root(index), width=1100, extent=extent_of([step]))
+        st.plotly_chart(figure, key="first_tree", config=PLOT_CONFIG, alt=tree_alt(step, trace.token_bytes))
         st.caption(
             "From the recorded run that ships with the app, made by its embedded models. Blue was kept, orange turned down, "
             "grey never read."

@@ -5,8 +5,9 @@ from itertools import combinations
 import pytest
 import torch
 
-from decoding.drafting.dynamic_tree import JOINT, OWN, READ, grow
+from decoding.drafting.dynamic_tree import READ, grow
 from decoding.sample import Sampling
+from decoding.score_names import JOINT, OWN
 
 NOTHING = 1e-9
 

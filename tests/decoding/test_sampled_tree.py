@@ -3,9 +3,10 @@
 import pytest
 import torch
 
-from decoding.drafting.dynamic_tree import JOINT, OWN, READ
+from decoding.drafting.dynamic_tree import READ
 from decoding.drafting.sampled_tree import draw_tree, siblings, uniform
 from decoding.sample import Sampling
+from decoding.score_names import JOINT, OWN
 
 VOCAB = 5
 FIRST = torch.tensor([[0.4, 0.3, 0.15, 0.1, 0.05]]).log()

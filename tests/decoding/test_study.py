@@ -5,7 +5,7 @@ import pytest
 from decoding.models.family import load
 from decoding.runs.prompts import Prompt
 from decoding.runs.store import Store
-from decoding.runs.study import Plan, Study, results, same_prompts
+from decoding.runs.study import Plan, Study, results
 from decoding.sample import Sampling
 
 
@@ -17,7 +17,7 @@ def family():
 PLAN = Plan(
     "embedded",
     "prompt_lookup",
-    (*same_prompts(["Once upon a time", "Question: Tom has"]), Prompt("word " * 3000, "too long")),
+    (Prompt("Once upon a time", "typed"), Prompt("Question: Tom has", "typed"), Prompt("word " * 3000, "too long")),
     sampling=Sampling(0),
     max_tokens=6,
 )

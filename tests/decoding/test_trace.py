@@ -35,6 +35,13 @@ def test_an_unfinished_or_unrecorded_run_is_read_too(llama):
     assert decode_trace(encode(run.trace)).steps == run.trace.steps
 
 
+def test_the_tokens_before_a_step_are_the_prompt_and_what_was_committed(trace):
+    prompt, steps = trace.header.prompt_tokens, trace.steps
+    assert trace.tokens_before(0) == trace.tokens_before(-1) == prompt and trace.root(0) == prompt[-1]
+    assert trace.tokens_before(2) == (*prompt, *steps[0].tokens, *steps[1].tokens) and trace.root(2) == steps[1].tokens[-1]
+    assert changed(trace, header=changed(trace.header, prompt_tokens=())).root(0) is None
+
+
 def test_bytes_that_are_no_characters_survive(trace):
     odd = changed(trace, token_bytes={**trace.token_bytes, 5: b"\xff\xe2\x82"})
     assert decode_trace(encode(odd)).token_bytes[5] == b"\xff\xe2\x82"

@@ -5,15 +5,14 @@ import math
 
 import pytest
 import torch
-from safetensors.torch import save_file
 
 from decoding.draft import Draft
 from decoding.methods import METHODS, chimera
-from decoding.methods.chimera import FROM_H, FROM_O, described, imitated, init_head, load_head, shapes
-from decoding.models import heads as door
+from decoding.methods.chimera import described, imitated, init_head, load_head, shapes
 from decoding.models.family import load
 from decoding.models.target import Target
 from decoding.sample import Sampling
+from decoding.score_names import FROM_H, FROM_O
 from decoding.training import train
 from decoding.training.recipes import RECIPES
 from decoding.training.recipes import chimera as recipe
@@ -23,7 +22,7 @@ from tests.decoding.test_tau_floor import PROMPTS as FLOOR_PROMPTS
 from tests.decoding.test_tau_floor import tau
 from tests.methods.test_medusa import over_fitted
 from tests.teacher_forcing import PROMPT, batch_of, exactly, forced, learned, states_of, steps_of, target_of
-from tests.toys import GREEDY, VOCAB, causal_lm, output_of, run_steps, tokens_of, total_variation
+from tests.toys import GREEDY, VOCAB, output_of, run_steps, tokens_of, total_variation
 
 RECIPE = RECIPES["chimera"]
 
@@ -266,56 +265,11 @@ def test_the_released_sampler_would_be_biased_and_is_refused():
 GOOD = {"width": 32, "attention heads": 2, "mlp": 48, "theta": 10_000.0, "eps": 1e-6, "heads": 2}
 
 
-@pytest.fixture
-def folder(tmp_path, llama):
-    door.save(tmp_path / "head", "chimera", llama.target.model, chimera.heads_of(GOOD).state_dict(), GOOD, {})
-    return tmp_path / "head"
-
-
-def opened(folder, model):
-    return door.open_head(folder, "chimera", model, shapes)
-
-
-def test_a_head_of_another_target(folder):
-    with pytest.raises(ValueError, match="trained for the model"):
-        opened(folder, causal_lm("llama", seed=1))
-
-
-@pytest.mark.parametrize(
-    "change, words",
-    [
-        ({"gram.bias": None}, "missing gram.bias, too many none"),
-        ({"more": torch.zeros(2)}, "missing none, too many more"),
-        ({"residual.1.weight": torch.zeros(280, 64)}, "residual.1.weight in .* has the shape"),
-    ],
-)
-def test_other_tensors(folder, llama, change, words):
-    """The last is a head of the released shape."""
-    found = {name: values for name, values in (chimera.heads_of(GOOD).state_dict() | change).items() if values is not None}
-    save_file(found, folder / door.WEIGHTS)
-    with pytest.raises(ValueError, match=words):
-        opened(folder, llama.target.model)
-
-
-def test_pickled_weights(folder, llama):
-    torch.save(chimera.heads_of(GOOD).state_dict(), folder / door.WEIGHTS)
-    with pytest.raises(ValueError, match="cannot be read"):
-        opened(folder, llama.target.model)
-
-
 @pytest.mark.parametrize("change", [{"heads": 0}, {"heads": 2.0}, {"width": None}, {"width": 33}, {"mlp": 0}, {"eps": "x"}])
 def test_settings_that_cannot_be(change):
     assert shapes(GOOD) == {name: tuple(values.shape) for name, values in chimera.heads_of(GOOD).state_dict().items()}
     with pytest.raises(ValueError, match="cannot be|do not divide"):
         shapes(GOOD | change)
-
-
-def test_heads_of_another_width(tmp_path, llama, monkeypatch):
-    settings = GOOD | {"width": 64}
-    door.save(tmp_path / "head", "chimera", llama.target.model, chimera.heads_of(settings).state_dict(), settings, {})
-    monkeypatch.setattr(door, "find", lambda *_: tmp_path / "head")
-    with pytest.raises(ValueError, match="states of width 64"):
-        load_head(llama.target)
 
 
 # -- training ----------------------------------------------------------------------------------------------------------
@@ -376,18 +330,11 @@ def test_the_target_is_left_as_it_is_and_everything_else_learns():
     assert described(heads)["heads"] == 2 and "2 residual heads" in RECIPE.words(heads)
 
 
-def test_from_the_command_line_for_another_target(tmp_path, tokenizer, monkeypatch, capsys):
-    monkeypatch.setenv("DRAFTSCOPE_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(door, "find", door.find.real)
-    toys.save(tmp_path / "target", causal_lm("llama", seed=9, num_hidden_layers=3), tokenizer)
-    (tmp_path / "texts").mkdir()
-    for i in range(20):
-        (tmp_path / "texts" / f"{i:02}.txt").write_text(toys.TEXT * (1 + i % 3))
-    family = load(str(tmp_path / "target"), device="cpu")
+def test_from_the_command_line_for_another_target(workshop, capsys):
+    target = workshop.target(num_hidden_layers=3)
+    family = load(target, device="cpu")
     assert "decoding.training chimera --family" in METHODS["chimera"].missing(family)
-    where = {"family": tmp_path / "target", "data": tmp_path / "texts", "work": tmp_path / "work", "device": "cpu"}
-    sizes = {"tokens": 1536, "held-out": 768, "window": 48, "rows": 4, "epochs": 1, "heads": 2}
-    train.main(["chimera", *(f"--{name}={value}" for name, value in (where | sizes).items()), "--kinds", "given", "greedy"])
+    train.main(workshop.command("chimera", target, "greedy", epochs=1, heads=2))
     said = capsys.readouterr().out
     assert "depth 2: top-1" in json.loads(said[said.index("{") : said.rindex("}") + 1])
     assert METHODS["chimera"].missing(family) == "" and len(load_head(family.target).residual) == 2

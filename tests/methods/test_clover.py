@@ -6,17 +6,15 @@ from itertools import product
 
 import pytest
 import torch
-from safetensors.torch import save_file
 
 from decoding.draft import Draft
-from decoding.drafting.dynamic_tree import JOINT, OWN
 from decoding.methods import METHODS, clover
 from decoding.methods.clover import NOTED, Heads, Params, branched, described, embedded, init_head, load_head, shapes
-from decoding.models import heads as door
 from decoding.models.attention import Sizes
 from decoding.models.family import load
 from decoding.models.target import PRE_NORM
 from decoding.sample import Sampling
+from decoding.score_names import JOINT, MOVED, OWN
 from decoding.training import train
 from decoding.training.recipes import RECIPES
 from decoding.training.recipes import clover as recipe
@@ -26,7 +24,7 @@ from tests.decoding.test_tau_floor import PROMPTS as FLOOR_PROMPTS
 from tests.decoding.test_tau_floor import tau
 from tests.methods.test_medusa import over_fitted
 from tests.teacher_forcing import PROMPT, batch_of, exactly, forced, learned, states_of, steps_of, target_of
-from tests.toys import GREEDY, VOCAB, causal_lm, output_of, run_steps, tokens_of, total_variation
+from tests.toys import GREEDY, VOCAB, output_of, run_steps, tokens_of, total_variation
 
 RECIPE = RECIPES["clover"]
 
@@ -264,7 +262,7 @@ def test_the_block_s_memory_is_that_of_the_text_alone():
 def test_what_the_cell_did_is_recorded(llama):
     step = run_steps(llama, "clover", PROMPT, recorded=True, max_tokens=6)[0]
     for node in step.nodes:
-        names = {clover.MOVED, "gate 1", "gate 2", "q", "joint q"}
+        names = {MOVED, "gate 1", "gate 2", "q", "joint q"}
         assert names == set(node.scores) and all(abs(node.scores[f"gate {j}"]) <= 1 + 1e-5 for j in (1, 2))
         above = step.nodes[node.parent].scores["joint q"] if node.parent >= 0 else 1.0
         assert node.scores["joint q"] == pytest.approx(above * node.scores["q"], rel=1e-3)
@@ -293,42 +291,6 @@ def test_nothing_is_drafted_where_nothing_may_be_taken(llama):
 GOOD = {"width": 32, "attention heads": 2, "mlp": 48, "theta": 10_000.0, "eps": 1e-6, "heads": 2}
 
 
-@pytest.fixture
-def folder(tmp_path, llama):
-    door.save(tmp_path / "head", "clover", llama.target.model, clover.heads_of(GOOD).state_dict(), GOOD, {})
-    return tmp_path / "head"
-
-
-def opened(folder, model):
-    return door.open_head(folder, "clover", model, shapes)
-
-
-def test_a_head_of_another_target(folder):
-    with pytest.raises(ValueError, match="trained for the model"):
-        opened(folder, causal_lm("llama", seed=1))
-
-
-@pytest.mark.parametrize(
-    "change, words",
-    [
-        ({"blocks.1.bias": None}, "missing blocks.1.bias, too many none"),
-        ({"more": torch.zeros(2)}, "missing none, too many more"),
-        ({"query.weight": torch.zeros(32, 31)}, "query.weight in .* has the shape"),
-    ],
-)
-def test_other_tensors(folder, llama, change, words):
-    found = {name: values for name, values in (clover.heads_of(GOOD).state_dict() | change).items() if values is not None}
-    save_file(found, folder / door.WEIGHTS)
-    with pytest.raises(ValueError, match=words):
-        opened(folder, llama.target.model)
-
-
-def test_pickled_weights(folder, llama):
-    torch.save(clover.heads_of(GOOD).state_dict(), folder / door.WEIGHTS)
-    with pytest.raises(ValueError, match="cannot be read"):
-        opened(folder, llama.target.model)
-
-
 @pytest.mark.parametrize(
     "change", [{"heads": 0}, {"heads": True}, {"width": None}, {"width": 33}, {"mlp": 2**30}, {"theta": "x"}, {"eps": 0}]
 )
@@ -336,14 +298,6 @@ def test_settings_that_cannot_be(change):
     assert shapes(GOOD) == {name: tuple(values.shape) for name, values in clover.heads_of(GOOD).state_dict().items()}
     with pytest.raises(ValueError, match="cannot be|do not divide"):
         shapes(GOOD | change)
-
-
-def test_heads_of_another_width(tmp_path, llama, monkeypatch):
-    settings = GOOD | {"width": 64}
-    door.save(tmp_path / "head", "clover", llama.target.model, clover.heads_of(settings).state_dict(), settings, {})
-    monkeypatch.setattr(door, "find", lambda *_: tmp_path / "head")
-    with pytest.raises(ValueError, match="states of width 64"):
-        load_head(llama.target)
 
 
 # -- training ----------------------------------------------------------------------------------------------------------
@@ -397,18 +351,11 @@ def test_the_target_is_left_as_it_is_and_everything_else_learns():
     assert described(heads)["heads"] == 2 and "2 residual blocks" in RECIPE.words(heads)
 
 
-def test_from_the_command_line_for_another_target(tmp_path, tokenizer, monkeypatch, capsys):
-    monkeypatch.setenv("DRAFTSCOPE_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(door, "find", door.find.real)
-    toys.save(tmp_path / "target", causal_lm("llama", seed=9, num_hidden_layers=3), tokenizer)
-    (tmp_path / "texts").mkdir()
-    for i in range(20):
-        (tmp_path / "texts" / f"{i:02}.txt").write_text(toys.TEXT * (1 + i % 3))
-    family = load(str(tmp_path / "target"), device="cpu")
+def test_from_the_command_line_for_another_target(workshop, capsys):
+    target = workshop.target(num_hidden_layers=3)
+    family = load(target, device="cpu")
     assert "decoding.training clover --family" in METHODS["clover"].missing(family)
-    where = {"family": tmp_path / "target", "data": tmp_path / "texts", "work": tmp_path / "work", "device": "cpu"}
-    sizes = {"tokens": 1536, "held-out": 768, "window": 48, "rows": 4, "epochs": 1, "heads": 2}
-    train.main(["clover", *(f"--{name}={value}" for name, value in (where | sizes).items()), "--kinds", "given", "greedy"])
+    train.main(workshop.command("clover", target, "greedy", epochs=1, heads=2))
     said = capsys.readouterr().out
     assert "depth 2: top-1" in json.loads(said[said.index("{") : said.rindex("}") + 1])
     assert METHODS["clover"].missing(family) == "" and len(load_head(family.target).blocks) == 2

@@ -20,6 +20,7 @@ from decoding.runs.run import Run
 from decoding.sample import Sampling
 from decoding.trace import Node, Row, Step, Trace, decode_trace, encode
 from decoding.verify import EXACT_FOR, match
+from tests.decoding.test_score_names import is_known
 
 KEYS = list(METHODS)
 PROMPT = "Once upon a time there was a little girl. Once upon a time"
@@ -149,6 +150,15 @@ def test_a_trace_hangs_together(key, name, trace_of, embedded):
 def test_a_trace_survives_the_file(key, name, trace_of):
     trace = trace_of(key, name)
     assert decode_trace(encode(trace)) == trace
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_every_number_has_a_name_that_a_picture_can_read(key, trace_of):
+    steps = trace_of(key, "T=1").steps
+    names = {name for step in steps for node in step.nodes for name in node.scores} | {
+        name for step in steps for name in step.facts
+    }
+    assert not [name for name in names if not is_known(name)]
 
 
 @pytest.mark.parametrize("key", KEYS)

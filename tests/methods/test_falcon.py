@@ -6,14 +6,12 @@ from contextlib import nullcontext
 
 import pytest
 import torch
-from safetensors.torch import save_file
 from torch import nn
 
 from decoding.draft import Draft
 from decoding.loop import decode
 from decoding.methods import METHODS, falcon
-from decoding.methods.falcon import SLOT, Blocks, Head, Params, Past, load_head, made, relaxed, shapes
-from decoding.models import heads as door
+from decoding.methods.falcon import SLOT_IN_BLOCK, Blocks, Head, Params, Past, load_head, made, shapes
 from decoding.models.family import load
 from decoding.models.target import Target
 from decoding.sample import Sampling, draw
@@ -23,7 +21,7 @@ from decoding.training.recipes import falcon as recipe
 from decoding.training.states import Batch
 from decoding.verify import recursive_rejection
 from tests import toys
-from tests.methods.test_medusa import PROMPT, hidden_of, other, over_fitted  # noqa: F401
+from tests.methods.test_medusa import PROMPT, hidden_of, over_fitted
 from tests.toys import CONTEXT, GREEDY, VOCAB, causal_lm, output_of, run_steps, tokens_of
 
 RECIPE = RECIPES["falcon"]
@@ -63,6 +61,13 @@ def test_sizes_are_those_of_the_specification():
     assert sum(n for name, n in sizes.items() if name.startswith("lstm") and "l0" in name) == 788_480
     assert sum(n for name, n in sizes.items() if name.startswith("lstm") and "l1" in name) == 526_336
     assert sum(n for name, n in sizes.items() if name.startswith("layer.")) == 256 + 790_784, "with the norm in front"
+
+
+def relaxed(rows: int, block: int, offset: int = 0) -> torch.Tensor:
+    """(rows, rows) bool: the mask of the paper. A slot sees those before it and all of its own block, the first of which lacks
+    `offset` slots."""
+    number = (torch.arange(rows) + offset) // block
+    return number[None, :] <= number[:, None]
 
 
 def test_the_relaxed_mask():
@@ -141,7 +146,7 @@ def test_passes_and_not_levels_are_counted(llama, passes, nodes):
     depths: list[int] = []
     for one in step.nodes:
         depths.append(1 + (depths[one.parent] if one.parent >= 0 else 0))
-        assert one.source == f"pass {(depths[-1] + 1) // 2}" and one.scores[SLOT] == 2 - depths[-1] % 2
+        assert one.source == f"pass {(depths[-1] + 1) // 2}" and one.scores[SLOT_IN_BLOCK] == 2 - depths[-1] % 2
     assert step.draft_calls == passes and len(step.nodes) == nodes and max(depths) <= 2 * passes
 
 
@@ -232,51 +237,11 @@ def test_tokens_that_belong_together():
 # -- refusals ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def folder(tmp_path, llama):
-    door.save(tmp_path / "head", "falcon", llama.target.model, made(GOOD).state_dict(), GOOD, {})
-    return tmp_path / "head"
-
-
-def test_a_head_of_another_target(folder):
-    with pytest.raises(ValueError, match="hidden states mean different things"):
-        door.open_head(folder, "falcon", causal_lm("llama", seed=1), shapes)
-
-
-@pytest.mark.parametrize(
-    "change, words",
-    [
-        ({"norm.weight": None}, "missing norm.weight, too many none"),
-        ({"extra": torch.zeros(1)}, "missing none, too many extra"),
-        ({"lstm.weight_hh_l0": torch.zeros(128, 31)}, r"lstm.weight_hh_l0 in .* has the shape \(128, 31\)"),
-    ],
-)
-def test_other_tensors(folder, llama, change, words):
-    found = {name: values for name, values in (made(GOOD).state_dict() | change).items() if values is not None}
-    save_file(found, folder / door.WEIGHTS)
-    with pytest.raises(ValueError, match=words):
-        door.open_head(folder, "falcon", llama.target.model, shapes)
-
-
-def test_pickled_weights(folder, llama):
-    torch.save(made(GOOD).state_dict(), folder / door.WEIGHTS)
-    with pytest.raises(ValueError, match="cannot be read"):
-        door.open_head(folder, "falcon", llama.target.model, shapes)
-
-
 @pytest.mark.parametrize("change", [{"block": 0}, {"block": 9}, {"layers": True}, {"layers": None}, {"width": 0}, {"heads": "2"}])
 def test_settings_that_cannot_be(change):
     shapes(GOOD)
     with pytest.raises(ValueError, match="cannot be"):
         shapes(GOOD | change)
-
-
-def test_a_head_of_another_width(tmp_path, llama, monkeypatch):
-    wide = GOOD | {"width": 64}
-    door.save(tmp_path / "head", "falcon", llama.target.model, made(wide).state_dict(), wide, {})
-    monkeypatch.setattr(door, "find", lambda *_: tmp_path / "head")
-    with pytest.raises(ValueError, match="states of width 64; the target has 32"):
-        load_head(llama.target)
 
 
 # -- training ----------------------------------------------------------------------------------------------------------
@@ -383,13 +348,11 @@ def test_every_place_of_a_block_learns_its_own_token():
             assert shares[1] > 0.99 and max(shares[0], shares[2]) < 0.05, (d, shares)
 
 
-def test_from_the_command_line_for_another_target(other):  # noqa: F811
-    target = str(other / "target")
+def test_from_the_command_line_for_another_target(workshop):
+    target = workshop.target(num_hidden_layers=3)
     family = load(target, device="cpu")
     assert "decoding.training falcon --family" in METHODS["falcon"].missing(family)
-    sizes = {"tokens": 1536, "held-out": 768, "window": 48, "rows": 4, "epochs": 1, "block": 3, "layers": 1}
-    command = ["falcon", "--family", target, "--data", str(other / "texts"), "--work", str(other / "work"), "--device", "cpu"]
-    train.main(command + [f"--{name}={value}" for name, value in sizes.items()] + ["--kinds", "given"])
+    train.main(workshop.command("falcon", target, epochs=1, block=3, layers=1))
     assert METHODS["falcon"].missing(family) == "" and load_head(family.target).block == 3
     for passes in (1, 3):
         text = tokens_of(run_steps(family, "falcon", PROMPT, max_tokens=24, passes=passes))

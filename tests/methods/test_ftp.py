@@ -6,15 +6,15 @@ from contextlib import nullcontext
 
 import pytest
 import torch
-from safetensors.torch import save_file
 
 from decoding.loop import decode
 from decoding.methods import METHODS, ftp
-from decoding.methods.ftp import KNOWN, SLOT, Decoder, Params, Pass, load_head, made, shapes
+from decoding.methods.ftp import Decoder, Params, Pass, load_head, made, shapes
 from decoding.models import heads as door
 from decoding.models.family import load
 from decoding.models.target import Target
 from decoding.sample import Sampling, draw
+from decoding.score_names import ROOT_Q, SLOT
 from decoding.training import train
 from decoding.training.recipes import RECIPES
 from decoding.training.recipes import ftp as recipe
@@ -22,7 +22,7 @@ from decoding.training.states import Batch
 from decoding.verify import recursive_rejection
 from tests import toys
 from tests.decoding.test_tau_floor import PROMPTS, tau
-from tests.methods.test_medusa import PROMPT, hidden_of, other, over_fitted  # noqa: F401
+from tests.methods.test_medusa import PROMPT, hidden_of, over_fitted
 from tests.toys import CONTEXT, GREEDY, VOCAB, causal_lm, run_steps, tokens_of
 
 RECIPE = RECIPES["ftp"]
@@ -126,7 +126,7 @@ def test_drafts_begin_at_output_1(llama):
         again, first = drafter.target.score(drafter.decoder(state, torch.tensor([PROMPT[-1:]]), llama.target)[0]).softmax(-1)
     top = [token for token, parent in zip(draft.tokens, draft.parents, strict=True) if parent < 0]
     assert top == first.topk(len(top)).indices.tolist()
-    assert draft.scores[KNOWN].tolist() == pytest.approx([float(again[PROMPT[-1]])] * len(draft), rel=1e-4)
+    assert draft.scores[ROOT_Q].tolist() == pytest.approx([float(again[PROMPT[-1]])] * len(draft), rel=1e-4)
     assert torch.allclose(draft.draft_probabilities[0], first, atol=1e-5)
     slots = torch.stack([draft.scores[SLOT.format(i)] for i in range(1, 1 + drafter.decoder.slots)])
     assert torch.allclose(slots.sum(0), torch.ones(len(draft)), atol=1e-4) and slots.std() > 0
@@ -200,51 +200,11 @@ def test_a_drawn_chain_comes_from_its_q(llama):
 # -- refusals ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def folder(tmp_path, llama):
-    door.save(tmp_path / "head", "ftp", llama.target.model, made(GOOD).state_dict(), GOOD, {})
-    return tmp_path / "head"
-
-
-def test_a_decoder_of_another_target(folder):
-    with pytest.raises(ValueError, match="hidden states mean different things"):
-        door.open_head(folder, "ftp", causal_lm("llama", seed=1), shapes)
-
-
-@pytest.mark.parametrize(
-    "change, words",
-    [
-        ({"start": None}, "missing start, too many none"),
-        ({"extra": torch.zeros(1)}, "missing none, too many extra"),
-        ({"project.weight": torch.zeros(64, 32)}, r"project.weight in .* has the shape \(64, 32\)"),
-    ],
-)
-def test_other_tensors(folder, llama, change, words):
-    found = {name: values for name, values in (made(GOOD).state_dict() | change).items() if values is not None}
-    save_file(found, folder / door.WEIGHTS)
-    with pytest.raises(ValueError, match=words):
-        door.open_head(folder, "ftp", llama.target.model, shapes)
-
-
-def test_pickled_weights(folder, llama):
-    torch.save(made(GOOD).state_dict(), folder / door.WEIGHTS)
-    with pytest.raises(ValueError, match="cannot be read"):
-        door.open_head(folder, "ftp", llama.target.model, shapes)
-
-
 @pytest.mark.parametrize("change", [{"slots": 0}, {"outputs": 1}, {"blocks": True}, {"width": "32"}, {"mlp": 0}, {"slots": None}])
 def test_settings_that_cannot_be(change):
     shapes(GOOD)
     with pytest.raises(ValueError, match="cannot be"):
         shapes(GOOD | change)
-
-
-def test_a_decoder_of_another_width(tmp_path, llama, monkeypatch):
-    wide = GOOD | {"width": 64}
-    door.save(tmp_path / "head", "ftp", llama.target.model, made(wide).state_dict(), wide, {})
-    monkeypatch.setattr(door, "find", lambda *_: tmp_path / "head")
-    with pytest.raises(ValueError, match="states of width 64; the target has 32"):
-        load_head(llama.target)
 
 
 # -- training ----------------------------------------------------------------------------------------------------------
@@ -322,13 +282,11 @@ def test_every_output_learns_its_own_place():
             assert Pass(decoder, target, state).root(root)[1].argmax() == text[t + 2] != root
 
 
-def test_from_the_command_line_for_another_target(other):  # noqa: F811
-    target = str(other / "target")
+def test_from_the_command_line_for_another_target(workshop):
+    target = workshop.target(num_hidden_layers=3)
     family = load(target, device="cpu")
     assert "decoding.training ftp --family" in METHODS["ftp"].missing(family)
-    sizes = {"tokens": 1536, "held-out": 768, "window": 48, "rows": 4, "epochs": 1, "slots": 3, "future": 4}
-    command = ["ftp", "--family", target, "--data", str(other / "texts"), "--work", str(other / "work"), "--device", "cpu"]
-    train.main(command + [f"--{name}={value}" for name, value in sizes.items()] + ["--kinds", "given"])
+    train.main(workshop.command("ftp", target, epochs=1, slots=3, future=4))
     assert METHODS["ftp"].missing(family) == "" and load_head(family.target).outputs == 4
     text = tokens_of(run_steps(family, "ftp", PROMPT, max_tokens=24))
     assert text == toys.greedy_text(family.target, PROMPT, len(text))

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from decoding.acceptance.judge import DEVIATION, ONLY, SCORE, either
+from decoding.acceptance.judge import either
 from decoding.draft import Draft, TargetOutput, chain
 from decoding.loop import decode
 from decoding.methods import METHODS
@@ -18,6 +18,7 @@ from decoding.methods.judge import Judged, load_head, score
 from decoding.models.cache import TreeCache
 from decoding.models.target import PRE_NORM
 from decoding.sample import Sampling
+from decoding.score_names import JUDGE_DEVIATION, JUDGE_ONLY, JUDGE_SCORE
 from decoding.training.figures import auc
 from decoding.training.recipes import judge as training
 from decoding.verify import EXACT_FOR
@@ -116,7 +117,7 @@ def test_fault_the_judge_alone():
 
 def test_a_token_that_the_standard_rule_accepts_needs_no_judge():
     verification = either(says(0.0), 0.5)(sampled([0], Q[None]), output_of(P.repeat(2, 1)), torch.tensor([0.99, 0.5]))
-    assert verification.path == (0,) and verification.scores[0] == {SCORE: 0.0, ONLY: 0.0, DEVIATION: 0.0}
+    assert verification.path == (0,) and verification.scores[0] == {JUDGE_SCORE: 0.0, JUDGE_ONLY: 0.0, JUDGE_DEVIATION: 0.0}
 
 
 def test_the_judge_is_wired_in():
@@ -138,7 +139,8 @@ def test_the_deviation_of_a_node_is_unbiased():
         rules = [either(says(float(word(x))), 0.5) for x in range(6)]
         uniforms = torch.tensor([0.5, 0.5])
         found = [
-            rule(sampled([x], q[None]), output_of(p.repeat(2, 1)), uniforms).scores[0][DEVIATION] for x, rule in enumerate(rules)
+            rule(sampled([x], q[None]), output_of(p.repeat(2, 1)), uniforms).scores[0][JUDGE_DEVIATION]
+            for x, rule in enumerate(rules)
         ]
         assert (q * torch.tensor(found, dtype=torch.float64)).sum().item() == pytest.approx(identity(p, q, word))
 
@@ -156,8 +158,8 @@ def test_the_first_that_fails_both_ends_it():
     """Token 3 is accepted below a die of 0.25, token 2 below 2/3."""
     verification = decided((0.9, 0.1, 0.1, 0.9), (0.9, 0.5, 0.9, 0.9))
     assert verification.path == (0, 1) and verification.verdicts == ("accepted", "accepted", "rejected", "not judged")
-    assert [facts[ONLY] for facts in verification.scores] == [1.0, 0.0, 0.0, 0.0]
-    assert [facts[DEVIATION] for facts in verification.scores] == pytest.approx([0.75, 0.0, 0.0, 0.75])
+    assert [facts[JUDGE_ONLY] for facts in verification.scores] == [1.0, 0.0, 0.0, 0.0]
+    assert [facts[JUDGE_DEVIATION] for facts in verification.scores] == pytest.approx([0.75, 0.0, 0.0, 0.75])
     assert verification.row == 2 and verification.token in (0, 1), "the correction comes from the residual"
 
 
@@ -179,13 +181,13 @@ def test_the_accepted_length_falls_with_the_threshold():
         found = [decided(scores, uniforms, threshold=t / 10) for t in range(11)]
         lengths = [len(verification.path) for verification in found]
         assert lengths == sorted(lengths, reverse=True)
-        assert not any(facts[ONLY] for facts in found[-1].scores)
+        assert not any(facts[JUDGE_ONLY] for facts in found[-1].scores)
 
 
 def test_an_end_of_text_passes_by_the_ordinary_rule_only():
     assert decided((0.9,) * 4, (0.9, 0.9, 0.9, 0.9), ends={3}).path == ()
     assert decided((0.9,) * 4, (0.1, 0.9, 0.9, 0.9), ends={3}).path == (0, 1)
-    assert decided((0.9,) * 4, (0.9, 0.9, 0.9, 0.9), ends={3}).scores[0][DEVIATION] == 0
+    assert decided((0.9,) * 4, (0.9, 0.9, 0.9, 0.9), ends={3}).scores[0][JUDGE_DEVIATION] == 0
 
 
 def test_other_drafts_are_refused():
@@ -223,7 +225,7 @@ def test_a_judge_that_never_speaks_is_speculative_sampling_token_for_token(embed
         mine = run_steps(embedded, "judge", ids, sampling=sampling, threshold=1.0, length=6)
         fixed = run_steps(embedded, FIXED, ids, sampling=sampling, length=6)
         assert [(step.tokens, step.path, step.origins) for step in mine] == [(s.tokens, s.path, s.origins) for s in fixed]
-        assert not any(node.scores[ONLY] for step in mine for node in step.nodes)
+        assert not any(node.scores[JUDGE_ONLY] for step in mine for node in step.nodes)
 
 
 def steps_with(family, judge, prompt, sampling, ends=(), length=5, count=40):
@@ -280,7 +282,7 @@ def test_the_judge_sees_the_state_behind_the_token(embedded, sampling):
     _, hidden = embedded.target.forward(TreeCache(), embedded.target.ids(tokens), range(len(tokens)), aux_hidden_layers=(PRE_NORM,))
     plain = judge(TargetOutput(None, None, {PRE_NORM: hidden[PRE_NORM][len(ids) - 1 :]})).tolist()
     early = judge(TargetOutput(None, None, {PRE_NORM: hidden[PRE_NORM][len(ids) - 2 : -1]})).tolist()
-    found = [node.scores[SCORE] for node in step.nodes]
+    found = [node.scores[JUDGE_SCORE] for node in step.nodes]
     assert found == pytest.approx(plain, abs=1e-4) and found != pytest.approx(early, abs=1e-2)
 
 
@@ -292,9 +294,9 @@ def test_the_shipped_judge_lets_more_through_and_says_where(embedded):
             on += run_steps(embedded, "judge", ids, sampling=sampling, max_tokens=64)
             off += run_steps(embedded, "judge", ids, sampling=sampling, max_tokens=64, threshold=1.0)
         assert len(tokens_of(on)) / len(on) > len(tokens_of(off)) / len(off)
-        only = [node for step in on for node in step.nodes if node.scores[ONLY]]
+        only = [node for step in on for node in step.nodes if node.scores[JUDGE_ONLY]]
         assert only and all(node.verdict == "accepted" and node.u * node.q >= node.p for node in only)
-        assert all(node.scores[SCORE] > 0.5 for node in only)
+        assert all(node.scores[JUDGE_SCORE] > 0.5 for node in only)
 
 
 # -- training ----------------------------------------------------------------------------------------------------------

@@ -8,9 +8,8 @@ from itertools import product
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
 
-from decoding.acceptance.typical import THRESHOLD, P, thresholds, typical
+from decoding.acceptance.typical import thresholds, typical
 from decoding.draft import Draft
 from decoding.loop import decode
 from decoding.methods import METHODS, medusa
@@ -22,6 +21,7 @@ from decoding.models.medusa_heads import Heads, init_head, load_head, shapes
 from decoding.models.requirements import head_of
 from decoding.models.target import Target
 from decoding.sample import Sampling
+from decoding.score_names import HEAD_PROBABILITY, TYPICAL_P, TYPICAL_THRESHOLD
 from decoding.training import train
 from decoding.training.corpus import Domain
 from decoding.training.recipes import RECIPES
@@ -164,7 +164,7 @@ def test_nodes_are_the_heads_ranks(llama, params):
         best = q[depth - 1].argsort(descending=True)
         rank = int(draft.scores[medusa.RANK][i])
         assert token == best[rank - 1] and draft.source[i] == f"head {depth}"
-        assert draft.scores[medusa.PROBABILITY][i] == pytest.approx(float(q[depth - 1][token]), rel=1e-4)
+        assert draft.scores[HEAD_PROBABILITY][i] == pytest.approx(float(q[depth - 1][token]), rel=1e-4)
         assert torch.allclose(draft.draft_probabilities[i], q[depth - 1], atol=1e-6)
     siblings = list(zip(draft.parents, draft.tokens, strict=True))
     assert len(set(siblings)) == len(siblings), "no token twice below one parent"
@@ -252,7 +252,10 @@ def test_the_longest_path_is_kept_and_of_several_the_likeliest():
     probs = torch.tensor([[0.5, 0.2, 0.25, 0.05]] + [[0.05, 0.05, 0.1, 0.8]] * 5)
     verification = typical(0.09, 0.3)(draft, output_of(probs), torch.full((6,), 0.5))
     assert verification.path == (2, 4) and verification.verdicts == ("rejected", "rejected", "accepted", "not judged", "accepted")
-    assert verification.scores[0][P] == pytest.approx(0.5) and verification.scores[0][P] > verification.scores[0][THRESHOLD]
+    assert (
+        verification.scores[0][TYPICAL_P] == pytest.approx(0.5)
+        and verification.scores[0][TYPICAL_P] > verification.scores[0][TYPICAL_THRESHOLD]
+    )
     assert verification.token == 3 and verification.sampled == {}
     probs[0, 1], probs[0, 2] = 0.25, 0.2
     assert typical(0.09, 0.3)(draft, output_of(probs), torch.full((6,), 0.5)).path == (1, 3)
@@ -294,42 +297,6 @@ def test_lossless_depends_on_the_rule_and_the_temperature():
 GOOD = {"width": 32, "heads": 2, "vocab": 0, "ranks": [[0.5, 0.2], [0.3]]}
 
 
-@pytest.fixture
-def folder(tmp_path, llama):
-    door.save(tmp_path / "head", "medusa", llama.target.model, Heads(32, 2).state_dict(), GOOD, {})
-    return tmp_path / "head"
-
-
-def opened(folder, model):
-    return door.open_head(folder, "medusa", model, shapes)
-
-
-def test_a_head_of_another_target(folder):
-    with pytest.raises(ValueError, match="trained for the model .* hidden states mean different things"):
-        opened(folder, causal_lm("llama", seed=1))
-
-
-@pytest.mark.parametrize(
-    "change, words",
-    [
-        ({"blocks.1.bias": None}, "missing blocks.1.bias, too many none"),
-        ({"unembed.0.weight": torch.zeros(VOCAB, 32)}, "missing none, too many unembed.0.weight"),
-        ({"blocks.0.weight": torch.zeros(32, 31)}, r"blocks.0.weight in .* has the shape \(32, 31\); expected was \(32, 32\)"),
-    ],
-)
-def test_other_tensors(folder, llama, change, words):
-    found = {name: values for name, values in (Heads(32, 2).state_dict() | change).items() if values is not None}
-    save_file(found, folder / door.WEIGHTS)
-    with pytest.raises(ValueError, match=words):
-        opened(folder, llama.target.model)
-
-
-def test_pickled_weights(folder, llama):
-    torch.save(Heads(32, 2).state_dict(), folder / door.WEIGHTS)
-    with pytest.raises(ValueError, match="cannot be read"):
-        opened(folder, llama.target.model)
-
-
 @pytest.mark.parametrize(
     "change",
     [
@@ -360,16 +327,6 @@ def test_heads_of_another_size_than_the_target(tmp_path, llama, monkeypatch, wid
     monkeypatch.setattr(door, "find", lambda *_: tmp_path / "head")
     with pytest.raises(ValueError, match="states of width"):
         load_head(llama.target)
-
-
-def test_half_precision_on_disk(tmp_path, llama):
-    made = {name: torch.randn(values.shape) for name, values in Heads(32, 2).state_dict().items()}
-    door.save(tmp_path / "half", "medusa", llama.target.model, made, GOOD, {}, torch.float16)
-    door.save(tmp_path / "full", "medusa", llama.target.model, made, GOOD, {})
-    half, full = (opened(tmp_path / name, llama.target.model).tensors for name in ("half", "full"))
-    assert all(half[name].dtype == torch.float32 and torch.equal(half[name], full[name].half().float()) for name in made)
-    small, large = ((tmp_path / name / door.WEIGHTS).stat().st_size for name in ("half", "full"))
-    assert small < 0.6 * large
 
 
 # -- training ----------------------------------------------------------------------------------------------------------
@@ -512,32 +469,14 @@ def test_a_pool_goes_on_where_it_stopped_and_keeps_the_target_s_states(llama, tm
     assert torch.equal(again.batch(3, 4).tokens, again.batch(3, 4).tokens) and len(list(again.parts(48))) == 2
 
 
-@pytest.fixture
-def other(tmp_path, tokenizer, monkeypatch):
-    """A tiny llama in a folder, text to learn from, and no heads anywhere."""
-    monkeypatch.setenv("DRAFTSCOPE_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(door, "find", door.find.real)
-    toys.save(tmp_path / "target", causal_lm("llama", seed=9, num_hidden_layers=3), tokenizer)
-    (tmp_path / "texts").mkdir()
-    for i in range(20):
-        (tmp_path / "texts" / f"{i:02}.txt").write_text(toys.TEXT * (1 + i % 3))
-    return tmp_path
-
-
-def command_for(folder) -> list[str]:
-    target, data, work = (str(folder / name) for name in ("target", "texts", "work"))
-    sizes = {"tokens": 1536, "held-out": 768, "window": 48, "rows": 4, "epochs": 1, "heads": 2}
-    command = ["medusa", "--family", target, "--data", data, "--work", work, "--device", "cpu"]
-    return [*command, *(f"--{name}={value}" for name, value in sizes.items()), "--kinds", "given", "greedy"]
-
-
-def test_heads_are_trained_on(other):
+def test_heads_are_trained_on(workshop):
     """`--go-on` begins with what is there, adds up what was seen, and is a plan of its own; with nothing there it refuses."""
-    command = command_for(other)
+    target = workshop.target(num_hidden_layers=3)
+    command = workshop.command("medusa", target, "greedy", epochs=1, heads=2)
     with pytest.raises(ValueError, match="no head 'medusa' for this model"):
         train.main([*command, "--go-on"])
     train.main(command)
-    model = load(str(other / "target"), device="cpu").target.model
+    model = load(target, device="cpu").target.model
     folder = door.find("medusa", model)
     seen, first = (door.facts(folder)[2]["tokens"], door.open_head(folder, "medusa", model, shapes).tensors)
     train.main([*command, "--go-on", "--lr", "1e-9"])  # so little that what it began with can still be seen
@@ -551,12 +490,12 @@ def test_heads_are_trained_on(other):
         train.main([*command, "--go-on", "--heads", "3"])
 
 
-def test_from_the_command_line_for_another_target(other, capsys):
-    target = str(other / "target")
+def test_from_the_command_line_for_another_target(workshop, capsys):
+    target = workshop.target(num_hidden_layers=3)
     family = load(target, device="cpu")
     sentence = METHODS["medusa"].missing(family)
     assert "decoding.training medusa --family" in sentence
-    command = command_for(other)
+    command = workshop.command("medusa", target, "greedy", epochs=1, heads=2)
     train.main(command)
     said = capsys.readouterr().out
     found = json.loads(said[said.index("{") : said.rindex("}") + 1])
@@ -569,7 +508,7 @@ def test_from_the_command_line_for_another_target(other, capsys):
     assert {node.source for step in steps for node in step.nodes} == {"head 1", "head 2"}
     text = tokens_of(steps)
     assert text == toys.greedy_text(family.target, PROMPT, len(text)) and (len(text) == 24 or text[-1] == 0)
-    done = list((other / "work").rglob("*.pt"))
+    done = list((workshop.folder / "work").rglob("*.pt"))
     stamps = [file.stat().st_mtime_ns for file in done]
     train.main(command)  # nothing is left to do
     assert [file.stat().st_mtime_ns for file in done] == stamps and len(done) == 1

@@ -15,7 +15,6 @@ from decoding.drafting.prompt_tokens import PromptTokensOutput, WithPromptTokens
 from decoding.loop import decode
 from decoding.methods import METHODS, ppd
 from decoding.methods.ppd import Params, Prompts, best_budget, init_head, load_head, shapes
-from decoding.models import heads as door
 from decoding.models.cache import TreeCache
 from decoding.models.family import load
 from decoding.models.target import Target
@@ -400,9 +399,9 @@ def test_typical_acceptance_misses_the_target_s_law(llama):
 def test_the_curve_is_told_once_in_a_run_and_only_where_it_was_measured(llama):
     told = [step.facts for step in run_steps(llama, "ppd", PROMPT, max_tokens=12)]
     assert set(map(ppd.LATENCY.format, ppd.BUDGETS)) | set(map(ppd.YIELD.format, ppd.BUDGETS)) <= set(told[0])
-    assert all(ppd.ROOT in facts for facts in told) and not any(ppd.LATENCY.format(16) in facts for facts in told[1:])
+    assert all(ppd.ROOT_PROMPT_TOKENS in facts for facts in told) and not any(ppd.LATENCY.format(16) in facts for facts in told[1:])
     fixed = [step.facts for step in run_steps(llama, "ppd", PROMPT, max_tokens=12, budget="24")]
-    assert all(facts[ppd.BUDGET] == 24 and ppd.LATENCY.format(16) not in facts for facts in fixed)
+    assert all(facts[ppd.ROW_BUDGET] == 24 and ppd.LATENCY.format(16) not in facts for facts in fixed)
 
 
 # -- refusals and the command line -------------------------------------------------------------------------------------
@@ -428,29 +427,13 @@ def test_settings_that_cannot_be_are_refused(change, match):
         shapes(GOOD | change)
 
 
-def test_prompts_for_another_target_are_refused(tmp_path, llama, monkeypatch):
-    door.save(tmp_path, "ppd", llama.target.model, Prompts(32, 3).state_dict(), GOOD, {})
-    assert door.open_head(tmp_path, "ppd", llama.target.model, shapes).tensors["embed"].shape == (3, 1, 32)
-    with pytest.raises(ValueError, match="was trained for the model"):
-        door.open_head(tmp_path, "ppd", causal_lm("llama", seed=5), shapes)
-    monkeypatch.setattr(ppd, "head_for", lambda *_: door.Head({"embed": torch.zeros(3, 1, 16)}, GOOD | {"width": 16}))
-    with pytest.raises(ValueError, match="for a model of width 16; the target has 32"):
-        load_head(llama.target)
-
-
-def test_trained_from_the_command_line_for_another_target(tmp_path, monkeypatch):
-    monkeypatch.setattr(door, "find", door.find.real)
-    monkeypatch.setenv("DRAFTSCOPE_CACHE", str(tmp_path / "cache"))
-    toys.save(tmp_path / "target", causal_lm("gpt2", seed=4), toys.tokenizer())
-    (tmp_path / "texts").mkdir()
-    for i in range(20):
-        (tmp_path / "texts" / f"{i:02}.txt").write_text(toys.TEXT * (1 + i % 3))
-    family = load(str(tmp_path / "target"), device="cpu")
+def test_trained_from_the_command_line_for_another_target(workshop):
+    target = workshop.target("gpt2", seed=4)
+    family = load(target, device="cpu")
     assert "decoding.training ppd --family" in METHODS["ppd"].missing(family)
-    command = ["ppd", "--family", str(tmp_path / "target"), "--data", str(tmp_path / "texts"), "--kinds", "given"]
-    sizes = {"tokens": 1536, "held-out": 768, "window": 48, "rows": 4, "prompt-tokens": 2, "epochs": 1, "work": tmp_path / "work"}
-    train.main(command + [f"--{name}={value}" for name, value in sizes.items()] + ["--device", "cpu"])
-    facts = json.loads(next((tmp_path / "cache").rglob("head.json")).read_text())
+    command = workshop.command("ppd", target, prompt_tokens=2, epochs=1)
+    train.main(command)
+    facts = json.loads(next((workshop.folder / "cache").rglob("head.json")).read_text())
     assert facts["settings"]["prompt_tokens"] == len(facts["settings"]["ranks"]) == 2 and "depth 2: top-1" in facts["figures"]
     assert train.parse(command).lr == 0.01
     steps = run_steps(family, "ppd", PROMPT, max_tokens=24)

@@ -9,15 +9,15 @@ import pytest
 import torch
 
 from decoding.draft import Draft
-from decoding.drafting.dynamic_tree import JOINT
 from decoding.drafting.tree_builder import TreeBuilder
 from decoding.loop import decode
 from decoding.methods import METHODS
-from decoding.methods.rasd import DRAFTED, TRIE_READ, fused, plausible
+from decoding.methods.rasd import TRIE_READ, fused, plausible
 from decoding.models.cache import TreeCache
 from decoding.retrieval.datastore import EMPTY, Datastore, of_tokens
-from decoding.retrieval.search import NONE, RETRIEVED, Match, Sources, heaviest, trie_of
+from decoding.retrieval.search import NONE, Match, Sources, heaviest, trie_of
 from decoding.sample import Sampling
+from decoding.score_names import DRAFTED, JOINT, RETRIEVED
 from decoding.verify import match, recursive_rejection
 from tests.decoding.test_lossless_statistics import LIMIT, PROMPT, counted, expected, family, lying, misfit
 from tests.decoding.test_verify_exact import texts

@@ -22,6 +22,7 @@ from decoding.models.target import Target
 from decoding.retrieval.python_source import python_source
 from decoding.runs.run import Run
 from decoding.sample import Sampling, draw
+from decoding.score_names import CONFIDENCE_AFTER
 from decoding.training.distil import divergence, kept_log_q
 from decoding.training.family import stream
 from decoding.training.recipes.s2d import followed, grown_from, next_token, sorted_llama
@@ -182,9 +183,9 @@ def test_scores_say_which_exit_answered_and_why(llama, draft, middling):
     seen = set()
     for step in steps:
         for node in step.nodes:
-            met = [e for e in EXITS if s2d.confidence_after(e) in node.scores]
+            met = [e for e in EXITS if CONFIDENCE_AFTER.format(e) in node.scores]
             assert met == [e for e in EXITS if e <= node.scores["exit"]] and node.scores["layers"] == 4
-            passed = [node.scores[s2d.confidence_after(e)] > taus[e] for e in met]
+            passed = [node.scores[CONFIDENCE_AFTER.format(e)] > taus[e] for e in met]
             assert passed == [False] * (len(met) - 1) + [True]
             assert node.scores["layer passes"] >= node.scores["exit"] * node.scores["rows read"]
             seen.add(node.scores["exit"])

@@ -11,11 +11,12 @@ from torch import Tensor, nn
 from decoding.drafting.chain import Chain
 from decoding.loop import decode
 from decoding.methods import METHODS
-from decoding.methods.specdec_pp import PREDICTED, Adaptive, Head, Params, pair, predictor
+from decoding.methods.specdec_pp import Adaptive, Head, Params, pair, predictor
 from decoding.models.cache import TreeCache
 from decoding.models.target import PRE_NORM, Target
 from decoding.runs.evaluate import PROMPTS
 from decoding.sample import Sampling
+from decoding.score_names import PREDICTED
 from decoding.training.figures import auc, calibration_error, unweighted
 from decoding.training.recipes import specdec_pp as training
 from decoding.verify import recursive_rejection

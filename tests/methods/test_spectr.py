@@ -11,7 +11,9 @@ import torch
 from torch import Tensor
 
 import decoding.acceptance.k_seq as k_seq_module
-import viz.methods.spectr as viz
+import viz.methods.spectr as view
+import viz.methods.spectr_position as position_view
+import viz.methods.spectr_transport as transport_view
 from decoding.acceptance.k_seq import Sums, any_of, dealt, k_seq, offered, solve, walk_copies
 from decoding.draft import Draft, chain
 from decoding.drafting.tree_builder import TreeBuilder
@@ -21,6 +23,7 @@ from decoding.models.cache import TreeCache
 from decoding.models.target import Target
 from decoding.runs.run import Run
 from decoding.sample import Sampling, draw
+from decoding.score_names import OF_POSITION
 from decoding.trace import Trace
 from decoding.verify import match, recursive_rejection
 from pages.parts.shared import address
@@ -54,7 +57,7 @@ def pairs(count: int, vocab: int, seed: int, zeros: bool = True) -> tuple[Tensor
 
 
 def facts(p: Tensor, q: Tensor, k: int) -> dict[str, float]:
-    return dict(zip(k_seq_module.FACTS, solve(p[None], q[None], [k])[0].tolist(), strict=True))
+    return dict(zip(OF_POSITION, solve(p[None], q[None], [k])[0].tolist(), strict=True))
 
 
 # -- rho and the chances of acceptance ---------------------------------------------------------------------------------
@@ -567,7 +570,7 @@ def test_judging_takes_one_copy_from_the_device(llama, monkeypatch):
     monkeypatch.setattr(Tensor, "tolist", counted_tolist)
     k_seq(draft, output_of(probs), u)
     assert len(sizes) == 2 and min(sizes) == draft.uniforms  # the uniforms are on the CPU already
-    assert max(sizes) <= (3 + len(k_seq_module.FACTS)) * len(draft) + 1
+    assert max(sizes) <= (3 + len(OF_POSITION)) * len(draft) + 1
 
 
 # -- the view ----------------------------------------------------------------------------------------------------------
@@ -586,7 +589,7 @@ def several(trace: Trace):
     """(step, position) of every position with more than one guess."""
     for step in trace.steps:
         for r in range(len(step.rows)):
-            if (position := viz.position_of(step, r)) is not None and position.guesses > 1:
+            if (position := view.position_of(step, r)) is not None and position.guesses > 1:
                 yield step, position
 
 
@@ -594,21 +597,21 @@ def test_sequences_are_alive_as_long_as_they_agree_with_the_text(trace):
     for step in trace.steps:
         if not step.nodes:
             continue
-        found = viz.alive(step)
+        found = view.alive(step)
         assert found[0] == (1, 2, 3, 4, 5, 6) and [len(survivors) > 0 for survivors in found].count(True) <= len(step.path) + 1
         for above, below in zip(found, found[1:], strict=False):
             assert set(below) <= set(above)
-        table = viz.bundle_table(step, trace.token_bytes)
+        table = view.bundle_table(step, trace.token_bytes)
         assert len(table) == len(step.nodes) and table[table.depth == 1].copies.sum() == 6
-        figure = viz.bundle_figure(step, trace.token_bytes, 0)
+        figure = view.bundle_figure(step, trace.token_bytes, 0)
         assert sum(line.x.count(None) for line in figure.data if line.mode == "lines") == table.copies.sum()
-        assert f"{table.copies.sum()} tokens drafted" in viz.cost_words(step)
+        assert f"{table.copies.sum()} tokens drafted" in view.cost_words(step)
 
 
 def test_trials_repeat_the_verdicts(trace):
     """The table is rebuilt from the uniforms; its accepted guess is the accepted node, and nothing is tried behind it."""
     for step, position in several(trace):
-        table = viz.trials_table(step, position, trace.token_bytes)
+        table = view.trials_table(step, position, trace.token_bytes)
         assert len(table) == position.guesses and table.sequence.is_monotonic_increasing
         reached = position.row == 0 or step.nodes[position.row - 1].verdict == "accepted"
         accepted = [step.nodes[child].verdict for child in position.children].count("accepted")
@@ -628,15 +631,15 @@ def test_the_curve_the_bars_and_the_chances_agree(trace):
     for step, position in several(trace):
         count += 1
         row = step.rows[position.row]
-        curve = viz.g_table(row, position)
+        curve = position_view.g_table(row, position)
         assert curve["g(ρ)"].is_monotonic_decreasing or curve["g(ρ)"].diff().max() < 1e-6
         at = curve[curve["ρ"] == position.rho].iloc[0]
         assert at["β(ρ)"] == pytest.approx(position.beta, abs=1e-5) and at["g(ρ)"] == pytest.approx(0, abs=1e-4)
-        bars = viz.overlap_table(row, position, trace.token_bytes)
+        bars = position_view.overlap_table(row, position, trace.token_bytes)
         assert bars["p"].sum() == pytest.approx(1, abs=1e-5) and bars["ρq"].sum() == pytest.approx(position.rho, abs=1e-4)
         assert bars["accepted: min(p, ρq)"].sum() == pytest.approx(position.accepted, abs=1e-4)
         assert bars["residual: p − ρq"].sum() == pytest.approx(1 - position.accepted, abs=1e-4)
-        chance = dict(viz.chances(position).itertuples(index=False))
+        chance = dict(position_view.chances(position).itertuples(index=False))
         assert chance["R1: one guess only"] <= chance["R3w: recursive rejection"] + 1e-6
         assert chance["R3w: recursive rejection"] <= chance["K-SEQ with ρ*"] + 1e-6
         assert chance["K-SEQ with ρ = k"] <= chance["K-SEQ with ρ*"] + 1e-6 <= chance["optimal transport"] + 2e-6
@@ -646,20 +649,20 @@ def test_the_curve_the_bars_and_the_chances_agree(trace):
 def test_the_largest_flow_is_what_the_sorted_tokens_say(trace):
     step, position = next(several(trace))
     for k in (2, 3, 6, 8):
-        found = viz.transport(step.rows[position.row], k)
-        assert found.solved == pytest.approx(found.read, abs=1e-7) and found.sets <= viz.SETS
-    assert viz.transport(step.rows[position.row], position.guesses).solved >= position.optimum - 1e-6
+        found = transport_view.transport(step.rows[position.row], k)
+        assert found.solved == pytest.approx(found.read, abs=1e-7) and found.sets <= transport_view.SETS
+    assert transport_view.transport(step.rows[position.row], position.guesses).solved >= position.optimum - 1e-6
     p, q = PAIR3
     for k, best in ((1, 0.7), (2, 0.86), (3, 0.988), (4, 1.0)):
         sets = list(combinations_with_replacement(range(3), k))
-        assert viz.largest_flow(p.tolist(), q.tolist(), sets) == pytest.approx(best, abs=1e-7)
-        assert viz.best(p.tolist(), q.tolist(), k) == pytest.approx(best)
+        assert transport_view.largest_flow(p.tolist(), q.tolist(), sets) == pytest.approx(best, abs=1e-7)
+        assert transport_view.best(p.tolist(), q.tolist(), k) == pytest.approx(best)
 
 
 def test_without_a_q_there_is_no_problem_to_solve(trace):
     row = msgspec.structs.replace(trace.steps[0].rows[0], q=None)
     with pytest.raises(ValueError, match="no transport problem"):
-        viz.transport(row, 2)
+        transport_view.transport(row, 2)
 
 
 @pytest.mark.parametrize("dark", [False, True])
@@ -667,11 +670,11 @@ def test_figures_escape_what_the_model_wrote(trace, dark):
     token_bytes = dict.fromkeys(trace.token_bytes, b"<b>$x$</b>")
     step, position = next(several(trace))
     row = step.rows[position.row]
-    figures = [viz.bundle_figure(step, token_bytes, 1, dark), viz.overlap_figure(row, position, token_bytes, dark)]
-    figures += [viz.g_figure(row, position, dark), viz.chances_figure(position, dark)]
+    figures = [view.bundle_figure(step, token_bytes, 1, dark), position_view.overlap_figure(row, position, token_bytes, dark)]
+    figures += [position_view.g_figure(row, position, dark), position_view.chances_figure(position, dark)]
     sampled = " ".join(figure.to_json() for figure in figures)
     assert "&lt;b&gt;&#36;" in sampled.replace("\\u0026", "&").replace("\\u003c", "<") and "<b>$x" not in sampled
-    assert viz.bundle_alt(step) and viz.chances_words(position)
+    assert view.bundle_alt(step) and position_view.chances_words(position)
 
 
 def test_traces_of_others_do_not_break_the_view(trace):
@@ -684,9 +687,11 @@ def test_traces_of_others_do_not_break_the_view(trace):
 
     for scores in ({}, {"rho": 1.0}, step.nodes[0].scores | {"rho": 0.0}, {"u of sequence x": 0.5, "rho": 1.0}):
         broken = with_scores(scores)
-        assert viz.position_of(broken, 0) is None
-        assert viz.bundle_figure(broken, trace.token_bytes) and len(viz.bundle_table(broken, trace.token_bytes)) == len(step.nodes)
-    assert viz.position_of(msgspec.structs.replace(step, rows=()), 0) is None
+        assert view.position_of(broken, 0) is None
+        assert view.bundle_figure(broken, trace.token_bytes) and len(view.bundle_table(broken, trace.token_bytes)) == len(
+            step.nodes
+        )
+    assert view.position_of(msgspec.structs.replace(step, rows=()), 0) is None
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])

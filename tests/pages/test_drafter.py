@@ -10,12 +10,12 @@ from decoding.runs.prompts import Prompt
 from decoding.runs.store import Store
 from decoding.runs.study import Plan, Study, results
 from pages.parts.drafter.controller import Series, finished
-from pages.parts.drafter.findings import Findings, shared_taus
 from pages.parts.drafter.sidebar import job
 from pages.parts.shared.settings import Settings
 from tests.conftest import PATIENCE, eventually
-from viz.drafter.judgements import judgements, per_prompt
+from viz.drafter.judgements import per_prompt
 from viz.drafter.pairs import paired_taus
+from viz.runs.tally import tally
 
 PROMPTS = ("Once upon a time", "Tom had a red hat. Tom had a red", "Question: Tom has")
 TEXT = "\n\n".join(PROMPTS)
@@ -189,12 +189,12 @@ def test_the_same_controls_are_the_same_plan(store):
     assert one.key == two.key != series(store, "token_recycling").jobs[0].key
 
 
-def test_shared_taus_are_those_of_the_runs(family, tmp_path):
+def test_taus_are_paired_by_the_prompts_that_both_have_finished(family, tmp_path):
     sides = []
     for number, method in enumerate(("prompt_lookup", "token_recycling")):
         store = Store(tmp_path / method)
         plan = Plan("embedded", method, tuple(Prompt(t, "typed") for t in PROMPTS[number:]), max_tokens=6)
         list(Study(family, plan, store))
         sides.append(results(store, plan))
-    found = [Findings((), judgements(runs), per_prompt(runs), ()) for runs in sides]
-    assert shared_taus(*found) == paired_taus(*sides)
+    shared = [[tally(trace.steps).tau for number, *_, trace in runs if number < 2] for runs in sides]
+    assert list(paired_taus(*map(per_prompt, sides))) == shared

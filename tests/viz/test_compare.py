@@ -22,7 +22,7 @@ from viz.runs.compare import (
     time_split_table,
     until,
 )
-from viz.runs.differences import exactness_table, first_difference
+from viz.runs.differences import first_difference
 from viz.runs.sweep import sweep_figure, sweep_table
 
 # --- Numbers and lines
@@ -126,7 +126,7 @@ def test_nothing_gives_a_sentence(runs):
     for alt in (progress_alt, time_split_alt, alpha_by_depth_alt, aligned_alt):
         assert alt(runs).endswith("yet.")
     assert len(comparison_table(runs, 0.1)) == len(runs)
-    assert align(runs).empty and exactness_table(runs).empty and sweep_table(runs).empty
+    assert align(runs).empty and sweep_table(runs).empty
 
 
 @pytest.mark.parametrize("dark", [False, True])

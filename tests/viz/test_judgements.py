@@ -111,15 +111,11 @@ def test_per_prompt_sums():
     [
         ({}, 14),
         ({"depth": (1, 1)}, 1 + 2 + 1),
-        ({"prompts": [1]}, 5),
         ({"domains": ["code"]}, 0),
-        ({"accepted": False}, 4),
-        ({"position": (0, 0)}, 2),
-        ({"classes": ["word start"], "accepted": True}, 10),
-        ({"sources": []}, 0),
-        ({"text": "␣THE␣little"}, 14),
-        ({"text": " the little"}, 14),
-        ({"text": "(["}, 0),
+        ({"domains": []}, 0),
+        ({"classes": ["word start"]}, 14),
+        ({"classes": ["digit"]}, 0),
+        ({"depth": (1, 1), "classes": ["word start"]}, 1 + 2 + 1),
     ],
 )
 def test_filters(filters, count):
@@ -128,7 +124,7 @@ def test_filters(filters, count):
 
 def test_filters_pass_over_columns_a_frame_has_not():
     frame = positions(runs(trace_of(chain(3))))
-    assert len(filtered(frame, depth=(9, 9), classes=[], domains=["stories"], text="x")) == 4
+    assert len(filtered(frame, depth=(9, 9), classes=[], domains=["stories"])) == 4
 
 
 # --- Edges, of all views
@@ -142,7 +138,7 @@ def test_nothing_gives_a_sentence(empty):
         assert acceptance_table({"a": empty, "b": empty}, by).empty
         assert "nothing judged" in acceptance_alt(empty, by)
     assert reliability_figure(empty).layout.annotations and calibration_error(empty) is None
-    assert expensive(empty).empty and disagreements(empty, FRAME).empty and filtered(empty, text="x").empty
+    assert expensive(empty).empty and disagreements(empty, FRAME).empty and filtered(empty, depth=(1, 2)).empty
     assert excluded(empty) == "" and "no drafted probabilities" in reliability_alt(empty)
 
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from tests.viz_samples import chain, node, runs, step_of, trace_of
-from viz.drafter.judgements import judgements
+from viz.drafter.judgements import judgements, per_prompt
 from viz.drafter.pairs import agreement, agreement_sentence, bootstrap_sentence, disagreements, paired_bootstrap, paired_taus
 
 
@@ -51,4 +51,4 @@ def test_bootstrap_says_what_it_cannot():
 
 def test_taus_are_paired_by_prompt():
     a, b = runs(trace_of(chain(3)), trace_of(chain(5))), runs(trace_of(chain(0)))
-    assert paired_taus(a, b) == ([4.0], [1.0])
+    assert paired_taus(per_prompt(a), per_prompt(b)) == ([4.0], [1.0])

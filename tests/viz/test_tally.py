@@ -25,7 +25,6 @@ def test_tally_adds_up():
     run = tally(RUN)
     assert (run.target_calls, run.tokens, run.drafted) == (4, 4 + 3 + 6 + 1, 5 + 8 + 5)
     assert (run.judged, run.accepted, run.wasted) == (4 + 5 + 5, 3 + 2 + 5, 8)
-    assert run.accepted_lengths == (3, 2, 5, 0)
     assert run.draft_calls == 18 and run.calls_per_step == 4.5
     assert run.tau == 3.5 and run.alpha == 10 / 14 and run.accepted_per_drafted == 10 / 18
     assert run.calls_saved == pytest.approx(1 - 4 / 14)

@@ -5,7 +5,7 @@ from html.parser import HTMLParser
 import pytest
 
 from tests.viz_samples import HOSTILE, chain, node, small_tree, step_of, trace_of
-from viz.step.text import CSS, around, origins, plain_text, strip, strip_html
+from viz.step.text import CSS, around, origins, strip, strip_html
 
 TRACE = trace_of(chain(3), small_tree(), step_of())
 
@@ -95,10 +95,6 @@ def test_legend_names_what_occurs():
 
 def test_missing_bytes_show_the_id():
     assert strip(trace_of(prompt_tokens=(4711,)))[0]["text"] == "#4711"
-
-
-def test_plain_text_is_the_decoded_text():
-    assert plain_text(TRACE, 0) == " the little the little cat was"
 
 
 def test_every_origin_has_a_style():

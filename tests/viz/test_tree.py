@@ -10,9 +10,10 @@ from math import hypot
 import pytest
 
 from tests.viz_samples import HOSTILE, TOKEN_BYTES, chain, grown, node, row, small_tree, step_of
+from viz.step.boxes import HALF, ROOT, extent_of, final_index
 from viz.step.tidy import tidy
-from viz.step.tree import HALF, ROOT, extent_of, final_index, node_table, picked, tree_alt, tree_figure
-from viz.style import COLOR, DASH, LOOKS, SYMBOL, text_color
+from viz.step.tree import node_table, picked, tree_alt, tree_figure
+from viz.style import LOOKS, text_color
 
 RECYCLING = grown((8, 21, 25, 15, 8, 3), path=(1,), rejected=(0,))
 WIDE = grown((16, 60, 80, 60, 40), path=(0, 16), rejected=(76, 77, 78))
@@ -37,7 +38,7 @@ def test_every_node_is_drawn_once_in_the_look_of_its_verdict(step, dark):
     assert sorted(nodes.customdata) == [ROOT, *range(len(step.nodes)), final_index(step)]
     for i, color, symbol, ink in zip(nodes.customdata, nodes.marker.color, nodes.marker.symbol, nodes.textfont.color, strict=True):
         state = "prompt" if i == ROOT else step.origins[-1] if i == final_index(step) else step.nodes[i].verdict
-        assert (color, symbol, ink) == (COLOR[state], SYMBOL[state], text_color(state, dark))
+        assert (color, symbol, ink) == (LOOKS[state].color, LOOKS[state].symbol, text_color(state, dark))
     assert sum(shape.path.count("M") for shape in figure.layout.shapes) == len(step.nodes) + 2
 
 
@@ -45,13 +46,13 @@ def test_borders_are_dashed_by_state():
     shapes = tree_figure(small_tree(), TOKEN_BYTES).layout.shapes
     states = Counter(["prompt", *(node.verdict for node in small_tree().nodes), "correction"])
     assert {shape.name: shape.path.count("M") for shape in shapes} == states
-    assert all(shape.line.dash == DASH[shape.name] for shape in shapes)
+    assert all(shape.line.dash == LOOKS[shape.name].dash for shape in shapes)
 
 
 def test_states_differ_by_more_than_colour():
     assert len({look.symbol for look in LOOKS.values()}) == len(LOOKS)
     assert len({look.mark for look in LOOKS.values()}) == len(LOOKS)
-    assert len({DASH[verdict] for verdict in ("accepted", "rejected", "not judged")}) == 3
+    assert len({LOOKS[verdict].dash for verdict in ("accepted", "rejected", "not judged")}) == 3
 
 
 def test_white_text_stands_on_blue_only():

@@ -15,7 +15,7 @@ import pandas as pd
 from decoding.trace import Row, Step, Trace
 from viz.runs.committed import committed
 from viz.runs.tally import depths, tally
-from viz.tokens import full, plain
+from viz.tokens import full, full_name, plain
 
 DrafterRun = tuple[int, int, str, Trace]  # prompt number, trace id, domain, trace
 CONTEXT = 40  # characters shown before a token
@@ -80,8 +80,8 @@ def judged_rows(prompt: int, trace_id: int, domain: str, trace: Trace) -> list[t
                 continue
             before = context([*text[-2 * CONTEXT :], *step.tokens[:place]], trace.token_bytes)
             piece = trace.token_bytes.get(node.token)
-            label = shown(node.token, trace.token_bytes)
-            taken = shown(step.tokens[place], trace.token_bytes)
+            label = full_name(node.token, trace.token_bytes)
+            taken = full_name(step.tokens[place], trace.token_bytes)
             rows.append(
                 (prompt, trace_id, domain, number_, i, deep[i], len(text) - start + place, node.token, label)
                 + (token_class(piece or b"", before), plain(node.source), node.verdict == "accepted")
@@ -101,7 +101,7 @@ def distributions(step: Step, i: int, token_bytes: Mapping[int, bytes], before: 
         return (node.q, node.p, node.q, node.u, None, None, None, None, visible_context(before), "", None)
     tv = None if row.overlap is None else 1 - row.overlap
     spread = (row.entropy, row.overlap, row.kl, tv)
-    top = (shown(row.tokens[0], token_bytes), row.p[0]) if row.tokens else ("", None)
+    top = (full_name(row.tokens[0], token_bytes), row.p[0]) if row.tokens else ("", None)
     return (confidence(row, node.token, node.q), node.p, node.q, node.u, *spread, visible_context(before), *top)
 
 
@@ -154,10 +154,6 @@ def visible_context(text: str) -> str:
     return full(text[-CONTEXT:].encode()) if text else ""
 
 
-def shown(token: int, token_bytes: Mapping[int, bytes]) -> str:
-    return full(token_bytes[token]) if token in token_bytes else f"#{token}"
-
-
 def token_class(piece: bytes, before: str = "") -> str:
     """Which of `CLASSES` a token is: by its first character that is not a space, and the word it goes on with.
 
@@ -190,7 +186,7 @@ def positions(runs: Sequence[DrafterRun]) -> pd.DataFrame:
             numbers = (1 - row.overlap, row.kl) if row and row.overlap is not None else (None, None)
             entropy = row.entropy if row else None
             place = (prompt, trace_id, domain, at.step, at.position)
-            rows.append((*place, at.token, shown(at.token, trace.token_bytes), at.origin, *numbers, entropy))
+            rows.append((*place, at.token, full_name(at.token, trace.token_bytes), at.origin, *numbers, entropy))
     columns = ["prompt", "trace", "domain", "step", "position", "id", "token", "origin", "tv", "kl", "entropy"]
     return typed(pd.DataFrame(rows, columns=columns))
 
@@ -218,32 +214,21 @@ def per_prompt(runs: Sequence[DrafterRun]) -> pd.DataFrame:
 def filtered(
     frame: pd.DataFrame,
     *,
-    prompts: Sequence[int] | None = None,
     domains: Sequence[str] | None = None,
     classes: Sequence[str] | None = None,
-    sources: Sequence[str] | None = None,
-    accepted: bool | None = None,
     depth: tuple[int, int] | None = None,
-    position: tuple[int, int] | None = None,
     entropy: tuple[float, float] | None = None,
-    text: str = "",
 ) -> pd.DataFrame:
-    """The lines that pass every filter; None passes all, ranges hold both ends, `text` is sought in context and token.
+    """The lines that pass every filter; None passes all, ranges hold both ends.
 
     A filter on a column the frame does not have (`positions` has no depth) is passed over, so that one set of filters
     serves every frame.
     """
     keep = pd.Series(True, index=frame.index)
-    wanted = {"prompt": prompts, "domain": domains, "class": classes, "source": sources}
-    for column, values in wanted.items():
+    for column, values in {"domain": domains, "class": classes}.items():
         if values is not None and column in frame:
             keep &= frame[column].isin(list(values))
-    for column, ends in {"depth": depth, "position": position, "entropy": entropy}.items():
+    for column, ends in {"depth": depth, "entropy": entropy}.items():
         if ends is not None and column in frame:
             keep &= frame[column].between(*ends)
-    if accepted is not None and "accepted" in frame:
-        keep &= frame["accepted"] == accepted
-    if text and "context" in frame:
-        place = frame["context"].astype(str) + frame["token"].astype(str)
-        keep &= place.str.contains(full(text.encode("utf-8", "replace")), case=False, regex=False)
     return frame[keep]

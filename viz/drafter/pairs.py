@@ -10,8 +10,6 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from viz.drafter.judgements import DrafterRun, per_prompt
-
 PLACE = ["prompt", "position", "prefix"]
 HOW_TO_READ_DISAGREEMENTS = "Both drafters stood behind the same text; the target kept a token of one and none of the other."
 HOW_TO_READ_BOOTSTRAP = (
@@ -92,9 +90,13 @@ class Interval:
     prompts: int
 
 
-def paired_taus(a: Sequence[DrafterRun], b: Sequence[DrafterRun]) -> tuple[list[float], list[float]]:
-    """tau of both drafters on the prompts both have finished, in the order of the prompts."""
-    one, two = (per_prompt(runs).dropna(subset="tau").drop_duplicates("prompt").set_index("prompt")["tau"] for runs in (a, b))
+def paired_taus(a: pd.DataFrame, b: pd.DataFrame) -> tuple[list[float], list[float]]:
+    """tau of both drafters on the prompts both have finished, in the order of the prompts.
+
+    Args:
+        a, b: as `per_prompt` makes them.
+    """
+    one, two = (tallies.dropna(subset="tau").drop_duplicates("prompt").set_index("prompt")["tau"] for tallies in (a, b))
     shared = sorted(set(one.index) & set(two.index))
     return [float(one[prompt]) for prompt in shared], [float(two[prompt]) for prompt in shared]
 
@@ -117,14 +119,14 @@ def paired_bootstrap(taus_a: Sequence[float], taus_b: Sequence[float], seed: int
     return Interval(float(differences.mean()), float(low), float(high), n)
 
 
-def bootstrap_sentence(found: Interval, names: tuple[str, str] = ("a", "b")) -> str:
+def bootstrap_sentence(interval: Interval, names: tuple[str, str] = ("a", "b")) -> str:
     """The difference in words."""
-    if found.mean is None:
+    if interval.mean is None:
         return "There is no prompt that both drafters have finished."
-    head = f"tau of {names[1]} minus tau of {names[0]}: {found.mean:+.3f} over {found.prompts} prompts"
-    if found.low is None:
+    head = f"tau of {names[1]} minus tau of {names[0]}: {interval.mean:+.3f} over {interval.prompts} prompts"
+    if interval.low is None:
         return f"{head.removesuffix('s')}; with a single prompt there is no interval."
-    ends = f"{head}, 95 % interval {found.low:+.3f} to {found.high:+.3f}"
-    if found.low <= 0 <= found.high:
+    ends = f"{head}, 95 % interval {interval.low:+.3f} to {interval.high:+.3f}"
+    if interval.low <= 0 <= interval.high:
         return f"{ends}: not told apart."
-    return f"{ends}: {names[found.mean > 0]} is better."
+    return f"{ends}: {names[interval.mean > 0]} is better."

@@ -27,22 +27,22 @@ def alarms(runs: Sequence[DrafterRun]) -> list[str]:
     """What looks broken rather than weak, a sentence each."""
     steps = [step for _, _, _, trace in runs for step in trace.steps]
     total = tally(steps)
-    found = []
+    alarming = []
     if total.judged >= MANY and not total.accepted:
-        found.append(
+        alarming.append(
             f"0 % accepted: none of {total.judged} judged tokens was kept. A drafter with another tokenizer, wrong "
             "weights, or positions that are off by one looks like this."
         )
     if total.judged >= MANY and total.accepted == total.judged:
-        found.append(
+        alarming.append(
             f"100 % accepted: all of {total.judged} judged tokens were kept. Either the text repeats itself, or the "
             "drafter is the target itself."
         )
     silent = sum(not step.nodes for step in steps)
     if steps and silent * 2 > len(steps):
         share = "never drafted anything" if silent == len(steps) else f"was silent in {silent} of {len(steps)} steps"
-        found.append(f"A silent drafter: it {share}, and the target wrote alone.")
-    return [*found, *cliff(total.alpha_by_depth)]
+        alarming.append(f"A silent drafter: it {share}, and the target wrote alone.")
+    return [*alarming, *cliff(total.alpha_by_depth)]
 
 
 def cliff(by_depth: Sequence[tuple[int, int, int]]) -> list[str]:

@@ -8,14 +8,14 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
-from decoding.trace import Step
-from viz.methods.shared.head_bars import JOINT, OWN, behind, guess_bars, line, line_alt, offers, side_by_side
+from decoding.score_names import FROM_H, FROM_O, JOINT, OWN
+from decoding.trace import Step, Trace
+from viz.methods.shared.head_bars import has_numbers, head_title, line, line_html, side_by_side
 from viz.runs.tally import depths
-from viz.style import LOOKS, SERIES_LINE, SERIES_STRIPES
-from viz.tokens import as_html, full, name, quoted
-from viz.words import number
+from viz.style import LOOKS, SERIES_LINE, SERIES_STRIPES, with_mark
+from viz.tokens import as_html, full_name, name, quoted
+from viz.words import node_name, number
 
-FROM_H, FROM_O = "logit from h", "logit from o"  # scores
 PARTS = (("from h, the true state", "p"), ("from o, the imitated state", "q"))  # label, look
 TOKENS = 5  # per head in the picture
 
@@ -54,21 +54,15 @@ def window_html(step: Step, parent: int, before: Sequence[int], token_bytes: Map
     return f'<div style="display:flex;gap:.2rem;font-size:.78rem;margin-top:.35rem">reads {cells}</div>'
 
 
-def line_html(step: Step, before: Sequence[int], token_bytes: Mapping[int, bytes]) -> str:
-    """The heads side by side down one path, each with the tokens that its slot read: HTML."""
-    columns = [
-        guess_bars(
-            f"head {k}, behind {as_html(behind(step, at, token_bytes))}",
-            offers(step, at, "left out"),
-            token_bytes,
-            window_html(step, at, before, token_bytes),
-        )
-        for k, at in enumerate(line(step), 1)
-    ]
+def guesses_html(trace: Trace, cursor: int) -> str:
+    """The heads side by side down one path, each with the tokens that its slot read; "" where the trace lacks the numbers: HTML."""
+    step, before, token_bytes = trace.steps[cursor], trace.tokens_before(cursor), trace.token_bytes
+    if not step.nodes or not has_numbers(step):
+        return ""
     read = "; ".join(
         f"head {k} {', '.join(name(t, token_bytes) for t in trigram(step, at, before))}" for k, at in enumerate(line(step), 1)
     )
-    return side_by_side(columns, f"{line_alt(step, token_bytes)} Read: {read}.")
+    return line_html(step, token_bytes, lambda at: window_html(step, at, before, token_bytes), f"Read: {read}.")
 
 
 # -- the two parts of a logit ------------------------------------------------------------------------------------------
@@ -87,11 +81,11 @@ def split(step: Step, parent: int) -> list[tuple[int, float, float]]:
 
 def turned(step: Step, parent: int) -> tuple[int, int] | None:
     """(the best child, the child that h alone would have put first), where they differ: won by what the draft added."""
-    found = split(step, parent)
-    if not found:
+    best = split(step, parent)
+    if not best:
         return None
-    alone = max(found, key=lambda one: one[1])
-    return (found[0][0], alone[0]) if alone[1] > found[0][1] else None
+    alone = max(best, key=lambda one: one[1])
+    return (best[0][0], alone[0]) if alone[1] > best[0][1] else None
 
 
 def split_html(step: Step, token_bytes: Mapping[int, bytes]) -> str:
@@ -101,10 +95,7 @@ def split_html(step: Step, token_bytes: Mapping[int, bytes]) -> str:
         f'<span><i style="background:{SERIES_STRIPES[look]};border-color:{SERIES_LINE[look]}"></i> {label}</span>'
         for label, look in PARTS
     )
-    columns = [
-        split_bars(step, at, f"head {k}, behind {as_html(behind(step, at, token_bytes))}", most, token_bytes)
-        for k, at in enumerate(line(step), 1)
-    ]
+    columns = [split_bars(step, at, head_title(step, k, at, token_bytes), most, token_bytes) for k, at in enumerate(line(step), 1)]
     return f'<div class="ds-keys">{keys}</div>{side_by_side(columns, split_alt(step, token_bytes))}'
 
 
@@ -136,13 +127,13 @@ def split_alt(step: Step, token_bytes: Mapping[int, bytes]) -> str:
 def turned_words(step: Step, token_bytes: Mapping[int, bytes]) -> str:
     """Where the imitated state changed the order, in a sentence; plain text."""
     asked = line(step)
-    found = [(k, at, both) for k, at in enumerate(asked, 1) if (both := turned(step, at))]
-    if not found:
+    changed = [(k, at, both) for k, at in enumerate(asked, 1) if (both := turned(step, at))]
+    if not changed:
         return "Of these tokens, h alone would have put the same ones first."
-    k, at, (best, alone) = found[0]
-    above = "the root" if at < 0 else quoted(step.nodes[at].token, token_bytes)
+    k, at, (best, alone) = changed[0]
+    above = node_name(step, at, token_bytes, quoted)
     return (
-        f"At {len(found)} of {len(asked)} heads the imitated state changed which of these tokens is first: behind {above}, "
+        f"At {len(changed)} of {len(asked)} heads the imitated state changed which of these tokens is first: behind {above}, "
         f"head {k} would have put {quoted(step.nodes[alone].token, token_bytes)} first from h alone; with o it is "
         f"{quoted(step.nodes[best].token, token_bytes)}."
     )
@@ -153,13 +144,13 @@ def split_table(step: Step, token_bytes: Mapping[int, bytes]) -> pd.DataFrame:
     rows = [
         (
             depth,
-            full(token_bytes[node.token]) if node.token in token_bytes else f"#{node.token}",
-            "the root" if node.parent < 0 else behind(step, node.parent, token_bytes),
+            full_name(node.token, token_bytes),
+            node_name(step, node.parent, token_bytes),
             node.scores.get(FROM_H),
             node.scores.get(FROM_O),
             node.scores[OWN],
             node.scores[JOINT],
-            f"{LOOKS[node.verdict].mark} {node.verdict}".strip(),
+            with_mark(node.verdict),
         )
         for node, depth in zip(step.nodes, depths(step), strict=True)
     ]

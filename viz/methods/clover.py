@@ -6,49 +6,45 @@ follows from the scores of nodes and of cut candidates, and from the parameters 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import accumulate
 
 import pandas as pd
 
-from decoding.trace import Step
-from viz.methods.shared.head_bars import JOINT, Guess, behind, guess_bars, in_words, line, line_alt, offers, side_by_side
+from decoding.score_names import GATE, JOINT, MOVED
+from decoding.trace import Step, Trace
+from viz.methods.shared.head_bars import Guess, guess_bars, has_numbers, in_words, line, line_html, offers, side_by_side
 from viz.runs.tally import depths
 from viz.style import SERIES_LINE, tint
 from viz.tokens import as_html
-from viz.words import number
+from viz.words import node_name, number
 
-MOVED, GATE = "state moved by", "gate"  # scores: of the cell in front of the head that offered a node
 SLACK = 1e-6  # of sums of probabilities that were added up in another order
 
 Params = Mapping[str, int | float | bool | str]
 
 
-def reasons(found: Sequence[Guess], params: Params) -> list[Guess]:
+def reasons(offered: Sequence[Guess], params: Params) -> list[Guess]:
     """The same guesses, those that were cut with the rule that did it."""
     top_p, ratio = float(params.get("top_p", 1.0)), float(params.get("ratio", 0.0))
-    best = max((g.probability for g in found), default=0.0)
-    before = [0.0, *accumulate(g.probability for g in found)]
+    best = max((g.probability for g in offered), default=0.0)
+    before = [0.0, *accumulate(g.probability for g in offered)]
 
     def why(g: Guess, above: float) -> str:
         if above >= top_p - SLACK:
             return f"sum of {top_p:g} reached"
         return f"under {ratio:g} of the best" if g.probability < ratio * best else "budget spent"
 
-    return [replace(g, why=why(g, above)) if g.why else g for g, above in zip(found, before, strict=False)]
+    return [replace(g, why=why(g, above)) if g.why else g for g, above in zip(offered, before, strict=False)]
 
 
-def line_html(step: Step, params: Params, token_bytes: Mapping[int, bytes]) -> str:
-    """The heads side by side down one path, each behind the token that its cell was told: HTML."""
-    columns = [
-        guess_bars(
-            f"head {k}, behind {as_html(behind(step, at, token_bytes))}",
-            reasons(offers(step, at), params),
-            token_bytes,
-            gates_html(step, at),
-        )
-        for k, at in enumerate(line(step), 1)
-    ]
-    return side_by_side(columns, f"{line_alt(step, token_bytes)} {gates_alt(step)}")
+def guesses_html(trace: Trace, cursor: int) -> str:
+    """The heads side by side down one path, each with the gates of its cell; "" where the trace lacks the numbers: HTML."""
+    step, params = trace.steps[cursor], trace.header.params
+    if not step.nodes or not has_numbers(step):
+        return ""
+    gates_below, cut_by = partial(gates_html, step), partial(reasons, params=params)
+    return line_html(step, trace.token_bytes, gates_below, gates_alt(step), cut_by)
 
 
 # -- the cell ----------------------------------------------------------------------------------------------------------
@@ -57,10 +53,10 @@ def line_html(step: Step, params: Params, token_bytes: Mapping[int, bytes]) -> s
 def gates(step: Step, parent: int) -> list[float]:
     """The gates of the cell that mixed in this parent's token, one per attention head, -1 to 1; [] if it has no children."""
     scores = next((node.scores for node in step.nodes if node.parent == parent), {})
-    found = []
-    while (value := scores.get(f"{GATE} {len(found) + 1}")) is not None:
-        found.append(value)
-    return found
+    values = []
+    while (value := scores.get(GATE.format(len(values) + 1))) is not None:
+        values.append(value)
+    return values
 
 
 def moved(step: Step, parent: int) -> float | None:
@@ -87,9 +83,9 @@ def gates_html(step: Step, parent: int) -> str:
 def gates_alt(step: Step) -> str:
     """The strips in words; plain text."""
     parts = [
-        f"head {k}: {', '.join(f'{value:+.2f}' for value in found)}"
+        f"head {k}: {', '.join(f'{value:+.2f}' for value in values)}"
         for k, at in enumerate(line(step), 1)
-        if (found := gates(step, at))
+        if (values := gates(step, at))
     ]
     return f"Gates of the cell, one per attention head: {'; '.join(parts)}." if parts else ""
 
@@ -112,14 +108,14 @@ def pair(step: Step) -> tuple[int, int] | None:
 
 def pair_html(step: Step, params: Params, token_bytes: Mapping[int, bytes]) -> str:
     """What one head offered behind two different tokens, side by side: HTML; "" if there are none."""
-    found = pair(step)
-    if found is None:
+    both = pair(step)
+    if both is None:
         return ""
-    titles = [f"head {depths(step)[at] + 1}, behind {behind(step, at, token_bytes)}" for at in found]
-    lists = [reasons(offers(step, at), params) for at in found]
+    titles = [f"head {depths(step)[at] + 1}, behind {node_name(step, at, token_bytes)}" for at in both]
+    lists = [reasons(offers(step, at), params) for at in both]
     columns = [
         guess_bars(as_html(title), one, token_bytes, gates_html(step, at))
-        for title, one, at in zip(titles, lists, found, strict=True)
+        for title, one, at in zip(titles, lists, both, strict=True)
     ]
     words = "; ".join(in_words(title, one, token_bytes) for title, one in zip(titles, lists, strict=True))
     return side_by_side(columns, f"One head behind two tokens. {words}.")
@@ -137,11 +133,11 @@ def shared(step: Step, first: int, second: int) -> float | None:
 
 def shared_words(step: Step, token_bytes: Mapping[int, bytes]) -> str:
     """The same in a sentence; plain text."""
-    found = pair(step)
-    if found is None:
+    both = pair(step)
+    if both is None:
         return "No head was asked behind two different tokens in this step."
-    one, two = (behind(step, at, token_bytes) for at in found)
-    head, common = depths(step)[found[0]] + 1, shared(step, *found)
+    one, two = (node_name(step, at, token_bytes) for at in both)
+    head, common = depths(step)[both[0]] + 1, shared(step, *both)
     if common is None:
         return f"Head {head} behind {one} and behind {two}."
     return (
@@ -155,7 +151,7 @@ def shared_words(step: Step, token_bytes: Mapping[int, bytes]) -> str:
 
 def budget_table(step: Step, params: Params) -> pd.DataFrame:
     """One row per level: parents, nodes kept, the budget left behind it, and the best of what was cut, with the rule."""
-    found, left = [], int(params.get("nodes", len(step.nodes)))
+    rows, left = [], int(params.get("nodes", len(step.nodes)))
     levels = depths(step)
     for level in range(1, max(levels, default=0) + 1):
         parents = [-1] if level == 1 else [i for i, depth in enumerate(levels) if depth == level - 1]
@@ -163,7 +159,7 @@ def budget_table(step: Step, params: Params) -> pd.DataFrame:
         left -= kept
         cut = [g.why for at in parents for g in reasons(offers(step, at), params) if g.why]
         kinds = [sum(why.startswith(word) for why in cut) for word in ("sum", "under", "budget")]
-        found.append((level, len(parents), kept, left, *kinds))
+        rows.append((level, len(parents), kept, left, *kinds))
     columns = [
         "head",
         "parents",
@@ -173,4 +169,4 @@ def budget_table(step: Step, params: Params) -> pd.DataFrame:
         "cut by the share of the best",
         "cut by the budget",
     ]
-    return pd.DataFrame(found, columns=columns)
+    return pd.DataFrame(rows, columns=columns)

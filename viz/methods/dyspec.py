@@ -10,13 +10,13 @@ from dataclasses import dataclass
 import pandas as pd
 from msgspec.structs import replace
 
+from decoding.score_names import ESTIMATE_AFTER, ESTIMATE_BEFORE
 from decoding.trace import Step
-from viz.step.tree import ROOT
-from viz.style import LOOKS, SERIES_LINE, SERIES_STRIPES
+from viz.step.boxes import ROOT
+from viz.style import SERIES_LINE, SERIES_STRIPES, with_mark
 from viz.tokens import as_html, name
-from viz.words import number
+from viz.words import node_name, number
 
-BEFORE, AFTER = "estimate before", "estimate after"
 LISTED = 8  # waiting draws that are shown
 
 
@@ -30,13 +30,13 @@ class Waiting:
 
 
 def has_estimates(step: Step) -> bool:
-    """Whether the nodes resume state the numbers of this view; an imported trace may not."""
-    return all(BEFORE in node.scores and AFTER in node.scores for node in step.nodes)
+    """Whether the nodes carry the numbers of this view; an imported trace may not."""
+    return all(ESTIMATE_BEFORE in node.scores and ESTIMATE_AFTER in node.scores for node in step.nodes)
 
 
 def weight(step: Step, node: int) -> float:
     """W: the product of q along the path down to `node`."""
-    return 1.0 if node == ROOT else step.nodes[node].scores[AFTER]
+    return 1.0 if node == ROOT else step.nodes[node].scores[ESTIMATE_AFTER]
 
 
 def regrown(step: Step, count: int) -> Step:
@@ -55,13 +55,13 @@ def waiting(step: Step, count: int) -> list[Waiting]:
         parent = step.nodes[node].parent
         spent[parent] += weight(step, node)
         children[parent] += 1
-    found = [Waiting(node, children[node] + 1, max(0.0, weight(step, node) - spent[node])) for node in spent]
-    return sorted(found, key=lambda draw: (-draw.value, draw.node))
+    draws = [Waiting(node, children[node] + 1, max(0.0, weight(step, node) - spent[node])) for node in spent]
+    return sorted(draws, key=lambda draw: (-draw.value, draw.node))
 
 
 def draw_name(draw: Waiting, step: Step, token_bytes: Mapping[int, bytes]) -> str:
     """Plain text."""
-    at = "the root" if draw.node == ROOT else name(step.nodes[draw.node].token, token_bytes)
+    at = node_name(step, draw.node, token_bytes)
     return f"child {draw.child} of {at}"
 
 
@@ -95,10 +95,10 @@ def draws_table(step: Step, token_bytes: Mapping[int, bytes]) -> pd.DataFrame:
         (
             order,
             name(node.token, token_bytes),
-            "the root" if node.parent == ROOT else name(step.nodes[node.parent].token, token_bytes),
-            node.scores[BEFORE],
-            node.scores[AFTER],
-            f"{LOOKS[node.verdict].mark} {node.verdict}",
+            node_name(step, node.parent, token_bytes),
+            node.scores[ESTIMATE_BEFORE],
+            node.scores[ESTIMATE_AFTER],
+            with_mark(node.verdict),
         )
         for order, node in enumerate(step.nodes, 1)
     ]
@@ -110,7 +110,7 @@ def draw_words(step: Step, count: int, token_bytes: Mapping[int, bytes]) -> str:
     if not count:
         return "Before the first draw only the root's first child waits, with certainty."
     node = step.nodes[count - 1]
-    before, after = node.scores[BEFORE], node.scores[AFTER]
+    before, after = node.scores[ESTIMATE_BEFORE], node.scores[ESTIMATE_AFTER]
     luck = " An unlikely token came out, and it stays: to throw it away would change the law." if after < 0.1 * before else ""
     return (
         f"Draw {count} was made because it was reached with an estimated chance of {number(before)}; it brought "
@@ -120,7 +120,9 @@ def draw_words(step: Step, count: int, token_bytes: Mapping[int, bytes]) -> str:
 
 def reached(steps: Sequence[Step]) -> pd.DataFrame:
     """Every draw of the steps: its estimate as `confidence`, and whether the verifier came to it as `accepted`."""
-    rows = [(node.scores[BEFORE], node.verdict != "not judged") for step in steps if has_estimates(step) for node in step.nodes]
+    rows = [
+        (node.scores[ESTIMATE_BEFORE], node.verdict != "not judged") for step in steps if has_estimates(step) for node in step.nodes
+    ]
     return pd.DataFrame(rows, columns=["confidence", "accepted"]).astype({"confidence": float, "accepted": bool})
 
 

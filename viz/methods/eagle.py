@@ -12,13 +12,13 @@ from math import log10
 import pandas as pd
 import plotly.graph_objects as go
 
+from decoding.score_names import JOINT, OWN
 from decoding.trace import Pruned, Step
 from viz.runs.tally import depths
-from viz.style import GRID, LOOKS, MONO, SERIES_LINE, SERIES_STRIPES, ink, layout, muted, ring
-from viz.tokens import as_html, as_plotly, full, name
-from viz.words import number
+from viz.style import GRID, LOOKS, MONO, SERIES_LINE, SERIES_STRIPES, ink, layout, muted, ring, with_mark
+from viz.tokens import as_html, as_plotly, full_name, name
+from viz.words import node_name, number
 
-JOINT, OWN = "joint q", "q"  # scores
 LISTED = 8  # paths that are shown as bars
 NAMED = 3  # not judged nodes of a depth whose tokens are written into the picture
 FLOOR = 1e-6  # what is less is drawn there
@@ -86,13 +86,13 @@ def cut(step: Step) -> float | None:
 
 def target_joint(step: Step) -> list[float | None]:
     """Per node the product of the target's probabilities down its path; None where a row was not recorded."""
-    found: list[float | None] = []
+    joints: list[float | None] = []
     for node in step.nodes:
         row = step.rows[node.parent + 1] if step.rows else None
-        above = 1.0 if node.parent < 0 else found[node.parent]
+        above = 1.0 if node.parent < 0 else joints[node.parent]
         p = None if row is None else dict(zip(row.tokens, row.p, strict=True)).get(node.token, 0.0)  # not listed: none
-        found.append(None if p is None or above is None else above * p)
-    return found
+        joints.append(None if p is None or above is None else above * p)
+    return joints
 
 
 def path_words(step: Step, i: int, token_bytes: Mapping[int, bytes], limit: int = 12) -> str:
@@ -110,54 +110,60 @@ def path_words(step: Step, i: int, token_bytes: Mapping[int, bytes], limit: int 
 def places(step: Step, both: bool) -> list[Place]:
     """Nodes and, if wanted, the candidates that were left out; at every depth the children of one parent side by side."""
     of = depths(step)
-    found = [
+    candidates = [
         Place(node.token, node.parent, depth, node.scores[JOINT], node.verdict) for node, depth in zip(step.nodes, of, strict=True)
     ]
     if both:
         below = [(1 if c.parent < 0 else of[c.parent] + 1, c) for c in left_out(step)]
-        found += [Place(c.token, c.parent, depth, c.score, "left out") for depth, c in below]
+        candidates += [Place(c.token, c.parent, depth, c.score, "left out") for depth, c in below]
     xs = {}
-    for depth in {place.depth for place in found}:
-        here = [i for i, place in enumerate(found) if place.depth == depth]
-        here.sort(key=lambda i: (found[i].parent, -found[i].joint))
+    for depth in {place.depth for place in candidates}:
+        here = [i for i, place in enumerate(candidates) if place.depth == depth]
+        here.sort(key=lambda i: (candidates[i].parent, -candidates[i].joint))
         xs |= {i: depth + SPREAD * ((k + 0.5) / len(here) - 0.5) for k, i in enumerate(here)}
-    return [replace(place, x=xs[i]) for i, place in enumerate(found)]
+    return [replace(place, x=xs[i]) for i, place in enumerate(candidates)]
 
 
-def frame(found: Sequence[Place]) -> tuple[tuple[float, float], tuple[float, float]]:
+def frame(candidates: Sequence[Place]) -> tuple[tuple[float, float], tuple[float, float]]:
     """The ranges of both axes: depths, and powers of ten."""
-    deepest = max((place.depth for place in found), default=1)
-    low, high = (log10(f((place.y for place in found), default=1.0)) for f in (min, max))
+    deepest = max((place.depth for place in candidates), default=1)
+    low, high = (log10(f((place.y for place in candidates), default=1.0)) for f in (min, max))
     room = 0.1 * max(high - low, 0.5)
     return (0.4, deepest + 0.6), (low - room, high + room)
 
 
-def named(found: Sequence[Place], token_bytes: Mapping[int, bytes]) -> list[Place]:
+def named(candidates: Sequence[Place], token_bytes: Mapping[int, bytes]) -> list[Place]:
     """The same with names where there is room for one: none across another, across a node, or beyond the axes. Judged tokens come
     first, then the best not judged ones of every depth; only what was accepted may stand across a node, where it must."""
-    (left, right), (low, high) = frame(found)
+    (left, right), (low, high) = frame(candidates)
     height = HEIGHT - MARGIN["t"] - MARGIN["b"]
-    at = [((p.x - left) / (right - left) * WIDTH, (high - log10(p.y)) / (high - low) * height) for p in found]
-    nodes = [(x - DOT, y - DOT, x + DOT, y + DOT) for (x, y), place in zip(at, found, strict=True) if place.state != "left out"]
+    at = [((p.x - left) / (right - left) * WIDTH, (high - log10(p.y)) / (high - low) * height) for p in candidates]
+    nodes = [
+        (x - DOT, y - DOT, x + DOT, y + DOT) for (x, y), place in zip(at, candidates, strict=True) if place.state != "left out"
+    ]
     names: list[Box] = []
-    placed = list(found)
-    for i in worth_a_name(found):
+    placed = list(candidates)
+    for i in worth_a_name(candidates):
         boxes = [
-            (side, box) for side, box in around(*at[i], len(name(found[i].token, token_bytes, 7)) * LETTER) if inside(box, height)
+            (side, box)
+            for side, box in around(*at[i], len(name(candidates[i].token, token_bytes, 7)) * LETTER)
+            if inside(box, height)
         ]
         free = [(side, box) for side, box in boxes if not any(overlap(box, other) for other in names)]
         clear = [(side, box) for side, box in free if not any(overlap(box, other) for other in nodes)]
-        if chosen := clear or free * (found[i].state == "accepted"):
-            placed[i] = replace(found[i], name=chosen[0][0])
+        if chosen := clear or free * (candidates[i].state == "accepted"):
+            placed[i] = replace(candidates[i], name=chosen[0][0])
             names.append(chosen[0][1])
     return placed
 
 
-def worth_a_name(found: Sequence[Place]) -> list[int]:
+def worth_a_name(candidates: Sequence[Place]) -> list[int]:
     """Which candidates to name, those first for which there must be room."""
-    judged = [i for state in ("accepted", "rejected") for i, place in enumerate(found) if place.state == state]
-    not_judged = sorted((i for i, place in enumerate(found) if place.state == "not judged"), key=lambda i: -found[i].joint)
-    rank = {i: sum(found[j].depth == found[i].depth for j in not_judged[:k]) for k, i in enumerate(not_judged)}
+    judged = [i for state in ("accepted", "rejected") for i, place in enumerate(candidates) if place.state == state]
+    not_judged = sorted(
+        (i for i, place in enumerate(candidates) if place.state == "not judged"), key=lambda i: -candidates[i].joint
+    )
+    rank = {i: sum(candidates[j].depth == candidates[i].depth for j in not_judged[:k]) for k, i in enumerate(not_judged)}
     return judged + [i for i in not_judged if rank[i] < NAMED]
 
 
@@ -187,16 +193,16 @@ def cut_figure(step: Step, token_bytes: Mapping[int, bytes], both: bool = True, 
     Args:
         both: draw the second layer, the candidates that were not submitted.
     """
-    found = named(places(step, both), token_bytes)
+    candidates = named(places(step, both), token_bytes)
     figure = go.Figure(layout=layout(HEIGHT, dark, hovermode="closest"))
-    xs, ys = edges(found, len(step.nodes))
+    xs, ys = edges(candidates, len(step.nodes))
     figure.add_scatter(x=xs, y=ys, mode="lines", line={"color": GRID, "width": 1}, hoverinfo="skip", showlegend=False)
     for state in ("left out", "not judged", "rejected", "accepted"):
-        part = [place for place in found if place.state == state]
+        part = [place for place in candidates if place.state == state]
         if part:
             figure.add_trace(points(state, part, token_bytes, dark))
     line = cut(step)
-    across, powers = frame(found)
+    across, powers = frame(candidates)
     if line is not None:
         dashes = {"color": ink(dark), "dash": "dash", "width": 1.5}
         ends = {"x": list(across), "y": [max(line, FLOOR)] * 2}
@@ -206,13 +212,13 @@ def cut_figure(step: Step, token_bytes: Mapping[int, bytes], both: bool = True, 
     return figure.update_layout(margin=MARGIN)
 
 
-def edges(found: Sequence[Place], nodes: int) -> tuple[list[float | None], list[float | None]]:
+def edges(candidates: Sequence[Place], nodes: int) -> tuple[list[float | None], list[float | None]]:
     """From every candidate to its parent, one below the other on the axis."""
     xs: list[float | None] = []
     ys: list[float | None] = []
-    for place in found:
+    for place in candidates:
         if 0 <= place.parent < nodes:
-            above = found[place.parent]
+            above = candidates[place.parent]
             xs += [above.x, place.x, None]
             ys += [above.y, place.y, None]
     return xs, ys
@@ -315,30 +321,30 @@ def joints_table(step: Step, token_bytes: Mapping[int, bytes]) -> pd.DataFrame:
     rows = [
         (
             depth,
-            shown(node.token, token_bytes),
-            below(step, node.parent, token_bytes),
+            full_name(node.token, token_bytes),
+            node_name(step, node.parent, token_bytes, full_name),
             node.scores[OWN],
             node.scores[JOINT],
             theirs,
-            f"{LOOKS[node.verdict].mark} {node.verdict}".strip(),
+            with_mark(node.verdict),
         )
         for node, depth, theirs in zip(step.nodes, depths(step), target_joint(step), strict=True)
     ]
     of = [0, *depths(step)]
     rows += [
-        (of[c.parent + 1] + 1, shown(c.token, token_bytes), below(step, c.parent, token_bytes), None, c.score, None, "left out")
+        (
+            of[c.parent + 1] + 1,
+            full_name(c.token, token_bytes),
+            node_name(step, c.parent, token_bytes, full_name),
+            None,
+            c.score,
+            None,
+            "left out",
+        )
         for c in left_out(step)
     ]
     columns = ["depth", "token", "below", "q", "joint q", "target's joint", "verdict"]
     return pd.DataFrame(rows, columns=columns).astype({"q": float, "joint q": float, "target's joint": float})
-
-
-def shown(token: int, token_bytes: Mapping[int, bytes]) -> str:
-    return full(token_bytes[token]) if token in token_bytes else f"#{token}"
-
-
-def below(step: Step, parent: int, token_bytes: Mapping[int, bytes]) -> str:
-    return "the root" if parent < 0 else shown(step.nodes[parent].token, token_bytes)
 
 
 # -- over the run ------------------------------------------------------------------------------------------------------

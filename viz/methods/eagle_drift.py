@@ -14,13 +14,13 @@ from math import isfinite
 import pandas as pd
 import plotly.graph_objects as go
 
+from decoding.score_names import COSINE, LAYER_SHARE, part_of
 from decoding.trace import Step
 from viz.runs.tally import depths, reached
 from viz.style import COLOR, GRID, LOOKS, SERIES_LINE, ink, layout
 from viz.tokens import as_html
 
-COSINE = "cosine with the true state"  # score of an accepted node
-SHARE = re.compile(r"share of (layer \d{1,4}|the last layer|the embeddings)")  # facts of a step
+LAYER = re.compile(r"layer \d{1,4}|the last layer|the embeddings")
 STRIPES = (  # of layers, low to high
     ("#E69F00", "#A87400"),
     ("repeating-linear-gradient(45deg,#009E73 0 5px,#007A59 5px 7px)", "#007A59"),
@@ -52,13 +52,13 @@ class Depth:
 
 def drift(steps: Sequence[Step]) -> list[Depth]:
     """Depth by depth what was accepted, and how like the target's the head's states were."""
-    found: dict[int, list[float]] = {}
+    by_depth: dict[int, list[float]] = {}
     for step in steps:
         for node, depth in zip(step.nodes, depths(step), strict=True):
             cosine = node.scores.get(COSINE)
             if node.verdict == "accepted" and cosine is not None and abs(cosine) <= 1 + 1e-4:  # NaN is not
-                found.setdefault(depth, []).append(cosine)
-    return [Depth(depth, *counts, tuple(found.get(depth, ()))) for depth, *counts in reached(steps)]
+                by_depth.setdefault(depth, []).append(cosine)
+    return [Depth(depth, *counts, tuple(by_depth.get(depth, ()))) for depth, *counts in reached(steps)]
 
 
 def has_cosines(steps: Sequence[Step]) -> bool:
@@ -68,17 +68,17 @@ def has_cosines(steps: Sequence[Step]) -> bool:
 
 def drift_figure(steps: Sequence[Step], dark: bool = False) -> go.Figure:
     """Bars: accepted, given that all before was; line: the mean cosine behind the accepted tokens of a depth."""
-    found = drift(steps)
+    drifts = drift(steps)
     figure = go.Figure(layout=layout(300, dark, bargap=0.35))
     figure.add_bar(
         name="accepted",
-        x=[one.depth for one in found],
-        y=[one.share for one in found],
-        customdata=[f"{one.accepted}/{one.asked}" for one in found],
+        x=[one.depth for one in drifts],
+        y=[one.share for one in drifts],
+        customdata=[f"{one.accepted}/{one.asked}" for one in drifts],
         marker={"color": COLOR["accepted"], "line": {"color": LOOKS["accepted"].line, "width": 1}},
         hovertemplate="depth %{x}<br>accepted %{customdata}, %{y:.2f}<extra></extra>",
     )
-    known = [one for one in found if one.cosines]
+    known = [one for one in drifts if one.cosines]
     figure.add_scatter(
         name="cosine with the true state",
         x=[one.depth for one in known],
@@ -90,8 +90,8 @@ def drift_figure(steps: Sequence[Step], dark: bool = False) -> go.Figure:
         hovertemplate="depth %{x}<br>mean cosine %{y:.3f} of %{customdata}<extra></extra>",
     )
     least = min((one.cosine for one in known), default=0.0)
-    counts = [f"{one.depth}<br>{one.accepted}/{one.asked}" for one in found]
-    ticks = {"tickvals": [one.depth for one in found], "ticktext": counts}
+    counts = [f"{one.depth}<br>{one.accepted}/{one.asked}" for one in drifts]
+    ticks = {"tickvals": [one.depth for one in drifts], "ticktext": counts}
     figure.update_xaxes(title="depth, and accepted of asked", showgrid=False, **ticks)
     figure.update_yaxes(range=[min(0.0, least - 0.1), 1.05], gridcolor=GRID, zerolinecolor=GRID, dtick=0.25)
     return figure.update_layout(margin={"l": 8, "r": 8, "t": 34, "b": 60})
@@ -131,23 +131,23 @@ def drift_words(steps: Sequence[Step]) -> str:
 def mix(step: Step) -> list[tuple[str, float]]:
     """The layers that the head mixes and the share of each at the root, in the trace's order; [] if they are not recorded, or
     cannot be shares of one whole."""
-    found = [(match[1], value) for key, value in step.facts.items() if (match := SHARE.fullmatch(key))]
-    right = all(isfinite(value) and value >= 0 for _, value in found) and abs(sum(value for _, value in found) - 1) < 1e-3
-    return found if right and len(found) == len(STRIPES) else []
+    shares = [(layer, value) for key, value in step.facts.items() if LAYER.fullmatch(layer := part_of(LAYER_SHARE, key) or "")]
+    right = all(isfinite(value) and value >= 0 for _, value in shares) and abs(sum(value for _, value in shares) - 1) < 1e-3
+    return shares if right and len(shares) == len(STRIPES) else []
 
 
 def mix_html(step: Step) -> str:
     """One bar, a part per layer, and the layers by name: HTML; "" without shares."""
-    found = mix(step)
-    if not found:
+    shares = mix(step)
+    if not shares:
         return ""
     parts = "".join(
         f'<span style="width:{100 * share:.2f}%;height:100%;background:{STRIPES[i][0]}"></span>'
-        for i, (_, share) in enumerate(found)
+        for i, (_, share) in enumerate(shares)
     )
     keys = "".join(
         f'<span><i style="background:{STRIPES[i][0]};border-color:{STRIPES[i][1]}"></i> {as_html(layer)} {100 * share:.0f} %</span>'
-        for i, (layer, share) in enumerate(found)
+        for i, (layer, share) in enumerate(shares)
     )
     bar = "display:flex;height:0.9rem;border-radius:0.3rem;overflow:hidden"
     return f'<div class="ds-keys">{keys}</div><div role="img" aria-label="{as_html(mix_alt(step))}" style="{bar}">{parts}</div>'

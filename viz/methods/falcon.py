@@ -11,16 +11,15 @@ from dataclasses import dataclass
 import pandas as pd
 import plotly.graph_objects as go
 
+from decoding.score_names import JOINT, OWN, SLOT_IN_BLOCK
 from decoding.trace import Node, Step
 from viz.methods.ftp import path_shown
-from viz.methods.medusa import behind
+from viz.methods.shared.misfits import misfit_words, misfits, p_behind_parent
 from viz.runs.tally import depths, reached
-from viz.style import COLOR, GRID, LOOKS, MONO, SERIES, SERIES_LINE, SERIES_STRIPES, ink, layout, tint
-from viz.tokens import as_html, as_plotly, name, quoted
-from viz.words import number
+from viz.style import COLOR, GRID, LOOKS, MONO, SERIES, SERIES_LINE, SERIES_STRIPES, ink, layout, tint, with_mark
+from viz.tokens import as_html, as_plotly, name
+from viz.words import node_name, number
 
-SLOT, JOINT, OWN = "slot in block", "joint q", "q"  # scores
-LIKELY, UNLIKELY = 0.1, 1e-3  # the head's probability and the target's behind the parent: a pair that does not belong together
 SHOWN = 5  # tokens of a column
 MOST_BLOCK, MOST_BLOCKS = 8, 4  # tokens of a block that are believed, and blocks whose mask is drawn
 
@@ -41,7 +40,7 @@ def has_blocks(step: Step) -> bool:
 
 def place_of(node: Node) -> int:
     """The node's place in its block, from 1; 0 where the trace does not say one that can be."""
-    slot = node.scores.get(SLOT, 0.0)
+    slot = node.scores.get(SLOT_IN_BLOCK, 0.0)
     return int(slot) if slot in range(1, MOST_BLOCK + 1) else 0
 
 
@@ -68,7 +67,7 @@ def columns(step: Step) -> list[Column]:
     A place shows the tokens of every parent in its block, since all were picked from the same distribution there.
     """
     path, levels = path_shown(step), depths(step)
-    found = []
+    made = []
     for depth, i in enumerate(path, 1):
         slot = place_of(step.nodes[i])
         top = path[depth - slot - 1] if depth > slot else -1  # the node that the block hangs below
@@ -79,8 +78,8 @@ def columns(step: Step) -> list[Column]:
             if node.token not in best or rank(node) < rank(best[node.token]):
                 best[node.token] = node
         ordered = sorted(best.values(), key=lambda node: -node.scores[OWN])
-        found.append(Column(pass_of(depth, max(block_size([step]), slot)), slot, tuple(ordered)))
-    return found
+        made.append(Column(pass_of(depth, max(block_size([step]), slot)), slot, tuple(ordered)))
+    return made
 
 
 def ancestor(step: Step, i: int, levels: int) -> int:
@@ -99,13 +98,13 @@ def blocks_html(step: Step, token_bytes: Mapping[int, bytes]) -> str:
     frames: dict[int, list[Column]] = {}
     for column in columns(step):
         frames.setdefault(column.number, []).append(column)
-    shown = "".join(frame(number_, found, token_bytes) for number_, found in frames.items())
+    shown = "".join(frame(number_, of_pass, token_bytes) for number_, of_pass in frames.items())
     alt = as_html(blocks_alt(step, token_bytes))
     return f'<div role="img" aria-label="{alt}" style="display:flex;gap:1rem;flex-wrap:wrap">{shown}</div>'
 
 
-def frame(number_: int, found: Sequence[Column], token_bytes: Mapping[int, bytes]) -> str:
-    inside = "".join(column_html(column, token_bytes) for column in found)
+def frame(number_: int, of_pass: Sequence[Column], token_bytes: Mapping[int, bytes]) -> str:
+    inside = "".join(column_html(column, token_bytes) for column in of_pass)
     style = f"border:2px solid {SERIES_LINE['q']};border-radius:6px;padding:.4rem .7rem;flex:1;min-width:15rem"
     return f'<div style="{style}"><b>pass {number_}</b><div style="display:flex;gap:1rem;flex-wrap:wrap">{inside}</div></div>'
 
@@ -147,9 +146,9 @@ def blocks_table(step: Step, token_bytes: Mapping[int, bytes]) -> pd.DataFrame:
     """One row per node."""
     rows = []
     for i, node in enumerate(step.nodes):
-        above = "the root" if node.parent < 0 else name(step.nodes[node.parent].token, token_bytes)
-        verdict = f"{LOOKS[node.verdict].mark} {node.verdict}".strip()
-        scores = (node.scores[OWN], node.scores.get(JOINT), behind(step, i))
+        above = node_name(step, node.parent, token_bytes)
+        verdict = with_mark(node.verdict)
+        scores = (node.scores[OWN], node.scores.get(JOINT), p_behind_parent(step, i))
         rows.append((node.source, place_of(node), name(node.token, token_bytes), above, *scores, verdict))
     return pd.DataFrame(rows, columns=["pass", "place", "token", "below", "q", "joint q", "p behind the parent", "verdict"])
 
@@ -160,24 +159,16 @@ def blocks_table(step: Step, token_bytes: Mapping[int, bytes]) -> pd.DataFrame:
 def blind(step: Step) -> list[int]:
     """Nodes behind the first place of their block that the head believed in and that the target rules out behind their parent: it
     could not see the parent."""
-    return [
-        i
-        for i, node in enumerate(step.nodes)
-        if node.scores[SLOT] > 1 and node.scores[OWN] > LIKELY and (p := behind(step, i)) is not None and p < UNLIKELY
-    ]
+    return misfits(step, OWN, lambda node: node.scores[SLOT_IN_BLOCK] > 1)
 
 
 def blind_words(step: Step, token_bytes: Mapping[int, bytes]) -> str:
     """The same in a sentence; plain text."""
-    found = blind(step)
-    if not found:
+    misplaced = blind(step)
+    if not misplaced:
         return "No candidate that the head believed in contradicts the one before it in its block."
-    first = step.nodes[found[0]]
-    pairs = "pair of a block does" if len(found) == 1 else "pairs of a block do"
-    return (
-        f"{len(found)} {pairs} not belong together: behind {quoted(step.nodes[first.parent].token, token_bytes)} the target gives "
-        f"{quoted(first.token, token_bytes)} {number(behind(step, found[0]) or 0.0)}, the head {number(first.scores[OWN])}."
-    )
+    pairs = "pair of a block does" if len(misplaced) == 1 else "pairs of a block do"
+    return f"{len(misplaced)} {pairs} not belong together: {misfit_words(step, misplaced[0], OWN, token_bytes)}"
 
 
 # -- the mask ----------------------------------------------------------------------------------------------------------
@@ -279,10 +270,10 @@ def mask_words(block: int, slots: Sequence[str]) -> str:
 
 def saw_figure(steps: Sequence[Step], dark: bool = False) -> go.Figure:
     """Acceptance at every place, given that all before it were accepted; places of a pass stand together, in one pattern."""
-    found, size = reached(steps), block_size(steps)
+    counts, size = reached(steps), block_size(steps)
     figure = go.Figure(layout=layout(300, dark, bargap=0.3))
-    for number_ in sorted({pass_of(level, size) for level, _, _ in found}):
-        mine = [(level, asked, accepted) for level, asked, accepted in found if pass_of(level, size) == number_]
+    for number_ in sorted({pass_of(level, size) for level, _, _ in counts}):
+        mine = [(level, asked, accepted) for level, asked, accepted in counts if pass_of(level, size) == number_]
         figure.add_bar(
             name=f"pass {number_}",
             x=[[f"pass {number_}"] * len(mine), [f"place {(level - 1) % size + 1}" for level, _, _ in mine]],

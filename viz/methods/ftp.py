@@ -10,26 +10,20 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 import plotly.graph_objects as go
 
+from decoding.score_names import JOINT, OWN, ROOT_Q, SLOT
 from decoding.trace import Step, Trace
 from viz.runs.tally import depths
-from viz.style import COLOR, GRID, LOOKS, SERIES_LINE, SERIES_STRIPES, ink, layout, tint
+from viz.style import COLOR, GRID, LOOKS, SERIES_LINE, SERIES_STRIPES, ink, layout, tint, with_mark
 from viz.tokens import as_html, name, quoted
 from viz.words import number
 
-KNOWN, SLOT, JOINT, OWN = "q of the root", "slot ", "joint q", "q"  # scores
 DECAY = 0.8  # weight of a level in the training, of the one before
 ENOUGH = 0.5  # of the root's probability: the state carries it
 
 
 def has_slots(step: Step) -> bool:
-    """Whether the nodes resume state the numbers of this view; an imported trace may not."""
-    return all(KNOWN in node.scores and f"{SLOT}1" in node.scores for node in step.nodes)
-
-
-def root_of(trace: Trace, cursor: int) -> int | None:
-    """The token that step `cursor` drafted below."""
-    before = [*trace.header.prompt_tokens, *(token for step in trace.steps[:cursor] for token in step.tokens)]
-    return before[-1] if before else None
+    """Whether the nodes carry the numbers of this view; an imported trace may not."""
+    return all(ROOT_Q in node.scores and SLOT.format(1) in node.scores for node in step.nodes)
 
 
 # -- one vector, many tokens -------------------------------------------------------------------------------------------
@@ -46,10 +40,10 @@ def path_shown(step: Step) -> list[int]:
 def shares(step: Step, i: int) -> list[float]:
     """What node i's distribution paid to every vector of the memory."""
     scores = step.nodes[i].scores
-    found = []
-    while (value := scores.get(f"{SLOT}{len(found) + 1}")) is not None:
-        found.append(value)
-    return found
+    paid = []
+    while (value := scores.get(SLOT.format(len(paid) + 1))) is not None:
+        paid.append(value)
+    return paid
 
 
 def fan_html(step: Step, token_bytes: Mapping[int, bytes]) -> str:
@@ -90,7 +84,7 @@ def slots_table(step: Step, token_bytes: Mapping[int, bytes]) -> pd.DataFrame:
     """One row per node."""
     rows = []
     for i, (node, depth) in enumerate(zip(step.nodes, depths(step), strict=True)):
-        verdict = f"{LOOKS[node.verdict].mark} {node.verdict}".strip()
+        verdict = with_mark(node.verdict)
         own = (depth, name(node.token, token_bytes), node.scores.get(OWN), node.scores.get(JOINT), verdict)
         rows.append(own + tuple(shares(step, i)))
     count = max((len(row) - 5 for row in rows), default=0)
@@ -103,7 +97,7 @@ def slots_table(step: Step, token_bytes: Mapping[int, bytes]) -> pd.DataFrame:
 
 def meter(step: Step) -> float | None:
     """What the decoder gave the root, from the state before it; None if nothing was drafted."""
-    return step.nodes[0].scores.get(KNOWN) if step.nodes else None
+    return step.nodes[0].scores.get(ROOT_Q) if step.nodes else None
 
 
 def meant(trace: Trace, cursor: int) -> float | None:
@@ -130,7 +124,7 @@ def meter_html(trace: Trace, cursor: int) -> str:
 
 def meter_words(trace: Trace, cursor: int) -> str:
     """The same in a sentence; plain text."""
-    value, root, p = meter(trace.steps[cursor]), root_of(trace, cursor), meant(trace, cursor)
+    value, root, p = meter(trace.steps[cursor]), trace.root(cursor), meant(trace, cursor)
     if value is None or root is None:
         return "Nothing was drafted, so the root was not predicted again."
     target = "it comes from the prompt" if p is None else f"the target gave it {number(p, 2)}"
@@ -143,10 +137,10 @@ def meter_run_words(steps: Sequence[Step]) -> str:
     """Whether the meter foretells anything: tokens accepted in steps where it was high and where it was low; plain text."""
     parts = []
     for label, chosen in ((f"at least {ENOUGH:g}", True), (f"below {ENOUGH:g}", False)):
-        found = [len(step.path) for step in steps if (value := meter(step)) is not None and (value >= ENOUGH) == chosen]
-        if found:
-            steps_are = f"{len(found)} step{'s' * (len(found) > 1)}"
-            parts.append(f"{number(sum(found) / len(found), 2)} drafted tokens were accepted in {steps_are} with q {label}")
+        lengths = [len(step.path) for step in steps if (value := meter(step)) is not None and (value >= ENOUGH) == chosen]
+        if lengths:
+            steps_are = f"{len(lengths)} step{'s' * (len(lengths) > 1)}"
+            parts.append(f"{number(sum(lengths) / len(lengths), 2)} drafted tokens were accepted in {steps_are} with q {label}")
     return "On average " + " and ".join(parts) + "." if parts else "Nothing was drafted so far."
 
 
@@ -155,26 +149,26 @@ def meter_run_words(steps: Sequence[Step]) -> str:
 
 def levels(steps: Sequence[Step]) -> list[tuple[int, int, int]]:
     """(level, steps that drafted so far, steps in which a token of that level was accepted)."""
-    found: list[list[int]] = []
+    tallied: list[list[int]] = []
     for step in steps:
         deepest = max(depths(step), default=0)
-        found += [[0, 0] for _ in range(deepest - len(found))]
+        tallied += [[0, 0] for _ in range(deepest - len(tallied))]
         for level in range(deepest):
-            found[level][0] += 1
-            found[level][1] += len(step.path) > level
-    return [(level, *counts) for level, counts in enumerate(found, 1)]
+            tallied[level][0] += 1
+            tallied[level][1] += len(step.path) > level
+    return [(level, *counts) for level, counts in enumerate(tallied, 1)]
 
 
 def decay_figure(steps: Sequence[Step], dark: bool = False) -> go.Figure:
     """Bars: share of the steps in which a level was reached; line: how much the level weighed in the training."""
-    found = levels(steps)
-    x = [level for level, _, _ in found]
+    counts = levels(steps)
+    x = [level for level, _, _ in counts]
     figure = go.Figure(layout=layout(300, dark, bargap=0.35))
     figure.add_bar(
         name="accepted so deep",
         x=x,
-        y=[accepted / asked for _, asked, accepted in found],
-        text=[f"{accepted}/{asked}" for _, asked, accepted in found],
+        y=[accepted / asked for _, asked, accepted in counts],
+        text=[f"{accepted}/{asked}" for _, asked, accepted in counts],
         textposition="outside",
         textfont={"color": ink(dark)},
         cliponaxis=False,

@@ -6,7 +6,7 @@ that stood there one call before. Only the last few calls and places are drawn; 
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import accumulate
 
@@ -16,7 +16,7 @@ import plotly.graph_objects as go
 from decoding.trace import Step, Trace
 from viz.runs.tally import depths
 from viz.style import LOOKS, MONO, Look, ink, layout, muted, tint
-from viz.tokens import as_plotly, full, name, plain
+from viz.tokens import as_plotly, full_name, name, plain
 from viz.words import judgement, number
 
 CALLS, PLACES = 10, 14  # drawn at most
@@ -90,10 +90,10 @@ def cells_of(trace: Trace, call: int, done: int, text: list[int], start: int) ->
 
 def guesses_of(step: Step) -> dict[int, int]:
     """Places behind the text as it was before the call -> the node that guesses there; in a chain there is one."""
-    found: dict[int, int] = {}
+    by_place: dict[int, int] = {}
     for node, depth in enumerate(depths(step)):
-        found.setdefault(depth - 1, node)
-    return found
+        by_place.setdefault(depth - 1, node)
+    return by_place
 
 
 # -- the figure --------------------------------------------------------------------------------------------------------
@@ -166,20 +166,16 @@ def legend(grid: Grid) -> list[go.Scatter]:
 def lines(cell: Cell, trace: Trace) -> list[str]:
     """What is known of a cell, as plain text."""
     look, step, token_bytes = STATES[cell.state], trace.steps[cell.call], trace.token_bytes
-    found = [f"{spelled(cell.token, token_bytes)} at place {cell.place + 1}", f"{look.mark} {look.meaning}"]
+    said = [f"{full_name(cell.token, token_bytes)} at place {cell.place + 1}", f"{look.mark} {look.meaning}"]
     if cell.node is None:
-        return found
+        return said
     node = step.nodes[cell.node]
     if node.token != cell.token:
-        found.append(f"the guess was {spelled(node.token, token_bytes)}")
+        said.append(f"the guess was {full_name(node.token, token_bytes)}")
     if node.verdict != "not judged":
-        found.append(judgement(node, token_bytes, step))
-    found.append(f"guess: {plain(node.source)}" + ("" if node.q is None else f", drawn with q {number(node.q)}"))
-    return found + [f"{plain(key)}: {value:g}" for key, value in node.scores.items()]
-
-
-def spelled(token: int, token_bytes: Mapping[int, bytes]) -> str:
-    return full(token_bytes[token]) if token in token_bytes else f"#{token}"
+        said.append(judgement(node, token_bytes, step))
+    said.append(f"guess: {plain(node.source)}" + ("" if node.q is None else f", drawn with q {number(node.q)}"))
+    return said + [f"{plain(key)}: {value:g}" for key, value in node.scores.items()]
 
 
 # -- the same in words -------------------------------------------------------------------------------------------------
@@ -191,7 +187,7 @@ def window_table(trace: Trace, cursor: int) -> pd.DataFrame:
     columns: dict[str, list[str | int]] = {"call": [call + 1 for call in grid.calls]}
     columns |= {str(place + 1): [""] * len(grid.calls) for place in grid.places}
     for cell in grid.cells:
-        shown = f"{STATES[cell.state].mark} {spelled(cell.token, trace.token_bytes)}"
+        shown = f"{STATES[cell.state].mark} {full_name(cell.token, trace.token_bytes)}"
         columns[str(cell.place + 1)][cell.call - grid.calls.start] = shown
     return pd.DataFrame(columns)
 

@@ -11,13 +11,14 @@ from dataclasses import dataclass
 import pandas as pd
 import plotly.graph_objects as go
 
+from decoding.score_names import JUDGE_DEVIATION, JUDGE_ONLY, JUDGE_SCORE
 from decoding.trace import Node, Step, Trace
+from viz.methods.shared.token_bars import token_axes, token_bars, verdict_mark
 from viz.step.text import span_html, strip
-from viz.style import GRID, LOOKS, MONO, SERIES, SERIES_LINE, SERIES_PATTERN, ink, layout
-from viz.tokens import as_html, as_plotly, full, name
+from viz.style import GRID, LOOKS, SERIES, SERIES_LINE, ink, layout, limit_line
+from viz.tokens import as_html, full_name, name
 from viz.words import number
 
-SCORE, ONLY, DEVIATION = "judge score", "judge only", "judge deviation"  # scores of a node
 MARK = "⚖"
 CSS = """
 <style>
@@ -30,7 +31,7 @@ CSS = """
 
 def scored(step: Step) -> bool:
     """Whether the judge saw the draft."""
-    return bool(step.nodes) and all(SCORE in node.scores for node in step.nodes)
+    return bool(step.nodes) and all(JUDGE_SCORE in node.scores for node in step.nodes)
 
 
 def standard(node: Node) -> bool:
@@ -46,9 +47,9 @@ def chance(node: Node) -> float:
 def by_whom(node: Node, threshold: float) -> str:
     """Who lets the token through: "both", "standard only", "judge only" or "neither". What was judged says what happened: the judge
     has no say at the end of a text."""
-    alone = bool(node.scores.get(ONLY))
+    alone = bool(node.scores.get(JUDGE_ONLY))
     ordinary = standard(node)
-    judge = alone or node.scores.get(SCORE, 0.0) > threshold
+    judge = alone or node.scores.get(JUDGE_SCORE, 0.0) > threshold
     if node.verdict == "rejected":
         return "neither"
     return "both" if ordinary and judge else "standard only" if ordinary else "judge only" if judge else "neither"
@@ -59,31 +60,16 @@ def by_whom(node: Node, threshold: float) -> str:
 
 def scores_figure(step: Step, token_bytes: Mapping[int, bytes], threshold: float, dark: bool = False) -> go.Figure:
     """Two bars per token: the judge's score with the threshold as a line, and the standard rule's chance."""
-    places = list(range(1, len(step.nodes) + 1))
     figure = go.Figure(layout=layout(310, dark, barmode="group", bargap=0.3))
-    for key, label, values in (
-        ("q", "judge's score", [node.scores.get(SCORE) for node in step.nodes]),
+    series = (
+        ("q", "judge's score", [node.scores.get(JUDGE_SCORE) for node in step.nodes]),
         ("p", "standard rule: min(1, p/q)", [chance(node) for node in step.nodes]),
-    ):
-        figure.add_bar(
-            name=label,
-            x=places,
-            y=values,
-            marker={
-                "color": SERIES[key],
-                "line": {"color": SERIES_LINE[key], "width": 1},
-                "pattern": {"shape": SERIES_PATTERN[key], "solidity": 0.3, "fgcolor": SERIES_LINE[key], "bgcolor": SERIES[key]},
-                "opacity": [0.45 if node.verdict == "not judged" else 1.0 for node in step.nodes],
-            },
-            hovertext=[
-                f"{as_plotly(name(node.token, token_bytes))}: {label} {'none' if value is None else number(value)}"
-                for node, value in zip(step.nodes, values, strict=True)
-            ],
-            hoverinfo="text",
-        )
-    line = {"color": LOOKS["rejected"].line, "width": 2, "dash": "dash"}
-    figure.add_hline(threshold, line=line, annotation_text=f"threshold {number(threshold)}", annotation_position="top right")
-    alone = [i for i, node in zip(places, step.nodes, strict=True) if node.scores.get(ONLY)]
+    )
+    pale = [0.45 if node.verdict == "not judged" else 1.0 for node in step.nodes]
+    figure.add_traces(token_bars(step.nodes, series, token_bytes, opacity=pale))
+    above = {"annotation_text": f"threshold {number(threshold)}", "annotation_position": "top right"}
+    figure.add_hline(threshold, line=limit_line(), **above)
+    alone = [place for place, node in enumerate(step.nodes, 1) if node.scores.get(JUDGE_ONLY)]
     figure.add_scatter(
         name=f"{MARK} only the judge let it through",
         x=alone or [None],
@@ -93,15 +79,11 @@ def scores_figure(step: Step, token_bytes: Mapping[int, bytes], threshold: float
         hoverinfo="skip",
         cliponaxis=False,
     )
-    ticks = [f"{as_plotly(name(node.token, token_bytes, 8))}<br>{mark_of(node)}" for node in step.nodes]
-    figure.update_xaxes(tickvals=places, ticktext=ticks, tickfont={"family": MONO, "size": 11}, showgrid=False)
-    figure.update_xaxes(range=[0.4, max(len(places), 4) + 0.6])
-    figure.update_yaxes(range=[0, 1.15], gridcolor=GRID, zerolinecolor=GRID, tickvals=[0, 0.25, 0.5, 0.75, 1])
-    return figure.update_layout(margin={"l": 8, "r": 8, "t": 34, "b": 44})
+    return token_axes(figure, step.nodes, token_bytes, 1.15, mark_of)
 
 
 def mark_of(node: Node) -> str:
-    return MARK if node.scores.get(ONLY) else LOOKS[node.verdict].mark or "·"
+    return MARK if node.scores.get(JUDGE_ONLY) else verdict_mark(node)
 
 
 def scores_table(step: Step, token_bytes: Mapping[int, bytes], threshold: float) -> pd.DataFrame:
@@ -109,11 +91,11 @@ def scores_table(step: Step, token_bytes: Mapping[int, bytes], threshold: float)
     rows = []
     for node in step.nodes:
         row = step.rows[node.parent + 1] if step.rows else None
-        said = shown(row.tokens[0], token_bytes) if row is not None and row.tokens else ""
+        said = full_name(row.tokens[0], token_bytes) if row is not None and row.tokens else ""
         rows.append(
             [
-                shown(node.token, token_bytes),
-                node.scores.get(SCORE),
+                full_name(node.token, token_bytes),
+                node.scores.get(JUDGE_SCORE),
                 chance(node),
                 "accepts" if standard(node) else "refuses",
                 "not read" if node.verdict == "not judged" else by_whom(node, threshold),
@@ -127,15 +109,11 @@ def scores_table(step: Step, token_bytes: Mapping[int, bytes], threshold: float)
 def scores_alt(step: Step, token_bytes: Mapping[int, bytes], threshold: float) -> str:
     """The bars in words; plain text."""
     parts = [
-        f"{name(node.token, token_bytes)} {number(node.scores.get(SCORE, 0.0))}, standard {number(chance(node))}"
-        + (", only the judge let it through" if node.scores.get(ONLY) else f", {node.verdict}")
+        f"{name(node.token, token_bytes)} {number(node.scores.get(JUDGE_SCORE, 0.0))}, standard {number(chance(node))}"
+        + (", only the judge let it through" if node.scores.get(JUDGE_ONLY) else f", {node.verdict}")
         for node in step.nodes
     ]
     return f"The judge's scores, threshold {number(threshold)}: {'; '.join(parts)}."
-
-
-def shown(token: int, token_bytes: Mapping[int, bytes]) -> str:
-    return full(token_bytes[token]) if token in token_bytes else f"#{token}"
 
 
 # -- the text ----------------------------------------------------------------------------------------------------------
@@ -143,13 +121,13 @@ def shown(token: int, token_bytes: Mapping[int, bytes]) -> str:
 
 def let_through(trace: Trace, upto: int) -> dict[int, tuple[Step, Node]]:
     """Place in the text (prompt included) -> the step and node of a token that only the judge let through."""
-    found, place = {}, len(trace.header.prompt_tokens)
+    alone, place = {}, len(trace.header.prompt_tokens)
     for step in trace.steps[: upto + 1]:
         for offset, i in enumerate(step.path):
-            if step.nodes[i].scores.get(ONLY) and offset < len(step.tokens):
-                found[place + offset] = (step, step.nodes[i])
+            if step.nodes[i].scores.get(JUDGE_ONLY) and offset < len(step.tokens):
+                alone[place + offset] = (step, step.nodes[i])
         place += len(step.tokens)
-    return found
+    return alone
 
 
 def marked_html(trace: Trace, upto: int) -> str:
@@ -169,7 +147,9 @@ def instead(step: Step, node: Node, token_bytes: Mapping[int, bytes]) -> str:
     """What a marked token says; plain text."""
     row = step.rows[node.parent + 1] if step.rows else None
     said = f"; likeliest for the target: {name(row.tokens[0], token_bytes)} ({number(row.p[0])})" if row and row.tokens else ""
-    return f"{name(node.token, token_bytes)}: only the judge let it through, score {number(node.scores.get(SCORE, 0.0))}{said}"
+    return (
+        f"{name(node.token, token_bytes)}: only the judge let it through, score {number(node.scores.get(JUDGE_SCORE, 0.0))}{said}"
+    )
 
 
 def marked_table(trace: Trace, upto: int) -> pd.DataFrame:
@@ -177,12 +157,12 @@ def marked_table(trace: Trace, upto: int) -> pd.DataFrame:
     rows = []
     for place, (step, node) in sorted(let_through(trace, upto).items()):
         row = step.rows[node.parent + 1] if step.rows else None
-        said = (shown(row.tokens[0], trace.token_bytes), row.p[0]) if row and row.tokens else ("", None)
+        said = (full_name(row.tokens[0], trace.token_bytes), row.p[0]) if row and row.tokens else ("", None)
         rows.append(
             [
                 place - len(trace.header.prompt_tokens) + 1,
-                shown(node.token, trace.token_bytes),
-                node.scores.get(SCORE),
+                full_name(node.token, trace.token_bytes),
+                node.scores.get(JUDGE_SCORE),
                 node.p,
                 *said,
             ]
@@ -217,7 +197,7 @@ class Count:
 def count(steps: Sequence[Step], threshold: float) -> Count:
     """Add up the steps as they were judged."""
     whom = [by_whom(node, threshold) for step in steps for node in step.nodes if node.verdict != "not judged"]
-    deviation = sum(node.scores.get(DEVIATION, 0.0) for step in steps for node in step.nodes if node.verdict != "not judged")
+    deviation = sum(node.scores.get(JUDGE_DEVIATION, 0.0) for step in steps for node in step.nodes if node.verdict != "not judged")
     alone = sum(leading([standard(node) for node in step.nodes]) for step in steps)
     numbers = (whom.count(word) for word in ("both", "standard only", "judge only", "neither"))
     return Count(*numbers, deviation, len(steps), alone)
@@ -274,7 +254,7 @@ def redecided(steps: Sequence[Step], threshold: float, own: float) -> At:
     accepted = alone = 0
     for step in steps:
         for node in step.nodes:
-            score = node.scores.get(SCORE, 0.0)
+            score = node.scores.get(JUDGE_SCORE, 0.0)
             if not standard(node):
                 if score <= threshold or (score > own and node.verdict == "rejected"):
                     break
@@ -302,8 +282,7 @@ def threshold_figure(steps: Sequence[Step], own: float, dark: bool = False) -> g
         customdata=table["share that only the judge lets through"],
         hovertemplate="threshold %{x:.2f}: %{y:.2f} tokens per step, %{customdata:.0%} by the judge only<extra></extra>",
     )
-    line = {"color": LOOKS["rejected"].line, "width": 2, "dash": "dash"}
-    figure.add_vline(own, line=line, annotation_text="this run", annotation_position="top left")
+    figure.add_vline(own, line=limit_line(), annotation_text="this run", annotation_position="top left")
     figure.update_xaxes(title="threshold; at 1 the judge is silent", range=[0, 1.02], gridcolor=GRID, zeroline=False)
     figure.update_yaxes(title="tokens per step", rangemode="tozero", gridcolor=GRID, zerolinecolor=GRID)
     return figure.update_layout(margin={"l": 8, "r": 8, "t": 20, "b": 44})

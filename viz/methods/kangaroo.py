@@ -11,13 +11,25 @@ from dataclasses import dataclass
 import pandas as pd
 import plotly.graph_objects as go
 
+from decoding.score_names import CONFIDENCE, EXIT_LAYER, LAYERS, STOPPED
 from decoding.trace import Step
 from viz.runs.lines import LINES, empty_figure, framed
-from viz.style import COLOR, GRID, LOOKS, MONO, PHASE_STRIPES, SERIES, SERIES_LINE, SERIES_PATTERN, fill, ink, layout
-from viz.tokens import as_html, as_plotly, full, name, quoted
+from viz.style import (
+    COLOR,
+    GRID,
+    LOOKS,
+    MONO,
+    PHASE_STRIPES,
+    SERIES,
+    fill,
+    ink,
+    layout,
+    series_marker,
+    with_mark,
+)
+from viz.tokens import as_html, as_plotly, full_name, name, quoted
 from viz.words import number
 
-CONFIDENCE, EXIT, DEPTH, STOP = "confidence", "exit layer", "layers", "stopped"  # scores
 UNSURE, FULL, ENDED = 1, 2, 3  # values of the last
 MOST_LAYERS, RUNGS = 512, 32  # layers that are believed, and rungs that are drawn one by one
 BINS = 5  # of the confidence
@@ -37,7 +49,7 @@ def depths_of(step: Step) -> Depths | None:
         return None
     if any(node.parent != i - 1 for i, node in enumerate(step.nodes)):
         return None
-    exits, layers = step.nodes[0].scores.get(EXIT, 0.0), step.nodes[0].scores.get(DEPTH, 0.0)
+    exits, layers = step.nodes[0].scores.get(EXIT_LAYER, 0.0), step.nodes[0].scores.get(LAYERS, 0.0)
     return Depths(int(exits), int(layers)) if 1 <= exits <= layers <= MOST_LAYERS else None
 
 
@@ -54,7 +66,7 @@ def stop_words(step: Step, threshold: float, token_bytes: Mapping[int, bytes]) -
         FULL: "that is the longest draft, or the context ends there",
         ENDED: "the text ends there",
     }
-    reason = reasons.get(int(last.scores.get(STOP, 0)), "the text or the context ends there")
+    reason = reasons.get(int(last.scores.get(STOPPED, 0)), "the text or the context ends there")
     return f"Drafting stopped behind {count}: {reason}. {hindsight(step, token_bytes)}"
 
 
@@ -114,10 +126,10 @@ def confidence_alt(step: Step, token_bytes: Mapping[int, bytes], threshold: floa
 def ladder_html(step: Step, token_bytes: Mapping[int, bytes]) -> str:
     """A ladder per token, the deepest layer on top: what the first layers read while drafting, the adapter, and what the others
     read in the one call of the target: HTML."""
-    found = depths_of(step)
-    assert found is not None, "ask `depths_of` first"
-    several = found.layers <= RUNGS
-    shallow, deep = (found.exit, found.layers - found.exit) if several else (1, 1)
+    stack = depths_of(step)
+    assert stack is not None, "ask `depths_of` first"
+    several = stack.layers <= RUNGS
+    shallow, deep = (stack.exit, stack.layers - stack.exit) if several else (1, 1)
     columns = [("root", "plain"), *((name(node.token, token_bytes, 9), node.verdict) for node in step.nodes)]
     body = "".join(
         column_html(label, verdict, shallow, deep, adapter=i < len(columns) - 1) for i, (label, verdict) in enumerate(columns)
@@ -125,11 +137,11 @@ def ladder_html(step: Step, token_bytes: Mapping[int, bytes]) -> str:
     keys = "".join(
         f'<span><i style="background:{look}"></i> {as_html(words)}</span>'
         for look, words in (
-            (PHASE_STRIPES["read"], f"layers {found.exit + 1} to {found.layers}: all tokens in one call")
-            if found.exit < found.layers
+            (PHASE_STRIPES["read"], f"layers {stack.exit + 1} to {stack.layers}: all tokens in one call")
+            if stack.exit < stack.layers
             else (PHASE_STRIPES["read"], "no layer is left for the call"),
             (SERIES["residual"], "adapter: one attention layer"),
-            (PHASE_STRIPES["propose"], f"layers 1 to {found.exit}: token after token, while drafting"),
+            (PHASE_STRIPES["propose"], f"layers 1 to {stack.exit}: token after token, while drafting"),
         )
     )
     alt = as_html(ladder_alt(step))
@@ -152,25 +164,25 @@ def column_html(label: str, verdict: str, shallow: int, deep: int, adapter: bool
 
 def ladder_alt(step: Step) -> str:
     """The ladders in words; plain text."""
-    found = depths_of(step)
-    if found is None:
+    stack = depths_of(step)
+    if stack is None:
         return "No layers are known."
     drafted = len(step.nodes)
     return (
-        f"The root and {drafted} drafted {'token' if drafted == 1 else 'tokens'} each went once through all {found.layers} layers: "
-        f"through the first {found.exit} one after the other, while drafting, and through the others all at once."
+        f"The root and {drafted} drafted {'token' if drafted == 1 else 'tokens'} each went once through all {stack.layers} layers: "
+        f"through the first {stack.exit} one after the other, while drafting, and through the others all at once."
     )
 
 
 def cost_words(step: Step) -> str:
     """What the step took in passes of a row through a layer; plain text."""
-    found = depths_of(step)
-    if found is None:
+    stack = depths_of(step)
+    if stack is None:
         return ""
     rows = len(step.nodes) + 1
-    kept = len(step.tokens) * found.layers
+    kept = len(step.tokens) * stack.layers
     return (
-        f"{rows} rows × {found.layers} layers = {rows * found.layers} passes, {rows * found.exit} of them one token at a time, "
+        f"{rows} rows × {stack.layers} layers = {rows * stack.layers} passes, {rows * stack.exit} of them one token at a time, "
         f"and {len(step.nodes)} through the adapter. Without a draft the {len(step.tokens)} "
         f"{'token' if len(step.tokens) == 1 else 'tokens'} of this step take {kept}, all of them one token at a time."
     )
@@ -203,20 +215,16 @@ def bins(steps: Sequence[Step]) -> list[Bin]:
 
 def worth_figure(steps: Sequence[Step], dark: bool = False) -> go.Figure:
     """How often tokens were accepted, by the confidence with which they were drafted."""
-    found = bins(steps)
+    filled = bins(steps)
     figure = go.Figure(layout=layout(260, dark, showlegend=False, bargap=0.3))
     figure.add_bar(
-        x=[f"{one.low:.1f} to {one.high:.1f}" for one in found],
-        y=[one.accepted / one.judged for one in found],
-        text=[f"{one.accepted}/{one.judged}" for one in found],
+        x=[f"{one.low:.1f} to {one.high:.1f}" for one in filled],
+        y=[one.accepted / one.judged for one in filled],
+        text=[f"{one.accepted}/{one.judged}" for one in filled],
         textposition="outside",
         textfont={"color": ink(dark)},
         cliponaxis=False,
-        marker={
-            "color": SERIES["q"],
-            "line": {"color": SERIES_LINE["q"], "width": 1},
-            "pattern": {"shape": SERIES_PATTERN["q"], "solidity": 0.3, "fgcolor": SERIES_LINE["q"], "bgcolor": SERIES["q"]},
-        },
+        marker=series_marker("q"),
         hovertemplate="confidence %{x}<br>accepted: %{text}, %{y:.2f}<extra></extra>",
     )
     figure.update_xaxes(title="confidence", showgrid=False)
@@ -266,7 +274,7 @@ def lengths_alt(steps: Sequence[Step]) -> str:
 
 def reasons_words(steps: Sequence[Step]) -> str:
     """How often drafting stopped for which reason; plain text."""
-    reasons = [int(step.nodes[-1].scores.get(STOP, 0)) for step in steps if depths_of(step)]
+    reasons = [int(step.nodes[-1].scores.get(STOPPED, 0)) for step in steps if depths_of(step)]
     said = (
         (UNSURE, "was not sure enough"),
         (FULL, "had drafted as many as it may"),
@@ -281,11 +289,11 @@ def tokens_table(step: Step, token_bytes: Mapping[int, bytes]) -> pd.DataFrame:
     """One row per drafted token."""
     rows = [
         (
-            full(token_bytes[node.token]) if node.token in token_bytes else f"#{node.token}",
+            full_name(node.token, token_bytes),
             node.scores[CONFIDENCE],
             node.q,
             node.p,
-            f"{LOOKS[node.verdict].mark} {node.verdict}".strip(),
+            with_mark(node.verdict),
         )
         for node in step.nodes
     ]

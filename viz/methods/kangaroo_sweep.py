@@ -12,8 +12,9 @@ from dataclasses import dataclass
 import pandas as pd
 import plotly.graph_objects as go
 
+from decoding.score_names import CONFIDENCE
 from decoding.trace import Step
-from viz.methods.kangaroo import CONFIDENCE, Depths, depths_of
+from viz.methods.kangaroo import Depths, depths_of
 from viz.runs.lines import LINES, PLAIN, empty_figure, framed
 from viz.style import LOOKS, ink, layout
 from viz.words import number
@@ -67,12 +68,12 @@ class Point:
 
 def chains(steps: Sequence[Step]) -> list[Chain]:
     """The drafts of all steps that carry the numbers."""
-    found = []
+    drafts = []
     for step in steps:
         if depths_of(step):
             first = next((i for i, node in enumerate(step.nodes) if node.verdict != "accepted"), len(step.nodes))
-            found.append(Chain(tuple(node.scores[CONFIDENCE] for node in step.nodes), first))
-    return found
+            drafts.append(Chain(tuple(node.scores[CONFIDENCE] for node in step.nodes), first))
+    return drafts
 
 
 def knobs_of(params: Mapping[str, object], steps: Sequence[Step] = ()) -> Knobs:
@@ -98,9 +99,9 @@ def cut(chain: Chain, knobs: Knobs) -> tuple[int, int]:
     return drafted, min(chain.accepted, drafted)
 
 
-def point(found: Sequence[Chain], knobs: Knobs) -> Point:
+def point(drafts: Sequence[Chain], knobs: Knobs) -> Point:
     """Means over the drafts; at least one is needed."""
-    drafted, accepted = (sum(column) / len(found) for column in zip(*(cut(chain, knobs) for chain in found), strict=True))
+    drafted, accepted = (sum(column) / len(drafts) for column in zip(*(cut(chain, knobs) for chain in drafts), strict=True))
     return Point(knobs, drafted, accepted)
 
 
@@ -117,8 +118,8 @@ def gammas(most: int) -> list[int]:
 
 def sweep(steps: Sequence[Step], own: Knobs) -> list[Point]:
     """Every setting that the run tells about, the run's own among them; none without a draft."""
-    found = chains(steps)
-    return [point(found, Knobs(eta, gamma)) for gamma in gammas(own.gamma) for eta in etas(own.eta)] if found else []
+    drafts = chains(steps)
+    return [point(drafts, Knobs(eta, gamma)) for gamma in gammas(own.gamma) for eta in etas(own.eta)] if drafts else []
 
 
 def best_of(points: Sequence[Point], c: float) -> Point:
@@ -128,14 +129,14 @@ def best_of(points: Sequence[Point], c: float) -> Point:
 
 def lines_of(points: Sequence[Point]) -> dict[str, list[Point]]:
     """Name -> the settings of one gamma, rising in eta. What brings the very same as the gamma before it joins its line."""
-    found: list[list[list[Point]]] = []
+    groups: list[list[list[Point]]] = []
     for gamma in sorted({one.knobs.gamma for one in points}):
         line = [one for one in points if one.knobs.gamma == gamma]
-        if found and all(a.drafted == b.drafted for a, b in zip(found[-1][0], line, strict=True)):
-            found[-1].append(line)
+        if groups and all(a.drafted == b.drafted for a, b in zip(groups[-1][0], line, strict=True)):
+            groups[-1].append(line)
         else:
-            found.append([line])
-    ends = ((group[0], group[0][0].knobs.gamma, group[-1][0].knobs.gamma) for group in found)
+            groups.append([line])
+    ends = ((group[0], group[0][0].knobs.gamma, group[-1][0].knobs.gamma) for group in groups)
     return {f"γ {low}" if low == high else f"γ {low} to {high}": line for line, low, high in ends}
 
 
@@ -221,7 +222,7 @@ def sweep_table(points: Sequence[Point], c: float) -> pd.DataFrame:
 
 def target_of(steps: Sequence[Step]) -> Depths | None:
     """Exit layer and layers of the target, from the first step that tells."""
-    return next((found for step in steps if (found := depths_of(step))), None)
+    return next((target for step in steps if (target := depths_of(step))), None)
 
 
 def ratio(exit: int, layers: int) -> float:
@@ -257,19 +258,19 @@ def alpha_of(steps: Sequence[Step]) -> float | None:
     return verdicts.count("accepted") / len(verdicts) if verdicts else None
 
 
-def reach(found: Depths) -> tuple[int, int]:
+def reach(target: Depths) -> tuple[int, int]:
     """Fewest and most layers that are tried, the target's own between them; two and 80 if nothing speaks against it."""
-    return min(found.layers, max(2, found.exit)), max(DEEPEST, found.layers + 1)
+    return min(target.layers, max(2, target.exit)), max(DEEPEST, target.layers + 1)
 
 
 def depth_table(steps: Sequence[Step], own: Knobs) -> pd.DataFrame:
     """One row per number of layers, the exit as it is: c, the ceiling of the cost model, and what this run's drafts come to."""
-    found, alpha = target_of(steps), alpha_of(steps)
+    target, alpha = target_of(steps), alpha_of(steps)
     rows = []
-    if found is not None and alpha is not None:
-        low, high = reach(found)
+    if target is not None and alpha is not None:
+        low, high = reach(target)
         mean = point(chains(steps), own)
-        every = ((layers, ratio(found.exit, layers)) for layers in range(low, high + 1))
+        every = ((layers, ratio(target.exit, layers)) for layers in range(low, high + 1))
         rows = [(layers, c, ceiling(alpha, own.gamma, c), mean.speedup(c)) for layers, c in every]
     columns = ["layers", "c", "modelled: γ drafted every time", "modelled: drafts as long as in this run"]
     return pd.DataFrame(rows, columns=columns)
@@ -277,7 +278,7 @@ def depth_table(steps: Sequence[Step], own: Knobs) -> pd.DataFrame:
 
 def depth_figure(steps: Sequence[Step], own: Knobs, layers: int, dark: bool = False) -> go.Figure:
     """The modelled speed-up over the number of layers, this model and the chosen number marked."""
-    table, found = depth_table(steps, own), target_of(steps)
+    table, target = depth_table(steps, own), target_of(steps)
     if table.empty:
         return empty_figure(UNJUDGED, dark)
     figure = go.Figure(layout=layout(300, dark))
@@ -291,29 +292,29 @@ def depth_figure(steps: Sequence[Step], own: Knobs, layers: int, dark: bool = Fa
             marker={
                 "symbol": symbol,
                 "color": color,
-                "size": [11 if n in (found.layers, layers) else 0 for n in table["layers"]],
+                "size": [11 if n in (target.layers, layers) else 0 for n in table["layers"]],
                 "opacity": 1,
             },
             hovertemplate=f"%{{x}} layers: {column} %{{y:.2f}}<extra></extra>",
         )
-    for n, label, dash, edge in ((found.layers, "this model", "dash", "top"), (layers, "chosen", "dot", "bottom")):
-        if label != "chosen" or n != found.layers:
+    for n, label, dash, edge in ((target.layers, "this model", "dash", "top"), (layers, "chosen", "dot", "bottom")):
+        if label != "chosen" or n != target.layers:
             line = {"color": ink(dark), "width": 1.5, "dash": dash}
             side = "left" if n > 0.8 * table["layers"].max() else "right"
             figure.add_vline(n, line=line, annotation_text=f"{label}: {n}", annotation_position=f"{edge} {side}")
     figure.add_hline(1, line={"color": PLAIN[0], "dash": "dot", "width": 1.5})
-    framed(figure, f"layers of the target, left behind layer {found.exit}", "modelled speed-up")
+    framed(figure, f"layers of the target, left behind layer {target.exit}", "modelled speed-up")
     return figure.update_yaxes(range=[0, 1.2 * max(1.0, table.iloc[:, 2:].max().max())])
 
 
 def depth_words(steps: Sequence[Step], own: Knobs, layers: int) -> str:
     """The cost model in numbers, for this model and for another depth; plain text. Also the figure's alt text."""
-    found, alpha = target_of(steps), alpha_of(steps)
-    if found is None or alpha is None:
+    target, alpha = target_of(steps), alpha_of(steps)
+    if target is None or alpha is None:
         return UNJUDGED
     parts = []
-    for n in dict.fromkeys((found.layers, layers)):
-        c = ratio(found.exit, n)
+    for n in dict.fromkeys((target.layers, layers)):
+        c = ratio(target.exit, n)
         mine = point(chains(steps), own).speedup(c)
         full = number(ceiling(alpha, own.gamma, c))
         parts.append(f"{n} layers: c = {number(c)}, modelled {full}, with this run's drafts {number(mine)}")

@@ -13,16 +13,26 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 import plotly.graph_objects as go
 
+from decoding.score_names import (
+    LATENCY,
+    MEMBERS,
+    PROMPT_TOKEN_PROBABILITY,
+    PROMPT_TOKENS,
+    RANK,
+    ROOT_PROMPT_TOKENS,
+    ROW_BUDGET,
+    STATE,
+    TREE_VALUE,
+    YIELD,
+    part_of,
+)
 from decoding.trace import Step
 from viz.runs.tally import depths
 from viz.step.tidy import tidy
-from viz.style import COLOR, GRID, LOOKS, MONO, SERIES, SERIES_LINE, fill, ink, layout, muted
-from viz.tokens import as_plotly, full, name
+from viz.style import COLOR, GRID, LOOKS, MONO, SERIES, SERIES_LINE, fill, ink, layout, muted, with_mark
+from viz.tokens import as_plotly, full_name, name
 from viz.words import number
 
-PROBABILITY, RANK, VALUE, BELOW, STATE = "prompt token probability", "rank", "tree value", "prompt tokens", "state"  # scores
-ROOT, MEMBERS, BUDGET = "root prompt tokens", "members", "row budget"  # facts of a step
-LATENCY, YIELD = ("ms with ", " rows"), ("tokens with ", " rows")  # what stands around a number of rows
 MOST, MOST_ROWS = 16, 4_096  # prompt tokens below a node, members of an ensemble, and rows of a pass that are believed
 STEP, FIRST = 0.13, 0.24  # columns between prompt tokens, and from a node to its first
 NAMED = 40  # nodes whose tokens are written into the figure
@@ -32,15 +42,15 @@ def prompt_tokens_of(step: Step) -> list[int] | None:
     """Prompt tokens below the root, node 0, 1, ...; None if the step does not say."""
     if not step.nodes:
         return None
-    found = [step.facts.get(ROOT, -1.0), *(node.scores.get(BELOW, -1.0) for node in step.nodes)]
-    known = all(0 <= count <= MOST for count in found) and all(STATE in node.scores for node in step.nodes)
-    return [int(count) for count in found] if known else None
+    counts = [step.facts.get(ROOT_PROMPT_TOKENS, -1.0), *(node.scores.get(PROMPT_TOKENS, -1.0) for node in step.nodes)]
+    known = all(0 <= count <= MOST for count in counts) and all(STATE in node.scores for node in step.nodes)
+    return [int(count) for count in counts] if known else None
 
 
 def next_state(step: Step) -> int | None:
     """The state that the step leads to: the prompt tokens below the node where acceptance ended."""
-    found = prompt_tokens_of(step)
-    return None if found is None else found[step.end_row]
+    counts = prompt_tokens_of(step)
+    return None if counts is None else counts[step.end_row]
 
 
 # -- the tree with its prompt tokens ------------------------------------------------------------------------------------------
@@ -50,7 +60,7 @@ def prompt_tokens_figure(step: Step, token_bytes: Mapping[int, bytes], dark: boo
     """Root and guesses as the marks of their verdicts, and behind each its prompt tokens as diamonds: those that speak in the next
     step are filled."""
     below = prompt_tokens_of(step)
-    assert below is not None, "ask `probes_of` first"
+    assert below is not None, "ask `prompt_tokens_of` first"
     column, row = tidy([-1, *(node.parent + 1 for node in step.nodes)])
     height = min(900, max(220, 26 * (int(max(row)) + 1) + 50))
     figure = go.Figure(layout=layout(height, dark, showlegend=False))
@@ -106,7 +116,7 @@ def add_nodes(
     states = ["prompt", *(node.verdict for node in step.nodes)]
     hover = ["the root: the end of the text"] + [
         f"{as_plotly(name(n.token, token_bytes))}: {n.verdict}<br>{as_plotly(n.source)}, rank {n.scores.get(RANK, 0):.0f}, "
-        f"probability {number(n.scores.get(PROBABILITY, 0.0))}, {n.scores[BELOW]:.0f} prompt tokens below"
+        f"probability {number(n.scores.get(PROMPT_TOKEN_PROBABILITY, 0.0))}, {n.scores[PROMPT_TOKENS]:.0f} prompt tokens below"
         for n in step.nodes
     ]
     figure.add_scatter(
@@ -167,11 +177,11 @@ def guesses_table(step: Step, token_bytes: Mapping[int, bytes]) -> pd.DataFrame:
         (
             depth,
             int(node.scores.get(RANK, 0)),
-            full(token_bytes[node.token]) if node.token in token_bytes else f"#{node.token}",
-            node.scores.get(PROBABILITY),
-            node.scores.get(VALUE),
-            int(node.scores.get(BELOW, 0)),
-            f"{LOOKS[node.verdict].mark} {node.verdict}".strip(),
+            full_name(node.token, token_bytes),
+            node.scores.get(PROMPT_TOKEN_PROBABILITY),
+            node.scores.get(TREE_VALUE),
+            int(node.scores.get(PROMPT_TOKENS, 0)),
+            with_mark(node.verdict),
         )
         for node, depth in zip(step.nodes, depths(step), strict=True)
     ]
@@ -197,12 +207,12 @@ def states_table(steps: Sequence[Step]) -> pd.DataFrame:
 
 def states_figure(steps: Sequence[Step], dark: bool = False) -> go.Figure:
     """How often every state was met, and the tokens its steps yielded in the mean."""
-    found = states_table(steps)
+    states = states_table(steps)
     figure = go.Figure(layout=layout(240, dark, showlegend=False, bargap=0.4))
     figure.add_bar(
-        x=[f"state {state}" for state in found["state"]],
-        y=found["tokens per step"],
-        text=[f"{t:.2f} in {of(count, 'step')}" for t, count in zip(found["tokens per step"], found["steps"], strict=True)],
+        x=[f"state {state}" for state in states["state"]],
+        y=states["tokens per step"],
+        text=[f"{t:.2f} in {of(count, 'step')}" for t, count in zip(states["tokens per step"], states["steps"], strict=True)],
         textposition="outside",
         textfont={"color": ink(dark)},
         cliponaxis=False,
@@ -210,7 +220,7 @@ def states_figure(steps: Sequence[Step], dark: bool = False) -> go.Figure:
         hovertemplate="%{x}: %{text}<extra></extra>",
     )
     figure.update_xaxes(showgrid=False)
-    top = float(found["tokens per step"].max()) if len(found) else 1.0
+    top = float(states["tokens per step"].max()) if len(states) else 1.0
     figure.update_yaxes(title="tokens per step", range=[0, 1.2 * top], gridcolor=GRID, zerolinecolor=GRID)
     return figure.update_layout(margin={"l": 8, "r": 8, "t": 12, "b": 32})
 
@@ -228,41 +238,41 @@ def states_alt(steps: Sequence[Step]) -> str:
 def curve_of(steps: Sequence[Step]) -> list[tuple[int, float, float]]:
     """(rows, milliseconds of a pass, tokens per step that are expected), ascending; [] if nothing was measured."""
     facts = {key: value for step in steps for key, value in step.facts.items()}
-    found = []
+    points = []
     for key, ms in facts.items():
-        rows = key.removeprefix(LATENCY[0]).removesuffix(LATENCY[1])
-        tokens = facts.get(f"{YIELD[0]}{rows}{YIELD[1]}")
-        if key == f"{LATENCY[0]}{rows}{LATENCY[1]}" and rows.isdecimal() and len(rows) < 6 and ms > 0 and tokens and tokens > 0:
-            found.append((int(rows), ms, tokens))
-    return sorted(found)
+        rows = part_of(LATENCY, key) or ""
+        tokens = facts.get(YIELD.format(rows))
+        if rows.isdecimal() and len(rows) < 6 and ms > 0 and tokens and tokens > 0:
+            points.append((int(rows), ms, tokens))
+    return sorted(points)
 
 
 def budget_of(steps: Sequence[Step]) -> int | None:
     """The rows that were chosen."""
-    return next((int(step.facts[BUDGET]) for step in steps if 0 < step.facts.get(BUDGET, 0) < MOST_ROWS), None)
+    return next((int(step.facts[ROW_BUDGET]) for step in steps if 0 < step.facts.get(ROW_BUDGET, 0) < MOST_ROWS), None)
 
 
 def curve_figure(steps: Sequence[Step], dark: bool = False) -> go.Figure:
     """Expected tokens per second by rows as bars, the chosen one filled; the time of a pass as a line."""
-    found, chosen = curve_of(steps), budget_of(steps)
+    points, chosen = curve_of(steps), budget_of(steps)
     figure = go.Figure(layout=layout(260, dark, bargap=0.4))
     figure.add_bar(
         name="tokens per second, expected",
-        x=[str(rows) for rows, _, _ in found],
-        y=[1000 * tokens / ms for _, ms, tokens in found],
-        text=[f"{1000 * tokens / ms:.0f}" for _, ms, tokens in found],
+        x=[str(rows) for rows, _, _ in points],
+        y=[1000 * tokens / ms for _, ms, tokens in points],
+        text=[f"{1000 * tokens / ms:.0f}" for _, ms, tokens in points],
         textposition="auto",
         marker={
-            "color": [SERIES["p"] if rows == chosen else "rgba(0,0,0,0)" for rows, _, _ in found],
+            "color": [SERIES["p"] if rows == chosen else "rgba(0,0,0,0)" for rows, _, _ in points],
             "line": {"color": SERIES_LINE["p"], "width": 2},
         },
-        hovertext=[f"{rows} rows: {ms:.1f} ms, {tokens:.2f} tokens per step expected" for rows, ms, tokens in found],
+        hovertext=[f"{rows} rows: {ms:.1f} ms, {tokens:.2f} tokens per step expected" for rows, ms, tokens in points],
         hoverinfo="text",
     )
     figure.add_scatter(
         name="milliseconds of a pass",
-        x=[str(rows) for rows, _, _ in found],
-        y=[ms for _, ms, _ in found],
+        x=[str(rows) for rows, _, _ in points],
+        y=[ms for _, ms, _ in points],
         yaxis="y2",
         mode="lines+markers",
         line={"color": ink(dark), "width": 2},

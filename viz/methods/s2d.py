@@ -11,12 +11,13 @@ from dataclasses import dataclass
 import pandas as pd
 import plotly.graph_objects as go
 
+from decoding.score_names import CONFIDENCE_AFTER, EXIT, LAYER_PASSES, LAYERS, ROWS_READ, part_of
 from decoding.trace import Node, Step
-from viz.style import GRID, LOOKS, MONO, SERIES, SERIES_LINE, ink, layout, muted, tint
-from viz.tokens import as_plotly, full, name
+from viz.style import GRID, LOOKS, MONO, SERIES, SERIES_LINE, ink, layout, muted, tint, with_mark
+from viz.tokens import as_plotly, full_name, name
 from viz.words import number
 
-CONFIDENCE = "confidence after layer "  # of a score, in front of the number of layers
+DEPTHS = (EXIT, LAYERS, ROWS_READ, LAYER_PASSES)  # scores
 MOST = 64  # layers that are believed
 PATTERN = {"accepted": "", "rejected": "/", "not judged": "."}
 EXIT_COLOR = ("#E69F00", "#CC79A7", "#009E73", "#7F7F7F")  # from the first exit on
@@ -52,12 +53,12 @@ class Guess:
 def guess_of(number: int, node: Node) -> Guess | None:
     """None if the scores are not those of this method."""
     scores = node.scores
-    if not {"exit", "layers", "rows read", "layer passes"} <= set(scores):
+    if not set(DEPTHS) <= set(scores):
         return None
-    exit_, layers, rows, passes = (scores[key] for key in ("exit", "layers", "rows read", "layer passes"))
+    exit_, layers, rows, passes = (scores[key] for key in DEPTHS)
     if not (1 <= exit_ <= layers <= MOST and 1 <= rows <= 4096 and exit_ * rows <= passes <= 1e9):
         return None
-    levels = ((key.removeprefix(CONFIDENCE), value) for key, value in scores.items() if key.startswith(CONFIDENCE))
+    levels = ((part_of(CONFIDENCE_AFTER, key) or "", value) for key, value in scores.items())
     met = sorted((int(level), value) for level, value in levels if level.isascii() and level.isdigit() and len(level) < 4)
     if not met or met[-1][0] != exit_ or not all(0 <= value <= 1 + 1e-6 for _, value in met):
         return None
@@ -66,13 +67,13 @@ def guess_of(number: int, node: Node) -> Guess | None:
 
 def guesses(step: Step) -> list[Guess]:
     """Of one step, in the order they were drafted."""
-    return [found for i, node in enumerate(step.nodes) if (found := guess_of(i, node)) is not None]
+    return [guess for i, node in enumerate(step.nodes) if (guess := guess_of(i, node)) is not None]
 
 
 def exits_seen(steps: Sequence[Step]) -> list[int]:
     """Exits at which a token was drafted or looked for, and the deepest one."""
-    found = [guess for step in steps for guess in guesses(step)]
-    return sorted({level for guess in found for level, _ in guess.met} | {guess.layers for guess in found})
+    drafted = [guess for step in steps for guess in guesses(step)]
+    return sorted({level for guess in drafted for level, _ in guess.met} | {guess.layers for guess in drafted})
 
 
 def way(guess: Guess) -> str:
@@ -101,25 +102,25 @@ def stack_figure(
         exits: the levels to rule, of the whole run, so that steps look alike.
         thresholds: exit -> what its confidence had to be above; the last one has none.
     """
-    found = guesses(step)
-    deepest = max([guess.layers for guess in found], default=1)
+    drafted = guesses(step)
+    deepest = max([guess.layers for guess in drafted], default=1)
     figure = go.Figure(layout=layout(250 + 14 * min(deepest, 8), dark, barmode="overlay", showlegend=True))
     for verdict in ("accepted", "rejected", "not judged"):
-        group = [guess for guess in found if step.nodes[guess.node].verdict == verdict]
+        group = [guess for guess in drafted if step.nodes[guess.node].verdict == verdict]
         if group:
             figure.add_trace(bars(group, verdict, selected, dark))
             figure.add_trace(tops(step, group, verdict))
-    ghosts = [guess for guess in found if guess.caught_up]
+    ghosts = [guess for guess in drafted if guess.caught_up]
     if ghosts:
         figure.add_trace(ghost_bars(ghosts, min(exits, default=1), dark))
-    figure.update_layout(annotations=levels(found, dark))
+    figure.update_layout(annotations=levels(drafted, dark))
     ticks = [f"layer {e}" + (f"<br>more than {number(thresholds[e], 2)}" if e in thresholds else "<br>always") for e in exits]
-    labels = [as_plotly(name(step.nodes[guess.node].token, token_bytes)) for guess in found]
+    labels = [as_plotly(name(step.nodes[guess.node].token, token_bytes)) for guess in drafted]
     figure.update_yaxes(range=[0, deepest + 0.75], tickvals=list(exits), ticktext=ticks, gridcolor=GRID, zerolinecolor=GRID)
     figure.update_xaxes(
-        range=[-0.6, max(len(found), 6) - 0.4],
-        tickvals=list(range(len(found))),
-        ticktext=[f"<b>{text}</b>" if guess.node == selected else text for text, guess in zip(labels, found, strict=True)],
+        range=[-0.6, max(len(drafted), 6) - 0.4],
+        tickvals=list(range(len(drafted))),
+        ticktext=[f"<b>{text}</b>" if guess.node == selected else text for text, guess in zip(labels, drafted, strict=True)],
         tickfont={"family": MONO, "size": 12, "color": ink(dark)},
         showgrid=False,
     )
@@ -130,7 +131,7 @@ def bars(group: Sequence[Guess], verdict: str, selected: int | None, dark: bool)
     look = LOOKS[verdict]
     picked = [guess.node == selected for guess in group]
     return go.Bar(
-        name=f"{look.mark} {verdict}".strip(),
+        name=with_mark(verdict),
         x=[guess.node for guess in group],
         y=[guess.exit for guess in group],
         width=0.5,
@@ -181,7 +182,7 @@ def ghost_bars(ghosts: Sequence[Guess], first: int, dark: bool) -> go.Bar:
     )
 
 
-def levels(found: Sequence[Guess], dark: bool) -> list[dict]:
+def levels(drafted: Sequence[Guess], dark: bool) -> list[dict]:
     """Annotations: the confidence at every exit that was met, right above that level, on a ground of its own over the bars."""
     common = {"showarrow": False, "yanchor": "bottom", "yshift": 3, "borderpad": 1, "font": {"size": 12, "color": ink(dark)}}
     ground = "rgba(20,23,28,0.8)" if dark else "rgba(255,255,255,0.85)"
@@ -193,18 +194,18 @@ def levels(found: Sequence[Guess], dark: bool) -> list[dict]:
             "bgcolor": ground,
             **common,
         }
-        for guess in found
+        for guess in drafted
         for level, c in guess.met
     ]
 
 
 def stack_alt(step: Step) -> str:
     """The stack in words; plain text."""
-    found = guesses(step)
-    if not found:
+    drafted = guesses(step)
+    if not drafted:
         return "No token of this step says how deep it went."
-    parts = [f"layer {guess.exit} ({step.nodes[guess.node].verdict})" for guess in found]
-    return f"{len(found)} drafted tokens left after {', '.join(parts)}."
+    parts = [f"layer {guess.exit} ({step.nodes[guess.node].verdict})" for guess in drafted]
+    return f"{len(drafted)} drafted tokens left after {', '.join(parts)}."
 
 
 def stack_table(step: Step, token_bytes: Mapping[int, bytes]) -> pd.DataFrame:
@@ -212,7 +213,7 @@ def stack_table(step: Step, token_bytes: Mapping[int, bytes]) -> pd.DataFrame:
     rows = [
         [
             g.node,
-            shown(step.nodes[g.node].token, token_bytes),
+            full_name(step.nodes[g.node].token, token_bytes),
             g.exit,
             way(g),
             g.exit * g.rows,
@@ -224,24 +225,20 @@ def stack_table(step: Step, token_bytes: Mapping[int, bytes]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["node", "token", "left after layer", "confidence", "own passes", "caught up", "verdict"])
 
 
-def shown(token: int, token_bytes: Mapping[int, bytes]) -> str:
-    return full(token_bytes[token]) if token in token_bytes else f"#{token}"
-
-
 # -- the exits over a run ----------------------------------------------------------------------------------------------
 
 
 def exits_table(steps: Sequence[Step]) -> pd.DataFrame:
     """One row per exit: how many tokens left there, how sure it was, and how many of those that were judged the target kept."""
-    found = [(guess, step.nodes[guess.node].verdict) for step in steps for guess in guesses(step)]
+    drafted = [(guess, step.nodes[guess.node].verdict) for step in steps for guess in guesses(step)]
     rows = []
     for level in exits_seen(steps):
-        here = [(guess, verdict) for guess, verdict in found if guess.exit == level]
+        here = [(guess, verdict) for guess, verdict in drafted if guess.exit == level]
         judged = [verdict for _, verdict in here if verdict != "not judged"]
         kept = judged.count("accepted")
         sure = sum(guess.met[-1][1] for guess, _ in here) / len(here) if here else None
         rate = kept / len(judged) if judged else None
-        rows.append([level, len(here), len(here) / max(len(found), 1), sure, len(judged), kept, rate])
+        rows.append([level, len(here), len(here) / max(len(drafted), 1), sure, len(judged), kept, rate])
     columns = ["left after layer", "drafted", "share", "mean confidence", "judged", "accepted", "acceptance"]
     return pd.DataFrame(rows, columns=columns)
 
@@ -304,12 +301,12 @@ def threshold_words(steps: Sequence[Step]) -> str:
 
 def work_words(steps: Sequence[Step]) -> str:
     """Layers run and layer passes per drafted token against the whole draft model; "" if nothing was drafted."""
-    found = [guess for step in steps for guess in guesses(step)]
-    if not found:
+    drafted = [guess for step in steps for guess in guesses(step)]
+    if not drafted:
         return ""
-    kinds = ([g.exit for g in found], [g.passes for g in found], [g.caught_up for g in found], [g.whole for g in found])
-    run, passes, late, whole = (sum(kind) / len(found) for kind in kinds)
-    layers = max(g.layers for g in found)
+    kinds = ([g.exit for g in drafted], [g.passes for g in drafted], [g.caught_up for g in drafted], [g.whole for g in drafted])
+    run, passes, late, whole = (sum(kind) / len(drafted) for kind in kinds)
+    layers = max(g.layers for g in drafted)
     return (
         f"Layers run one after the other per drafted token: {number(run)} of {layers}, {1 - run / layers:.0%} fewer. Counted row "
         f"by row that is {number(passes)} passes, {number(late)} of them for rows that had waited, against {number(whole)}: what "
@@ -330,10 +327,10 @@ def opinions_table(opinions: Sequence[Opinion], token: int, answered: int, token
     rows = []
     for level, tokens, q, asked in opinions:
         likeliest = list(zip(tokens, q, strict=True))[:NAMED]
-        words = ", ".join(f"{shown(t, token_bytes)} {number(value, 2)}" for t, value in likeliest)
+        words = ", ".join(f"{full_name(t, token_bytes)} {number(value, 2)}" for t, value in likeliest)
         place = "drafted it" if level == answered else "deeper" if level > answered else "passed it on"
         rows.append([level, place, number(q[0], 2), words, asked])
-    column = f"q of the drafted {shown(token, token_bytes)}"
+    column = f"q of the drafted {full_name(token, token_bytes)}"
     return pd.DataFrame(rows, columns=["layers", "", "confidence", "would have said", column])
 
 
@@ -372,11 +369,11 @@ def opinions_figure(
 
 def favourites(opinions: Sequence[Opinion], token: int) -> list[int]:
     """The drafted token and the likeliest ones of all sub-models, the deepest one's first."""
-    found = {token: 1.0}
+    likely = {token: 1.0}
     for _, tokens, q, _ in reversed(opinions):
         for t, value in zip(tokens, q, strict=True):
-            found.setdefault(t, value)
-    others = sorted((t for t in found if t != token), key=found.__getitem__, reverse=True)
+            likely.setdefault(t, value)
+    others = sorted((t for t in likely if t != token), key=likely.__getitem__, reverse=True)
     return [token, *others[: OPINIONS - 1]]
 
 
@@ -384,9 +381,9 @@ def opinions_words(opinions: Sequence[Opinion], token: int, answered: int, token
     """One sentence; plain text."""
     deeper = [(level, tokens[0]) for level, tokens, *_ in opinions if level > answered]
     if not deeper:
-        return f"The deepest sub-model drafted {shown(token, token_bytes)}; there is none below it."
+        return f"The deepest sub-model drafted {full_name(token, token_bytes)}; there is none below it."
     same = [level for level, favourite in deeper if favourite == token]
     if len(same) == len(deeper):
-        return f"Every deeper sub-model likes {shown(token, token_bytes)} best as well: its layers would have changed little."
-    parts = ", ".join(f"{shown(favourite, token_bytes)} after layer {level}" for level, favourite in deeper)
-    return f"{shown(token, token_bytes)} was drafted after layer {answered}; likeliest further down: {parts}."
+        return f"Every deeper sub-model likes {full_name(token, token_bytes)} best as well: its layers would have changed little."
+    parts = ", ".join(f"{full_name(favourite, token_bytes)} after layer {level}" for level, favourite in deeper)
+    return f"{full_name(token, token_bytes)} was drafted after layer {answered}; likeliest further down: {parts}."

@@ -11,12 +11,13 @@ from dataclasses import dataclass
 import pandas as pd
 import plotly.graph_objects as go
 
+from decoding.score_names import PREDICTED
 from decoding.trace import Node, Step
-from viz.style import GRID, LOOKS, MONO, SERIES, SERIES_LINE, SERIES_PATTERN, ink, layout, muted
-from viz.tokens import as_plotly, full, name
+from viz.methods.shared.token_bars import token_axes, token_bars
+from viz.style import GRID, SERIES, SERIES_LINE, ink, layout, limit_line, muted
+from viz.tokens import full_name, name
 from viz.words import number
 
-PREDICTED = "predicted acceptance"  # score
 WEIGHT = 6.0  # of a refusal in the training of the head
 BINS = 10
 
@@ -33,13 +34,13 @@ class Guess:
 
 def guesses(step: Step) -> list[Guess]:
     """The step's chain with its predictions; those of a trace that carries none are None."""
-    found: list[Guess] = []
+    chain: list[Guess] = []
     product: float | None = 1.0
     for node in step.nodes:
         predicted = node.scores.get(PREDICTED)
         product = None if predicted is None or product is None else product * predicted
-        found.append(Guess(node, predicted, product, min(1.0, node.p / node.q) if node.q else None))
-    return found
+        chain.append(Guess(node, predicted, product, min(1.0, node.p / node.q) if node.q else None))
+    return chain
 
 
 def stop_words(step: Step, threshold: float, shortest: int, longest: int) -> str:
@@ -69,58 +70,32 @@ def passes_before(products: Sequence[float], threshold: float) -> bool:
 
 def acceptance_figure(step: Step, token_bytes: Mapping[int, bytes], threshold: float, dark: bool = False) -> go.Figure:
     """Two bars per token, predicted and actual; the product of the predictions as a line that falls towards the threshold."""
-    found = guesses(step)
-    places = list(range(1, len(found) + 1))
+    chain = guesses(step)
     figure = go.Figure(layout=layout(300, dark, barmode="group", bargap=0.35))
-    for key, label, values in (
-        ("q", "predicted by the head", [guess.predicted for guess in found]),
-        ("p", "actual: min(1, p/q)", [guess.actual for guess in found]),
-    ):
-        figure.add_bar(
-            name=label,
-            x=places,
-            y=values,
-            marker={
-                "color": SERIES[key],
-                "line": {"color": SERIES_LINE[key], "width": 1},
-                "pattern": {"shape": SERIES_PATTERN[key], "solidity": 0.3, "fgcolor": SERIES_LINE[key], "bgcolor": SERIES[key]},
-            },
-            hovertext=[
-                f"{as_plotly(name(guess.node.token, token_bytes))}: {label} {'none' if value is None else number(value)}"
-                for guess, value in zip(found, values, strict=True)
-            ],
-            hoverinfo="text",
-        )
+    series = (
+        ("q", "predicted by the head", [guess.predicted for guess in chain]),
+        ("p", "actual: min(1, p/q)", [guess.actual for guess in chain]),
+    )
+    figure.add_traces(token_bars(step.nodes, series, token_bytes))
     figure.add_scatter(
         name="all accepted so far, as predicted",
-        x=[0.5, *places],
-        y=[1.0, *(guess.product for guess in found)],
+        x=[0.5, *range(1, len(chain) + 1)],
+        y=[1.0, *(guess.product for guess in chain)],
         mode="lines+markers",
         line={"color": ink(dark), "width": 2, "shape": "linear"},
         marker={"size": 7, "color": ink(dark)},
         hovertemplate="%{y:.3f}<extra>product of the predictions</extra>",
     )
-    line = {"color": LOOKS["rejected"].line, "width": 2, "dash": "dash"}
-    figure.add_hline(
-        1 - threshold, line=line, annotation_text=f"stop below {number(1 - threshold)}", annotation_position="top right"
-    )
-    ticks = [f"{as_plotly(name(g.node.token, token_bytes, 9))}<br>{LOOKS[g.node.verdict].mark or '·'}" for g in found]
-    figure.update_xaxes(
-        tickvals=places,
-        ticktext=ticks,
-        tickfont={"family": MONO, "size": 12},
-        showgrid=False,
-        range=[0.4, max(len(found), 4) + 0.6],
-    )
-    figure.update_yaxes(range=[0, 1.08], gridcolor=GRID, zerolinecolor=GRID, tickvals=[0, 0.25, 0.5, 0.75, 1])
-    return figure.update_layout(margin={"l": 8, "r": 8, "t": 34, "b": 44})
+    stop = {"annotation_text": f"stop below {number(1 - threshold)}", "annotation_position": "top right"}
+    figure.add_hline(1 - threshold, line=limit_line(), **stop)
+    return token_axes(figure, step.nodes, token_bytes, 1.08)
 
 
 def acceptance_table(step: Step, token_bytes: Mapping[int, bytes]) -> pd.DataFrame:
     """One row per drafted token."""
     rows = [
         [
-            full(token_bytes[g.node.token]) if g.node.token in token_bytes else f"#{g.node.token}",
+            full_name(g.node.token, token_bytes),
             g.predicted,
             g.product,
             g.actual,
@@ -180,14 +155,14 @@ def bins(steps: Sequence[Step], plain: bool = False) -> list[Bin]:
     for guess in judged(steps):
         value = unweighted(guess.predicted) if plain else guess.predicted
         parts.setdefault(min(int(value * BINS), BINS - 1), []).append((value, guess))
-    found = []
+    filled = []
     for place, members in sorted(parts.items()):
         n = len(members)
         kept = sum(guess.node.verdict == "accepted" for _, guess in members)
-        found.append(
+        filled.append(
             Bin(place / BINS, n, sum(value for value, _ in members) / n, kept / n, sum(guess.actual for _, guess in members) / n)
         )
-    return found
+    return filled
 
 
 def reliability_figure(steps: Sequence[Step], dark: bool = False) -> go.Figure:
@@ -195,20 +170,20 @@ def reliability_figure(steps: Sequence[Step], dark: bool = False) -> go.Figure:
     figure = go.Figure(layout=layout(320, dark))
     figure.add_scatter(x=[0, 1], y=[0, 1], mode="lines", line={"color": muted(dark), "dash": "dot"}, name="right", hoverinfo="skip")
     for plain, label, key, symbol in ((False, "as predicted", "q", "circle"), (True, "weight taken out", "p", "diamond")):
-        found = bins(steps, plain)
+        filled = bins(steps, plain)
         figure.add_scatter(
-            x=[b.predicted for b in found],
-            y=[b.accepted for b in found],
+            x=[b.predicted for b in filled],
+            y=[b.accepted for b in filled],
             mode="lines+markers",
             name=label,
             line={"color": SERIES_LINE[key], "width": 2},
             marker={
                 "symbol": symbol,
                 "color": SERIES[key],
-                "size": [min(22.0, 6 + 2.2 * b.count**0.5) for b in found],
+                "size": [min(22.0, 6 + 2.2 * b.count**0.5) for b in filled],
                 "line": {"color": SERIES_LINE[key], "width": 1},
             },
-            text=[f"{label}: {number(b.predicted)} predicted, {number(b.accepted)} of {b.count} accepted" for b in found],
+            text=[f"{label}: {number(b.predicted)} predicted, {number(b.accepted)} of {b.count} accepted" for b in filled],
             hoverinfo="text",
             cliponaxis=False,
         )
@@ -230,12 +205,14 @@ def reliability_table(steps: Sequence[Step]) -> pd.DataFrame:
 
 def reliability_words(steps: Sequence[Step]) -> str:
     """How right the head was, in a sentence; plain text."""
-    found = judged(steps)
-    if not found:
+    predictions = judged(steps)
+    if not predictions:
         return "No token with a prediction was judged yet."
-    n = len(found)
-    kept = sum(guess.node.verdict == "accepted" for guess in found) / n
-    predicted, plain = (sum(values) / n for values in ([g.predicted for g in found], [unweighted(g.predicted) for g in found]))
+    n = len(predictions)
+    kept = sum(guess.node.verdict == "accepted" for guess in predictions) / n
+    predicted, plain = (
+        sum(values) / n for values in ([g.predicted for g in predictions], [unweighted(g.predicted) for g in predictions])
+    )
     tokens = "token" if n == 1 else "tokens"
     return (
         f"{n} judged {tokens}: predicted {number(predicted)} on average, {number(plain)} with the weight taken out; accepted were "

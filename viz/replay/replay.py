@@ -14,9 +14,10 @@ from pathlib import Path
 
 from decoding.trace import Row, Step, Trace
 from viz.runs.tally import Tally, tally
+from viz.step.boxes import ROOT, boxes_of, final_index, frame_of, has_final
 from viz.step.probabilities import shown
 from viz.step.text import CSS, describe, strip
-from viz.step.tree import ROOT, boxes_of, final_index, frame_of, has_final, tree_alt
+from viz.step.tree import tree_alt
 from viz.style import LOOKS, PHASES, SERIES, SERIES_LINE
 from viz.tokens import as_html, full, label, plain
 from viz.words import METRICS, filled, judgement, narrate, number
@@ -48,10 +49,10 @@ def replay_html(trace: Trace, title: str = "") -> str:
 
 def parts(template: str) -> list[str]:
     """Style, script and body of the template."""
-    found = []
+    pieces = []
     for tag in ("style", "script", "body"):
-        found.append(template.split(f"<{tag}>", 1)[1].split(f"</{tag}>", 1)[0])
-    return found
+        pieces.append(template.split(f"<{tag}>", 1)[1].split(f"</{tag}>", 1)[0])
+    return pieces
 
 
 def digest(text: str) -> str:
@@ -191,13 +192,13 @@ def columns(values: Sequence[float], order: Sequence[int]) -> list[float | None]
 
 
 def running(steps: Sequence[Step]) -> Iterator[Tally]:
-    """The tally after each step, without what goes by depth or length: a thousand steps must not cost a million."""
+    """The tally after each step, without what goes by depth: a thousand steps must not cost a million."""
     total = tally(())
     for step in steps:
         one = tally([step])
         sums = {key: getattr(total, key) + getattr(one, key) for key in SUMS}
         ms = {phase: total.ms[phase] + one.ms[phase] for phase in PHASES}
-        total = Tally(**sums, alpha_by_depth=(), accepted_lengths=(), ms=ms)
+        total = Tally(**sums, alpha_by_depth=(), ms=ms)
         yield total
 
 

@@ -14,7 +14,7 @@ from viz.runs.committed import Committed, committed
 from viz.runs.differences import first_difference, reference
 from viz.runs.lines import Runs, empty_figure, framed, pairs
 from viz.style import COLOR, LOOKS, MONO, ink, layout, text_color
-from viz.tokens import as_plotly, full, name, plain
+from viz.tokens import as_plotly, full_name, name, plain
 
 HOW_TO_READ_ALIGNED = (
     "Each cell is a token of the text, each block what one target call brought; longer blocks are better. "
@@ -25,8 +25,7 @@ HOW_TO_READ_ALIGNED = (
 def align(runs: Runs) -> pd.DataFrame:
     """One line per run and output position: the token, where it came from, the step that brought it (both from 1)."""
     rows = [
-        (label, at.position + 1, full(trace.token_bytes[at.token]) if at.token in trace.token_bytes else f"#{at.token}", at.token)
-        + (at.origin, at.step + 1)
+        (label, at.position + 1, full_name(at.token, trace.token_bytes), at.token) + (at.origin, at.step + 1)
         for label, trace in pairs(runs)
         for at in committed(trace)
     ]
@@ -39,8 +38,8 @@ def partings(runs: Sequence[tuple[str, Trace]]) -> dict[int, int]:
         return {}
     first = runs[reference(runs)][1]
     same = [(i, trace) for i, (_, trace) in enumerate(runs) if trace.header.prompt_tokens == first.header.prompt_tokens]
-    found = ((i, first_difference(first, trace)) for i, trace in same)
-    return {i: difference.position for i, difference in found if difference}
+    differences = ((i, first_difference(first, trace)) for i, trace in same)
+    return {i: difference.position for i, difference in differences if difference}
 
 
 @dataclass(frozen=True)
@@ -55,14 +54,14 @@ class Cell:
 
 def cells(runs: Sequence[tuple[str, Trace]], start: int, count: int) -> list[Cell]:
     """The cells of the window, run by run."""
-    found = []
+    drawn = []
     for i, (_, trace) in enumerate(runs):
         tokens = list(committed(trace))
         steps = [None, *(at.step for at in tokens), None]
         for at, before, after in zip(tokens, steps, steps[2:], strict=False):
             if start <= at.position < start + count:
-                found.append(Cell(i, at, before != at.step, after != at.step))
-    return found
+                drawn.append(Cell(i, at, before != at.step, after != at.step))
+    return drawn
 
 
 def aligned_figure(runs: Runs, start: int = 0, count: int = 64, dark: bool = False, width: int = 900) -> go.Figure:

@@ -63,7 +63,7 @@ def table_row(label: str, trace: Trace | None, base: Trace | None, c: float | Ma
 
 def baseline(runs: Sequence[tuple[str, Trace]], trace: Trace) -> Trace | None:
     """The first plain run that did the same work on the same kind of device."""
-    return next((other for _, other in runs if other.header.method == "plain" and work(other) == work(trace)), None)
+    return next((other for _, other in runs if other.is_plain and work(other) == work(trace)), None)
 
 
 def work(trace: Trace) -> tuple:

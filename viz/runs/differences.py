@@ -12,8 +12,8 @@ import pandas as pd
 
 from decoding.trace import Row, Trace
 from viz.runs.committed import committed
-from viz.runs.lines import Runs, pairs
-from viz.tokens import full, quoted
+from viz.runs.lines import pairs
+from viz.tokens import full_name, quoted
 from viz.words import number
 
 Verdict = Literal["near-tie", "mismatch", "unknown"]
@@ -75,56 +75,41 @@ def difference_sentence(one: tuple[str, Trace], other: tuple[str, Trace]) -> str
     (name_a, a), (name_b, b) = pairs([one, other])
     if reason := incomparable(a, b):
         return f"{name_a} and {name_b} cannot be compared token for token: {reason}."
-    found = first_difference(a, b)
-    if found is None:
+    difference = first_difference(a, b)
+    if difference is None:
         shared = min(sum(len(step.tokens) for step in trace.steps) for trace in (a, b))
         return f"{name_b} is exact: the first {shared} tokens are those of {name_a}."
-    tokens = quoted(found.tokens[0], a.token_bytes), quoted(found.tokens[1], b.token_bytes)
+    tokens = quoted(difference.tokens[0], a.token_bytes), quoted(difference.tokens[1], b.token_bytes)
     both = f"{name_a} has {tokens[0]}, {name_b} has {tokens[1]}"
-    return f"Token {found.position + 1} is the first that differs: {both}. {verdict_words(found)}"
+    return f"Token {difference.position + 1} is the first that differs: {both}. {verdict_words(difference)}"
 
 
-def verdict_words(found: Difference) -> str:
+def verdict_words(difference: Difference) -> str:
     """What the gaps say."""
-    known = [value for value in found.gaps if value is not None]
-    if found.verdict == "unknown":
+    known = [value for value in difference.gaps if value is not None]
+    if difference.verdict == "unknown":
         return "Probabilities were not recorded there, so nothing more can be said."
     if min(known) == inf:
         return "A mismatch: in neither run are both tokens among the target's likely ones there."
     apart = f"for the target the two are {number(min(known))} apart in log-probability"
-    if found.verdict == "near-tie":
-        return f"A near-tie: {apart}, within the {number(found.tolerance)} that rounding can tip."
-    return f"A mismatch: {apart}, more than the {number(found.tolerance)} that rounding can explain."
+    if difference.verdict == "near-tie":
+        return f"A near-tie: {apart}, within the {number(difference.tolerance)} that rounding can tip."
+    return f"A mismatch: {apart}, more than the {number(difference.tolerance)} that rounding can explain."
 
 
-def difference_table(found: Difference, token_bytes: Mapping[int, bytes]) -> pd.DataFrame:
+def difference_table(difference: Difference, token_bytes: Mapping[int, bytes]) -> pd.DataFrame:
     """The target's distributions of both runs at the place where they part, side by side; empty where not recorded."""
-    columns = [dict(zip(row.tokens, row.p, strict=True)) if row else {} for row in found.rows]
-    occurring = {*columns[0], *columns[1], *found.tokens}
+    columns = [dict(zip(row.tokens, row.p, strict=True)) if row else {} for row in difference.rows]
+    occurring = {*columns[0], *columns[1], *difference.tokens}
     tokens = sorted(occurring, key=lambda token: (-max(column.get(token, 0) for column in columns), token))
     rows = [
-        [full(token_bytes[t]) if t in token_bytes else f"#{t}", t, *(column.get(t) for column in columns)]
-        + [{found.tokens[0]: "first run", found.tokens[1]: "second run"}.get(t, "")]
+        [full_name(t, token_bytes), t, *(column.get(t) for column in columns)]
+        + [{difference.tokens[0]: "first run", difference.tokens[1]: "second run"}.get(t, "")]
         for t in tokens
     ]
     return pd.DataFrame(rows, columns=["token", "id", "p, first run", "p, second run", "taken by"])
 
 
-def exactness_table(runs: Runs) -> pd.DataFrame:
-    """Every run against the reference: exact, near-tie, mismatch, unknown, or why it cannot be said."""
-    listed = pairs(runs)
-    first = reference(listed)
-    rows = []
-    for i, (label, trace) in enumerate(listed):
-        if i != first:
-            reason = incomparable(listed[first][1], trace)
-            found = None if reason else first_difference(listed[first][1], trace)
-            verdict = "not comparable" if reason else found.verdict if found else "exact"
-            position = found.position + 1 if found else None
-            rows.append([label, verdict, position, difference_sentence(listed[first], (label, trace))])
-    return pd.DataFrame(rows, columns=["run", "verdict", "token", "why"]).astype({"token": "Int64"})
-
-
 def reference(runs: Sequence[tuple[str, Trace]]) -> int:
     """Index of the run the others are held against: plain decoding if it is there, else the first."""
-    return next((i for i, (_, trace) in enumerate(runs) if trace.header.method == "plain"), 0)
+    return next((i for i, (_, trace) in enumerate(runs) if trace.is_plain), 0)

@@ -34,10 +34,10 @@ def pairs(runs: Runs) -> list[tuple[str, Trace]]:
 
 def styles(runs: Sequence[tuple[str, Trace]]) -> list[tuple[str, str, str]]:
     """(colour, dash, marker) of each run; plain decoding steps back."""
-    found, lines = [], iter(LINES * (len(runs) // len(LINES) + 1))
+    looks, lines = [], iter(LINES * (len(runs) // len(LINES) + 1))
     for _, trace in runs:
-        found.append(PLAIN if trace.header.method == "plain" else next(lines))
-    return found
+        looks.append(PLAIN if trace.is_plain else next(lines))
+    return looks
 
 
 def empty_figure(sentence: str, dark: bool = False, height: int = 160) -> go.Figure:

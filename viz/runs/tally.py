@@ -29,7 +29,6 @@ class Tally:
     accepted: int
     draft_calls: int
     alpha_by_depth: tuple[tuple[int, int, int], ...]  # (depth from 1, judged, accepted)
-    accepted_lengths: tuple[int, ...]  # tokens of the draft kept, one number per step
     ms: dict[str, float]  # per phase
 
     @property
@@ -70,10 +69,10 @@ def ratio(part: float, whole: float) -> float | None:
 
 def depths(step: Step) -> list[int]:
     """Depth of every node; 1 hangs below the root."""
-    found: list[int] = []
+    of_nodes: list[int] = []
     for node in step.nodes:
-        found.append(1 if node.parent < 0 else found[node.parent] + 1)
-    return found
+        of_nodes.append(1 if node.parent < 0 else of_nodes[node.parent] + 1)
+    return of_nodes
 
 
 def tally(steps: Sequence[Step]) -> Tally:
@@ -84,30 +83,28 @@ def tally(steps: Sequence[Step]) -> Tally:
             counts = by_depth.setdefault(depth, [0, 0])
             counts[0] += node.verdict != "not judged"
             counts[1] += node.verdict == "accepted"
-    lengths = tuple(sum(node.verdict == "accepted" for node in step.nodes) for step in steps)
     return Tally(
         target_calls=len(steps),
         tokens=sum(len(step.tokens) for step in steps),
         drafted=sum(len(step.nodes) for step in steps),
         judged=sum(judged for judged, _ in by_depth.values()),
-        accepted=sum(lengths),
+        accepted=sum(node.verdict == "accepted" for step in steps for node in step.nodes),
         draft_calls=sum(step.draft_calls for step in steps),
         alpha_by_depth=tuple((d, j, a) for d, (j, a) in sorted(by_depth.items()) if j),
-        accepted_lengths=lengths,
         ms={phase: sum((getattr(step.times, phase) for step in steps), 0.0) for phase in PHASES},
     )
 
 
 def reached(steps: Sequence[Step]) -> list[tuple[int, int, int]]:
     """(level, steps that came so far and drafted there, steps in which a token was accepted there)."""
-    found: list[list[int]] = []
+    tallied: list[list[int]] = []
     for step in steps:
         for level, i in enumerate((-1, *step.path)):
             if any(node.parent == i for node in step.nodes):
-                found += [[0, 0] for _ in range(level + 1 - len(found))]
-                found[level][0] += 1
-                found[level][1] += len(step.path) > level
-    return [(level, *counts) for level, counts in enumerate(found, 1)]
+                tallied += [[0, 0] for _ in range(level + 1 - len(tallied))]
+                tallied[level][0] += 1
+                tallied[level][1] += len(step.path) > level
+    return [(level, *counts) for level, counts in enumerate(tallied, 1)]
 
 
 def modelled_speedup(tau: float, calls_per_step: float, c: float) -> float:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from decoding.trace import Node, Row
 from viz.style import LOOKS, SERIES_LINE, SERIES_STRIPES, tint
-from viz.tokens import as_html, full, name, quoted
+from viz.tokens import as_html, full_name, name, quoted
 from viz.words import judgement, number
 
 if TYPE_CHECKING:
@@ -52,12 +52,12 @@ def shown(row: Row, highlight: int | None, limit: int = 10) -> list[int]:
 
 def series_of(row: Row) -> dict[str, tuple[float, ...]]:
     """p, then q if the children were drawn from one, then the residual if it is not p itself."""
-    found = {"p": row.p}
+    series = {"p": row.p}
     if row.q is not None:
-        found["q"] = row.q
+        series["q"] = row.q
     if any(abs(residual - p) > SAME * p for residual, p in zip(row.residual, row.p, strict=True)):
-        found["residual"] = row.residual
-    return found
+        series["residual"] = row.residual
+    return series
 
 
 def bar(key: str, value: float, top: float, label: str) -> str:
@@ -110,7 +110,7 @@ def probability_table(row: Row, token_bytes: Mapping[int, bytes]) -> pd.DataFram
     """One row per recorded token; q is empty where nothing was drawn from it."""
     import pandas as pd  # not at the top: a page is painted before it is there
 
-    labels = [full(token_bytes[token]) if token in token_bytes else f"#{token}" for token in row.tokens]
+    labels = [full_name(token, token_bytes) for token in row.tokens]
     q = list(row.q) if row.q is not None else [None] * len(row.tokens)
     sampled = [token == row.sampled for token in row.tokens]
     columns = {

@@ -8,7 +8,7 @@ from math import cos, pi, sin
 from typing import Any
 
 from decoding.trace import Step
-from viz.step.tree import ROOT, Box, Frame, boxes_of, final_index, frame_of
+from viz.step.boxes import ROOT, Box, Frame, boxes_of, final_index, frame_of
 from viz.style import LOOKS, MONO
 from viz.tokens import name
 from viz.words import number
@@ -42,7 +42,7 @@ def place(frame: Frame, i: int, width: int) -> tuple[float, float]:
 
 def edges(boxes: list[Box], places: list[tuple[float, float]]) -> list[Element]:
     """One path per state, what was accepted last, on top."""
-    found = []
+    paths = []
     for state in sorted({box.state for box in boxes[1:]}, key=lambda state: LOOKS[state].width):
         parts = []
         for i, box in enumerate(boxes):
@@ -58,8 +58,8 @@ def edges(boxes: list[Box], places: list[tuple[float, float]]) -> list[Element]:
             "stroke-dasharray": dash,
             "fill": "none",
         }
-        found.append({"tag": "path", "d": "".join(parts), **line})
-    return found
+        paths.append({"tag": "path", "d": "".join(parts), **line})
+    return paths
 
 
 def node(box: Box, x: float, y: float, radius: float, step: Step, token_bytes: Mapping[int, bytes]) -> Element:

@@ -28,9 +28,9 @@ class Span(TypedDict):
 
 def strip(trace: Trace, upto_step: int | None = None, window: slice = slice(None)) -> list[Span]:
     """Prompt and committed tokens through step index `upto_step` (None: all; -1: the prompt alone), those in `window`."""
-    found = committed(trace, upto_step)[window]
-    token_bytes = [trace.token_bytes.get(token) for token, _, _ in found]
-    spans = [span(*item, piece) for item, piece in zip(found, token_bytes, strict=True)]
+    tokens = committed(trace, upto_step)[window]
+    token_bytes = [trace.token_bytes.get(token) for token, _, _ in tokens]
+    spans = [span(*item, piece) for item, piece in zip(tokens, token_bytes, strict=True)]
     for group in joined([piece or b"" for piece in token_bytes]):
         if group.stop - group.start > 1:
             for member in spans[group.start : group.stop]:
@@ -41,10 +41,10 @@ def strip(trace: Trace, upto_step: int | None = None, window: slice = slice(None
 def committed(trace: Trace, upto_step: int | None = None) -> list[tuple[int, str, int | None]]:
     """(token, origin, step) of every token; the step is None in the prompt."""
     last = len(trace.steps) if upto_step is None else upto_step + 1
-    found: list[tuple[int, str, int | None]] = [(token, "prompt", None) for token in trace.header.prompt_tokens]
+    tokens: list[tuple[int, str, int | None]] = [(token, "prompt", None) for token in trace.header.prompt_tokens]
     for number, step in enumerate(trace.steps[:last]):
-        found += [(token, origin, number) for token, origin in zip(step.tokens, step.origins, strict=True)]
-    return found
+        tokens += [(token, origin, number) for token, origin in zip(step.tokens, step.origins, strict=True)]
+    return tokens
 
 
 def around(trace: Trace, step: int, block: int = 200) -> slice:
@@ -119,11 +119,6 @@ def legend_html(present: Set[str]) -> str:
     )
     keys = "".join(f'<span class="ds-key">{entry}</span>' for entry in entries)
     return f'<div class="ds-legend">{keys}</div>'
-
-
-def plain_text(trace: Trace, upto_step: int | None = None) -> str:
-    """Prompt and committed text as text, bytes that are no character replaced; not escaped."""
-    return b"".join(trace.token_bytes.get(token, b"") for token, _, _ in committed(trace, upto_step)).decode("utf-8", "replace")
 
 
 # Colours are laid over whatever the page has, so that one sheet serves the light and the dark theme.

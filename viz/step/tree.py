@@ -10,97 +10,20 @@ in `step.nodes`, `ROOT` (-1, as in `Node.parent`) for the root, `len(step.nodes)
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import plotly.graph_objects as go
 
 from decoding.trace import Step
 from viz.runs.tally import depths
-from viz.step.tidy import tidy
-from viz.style import LOOKS, MONO, fill, ink, layout, ring, text_color
-from viz.tokens import as_plotly, full, name, plain, quoted
+from viz.step.boxes import BOTTOM, HALF, ROOT, TOP, Box, Frame, boxes_of, final_index, frame_of, has_final
+from viz.style import LOOKS, MONO, fill, ink, layout, ring, text_color, with_mark
+from viz.tokens import as_plotly, full_name, name, plain, quoted
 from viz.words import judgement, number
 
 if TYPE_CHECKING:
     import pandas as pd
-
-ROOT = -1
-COLLAPSE_ABOVE = 160  # nodes; more than that and not judged branches become a count
-FEW = (16, 8, 4, 2)  # not judged siblings still drawn when even that is too much: the first number that fits
-HALF = 0.38  # of a box, in columns
-COLUMN = 62  # px of a column that a word of six letters needs
-MAX_HEIGHT, TOP, BOTTOM = 900, 40, 12  # px
-ROOMY, TIGHT, TIGHTEST = 46, 22, 10.5  # px per row: two lines of text, one line, small print
-
-
-@dataclass(frozen=True)
-class Box:
-    """One thing to draw: root, node or final token."""
-
-    index: int
-    parent: int  # place in the list of boxes; -1 for the root
-    state: str
-    token: int | None
-    hidden: int = 0  # nodes below it that are not drawn
-
-
-@dataclass(frozen=True)
-class Frame:
-    """Where the boxes are and how big, so that every part of the figure agrees."""
-
-    column: list[int]
-    row: list[float]
-    columns: int
-    rows: float
-    width: int  # px the page is expected to give
-
-    @property
-    def row_px(self) -> float:
-        return (self.height - TOP - BOTTOM) / self.rows
-
-    @property
-    def height(self) -> int:
-        """px; grows with the rows, first at full size, then by squeezing, then by tight rows up to the cap."""
-        wanted = max(min(self.rows, 10) * ROOMY, self.rows * TIGHT)
-        return int(min(MAX_HEIGHT, wanted + TOP + BOTTOM))
-
-    @property
-    def column_px(self) -> float:
-        return (self.width - 16) / self.columns
-
-    @property
-    def font(self) -> float:
-        return max(7.5, min(13, 0.72 * self.row_px, max(9.5, self.column_px / 9)))
-
-    @property
-    def two_lines(self) -> bool:
-        return self.row_px >= 40
-
-    @property
-    def limit(self) -> int:
-        """Characters that fit into a box behind its symbol."""
-        return int((2 * HALF * self.column_px - 12) / (0.61 * self.font)) - 1
-
-    @property
-    def symbol(self) -> float:
-        """Size of the symbols in px."""
-        return max(5.0, min(11.0, 0.55 * self.row_px))
-
-    def stroke(self, width: float) -> float:
-        """Line width in px, thinner where rows are tight."""
-        return width * max(0.5, min(1.0, self.row_px / 20))
-
-
-def final_index(step: Step) -> int:
-    """The number the final token goes by in `customdata` and `selected`."""
-    return len(step.nodes)
-
-
-def has_final(step: Step) -> bool:
-    """Whether the target added a token; not so where the text ended inside the accepted path."""
-    return bool(step.origins) and step.origins[-1] != "accepted"
 
 
 def picked(points: Sequence[Mapping]) -> int | None:
@@ -142,98 +65,6 @@ def tree_figure(
     figure.add_trace(node_trace(boxes, frame, step, token_bytes, dark))
     figure.add_traces(count_traces(boxes, frame, dark))
     return figure.add_traces(legend_traces(boxes, dark))
-
-
-def extent_of(steps: Iterable[Step]) -> tuple[int, float]:
-    """(columns, rows) that hold the tree of every step: pass it to `tree_figure` for a picture that keeps still."""
-    frames = [frame_of(boxes_of(step), step) for step in steps]
-    return max((f.columns for f in frames), default=6), max((f.rows for f in frames), default=3)
-
-
-def wide_enough(step: Step) -> int:
-    """px in which a deep tree keeps room for its words."""
-    return COLUMN * (max(depths(step), default=0) + 2) + 16
-
-
-def boxes_of(step: Step, root: int | None = None, selected: int | None = None) -> list[Box]:
-    """Root, drawn nodes, final token: parents before children, siblings in draw order, the final token last."""
-    sampled = shown_nodes(step, selected)
-    place = {ROOT: 0} | {node: i for i, node in enumerate(sampled, 1)}
-    hidden = hidden_below(step, place)
-    boxes = [Box(ROOT, -1, "prompt", root, hidden.get(ROOT, 0))]
-    for i in sampled:
-        node = step.nodes[i]
-        boxes.append(Box(i, place[node.parent], node.verdict, node.token, hidden.get(i, 0)))
-    if has_final(step):
-        end = step.path[-1] if step.path else ROOT
-        boxes.append(Box(final_index(step), place[end], step.origins[-1], step.tokens[-1]))
-    return boxes
-
-
-def shown_nodes(step: Step, selected: int | None = None) -> list[int]:
-    """The nodes to draw: all if they fit, else none not judged below not judged, else only the first few not judged siblings."""
-    everything = list(range(len(step.nodes)))
-    if len(everything) <= COLLAPSE_ABOVE and fits(step, everything):
-        return everything
-    outer = with_ancestors(step, [i for i in everything if not below_not_judged(step, i)], selected)
-    fewer = (with_ancestors(step, first_siblings(step, outer, few), selected) for few in FEW)
-    return next((sampled for sampled in (outer, *fewer) if fits(step, sampled)), outer)
-
-
-def fits(step: Step, sampled: Sequence[int]) -> bool:
-    """Whether every row can be tall enough for letters."""
-    place = {ROOT: 0} | {node: i for i, node in enumerate(sampled, 1)}
-    rows = tidy([-1, *(place[step.nodes[i].parent] for i in sampled)])[1]
-    return max(rows) + 2 <= (MAX_HEIGHT - TOP - BOTTOM) / TIGHTEST
-
-
-def below_not_judged(step: Step, i: int) -> bool:
-    node = step.nodes[i]
-    return node.verdict == "not judged" and node.parent != ROOT and step.nodes[node.parent].verdict == "not judged"
-
-
-def first_siblings(step: Step, sampled: Sequence[int], few: int) -> list[int]:
-    """All that was judged, and of the not judged the first `few` of each parent."""
-    seen: dict[int, int] = {}
-    kept = []
-    for i in sampled:
-        node = step.nodes[i]
-        seen[node.parent] = seen.get(node.parent, 0) + (node.verdict == "not judged")
-        if node.verdict != "not judged" or seen[node.parent] <= few:
-            kept.append(i)
-    return kept
-
-
-def with_ancestors(step: Step, sampled: Iterable[int], selected: int | None) -> list[int]:
-    """Add the selected node, and what the nodes hang from."""
-    kept: set[int] = {ROOT}
-    chosen = [selected] if selected is not None and 0 <= selected < len(step.nodes) else []
-    for i in (*sampled, *step.path, *chosen):
-        while i not in kept:
-            kept.add(i)
-            i = step.nodes[i].parent
-    return sorted(kept - {ROOT})
-
-
-def hidden_below(step: Step, place: Mapping[int, int]) -> dict[int, int]:
-    """How many nodes are left out below each drawn one."""
-    counts: dict[int, int] = {}
-    for i in range(len(step.nodes)):
-        if i not in place:
-            above = i
-            while above not in place:
-                above = step.nodes[above].parent
-            counts[above] = counts.get(above, 0) + 1
-    return counts
-
-
-def frame_of(boxes: Sequence[Box], step: Step, width: int = 900, extent: tuple[int, float] = (6, 3)) -> Frame:
-    """Lay the boxes out; one column more than the draft is deep, for a bonus that may or may not come."""
-    column, row = tidy([box.parent for box in boxes])
-    deepest = max(column[: len(boxes) - has_final(step)])
-    columns = max(extent[0], deepest + 2)
-    rows = max(extent[1], max(row) + 1)
-    return Frame(column, row, columns, rows, width)
 
 
 def tree_layout(frame: Frame, dark: bool) -> dict:
@@ -278,7 +109,7 @@ def outlines(boxes: Sequence[Box], frame: Frame) -> list[dict]:
     places: dict[str, list[int]] = {}
     for i, box in enumerate(boxes):
         places.setdefault(box.state, []).append(i)
-    return [outline(state, " ".join(box_path(i, frame) for i in found), frame) for state, found in places.items()]
+    return [outline(state, " ".join(box_path(i, frame) for i in here), frame) for state, here in places.items()]
 
 
 def outline(state: str, path: str, frame: Frame) -> dict:
@@ -403,7 +234,7 @@ def hover_text(box: Box, step: Step, token_bytes: Mapping[int, bytes]) -> str:
         lines = node_lines(box.index, step, token_bytes)
     if box.hidden:
         lines.append(f"{box.hidden} nodes below that were not judged are not drawn")
-    if box.index == ROOT or box.token is None:  # the root alone may have none
+    if box.index == ROOT:
         return "<br>".join(map(as_plotly, lines))
     head = f"<b>{as_plotly(name(box.token, token_bytes, 60))}</b>"
     return "<br>".join([head, *map(as_plotly, lines)])
@@ -414,7 +245,7 @@ def node_lines(index: int, step: Step, token_bytes: Mapping[int, bytes]) -> list
     node = step.nodes[index]
     q = "chosen, not drawn" if node.q is None else number(node.q)
     u = "none" if node.u is None else number(node.u)
-    lines = [f"{LOOKS[node.verdict].mark} {node.verdict}".strip(), judgement(node, token_bytes, step)]
+    lines = [with_mark(node.verdict), judgement(node, token_bytes, step)]
     lines += [f"p {number(node.p)}, q {q}, u {u}", f"from {plain(node.source)}"]
     lines += [f"{plain(key)} {number(value)}" for key, value in node.scores.items()]
     return [*lines, f"node {index}, token id {node.token}"]
@@ -450,7 +281,7 @@ def legend_traces(boxes: Sequence[Box], dark: bool) -> list[go.Scatter]:
     present = {box.state for box in boxes[1:]}
     return [
         go.Scatter(
-            name=f"{look.mark} {state}".strip(),
+            name=with_mark(state),
             x=[None],
             y=[None],
             mode="markers+lines",
@@ -497,7 +328,7 @@ def node_table(step: Step, token_bytes: Mapping[int, bytes]) -> pd.DataFrame:
     columns = ["node", "parent", "depth", "token", "id", "verdict", "p", "q", "u", "why", "source"]
     scores = {key: score_name(key, columns) for node in step.nodes for key in node.scores}
     rows = [
-        [i, node.parent, depth, full(token_bytes[node.token]) if node.token in token_bytes else f"#{node.token}", node.token]
+        [i, node.parent, depth, full_name(node.token, token_bytes), node.token]
         + [node.verdict, node.p, node.q, node.u, judgement(node, token_bytes, step), plain(node.source)]
         + [node.scores.get(key) for key in scores]
         for i, (node, depth) in enumerate(zip(step.nodes, depths(step), strict=True))

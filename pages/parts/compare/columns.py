@@ -153,7 +153,9 @@ def column(race: Race, column: Column, title: str, number: int, width: int) -> N
         st.html('<p class="ds-col-none">The prompt, before the first step.</p>')
     else:
         deepest = max((max(depths(s), default=0) for s in part.steps[-24:]), default=0)
-        draw_small_tree(step, part.token_bytes, f"compare_tree_{number}", root_of(part), width, max(6, deepest + 2))
+        draw_small_tree(
+            step, part.token_bytes, f"compare_tree_{number}", part.root(len(part.steps) - 1), width, max(6, deepest + 2)
+        )
     said = narrate(step, len(part.steps), part.token_bytes) if step else ""
     st.html(f'<p class="ds-col-say">{html.escape(said)}</p>{text_html(part)}')
 
@@ -199,9 +201,3 @@ def text_html(part: Trace) -> str:
     left_out = "… " if len(committed(part)) > LONGEST else ""
     inside = strip_html(strip(part, window=slice(-LONGEST, None)), len(part.steps) - 1, legend=False)
     return f'<div class="ds-col-text" tabindex="0" role="region" aria-label="The text so far">{inside}{left_out}</div>'
-
-
-def root_of(part: Trace) -> int:
-    """The last token before the last step."""
-    before = next((step.tokens[-1] for step in reversed(part.steps[:-1]) if step.tokens), None)
-    return part.header.prompt_tokens[-1] if before is None else before

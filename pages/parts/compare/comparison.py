@@ -9,7 +9,7 @@ import streamlit as st
 from decoding.methods import METHODS
 from decoding.trace import Trace
 from pages.parts.shared.chart_data import data_box
-from pages.parts.shared.setup import dark
+from pages.parts.shared.setup import PLOT_CONFIG, dark
 from pages.parts.shared.tallies import cost_ratio
 from viz.runs.alignment import HOW_TO_READ_ALIGNED, align, aligned_alt, aligned_figure
 from viz.runs.compare import (
@@ -33,7 +33,6 @@ from viz.tokens import as_markdown, quoted
 from viz.words import METRICS
 
 Runs = Sequence[tuple[str, Trace]]
-CONFIG = {"displayModeBar": False, "scrollZoom": False}
 WINDOW = 48  # output positions in the strip
 SHARE = "%.2f"
 TELLING = (
@@ -68,7 +67,7 @@ def comparison(runs: Runs, key: str) -> None:
 
 def chart(figure: go.Figure, alt: str, table: Callable[[], pd.DataFrame], key: str, read: str = "") -> None:
     """A figure with its alternative text, a sentence on how to read it, and its twin as a table with a download."""
-    st.plotly_chart(figure, key=key, config=CONFIG, alt=alt)
+    st.plotly_chart(figure, key=key, config=PLOT_CONFIG, alt=alt)
     if read:
         st.caption(as_markdown(read))
     data_box(table, key, "As a table")
@@ -113,7 +112,7 @@ def numbers(runs: Runs, key: str) -> None:
     measured = {name: cost_ratio(tally(trace.steps)) for name, trace in pairs(runs)}
     ratios = dict.fromkeys(measured, chosen) if chosen is not None else measured
     show(comparison_table(runs, {name: c for name, c in ratios.items() if c is not None}), f"{key}_numbers", TELLING)
-    if not any(trace.header.method == "plain" for _, trace in runs):
+    if not any(trace.is_plain for _, trace in runs):
         st.caption("**Measured speed-up** stays empty: no plain decoding among the runs. Add it as a column to measure one.")
     else:
         st.caption(

@@ -43,10 +43,3 @@ def found_in(folder: str, key: str, stamp: tuple[int, int], _plan: Plan) -> Find
 def opened(folder: str, trace: int) -> Trace:
     """One kept run, to look at."""
     return Store(Path(folder)).open(trace)
-
-
-def shared_taus(one: Findings, two: Findings) -> tuple[list[float], list[float]]:
-    """tau of both on the prompts both have finished, as `viz.drafter.pairs.paired_taus` gives it for runs."""
-    a, b = (found.tallies.dropna(subset="tau").drop_duplicates("prompt").set_index("prompt")["tau"] for found in (one, two))
-    shared = sorted(set(a.index) & set(b.index))
-    return [float(a[prompt]) for prompt in shared], [float(b[prompt]) for prompt in shared]

@@ -8,15 +8,15 @@ import plotly.graph_objects as go
 import streamlit as st
 
 from decoding.runs.store import Store
-from pages.parts.drafter.findings import Findings, opened, shared_taus
+from pages.parts.drafter.findings import Findings, opened
 from pages.parts.drafter.rejections import disagreeing, rejections
 from pages.parts.shared.chart_data import data_box
 from pages.parts.shared.session import Session
-from pages.parts.shared.setup import dark
+from pages.parts.shared.setup import PLOT_CONFIG, dark
 from viz.drafter.acceptance import BY, HOW_TO_READ, INTERVAL, TITLES, Frames, acceptance_alt, acceptance_figure, acceptance_table
 from viz.drafter.heat import HOW_TO_READ_HEAT, MEASURES, heat_strip, heat_table
 from viz.drafter.judgements import CLASSES, filtered
-from viz.drafter.pairs import HOW_TO_READ_BOOTSTRAP, bootstrap_sentence, paired_bootstrap
+from viz.drafter.pairs import HOW_TO_READ_BOOTSTRAP, bootstrap_sentence, paired_bootstrap, paired_taus
 from viz.drafter.reliability import (
     HOW_TO_READ_RELIABILITY,
     calibration_error,
@@ -27,8 +27,6 @@ from viz.drafter.reliability import (
 )
 from viz.tokens import as_markdown, plain
 from viz.words import METRICS
-
-CONFIG = {"displayModeBar": False, "scrollZoom": False}
 
 
 def findings_view(session: Session, store: Store, found: dict[str, Findings]) -> None:
@@ -41,9 +39,8 @@ def findings_view(session: Session, store: Store, found: dict[str, Findings]) ->
             st.warning(as_markdown(f"{label}. {alarm}"), icon=":material/warning:")
     names = tuple(found)
     if len(found) == 2:
-        st.markdown(
-            as_markdown(bootstrap_sentence(paired_bootstrap(*shared_taus(*found.values())), names)), help=HOW_TO_READ_BOOTSTRAP
-        )
+        difference = paired_bootstrap(*paired_taus(*(one.tallies for one in found.values())))
+        st.markdown(as_markdown(bootstrap_sentence(difference, names)), help=HOW_TO_READ_BOOTSTRAP)
     chosen = filters(pd.concat([one.judged for one in found.values()], ignore_index=True))
     judged = {label: filtered(one.judged, **chosen) for label, one in found.items()}
     total, left = sum(len(one.judged) for one in found.values()), sum(map(len, judged.values()))
@@ -133,7 +130,7 @@ def chart(title: str, figure: go.Figure, alt: str, read: str, table: Callable[[]
     with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
         st.markdown(f"**{title}**", width="content")
         data_box(table, key)
-    st.plotly_chart(figure, key=key, config=CONFIG, alt=alt)
+    st.plotly_chart(figure, key=key, config=PLOT_CONFIG, alt=alt)
     st.caption(as_markdown(read))
 
 

@@ -2,34 +2,26 @@
 
 import streamlit as st
 
+from pages.parts.shared.panel import drawable, folded, heads_so_far
 from pages.parts.shared.session import Session
-from pages.parts.shared.setup import dark
-from viz.methods.clover import budget_table, line_html, pair_html, shared_words
-from viz.methods.shared.head_bars import has_numbers, records, records_alt, records_figure, records_table
+from viz.methods.clover import budget_table, guesses_html, pair_html, shared_words
+from viz.methods.shared.head_bars import has_numbers
 from viz.tokens import as_markdown
-
-CONFIG = {"displayModeBar": False}
 
 
 def view(session: Session) -> None:
     """Draw it for the step that is shown, and for the run up to it."""
     step = session.step
     st.markdown("**The heads, each behind the token it was told**")
-    if not step.nodes:
-        st.caption("Nothing was drafted in this step.")
-    elif not has_numbers(step):
-        st.caption("This trace does not carry what the heads said.")
-    else:
+    if drawable(step, has_numbers(step), "This trace does not carry what the heads said."):
         heads(session)
-    with st.expander("How good is every head? The run so far", key="clover_box", on_change="rerun") as box:
-        if box.open:
-            so_far(session)
+    folded("How good is every head? The run so far", "clover_box", heads_so_far, session)
 
 
 def heads(session: Session) -> None:
     """The bars down one path, one head behind two tokens, and what became of the budget."""
     step, token_bytes, params = session.step, session.trace.token_bytes, session.trace.header.params
-    st.html(line_html(step, params, token_bytes))
+    st.html(guesses_html(session.trace, session.cursor))
     st.caption(
         "The path that was accepted, then the most probable one. Below the bars the gates of the cell that mixed in the token: the "
         "cosine of query and key, one per attention head. Pale: a candidate that did not come into the tree, and which rule cut it."
@@ -41,14 +33,3 @@ def heads(session: Session) -> None:
     with st.expander("The budget, level by level"):
         st.dataframe(budget_table(step, params), hide_index=True, key="clover_budget")
         st.caption("Of what was cut, the best few behind every parent are kept in the trace; only those are counted.")
-
-
-def so_far(session: Session) -> None:
-    """The accuracy of the heads, with its table."""
-    found = records(session.trace.steps[: session.cursor + 1])
-    st.plotly_chart(records_figure(found, dark(), ("top", "any")), key="clover_records", config=CONFIG, alt=records_alt(found))
-    st.caption(
-        "A head is asked where the tree holds everything that the text says before it. Right means: it is what the text says at "
-        "that place in the end."
-    )
-    st.dataframe(records_table(found), hide_index=True, key="clover_records_table")

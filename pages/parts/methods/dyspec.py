@@ -2,29 +2,24 @@
 
 import streamlit as st
 
+from pages.parts.shared.panel import drawable, folded
 from pages.parts.shared.scrolled import scrolled
 from pages.parts.shared.session import Session
-from pages.parts.shared.setup import dark
+from pages.parts.shared.setup import PLOT_CONFIG, dark
 from viz.drafter.reliability import reliability_alt, reliability_figure, reliability_table
 from viz.methods.dyspec import draw_words, draws_table, has_estimates, reached, regrown, sum_words, waiting_bars
-from viz.step.tree import extent_of, tree_alt, tree_figure, wide_enough
+from viz.step.boxes import extent_of, wide_enough
+from viz.step.tree import tree_alt, tree_figure
 from viz.tokens import as_markdown
-
-CONFIG = {"displayModeBar": False, "scrollZoom": False}
 
 
 def view(session: Session) -> None:
     """Draw it for the step that is shown, and for the run up to it."""
     step = session.step
-    if not step.nodes or not has_estimates(step):
-        st.caption("This trace does not carry DySpec's estimates." if step.nodes else "Nothing was drafted in this step.")
+    if not drawable(step, has_estimates(step), "This trace does not carry DySpec's estimates."):
         return
-    with st.expander("How the tree grew", key="dyspec_box", on_change="rerun") as box:
-        if box.open:
-            growing(session)
-    with st.expander("Did the estimates come true? The run so far", key="dyspec_reached_box", on_change="rerun") as box:
-        if box.open:
-            estimates(session)
+    folded("How the tree grew", "dyspec_box", growing, session)
+    folded("Did the estimates come true? The run so far", "dyspec_reached_box", estimates, session)
 
 
 def growing(session: Session) -> None:
@@ -36,7 +31,7 @@ def growing(session: Session) -> None:
     part, width = regrown(step, count), max(640, wide_enough(step))
     figure = tree_figure(part, token_bytes, None, dark(), root=session.root, width=width, extent=extent_of([step]))
     with scrolled("tree_scroll_dyspec", width):
-        st.plotly_chart(figure, key="dyspec_tree", config=CONFIG, alt=tree_alt(part, token_bytes))
+        st.plotly_chart(figure, key="dyspec_tree", config=PLOT_CONFIG, alt=tree_alt(part, token_bytes))
     st.markdown("**Draws that wait**")
     st.html(waiting_bars(step, count, token_bytes))
     st.caption(
@@ -52,7 +47,7 @@ def estimates(session: Session) -> None:
     frame = reached(steps)
     figure = reliability_figure(frame, dark(), x="estimate before the draw", y="reached / drawn")
     alt = reliability_alt(frame, noun="estimate before the draw, where accepted means reached", short="estimate")
-    st.plotly_chart(figure, key="dyspec_reached", config=CONFIG, alt=alt)
+    st.plotly_chart(figure, key="dyspec_reached", config=PLOT_CONFIG, alt=alt)
     st.caption(
         f"{sum_words(steps)} A point on the diagonal: of the draws made with an estimate of x, a share of x was reached. Below "
         "it the drafter is too sure of its branches and the tree grows too deep; above it, too wide."

@@ -3,8 +3,9 @@ far the head's states drift."""
 
 import streamlit as st
 
+from pages.parts.shared.panel import drawable, folded
 from pages.parts.shared.session import Session
-from pages.parts.shared.setup import dark
+from pages.parts.shared.setup import PLOT_CONFIG, dark
 from viz.drafter.reliability import reliability_alt, reliability_figure, reliability_table
 from viz.methods.eagle import (
     confidence,
@@ -20,25 +21,15 @@ from viz.methods.eagle import (
 )
 from viz.methods.eagle_drift import drift_alt, drift_figure, drift_table, drift_words, has_cosines, mix, mix_html
 
-CONFIG = {"displayModeBar": False, "scrollZoom": False}
-
 
 def view(session: Session) -> None:
     """Draw it for the step that is shown, and for the run up to it."""
     step = session.step
     st.markdown("**What was worth drafting**")
-    if not step.nodes:
-        st.caption("Nothing was drafted in this step.")
-    elif not has_confidence(step):
-        st.caption("This trace does not carry the head's confidence.")
-    else:
+    if drawable(step, has_confidence(step), "This trace does not carry the head's confidence."):
         worth(session)
-    with st.expander("Did the confidence come true? The run so far", key="eagle_box", on_change="rerun") as box:
-        if box.open:
-            outcome(session)
-    with st.expander("How far does the head drift? The run so far", key="eagle_drift_box", on_change="rerun") as box:
-        if box.open:
-            drifting(session)
+    folded("Did the confidence come true? The run so far", "eagle_box", outcome, session)
+    folded("How far does the head drift? The run so far", "eagle_drift_box", drifting, session)
 
 
 def worth(session: Session) -> None:
@@ -46,7 +37,7 @@ def worth(session: Session) -> None:
     step, token_bytes = session.step, session.trace.token_bytes
     both = bool(left_out(step)) and st.toggle("Show what was left out", value=True, key="eagle_left_out")
     figure = cut_figure(step, token_bytes, both, dark())
-    st.plotly_chart(figure, key="eagle_cut", config=CONFIG, alt=cut_alt(step, token_bytes))
+    st.plotly_chart(figure, key="eagle_cut", config=PLOT_CONFIG, alt=cut_alt(step, token_bytes))
     st.caption(
         f"{cut_words(step)} A line leads from a token to the one it follows, and never upwards: no path is worth more than its "
         "beginning."
@@ -77,7 +68,7 @@ def outcome(session: Session) -> None:
     figure = reliability_figure(frames, dark(), x="the head's confidence", y="accepted", short="confidence",
                                 empty="Nothing was drafted so far.")  # fmt: skip
     alt = reliability_alt(frames, noun="the head's confidence", short="confidence", none="nothing was drafted")
-    st.plotly_chart(figure, key="eagle_confidence", config=CONFIG, alt=alt)
+    st.plotly_chart(figure, key="eagle_confidence", config=PLOT_CONFIG, alt=alt)
     st.caption(
         f"{forecast_words(steps)} On the diagonal the head is as sure as it should be. It does not know the run's temperature: "
         "below 1 more is accepted than it expects, if its first choice is the target's."
@@ -94,7 +85,7 @@ def drifting(session: Session) -> None:
         st.caption(drift_words(steps))
         return
     true = "the mix of the target's layers that it stands for" if any(map(mix, steps)) else "the target's own"
-    st.plotly_chart(drift_figure(steps, dark()), key="eagle_drift", config=CONFIG, alt=drift_alt(steps))
+    st.plotly_chart(drift_figure(steps, dark()), key="eagle_drift", config=PLOT_CONFIG, alt=drift_alt(steps))
     st.caption(
         f"Bars: tokens accepted at a depth, of the steps in which all before was. Line: behind such a token the head went on from "
         f"a state of its own; the cosine between that and {true}, known once the tree was read (1: the same direction). "

@@ -2,8 +2,9 @@
 
 import streamlit as st
 
+from pages.parts.shared.panel import drawable, folded
 from pages.parts.shared.session import Session
-from pages.parts.shared.setup import dark
+from pages.parts.shared.setup import PLOT_CONFIG, dark
 from viz.methods.falcon import (
     asked,
     blind_words,
@@ -22,22 +23,14 @@ from viz.methods.falcon import (
 )
 from viz.tokens import as_markdown
 
-CONFIG = {"displayModeBar": False}
-
 
 def view(session: Session) -> None:
     """Draw it for the step that is shown, and for the run up to it."""
     step = session.step
     st.markdown("**Blocks, not tokens**")
-    if not step.nodes:
-        st.caption("Nothing was drafted in this step.")
-    elif not has_blocks(step):
-        st.caption("This trace does not say which block a token comes from.")
-    else:
+    if drawable(step, has_blocks(step), "This trace does not say which block a token comes from."):
         blocks(session)
-    with st.expander("Is the last place of a block worse? The run so far", key="falcon_box", on_change="rerun") as box:
-        if box.open:
-            saw(session)
+    folded("Is the last place of a block worse? The run so far", "falcon_box", saw, session)
 
 
 def blocks(session: Session) -> None:
@@ -52,28 +45,25 @@ def blocks(session: Session) -> None:
     with st.expander("All nodes as a table"):
         st.dataframe(blocks_table(step, token_bytes), hide_index=True, key="falcon_table")
         st.caption("Beside the head's probability what the target gives the token behind its parent (at temperature 1 if greedy).")
-    with st.expander("What a block sees", key="falcon_mask_box", on_change="rerun") as box:
-        if box.open:
-            mask(session)
+    folded("What a block sees", "falcon_mask_box", mask, session)
 
 
 def mask(session: Session) -> None:
     """The staircase of the blocks that were asked along the path, beside the triangle."""
     trace, step = session.trace, session.step
-    written = [token for earlier in trace.steps[: session.cursor] for token in earlier.tokens]
-    block, slots = block_size([step]), asked(step, [*trace.header.prompt_tokens, *written], trace.token_bytes)
+    block, slots = block_size([step]), asked(step, trace.tokens_before(session.cursor), trace.token_bytes)
     if not slots:
         st.caption("This step does not say which slots were asked.")
         return
     figure = mask_figure(block, slots, dark())
-    st.plotly_chart(figure, key="falcon_mask", config=CONFIG, alt=mask_alt(block, slots))
+    st.plotly_chart(figure, key="falcon_mask", config=PLOT_CONFIG, alt=mask_alt(block, slots))
     st.caption(mask_words(block, slots))
 
 
 def saw(session: Session) -> None:
     """Acceptance by place, with its table."""
     steps = session.trace.steps[: session.cursor + 1]
-    st.plotly_chart(saw_figure(steps, dark()), key="falcon_saw", config=CONFIG, alt=saw_alt(steps))
+    st.plotly_chart(saw_figure(steps, dark()), key="falcon_saw", config=PLOT_CONFIG, alt=saw_alt(steps))
     st.caption(
         f"Of the steps in which every token before was accepted. {run_words(steps)} Where the picture is a saw, it is the mark of "
         "the method: the first place of a block has seen the picks above it, the last has not."

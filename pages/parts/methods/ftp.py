@@ -2,8 +2,9 @@
 
 import streamlit as st
 
+from pages.parts.shared.panel import drawable, folded
 from pages.parts.shared.session import Session
-from pages.parts.shared.setup import dark
+from pages.parts.shared.setup import PLOT_CONFIG, dark
 from viz.methods.ftp import (
     decay_alt,
     decay_figure,
@@ -17,22 +18,14 @@ from viz.methods.ftp import (
 )
 from viz.tokens import as_markdown
 
-CONFIG = {"displayModeBar": False}
-
 
 def view(session: Session) -> None:
     """Draw it for the step that is shown, and for the run up to it."""
     step = session.step
-    if not step.nodes:
-        st.caption("Nothing was drafted in this step.")
-    elif not has_slots(step):
-        st.caption("This trace does not carry what the decoder looked at.")
-    else:
+    if drawable(step, has_slots(step), "This trace does not carry what the decoder looked at."):
         fan(session)
         bottleneck(session)
-    with st.expander("How far does one vector reach? The run so far", key="ftp_box", on_change="rerun") as box:
-        if box.open:
-            decay(session)
+    folded("How far does one vector reach? The run so far", "ftp_box", decay, session)
 
 
 def fan(session: Session) -> None:
@@ -64,7 +57,7 @@ def bottleneck(session: Session) -> None:
 def decay(session: Session) -> None:
     """Acceptance by level beside the weights of the training."""
     steps = session.trace.steps[: session.cursor + 1]
-    st.plotly_chart(decay_figure(steps, dark()), key="ftp_decay", config=CONFIG, alt=decay_alt(steps))
+    st.plotly_chart(decay_figure(steps, dark()), key="ftp_decay", config=PLOT_CONFIG, alt=decay_alt(steps))
     st.caption(
         "The nearer a token, the more its error counted in the training. The paper publishes no speed-up: the bars are our own "
         "measurement, with a target that was not trained to plan ahead."

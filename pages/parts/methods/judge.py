@@ -4,7 +4,7 @@ import streamlit as st
 
 from decoding.trace import Trace
 from pages.parts.shared.session import Session
-from pages.parts.shared.setup import dark
+from pages.parts.shared.setup import PLOT_CONFIG, dark
 from pages.parts.shared.side_job import Question, offer
 from viz.methods.judge import (
     CSS,
@@ -25,8 +25,6 @@ from viz.step.text import CSS as TEXT_CSS
 from viz.step.text import strip, strip_html
 from viz.words import number
 
-CONFIG = {"displayModeBar": False}
-
 
 def view(session: Session) -> None:
     """Draw it for the step that is shown, and for the run up to it."""
@@ -35,7 +33,7 @@ def view(session: Session) -> None:
     st.markdown("**The judge beside the standard rule** :orange-badge[lossy]")
     if scored(step):
         alt = scores_alt(step, trace.token_bytes, threshold)
-        st.plotly_chart(scores_figure(step, trace.token_bytes, threshold, dark()), key="judge_scores", config=CONFIG, alt=alt)
+        st.plotly_chart(scores_figure(step, trace.token_bytes, threshold, dark()), key="judge_scores", config=PLOT_CONFIG, alt=alt)
         st.caption(
             "A token stays if the standard rule accepts it (u × q < p) or its score lies above the line; the first that fails both "
             "is replaced, and nothing behind it counts. The score comes from the target's state behind the token. End of text "
@@ -74,7 +72,9 @@ def counters(session: Session, threshold: float) -> None:
             "Σ J(x) max(q(x) − p(x), 0). Each judged token adds J max(0, 1 − p/q), whose mean over draws from q is that distance."
         )
         table = threshold_table(steps, threshold)
-        st.plotly_chart(threshold_figure(steps, threshold, dark()), key="judge_thresholds", config=CONFIG, alt=count_words(total))
+        st.plotly_chart(
+            threshold_figure(steps, threshold, dark()), key="judge_thresholds", config=PLOT_CONFIG, alt=count_words(total)
+        )
         st.caption(
             "The stored drafts judged anew, without a model call; under another threshold the later drafts would have been others."
         )

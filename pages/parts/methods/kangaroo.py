@@ -5,8 +5,9 @@ from collections.abc import Sequence
 import streamlit as st
 
 from decoding.trace import Step
+from pages.parts.shared.panel import drawable, folded
 from pages.parts.shared.session import Session
-from pages.parts.shared.setup import dark
+from pages.parts.shared.setup import PLOT_CONFIG, dark
 from viz.methods.kangaroo import (
     confidence_alt,
     confidence_figure,
@@ -40,33 +41,23 @@ from viz.methods.kangaroo_sweep import (
 from viz.tokens import as_markdown
 from viz.words import number
 
-CONFIG = {"displayModeBar": False}
-
 
 def view(session: Session) -> None:
     """Draw it for the step that is shown, and for the run up to it."""
     step, trace = session.step, session.trace
     st.markdown("**How sure the first layers were**")
-    if not step.nodes:
-        st.caption("Nothing was drafted in this step.")
-    elif depths_of(step) is None:
-        st.caption("This trace does not carry the confidences.")
-    else:
+    if drawable(step, depths_of(step) is not None, "This trace does not carry the confidences."):
         drafted(session, knobs_of(trace.header.params).eta)
-    with st.expander("Is the confidence worth stopping for? The run so far", key="kangaroo_box", on_change="rerun") as box:
-        if box.open:
-            record(session)
+    folded("Is the confidence worth stopping for? The run so far", "kangaroo_box", record, session)
     label = "Another η, another γ, a deeper target: modelled from the run so far"
-    with st.expander(label, key="kangaroo_sweep_box", on_change="rerun") as box:
-        if box.open:
-            others(session)
+    folded(label, "kangaroo_sweep_box", others, session)
 
 
 def drafted(session: Session, threshold: float) -> None:
     """The confidences against the threshold, and the ladders."""
     step, token_bytes = session.step, session.trace.token_bytes
     figure = confidence_figure(step, token_bytes, threshold, dark())
-    st.plotly_chart(figure, key="kangaroo", config=CONFIG, alt=confidence_alt(step, token_bytes, threshold))
+    st.plotly_chart(figure, key="kangaroo", config=PLOT_CONFIG, alt=confidence_alt(step, token_bytes, threshold))
     st.caption(
         f"{as_markdown(stop_words(step, threshold, token_bytes))} The confidence is the drafter's largest probability, at "
         "temperature 1; the token at which it was too low is judged all the same."
@@ -84,14 +75,14 @@ def drafted(session: Session, threshold: float) -> None:
 def record(session: Session) -> None:
     """Acceptance by confidence, reasons, and lengths over the run."""
     steps = session.trace.steps[: session.cursor + 1]
-    st.plotly_chart(worth_figure(steps, dark()), key="kangaroo_worth", config=CONFIG, alt=worth_alt(steps))
+    st.plotly_chart(worth_figure(steps, dark()), key="kangaroo_worth", config=PLOT_CONFIG, alt=worth_alt(steps))
     st.caption(
         f"{reasons_words(steps)} Stopping pays if what is drafted with little confidence is seldom accepted. Where a model has few "
         "layers, the first ones are a large part of its work: a small model cannot show the gain of a large one."
     )
     st.markdown("**How many tokens a step yields**")
     left, right = st.columns([3, 2])
-    left.plotly_chart(lengths_figure(steps, dark()), key="kangaroo_ctar", config=CONFIG, alt=lengths_alt(steps))
+    left.plotly_chart(lengths_figure(steps, dark()), key="kangaroo_ctar", config=PLOT_CONFIG, alt=lengths_alt(steps))
     right.dataframe(lengths_table(steps), hide_index=True, key="kangaroo_lengths")
     st.caption("The later the curve falls the better. At w = 0 stand all steps: each writes at least the target's own token.")
 
@@ -120,7 +111,7 @@ def settings(steps: Sequence[Step], own: Knobs, c: float) -> None:
     """The sweep of eta and gamma."""
     points = sweep(steps, own)
     st.markdown("**A higher η or a smaller γ, on the drafts of this run (modelled)**")
-    st.plotly_chart(sweep_figure(points, own, c, dark()), key="kangaroo_sweep", config=CONFIG, alt=sweep_alt(points, own, c))
+    st.plotly_chart(sweep_figure(points, own, c, dark()), key="kangaroo_sweep", config=PLOT_CONFIG, alt=sweep_alt(points, own, c))
     st.caption(
         f"No model is run: confidences and verdicts of the {len(steps)} {'step' if len(steps) == 1 else 'steps'} so far tell where "
         "a draft would have stopped, and how much of it was accepted. Only drafts shorter than the recorded ones are known, so η "
@@ -139,7 +130,7 @@ def deeper(steps: Sequence[Step], own: Knobs, layers: int) -> None:
     """The cost model over the depth of the target."""
     words = depth_words(steps, own, layers)
     st.markdown("**A deeper target, left behind the same layer (modelled)**")
-    st.plotly_chart(depth_figure(steps, own, layers, dark()), key="kangaroo_depth", config=CONFIG, alt=f"Modelled. {words}")
+    st.plotly_chart(depth_figure(steps, own, layers, dark()), key="kangaroo_depth", config=PLOT_CONFIG, alt=f"Modelled. {words}")
     st.caption(
         f"{words} Modelled, not measured: E / (1 + γc) with E = (1 − α^(γ+1)) / (1 − α), as if γ tokens were drafted every time "
         "and each was accepted with the same chance α, whatever the depth; the other line has the drafts of this run, which the "

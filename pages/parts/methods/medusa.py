@@ -2,11 +2,12 @@
 
 import streamlit as st
 
+from pages.parts.shared.panel import drawable, folded
 from pages.parts.shared.session import Session
-from pages.parts.shared.setup import dark
+from pages.parts.shared.setup import PLOT_CONFIG, dark
 from viz.methods.medusa import (
+    guesses_html,
     has_heads,
-    heads_html,
     heads_table,
     records_alt,
     records_figure,
@@ -16,29 +17,21 @@ from viz.methods.medusa import (
 )
 from viz.tokens import as_markdown
 
-CONFIG = {"displayModeBar": False}
-
 
 def view(session: Session) -> None:
     """Draw it for the step that is shown, and for the run up to it."""
     step, trace = session.step, session.trace
     lossy = trace.header.params.get("rule") == "typical" and trace.header.sampling.temperature > 0
     st.markdown("**The heads, side by side**" + " :orange-badge[not lossless]" * lossy)
-    if not step.nodes:
-        st.caption("Nothing was drafted in this step.")
-    elif not has_heads(step):
-        st.caption("This trace does not carry what the heads said.")
-    else:
+    if drawable(step, has_heads(step), "This trace does not carry what the heads said."):
         heads(session)
-    with st.expander("How good is every head? The run so far", key="medusa_box", on_change="rerun") as box:
-        if box.open:
-            records(session)
+    folded("How good is every head? The run so far", "medusa_box", records, session)
 
 
 def heads(session: Session) -> None:
     """The bars of every head, and the tree as a table."""
     step, token_bytes = session.step, session.trace.token_bytes
-    st.html(heads_html(step, token_bytes))
+    st.html(guesses_html(session.trace, session.cursor))
     st.caption(
         "Every head reads the same state, the one the root was drawn from; head k does not know what head k − 1 picked. A mark "
         f"says what became of a token: ✓ accepted, ✗ turned down, none: never looked at. "
@@ -57,7 +50,7 @@ def records(session: Session) -> None:
     """The accuracy of the heads, with its table."""
     steps = session.trace.steps[: session.cursor + 1]
     figure = records_figure(steps, dark())
-    st.plotly_chart(figure, key="medusa_records", config=CONFIG, alt=records_alt(steps))
+    st.plotly_chart(figure, key="medusa_records", config=PLOT_CONFIG, alt=records_alt(steps))
     st.caption(
         "Right means: it is what the text says at that place in the end, whichever step wrote it. Right but not accepted: the tree "
         "did not offer the token behind the path that was taken, or a token before it was wrong."

@@ -3,8 +3,9 @@ pass."""
 
 import streamlit as st
 
+from pages.parts.shared.panel import drawable, folded
 from pages.parts.shared.session import Session
-from pages.parts.shared.setup import dark
+from pages.parts.shared.setup import PLOT_CONFIG, dark
 from viz.methods.ppd import (
     budget_of,
     curve_alt,
@@ -20,31 +21,23 @@ from viz.methods.ppd import (
     states_table,
 )
 
-CONFIG = {"displayModeBar": False}
-
 
 def view(session: Session) -> None:
     """Draw it for the step that is shown, and for the run up to it."""
     step, trace = session.step, session.trace
     lossy = trace.header.params.get("rule") == "typical" and trace.header.sampling.temperature > 0
     st.markdown("**Guesses, and the prompt tokens below them**" + " :orange-badge[not lossless]" * lossy)
-    if not step.nodes:
-        st.caption(
-            "Nothing was guessed in this step; the prompt tokens below the root were read with it, and speak in the next one."
-        )
-    elif prompt_tokens_of(step) is None:
-        st.caption("This trace does not carry what the prompt tokens did.")
-    else:
+    lacking = "This trace does not carry what the prompt tokens did."
+    empty = "Nothing was guessed in this step; the prompt tokens below the root were read with it, and speak in the next one."
+    if drawable(step, prompt_tokens_of(step) is not None, lacking, empty):
         tree(session)
-    with st.expander("States and rows: the run so far", key="ppd_box", on_change="rerun") as box:
-        if box.open:
-            record(session)
+    folded("States and rows: the run so far", "ppd_box", record, session)
 
 
 def tree(session: Session) -> None:
     """The tree with its prompt tokens, and the guesses as a table."""
     step, token_bytes = session.step, session.trace.token_bytes
-    st.plotly_chart(prompt_tokens_figure(step, token_bytes, dark()), key="ppd", config=CONFIG, alt=prompt_tokens_alt(step))
+    st.plotly_chart(prompt_tokens_figure(step, token_bytes, dark()), key="ppd", config=PLOT_CONFIG, alt=prompt_tokens_alt(step))
     st.caption(
         f"{prompt_tokens_alt(step)} {rows_words(step)} Diamonds are prompt tokens, trained vectors in place of a token; no guess "
         "sees them. The filled ones hang where acceptance ended: what they say fills the next tree, one level each."
@@ -60,7 +53,7 @@ def tree(session: Session) -> None:
 def record(session: Session) -> None:
     """The states that were met, and the times from which the number of rows was chosen."""
     steps = session.trace.steps[: session.cursor + 1]
-    st.plotly_chart(states_figure(steps, dark()), key="ppd_states", config=CONFIG, alt=states_alt(steps))
+    st.plotly_chart(states_figure(steps, dark()), key="ppd_states", config=PLOT_CONFIG, alt=states_alt(steps))
     st.dataframe(states_table(steps), hide_index=True, key="ppd_states_table")
     st.caption(
         "The state of a tree is its greatest depth: the number of prompt tokens below the node where the step before ended. A step "
@@ -69,7 +62,7 @@ def record(session: Session) -> None:
     if not curve_of(steps):
         st.caption(f"The rows of a pass were given: {budget_of(steps) or 'not known'}. Nothing was measured.")
         return
-    st.plotly_chart(curve_figure(steps, dark()), key="ppd_curve", config=CONFIG, alt=curve_alt(steps))
+    st.plotly_chart(curve_figure(steps, dark()), key="ppd_curve", config=PLOT_CONFIG, alt=curve_alt(steps))
     st.caption(
         "More rows hold more guesses and prompt tokens, and take longer. Passes were timed on this machine before the run; tokens "
         "per step are what the accuracies on held-out text promise, in all states taken together. The filled bar was chosen."

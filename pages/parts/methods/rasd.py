@@ -4,8 +4,8 @@ import streamlit as st
 
 from pages.parts.shared import retrieved
 from pages.parts.shared.session import Session
-from pages.parts.shared.setup import dark
-from viz.methods.shared.retrieved import gain, gain_figure, gain_table
+from pages.parts.shared.setup import PLOT_CONFIG, dark
+from viz.methods.rasd import gain, gain_figure, gain_table
 
 
 def view(session: Session) -> None:
@@ -22,7 +22,7 @@ def won(session: Session) -> None:
     with st.expander("Who found the accepted tokens", key="gain_box", on_change="rerun") as box:
         if box.open:
             alt = f"Bars: {total.kept} tokens accepted by the fused tree, against the draft tree and retrieval alone."
-            st.plotly_chart(gain_figure(total, dark()), key="gain", config=retrieved.CONFIG, alt=alt)
+            st.plotly_chart(gain_figure(total, dark()), key="gain", config=PLOT_CONFIG, alt=alt)
             st.caption(
                 "Alone, a source would have got as far as the accepted path stays in its own tree. Computed from the same steps, "
                 "not from other runs."

@@ -5,7 +5,7 @@ import streamlit as st
 from decoding.models.names import EMBEDDED_TARGETS
 from decoding.runs.worker import Once
 from pages.parts.shared.session import Session
-from pages.parts.shared.setup import dark
+from pages.parts.shared.setup import PLOT_CONFIG, dark
 from pages.parts.shared.side_job import Question, offer
 from viz.methods.s2d import (
     exits_alt,
@@ -24,8 +24,6 @@ from viz.methods.s2d import (
 )
 from viz.tokens import as_markdown, name
 
-CONFIG = {"displayModeBar": False}
-
 
 def view(session: Session) -> None:
     """Draw it for the step and the node that are shown."""
@@ -37,7 +35,7 @@ def view(session: Session) -> None:
     exits = exits_seen(trace.steps)
     st.markdown("**How deep each token went**")
     figure = stack_figure(step, trace.token_bytes, exits, thresholds(session, exits), session.selected, dark())
-    st.plotly_chart(figure, key="s2d_stack", config=CONFIG, alt=stack_alt(step))
+    st.plotly_chart(figure, key="s2d_stack", config=PLOT_CONFIG, alt=stack_alt(step))
     st.caption(
         "A bar is a drafted token, as high as the layer it left the draft model at. Read it from below: at every exit stands how "
         "sure the sub-model was; ✗ was not enough and the token went deeper, ✓ is the exit that drafted it. A narrow outlined bar "
@@ -60,7 +58,7 @@ def thresholds(session: Session, exits: list[int]) -> dict[int, float]:
 def over_the_run(steps) -> None:
     """The exits so far."""
     st.markdown("**The exits, up to this step**")
-    st.plotly_chart(exits_figure(steps, dark()), key="s2d_exits", config=CONFIG, alt=exits_alt(steps))
+    st.plotly_chart(exits_figure(steps, dark()), key="s2d_exits", config=PLOT_CONFIG, alt=exits_alt(steps))
     st.caption(f"{work_words(steps)} {threshold_words(steps)}")
     with st.expander("The exits as a table"):
         st.dataframe(exits_table(steps), hide_index=True, key="s2d_exits_table")
@@ -110,13 +108,15 @@ def sub_models(session: Session, token: int) -> Question:
         "The sub-models",
         "Asking every sub-model …",
         steps=1,
+        read=lambda job: job.steps[0],
+    )
 
 
 def opinions_view(session: Session, answer: tuple, token: int, answered: int) -> None:
     """The answers of all exits; the sub-model of so many layers drafted the token."""
     found, token_bytes = answer[0], answer[1] | session.trace.token_bytes
     words = opinions_words(found, token, answered, token_bytes)
-    st.plotly_chart(opinions_figure(found, token, answered, token_bytes, dark()), key="s2d_opinions", config=CONFIG, alt=words)
+    st.plotly_chart(opinions_figure(found, token, answered, token_bytes, dark()), key="s2d_opinions", config=PLOT_CONFIG, alt=words)
     st.caption(as_markdown(words) + " Bars with a border in the colour of the text belong to the sub-model that drafted the token.")
     with st.expander("The answers as a table"):
         st.dataframe(opinions_table(found, token, answered, token_bytes), hide_index=True, key="s2d_opinions_table")
@@ -125,9 +125,8 @@ def opinions_view(session: Session, answer: tuple, token: int, answered: int) ->
 def text_before(session: Session) -> tuple[int, ...]:
     """Everything the selected token was drafted behind."""
     trace, step = session.trace, session.step
-    text = [*trace.header.prompt_tokens, *(token for s in trace.steps[: session.cursor] for token in s.tokens)]
     path, node = [], step.nodes[session.selected].parent
     while node >= 0:
         path.append(step.nodes[node].token)
         node = step.nodes[node].parent
-    return (*text, *reversed(path))
+    return (*trace.tokens_before(session.cursor), *reversed(path))

@@ -2,8 +2,9 @@
 
 import streamlit as st
 
+from pages.parts.shared.panel import folded
 from pages.parts.shared.session import Session
-from pages.parts.shared.setup import dark
+from pages.parts.shared.setup import PLOT_CONFIG, dark
 from viz.methods.specdec_pp import (
     acceptance_alt,
     acceptance_figure,
@@ -14,8 +15,6 @@ from viz.methods.specdec_pp import (
     stop_words,
     waste_words,
 )
-
-CONFIG = {"displayModeBar": False}
 
 
 def view(session: Session) -> None:
@@ -29,7 +28,7 @@ def view(session: Session) -> None:
     st.markdown("**Predicted against actual acceptance**")
     if step.nodes:
         figure = acceptance_figure(step, trace.token_bytes, float(threshold), dark())
-        st.plotly_chart(figure, key="specdec", config=CONFIG, alt=acceptance_alt(step, trace.token_bytes))
+        st.plotly_chart(figure, key="specdec", config=PLOT_CONFIG, alt=acceptance_alt(step, trace.token_bytes))
         st.caption(
             f"{stop_words(step, float(threshold), int(shortest), int(longest))} The last token has no prediction: it came with the "
             "last call of the draft model and is submitted without having been fed to it. Tokens behind a rejection were not "
@@ -39,16 +38,14 @@ def view(session: Session) -> None:
             st.dataframe(acceptance_table(step, trace.token_bytes), hide_index=True, key="specdec_table")
     else:
         st.caption("Nothing was drafted in this step.")
-    with st.expander("Was the head right? The run so far", key="specdec_box", on_change="rerun") as box:
-        if box.open:
-            reliable(steps)
+    folded("Was the head right? The run so far", "specdec_box", reliable, steps)
     st.caption(waste_words(steps))
 
 
 def reliable(steps) -> None:
     """The reliability diagram with its words and its table."""
     words = reliability_words(steps)
-    st.plotly_chart(reliability_figure(steps, dark()), key="specdec_reliability", config=CONFIG, alt=words)
+    st.plotly_chart(reliability_figure(steps, dark()), key="specdec_reliability", config=PLOT_CONFIG, alt=words)
     st.caption(
         f"{words} The head was trained with refusals counting six times, so its predictions are pessimistic on purpose: for a true "
         "chance P it predicts P / (P + 6 (1 − P)). With the weight taken out they should lie on the diagonal. Larger dots hold "

@@ -4,29 +4,13 @@ import streamlit as st
 
 from decoding.trace import Row
 from pages.parts.shared.session import Session
-from pages.parts.shared.setup import dark
-from viz.methods.spectr import (
-    Position,
-    bundle_alt,
-    bundle_figure,
-    bundle_table,
-    chances,
-    chances_figure,
-    chances_words,
-    cost_words,
-    g_figure,
-    g_table,
-    overlap_figure,
-    overlap_table,
-    position_of,
-    transport,
-    trials_table,
-)
-from viz.step.tree import ROOT, final_index
+from pages.parts.shared.setup import PLOT_CONFIG, dark
+from viz.methods.spectr import Position, bundle_alt, bundle_figure, bundle_table, cost_words, position_of, trials_table
+from viz.methods.spectr_position import chances, chances_figure, chances_words, g_figure, g_table, overlap_figure, overlap_table
+from viz.methods.spectr_transport import transport
+from viz.step.boxes import ROOT, final_index
 from viz.tokens import as_markdown, name
 from viz.words import number
-
-CONFIG = {"displayModeBar": False}
 
 
 def view(session: Session) -> None:
@@ -37,7 +21,7 @@ def view(session: Session) -> None:
         return
     st.markdown("**The sequences as a bundle**")
     st.plotly_chart(
-        bundle_figure(step, token_bytes, session.selected, dark()), key="spectr_bundle", config=CONFIG, alt=bundle_alt(step)
+        bundle_figure(step, token_bytes, session.selected, dark()), key="spectr_bundle", config=PLOT_CONFIG, alt=bundle_alt(step)
     )
     st.caption(
         f"A strand is a draft sequence; strands run side by side where they agree (×3: three of them), which costs the target one "
@@ -91,7 +75,7 @@ def at_position(session: Session, position: Position) -> None:
 def rho(row: Row, position: Position) -> None:
     """The search for rho."""
     words = f"g falls from ρ = 1 to ρ = {position.guesses} and is 0 at {number(position.rho, 4)}."
-    st.plotly_chart(g_figure(row, position, dark()), key="spectr_g", config=CONFIG, alt=words)
+    st.plotly_chart(g_figure(row, position, dark()), key="spectr_g", config=PLOT_CONFIG, alt=words)
     st.caption(
         f"g(ρ) = 1 − (1 − β)^k − ρβ with β(ρ) = Σ min(q, p/ρ). Its root is the smallest ρ that keeps the target's law: "
         f"ρ* = {number(position.rho, 4)}, β = {number(position.beta, 4)}. To the left of it the residual would turn negative, to "
@@ -105,7 +89,7 @@ def rho(row: Row, position: Position) -> None:
 def overlap(row: Row, position: Position, token_bytes: dict[int, bytes]) -> None:
     """p against rho q."""
     shared = f"p and ρq share {number(position.accepted, 4)}"
-    st.plotly_chart(overlap_figure(row, position, token_bytes, dark()), key="spectr_overlap", config=CONFIG, alt=shared)
+    st.plotly_chart(overlap_figure(row, position, token_bytes, dark()), key="spectr_overlap", config=PLOT_CONFIG, alt=shared)
     st.caption(
         f"{shared}: the chance that a guess is accepted here. What p has over ρq is the residual, "
         f"{number(max(0.0, 1 - position.accepted), 4)}, from which the correction is drawn; a refused token has none of it."
@@ -116,7 +100,7 @@ def overlap(row: Row, position: Position, token_bytes: dict[int, bytes]) -> None
 
 def rules(session: Session, row: Row, position: Position) -> None:
     """What other rules would accept, and the transport problem on demand."""
-    st.plotly_chart(chances_figure(position, dark()), key="spectr_chances", config=CONFIG, alt=chances_words(position))
+    st.plotly_chart(chances_figure(position, dark()), key="spectr_chances", config=PLOT_CONFIG, alt=chances_words(position))
     st.caption(
         "The chance of acceptance at this position, for the same p, q and number of guesses, over the whole vocabulary. The "
         "optimum is read from the tokens in the order of q/p; K-SEQ reaches at least 1 − 1/e of it."

@@ -12,12 +12,12 @@ import streamlit as st
 
 from decoding.trace import Trace
 from pages.parts.shared.session import Session
-from pages.parts.shared.setup import dark
+from pages.parts.shared.setup import PLOT_CONFIG, dark
 from viz.methods.shared.retrieved import (
     Occurrence,
     context_html,
-    found,
     match_figure,
+    match_of,
     match_table,
     occurrence_html,
     occurrence_table,
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from decoding.retrieval.datastore import Datastore
     from decoding.retrieval.search import Match, Sources
 
-CONFIG = {"displayModeBar": False}
 PLACES = 4  # occurrences that are shown
 BEFORE, AFTER = 16, 20  # tokens around them
 
@@ -44,7 +43,7 @@ def tree(session: Session) -> None:
     if not step.nodes:
         return
     figure = source_figure(step, token_bytes, dark(), root=session.root)
-    st.plotly_chart(figure, key="sources", config=CONFIG, alt=source_alt(step))
+    st.plotly_chart(figure, key="sources", config=PLOT_CONFIG, alt=source_alt(step))
     st.caption(source_alt(step) + " Filled nodes are in the text; an edge is as wide as its share of the occurrences.")
     with st.expander("The sources as a table", key="sources_box", on_change="rerun") as box:
         if box.open:
@@ -58,8 +57,8 @@ def match(session: Session, longest: int, shortest: int, too_weak: str = "") -> 
         longest, shortest: tokens the method looks for.
         too_weak: why nothing may have been drafted although there was a match.
     """
-    trace, known = session.trace, found(session.step)
-    tokens = text_before(trace, session.cursor)
+    trace, known = session.trace, match_of(session.step)
+    tokens = list(trace.tokens_before(session.cursor))
     n, count = known or (0, 0)
     store, tokenizer = store_of(session)
     sources = None
@@ -127,13 +126,8 @@ def run_so_far(session: Session) -> None:
     with st.expander("Matches of the whole run", key="matches_box", on_change="rerun") as box:
         if box.open:
             alt = "Bars: how many tokens matched in every step, and how many were accepted."
-            st.plotly_chart(match_figure(steps, session.cursor, dark()), key="matches", config=CONFIG, alt=alt)
+            st.plotly_chart(match_figure(steps, session.cursor, dark()), key="matches", config=PLOT_CONFIG, alt=alt)
             st.dataframe(match_table(steps), hide_index=True, key="matches_table")
-
-
-def text_before(trace: Trace, cursor: int) -> list[int]:
-    """The committed tokens when the step at `cursor` was drafted."""
-    return [*trace.header.prompt_tokens, *(token for step in trace.steps[:cursor] for token in step.tokens)]
 
 
 def store_of(session: Session) -> tuple[Datastore | None, PreTrainedTokenizerBase | None]:

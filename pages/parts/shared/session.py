@@ -15,7 +15,7 @@ from pages.parts.shared.remembered import Remembered
 from pages.parts.shared.runs import LAG, PATIENCE, RunController, of_tab
 from pages.parts.shared.settings import Settings, settings_of
 from pages.parts.shared.side_job import SideJobs
-from viz.step.tree import extent_of, final_index, has_final
+from viz.step.boxes import extent_of, final_index, has_final
 
 OTHER_METHOD = "other method"  # the panel that asks for a step of it
 MOST = (9, 8)  # columns and rows that are reserved for trees to come
@@ -71,10 +71,7 @@ class Session(RunController, Remembered):
     @property
     def root(self) -> int | None:
         """The last token before the step that is shown."""
-        if self.trace is None:
-            return None
-        before = self.trace.header.prompt_tokens + tuple(t for s in self.trace.steps[: max(self.cursor, 0)] for t in s.tokens)
-        return before[-1] if before else None
+        return None if self.trace is None else self.trace.root(self.cursor)
 
     @property
     def selected(self) -> int | None:

@@ -18,6 +18,8 @@ PAGES = {
     "pages/5_Traces.py": "Traces",
 }
 
+PLOT_CONFIG = {"displayModeBar": False, "scrollZoom": False}  # of every figure: the wheel scrolls the page
+
 CSS = """
 <style>
 .stAppHeader { height: 2.4rem; min-height: 0; background: transparent; pointer-events: none; }

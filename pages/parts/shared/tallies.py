@@ -3,7 +3,9 @@
 import streamlit as st
 
 from decoding.trace import Step
+from pages.parts.shared.panel import folded
 from pages.parts.shared.session import Session
+from pages.parts.shared.setup import PLOT_CONFIG
 from pages.parts.shared.side_job import Question
 from viz.runs.tally import (
     Tally,
@@ -21,7 +23,6 @@ from viz.style import PHASES
 from viz.tokens import as_markdown
 from viz.words import METRICS, filled, filled_speedup, number
 
-CONFIG = {"displayModeBar": False, "scrollZoom": False}
 PLAIN = "plain decoding"
 
 
@@ -31,9 +32,7 @@ def tallies(session: Session, dark: bool) -> None:
     numbers(total)
     speed(session, total)
     st.html(phase_bar(total))
-    with st.expander("Every step's milliseconds, and alpha by depth", key="tally_charts", on_change="rerun") as box:
-        if box.open:
-            charts(steps, total, dark)
+    folded("Every step's milliseconds, and alpha by depth", "tally_charts", charts, steps, total, dark)
 
 
 def charts(steps: tuple[Step, ...], total: Tally, dark: bool) -> None:
@@ -41,11 +40,11 @@ def charts(steps: tuple[Step, ...], total: Tally, dark: bool) -> None:
     left, right = st.columns(2)
     with left:
         st.markdown("**Milliseconds per step**")
-        st.plotly_chart(times_figure(steps, dark), key="times", config=CONFIG, alt=times_alt(steps))
+        st.plotly_chart(times_figure(steps, dark), key="times", config=PLOT_CONFIG, alt=times_alt(steps))
         st.dataframe(times_table(steps), hide_index=True, key="times_table")
     with right:
         st.markdown("**Alpha by depth**")
-        st.plotly_chart(alpha_figure(total, dark), key="alphas", config=CONFIG, alt=alpha_alt(total))
+        st.plotly_chart(alpha_figure(total, dark), key="alphas", config=PLOT_CONFIG, alt=alpha_alt(total))
         st.dataframe(alpha_table(total), hide_index=True, key="alpha_table")
 
 

@@ -6,8 +6,9 @@ import streamlit as st
 
 from decoding.trace import Node, Step
 from pages.parts.shared.session import Session
+from viz.step.boxes import ROOT, final_index, has_final
 from viz.step.probabilities import probability_bars, probability_table, uniform_rule
-from viz.step.tree import ROOT, final_index, has_final, score_name
+from viz.step.tree import score_name
 from viz.style import LOOKS
 from viz.tokens import full, name, plain
 from viz.words import judgement, number

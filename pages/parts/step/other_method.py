@@ -7,13 +7,13 @@ from decoding.trace import Trace
 from pages.parts.shared.loading import WHY, still_loading
 from pages.parts.shared.session import OTHER_METHOD, Session
 from pages.parts.shared.settings import family_named
-from pages.parts.shared.setup import dark
+from pages.parts.shared.setup import PLOT_CONFIG, dark
 from pages.parts.shared.side_job import Question
+from viz.methods import guesses_html
+from viz.step.beside import beside_words
 from viz.step.tree import tree_alt, tree_figure
 from viz.tokens import as_markdown
 from viz.words import narrate
-
-CONFIG = {"displayModeBar": False, "scrollZoom": False}
 
 
 def other_method(session: Session) -> None:
@@ -39,20 +39,14 @@ def other_method(session: Session) -> None:
 
 def ask(session: Session, method: str) -> None:
     """Have the worker take one step of `method` where the shown step begins."""
-    from viz.methods.shared.head_guesses import (
-        context,  # not at the top: all pictures of methods, for a box that is closed at first
-    )
-
     settings = session.settings.instead(method)
-    make = settings.maker(context(session.trace, session.cursor))
+    make = settings.maker(session.trace.tokens_before(session.cursor))
     at, waiting = (session.runs, session.cursor), "Asking the other method …"
     session.sides.ask(Question(OTHER_METHOD, at, settings.device, make, "The other method", waiting, steps=1))
 
 
 def beside(session: Session, answer: Trace) -> None:
     """The other draft, and the bars of both methods where they have heads that guess depth by depth."""
-    from viz.methods.shared.head_guesses import bars_html, beside_words
-
     step, title = answer.steps[0], METHODS[answer.header.method].title
     token_bytes = session.trace.token_bytes | answer.token_bytes
     st.markdown(f"**{title}**")
@@ -61,10 +55,10 @@ def beside(session: Session, answer: Trace) -> None:
     )
     if step.nodes:
         figure = tree_figure(step, token_bytes, None, dark(), root=session.root)
-        st.plotly_chart(figure, key="another_tree", config=CONFIG, alt=tree_alt(step, token_bytes))
-    if bars := bars_html(answer, 0):
+        st.plotly_chart(figure, key="another_tree", config=PLOT_CONFIG, alt=tree_alt(step, token_bytes))
+    if bars := guesses_html(answer, 0):
         st.html(bars)
-        if mine := bars_html(session.trace, session.cursor):
+        if mine := guesses_html(session.trace, session.cursor):
             st.markdown(f"**{METHODS[session.trace.header.method].title}, as above**")
             st.html(mine)
     if session.settings.temperature > 0:

@@ -15,7 +15,7 @@ from pages.parts.shared.keep import keep
 from pages.parts.shared.loading import still_loading
 from pages.parts.shared.scrolled import scrolled
 from pages.parts.shared.session import Session
-from pages.parts.shared.setup import dark
+from pages.parts.shared.setup import PLOT_CONFIG, dark
 from pages.parts.shared.tallies import tallies
 from pages.parts.step.inspector import inspector
 from pages.parts.step.link import link
@@ -23,13 +23,13 @@ from pages.parts.step.method_panel import view_of
 from pages.parts.step.other_method import other_method
 from pages.parts.step.text_strip import legend, text_strip
 from pages.parts.step.transport import progress, transport
-from viz.step.tree import node_table, picked, tree_alt, tree_figure, wide_enough
+from viz.step.boxes import wide_enough
+from viz.step.tree import node_table, picked, tree_alt, tree_figure
 from viz.tokens import as_markdown, name
 from viz.words import judgement, narrate
 
 plotly.io.templates.default = None  # Streamlit lays its theme over every figure; Plotly's own template only costs time
 WIDTH = 680  # px of the tree on a usual screen
-CONFIG = {"displayModeBar": False, "scrollZoom": False}
 
 
 def poll_timer(session: Session) -> None:
@@ -181,7 +181,7 @@ def tree(session: Session) -> None:
             key="tree",
             on_select=pick,
             selection_mode="points",
-            config=CONFIG,
+            config=PLOT_CONFIG,
             alt=tree_alt(step, token_bytes),
         )
     with st.expander("The tree as a table", key="tree_table_box", on_change="rerun") as box:

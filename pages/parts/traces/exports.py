@@ -13,7 +13,8 @@ from pages.parts.drafter.findings import opened
 from pages.parts.shared.chart_data import tree_downloads
 from pages.parts.shared.setup import dark
 from viz.replay.replay import replay_html
-from viz.step.tree import extent_of, tree_alt, tree_figure
+from viz.step.boxes import extent_of
+from viz.step.tree import tree_alt, tree_figure
 from viz.tokens import as_markdown
 
 PARQUET = "application/vnd.apache.parquet"
@@ -78,10 +79,7 @@ def picture(store: Store, entry: Entry) -> None:
     number = left.number_input("Step", 1, len(trace.steps), key=f"traces.picture_step.{entry.id}", help=f"1 to {len(trace.steps)}")
     kind = right.segmented_control("Format", ["PNG", "SVG"], default="PNG", key="traces.picture_kind", required=True)
     step = trace.steps[number - 1]
-    before = trace.header.prompt_tokens + tuple(t for s in trace.steps[: number - 1] for t in s.tokens)
-    figure = tree_figure(
-        step, trace.token_bytes, dark=dark(), root=before[-1] if before else None, width=1050, extent=extent_of([step])
-    )
+    figure = tree_figure(step, trace.token_bytes, dark=dark(), root=trace.root(number - 1), width=1050, extent=extent_of([step]))
     name = f"{file_name(entry.name)}_step_{number}"
     config = {
         "displayModeBar": True, "displaylogo": False, "modeBarButtons": [["toImage"]], "scrollZoom": False,

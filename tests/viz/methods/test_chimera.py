@@ -3,23 +3,23 @@
 import msgspec
 import pytest
 
-import decoding.methods.chimera as method
 import viz.methods.chimera as view
 from decoding.runs.run import Run
 from decoding.sample import Sampling
+from decoding.score_names import FROM_H, FROM_O, JOINT, OWN
 from decoding.trace import Pruned
 from pages.parts.shared import address
 from pages.parts.shared.settings import Settings
 from tests.pages.test_step import errors, press, state
 from tests.pages.test_step import opened as page_opened
-from tests.viz_samples import HOSTILE, TOKEN_BYTES, chain, node, step_of
+from tests.viz_samples import HOSTILE, TOKEN_BYTES, chain, node, step_of, trace_of
 from viz.methods.shared import head_bars as depths
 
 BEFORE = (8, 9, 10, 11)
 
 
 def offered(token: int, parent: int, verdict: str, head: int, q: float, joint: float, h: float, o: float):
-    scores = {depths.OWN: q, depths.JOINT: joint, view.FROM_H: h, view.FROM_O: o}
+    scores = {OWN: q, JOINT: joint, FROM_H: h, FROM_O: o}
     return node(token, parent, verdict, q=None, u=None, source=f"head {head}", scores=scores)
 
 
@@ -33,10 +33,6 @@ def tree(tokens=(0, 1, 2)):
     return step_of(nodes, (0,), "correction", pruned=(Pruned(5, 0, 0.12),))
 
 
-def test_names_of_scores_are_the_drafter_s():
-    assert (view.FROM_H, view.FROM_O) == (method.FROM_H, method.FROM_O)
-
-
 def test_the_three_tokens_that_a_slot_reads():
     assert view.trigram(tree(), -1, BEFORE) == [9, 10, 11] and view.trigram(tree(), 0, BEFORE) == [10, 11, 0]
     assert view.trigram(tree(), 2, BEFORE) == [11, 0, 2] and view.trigram(tree(), -1, [4, 5]) == [4, 4, 5]
@@ -46,7 +42,7 @@ def test_the_three_tokens_that_a_slot_reads():
 
 
 def test_the_heads_down_one_path():
-    shown = view.line_html(tree(), BEFORE, TOKEN_BYTES)
+    shown = view.guesses_html(trace_of(tree(), prompt_tokens=BEFORE), 0)
     assert "head 1, behind the root" in shown and "head 2, behind ␣the" in shown and "left out" in shown
     assert "Read: head 1" in shown and "0.20" in shown, "the candidate that was left out, by its own factor"
 
@@ -66,16 +62,16 @@ def test_a_logit_is_the_sum_of_two_parts():
 @pytest.mark.parametrize("token", HOSTILE)
 def test_hostile_pieces_are_escaped(token):
     step = tree((token, token, token))
-    shown = view.line_html(step, [token] * 3, HOSTILE) + view.split_html(step, HOSTILE)
+    shown = view.guesses_html(trace_of(step, prompt_tokens=(token,) * 3, token_bytes=HOSTILE), 0) + view.split_html(step, HOSTILE)
     assert not any(tag in shown for tag in ("<script", "<b>bold", "<a href", "\u202e", "\x00"))
     assert len(view.split_table(step, HOSTILE)) == 3 and view.turned_words(step, HOSTILE)
 
 
 def test_a_trace_of_another_kind():
     assert view.has_split(tree()) and not view.has_split(chain()) and view.has_split(step_of())
-    without = msgspec.structs.replace(tree().nodes[0], scores={depths.OWN: 0.5, depths.JOINT: 0.5})
+    without = msgspec.structs.replace(tree().nodes[0], scores={OWN: 0.5, JOINT: 0.5})
     step = step_of([without], (0,), "bonus")
-    assert depths.has_numbers(step) and not view.has_split(step) and "behind the root" in view.line_html(step, BEFORE, TOKEN_BYTES)
+    assert depths.has_numbers(step) and not view.has_split(step) and "behind the root" in view.guesses_html(trace_of(step), 0)
 
 
 def test_the_numbers_are_those_of_a_run(embedded):
@@ -84,9 +80,9 @@ def test_the_numbers_are_those_of_a_run(embedded):
     for step in run:
         for parent in {one.parent for one in step.nodes}:
             siblings = [one for one in step.nodes if one.parent == parent]
-            sums = [one.scores[view.FROM_H] + one.scores[view.FROM_O] for one in siblings]
+            sums = [one.scores[FROM_H] + one.scores[FROM_O] for one in siblings]
             for one, total in zip(siblings, sums, strict=True):
-                ratio = siblings[0].scores[depths.OWN] / one.scores[depths.OWN]
+                ratio = siblings[0].scores[OWN] / one.scores[OWN]
                 assert ratio == pytest.approx(2.718281828 ** (sums[0] - total), rel=1e-2)
             assert sums == sorted(sums, reverse=True)
 

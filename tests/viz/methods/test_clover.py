@@ -3,24 +3,23 @@
 import msgspec
 import pytest
 
-import decoding.drafting.dynamic_tree
-import decoding.methods.clover as method
 import viz.methods.clover as view
 from decoding.runs.run import Run
 from decoding.sample import Sampling
+from decoding.score_names import JOINT, MOVED, OWN
 from decoding.trace import Pruned
 from pages.parts.shared import address
 from pages.parts.shared.settings import Settings
 from tests.pages.test_step import errors, press, state
 from tests.pages.test_step import opened as page_opened
-from tests.viz_samples import HOSTILE, TOKEN_BYTES, chain, node, row, step_of
+from tests.viz_samples import HOSTILE, TOKEN_BYTES, chain, node, row, step_of, trace_of
 from viz.methods.shared import head_bars as depths
 
 PARAMS = {"nodes": 8, "heads": 2, "top_p": 0.8, "ratio": 0.25}
 
 
 def offered(token: int, parent: int, verdict: str, head: int, q: float, joint: float, **gates):
-    scores = {depths.OWN: q, depths.JOINT: joint, view.MOVED: 0.1 * head} | gates
+    scores = {OWN: q, JOINT: joint, MOVED: 0.1 * head} | gates
     return node(token, parent, verdict, q=None, u=None, source=f"head {head}", scores=scores)
 
 
@@ -43,11 +42,6 @@ def tree(tokens=(0, 1, 2, 3, 2), **more):
         row((7,), (1.0,)),
     )
     return step_of(nodes, (1, 4), "bonus", rows=rows, pruned=pruned, **more)
-
-
-def test_names_of_scores_are_the_drafters():
-    assert (depths.JOINT, depths.OWN) == (decoding.drafting.dynamic_tree.JOINT, decoding.drafting.dynamic_tree.OWN)
-    assert (view.MOVED, view.GATE) == (method.MOVED, method.GATE)
 
 
 def test_what_a_head_offered_belongs_to_one_parent():
@@ -73,7 +67,7 @@ def test_every_candidate_that_was_cut_is_told_by_which_rule():
 
 
 def test_the_pictures_and_their_words():
-    shown = view.line_html(tree(), PARAMS, TOKEN_BYTES)
+    shown = view.guesses_html(trace_of(tree(), params=PARAMS), 0)
     assert "head 1, behind the root" in shown and "head 2, behind ␣little" in shown and "behind ␣the" not in shown
     assert shown.count("ds-bars-now") == 2 and "-1.00" in shown and "+0.50" in shown and "sum of 0.8 reached" in shown
     assert "Gates of the cell" in shown and view.gates(tree(), 1) == [-1.0, 0.0] and view.moved(tree(), 1) == pytest.approx(0.2)
@@ -112,7 +106,7 @@ def test_records_follow_what_was_written():
 @pytest.mark.parametrize("token", HOSTILE)
 def test_hostile_pieces_are_escaped(token):
     step = tree((token, token, token, 3, token))
-    shown = view.line_html(step, PARAMS, HOSTILE) + view.pair_html(step, PARAMS, HOSTILE)
+    shown = view.guesses_html(trace_of(step, params=PARAMS, token_bytes=HOSTILE), 0) + view.pair_html(step, PARAMS, HOSTILE)
     assert not any(tag in shown for tag in ("<script", "<b>bold", "<a href", "\u202e", "\x00"))
 
 

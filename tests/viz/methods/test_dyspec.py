@@ -6,7 +6,8 @@ from decoding.runs.run import Run
 from decoding.sample import Sampling
 from tests.viz_samples import HOSTILE, TOKEN_BYTES, node, step_of
 from viz.methods.dyspec import draw_words, draws_table, reached, regrown, sum_words, waiting, waiting_bars
-from viz.step.tree import ROOT, has_final, tree_figure
+from viz.step.boxes import ROOT, has_final
+from viz.step.tree import tree_figure
 
 
 def scored(token: int, parent: int, before: float, after: float, verdict="not judged"):

@@ -9,6 +9,7 @@ import pytest
 import viz.methods.eagle as view
 from decoding.runs.run import Run
 from decoding.sample import Sampling
+from decoding.score_names import JOINT, OWN
 from decoding.trace import Pruned
 from pages.parts.shared import address
 from pages.parts.shared.settings import Settings
@@ -18,7 +19,7 @@ from tests.viz_samples import HOSTILE, TOKEN_BYTES, chain, node, row, step_of
 
 
 def scored(token: int, parent: int, verdict: str, joint: float, own: float):
-    scores = {view.JOINT: joint, view.OWN: own}
+    scores = {JOINT: joint, OWN: own}
     return node(token, parent, verdict, q=None, u=None, source="dynamic tree", scores=scores)
 
 
@@ -192,9 +193,9 @@ def test_the_numbers_are_those_of_a_run(embedded):
     assert steps
     for step in steps:
         line = view.cut(step)
-        assert line is not None and all(node.scores[view.JOINT] >= line for node in step.nodes)
+        assert line is not None and all(node.scores[JOINT] >= line for node in step.nodes)
         for one, theirs in zip(step.nodes, view.target_joint(step), strict=True):
-            assert one.parent < 0 or one.scores[view.JOINT] <= step.nodes[one.parent].scores[view.JOINT] * (1 + 1e-6)
+            assert one.parent < 0 or one.scores[JOINT] <= step.nodes[one.parent].scores[JOINT] * (1 + 1e-6)
             assert theirs is None or 0 <= theirs <= 1 + 1e-5
         assert len(view.joints_table(step, run.trace.token_bytes)) == len(step.nodes) + len(step.pruned)
     paths = next(iter(view.confidence(steps).values()))

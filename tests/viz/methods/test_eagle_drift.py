@@ -7,6 +7,7 @@ import pytest
 import viz.methods.eagle_drift as view
 from decoding.runs.run import Run
 from decoding.sample import Sampling
+from decoding.score_names import COSINE
 from tests.viz_samples import HOSTILE, chain, node, step_of
 
 LAYERS = {"share of layer 2": 0.25, "share of layer 6": 0.35, "share of layer 9": 0.4}
@@ -16,7 +17,7 @@ def went(cosines, length: int = 4, facts: dict | None = None):
     """A chain of `length` of which so many are accepted as there are cosines; None for one without."""
     nodes = []
     for i in range(length):
-        scores = {view.COSINE: cosines[i]} if i < len(cosines) and cosines[i] is not None else {}
+        scores = {COSINE: cosines[i]} if i < len(cosines) and cosines[i] is not None else {}
         verdict = "accepted" if i < len(cosines) else "rejected" if i == len(cosines) else "not judged"
         nodes.append(node(i, i - 1, verdict, scores=scores))
     final = "bonus" if len(cosines) == length else "correction"
@@ -61,7 +62,7 @@ def test_cosines_that_cannot_be_are_not_drawn(wrong):
 
 
 def test_only_accepted_nodes_count():
-    rejected = step_of([node(0, -1, "rejected", scores={view.COSINE: 0.9})], (), "correction")
+    rejected = step_of([node(0, -1, "rejected", scores={COSINE: 0.9})], (), "correction")
     assert not view.has_cosines((rejected, chain(), step_of()))
 
 

@@ -3,19 +3,20 @@
 import pytest
 
 import viz.methods.falcon as view
-from decoding.methods.falcon import relaxed
 from decoding.models.heads import EMBEDDED
 from decoding.runs.run import Run
 from decoding.sample import Sampling
+from decoding.score_names import JOINT, OWN, SLOT_IN_BLOCK
 from pages.parts.shared import address
 from pages.parts.shared.settings import Settings
+from tests.methods.test_falcon import relaxed
 from tests.pages.test_step import errors, press, state
 from tests.pages.test_step import opened as page_opened
 from tests.viz_samples import HOSTILE, TOKEN_BYTES, chain, node, row, step_of
 
 
 def guessed(token: int, parent: int, verdict: str, slot: int, own: float, number: int = 1):
-    scores = {view.SLOT: float(slot), view.OWN: own, view.JOINT: own / 2}
+    scores = {SLOT_IN_BLOCK: float(slot), OWN: own, JOINT: own / 2}
     return node(token, parent, verdict, q=None, u=None, source=f"pass {number}", scores=scores)
 
 

@@ -6,6 +6,7 @@ import viz.methods.ftp as view
 from decoding.models.heads import EMBEDDED
 from decoding.runs.run import Run
 from decoding.sample import Sampling
+from decoding.score_names import JOINT, OWN, ROOT_Q
 from pages.parts.shared import address
 from pages.parts.shared.settings import Settings
 from tests.pages.test_step import errors, press, state
@@ -14,7 +15,7 @@ from tests.viz_samples import HOSTILE, TOKEN_BYTES, chain, node, row, step_of, t
 
 
 def read(token: int, parent: int, verdict: str, own: float, slots=(0.7, 0.3), known: float = 0.8):
-    numbers = {view.OWN: own, view.JOINT: own / 2, view.KNOWN: known} | {f"slot {i}": x for i, x in enumerate(slots, 1)}
+    numbers = {OWN: own, JOINT: own / 2, ROOT_Q: known} | {f"slot {i}": x for i, x in enumerate(slots, 1)}
     return node(token, parent, verdict, q=None, u=None, source="decoder", scores=numbers)
 
 
@@ -42,7 +43,7 @@ def test_the_path_goes_on_with_the_most_probable_children():
 def test_the_meter_stands_beside_what_the_target_gave_the_root():
     """The root of step 2 is token 7, which the target gave 0.75 when it wrote it behind node 1."""
     trace = trace_of(tree(), tree(0.05), prompt_tokens=(0, 4))
-    assert view.root_of(trace, 0) == 4 and view.root_of(trace, 1) == 7
+    assert trace.root(0) == 4 and trace.root(1) == 7
     assert view.meter(trace.steps[1]) == 0.05 and view.meant(trace, 1) == 0.75 and view.meant(trace, 0) is None
     assert "decoder gives it 0.05, the target gave it 0.75" in view.meter_words(trace, 1)
     assert "it comes from the prompt" in view.meter_words(trace, 0)

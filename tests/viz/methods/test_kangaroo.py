@@ -7,6 +7,7 @@ import viz.methods.kangaroo as view
 import viz.methods.kangaroo_sweep as swept
 from decoding.runs.run import Run
 from decoding.sample import Sampling
+from decoding.score_names import CONFIDENCE, EXIT_LAYER, LAYERS, STOPPED
 from pages.parts.shared import address
 from pages.parts.shared.settings import Settings
 from tests.pages.test_step import errors, press, state
@@ -19,8 +20,8 @@ def drafted(confidences=(0.9, 0.8, 0.5), accepted: int = 1, stop: int = view.UNS
     verdicts = ["accepted"] * accepted + ["rejected", "not judged", "not judged"]
     nodes = []
     for i, (confidence, token) in enumerate(zip(confidences, tokens, strict=False)):
-        scores = {view.CONFIDENCE: confidence, view.EXIT: float(layers[0]), view.DEPTH: float(layers[1])}
-        scores |= {view.STOP: float(stop)} if i == len(confidences) - 1 else {}
+        scores = {CONFIDENCE: confidence, EXIT_LAYER: float(layers[0]), LAYERS: float(layers[1])}
+        scores |= {STOPPED: float(stop)} if i == len(confidences) - 1 else {}
         nodes.append(node(token, i - 1, verdicts[i], source="adapter", scores=scores))
     return step_of(nodes, range(accepted), "bonus" if accepted == len(nodes) else "correction")
 
@@ -165,7 +166,7 @@ def test_nothing_to_try():
     assert swept.sweep_alt([], OWN, C) == swept.NOTHING and swept.sweep_table([], C).empty
     for figure in (swept.sweep_figure([], OWN, C), swept.depth_figure(wrong, OWN, 12)):
         assert not figure.data and len(figure.layout.annotations) == 1
-    scores = {view.CONFIDENCE: 0.9, view.EXIT: 2.0, view.DEPTH: 12.0}
+    scores = {CONFIDENCE: 0.9, EXIT_LAYER: 2.0, LAYERS: 12.0}
     not_judged = [step_of([node(0, -1, "not judged", scores=scores)])]
     assert swept.alpha_of(not_judged) is None and swept.depth_words(not_judged, OWN, 12) == swept.UNJUDGED
     assert swept.sweep(not_judged, OWN)[0].accepted == 0 and not swept.depth_figure(not_judged, OWN, 12).data

@@ -6,16 +6,18 @@ import pytest
 import viz.methods.medusa as view
 from decoding.runs.run import Run
 from decoding.sample import Sampling
+from decoding.score_names import HEAD_PROBABILITY, RANK, TREE_VALUE, TYPICAL_P, TYPICAL_THRESHOLD
 from pages.parts.shared import address
 from pages.parts.shared.settings import Settings
 from tests.pages.test_step import errors, press, state
 from tests.pages.test_step import opened as page_opened
 from tests.viz_samples import HOSTILE, TOKEN_BYTES, chain, node, row, step_of
+from viz.methods.shared.misfits import p_behind_parent
 from viz.words import judgement
 
 
 def offered(token: int, parent: int, verdict: str, head: int, rank: int, probability: float, **scores):
-    numbers = {view.PROBABILITY: probability, view.RANK: float(rank), view.VALUE: 0.1} | scores
+    numbers = {HEAD_PROBABILITY: probability, RANK: float(rank), TREE_VALUE: 0.1} | scores
     return node(token, parent, verdict, q=None, u=None, source=f"head {head}", scores=numbers)
 
 
@@ -49,7 +51,7 @@ def test_guesses_that_do_not_belong_together():
     assert view.torn(tree()) == [2]
     words = view.torn_words(tree(), TOKEN_BYTES)
     assert words.startswith("1 node does not fit") and "the target gives ␣cat 0.0001, the head 0.60" in words
-    assert view.behind(tree(), 3) == 0.8 and view.behind(msgspec.structs.replace(tree(), rows=()), 3) is None
+    assert p_behind_parent(tree(), 3) == 0.8 and p_behind_parent(msgspec.structs.replace(tree(), rows=()), 3) is None
     assert view.torn_words(step_of(), TOKEN_BYTES).startswith("No head")
 
 
@@ -73,17 +75,17 @@ def test_the_table_has_a_row_per_node():
     table = view.heads_table(tree(), TOKEN_BYTES)
     assert table["head"].tolist() == [1, 1, 2, 2] and table["rank"].tolist() == [1, 2, 1, 1]
     assert table["p behind the parent"].tolist() == [0.3, 0.7, 0.0001, 0.8] and "threshold" not in table
-    typical = tree(**{view.P: 0.2, view.THRESHOLD: 0.09})
+    typical = tree(**{TYPICAL_P: 0.2, TYPICAL_THRESHOLD: 0.09})
     assert view.heads_table(typical, TOKEN_BYTES)["threshold"].tolist() == [0.09] * 4
     assert view.typical_words(typical).startswith("Typical acceptance: 4 of 4 nodes") and view.typical_words(tree()) == ""
 
 
 def test_words_of_typical_acceptance():
-    scores = {view.P: 0.2, view.THRESHOLD: 0.09}
+    scores = {TYPICAL_P: 0.2, TYPICAL_THRESHOLD: 0.09}
     kept, lost = (offered(0, -1, verdict, 1, 1, 0.5, **scores) for verdict in ("accepted", "rejected"))
     assert judgement(kept) == "p 0.20 > threshold 0.09: accepted"
     assert judgement(lost) == "p 0.20 > threshold 0.09, but it is not on the longest path: rejected"
-    low = offered(0, -1, "rejected", 1, 1, 0.5, **{view.P: 0.01, view.THRESHOLD: 0.09})
+    low = offered(0, -1, "rejected", 1, 1, 0.5, **{TYPICAL_P: 0.01, TYPICAL_THRESHOLD: 0.09})
     assert judgement(low) == "p 0.01 ≤ threshold 0.09: rejected"
 
 
@@ -112,7 +114,9 @@ def test_the_numbers_are_those_of_a_run(embedded):
     assert view.records(steps)[0].accepted > 0
     for step in steps:
         for i, one in enumerate(step.nodes):
-            assert 0 < one.scores[view.PROBABILITY] <= 1 and view.behind(step, i) is not None or step.rows[one.parent + 1] is None
+            assert (
+                0 < one.scores[HEAD_PROBABILITY] <= 1 and p_behind_parent(step, i) is not None or step.rows[one.parent + 1] is None
+            )
 
 
 @pytest.mark.parametrize("rule", ["exact", "typical"])

@@ -4,9 +4,18 @@ page."""
 import pytest
 
 import viz.methods.ppd as view
-from decoding.methods import ppd
 from decoding.runs.run import Run
 from decoding.sample import Sampling
+from decoding.score_names import (
+    MEMBERS,
+    PROMPT_TOKEN_PROBABILITY,
+    PROMPT_TOKENS,
+    RANK,
+    ROOT_PROMPT_TOKENS,
+    ROW_BUDGET,
+    STATE,
+    TREE_VALUE,
+)
 from pages.parts.shared import address
 from pages.parts.shared.settings import Settings
 from tests.pages.test_step import errors, press, state
@@ -19,9 +28,9 @@ def guessed(path=(1, 2), below=(3, 1, 2), now: int = 2, tokens=(0, 1, 2), final:
     nodes = []
     for i, (token, parent, count) in enumerate(zip(tokens, (-1, -1, 1), below, strict=True)):
         verdict = "accepted" if i in path else "rejected" if parent < 0 or 1 in path else "not judged"
-        scores = {view.PROBABILITY: 0.3, view.RANK: 1.0, view.VALUE: 0.2, view.BELOW: float(count), view.STATE: float(now)}
+        scores = {PROMPT_TOKEN_PROBABILITY: 0.3, RANK: 1.0, TREE_VALUE: 0.2, PROMPT_TOKENS: float(count), STATE: float(now)}
         nodes.append(node(token, parent, verdict, q=None, u=None, source=f"prompt token {1 + (parent >= 0)}", scores=scores))
-    return step_of(nodes, path, "correction", final, facts={view.ROOT: 3.0, view.BUDGET: 24.0} | more)
+    return step_of(nodes, path, "correction", final, facts={ROOT_PROMPT_TOKENS: 3.0, ROW_BUDGET: 24.0} | more)
 
 
 CURVE = {"ms with 16 rows": 4.0, "tokens with 16 rows": 1.5, "ms with 24 rows": 5.0, "tokens with 24 rows": 2.0}
@@ -39,7 +48,7 @@ def test_prompt_tokens_speak_where_acceptance_ended():
     )
     assert "ended at the root, below which 3 prompt tokens hung" in view.prompt_tokens_alt(guessed(()))
     assert view.rows_words(guessed()).endswith("the root, 3 guesses and 9 prompt tokens; 7 of these were read in vain.")
-    assert "13 rows" in view.rows_words(guessed()) and "22 rows" in view.rows_words(guessed(**{view.MEMBERS: 2.0}))
+    assert "13 rows" in view.rows_words(guessed()) and "22 rows" in view.rows_words(guessed(**{MEMBERS: 2.0}))
     table = view.guesses_table(guessed(), TOKEN_BYTES)
     assert table["prompt token"].tolist() == [1, 1, 2] and table["prompt tokens below"].tolist() == [3, 1, 2]
 
@@ -73,16 +82,15 @@ def test_hostile_pieces_are_escaped(token):
 
 
 def test_traces_of_another_kind():
-    for step in (chain(), step_of(), guessed(below=(3, float("nan"), 2)), guessed(below=(3, 99, 2)), guessed(**{view.ROOT: -1.0})):
+    for step in (
+        chain(),
+        step_of(),
+        guessed(below=(3, float("nan"), 2)),
+        guessed(below=(3, 99, 2)),
+        guessed(**{ROOT_PROMPT_TOKENS: -1.0}),
+    ):
         assert view.prompt_tokens_of(step) is None and view.next_state(step) is None and view.rows_words(step) == ""
     assert view.budget_of((chain(),)) is None and view.states_table((chain(),)).empty
-
-
-def test_the_names_of_the_scores_are_those_of_the_method():
-    assert ppd.LATENCY.format(16) == view.LATENCY[0] + "16" + view.LATENCY[1]
-    assert ppd.YIELD.format(16) == view.YIELD[0] + "16" + view.YIELD[1]
-    for key in ("PROBABILITY", "RANK", "VALUE", "BELOW", "STATE", "ROOT", "MEMBERS", "BUDGET"):
-        assert getattr(ppd, key) == getattr(view, key)
 
 
 def test_the_states_are_those_of_a_run(embedded):
@@ -90,7 +98,7 @@ def test_the_states_are_those_of_a_run(embedded):
     known = [step for step in steps if view.prompt_tokens_of(step)]
     assert len(known) == len(steps) - 1, "all but the first"
     for step, after in zip(known, known[1:], strict=False):
-        assert view.next_state(step) == after.nodes[0].scores[view.STATE]
+        assert view.next_state(step) == after.nodes[0].scores[STATE]
 
 
 @pytest.mark.parametrize("rule", ["exact", "typical"])

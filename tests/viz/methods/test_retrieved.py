@@ -1,4 +1,4 @@
-"""Pictures of retrieval: sources by shape and colour, marks around the match, and who found what, counted by hand."""
+"""Pictures of retrieval: sources by shape and colour, and marks around the match."""
 
 import pytest
 
@@ -7,11 +7,8 @@ from viz.methods.shared.retrieved import (
     KINDS,
     Occurrence,
     context_html,
-    found,
-    gain,
-    gain_figure,
-    gain_table,
     match_figure,
+    match_of,
     match_table,
     occurrence_html,
     occurrence_table,
@@ -94,20 +91,8 @@ def test_occurrences_and_their_table():
 
 def test_matches_of_a_run():
     steps = [fused_step(), step_of(), fused_step((), "correction")]
-    assert found(steps[0]) == (3, 12) and found(steps[1]) is None
+    assert match_of(steps[0]) == (3, 12) and match_of(steps[1]) is None
     table = match_table(steps)
     assert list(table["tokens matched"]) == [3, 0, 3] and list(table["tokens accepted"]) == [2, 0, 0]
     figure = match_figure(steps, 1)
     assert [list(bar.y) for bar in figure.data] == [[3, 0, 3], [2, 0, 0]]
-
-
-def test_who_found_what_by_hand():
-    """Path both, retrieved: retrieval alone gets both tokens, the draft tree one. Path both, drafted: the other way round."""
-    total = gain([fused_step((0, 2)), fused_step((0, 3)), fused_step((1,)), step_of()])
-    assert total.kept == 5 and total.by == {"draft model": 2, "retrieved": 1, "both": 2}
-    assert total.alone == {"draft model": 1 + 2 + 1, "retrieved": 2 + 1 + 0}
-    table = gain_table(total)
-    assert list(table["accepted tokens"]) == [5, 2, 1, 2, 4, 3] and table["per step"][0] == 5 / 4
-    bars = {bar.name: list(bar.x) for bar in gain_figure(total).data}
-    assert bars == {"draft model": [4, 0, 2], "retrieved": [0, 3, 1], "both": [0, 0, 2]}
-    assert list(gain_table(gain([]))["per step"]) == [0.0] * 6

@@ -4,9 +4,9 @@ import math
 
 import pytest
 
+from decoding.score_names import CONFIDENCE_AFTER
 from decoding.trace import Node, Step, Times
 from viz.methods.s2d import (
-    CONFIDENCE,
     exits_alt,
     exits_figure,
     exits_seen,
@@ -31,7 +31,7 @@ THRESHOLDS = {1: 0.7, 2: 0.6}
 
 
 def node(token: int, parent: int, verdict: str, met: dict[int, float], passes: int, rows: int = 1) -> Node:
-    scores = {f"{CONFIDENCE}{level}": value for level, value in met.items()}
+    scores = {CONFIDENCE_AFTER.format(level): value for level, value in met.items()}
     scores |= {"exit": max(met), "layers": 4, "rows read": rows, "layer passes": passes}
     return Node(token, parent, 0.5, 0.5, 0.5, verdict, "layer 1", scores)
 
@@ -165,8 +165,8 @@ BROKEN = {
     "not a number": {"exit": math.nan},
     "endless": {"layers": math.inf},
     "passes that cannot be": {"layer passes": 1},
-    "no confidence at the exit": {f"{CONFIDENCE}2": None},
-    "a confidence above 1": {f"{CONFIDENCE}2": 7.0},
+    "no confidence at the exit": {CONFIDENCE_AFTER.format(2): None},
+    "a confidence above 1": {CONFIDENCE_AFTER.format(2): 7.0},
 }
 
 

@@ -5,18 +5,18 @@ judged there alone, where the tree holds what was written before. Heads that kno
 the figures.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
 import plotly.graph_objects as go
 
+from decoding.score_names import JOINT, OWN
 from decoding.trace import Step
-from viz.style import GRID, LOOKS, SERIES, SERIES_LINE, SERIES_PATTERN, SERIES_STRIPES, ink, layout
+from viz.style import GRID, LOOKS, SERIES_LINE, SERIES_STRIPES, ink, layout, series_marker
 from viz.tokens import as_html, name
-from viz.words import number
+from viz.words import node_name, number
 
-JOINT, OWN = "joint q", "q"  # scores: the product of q down to a node, and its own factor
 SHOWN = 6  # tokens of a head
 COLUMNS = "display:grid;gap:1.2rem;grid-template-columns:repeat(auto-fit,minmax(11rem,1fr))"  # of equal width in every row
 BARS = {
@@ -57,44 +57,35 @@ def has_numbers(step: Step) -> bool:
     return all(JOINT in node.scores and OWN in node.scores for node in step.nodes)
 
 
-def offers(step: Step, parent: int, why: str = "left out") -> list[Guess]:
-    """What the drafter offered behind a node (-1: the root), the best first: its children, then candidates that were left out.
-
-    Args:
-        why: said of those.
-    """
+def offers(step: Step, parent: int) -> list[Guess]:
+    """What the drafter offered behind a node (-1: the root), the best first: its children, then candidates that were left out."""
     children = [node for node in step.nodes if node.parent == parent]
     above = step.nodes[parent].scores[JOINT] if parent >= 0 else 1.0
     out = [(one.token, one.score / above) for one in step.pruned if one.parent == parent and above > 0]
-    found = [(node.token, node.scores[OWN], node.verdict, "") for node in children]
-    found += [(token, min(q, 1.0), "", why) for token, q in out]
-    ranked = sorted(found, key=lambda one: (bool(one[3]), -one[1]))
+    offered = [(node.token, node.scores[OWN], node.verdict, "") for node in children]
+    offered += [(token, min(q, 1.0), "", "left out") for token, q in out]
+    ranked = sorted(offered, key=lambda one: (bool(one[3]), -one[1]))
     return [Guess(token, rank, q, 1, verdict, why) for rank, (token, q, verdict, why) in enumerate(ranked, 1)]
 
 
 def line(step: Step) -> list[int]:
     """Parents down one path, the root (-1) first: along what was accepted, then along the most probable nodes with children."""
     with_children = {node.parent for node in step.nodes}
-    at, found = -1, []
+    at, path = -1, []
     while at in with_children:
-        found.append(at)
+        path.append(at)
         below = [i for i, node in enumerate(step.nodes) if node.parent == at]
         at = max(below, key=lambda i: (i in step.path, i in with_children, step.nodes[i].scores[OWN]))
-    return found
+    return path
 
 
-def behind(step: Step, parent: int, token_bytes: Mapping[int, bytes]) -> str:
-    """Plain text."""
-    return "the root" if parent < 0 else name(step.nodes[parent].token, token_bytes)
-
-
-def guess_bars(title: str, found: Sequence[Guess], token_bytes: Mapping[int, bytes], below: str = "") -> str:
+def guess_bars(title: str, guesses: Sequence[Guess], token_bytes: Mapping[int, bytes], below: str = "") -> str:
     """One head's tokens as bars with the mark of what became of them: HTML.
 
     Args:
         title, below: HTML.
     """
-    listed = [g for i, g in enumerate(found) if i < SHOWN or g.verdict == "accepted"]
+    listed = [g for i, g in enumerate(guesses) if i < SHOWN or g.verdict == "accepted"]
     look = f"background:{SERIES_STRIPES['q']};border-color:{SERIES_LINE['q']}"
     rows = "".join(
         f'<div class="ds-bars-name{" ds-bars-now" * (g.verdict == "accepted")}">{LOOKS[g.verdict].mark if g.verdict else ""} '
@@ -103,7 +94,7 @@ def guess_bars(title: str, found: Sequence[Guess], token_bytes: Mapping[int, byt
         f"<span>{number(g.probability, 2)}</span></div></div>"
         for g in listed
     )
-    more = f'<div class="ds-dim">and {len(found) - len(listed)} more</div>' if len(found) > len(listed) else ""
+    more = f'<div class="ds-dim">and {len(guesses) - len(listed)} more</div>' if len(guesses) > len(listed) else ""
     return f'<div><b>{title}</b><div class="ds-bars">{rows}</div>{more}{below}</div>'
 
 
@@ -113,15 +104,41 @@ def side_by_side(columns: Sequence[str], alt: str) -> str:
     return f'<div role="img" aria-label="{as_html(alt)}" style="{COLUMNS}">{joined}</div>'
 
 
-def in_words(title: str, found: Sequence[Guess], token_bytes: Mapping[int, bytes]) -> str:
+def in_words(title: str, guesses: Sequence[Guess], token_bytes: Mapping[int, bytes]) -> str:
     """The best three of a column; plain text."""
-    listed = ", ".join(f"{name(g.token, token_bytes)} {number(g.probability, 2)} {g.why or g.verdict}" for g in found[:3])
+    listed = ", ".join(f"{name(g.token, token_bytes)} {number(g.probability, 2)} {g.why or g.verdict}" for g in guesses[:3])
     return f"{title}: {listed}"
+
+
+def line_html(
+    step: Step,
+    token_bytes: Mapping[int, bytes],
+    below: Callable[[int], str],
+    said: str,
+    sifted: Callable[[list[Guess]], list[Guess]] = list,
+) -> str:
+    """The heads side by side down one path, each behind the token it was told: HTML.
+
+    Args:
+        below: parent -> HTML under the bars of the head that guesses behind it.
+        said: what that shows, in words; plain text.
+        sifted: what becomes of a head's guesses before they are drawn.
+    """
+    columns = [
+        guess_bars(head_title(step, k, at, token_bytes), sifted(offers(step, at)), token_bytes, below(at))
+        for k, at in enumerate(line(step), 1)
+    ]
+    return side_by_side(columns, f"{line_alt(step, token_bytes)} {said}")
+
+
+def head_title(step: Step, head: int, parent: int, token_bytes: Mapping[int, bytes]) -> str:
+    """'head 2, behind ␣cat': HTML."""
+    return as_html(f"head {head}, behind {node_name(step, parent, token_bytes)}")
 
 
 def line_alt(step: Step, token_bytes: Mapping[int, bytes]) -> str:
     """The guesses down one path in words; plain text."""
-    titles = [f"head {k}, behind {behind(step, at, token_bytes)}" for k, at in enumerate(line(step), 1)]
+    titles = [f"head {k}, behind {node_name(step, at, token_bytes)}" for k, at in enumerate(line(step), 1)]
     parts = [in_words(title, offers(step, at), token_bytes) for title, at in zip(titles, line(step), strict=True)]
     return "The guesses of every head down one path. " + ("; ".join(parts) or "Nothing was drafted") + "."
 
@@ -161,20 +178,20 @@ def followed(step: Step, text: Sequence[int]):
         at = right[0]
 
 
-def records_figure(found: Sequence[Record], dark: bool = False, shown: Sequence[str] = tuple(BARS)) -> go.Figure:
+def records_figure(of_heads: Sequence[Record], dark: bool = False, shown: Sequence[str] = tuple(BARS)) -> go.Figure:
     """A group of bars per head: its best token right, one of its tokens right, accepted; shares of what can be judged."""
     figure = go.Figure(layout=layout(300, dark, barmode="group", bargap=0.3))
     for key in shown:
         label, look = BARS[key]
         figure.add_bar(
             name=label,
-            x=[f"head {r.head}" for r in found],
-            y=[getattr(r, key) / r.asked for r in found],
-            text=[f"{getattr(r, key)}/{r.asked}" for r in found],
+            x=[f"head {r.head}" for r in of_heads],
+            y=[getattr(r, key) / r.asked for r in of_heads],
+            text=[f"{getattr(r, key)}/{r.asked}" for r in of_heads],
             textposition="outside",
             textfont={"color": ink(dark)},
             cliponaxis=False,
-            marker=marker(look),
+            marker=series_marker(look),
             hovertemplate=f"%{{x}}<br>{label}: %{{text}}, %{{y:.2f}}<extra></extra>",
         )
     figure.update_xaxes(showgrid=False)
@@ -182,19 +199,13 @@ def records_figure(found: Sequence[Record], dark: bool = False, shown: Sequence[
     return figure.update_layout(margin={"l": 8, "r": 8, "t": 34, "b": 32})
 
 
-def marker(look: str) -> dict:
-    """Of bars of a series."""
-    pattern = {"shape": SERIES_PATTERN[look], "solidity": 0.3, "fgcolor": SERIES_LINE[look], "bgcolor": SERIES[look]}
-    return {"color": SERIES[look], "line": {"color": SERIES_LINE[look], "width": 1}, "pattern": pattern}
-
-
-def records_table(found: Sequence[Record]) -> pd.DataFrame:
+def records_table(of_heads: Sequence[Record]) -> pd.DataFrame:
     """One row per head."""
-    rows = [(r.head, r.asked, r.top / r.asked, r.any / r.asked, r.accepted / r.asked) for r in found]
+    rows = [(r.head, r.asked, r.top / r.asked, r.any / r.asked, r.accepted / r.asked) for r in of_heads]
     return pd.DataFrame(rows, columns=["head", "steps", "best token right", "one of its tokens right", "accepted"])
 
 
-def records_alt(found: Sequence[Record]) -> str:
+def records_alt(of_heads: Sequence[Record]) -> str:
     """The same in words; plain text."""
-    parts = [f"head {r.head}: best right {r.top}, any right {r.any}, accepted {r.accepted} of {r.asked}" for r in found]
+    parts = [f"head {r.head}: best right {r.top}, any right {r.any}, accepted {r.accepted} of {r.asked}" for r in of_heads]
     return "How often every head was right so far. " + ("; ".join(parts) or "No head has guessed yet") + "."

@@ -1,4 +1,4 @@
-"""What was retrieved: the tree coloured by where nodes come from, the match, where it stands, and who found the accepted tokens.
+"""What was retrieved: the tree coloured by where nodes come from, the match, and where it stands.
 
 Knows steps of the methods on a datastore, whose nodes say so in their source and scores. Where a match stands is looked up by the
 page and handed in as plain bytes.
@@ -10,10 +10,12 @@ from dataclasses import dataclass
 import pandas as pd
 import plotly.graph_objects as go
 
+from decoding.score_names import BOTH, COUNT, DRAFT_VALUE, DRAFTED, MATCHED, OCCURRENCES, RETRIEVED, SHARE, WEIGHT
 from decoding.trace import Node, Step
-from viz.step.tree import HALF, Box, Frame, boxes_of, curve, frame_of, tree_layout
+from viz.step.boxes import HALF, Box, Frame, boxes_of, frame_of
+from viz.step.tree import curve, tree_layout
 from viz.style import GRID, LOOKS, MONO, PHASE_COLOR, SERIES, ink, layout, muted
-from viz.tokens import as_html, as_plotly, full, joined, name
+from viz.tokens import as_html, as_plotly, full_name, joined, name
 from viz.words import number
 
 TAIL = 24  # tokens of the text that are shown before a draft
@@ -31,9 +33,9 @@ class Kind:
 
 
 KINDS = {
-    "draft model": Kind(SERIES["q"], "circle", "solid", "drafted by the draft model alone"),
-    "retrieved": Kind(PHASE_COLOR["accept"], "square", "dash", "retrieved alone"),
-    "both": Kind(SERIES["p"], "diamond", "solid", "in both trees"),
+    DRAFTED: Kind(SERIES["q"], "circle", "solid", "drafted by the draft model alone"),
+    RETRIEVED: Kind(PHASE_COLOR["accept"], "square", "dash", "retrieved alone"),
+    BOTH: Kind(SERIES["p"], "diamond", "solid", "in both trees"),
 }
 
 
@@ -47,27 +49,17 @@ class Occurrence:
     after: tuple[bytes, ...]
 
 
-@dataclass(frozen=True)
-class Gain:
-    """Accepted tokens of some steps: of the whole tree, and of the part that one source alone would have offered."""
-
-    steps: int
-    kept: int
-    by: dict[str, int]  # kind -> accepted nodes of that kind
-    alone: dict[str, int]  # "draft model" or "retrieved" -> accepted tokens without the other
-
-
 def kind_of(node: Node) -> str:
     """The entry of KINDS a node belongs to."""
-    return node.source if node.source in KINDS else "retrieved"
+    return node.source if node.source in KINDS else RETRIEVED
 
 
-def found(step: Step) -> tuple[int, int] | None:
+def match_of(step: Step) -> tuple[int, int] | None:
     """(tokens that matched, occurrences) of a step; None where nothing was drafted."""
     if not step.nodes:
         return None
     scores = step.nodes[0].scores
-    return int(scores.get("matched", 0)), int(scores.get("occurrences", 0))
+    return int(scores.get(MATCHED, 0)), int(scores.get(OCCURRENCES, 0))
 
 
 # -- the tree --------------------------------------------------------------------------------------------------------------
@@ -108,7 +100,7 @@ def edge_line(kind: str, px: float, frame: Frame) -> dict:
 
 def weight(node: Node) -> float:
     """Occurrences that go through a node; 0 where it was not retrieved."""
-    return node.scores.get("weight", node.scores.get("count", 0.0))
+    return node.scores.get(WEIGHT, node.scores.get(COUNT, 0.0))
 
 
 def edge_width(node: Node, heaviest: float) -> float:
@@ -169,10 +161,10 @@ def hover(box: Box, step: Step, token_bytes: Mapping[int, bytes]) -> str:
         return as_plotly("the end of the committed text" if box.index < 0 else f"{box.state}: {LOOKS[box.state].meaning}")
     node = step.nodes[box.index]
     lines = [
-        full(token_bytes[node.token]) if node.token in token_bytes else f"#{node.token}",
+        full_name(node.token, token_bytes),
         f"{kind_of(node)}: {KINDS[kind_of(node)].meaning}",
         f"{node.verdict}, p {number(node.p)}",
-        *(f"{key} {number(value)}" for key, value in node.scores.items() if key not in ("matched", "occurrences")),
+        *(f"{key} {number(value)}" for key, value in node.scores.items() if key not in (MATCHED, OCCURRENCES)),
     ]
     return "<br>".join(as_plotly(line) for line in lines)
 
@@ -223,7 +215,7 @@ def source_table(step: Step, token_bytes: Mapping[int, bytes]) -> pd.DataFrame:
 
 def own_scores(step: Step) -> dict[str, list[float]]:
     """The drafter's own estimate: P of the infini-gram, the draft model's product of q."""
-    shown = {"P": "P", "draft value": "draft model's product of q"}
+    shown = {SHARE: "P", DRAFT_VALUE: "draft model's product of q"}
     here = [key for key in shown if all(key in node.scores for node in step.nodes)]
     return {shown[key]: [node.scores[key] for node in step.nodes] for key in here}
 
@@ -286,13 +278,13 @@ def occurrence_table(occurrences: Sequence[Occurrence]) -> pd.DataFrame:
 def match_figure(steps: Sequence[Step], cursor: int, dark: bool = False) -> go.Figure:
     """Tokens that matched in every step, as bars, and below them what was accepted; a gap where nothing was drafted."""
     places = list(range(1, len(steps) + 1))
-    lengths = [(found(step) or (0, 0))[0] for step in steps]
+    lengths = [(match_of(step) or (0, 0))[0] for step in steps]
     taken = [len(step.path) for step in steps]
     line = [2.5 if i == cursor else 0 for i in range(len(steps))]
     figure = go.Figure(layout=layout(210, dark, barmode="group", bargap=0.2))
     for title, values, kind, shape in (
-        ("tokens matched", lengths, "retrieved", "/"),
-        ("tokens accepted", taken, "both", ""),
+        ("tokens matched", lengths, RETRIEVED, "/"),
+        ("tokens accepted", taken, BOTH, ""),
     ):
         marker = {
             "color": KINDS[kind].color,
@@ -308,7 +300,7 @@ def match_figure(steps: Sequence[Step], cursor: int, dark: bool = False) -> go.F
 
 def match_table(steps: Sequence[Step]) -> pd.DataFrame:
     """The twin of `match_figure`."""
-    pairs = [found(step) or (0, 0) for step in steps]
+    pairs = [match_of(step) or (0, 0) for step in steps]
     return pd.DataFrame(
         {
             "step": range(1, len(steps) + 1),
@@ -318,50 +310,3 @@ def match_table(steps: Sequence[Step]) -> pd.DataFrame:
             "tokens accepted": [len(step.path) for step in steps],
         }
     )
-
-
-# -- who won ---------------------------------------------------------------------------------------------------------------
-
-
-def gain(steps: Sequence[Step]) -> Gain:
-    """Who found the accepted tokens. Alone, a source would have got as far as the accepted path stays in its own tree, had
-    the target drawn the same tokens."""
-    by, alone = dict.fromkeys(KINDS, 0), {"draft model": 0, "retrieved": 0}
-    for step in steps:
-        path = [kind_of(step.nodes[i]) for i in step.path]
-        for kind in path:
-            by[kind] += 1
-        for source, other in (("draft model", "retrieved"), ("retrieved", "draft model")):
-            alone[source] += next((i for i, kind in enumerate(path) if kind == other), len(path))
-    return Gain(len(steps), sum(by.values()), by, alone)
-
-
-def gain_figure(total: Gain, dark: bool = False) -> go.Figure:
-    """Accepted tokens of the fused tree by kind, and what either source would have got alone on the same states."""
-    rows = ["draft tree alone", "retrieval alone", "fused tree"]
-    figure = go.Figure(layout=layout(170, dark, barmode="stack", bargap=0.35))
-    values = {
-        "draft model": [total.alone["draft model"], 0, total.by["draft model"]],
-        "retrieved": [0, total.alone["retrieved"], total.by["retrieved"]],
-        "both": [0, 0, total.by["both"]],
-    }
-    for kind, counts in values.items():
-        look, shape = KINDS[kind], {"draft model": "", "retrieved": "/", "both": "x"}[kind]
-        marker = {"color": look.color, "pattern": {"shape": shape, "solidity": 0.3}, "line": {"color": look.color, "width": 1}}
-        hovertemplate = f"%{{y}}: %{{x}} tokens, {look.meaning}<extra></extra>"
-        figure.add_trace(go.Bar(name=kind, x=counts, y=rows, orientation="h", marker=marker, hovertemplate=hovertemplate))
-    figure.update_xaxes(title="accepted tokens", gridcolor=GRID, zerolinecolor=GRID, rangemode="tozero")
-    figure.update_yaxes(automargin=True, showgrid=False)
-    return figure.update_layout(margin={"l": 8, "r": 8, "t": 34, "b": 40})
-
-
-def gain_table(total: Gain) -> pd.DataFrame:
-    """The twin of `gain_figure`."""
-    rows = {
-        "fused tree": total.kept,
-        **{f"of these {KINDS[kind].meaning}": count for kind, count in total.by.items()},
-        "draft tree alone": total.alone["draft model"],
-        "retrieval alone": total.alone["retrieved"],
-    }
-    per_step = [value / total.steps if total.steps else 0.0 for value in rows.values()]
-    return pd.DataFrame({"tree": list(rows), "accepted tokens": list(rows.values()), "per step": per_step})

@@ -1,21 +1,17 @@
-"""Two methods at one step: the text in front of it, whose paths are shared, and the bars of heads of either."""
+"""Two methods at one step: whose paths are shared, and the bars of heads of either."""
 
 import pytest
 
+import viz.methods.medusa
 from decoding.runs.run import Run
 from tests.viz_samples import node, step_of, trace_of
-from viz.methods.shared.head_guesses import bars_html, beside_words, context, paths
+from viz.methods import guesses_html, pictures_of
+from viz.step.beside import beside_words, paths
 
 
 def line(*tokens: int):
     """A chain of these tokens, all accepted."""
     return step_of([node(token, i - 1) for i, token in enumerate(tokens)], range(len(tokens)), "bonus")
-
-
-def test_the_context_is_everything_before_the_step():
-    trace = trace_of(line(5, 6), line(8), line())
-    start = trace.header.prompt_tokens
-    assert [context(trace, cursor) for cursor in range(3)] == [start, (*start, 5, 6, 7), (*start, 5, 6, 7, 8, 7)]
 
 
 def test_paths_are_named_by_their_tokens():
@@ -31,7 +27,22 @@ def test_the_words_count_shared_paths():
 
 
 def test_other_methods_have_no_bars():
-    assert bars_html(trace_of(line(5, 6)), 0) == ""
+    assert guesses_html(trace_of(line(5, 6)), 0) == ""
+
+
+@pytest.mark.parametrize("method", ["medusa", "clover", "chimera"])
+def test_traces_without_the_numbers_have_no_bars(method):
+    trace = trace_of(line(5, 6), line(), method=method)
+    assert [guesses_html(trace, cursor) for cursor in (0, 1)] == ["", ""]
+
+
+@pytest.mark.parametrize("method", ["", "no such method", "shared", "shared.head_bars", "__init__", "..words", "os"])
+def test_a_trace_names_no_module_but_that_of_a_method(method):
+    assert pictures_of(method) is None
+
+
+def test_pictures_are_found_by_name():
+    assert pictures_of("medusa") is viz.methods.medusa and pictures_of("plain") is None
 
 
 @pytest.mark.parametrize("method", ["medusa", "clover", "chimera"])
@@ -39,9 +50,9 @@ def test_heads_have_bars_at_the_same_step(embedded, method):
     """Behind the tokens of a run that another method made."""
     run = Run(embedded, "clover", prompt="Once upon a time", max_tokens=24)
     steps = [next(run) for _ in range(3)]
-    before = context(run.trace, 2)
+    before = run.trace.tokens_before(2)
     other = Run(embedded, method, prompt=before, max_tokens=24)
     step = next(other)
-    assert other.header.prompt_tokens == before and "head 1" in bars_html(other.trace, 0)
+    assert other.header.prompt_tokens == before and "head 1" in guesses_html(other.trace, 0)
     if method == "clover":  # which keeps nothing of earlier steps but what the text says
         assert [node.token for node in step.nodes] == [node.token for node in steps[2].nodes]
