@@ -21,6 +21,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from decoding import old_names
 from decoding.models.cache_folder import cache_folder
@@ -193,7 +194,7 @@ def rebuilt(method: str, target: Target, make: Callable[[Settings], nn.Module], 
     return made.to(target.device, target.dtype).eval()
 
 
-def check_width(what: str, head: Head, model: nn.Module, whose: str = "target") -> None:
+def check_width(what: str, head: Head, model: PreTrainedModel, whose: str = "target") -> None:
     """Refuse a head that reads states of another width than the model has (ValueError).
 
     Args:

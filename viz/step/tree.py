@@ -234,7 +234,7 @@ def hover_text(box: Box, step: Step, token_bytes: Mapping[int, bytes]) -> str:
         lines = node_lines(box.index, step, token_bytes)
     if box.hidden:
         lines.append(f"{box.hidden} nodes below that were not judged are not drawn")
-    if box.index == ROOT:
+    if box.index == ROOT or box.token is None:  # the root alone may have none
         return "<br>".join(map(as_plotly, lines))
     head = f"<b>{as_plotly(name(box.token, token_bytes, 60))}</b>"
     return "<br>".join([head, *map(as_plotly, lines)])
