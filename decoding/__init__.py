@@ -15,7 +15,6 @@ DOOR = {
     "Sampling": "decoding.sample",
     "load": "decoding.models.family",
 }
-__all__ = list(DOOR)
 
 
 def __getattr__(name: str) -> Any:

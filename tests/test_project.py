@@ -32,7 +32,7 @@ def third_party(*places: str) -> set[str]:
                 found |= {alias.name.split(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and node.module:
                 found.add(node.module.split(".")[0])
-    return found - set(sys.stdlib_module_names) - {"decoding", "viz", "pages", "tests"}
+    return {name.lower() for name in found} - set(sys.stdlib_module_names) - {"decoding", "viz", "pages", "tests"}
 
 
 def test_every_import_is_declared_and_every_declaration_is_imported():
