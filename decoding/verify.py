@@ -16,7 +16,7 @@ distribution each node was really sampled from. K-SEQ (R4) stands in `decoding.a
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from math import isfinite
+from math import isfinite, isnan
 
 import torch
 from torch import Tensor
@@ -74,13 +74,13 @@ class NotFinite(ValueError):
 def copied(output: TargetOutput, *parts: Tensor) -> list[float]:
     """Rows of numbers on the host, one behind the other: the one copy from the device that a rule makes.
 
-    The target's best logit of every row comes along, since it is not finite where the row is spoilt. NotFinite if one is.
+    NotFinite if a row of the target's logits is spoilt; minus infinity is none, a token that cannot be written has it.
     """
-    best = output.logits.amax(-1)
-    numbers = torch.cat((best.to(parts[0].dtype), *parts)).tolist()
-    if not all(map(isfinite, numbers[: len(best)])):
+    finite = output.logits.amax(-1).isfinite().all()
+    numbers = torch.cat(parts).where(finite, torch.nan).tolist()
+    if isnan(numbers[0]):
         raise NotFinite("target")
-    return numbers[len(best) :]
+    return numbers
 
 
 def recursive_rejection(draft: Draft, output: TargetOutput, u: Tensor) -> Verification:
