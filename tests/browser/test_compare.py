@@ -45,7 +45,7 @@ def test_step_twice_takes_both_columns_one_step_further_each(site, page):
 def test_play_goes_on_by_itself_and_stop_stops(site, page):
     page.goto(site + TWO)
     button(page, "Play").click()
-    wait_said(page, "After 3 target calls")
+    until(page, lambda: max(calls(page), default=0) >= 3, "Play does not take three steps")  # a busy page may skip one
     button(page, "Stop").click()
     expect(button(page, "Stop")).to_be_disabled()
     before = stays(page, lambda: said(page))
