@@ -8,6 +8,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from decoding.methods import METHODS
+from decoding.models.family import EMBEDDED
 from decoding.runs.store import Store
 from pages.parts.compare import address as compare_address
 from pages.parts.compare.race import FIRST, Column, Race, names
@@ -366,3 +367,14 @@ def test_a_bad_link_opens_the_page_with_a_warning():
     page = opened(v="1", c1="plain", c2="<img src=x>", c3="prompt_lookup")
     assert page.warning and "<img" not in markup(page)
     assert len(state(page).slots) == 2
+
+
+def test_a_target_of_ones_own_breaks_no_menu():
+    """Every column and the sweep: the menus keep their labels, and say why a method cannot run."""
+    folder = str(EMBEDDED / "target")
+    page = opened()
+    page.selectbox(key="target").set_value("a local folder").run()
+    page.text_input(key="target_name").set_value(folder).run()
+    assert not page.exception and any("needs a draft model" in warning.value for warning in page.warning)
+    page.selectbox(key="target").set_value("embedded").run()
+    assert not page.exception and not any("needs a draft model" in warning.value for warning in page.warning)

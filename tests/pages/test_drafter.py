@@ -5,7 +5,7 @@ from threading import Event
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from decoding.models.family import load
+from decoding.models.family import EMBEDDED, load
 from decoding.runs.prompts import Prompt
 from decoding.runs.store import Store
 from decoding.runs.study import Plan, Study, results
@@ -198,3 +198,12 @@ def test_taus_are_paired_by_the_prompts_that_both_have_finished(family, tmp_path
         sides.append(results(store, plan))
     shared = [[tally(trace.steps).tau for number, *_, trace in runs if number < 2] for runs in sides]
     assert list(paired_taus(*map(per_prompt, sides))) == shared
+
+
+def test_a_target_of_ones_own_breaks_no_menu(store):
+    at = page()
+    at.text_input(key="study.target").set_value(str(EMBEDDED / "target")).run()
+    assert not at.exception and at.selectbox(key="study.A.method").value == "speculative_sampling"
+    assert any("needs a draft model" in warning.value for warning in at.warning)
+    at.text_input(key="study.target").set_value("embedded").run()
+    assert not at.exception and not any("needs a draft model" in warning.value for warning in at.warning)

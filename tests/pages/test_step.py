@@ -1,12 +1,15 @@
 """Home, Step and Methods without a browser: AppTest runs the scripts, the worker runs the real embedded models."""
 
 import re
+import shutil
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file, save_file
 from streamlit.testing.v1 import AppTest
 
 from decoding.methods import METHODS
+from decoding.models.family import EMBEDDED
 from decoding.trace import Header, SamplingData, Trace
 from pages.parts.shared import address
 from pages.parts.shared import recorded_run as demo
@@ -85,8 +88,8 @@ def test_every_picture_has_words():
     at.session_state["tally_charts"] = True
     charts = at.run().get("plotly_chart")
     assert len(charts) == 3 and all(chart.proto.alt for chart in charts)  # the tree, and two behind the tally
-    sampled = re.findall(r'<[^>]*role="img"[^>]*>', said(at))
-    assert len(sampled) >= 3 and all(re.search('aria-label="[^"]', tag) for tag in sampled)  # the dice, the bars, the phases
+    drawn = re.findall(r'<[^>]*role="img"[^>]*>', said(at))
+    assert len(drawn) >= 3 and all(re.search('aria-label="[^"]', tag) for tag in drawn)  # the dice, the bars, the phases
 
 
 def test_back_and_forward_ask_for_nothing():
@@ -171,6 +174,28 @@ def test_another_method_is_asked_at_the_very_step():
     assert bars.count("<b>head 1") == 3  # the view of Clover, Medusa, and Clover once more below it
     at.button("back").click().run()
     assert state(at).answer() is None and not at.exception  # it belongs to the step it was asked at
+
+
+def test_a_model_of_ones_own_from_nothing_to_a_run_and_back(tmp_path):
+    """Choosing a folder used to break the page: the menu of methods had lost the label that was chosen."""
+    folder = shutil.copytree(EMBEDDED / "target", tmp_path / "mine")
+    weights = load_file(folder / "model.safetensors")
+    wrapped = {f"_orig_mod.{name}": values for name, values in weights.items()}
+    save_file(wrapped, folder / "model.safetensors", metadata={"format": "pt"})
+    at = opened()
+    at.selectbox(key="target").set_value("a local folder").run()
+    at.text_input(key="target_name").set_value(str(folder)).run()
+    assert not at.exception and at.selectbox(key="method").value == "speculative_sampling"
+    assert any("needs a draft model" in warning.value for warning in at.warning)
+    assert any(caption.value.startswith("Not with these models: ") for caption in at.caption)
+    at.selectbox(key="method").set_value("prompt_lookup").run()
+    at.button(key="step").click().run()
+    settled(at)
+    assert not at.exception and state(at).trace.header.family == str(folder)
+    assert any("that was taken off" in caption.value for caption in at.caption)
+    at.selectbox(key="target").set_value("embedded").run()
+    at.selectbox(key="method").set_value("speculative_sampling").run()
+    assert not at.exception and not at.warning
 
 
 def test_new_data_of_a_component_have_a_higher_number():

@@ -135,9 +135,9 @@ def test_nothing_a_token_or_a_name_says_becomes_markup(dark):
     steps = [step_of(nodes, (), "correction", final_token=token) for token in HOSTILE]
     runs = [("<script>x</script>", run(*steps, token_bytes=HOSTILE)), ("$x$ %{text}", run(*steps[1:], token_bytes=HOSTILE))]
     for figure in figures(runs, dark):
-        sampled = json.dumps(figure.to_plotly_json(), default=list, ensure_ascii=False)
+        drawn = json.dumps(figure.to_plotly_json(), default=list, ensure_ascii=False)
         for bad in ("<script", "<b>bold", "<a href", "$x$"):
-            assert bad not in sampled
+            assert bad not in drawn
         assert not any("%{text}" in (trace.hovertemplate or "") for trace in figure.data)
 
 

@@ -162,8 +162,8 @@ def test_no_token_and_no_domain_becomes_markup(dark):
     frame = judgements([(0, 1, "<script>alert(1)</script> $x$", trace)])
     for by in BY:
         for frames in (frame, {"<b>a</b>": frame, "b": frame}):
-            sampled = json.dumps(acceptance_figure(frames, by, dark).to_plotly_json(), default=list, ensure_ascii=False)
-            assert not [bad for bad in ("<script", "<b>a", "<i>", "$x$") if bad in sampled]
+            drawn = json.dumps(acceptance_figure(frames, by, dark).to_plotly_json(), default=list, ensure_ascii=False)
+            assert not [bad for bad in ("<script", "<b>a", "<i>", "$x$") if bad in drawn]
     html = heat_strip(trace)
     assert Titles(html).tags <= {"div", "span", "br", "wbr"}
     assert len(disagreements(frame, frame)) == 0

@@ -112,9 +112,9 @@ def facts(trace: Trace) -> str:
     head = trace.header
     params = ", ".join(f"{plain(key)} {plain(str(value))}" for key, value in head.params.items())
     method = plain(head.method).replace("_", " ") + (f" ({params})" if params else "")
-    sampled = head.sampling
-    sampling = "greedy" if not sampled.temperature else f"temperature {sampled.temperature:g}"
-    sampling += f", top-k {sampled.top_k}" * bool(sampled.top_k) + f", top-p {sampled.top_p:g}" * (sampled.top_p < 1)
+    chosen = head.sampling
+    sampling = "greedy" if not chosen.temperature else f"temperature {chosen.temperature:g}"
+    sampling += f", top-k {chosen.top_k}" * bool(chosen.top_k) + f", top-p {chosen.top_p:g}" * (chosen.top_p < 1)
     where = f"{plain(head.device)}, {plain(head.dtype)}"
     return " · ".join([method, plain(head.family), sampling, f"seed {head.seed}", where])
 
@@ -128,7 +128,7 @@ def step_data(step: Step, i: int, root: int | None, trace: Trace, strings: Strin
         + [strings(judgement(node, trace.token_bytes, step)), strings(source(node.source, node.scores))]
         for node in step.nodes
     ]
-    sampled = [
+    drawn = [
         [box.index, frame.column[k], round(frame.row[k], 2), box.parent, box.state, box.hidden]
         + [-1 if box.token is None else places.get(box.token, -1)]
         for k, box in enumerate(boxes)
@@ -139,7 +139,7 @@ def step_data(step: Step, i: int, root: int | None, trace: Trace, strings: Strin
         "alt": tree_alt(step, trace.token_bytes),
         "ms": f"{step.times.total:.1f} ms ({ms})",
         "nodes": nodes,
-        "boxes": sampled,
+        "boxes": drawn,
         "rows": [None if row is None else row_data(row, step, r, places) for r, row in enumerate(step.rows)],
         "end": step.end_row,
         "final": final_index(step),

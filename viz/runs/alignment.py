@@ -98,8 +98,8 @@ def blocks(origin: str, members: Sequence[Cell]) -> go.Scatter:
         xs += [left, right, right, left, left, None]
         ys += [cell.run - 0.3, cell.run - 0.3, cell.run + 0.3, cell.run + 0.3, cell.run - 0.3, None]
     look = LOOKS[origin]
-    sampled = {"fill": "toself", "fillcolor": COLOR[origin], "mode": "lines", "line": {"color": look.line, "width": 1}}
-    return go.Scatter(x=xs, y=ys, name=f"{look.mark} {origin}", hoverinfo="skip", **sampled)
+    drawn = {"fill": "toself", "fillcolor": COLOR[origin], "mode": "lines", "line": {"color": look.line, "width": 1}}
+    return go.Scatter(x=xs, y=ys, name=f"{look.mark} {origin}", hoverinfo="skip", **drawn)
 
 
 def cell_texts(window: Sequence[Cell], runs: Sequence[tuple[str, Trace]], room: float, dark: bool) -> go.Scatter:

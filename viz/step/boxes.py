@@ -102,11 +102,11 @@ def wide_enough(step: Step) -> int:
 
 def boxes_of(step: Step, root: int | None = None, selected: int | None = None) -> list[Box]:
     """Root, drawn nodes, final token: parents before children, siblings in draw order, the final token last."""
-    sampled = shown_nodes(step, selected)
-    place = {ROOT: 0} | {node: i for i, node in enumerate(sampled, 1)}
+    drawn = shown_nodes(step, selected)
+    place = {ROOT: 0} | {node: i for i, node in enumerate(drawn, 1)}
     hidden = hidden_below(step, place)
     boxes = [Box(ROOT, -1, "prompt", root, hidden.get(ROOT, 0))]
-    for i in sampled:
+    for i in drawn:
         node = step.nodes[i]
         boxes.append(Box(i, place[node.parent], node.verdict, node.token, hidden.get(i, 0)))
     if has_final(step):
@@ -122,13 +122,13 @@ def shown_nodes(step: Step, selected: int | None = None) -> list[int]:
         return everything
     outer = with_ancestors(step, [i for i in everything if not below_not_judged(step, i)], selected)
     fewer = (with_ancestors(step, first_siblings(step, outer, few), selected) for few in FEW)
-    return next((sampled for sampled in (outer, *fewer) if fits(step, sampled)), outer)
+    return next((drawn for drawn in (outer, *fewer) if fits(step, drawn)), outer)
 
 
-def fits(step: Step, sampled: Sequence[int]) -> bool:
+def fits(step: Step, drawn: Sequence[int]) -> bool:
     """Whether every row can be tall enough for letters."""
-    place = {ROOT: 0} | {node: i for i, node in enumerate(sampled, 1)}
-    rows = tidy([-1, *(place[step.nodes[i].parent] for i in sampled)])[1]
+    place = {ROOT: 0} | {node: i for i, node in enumerate(drawn, 1)}
+    rows = tidy([-1, *(place[step.nodes[i].parent] for i in drawn)])[1]
     return max(rows) + 2 <= (MAX_HEIGHT - TOP - BOTTOM) / TIGHTEST
 
 
@@ -137,11 +137,11 @@ def below_not_judged(step: Step, i: int) -> bool:
     return node.verdict == "not judged" and node.parent != ROOT and step.nodes[node.parent].verdict == "not judged"
 
 
-def first_siblings(step: Step, sampled: Sequence[int], few: int) -> list[int]:
+def first_siblings(step: Step, drawn: Sequence[int], few: int) -> list[int]:
     """All that was judged, and of the not judged the first `few` of each parent."""
     seen: dict[int, int] = {}
     kept = []
-    for i in sampled:
+    for i in drawn:
         node = step.nodes[i]
         seen[node.parent] = seen.get(node.parent, 0) + (node.verdict == "not judged")
         if node.verdict != "not judged" or seen[node.parent] <= few:
@@ -149,11 +149,11 @@ def first_siblings(step: Step, sampled: Sequence[int], few: int) -> list[int]:
     return kept
 
 
-def with_ancestors(step: Step, sampled: Iterable[int], selected: int | None) -> list[int]:
+def with_ancestors(step: Step, drawn: Iterable[int], selected: int | None) -> list[int]:
     """Add the selected node, and what the nodes hang from."""
     kept: set[int] = {ROOT}
     chosen = [selected] if selected is not None and 0 <= selected < len(step.nodes) else []
-    for i in (*sampled, *step.path, *chosen):
+    for i in (*drawn, *step.path, *chosen):
         while i not in kept:
             kept.add(i)
             i = step.nodes[i].parent

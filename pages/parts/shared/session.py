@@ -41,8 +41,8 @@ class Session(RunController, Remembered):
     pace: float = 1.0
     measured: tuple[Trace | None, int, tuple[int, float]] = (None, 0, (0, 0))  # for `extent`
     timer: float | None = None  # seconds between looks, as the page was last set up
-    sampled: tuple = ()
-    sampled_at: float = 0.0
+    drawn: tuple = ()
+    drawn_at: float = 0.0
     draw_seconds: float = 0.0
 
     # -- what is shown ------------------------------------------------------------------------------------------------
@@ -116,14 +116,14 @@ class Session(RunController, Remembered):
         asked = tuple(live.busy for live in self.sides.lives)
         return self.runs, self.cursor, self.count, self.problem, self.notes, self.playing, waiting, asked
 
-    def was_sampled(self, seconds: float) -> None:
-        self.sampled, self.sampled_at, self.draw_seconds = self.look(), monotonic(), seconds
+    def was_drawn(self, seconds: float) -> None:
+        self.drawn, self.drawn_at, self.draw_seconds = self.look(), monotonic(), seconds
 
     def due(self) -> bool:
         """Whether the page should be drawn again: there is something new, and a slow machine has had time to breathe."""
         if self.tick() != self.timer:
             return True
-        return self.look() != self.sampled and monotonic() - self.sampled_at > 2 * self.draw_seconds
+        return self.look() != self.drawn and monotonic() - self.drawn_at > 2 * self.draw_seconds
 
     # -- looking around -----------------------------------------------------------------------------------------------
 

@@ -59,7 +59,7 @@ def step_view(session: Session) -> None:
             st.rerun()
         began = monotonic()
         draw(session)
-        session.was_sampled(monotonic() - began)
+        session.was_drawn(monotonic() - began)
 
     st.fragment(once)()
 
@@ -111,12 +111,20 @@ def notices(session: Session) -> None:
         st.error(as_markdown(session.problem), icon=":material/error:")
     for note in session.notes:
         st.warning(as_markdown(note), icon=":material/link_off:")
+    for note in loading_notes(session):
+        st.caption(as_markdown(note))
     if session.trace is None or session.coming is not None or not stale(session):
         return
     with st.container(horizontal=True, vertical_alignment="center", border=True, key="stale"):
         st.markdown("**The settings have changed** since this run was made. Step starts a new one.", width="stretch")
         st.button("Start again with these settings", key="again", type="primary", on_click=lambda: session.start(read(session)))
         st.button("Put the settings back", key="put_back", on_click=put_back, args=(session,))
+
+
+def loading_notes(session: Session) -> tuple[str, ...]:
+    """What was done to the models of this run when they were loaded; nothing of a stored one."""
+    run = session.live.run if session.live is not None else None
+    return run.family.notes if run is not None else ()
 
 
 def welcome(session: Session) -> None:
