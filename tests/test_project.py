@@ -12,7 +12,7 @@ from tests.test_imports import ROOT
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
 TOOLS = {"pytest_timeout", "ruff", "pyright"}  # of tests/requirements.txt, used without being imported
-IMPORTED_AS = {"pillow": "PIL"}  # where the name of a package is another
+IMPORTED_AS = {"pillow": "pil"}  # where the name of a package is another
 PARQUET = "pyarrow"  # which pandas imports for `to_parquet`
 
 
