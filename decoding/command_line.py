@@ -242,6 +242,8 @@ def check(options: argparse.Namespace) -> int:
 
     family = family_of(options)
     print(f"{visible(family.name)} passed the self-test.")
+    for note in family.notes:
+        print(f"note: {visible(note)}")
     for part in ("target", "draft"):
         if (model := getattr(family, part)) is not None:
             print(f"{part}: {described(model)}")
