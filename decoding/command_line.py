@@ -130,8 +130,8 @@ def run(options: argparse.Namespace) -> int:
 
     if options.method not in METHODS:
         raise ValueError(f"There is no method {options.method!r}; there are {', '.join(METHODS)}.")
-    if options.json is not None and not options.json.parent.is_dir():
-        raise ValueError(f"There is no folder {str(options.json.parent)!r} to keep the trace in.")
+    if options.json is not None:
+        check_place(options.json)
     params = values_of(METHODS[options.method], options.params)
     sampling = Sampling(options.temperature, options.top_k, options.top_p)
     made = Run(family_of(options), options.method, params, options.prompt, sampling, options.seed, options.tokens)
@@ -234,6 +234,14 @@ def save(trace: "Trace", file: Path) -> None:
 
 
 # -- check and fetch ---------------------------------------------------------------------------------------------------
+
+
+def check_place(file: Path) -> None:
+    """Refuse a place where no file can be written, before anything is computed (ValueError)."""
+    if not file.parent.is_dir():
+        raise ValueError(f"There is no folder {str(file.parent)!r} to keep the trace in.")
+    if file.is_dir() or not file.name or not os.access(file if file.exists() else file.parent, os.W_OK):
+        raise ValueError(f"The trace cannot be kept as {str(file)!r}: it is a folder, or may not be written.")
 
 
 def check(options: argparse.Namespace) -> int:

@@ -28,6 +28,9 @@ class Sampling:
     top_p: float = 1.0  # 1 = off
 
     def __post_init__(self) -> None:
+        for name in ("temperature", "top_p"):
+            if not isinstance(getattr(self, name), int | float):
+                raise ValueError(f"{name} must be a number; it is {getattr(self, name)!r}.")
         if not 0 <= self.temperature <= MAX_TEMPERATURE:
             raise ValueError(f"The temperature must lie between 0 and {MAX_TEMPERATURE:g}; it is {self.temperature}.")
         if type(self.top_k) is not int or self.top_k < 0:

@@ -95,21 +95,25 @@ def load(target: str = "embedded", draft: str | None = None, device: str = "auto
 
     Args:
         target: "embedded", "embedded-small", a folder in Hugging Face format, or a Hub id.
-        draft: "embedded", a folder or a Hub id; None: the embedded draft model with an embedded target, otherwise none. A folder
-            with a published head (`decoding.models.published_heads`) is kept for the method that it belongs to.
+        draft: "embedded", "embedded-small" (the small target as a draft model), a folder or a Hub id. None: the embedded draft
+            model with an embedded target, otherwise none. A folder with a published head (`decoding.models.published_heads`) is
+            kept for the method that it belongs to.
         device: "auto" (cuda, else mps, else cpu), "cpu", "cuda", "cuda:1", "mps".
         dtype: "auto" (float32 on a CPU, else as stored), "float32", "bfloat16", "float16".
 
     Raises:
         ValueError: with a sentence that says what is wrong and with which value.
     """
+    for what, given in (("target", target), ("draft model", draft or ""), ("device", device), ("number format", dtype)):
+        if not isinstance(given, str):
+            raise ValueError(f"The {what} must be given by its name; it is {given!r}.")
     where = find_device(device)
     name = target if draft is None else f"{target} + {draft}"
     method = method_of(draft)
     published, draft = (draft, None) if method else (None, draft)
     if target in EMBEDDED_TARGETS:
         target, draft = str(EMBEDDED / EMBEDDED_TARGETS[target]), draft or "embedded"
-    draft = str(EMBEDDED / "draft") if draft == "embedded" else draft
+    draft = str(EMBEDDED / {**EMBEDDED_TARGETS, "embedded": "draft"}.get(draft, draft)) if draft else None
     tokenizer, big, notes = open_model(target, where, dtype)
     heads = {method: Path(published)} if published else {}
     for folder in heads.values():

@@ -7,6 +7,7 @@ Resumable: a run that is in the CSV file is not made again. tau and the shares t
 
 import argparse
 import csv
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -16,7 +17,7 @@ from tqdm import tqdm
 
 from decoding.methods import METHODS
 from decoding.models.family import Family, load
-from decoding.runs.run import Run
+from decoding.runs.run import Run, check_limits
 from decoding.sample import Sampling
 
 PROMPTS = {
@@ -77,15 +78,38 @@ class Result:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     options = parse(arguments)
-    options.out.mkdir(parents=True, exist_ok=True)
     rows = options.out / "evaluation.csv"
-    family = load(options.family)
-    methods = [key for key in options.methods if not METHODS[key].missing(family)]
+    try:
+        check_limits(options.tokens, 0)
+        options.out.mkdir(parents=True, exist_ok=True)
+        check_ours(rows)
+        family = load(options.family)
+        methods = served(options.methods, family)
+    except (ValueError, OSError) as error:
+        sys.exit(str(error))
     evaluate(family, methods, options.tokens, rows)
     sizes = {key: METHODS[key].parameters(family) for key in methods}
     text = table([row for row in read(rows) if row.method in methods], sizes)
     (options.out / "evaluation.md").write_text(text, "utf-8")
     print(text)
+
+
+def served(keys: Iterable[str], family: Family) -> list[str]:
+    """The methods that the family can serve; of the others it is said why not. ValueError if none is left."""
+    reasons = {key: METHODS[key].missing(family) for key in keys}
+    for reason in filter(None, reasons.values()):
+        print(f"Left out: {reason}", file=sys.stderr)
+    methods = [key for key, reason in reasons.items() if not reason]
+    if not methods:
+        raise ValueError(f"None of these methods can run with the family {family.name}.")
+    return methods
+
+
+def check_ours(rows: Path) -> None:
+    """Refuse a file that is there and holds something else (ValueError)."""
+    names = ",".join(spec.name for spec in fields(Result))
+    if rows.exists() and rows.stat().st_size and rows.open(encoding="utf-8", errors="replace").readline().strip() != names:
+        raise ValueError(f"{str(rows)!r} is not a table of this program; name another folder with --out.")
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:

@@ -7,7 +7,7 @@ run.trace
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 import transformers
@@ -48,10 +48,8 @@ class Run:
         chosen = METHODS[method]
         if reason := chosen.missing(family):
             raise ValueError(reason)
-        if not 1 <= max_tokens <= MAX_TOKENS:
-            raise ValueError(f"The token limit must lie between 1 and {MAX_TOKENS:,}; it is {max_tokens}.")
-        if not 0 <= seed < 2**63:
-            raise ValueError(f"The seed must be a whole number from 0 to 2^63 - 1; it is {seed}.")
+        check_limits(max_tokens, seed)
+        check_kinds(prompt, params, sampling)
         sampling = sampling or Sampling()
         values = chosen.checked(params or {})
         drafter, accept = chosen.build(family, values, sampling)
@@ -104,6 +102,28 @@ class Run:
     def text(self) -> str:
         """The committed text without the prompt."""
         return self.trace.text_bytes().decode("utf-8", "replace")
+
+
+def check_limits(max_tokens: object, seed: object) -> None:
+    """Refuse what is no number of tokens or no seed (ValueError)."""
+    if not whole(max_tokens) or not 1 <= max_tokens <= MAX_TOKENS:
+        raise ValueError(f"The token limit must lie between 1 and {MAX_TOKENS:,}; it is {max_tokens!r}.")
+    if not whole(seed) or not 0 <= seed < 2**63:
+        raise ValueError(f"The seed must be a whole number from 0 to 2^63 - 1; it is {seed!r}.")
+
+
+def whole(value: object) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def check_kinds(prompt: object, params: object, sampling: object) -> None:
+    """Refuse a prompt, parameters or a sampling of another kind than they can be (ValueError)."""
+    if not isinstance(prompt, str) and not (isinstance(prompt, Sequence) and all(map(whole, prompt))):
+        raise ValueError(f"The prompt must be text or a list of token ids; it is {prompt!r}.")
+    if params is not None and not isinstance(params, Mapping):
+        raise ValueError(f"Parameters must be given by name, as {{'length': 5}}; they are {params!r}.")
+    if sampling is not None and not isinstance(sampling, Sampling):
+        raise ValueError(f"The sampling must be a Sampling, as Sampling(temperature=0.7); it is {sampling!r}.")
 
 
 def not_finite(error: NotFinite, family: str, step: int, dtype: str) -> str:

@@ -164,7 +164,7 @@ def test_continuations_end_with_their_document():
     rows = combined(store, [1]).continuations(found, 4, 99)
     assert rows == [[2, END], [2, 3, END], [5, 6, 7, 8]]
     assert combined(store, [1], frozenset()).continuations(found, 4, 99) == [[2], [2, 3], [5, 6, 7, 8]]
-    assert trie_of(rows).weights == [2, 1, 1, 1, 1, 1, 1, 1]
+    assert trie_of(rows)["weight"] == [2, 1, 1, 1, 1, 1, 1, 1]
 
 
 def test_occurrences_are_spread_over_all():

@@ -222,3 +222,38 @@ def test_what_lies_behind_the_end_is_not_accepted(embedded, key):
         (step,) = Run(embedded, key, prompt=prompt, sampling=Sampling(0.0), seed=seed, max_tokens=1)
         accepted = [node.verdict for node in step.nodes].count("accepted")
         assert len(step.tokens) == 1 and accepted == len(step.path) == step.origins.count("accepted") <= 1
+
+
+@pytest.mark.parametrize(
+    "wrong, words",
+    [
+        ({"prompt": 5}, "The prompt must be text or a list of token ids; it is 5"),
+        ({"prompt": [1, "a"]}, "The prompt must be text or a list of token ids"),
+        ({"seed": "a"}, "The seed must be a whole number"),
+        ({"seed": True}, "The seed must be a whole number"),
+        ({"max_tokens": 1.5}, "The token limit must lie between 1 and 4,096; it is 1.5"),
+        ({"params": [1]}, "Parameters must be given by name"),
+        ({"sampling": 0.5}, "The sampling must be a Sampling"),
+    ],
+)
+def test_what_is_of_another_kind_is_refused_with_a_sentence(embedded, wrong, words):
+    with pytest.raises(ValueError, match=words):
+        Run(embedded, "plain", **{"prompt": "Once"} | wrong)
+
+
+@pytest.mark.parametrize("wrong", [{"temperature": "1"}, {"top_p": "x"}, {"top_p": None}])
+def test_a_sampling_of_no_numbers_is_refused_with_a_sentence(wrong):
+    with pytest.raises(ValueError, match="must be a number"):
+        Sampling(**wrong)
+
+
+@pytest.mark.parametrize("given", [(None,), (5,), ("embedded", 5), ("embedded", None, 3), ("embedded", None, "cpu", 3)])
+def test_models_without_a_name_are_refused_with_a_sentence(given):
+    with pytest.raises(ValueError, match="must be given by its name"):
+        load(*given)
+
+
+def test_the_small_target_drafts_for_the_large_one():
+    family = load("embedded", "embedded-small", device="cpu")
+    assert family.draft.model.num_parameters() < family.target.model.num_parameters()
+    assert list(Run(family, "speculative_sampling", prompt="Once upon a time", max_tokens=4))

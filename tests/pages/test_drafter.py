@@ -128,7 +128,7 @@ def test_a_skipped_prompt_is_listed_with_its_reason(store):
 
 def test_a_model_that_cannot_be_opened_is_a_sentence(store):
     at = run(typed(**{"study.target": "/nowhere/at all"}))
-    assert "neither a folder nor" in at.error[0].value and not at.session_state["desk"].busy
+    assert "There is no folder" in at.error[0].value and not at.session_state["desk"].busy
 
 
 def test_filters_apply_to_all_and_may_leave_nothing(store):

@@ -1,5 +1,6 @@
 """Home, Step and Methods without a browser: AppTest runs the scripts, the worker runs the real embedded models."""
 
+import html
 import re
 import shutil
 from pathlib import Path
@@ -186,6 +187,10 @@ def test_a_model_of_ones_own_from_nothing_to_a_run_and_back(tmp_path):
     at.selectbox(key="target").set_value("a local folder").run()
     at.text_input(key="target_name").set_value(str(folder)).run()
     assert not at.exception and at.selectbox(key="method").value == "speculative_sampling"
+    at.text_input(key="target_name").set_value("/no/such/<b>folder</b>").run()
+    (said,) = {plain_words(warning.value) for warning in at.warning}
+    assert said == "There is no folder '/no/such/<b>folder</b>' for the target." and "<b>" not in at.warning[0].value
+    at.text_input(key="target_name").set_value(str(folder)).run()
     assert any("needs a draft model" in warning.value for warning in at.warning)
     assert any(caption.value.startswith("Not with these models: ") for caption in at.caption)
     at.selectbox(key="method").set_value("prompt_lookup").run()
@@ -196,6 +201,11 @@ def test_a_model_of_ones_own_from_nothing_to_a_run_and_back(tmp_path):
     at.selectbox(key="target").set_value("embedded").run()
     at.selectbox(key="method").set_value("speculative_sampling").run()
     assert not at.exception and not at.warning
+
+
+def plain_words(markdown: str) -> str:
+    """What escaped text says."""
+    return html.unescape(re.sub(r"\\(.)", r"\1", markdown))
 
 
 def test_new_data_of_a_component_have_a_higher_number():
@@ -260,6 +270,8 @@ def test_an_unknown_model_is_a_sentence_and_the_run_before_stays():
 def test_a_method_the_models_cannot_serve_says_why():
     at = opened()
     at.selectbox("target").set_value("a local folder").run()
+    assert "Name the folder or the Hub id of the target" in warnings(at)
+    at.text_input(key="target_name").set_value(str(EMBEDDED / "target")).run()
     assert "needs a draft model" in warnings(at)
 
 

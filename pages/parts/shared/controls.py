@@ -17,7 +17,8 @@ from decoding.trace import MAX_TOKENS
 from pages.parts.shared.examples import EXAMPLES
 from pages.parts.shared.loading import WHY, still_loading
 from pages.parts.shared.session import Session
-from pages.parts.shared.settings import LEAST_TOP_P, MAX_PROMPT, MAX_SEED, Settings, family_named
+from pages.parts.shared.settings import LEAST_TOP_P, MAX_PROMPT, MAX_SEED, Settings, family_named, models_problem
+from viz.tokens import as_markdown
 
 OWN = "my own prompt"
 EMBEDDED, FOLDER, HUB, NONE = "embedded", "a local folder", "a Hub id", "none"
@@ -193,7 +194,7 @@ def method_controls(session: Session) -> None:
     help = "How the draft is made and judged. The page Methods explains each."
     lacking = lacking_methods(now.target, now.draft)
     key = method_menu(session, "method", "speculative_sampling", lacking, "Method", help)
-    if lacking:
+    if 0 < len(lacking) < len(METHODS):
         st.caption(f"Not with these models: {', '.join(METHODS[k].title for k in lacking)}.")
     for spec in fields(METHODS[key].params):
         param_control(session, key, spec)
@@ -201,6 +202,8 @@ def method_controls(session: Session) -> None:
 
 def lacking_methods(target: str, draft: str | None) -> dict[str, str]:
     """Method -> why these models cannot serve it."""
+    if problem := models_problem(target, draft):
+        return dict.fromkeys(METHODS, problem)
     family = family_named(target, draft)
     return {key: reason for key, method in METHODS.items() if (reason := method.missing(family))}
 
@@ -219,7 +222,7 @@ def method_menu(
     options = list(menu or METHODS)
     chosen = st.selectbox(label, options, **kept(owner, key, default, options), format_func=lambda k: METHODS[k].title, help=help)
     if chosen in lacking:
-        st.warning(lacking[chosen], icon=":material/block:")
+        st.warning(as_markdown(lacking[chosen]), icon=":material/block:")
     else:
         st.caption(METHODS[chosen].idea)
     return chosen

@@ -1,5 +1,6 @@
 """Settings: everything the controls say, as plain data, checked before anything is made of it."""
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -53,6 +54,8 @@ class Settings:
     def problem(self) -> str:
         """What is wrong with them, as far as it can be told without a model; "" if nothing is."""
         try:
+            if reason := models_problem(self.target, self.draft):
+                return reason
             if reason := METHODS[self.method].missing(family_named(self.target, self.draft)):
                 return reason
             if not self.prompt.strip():
@@ -89,6 +92,17 @@ class Settings:
 
     def same_run(self, other: "Settings") -> bool:
         return replace(self, params=self.full_params) == replace(other, params=other.full_params)
+
+
+def models_problem(target: str, draft: str | None) -> str:
+    """What is wrong with the names of the models, before anything is loaded; "" if nothing can be told."""
+    for what, name in (("target", target), ("draft model", draft)):
+        if name == "":
+            return f"Name the folder or the Hub id of the {what}."
+        path = name is not None and (os.path.isabs(name) or name.startswith((".", "~")) or name.count("/") > 1)
+        if path and not os.path.isdir(name):
+            return f"There is no folder {name!r} for the {what}."
+    return ""
 
 
 def family_named(target: str, draft: str | None) -> SimpleNamespace:
