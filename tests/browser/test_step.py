@@ -194,7 +194,7 @@ def test_an_older_call_of_the_text_changes_nothing(browser):
             const { default: draw } = await import(URL.createObjectURL(new Blob([script], { type: "text/javascript" })));
             const call = (number, now) => draw({
                 data: { number, now, key: String(now), tokens: tokens.slice(0, now + 1), before: false, behind: false },
-                parentElement, setTriggerValue: (...told) => said.push([number, ...told]) });
+                parentElement, setTriggerValue: (what, told) => said.push([number, what, told.key]) });
             call(12, 2);
             call(12, 2)?.();  // of another theme, and cleaned up while the element stays
             call(11, 0)?.();  // of the step before: it comes last

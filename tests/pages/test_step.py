@@ -220,6 +220,27 @@ def test_new_data_of_a_component_have_a_higher_number():
     assert first == again < second < third
 
 
+def test_a_press_that_is_told_twice_is_heard_once():
+    """A timer of the page that runs out while a component's event waits to be sent sends it as well."""
+
+    def script():
+        import streamlit as st
+
+        from pages.parts.shared.setup import first_told
+
+        told = [("k", 5.0), ("k", 5.0), ("k", 6.5), ("j", 7.0), ("k", 6.5), ("j", 7.0), ("j", 9)]
+        heard = [first_told("strip", {"key": key, "at": at}) for key, at in told]
+        other = [
+            first_told("bar", {"key": "k", "at": 5.0}),
+            *(first_told("bar", odd) for odd in (None, "k", {}, {"key": 1, "at": 8})),
+        ]
+        st.session_state["heard"] = [heard, other]
+
+    heard, other = AppTest.from_function(script, default_timeout=PATIENCE).run().session_state["heard"]
+    assert heard == ["k", None, "k", "j", None, None, "j"]
+    assert other == ["k", None, None, None, None]
+
+
 def test_the_tree_is_offered_as_a_graph():
     at = opened()
     at.session_state["tree_table_box"] = True

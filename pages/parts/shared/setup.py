@@ -93,3 +93,18 @@ def numbered(key: str, data: dict[str, Any]) -> dict[str, Any]:
         number = max(number + 1, time_ns() // 1000)
         st.session_state[f"{key}.sent"] = (data, number)
     return data | {"number": number}
+
+
+def first_told(key: str, told: object) -> str | None:
+    """What a component says was pressed, if this press was not told before; else None.
+
+    A component's event waits in the browser for a moment before it is sent, and a timer of the page that runs out in this moment
+    sends it too: Streamlit then calls back twice for one press. So components say `{"key": ..., "at": ...}` with the time of the
+    press, which is never earlier than that of the press before.
+    """
+    if not isinstance(told, dict) or not isinstance(told.get("key"), str) or not isinstance(told.get("at"), (int, float)):
+        return None
+    if told["at"] <= st.session_state.get(f"{key}.told", 0):
+        return None
+    st.session_state[f"{key}.told"] = told["at"]
+    return told["key"]

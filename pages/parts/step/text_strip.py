@@ -11,7 +11,7 @@ import streamlit as st
 
 from decoding.trace import Trace
 from pages.parts.shared.session import Session
-from pages.parts.shared.setup import numbered
+from pages.parts.shared.setup import first_told, numbered
 from viz.step.text import CSS, around, committed, describe, legend_html, origins, strip
 
 STYLE = (
@@ -105,7 +105,7 @@ export default function({ data, parentElement, setTriggerValue }) {
     if (e.ctrlKey || e.metaKey || e.altKey || e.repeat) return;
     if (at.closest && at.closest("input, textarea, select, [contenteditable=true], [role=combobox]")) return;
     const key = { j: "back", k: "step" }[e.key.toLowerCase()];
-    if (key) setTriggerValue("letter", key);
+    if (key) setTriggerValue("letter", { key, at: performance.timeOrigin + performance.now() });  // see `first_told`
   };
   // this function runs again with every new data, in the same element or in another one, and its clean-up may come late, never,
   // or while the element is still there: the listener has one place on the page
@@ -133,7 +133,7 @@ def text_strip(session: Session, on_letter) -> None:
             session.go(chosen)
 
     def by_letter() -> None:
-        if (key := st.session_state["strip"].letter) in ("back", "step"):
+        if (key := first_told("strip", st.session_state["strip"].letter)) in ("back", "step"):
             on_letter(key)
 
     data = numbered("strip", payload(session.trace, session.cursor))
