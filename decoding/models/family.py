@@ -28,6 +28,7 @@ from decoding.models.checkpoints import (
     opening,
     vocabulary,
 )
+from decoding.models.fetching import folder_for
 from decoding.models.heads import Head
 from decoding.models.names import EMBEDDED_TARGETS
 from decoding.models.published_heads import method_of, read
@@ -94,8 +95,8 @@ def load(target: str = "embedded", draft: str | None = None, device: str = "auto
     """Load a family.
 
     Args:
-        target: "embedded", "embedded-small", a folder in Hugging Face format, or a Hub id.
-        draft: "embedded", "embedded-small" (the small target as a draft model), a folder or a Hub id. None: the embedded draft
+        target: a name of the catalogue ("smollm2", "embedded", "embedded-small"), a folder in Hugging Face format, or a Hub id.
+        draft: "embedded", a name of the catalogue (a target as a draft model), a folder or a Hub id. None: the embedded draft
             model with an embedded target, otherwise none. A folder with a published head (`decoding.models.published_heads`) is
             kept for the method that it belongs to.
         device: "auto" (cuda, else mps, else cpu), "cpu", "cuda", "cuda:1", "mps".
@@ -113,7 +114,9 @@ def load(target: str = "embedded", draft: str | None = None, device: str = "auto
     published, draft = (draft, None) if method else (None, draft)
     if target in EMBEDDED_TARGETS:
         target, draft = str(EMBEDDED / EMBEDDED_TARGETS[target]), draft or "embedded"
-    draft = str(EMBEDDED / {**EMBEDDED_TARGETS, "embedded": "draft"}.get(draft, draft)) if draft else None
+    shipped = {**EMBEDDED_TARGETS, "embedded": "draft"}
+    draft = str(EMBEDDED / shipped[draft]) if draft in shipped else folder_for(draft) if draft else None
+    target = folder_for(target)
     tokenizer, big, notes = open_model(target, where, dtype)
     heads = {method: Path(published)} if published else {}
     for folder in heads.values():
