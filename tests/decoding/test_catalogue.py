@@ -132,7 +132,7 @@ def test_a_half_made_folder_is_never_taken_for_a_whole_one(server):
 def test_two_at_once_are_refused(server):
     first = fetching.fetch("smollm2")
     next(first)
-    with pytest.raises(ValueError, match="another window"):
+    with pytest.raises(ValueError, match="smollm2 is being made ready by another window"):
         next(fetching.fetch("smollm2"))
     first.close()
     next(fetching.fetch("smollm2"))
