@@ -21,7 +21,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from decoding.models import layers
 from decoding.models.family import Family, load
 from decoding.models.target import Target
-from decoding.training import train
+from decoding.training import forecast, train
 from decoding.training.family import export
 from decoding.training.fit import fit
 from decoding.training.precision import quick
@@ -49,12 +49,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return apart(draft, part, batch, rejections=step >= KL_SHARE * steps)
 
     sizes = f"{options.layers}x{options.width}-{options.lr:g}-{options.rows}-{steps}"
+    kept = learned.folder / f"draft-{sizes}.pt"
+    print(forecast.learning(draft, family.target, loss, steps, kept), flush=True)
     fit(
         draft,
         loss,
         steps=steps,
         lr=options.lr,
-        checkpoint=learned.folder / f"draft-{sizes}.pt",
+        checkpoint=kept,
         title="draft model",
         report_every=train.REPORT_EVERY,
         report=lambda step: figures(draft, family.target, test, most=8),

@@ -55,7 +55,7 @@ def fit(
         report: step -> text printed every `report_every` steps, for example losses on held-out text.
 
     Raises:
-        SystemExit: interrupted by Ctrl-C; the sentence says how to go on. What is lost is what was learned since the last checkpoint.
+        SystemExit: interrupted by Ctrl-C; the sentence says how to go on. What was learned since the last checkpoint is lost.
     """
     found = optimizers(model, lr)
     first = resume(model, found, checkpoint)

@@ -89,6 +89,16 @@ class Pool:
                 self.states[aux_layer][rows] = values.clamp(-HALF, HALF).half().cpu().numpy()
                 self._mark(aux_layer).write_text(str(max(start + ROWS, lacking[aux_layer])))
 
+    @property
+    def lacking_windows(self) -> int:
+        """How many windows are to be read; all layers that lack one are read in the same pass."""
+        return max((self.windows - self._done(aux_layer) for aux_layer in self.states), default=0)
+
+    @property
+    def lacking_bytes(self) -> int:
+        """What is still to be written to the disk; files may be sparse until then."""
+        return sum((self.windows - self._done(aux_layer)) * values[0].nbytes for aux_layer, values in self.states.items())
+
     def _mark(self, aux_layer: int) -> Path:
         return self.folder / f"done {aux_layer}"
 

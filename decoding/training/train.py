@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from decoding.models.family import Family, load
 from decoding.models.heads import Settings, command, fingerprint, folder_for, head_for, save
 from decoding.models.target import Target
+from decoding.training import forecast
 from decoding.training.card import note_head
 from decoding.training.chat_texts import Conversations
 from decoding.training.corpus import domains
@@ -55,9 +56,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     usual = frequent(learned.tokens, target.vocab)
     kept = learned.folder / f"{recipe.key}-{mark(recipe, heads)}-{options.lr:g}-{options.rows}-{steps}"
     kept = kept.with_name(f"{kept.name}-behind-{before['tokens']}.pt" if before else f"{kept.name}.pt")
+    loss = lambda step: loss_of(recipe, heads, target, usual, learned.batch(step, options.rows), step / steps)  # noqa: E731
+    print(forecast.learning(heads, target, loss, steps, kept), flush=True)
     fit(
         heads,
-        lambda step: loss_of(recipe, heads, target, usual, learned.batch(step, options.rows), step / steps),
+        loss,
         steps=steps,
         lr=options.lr,
         checkpoint=kept,
@@ -124,12 +127,14 @@ def filled(family: Family, read: set[int], options: argparse.Namespace) -> tuple
     """The states behind these layers, on text to learn from and on text to measure on. What reads the same layers shares them."""
     chat = options.data is not None and options.data.is_file()
     work = options.work / "heads" / fingerprint(family.target.model).mark / ("chat" if chat else "-".join(options.kinds))
-    made = []
-    for name, tokens in (("learned", options.tokens), ("held-out", options.held_out)):
-        pool = Pool(work / name, family.target, math.ceil(tokens / options.window), options.window, read)
-        pool.fill(family, texts(family, options, name == "held-out"), options.kinds)
-        made.append(pool)
-    return made[0], made[1]
+    learned, test = (
+        Pool(work / name, family.target, math.ceil(tokens / options.window), options.window, read)
+        for name, tokens in (("learned", options.tokens), ("held-out", options.held_out))
+    )
+    print(forecast.reading(family.target, [learned, test]), flush=True)
+    learned.fill(family, texts(family, options, held_out=False), options.kinds)
+    test.fill(family, texts(family, options, held_out=True), options.kinds)
+    return learned, test
 
 
 def layers_read(recipe: Recipe, target: Target, options: argparse.Namespace) -> set[int]:
