@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     torch.manual_seed(0)
     family = load(options.family, device=options.device)
     train.prepared(family.target)
-    learned, test = train.filled(family, {family.target.last_hidden}, options)
+    learned, test = train.filled(family, train.layers_of_others(family.target, options), options)
     draft = begun(family, options)
     steps = max(1, math.ceil(options.epochs * int(learned.counts.sum()) / (options.rows * learned.length)))
     usual = frequent(learned.tokens, family.target.vocab)

@@ -140,8 +140,13 @@ def filled(family: Family, read: set[int], options: argparse.Namespace) -> tuple
 def layers_read(recipe: Recipe, target: Target, options: argparse.Namespace) -> set[int]:
     """The layers whose states the recipe reads, and those of `--also`; the last one always, from which p is computed."""
     chosen = recipe.aux_hidden_layers_with
-    read = {target.last_hidden, *(chosen(target, options) if chosen else recipe.aux_hidden_layers(target))}
-    return read.union(*(RECIPES[other].aux_hidden_layers(target) for other in options.also))
+    read = chosen(target, options) if chosen else recipe.aux_hidden_layers(target)
+    return {*read, *layers_of_others(target, options)}
+
+
+def layers_of_others(target: Target, options: argparse.Namespace) -> set[int]:
+    """The last layer, and those of the methods in `--also`."""
+    return {target.last_hidden}.union(*(RECIPES[other].aux_hidden_layers(target) for other in options.also))
 
 
 def texts(family: Family, options: argparse.Namespace, held_out: bool) -> Windows:
