@@ -1,8 +1,8 @@
 """Heads: small trained layers that read a model's hidden states, each in a folder of its own that says which model it fits.
 
 A folder holds `model.safetensors` and `head.json`: the method, the fingerprint of the model, settings (shapes follow from them) and
-the figures measured on held-out text. Those of the embedded family are shipped in `decoding/embedded/heads/KEY`; what a user trains
-lies in the cache folder, `heads/FINGERPRINT/KEY`. A head is untrusted input: safetensors only, nothing is ever unpickled.
+the figures measured on held-out text. Those of the embedded family are shipped in `decoding/embedded/heads/KEY`, those of smollm2
+in `decoding/embedded/smollm2/heads/KEY`; what a user trains lies in the cache folder, `heads/FINGERPRINT/KEY`. A head is untrusted input: safetensors only, nothing is ever unpickled.
 """
 
 import hashlib
@@ -27,7 +27,9 @@ from decoding import old_names
 from decoding.models.cache_folder import cache_folder
 from decoding.models.target import Target
 
-EMBEDDED = Path(__file__).parent.parent / "embedded" / "heads"
+SHIPPED = Path(__file__).parent.parent / "embedded"
+EMBEDDED = SHIPPED / "heads"
+SHIPPED_FOR = {"embedded": EMBEDDED, "smollm2": SHIPPED / "smollm2" / "heads"}  # family -> its heads
 WEIGHTS, FACTS = "model.safetensors", "head.json"
 MAX_WEIGHTS, MAX_FACTS = 2 * 2**30, 2 * 2**20  # bytes
 SAMPLES = 4  # values looked at in every parameter
@@ -99,7 +101,7 @@ def find(method: str, model: nn.Module) -> Path | None:
     """The folder of the head of `method` that fits this model; None if there is none. What is damaged counts as not there unless
     it lies where the head belongs: opening it then says what is wrong."""
     own = fingerprint(model)
-    places = [EMBEDDED / method, place_of(method, own), *sorted((cache_folder() / "heads").glob(f"{own.shapes}-*/{method}"))]
+    places = [*(heads / method for heads in SHIPPED_FOR.values()), place_of(method, own), *sorted((cache_folder() / "heads").glob(f"{own.shapes}-*/{method}"))]
     for place in places:
         if place.is_dir() and (place == place_of(method, own) or fits(place, own)):
             return place
@@ -288,5 +290,5 @@ def save(
 
 
 def folder_for(method: str, family: str, model: nn.Module) -> Path:
-    """Where a training program writes: beside the embedded models, or into the cache folder."""
-    return EMBEDDED / method if family == "embedded" else place_of(method, fingerprint(model))
+    """Where a training program writes: beside the models that are shipped, or into the cache folder."""
+    return SHIPPED_FOR[family] / method if family in SHIPPED_FOR else place_of(method, fingerprint(model))

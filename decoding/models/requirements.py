@@ -53,8 +53,8 @@ class TrainedHead:
         if isinstance(model, Target):
             return heads.find(key, model.model) is not None
         source = getattr(family, "sources", {}).get(self.part)
-        if source == "embedded":
-            return (heads.EMBEDDED / key).is_dir()
+        if source in heads.SHIPPED_FOR and (heads.SHIPPED_FOR[source] / key).is_dir():
+            return True
         return source is not None and any((cache_folder() / "heads").glob(f"*/{key}"))
 
     def parameters(self, method: Method, family: Any) -> int:

@@ -60,10 +60,15 @@ def continued(target: Target, start: np.ndarray, length: int, *, greedy: bool, s
     return text.cpu().numpy(), valid.cpu().numpy()
 
 
-def generated(target: Target, ids: Tensor, **options: Any) -> Tensor:
-    """(rows, given) tokens and what the library's own loop puts behind them; rows that have ended are padded."""
+def generated(target: Target, ids: Tensor, mask: Tensor | None = None, **options: Any) -> Tensor:
+    """(rows, given) tokens and what the library's own loop puts behind them; rows that have ended are padded.
+
+    Args:
+        mask: (rows, given) 1 for a token, 0 for padding in front of a text; None: all are tokens.
+    """
     generate = cast(Any, target.model).generate  # which every causal language model has, though not by its type
-    return generate(ids, attention_mask=torch.ones_like(ids), pad_token_id=pad_of(target), **options)
+    mask = torch.ones_like(ids) if mask is None else mask
+    return generate(ids, attention_mask=mask, pad_token_id=pad_of(target), **options)
 
 
 def pad_of(target: Target) -> int:

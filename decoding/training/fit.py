@@ -3,6 +3,7 @@
 It knows parameters, a loss and a folder for checkpoints; it does not know what is being trained.
 """
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-SAVE_EVERY = 50  # steps
+SAVE_EVERY = 120.0  # seconds
 CLIP = 1.0  # norm of the gradient
 
 
@@ -50,29 +51,41 @@ def fit(
 
     Args:
         loss: step -> scalar; everything random in it must depend on the step alone, so that a resumed run is the same run.
-        checkpoint: a file; written every 50 steps and at the end, and read with `weights_only=True`.
+        checkpoint: a file; written every two minutes and at the end, and read with `weights_only=True`.
         report: step -> text printed every `report_every` steps, for example losses on held-out text.
+
+    Raises:
+        SystemExit: interrupted by Ctrl-C; the sentence says how to go on. What was learned since the last checkpoint is lost.
     """
     found = optimizers(model, lr)
     first = resume(model, found, checkpoint)
     bar = tqdm(range(first, steps), initial=first, total=steps, desc=title, mininterval=10)
-    smooth = None
-    for step in bar:
-        value = loss(step)
-        value.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), CLIP)
-        for optimizer in found:
-            for group in optimizer.param_groups:
-                group.setdefault("full_lr", group["lr"])
-                group["lr"] = group["full_lr"] * rate(step, steps)
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-        smooth = value.item() if smooth is None else 0.95 * smooth + 0.05 * value.item()
-        bar.set_postfix_str(f"loss {smooth:.3f}", refresh=False)
-        if (step + 1) % SAVE_EVERY == 0 or step + 1 == steps:
-            save(model, found, checkpoint, step + 1)
-        if (step + 1) % report_every == 0 or step + 1 == steps:
-            tqdm.write(f"{title} step {step + 1}: {report(step + 1)}")
+    saved, smooth = time.monotonic(), None
+    try:
+        for step in bar:
+            value = loss(step)
+            value.backward()
+            updated(model, found, rate(step, steps))
+            smooth = value.item() if smooth is None else 0.95 * smooth + 0.05 * value.item()
+            bar.set_postfix_str(f"loss {smooth:.3f}", refresh=False)
+            if time.monotonic() - saved > SAVE_EVERY or step + 1 == steps:
+                save(model, found, checkpoint, step + 1)
+                saved = time.monotonic()
+            if (step + 1) % report_every == 0 or step + 1 == steps:
+                tqdm.write(f"{title} step {step + 1}: {report(step + 1)}")
+    except KeyboardInterrupt:
+        raise SystemExit(f"Stopped. The same command goes on from the last checkpoint, {checkpoint}.") from None
+
+
+def updated(model: nn.Module, found: list[torch.optim.Optimizer], factor: float) -> None:
+    """One step of every optimizer, at its learning rate times `factor`."""
+    nn.utils.clip_grad_norm_(model.parameters(), CLIP)
+    for optimizer in found:
+        for group in optimizer.param_groups:
+            group.setdefault("full_lr", group["lr"])
+            group["lr"] = group["full_lr"] * factor
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
 
 
 def save(model: nn.Module, found: list[torch.optim.Optimizer], checkpoint: Path, step: int) -> None:

@@ -6,8 +6,9 @@ what stands behind the end of a text, is read but not learned (Medusa, Cai et al
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -35,6 +36,13 @@ class Batch:
     counts: Tensor  # (rows, length) bool: a token that may be learned
     states: dict[int, Tensor]  # layer -> (rows, length, width) float32: behind the token at the same place
     seed: int = 0  # of whatever a loss draws
+    labels: Tensor = field(
+        default_factory=lambda: torch.empty(0, dtype=torch.long)
+    )  # (rows, length) of the tokens among the logits
+
+    def __post_init__(self) -> None:
+        if not self.labels.numel():
+            object.__setattr__(self, "labels", self.tokens)
 
 
 class Pool:
@@ -67,7 +75,7 @@ class Pool:
             return np.load(path, mmap_mode="r+", allow_pickle=False)
         return np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
 
-    def fill(self, family: Family, texts: "Texts", kinds: Sequence[str] = KINDS) -> None:
+    def fill(self, family: Family, texts: "Windows", kinds: Sequence[str] = KINDS) -> None:
         """Make every window that is not there yet. Text that was made for other aux hidden layers is read again, not made again."""
         lacking = {aux_layer: first for aux_layer in self.states if (first := self._done(aux_layer)) < self.windows}
         made = max((int(mark.read_text()) for mark in self.folder.glob("done *")), default=0)
@@ -80,6 +88,16 @@ class Pool:
             for aux_layer, values in found.items():
                 self.states[aux_layer][rows] = values.clamp(-HALF, HALF).half().cpu().numpy()
                 self._mark(aux_layer).write_text(str(max(start + ROWS, lacking[aux_layer])))
+
+    @property
+    def lacking_windows(self) -> int:
+        """How many windows are to be read; all layers that lack one are read in the same pass."""
+        return max((self.windows - self._done(aux_layer) for aux_layer in self.states), default=0)
+
+    @property
+    def lacking_bytes(self) -> int:
+        """What is still to be written to the disk; files may be sparse until then."""
+        return sum((self.windows - self._done(aux_layer)) * values[0].nbytes for aux_layer, values in self.states.items())
 
     def _mark(self, aux_layer: int) -> Path:
         return self.folder / f"done {aux_layer}"
@@ -134,12 +152,20 @@ def sizes_of_states(target: Target) -> Tensor:
     return states(target, ids[None], (target.last_hidden,))[target.last_hidden][0].square().mean(0).sqrt()
 
 
+class Windows(Protocol):
+    """Where windows come from."""
+
+    def windows(self, family: Family, kind: str, number: int, length: int) -> tuple[np.ndarray, np.ndarray]:
+        """(ROWS, length) tokens, int64, and bool: which of them may be learned. The same ones for the same number."""
+        ...
+
+
 # -- texts -------------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Texts:
-    """Where windows come from."""
+    """Windows of plain text."""
 
     parts: tuple[tuple[float, tuple[str, ...]], ...]  # (share, texts) of every domain
     seed: int

@@ -15,6 +15,7 @@ import math
 import time
 import zlib
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,13 +25,16 @@ from torch import Tensor, nn
 from decoding.models.family import Family, load
 from decoding.models.heads import Settings, command, fingerprint, folder_for, head_for, save
 from decoding.models.target import Target
+from decoding.training import forecast
 from decoding.training.card import note_head
+from decoding.training.chat_texts import Conversations
 from decoding.training.corpus import domains
 from decoding.training.fit import fit
 from decoding.training.precision import quick
 from decoding.training.recipe import Recipe
 from decoding.training.recipes import RECIPES
-from decoding.training.states import KINDS, Pool, Texts
+from decoding.training.shortlist import Shortlist, frequent, shortlist
+from decoding.training.states import KINDS, Batch, Pool, Texts, Windows
 
 BEST = 10  # ranks whose accuracy is measured
 ROWS = 4  # windows judged at once
@@ -43,17 +47,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
     recipe = RECIPES[options.method]
     family = load(options.family, device=options.device)
     target = family.target
-    target.model.requires_grad_(False)
+    prepared(target)
     started = time.monotonic()
-    learned, test = pools(recipe, family, options)
+    learned, test = filled(family, layers_read(recipe, family.target, options), options)
     heads = recipe.init_head(target, options)
     before = trained_before(recipe.key, heads, target) if options.go_on else {}
     steps = max(1, math.ceil(options.epochs * int(learned.counts.sum()) / (options.rows * learned.length)))
+    usual = frequent(learned.tokens, target.vocab)
     kept = learned.folder / f"{recipe.key}-{mark(recipe, heads)}-{options.lr:g}-{options.rows}-{steps}"
     kept = kept.with_name(f"{kept.name}-behind-{before['tokens']}.pt" if before else f"{kept.name}.pt")
+    loss = lambda step: loss_of(recipe, heads, target, usual, learned.batch(step, options.rows), step / steps)  # noqa: E731
+    print(forecast.learning(heads, target, loss, steps, kept), flush=True)
     fit(
         heads,
-        lambda step: recipe.loss(heads, target, learned.batch(step, options.rows), step / steps),
+        loss,
         steps=steps,
         lr=options.lr,
         checkpoint=kept,
@@ -74,46 +81,80 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(json.dumps(figures(depths), indent=1), folder, sep="\n")
 
 
+def prepared(target: Target) -> None:
+    """Frozen, and its weights as they lie in their file: for many rows that is quicker than how they lie for drafting."""
+    target.model.requires_grad_(False)
+    for values in target.model.parameters():
+        values.data = values.data.contiguous()
+
+
+def loss_of(recipe: Recipe, heads: nn.Module, target: Target, usual: np.ndarray, batch: Batch, done: float) -> Tensor:
+    """The recipe's loss, over a part of a large vocabulary (`decoding.training.shortlist`)."""
+    part = shortlist(target, usual, batch.tokens, batch.seed)
+    labels = part.places(batch.tokens) if isinstance(part, Shortlist) else batch.tokens
+    return recipe.loss(heads, part, replace(batch, labels=labels), done)
+
+
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     methods = parser.add_subparsers(dest="method", required=True, metavar="METHOD", help=", ".join(RECIPES))
     for key, recipe in RECIPES.items():
         part = methods.add_parser(key)
-        part.add_argument("--family", default="embedded", help="target: embedded, a folder or a Hub id")
-        part.add_argument("--data", "--corpus", type=Path, help="folder with text (decoding.training.corpus); else Python")
-        part.add_argument("--outputs", type=Path, help="tokens that the target drew before (decoding.training.outputs)")
-        part.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS), help="of text, in equal parts")
-        part.add_argument("--tokens", type=float, default=2e6, help="of text that the target reads to learn from")
-        part.add_argument("--held-out", type=float, default=50e3, help="of text to measure on")
-        part.add_argument("--window", type=int, default=256, help="tokens of a window")
-        part.add_argument("--rows", type=int, default=8, help="windows of a step")
-        part.add_argument("--epochs", type=float, default=4.0, help="how often a token is seen")
-        part.add_argument("--lr", type=float, default=2e-3, help="learning rate")
+        common(part)
         part.add_argument("--go-on", action="store_true", help="begin with the heads that are there, trained before")
-        part.add_argument("--work", type=Path, default=Path(".training"), help="folder for what is not finished yet")
-        part.add_argument("--device", default="auto")
         recipe.options(part)
     return parser.parse_args(arguments)
 
 
-def pools(recipe: Recipe, family: Family, options: argparse.Namespace) -> tuple[Pool, Pool]:
-    """States to learn from and states to measure on, filled. Methods that read the same layers share them."""
-    found = domains(options.data)
-    written = np.load(options.outputs, mmap_mode="r", allow_pickle=False) if options.outputs else None
-    read = (
-        recipe.aux_hidden_layers_with(family.target, options)
-        if recipe.aux_hidden_layers_with
-        else recipe.aux_hidden_layers(family.target)
+def common(part: argparse.ArgumentParser) -> None:
+    """The options of everything that learns from a target's states."""
+    part.add_argument("--family", default="embedded", help="target: embedded, smollm2, a folder or a Hub id")
+    part.add_argument("--data", "--corpus", type=Path, help="folder with text, or a file of conversations; else Python")
+    part.add_argument("--also", nargs="*", choices=[*RECIPES], default=[], help="compute the states of these methods, too")
+    part.add_argument("--outputs", type=Path, help="tokens that the target drew before (decoding.training.outputs)")
+    part.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS), help="of text, in equal parts")
+    part.add_argument("--tokens", type=float, default=2e6, help="of text that the target reads to learn from")
+    part.add_argument("--held-out", type=float, default=50e3, help="of text to measure on")
+    part.add_argument("--window", type=int, default=256, help="tokens of a window")
+    part.add_argument("--rows", type=int, default=8, help="windows of a step")
+    part.add_argument("--epochs", type=float, default=4.0, help="how often a token is seen")
+    part.add_argument("--lr", type=float, default=2e-3, help="learning rate")
+    part.add_argument("--work", type=Path, default=Path(".training"), help="folder for what is not finished yet")
+    part.add_argument("--device", default="auto")
+
+
+def filled(family: Family, read: set[int], options: argparse.Namespace) -> tuple[Pool, Pool]:
+    """The states behind these layers, on text to learn from and on text to measure on. What reads the same layers shares them."""
+    chat = options.data is not None and options.data.is_file()
+    work = options.work / "heads" / fingerprint(family.target.model).mark / ("chat" if chat else "-".join(options.kinds))
+    learned, test = (
+        Pool(work / name, family.target, math.ceil(tokens / options.window), options.window, read)
+        for name, tokens in (("learned", options.tokens), ("held-out", options.held_out))
     )
-    aux_hidden_layers = {*read, family.target.last_hidden}  # p is computed from the last one
-    work = options.work / "heads" / fingerprint(family.target.model).mark / "-".join(options.kinds)
-    made = []
-    for name, tokens in (("learned", options.tokens), ("held-out", options.held_out)):
-        pool = Pool(work / name, family.target, math.ceil(tokens / options.window), options.window, aux_hidden_layers)
-        held_out = name == "held-out"
-        pool.fill(family, Texts.of(found, held_out, None if held_out else written), options.kinds)
-        made.append(pool)
-    return made[0], made[1]
+    print(forecast.reading(family.target, [learned, test]), flush=True)
+    learned.fill(family, texts(family, options, held_out=False), options.kinds)
+    test.fill(family, texts(family, options, held_out=True), options.kinds)
+    return learned, test
+
+
+def layers_read(recipe: Recipe, target: Target, options: argparse.Namespace) -> set[int]:
+    """The layers whose states the recipe reads, and those of `--also`; the last one always, from which p is computed."""
+    chosen = recipe.aux_hidden_layers_with
+    read = chosen(target, options) if chosen else recipe.aux_hidden_layers(target)
+    return {*read, *layers_of_others(target, options)}
+
+
+def layers_of_others(target: Target, options: argparse.Namespace) -> set[int]:
+    """The last layer, and those of the methods in `--also`."""
+    return {target.last_hidden}.union(*(RECIPES[other].aux_hidden_layers(target) for other in options.also))
+
+
+def texts(family: Family, options: argparse.Namespace, held_out: bool) -> Windows:
+    """Where windows come from: a file of conversations, or plain text."""
+    if options.data is not None and options.data.is_file():
+        return Conversations.of(family, options.data, held_out)
+    written = np.load(options.outputs, mmap_mode="r", allow_pickle=False) if options.outputs else None
+    return Texts.of(domains(options.data), held_out, None if held_out else written)
 
 
 def trained_before(key: str, heads: nn.Module, target: Target) -> Settings:

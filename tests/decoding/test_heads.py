@@ -33,7 +33,7 @@ def tensors(width: int = WIDTH) -> dict[str, torch.Tensor]:
 def empty(tmp_path, monkeypatch):
     """No heads anywhere, and none made on demand."""
     monkeypatch.setenv("DRAFTSCOPE_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(heads, "EMBEDDED", tmp_path / "embedded")
+    monkeypatch.setattr(heads, "SHIPPED_FOR", {"embedded": tmp_path / "embedded"})
     monkeypatch.setattr(heads, "find", heads.find.real)
     return tmp_path
 

@@ -44,7 +44,7 @@ def loss(heads: Heads, target: Target, batch: Batch, done: float = 0.0) -> Tenso
         for k, (made, read) in enumerate(imitated(heads, target, hidden, batch.tokens, sampled)):
             ahead = sampled + 2 + k
             counts = (ahead < length) & batch.counts[:, ahead.clamp(max=length - 1)]
-            wanted = batch.tokens[:, ahead.clamp(max=length - 1)][counts]
+            wanted = batch.labels[:, ahead.clamp(max=length - 1)][counts]
             scored = target.score(read[counts])
             error = (made.float() - hidden[:, (ahead - 1).clamp(max=length - 1)])[counts].pow(2).mean() / size
             total = total + DECAY**k * (F.cross_entropy(scored.float(), wanted) + error)

@@ -47,7 +47,7 @@ def loss(heads: Heads, target: Target, batch: Batch, done: float = 0.0) -> Tenso
         for k, read in enumerate(forced(heads, target, batch), 1):
             counts = batch.counts[:, 1 + k :]
             logits = target.score(read[:, : -1 - k][counts])
-            total = total + DECAY**k * F.cross_entropy(logits.float(), batch.tokens[:, 1 + k :][counts])
+            total = total + DECAY**k * F.cross_entropy(logits.float(), batch.labels[:, 1 + k :][counts])
     return total
 
 

@@ -80,12 +80,13 @@ def loss(head: Head, target: Target, batch: Batch, done: float = 0.0) -> Tensor:
     size = states.square().mean().sqrt()
     noise = (2 * torch.rand(states.shape, generator=uniforms) - 1).to(device) * NOISE * size
     wanted, answers = F.pad(states[:, k:], (0, 0, 0, k)), F.pad(tokens[:, k:], (0, k))
+    labels = F.pad(batch.labels[:, k + 1 :], (0, k + 1))  # the answers, among the logits
     counts = F.pad(batch.counts[:, k + 1 :], (0, k + 1))
     with torch.no_grad(), quick(device):
         p = target.score(wanted[counts]).softmax(-1)
         first = asked(head, states + noise, tokens, target, visible)
         wrong = torch.zeros_like(counts)
-        wrong[counts] = target.score(first[counts]).argmax(-1) != answers[counts]
+        wrong[counts] = target.score(first[counts]).argmax(-1) != labels[counts]
         shown = glanced(number, (SHOWN * (1 - done) * wrong.sum(1)).long(), uniforms)
         shown[:, -k - 1 :] = False  # their answers stand beyond the window
     states = torch.where(shown[..., None], wanted, states + noise)
@@ -94,7 +95,7 @@ def loss(head: Head, target: Target, batch: Batch, done: float = 0.0) -> Tensor:
     with quick(device):
         logits = target.score(found[learned])
     near = F.smooth_l1_loss(found[learned] / size, wanted[learned] / size)
-    soft, hard = F.cross_entropy(logits, p[~shown[counts]]), F.cross_entropy(logits, answers[learned])
+    soft, hard = F.cross_entropy(logits, p[~shown[counts]]), F.cross_entropy(logits, labels[learned])
     return near + TOKENS * (SOFT * soft + (1 - SOFT) * hard)
 
 

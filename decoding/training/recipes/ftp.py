@@ -35,16 +35,18 @@ def init_head(target: Target, chosen) -> Decoder:
     return decoder.to(target.device)
 
 
-def behind(batch: Batch, count: int) -> tuple[Tensor, Tensor]:
-    """(rows, length, count): the tokens 1, 2, ... places behind every one, 0 beyond the window; and which may be learned."""
-    tokens = F.pad(batch.tokens[:, 1:], (0, count)).unfold(1, count, 1)
-    counts = F.pad(batch.counts[:, 1:], (0, count)).unfold(1, count, 1)
-    return tokens, counts
+def behind(batch: Batch, count: int) -> tuple[Tensor, Tensor, Tensor]:
+    """(rows, length, count): the tokens 1, 2, ... places behind every one, 0 beyond the window; which may be learned; and where
+    they stand among the logits."""
+    tokens, counts, labels = (
+        F.pad(part[:, 1:], (0, count)).unfold(1, count, 1) for part in (batch.tokens, batch.counts, batch.labels)
+    )
+    return tokens, counts, labels
 
 
 def predict(decoder: Decoder, target: Target, batch: Batch):
     hidden = batch.states[target.last_hidden]
-    tokens, _ = behind(batch, decoder.outputs - 1)
+    tokens, _, _ = behind(batch, decoder.outputs - 1)
     with quick(hidden.device):
         vectors = decoder(hidden.flatten(0, 1), tokens.flatten(0, 1), target).unflatten(0, hidden.shape[:2])
     for k in range(decoder.outputs):
@@ -58,12 +60,14 @@ def loss(decoder: Decoder, target: Target, batch: Batch, done: float = 0.0) -> T
     rows, length = batch.tokens.shape
     sampled = torch.rand(rows, length - 1, generator=torch.Generator().manual_seed(batch.seed))
     places = sampled.topk(min(PLACES, length - 1)).indices.to(hidden.device)
-    tokens, counts = (part.gather(1, places[..., None].expand(-1, -1, part.shape[2])) for part in behind(batch, decoder.outputs))
-    tokens, counts = tokens.flatten(0, 1), counts.flatten(0, 1)  # (rows * places, outputs)
+    tokens, counts, labels = (
+        part.gather(1, places[..., None].expand(-1, -1, part.shape[2])) for part in behind(batch, decoder.outputs)
+    )
+    tokens, counts, labels = tokens.flatten(0, 1), counts.flatten(0, 1), labels.flatten(0, 1)  # (rows * places, outputs)
     known = hidden.gather(1, places[..., None].expand(-1, -1, hidden.shape[2])).flatten(0, 1)
     with quick(hidden.device):
         logits = target.score(decoder(known, tokens[:, :-1], target))
-    nats = F.cross_entropy(logits.flatten(0, 1), tokens.flatten(), reduction="none").view_as(tokens) * counts
+    nats = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none").view_as(tokens) * counts
     weights = DECAY ** torch.arange(decoder.outputs, device=hidden.device)
     means = nats.sum(0) / counts.sum(0).clamp(min=1)
     return (means * weights).sum() / weights.sum()

@@ -37,7 +37,7 @@ def loss(heads: Heads, target: Target, batch: Batch, done: float = 0.0) -> Tenso
         counts = batch.counts[:, 1 + k :]
         with quick(hidden.device):
             logits = heads.scored(hidden[:, : -1 - k][counts], k - 1, target)
-        total = total + DECAY**k * F.cross_entropy(logits.float(), batch.tokens[:, 1 + k :][counts])
+        total = total + DECAY**k * F.cross_entropy(logits.float(), batch.labels[:, 1 + k :][counts])
     return total
 
 
