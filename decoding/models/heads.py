@@ -1,8 +1,9 @@
 """Heads: small trained layers that read a model's hidden states, each in a folder of its own that says which model it fits.
 
 A folder holds `model.safetensors` and `head.json`: the method, the fingerprint of the model, settings (shapes follow from them) and
-the figures measured on held-out text. Those of the embedded family are shipped in `decoding/embedded/heads/KEY`, those of smollm2
-in `decoding/embedded/smollm2/heads/KEY`; what a user trains lies in the cache folder, `heads/FINGERPRINT/KEY`. A head is untrusted input: safetensors only, nothing is ever unpickled.
+the figures measured on held-out text. Those of the embedded family are shipped in `decoding/embedded/heads/KEY`, those of smollm2 in
+`decoding/embedded/smollm2/heads/KEY`; what a user trains lies in the cache folder, `heads/FINGERPRINT/KEY`. A head is untrusted
+input: safetensors only, nothing is ever unpickled.
 """
 
 import hashlib
@@ -101,7 +102,9 @@ def find(method: str, model: nn.Module) -> Path | None:
     """The folder of the head of `method` that fits this model; None if there is none. What is damaged counts as not there unless
     it lies where the head belongs: opening it then says what is wrong."""
     own = fingerprint(model)
-    places = [*(heads / method for heads in SHIPPED_FOR.values()), place_of(method, own), *sorted((cache_folder() / "heads").glob(f"{own.shapes}-*/{method}"))]
+    shipped = [folder / method for folder in SHIPPED_FOR.values()]
+    others = sorted((cache_folder() / "heads").glob(f"{own.shapes}-*/{method}"))
+    places = [*shipped, place_of(method, own), *others]
     for place in places:
         if place.is_dir() and (place == place_of(method, own) or fits(place, own)):
             return place
