@@ -1,8 +1,8 @@
 """Heads: small trained layers that read a model's hidden states, each in a folder of its own that says which model it fits.
 
 A folder holds `model.safetensors` and `head.json`: the method, the fingerprint of the model, settings (shapes follow from them) and
-the figures measured on held-out text. Those of the embedded family are shipped in `decoding/embedded/heads/KEY`, those of smollm2 in
-`decoding/embedded/smollm2/heads/KEY`; what a user trains lies in the cache folder, `heads/FINGERPRINT/KEY`. A head is untrusted
+the figures measured on held-out text. Those of the embedded family are shipped in `decoding/embedded/heads/KEY`, those of smollm2
+in `decoding/embedded/smollm2/heads/KEY`; what a user trains lies in the cache folder, `heads/FINGERPRINT/KEY`. A head is untrusted
 input: safetensors only, nothing is ever unpickled.
 """
 
