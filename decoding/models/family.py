@@ -28,6 +28,7 @@ from decoding.models.checkpoints import (
     opening,
     vocabulary,
 )
+from decoding.models.draft_tokens import OtherDraft, fitted
 from decoding.models.heads import Head
 from decoding.models.names import EMBEDDED_TARGETS
 from decoding.models.published_heads import method_of, read
@@ -47,9 +48,10 @@ class Family:
     name: str
     tokenizer: PreTrainedTokenizerBase
     target: Target
-    draft: Target | None = None
+    draft: Target | None = None  # in the target's ids
     heads: Mapping[str, Path] = field(default_factory=dict)  # method -> folder of a published head
     notes: tuple[str, ...] = ()  # what was done at loading that a user should know, in sentences
+    other_draft: OtherDraft | None = None  # a draft model with another tokenizer, in place of `draft`
 
     def encode(self, prompt: str, limit: int) -> tuple[int, ...]:
         """Token ids of a prompt; ValueError if it is empty or leaves no room below `limit` tokens."""
@@ -97,7 +99,8 @@ def load(target: str = "embedded", draft: str | None = None, device: str = "auto
         target: "embedded", "embedded-small", a folder in Hugging Face format, or a Hub id.
         draft: "embedded", "embedded-small" (the small target as a draft model), a folder or a Hub id. None: the embedded draft
             model with an embedded target, otherwise none. A folder with a published head (`decoding.models.published_heads`) is
-            kept for the method that it belongs to.
+            kept for the method that it belongs to. A tokenizer that differs from the target's is no hindrance: see
+            `decoding.models.draft_tokens`.
         device: "auto" (cuda, else mps, else cpu), "cpu", "cuda", "cuda:1", "mps".
         dtype: "auto" (float32 on a CPU, else as stored), "float32", "bfloat16", "float16".
 
@@ -113,6 +116,7 @@ def load(target: str = "embedded", draft: str | None = None, device: str = "auto
     published, draft = (draft, None) if method else (None, draft)
     if target in EMBEDDED_TARGETS:
         target, draft = str(EMBEDDED / EMBEDDED_TARGETS[target]), draft or "embedded"
+    asked = draft
     draft = str(EMBEDDED / {**EMBEDDED_TARGETS, "embedded": "draft"}.get(draft, draft)) if draft else None
     tokenizer, big, notes = open_model(target, where, dtype)
     heads = {method: Path(published)} if published else {}
@@ -121,10 +125,8 @@ def load(target: str = "embedded", draft: str | None = None, device: str = "auto
     if draft is None:
         return Family(name, tokenizer, big, heads=heads, notes=notes)
     other, small, more = open_model(draft, where, dtype)
-    check_same_tokens(tokenizer, other, target, draft)
-    if small.vocab != big.vocab:
-        raise ValueError(f"The draft model scores {small.vocab:,} tokens and the target {big.vocab:,}; they must agree.")
-    return Family(name, tokenizer, big, small, heads, notes + more)
+    found = fitted(big, tokenizer, small, other, asked or draft)
+    return Family(name, tokenizer, big, found.draft, heads, notes + more + found.notes, found.other)
 
 
 def weights_mark(source: str | None) -> str:
@@ -174,13 +176,3 @@ def open_model(source: str, device: torch.device, dtype: str) -> tuple[PreTraine
     target = Target(model.eval(), vocab, context(config), end_tokens(model, tokenizer), unused)
     check_tree_reading(target, source)
     return tokenizer, target, notes
-
-
-def check_same_tokens(one: PreTrainedTokenizerBase, other: PreTrainedTokenizerBase, target: str, draft: str) -> None:
-    mine, theirs = one.get_vocab(), other.get_vocab()
-    if mine != theirs:
-        different = sum(theirs.get(token) != i for token, i in mine.items()) + len(theirs.keys() - mine.keys())
-        raise ValueError(
-            f"The draft model {draft!r} has another tokenizer than the target {target!r}: {different:,} entries differ "
-            f"({len(mine):,} against {len(theirs):,}). Their tokens would not mean the same."
-        )
