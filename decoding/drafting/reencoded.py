@@ -51,7 +51,7 @@ class Reencoded(Drafter):
         return own if own in self.target.ends else min(self.target.ends)
 
     def _fitting(self, text: list[int]) -> list[int]:
-        """The end of a text that leaves room for a draft. Half of it is given up at once: each change costs a pass over the rest."""
+        """The end of a text that leaves room for a draft. Half of it is given up at once, as each change costs a pass over all."""
         front = len(self.own.front)
         body, room = text[front:], self.model.context - self.length - front
         if len(body) - self.skipped > room:

@@ -41,16 +41,16 @@ class Spelling:
         places = [i for i in range(len(whole)) if whole[i : i + len(bare)] == bare]
         return whole[: places[0]] if bare and places else []
 
-    @cached_property
-    def adds_space(self) -> bool:
-        """Whether the first word of a text is written with a space in front."""
-        return self.said(self.encode("a")).startswith(b" ")
+    def gained(self, start: bytes) -> bool:
+        """Whether the first space of a text was put there by the tokenizer; `start` is how the text begins."""
+        spaces = len(start) - len(start.lstrip(b" "))
+        return spaces > 0 and self.said(self.encode(" " * (spaces - 1) + "a")) == b" " * spaces + b"a"
 
     def overlap(self, tokens: Sequence[int]) -> bytes:
         """The end of a text: its last few tokens, as far back as they are characters and none is special."""
         for start in range(max(0, len(tokens) - OVERLAP), len(tokens)):
             end = self.said(tokens[start:])
-            if self.special.keys().isdisjoint(tokens[start:]) and len(end) - len(whole(end).encode()) < 4 and whole(end):
+            if self.special.keys().isdisjoint(tokens[start:]) and begun(end):
                 return end
         return b""
 
@@ -82,6 +82,19 @@ class Spelling:
         return []
 
 
+def begun(data: bytes) -> bool:
+    """Whether these are characters, the last one perhaps not yet whole.
+
+    >>> begun(b"a\xe2\x82"), begun(b"\x82a")
+    (True, False)
+    """
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(data)
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
 def whole(data: bytes) -> str:
     """The text up to the first byte that is no part of a whole character.
 
@@ -109,7 +122,7 @@ def retold(tokens: Sequence[int], one: Spelling, other: Spelling) -> tuple[list[
             run.clear()
             if found != other.front or found[-1:] != [same]:  # the beginning is told once
                 found.append(same)
-    if one.adds_space and found == other.front and run.startswith(b" "):
-        del run[0]  # it was put there
+    if found == other.front and one.gained(bytes(run)):
+        del run[0]
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
     return found + other.encode(decoder.decode(bytes(run))), decoder.getstate()[0]
