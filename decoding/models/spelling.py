@@ -85,7 +85,7 @@ class Spelling:
 def begun(data: bytes) -> bool:
     """Whether these are characters, the last one perhaps not yet whole.
 
-    >>> begun(b"a\xe2\x82"), begun(b"\x82a")
+    >>> begun("a\u20ac".encode()[:-1]), begun("a\u20ac".encode()[2:])
     (True, False)
     """
     try:
