@@ -1,9 +1,9 @@
 """A draft model that has tokens of its own: it writes text, and the text is re-encoded for the target (string-level exact match).
 
-Timor et al., ICML 2025, https://arxiv.org/abs/2502.05202, algorithm 2; universal assisted generation in transformers. The nodes are
+Timor et al., ICML 2025, https://arxiv.org/abs/2502.05202; universal assisted generation in transformers. The nodes are
 chosen, not drawn from a q over the target's tokens, so only matching is exact for them. Departures: the draft model always writes
-its likeliest token, which agrees with a drawn one at least as often as a drawn one would; both ways of spelling are compared byte
-by byte, and text that does not survive the way is not drafted. Where the text ends within a character, the draft model must first
+its likeliest token, which where both models agree is what the target draws most often; both ways of spelling are compared byte by
+byte, and text that does not survive the way is not drafted. Where the text ends within a character, the draft model must first
 write that character; it ends a draft at a special token, and its end of text becomes the target's.
 """
 
