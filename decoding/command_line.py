@@ -255,8 +255,9 @@ def check(options: argparse.Namespace) -> int:
     print(f"{visible(family.name)} passed the self-test.")
     for note in family.notes:
         print(f"note: {visible(note)}")
-    for part in ("target", "draft"):
-        if (model := getattr(family, part)) is not None:
+    other = family.other_draft.model if family.other_draft else None
+    for part, model in (("target", family.target), ("draft", family.draft), ("draft, re-encoded", other)):
+        if model is not None:
             print(f"{part}: {described(model)}")
     reasons = {method.key: method.missing(family) for method in METHODS.values()}
     print(f"methods: {', '.join(key for key, reason in reasons.items() if not reason)}")

@@ -94,6 +94,12 @@ def tokenizer() -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=bpe, bos_token=END, eos_token=END)
 
 
+def letters(alphabet: str, **special) -> PreTrainedTokenizerFast:
+    """One token per letter, with its place as its id."""
+    bpe = Tokenizer(models.BPE({letter: i for i, letter in enumerate(alphabet)}, []))
+    return PreTrainedTokenizerFast(tokenizer_object=bpe, **special)
+
+
 def save(folder: Path, model, words: PreTrainedTokenizerFast) -> None:
     model.save_pretrained(folder)
     words.save_pretrained(folder)

@@ -166,8 +166,8 @@ def opinions(family: Family, text: tuple[int, ...], token: int, count: int = 5) 
         raise ValueError(METHOD.missing(family))
     if not 1 <= len(text) <= draft.context:
         raise ValueError(f"The text has {len(text):,} tokens; the sorted draft model reads 1 to {draft.context:,}.")
-    q = torch.stack([logits[0, -1] for logits in exit_logits(draft.model, draft.ids(text)[None])])[:, : draft.vocab]
-    q = q.float().softmax(-1).cpu()  # (exits, vocab)
+    logits = exit_logits(draft.model, draft.fed(draft.ids(text))[None])
+    q = draft.scores(torch.stack([rows[0, -1] for rows in logits])).softmax(-1).cpu()  # (exits, vocab)
     named = q.topk(min(count, draft.vocab)).indices.unique()
     found = []
     for exit_, row in zip(exits_of(draft.model.config), q, strict=True):

@@ -80,3 +80,8 @@ class TreeCache(Cache):
         for layer in self.layers:
             layer.keep(self.committed, index, len(rows))
         self.committed += len(rows)
+
+    def cut(self, count: int) -> None:
+        """Forget all but the first `count` of the committed rows."""
+        self.committed = count
+        self.keep(())

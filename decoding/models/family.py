@@ -28,6 +28,7 @@ from decoding.models.checkpoints import (
     opening,
     vocabulary,
 )
+from decoding.models.draft_tokens import OtherDraft, fitted
 from decoding.models.heads import Head
 from decoding.models.names import EMBEDDED_TARGETS
 from decoding.models.places import Place, place
@@ -38,6 +39,7 @@ from decoding.models.token_bytes import token_bytes_maker
 
 EMBEDDED = Path(__file__).parent.parent / "embedded"
 DRAFTS = {**EMBEDDED_TARGETS, "embedded": "draft"}  # name as a draft model -> folder
+SHIPPED_DRAFTS = dict.fromkeys(EMBEDDED_TARGETS, "draft") | {"smollm2": "smollm2/draft"}  # target -> folder
 HUB_ID = re.compile(r"[\w.-]{1,96}(/[\w.-]{1,96})?")
 MAX_PROMPT = 100_000  # characters
 
@@ -49,9 +51,10 @@ class Family:
     name: str
     tokenizer: PreTrainedTokenizerBase
     target: Target
-    draft: Target | None = None
+    draft: Target | None = None  # in the target's ids
     heads: Mapping[str, Path] = field(default_factory=dict)  # method -> folder of a published head
     notes: tuple[str, ...] = ()  # what was done at loading that a user should know, in sentences
+    other_draft: OtherDraft | None = None  # a draft model with another tokenizer, in place of `draft`
 
     def encode(self, prompt: str, limit: int) -> tuple[int, ...]:
         """Token ids of a prompt; ValueError if it is empty or leaves no room below `limit` tokens."""
@@ -98,8 +101,9 @@ def load(target: str = "embedded", draft: str | None = None, device: str = "auto
     Args:
         target: a name of the catalogue ("smollm2", "embedded", "embedded-small"), a folder in Hugging Face format, a GGUF
             file, or a Hub id.
-        draft: "embedded", or what a target can be called by. None: the embedded draft model with an embedded target, otherwise
-            none. A published head (`decoding.models.published_heads`) is kept for the method that it belongs to.
+        draft: "embedded", or what a target can be called by. None: the draft model that ships for the target, if one does. A
+            published head (`decoding.models.published_heads`) is kept for the method that it belongs to. A tokenizer that differs
+            from the target's is no hindrance: see `decoding.models.draft_tokens`.
         device: "auto" (cuda, else mps, else cpu), "cpu", "cuda", "cuda:1", "mps".
         dtype: "auto" (float32 on a CPU, else as stored), "float32", "bfloat16", "float16".
 
@@ -111,14 +115,14 @@ def load(target: str = "embedded", draft: str | None = None, device: str = "auto
             raise ValueError(f"The {what} must be given by its name; it is {given!r}.")
     where = find_device(device)
     name = target if draft is None else f"{target} + {draft}"
-    own = "embedded" if target in EMBEDDED_TARGETS else None
+    own, asked = SHIPPED_DRAFTS.get(target), draft
     target, notes = opened_from(target, EMBEDDED_TARGETS)
     draft, more = opened_from(draft, DRAFTS) if draft else (None, ())
     notes += more
     method = method_of(draft)
     published, draft = (draft, None) if method else (None, draft)
     if draft is None and own:
-        draft = str(EMBEDDED / DRAFTS[own])
+        draft = str(EMBEDDED / own)
     tokenizer, big, more = open_model(target, where, dtype)
     notes += more
     heads = {method: Path(published)} if published else {}
@@ -127,10 +131,8 @@ def load(target: str = "embedded", draft: str | None = None, device: str = "auto
     if draft is None:
         return Family(name, tokenizer, big, heads=heads, notes=notes)
     other, small, more = open_model(draft, where, dtype)
-    check_same_tokens(tokenizer, other, target, draft)
-    if small.vocab != big.vocab:
-        raise ValueError(f"The draft model scores {small.vocab:,} tokens and the target {big.vocab:,}; they must agree.")
-    return Family(name, tokenizer, big, small, heads, notes + more)
+    found = fitted(big, tokenizer, small, other, asked or draft)
+    return Family(name, tokenizer, big, found.draft, heads, notes + more + found.notes, found.other)
 
 
 def opened_from(name: str, shipped: Mapping[str, str]) -> tuple[str, tuple[str, ...]]:
@@ -186,13 +188,3 @@ def open_model(source: str, device: torch.device, dtype: str) -> tuple[PreTraine
     target = Target(model.eval(), vocab, context(config), end_tokens(model, tokenizer), unused)
     check_tree_reading(target, source)
     return tokenizer, target, notes
-
-
-def check_same_tokens(one: PreTrainedTokenizerBase, other: PreTrainedTokenizerBase, target: str, draft: str) -> None:
-    mine, theirs = one.get_vocab(), other.get_vocab()
-    if mine != theirs:
-        different = sum(theirs.get(token) != i for token, i in mine.items()) + len(theirs.keys() - mine.keys())
-        raise ValueError(
-            f"The draft model {draft!r} has another tokenizer than the target {target!r}: {different:,} entries differ "
-            f"({len(mine):,} against {len(theirs):,}). Their tokens would not mean the same."
-        )

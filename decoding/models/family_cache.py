@@ -31,6 +31,11 @@ def family(target: str = "embedded", draft: str | None = None, device: str = "au
         return _families[key]
 
 
+def loaded(target: str, draft: str | None) -> Family | None:
+    """The family with these models that is in memory, on whatever device; waits for no other that is being loaded."""
+    return next((family for key, family in list(_families.items()) if key[:2] == (target, draft)), None)
+
+
 def free_others() -> None:
     """Forget every family but the embedded ones."""
     for other in [key for key in _families if key[:2] not in EMBEDDED]:

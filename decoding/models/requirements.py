@@ -24,10 +24,32 @@ class DraftModel:
     def lacking(self, method: Method, family: Any) -> str:
         if family.draft is not None:
             return ""
+        if getattr(family, "other_draft", None) is not None:
+            return (
+                f"{method.title} needs a draft model with the target's tokens, and that of the family {family.name} has another "
+                "tokenizer. Universal assisted drafting works with it."
+            )
         return f"{method.title} needs a draft model, and the family {family.name} has none. Load one beside the target."
 
     def parameters(self, method: Method, family: Any) -> int:
         return family.draft.model.num_parameters()
+
+
+@dataclass(frozen=True)
+class AnyDraftModel:
+    """A second, cheaper model with whatever tokens: what it writes is re-encoded for the target."""
+
+    words = "a draft model with any tokenizer, re-encoded"
+    part = "draft"
+
+    def lacking(self, method: Method, family: Any) -> str:
+        if family.draft is not None or getattr(family, "other_draft", None) is not None:
+            return ""
+        return f"{method.title} needs a draft model, and the family {family.name} has none. Load one beside the target."
+
+    def parameters(self, method: Method, family: Any) -> int:
+        model = family.other_draft.model if family.other_draft else family.draft
+        return model.model.num_parameters()
 
 
 @dataclass(frozen=True)
@@ -69,5 +91,5 @@ def head_of(method: Method) -> str:
     return next((one.part for one in method.requirements if isinstance(one, TrainedHead)), "")
 
 
-DRAFT_MODEL = DraftModel()
+DRAFT_MODEL, ANY_DRAFT_MODEL = DraftModel(), AnyDraftModel()
 TARGET_HEAD, DRAFT_HEAD = TrainedHead(), TrainedHead("draft")

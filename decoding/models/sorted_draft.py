@@ -157,7 +157,7 @@ class SortedModel:
             self.waiting[segment] = self.waiting[segment][:, : kept[segment - 1] - kept[segment]]
 
     def _embedded(self, ids: Tensor) -> Tensor:
-        return self.target.model.model.embed_tokens(ids)[None]
+        return self.target.embedded(ids)[None]
 
     def _after(self, segment: int, hidden: Tensor) -> Tensor:
         """The rows that wait in front of a segment, and these, behind it."""
@@ -171,4 +171,4 @@ class SortedModel:
 
     def _logits(self, hidden: Tensor) -> Tensor:
         model = self.target.model
-        return model.lm_head(model.model.norm(hidden))[:, : self.target.vocab].float()
+        return self.target.scores(model.lm_head(model.model.norm(hidden)))

@@ -86,7 +86,7 @@ class Target:
         extra = {"logits_to_keep": 1} if last_only and self.keeps_logits else {}
         if any(aux_layer != PRE_NORM for aux_layer in aux_hidden_layers):
             extra["output_hidden_states"] = True
-        rows = ids if embeddings is None else embeddings
+        rows = self.fed(ids) if embeddings is None and ids is not None else embeddings
         assert rows is not None  # one of the two is given
         read = {"input_ids" if embeddings is None else "inputs_embeds": rows[None]}
         with self._last_output(PRE_NORM in aux_hidden_layers) as hidden:
@@ -154,6 +154,10 @@ class Target:
         mask[:, before + rows - seen.shape[1] :].masked_fill_(~seen, torch.finfo(self.dtype).min)
         return mask[None, None].to(self.device)
 
+    def fed(self, ids: Tensor) -> Tensor:
+        """(rows,) token ids as the model is given them: as they are, unless it has others (`decoding.models.draft_tokens`)."""
+        return ids
+
     def ids(self, tokens: Sequence[int]) -> Tensor:
         return torch.tensor(tokens, dtype=torch.long, device=self.device)
 
@@ -198,4 +202,4 @@ class Target:
     @torch.inference_mode()
     def embedded(self, ids: Tensor) -> Tensor:
         """(rows,) token ids -> (rows, width) what the embedding module puts out."""
-        return self.model.get_input_embeddings()(ids)
+        return self.model.get_input_embeddings()(self.fed(ids))

@@ -51,6 +51,8 @@ def card(method: Method) -> None:
             st.markdown(f"#### {as_markdown(method.title)}", width="stretch")
             st.badge("lossless" if method.is_lossless else "not lossless", color="green" if method.is_lossless else "orange",
                      icon=":material/check:" if method.is_lossless else ":material/warning:")  # fmt: skip
+            for one in method.requirements:
+                st.badge(one.words, color="gray")
             st.button("Open in Step", key=f"open_{method.key}", type="primary", icon=":material/skip_next:", disabled=bool(reason),
                       on_click=choose, args=(method.key,))  # fmt: skip
         st.markdown(as_markdown(method.idea))

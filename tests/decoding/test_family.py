@@ -156,14 +156,17 @@ def other_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def test_draft_model_with_another_tokenizer(tmp_path, folders):
+    """What is shared and what is not is said (`test_draft_tokens`): few merges of so small a vocabulary differ."""
     save(tmp_path, causal_lm("llama"), other_tokenizer())
-    with pytest.raises(ValueError, match=r"another tokenizer than the target .* entries differ \(280 against 280\)"):
-        load(folders("llama"), str(tmp_path), device="cpu")
+    family = load(folders("llama"), str(tmp_path), device="cpu")
+    differ = {token for piece, token in family.tokenizer.get_vocab().items() if other_tokenizer().get_vocab().get(piece) != token}
+    assert family.draft.unused == tuple(sorted(differ))
+    assert f"differs from the target's in {len(differ)} of 280 entries" in family.notes[0]
 
 
 def test_embedded_draft_model_with_another_target(folders):
-    with pytest.raises(ValueError, match=r"\(280 against 4,096\)"):
-        load(folders("llama"), "embedded", device="cpu")
+    family = load(folders("llama"), "embedded", device="cpu")
+    assert family.draft is None and "(280 against 4,096)" in family.notes[0]
 
 
 def test_tokenizer_larger_than_the_model(tmp_path, tokenizer):

@@ -18,10 +18,12 @@ from decoding.draft import Draft
 from decoding.loop import decode
 from decoding.method import Drafter
 from decoding.methods import METHODS
+from decoding.models.draft_tokens import OtherDraft, in_target_ids, pieces
 from decoding.models.family import Family
+from decoding.models.requirements import AnyDraftModel, DraftModel
 from decoding.sample import Sampling, draw
 from decoding.verify import Accept, recursive_rejection
-from tests.toys import probabilities_after, tiny_target, total_variation, toy_family
+from tests.toys import letters, probabilities_after, tiny_target, total_variation, toy_family
 
 RUNS = 500
 VOCAB, LENGTH = 4, 3
@@ -29,6 +31,7 @@ PROMPT = (0, 1, 2, 3, 0, 1)  # it repeats itself, so that prompt lookup has some
 LIMIT = 3.5  # standard deviations of chi-square; correct methods stay below 2, the faults lie above 4.5
 SHORT = {  # drafts of a size that three tokens can use
     "speculative_sampling": {"length": 2},
+    "universal_assisted": {"length": 2},
     "multi_candidate": {"shape": "2-1"},
     "dyspec": {"nodes": 3},
     "token_recycling": {"nodes": 12},
@@ -61,6 +64,22 @@ def family() -> Family:
 
 
 @cache
+def family_of_letters() -> Family:
+    """The same with a text for every token, and a draft model that writes the same letters under other numbers."""
+    other = OtherDraft(tiny_target(2, VOCAB), letters("dcab"))
+    return replace(family(), tokenizer=letters("abcd"), draft=None, other_draft=other)
+
+
+@cache
+def family_with_other_ids() -> Family:
+    """The same with a draft model that has another token in place of one of the target's, and one more behind them."""
+    whole = replace(family(), tokenizer=letters("abcd"))
+    draft, words = tiny_target(2, VOCAB + 1), letters("abxdy")
+    found = in_target_ids(whole.target, pieces(whole.tokenizer), draft, pieces(words), words)
+    return replace(whole, draft=found)
+
+
+@cache
 def expected(sampling: Sampling) -> Tensor:
     """(vocab ** length,) probability of every text."""
     return probabilities_after(family().target, PROMPT, TEXTS, sampling)
@@ -69,18 +88,19 @@ def expected(sampling: Sampling) -> Tensor:
 Change = Callable[[Drafter, Accept], tuple[Drafter, Accept]]
 
 
-def counted(key: str, sampling: Sampling, change: Change | None = None, **params) -> Tensor:
+def counted(key: str, sampling: Sampling, change: Change | None = None, of: Family | None = None, **params) -> Tensor:
     """(vocab ** length,) how often every text was written."""
     method, counts = METHODS[key], torch.zeros(VOCAB**LENGTH)
+    whole = of or (family_of_letters() if method.requires(AnyDraftModel) else family())
     values = method.checked(SHORT.get(key, {}) | params)
     for seed in range(RUNS):
-        drafter, accept = method.build(family(), values, sampling)
+        drafter, accept = method.build(whole, values, sampling)
         if change is not None:
             drafter, accept = change(drafter, accept)
         rng = torch.Generator().manual_seed(seed)
         options = {"sampling": sampling, "rng": rng, "max_tokens": LENGTH, "recorded": False}
         place = 0
-        for step in decode(family().target, drafter, accept, PROMPT, **options):
+        for step in decode(whole.target, drafter, accept, PROMPT, **options):
             for token in step.tokens:
                 place = place * VOCAB + token
         counts[place] += 1
@@ -112,6 +132,15 @@ def test_the_texts_are_spread_out():
 @pytest.mark.parametrize("key", LOSSLESS)
 def test_three_tokens_follow_the_target(key, sampling):
     assert misfit(counted(key, sampling), expected(sampling)) < LIMIT
+
+
+DRAFTED = [key for key in LOSSLESS if METHODS[key].requires(DraftModel)]
+
+
+@pytest.mark.parametrize("key", DRAFTED)
+def test_a_draft_model_that_lacks_a_token_leaves_the_target_its_own(key):
+    counts = counted(key, Sampling(1.0), of=family_with_other_ids())
+    assert misfit(counts, expected(Sampling(1.0))) < LIMIT
 
 
 def test_siblings_with_replacement_follow_the_target():

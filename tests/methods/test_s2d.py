@@ -442,9 +442,11 @@ def real_find(monkeypatch):
     return s2d.find
 
 
-def test_a_sorted_draft_of_another_tokenizer_is_refused(folders):
-    with pytest.raises(ValueError, match="has another tokenizer than the target"):
-        load(folders("llama"), str(EMBEDDED / "sorted"), device="cpu")
+def test_a_sorted_draft_of_another_tokenizer_is_refused(folders, real_find):
+    family = load(folders("llama"), str(EMBEDDED / "sorted"), device="cpu")
+    assert real_find(family) is None and "has another tokenizer than the target" in family.notes[0]
+    with pytest.raises(ValueError, match="has none with its tokenizer"):
+        Run(family, "s2d", prompt="the cat")
 
 
 def test_what_a_family_lacks_is_said_with_the_command(llama, real_find):

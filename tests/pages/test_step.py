@@ -17,6 +17,7 @@ from pages.parts.shared import recorded_run as demo
 from pages.parts.shared.examples import EXAMPLES
 from pages.parts.shared.session import Session
 from pages.parts.shared.settings import Settings
+from tests import toys
 from tests.conftest import PATIENCE, eventually
 
 ROOT = Path(__file__).parent.parent.parent
@@ -201,6 +202,45 @@ def test_a_model_of_ones_own_from_nothing_to_a_run_and_back(tmp_path):
     at.selectbox(key="target").set_value("embedded").run()
     at.selectbox(key="method").set_value("speculative_sampling").run()
     assert not at.exception and not at.warning
+
+
+def test_a_draft_model_with_nearly_the_same_tokens(tmp_path):
+    """One token of it has another name; the others are shared, which the page says."""
+    folder = shutil.copytree(EMBEDDED / "draft", tmp_path / "draft")
+    for file in (folder / "tokenizer.json", folder / "tokenizer_config.json"):
+        file.write_text(file.read_text().replace("<|endoftext|>", "<|over|>"))
+    at = opened()
+    at.selectbox(key="draft").set_value("a local folder").run()
+    at.text_input(key="draft_name").set_value(str(folder)).run()
+    press(at, "step")
+    assert not at.exception and not errors(at)
+    step = state(at).trace.steps[0]
+    assert {node.source for node in step.nodes} == {"draft model"} and all(node.q for node in step.nodes)
+    notes = [plain_words(caption.value) for caption in at.caption if "in 1 of 4,096 entries" in plain_words(caption.value)]
+    assert len(notes) == 2, "with the run, and with the settings of the model"
+
+
+def test_a_draft_model_with_another_tokenizer(tmp_path):
+    """That the tokenizers differ is known once the models are loaded: the method that was chosen says so, and which one works."""
+    toys.save(tmp_path, toys.causal_lm("gpt2"), toys.tokenizer())
+    at = opened()
+    at.selectbox(key="target").set_value("a local folder").run()
+    at.text_input(key="target_name").set_value(str(tmp_path)).run()
+    at.selectbox(key="draft").set_value("embedded").run()
+    press(at, "step")
+    assert not at.exception
+    for words in (errors(at), warnings(at.run())):
+        assert "another tokenizer" in words and "Universal assisted drafting" in words
+    at.selectbox(key="method").set_value("universal_assisted").run()
+    assert not at.warning
+    press(at, "step")
+    assert not at.exception and not errors(at)
+    trace = state(at).trace
+    assert trace.header.method == "universal_assisted"
+    assert {node.source for step in trace.steps for node in step.nodes} == {"draft model, re-encoded"}
+    assert sum("(280 against 4,096)" in plain_words(caption.value) for caption in at.caption) == 2
+    (others,) = [words for caption in at.caption if (words := plain_words(caption.value)).startswith("Not with these models: ")]
+    assert "Speculative sampling" in others and "Universal" not in others and "Prompt lookup" not in others
 
 
 def plain_words(markdown: str) -> str:

@@ -116,7 +116,8 @@ def method_box(controller: StudyController, side: str) -> None:
         if any(one.part == "draft" for one in METHODS[key].requirements):
             st.text_input(
                 "Draft model", **kept(controller, f"study.{side}.draft", ""), placeholder="the target’s own",
-                help="A folder or a Hub id, with the tokenizer of the target; empty: the target's own.",
+                help="A folder or a Hub id; with another tokenizer than the target's for Universal assisted drafting alone. Empty: "
+                "the target's own.",
             )  # fmt: skip
 
 

@@ -17,7 +17,7 @@ from decoding.trace import MAX_TOKENS
 from pages.parts.shared.examples import EXAMPLES
 from pages.parts.shared.loading import WHY, still_loading
 from pages.parts.shared.session import Session
-from pages.parts.shared.settings import LEAST_TOP_P, MAX_PROMPT, MAX_SEED, Settings, family_named, models_problem
+from pages.parts.shared.settings import LEAST_TOP_P, MAX_PROMPT, MAX_SEED, Settings, family_named, models_notes, models_problem
 from viz.tokens import as_markdown
 
 OWN = "my own prompt"
@@ -271,13 +271,18 @@ def model_controls(session: Session) -> None:
         drafts,
         **keep("draft", NONE, drafts),
         format_func=lambda k: "the one that belongs to the target" if k == NONE else k,
-        help="Needs the tokenizer of the target. A target other than the embedded ones brings no draft model of its own. A folder "
-        "with a published head for the target (EAGLE, EAGLE-3, speculators, Medusa) goes here too.",
+        help="With the tokenizer of the target it serves every method that needs one; with another it serves Universal assisted "
+        "drafting. A target other than the embedded ones brings no draft model of its own. A folder with a published head for the "
+        "target (EAGLE, EAGLE-3, speculators, Medusa) goes here too.",
     )
     if kind not in (NONE, EMBEDDED):
         st.text_input(f"Draft model, {kind}", **keep("draft_name", ""), placeholder=hint(kind))
     st.text_input("Device", **keep("device", "auto"), help="auto, cpu, cuda, cuda:1 or mps")
     st.selectbox("Number format", DTYPES, **keep("dtype", "auto", DTYPES), help="auto: float32 on a CPU, else as stored.")
+    if not still_loading():
+        now = read(session)
+        for note in models_notes(now.target, now.draft):
+            st.caption(as_markdown(note))
     st.caption("Models are loaded with the first step. Only safetensors are read and no code of a model is run.")
 
 

@@ -106,12 +106,25 @@ def models_problem(target: str, draft: str | None) -> str:
 
 
 def family_named(target: str, draft: str | None) -> SimpleNamespace:
-    """Enough of a family for `Method.missing`, without loading it."""
+    """Enough of a family for `Method.missing`, without loading it; whether the tokenizers agree is known once it was."""
+    from decoding.models.family_cache import loaded
+
     name = target if draft is None else f"{target} + {draft}"
+    known = loaded(target, draft)
+    other = known.other_draft if known else None
     heads = published(draft)
     draft = None if heads else draft
     sources = {"target": target, "draft": draft or ("embedded" if target in EMBEDDED_TARGETS else None)}
-    return SimpleNamespace(name=name, draft=object() if sources["draft"] else None, sources=sources, heads=heads)
+    model = object() if sources["draft"] and not other else None
+    return SimpleNamespace(name=name, draft=model, other_draft=other, sources=sources, heads=heads)
+
+
+def models_notes(target: str, draft: str | None) -> tuple[str, ...]:
+    """What is to be known of these models, as far as they were loaded."""
+    from decoding.models.family_cache import loaded
+
+    known = loaded(target, draft)
+    return known.notes if known else ()
 
 
 def published(draft: str | None) -> dict[str, Path]:
