@@ -14,7 +14,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
-from transformers.utils import SAFE_WEIGHTS_INDEX_NAME
+from transformers.utils import SAFE_WEIGHTS_INDEX_NAME as INDEX
 from transformers.utils.hub import cached_file
 
 from decoding.models.sorted_draft import check_exits
@@ -49,15 +49,30 @@ def open_config(source: str) -> PreTrainedConfig:
 
 def check_index(source: str) -> None:
     """Refuse a list of shards that leads out of the folder or to anything but safetensors (ValueError)."""
-    file = cached_file(source, SAFE_WEIGHTS_INDEX_NAME, _raise_exceptions_for_missing_entries=False)
-    if file is None:
-        return
-    shards = json.loads(Path(file).read_text("utf-8")).get("weight_map")
+    file = cached_file(source, INDEX, _raise_exceptions_for_missing_entries=False)
+    if file is not None:
+        shards_of(Path(file))
+
+
+def shards_of(index: Path, most: int | None = None) -> dict[str, str]:
+    """Tensor -> the file beside `index` that holds it; ValueError if it is damaged or leads anywhere else.
+
+    Args:
+        most: bytes that are read of it.
+    """
+    try:
+        if most is not None and (size := index.stat().st_size) > most:
+            raise ValueError(f"{str(index)!r} has {size:,} bytes; at most {most:,} are read.")
+        found = json.loads(index.read_text("utf-8"))
+    except (OSError, json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ValueError(f"{str(index)!r} cannot be read, or it is damaged: {error}") from error
+    shards = found.get("weight_map") if isinstance(found, dict) else None
     if not isinstance(shards, dict):
-        raise ValueError(f"{SAFE_WEIGHTS_INDEX_NAME} has no list of tensors.")
+        raise ValueError(f"{INDEX} has no list of tensors.")
     for shard in shards.values():
         if not isinstance(shard, str) or not SHARD.fullmatch(shard):
-            raise ValueError(f"{SAFE_WEIGHTS_INDEX_NAME} names {shard!r}, which is no safetensors file beside it.")
+            raise ValueError(f"{INDEX} names {shard!r}, which is no safetensors file beside it.")
+    return shards
 
 
 def open_weights(

@@ -117,7 +117,7 @@ def load(target: str = "embedded", draft: str | None = None, device: str = "auto
     tokenizer, big, notes = open_model(target, where, dtype)
     heads = {method: Path(published)} if published else {}
     for folder in heads.values():
-        read(folder, big)  # whatever is wrong with it is said now
+        notes += read(folder, big).notes  # whatever is wrong with it is said now
     if draft is None:
         return Family(name, tokenizer, big, heads=heads, notes=notes)
     other, small, more = open_model(draft, where, dtype)
