@@ -98,6 +98,8 @@ def fingerprint(model: nn.Module) -> Fingerprint:
 
 def sampled(values: Tensor) -> Tensor:
     """(SAMPLES,) float32 values at fixed places, by their indices: in memory a matrix may lie transposed."""
+    if type(values).__module__.startswith("torchao"):  # packed, and not to be indexed
+        values = values.dequantize()
     flat = (np.arange(1, SAMPLES + 1) * max(values.numel() - 1, 0)) // (SAMPLES + 1)
     places = np.unravel_index(flat, tuple(values.shape) or (1,))
     index = tuple(torch.from_numpy(place).to(values.device) for place in places)
