@@ -4,6 +4,7 @@ A folder with nothing but a `tokenizer.model` of sentencepiece says too little: 
 text in other pieces than the model was trained on, without a word. There its pieces are compared with those of sentencepiece.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from transformers import AutoTokenizer, LlamaTokenizer, PreTrainedTokenizerBase
 PIECES, WHOLE = "tokenizer.model", "tokenizer.json"
 SAID = "tokenizer_config.json"
 PROBES = ("the cat sat on the mat", "It was 12 o'clock.", "a b", "caf\u00e9")
+SPACES = ("the  cat", "the cat ")  # which sentencepiece may take out, and transformers leaves
 
 
 def open_tokenizer(source: str) -> tuple[PreTrainedTokenizerBase, tuple[str, ...]]:
@@ -26,18 +28,19 @@ def open_tokenizer(source: str) -> tuple[PreTrainedTokenizerBase, tuple[str, ...
     pieces = sentencepieces(folder / PIECES)
     if pieces is None:
         return AutoTokenizer.from_pretrained(source, trust_remote_code=False), ()
-    if (found := AutoTokenizer.from_pretrained(source, trust_remote_code=False)) and cuts_alike(found, pieces):
-        return found, ()
-    begins = pieces.bos_id() >= 0
-    found = LlamaTokenizer.from_pretrained(source, **({} if (folder / SAID).is_file() else {"add_bos_token": begins}))
+    found = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+    if cuts_alike(found, pieces):
+        return found, space_notes(source, found, pieces)
+    begins, says = pieces.bos_id() >= 0, (folder / SAID).is_file()
+    found = LlamaTokenizer.from_pretrained(source, **({} if says else {"add_bos_token": begins}))
     if not cuts_alike(found, pieces):
         raise ValueError(
             f"{PIECES} is cut by transformers into other pieces than by sentencepiece, so that the model would read words that it "
             f"does not know. Where it was made, tokenizer.save_pretrained writes a {WHOLE} that says how."
         )
     start = f"texts begin with {found.bos_token}" if begins else "nothing is put before a text"
-    assumed = "" if (folder / SAID).is_file() else f" No {SAID} says more, so it is taken for one like Llama's: {start}."
-    return found, (f"The tokenizer of {source!r} is sentencepiece's {PIECES}.{assumed}",)
+    assumed = f"{source!r} has a {PIECES} and no {SAID}, and is taken for a tokenizer like Llama's: {start}."
+    return found, (() if says else (assumed,)) + space_notes(source, found, pieces)
 
 
 def sentencepieces(file: Path) -> Any:
@@ -52,9 +55,16 @@ def sentencepieces(file: Path) -> Any:
         return None
 
 
-def cuts_alike(tokenizer: PreTrainedTokenizerBase, pieces: Any) -> bool:
+def space_notes(source: str, tokenizer: PreTrainedTokenizerBase, pieces: Any) -> tuple[str, ...]:
+    """A sentence for a tokenizer that keeps spaces which the model was trained without."""
+    if cuts_alike(tokenizer, pieces, SPACES):
+        return ()
+    return (f"The {PIECES} of {source!r} takes out spaces at the end and next to others; here they are kept.",)
+
+
+def cuts_alike(tokenizer: PreTrainedTokenizerBase, pieces: Any, texts: Sequence[str] = PROBES) -> bool:
     """Whether both cut a few texts into the same pieces."""
-    for text in PROBES:
+    for text in texts:
         ids = tokenizer(text, add_special_tokens=False)["input_ids"]
         if tokenizer.convert_ids_to_tokens(ids) != pieces.encode(text, out_type=str):
             return False
