@@ -183,7 +183,7 @@ def test_a_drafter_that_is_not_finite_is_named(embedded, monkeypatch, key):
 
 
 HEADED = [key for key, method in METHODS.items() if head_of(method)]
-NAMES = {"specdec_pp": "acceptance head", "judge": "judge"}  # which only judge
+NAMES = {"specdec_pp": "acceptance head", "judge": "judge", "ppd": "target"}  # prompt tokens are rows that the target itself reads
 
 
 @pytest.mark.parametrize("recorded", [True, False])
