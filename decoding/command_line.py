@@ -138,6 +138,8 @@ def run(options: argparse.Namespace) -> int:
     params = values_of(METHODS[options.method], options.params)
     sampling = Sampling(options.temperature, options.top_k, options.top_p)
     made = Run(family_of(options), options.method, params, options.prompt, sampling, options.seed, options.tokens)
+    for note in made.notes:
+        print(f"note: {visible(note)}", file=sys.stderr)
     print(visible(options.prompt), end="", flush=True)
     marks = COLORS if sys.stdout.isatty() and not os.environ.get("NO_COLOR") else MARKS
     for part in marked(tokens_of(made, made.token_bytes), marks):

@@ -17,7 +17,7 @@ from decoding.draft import Draft, TargetOutput
 from decoding.method import NOTHING, Drafter
 from decoding.sample import Sampling
 from decoding.trace import Ending, Origin, Pruned, Step, Times
-from decoding.verify import Accept, Verification
+from decoding.verify import Accept, Verification, check_numbers
 
 
 class Cache(Protocol):
@@ -78,12 +78,14 @@ def decode(
     """
     cache = target.new_cache()
     tokens = list(prompt)
-    limits = Limits(target.ends, len(prompt) + max_tokens, context_of(target, drafter))
+    context, full = context_of(target, drafter)
+    limits = Limits(target.ends, len(prompt) + max_tokens, context, full)
     drafter.begin(tokens, prefill(target, cache, tokens, drafter, sampling))
     ending: Ending = ""
     while not ending:
         started = perf_counter()
         draft = limits.fitting(drafter.propose(tokens, rng), len(tokens))
+        check_numbers(draft)
         proposed = synced_time(target, recorded)
         output = draft.reading.read(target, cache, tokens, draft, sampling, drafter.aux_hidden_layers)
         read = synced_time(target, recorded)
@@ -110,8 +112,11 @@ def synced_time(target: Target, recorded: bool) -> float:
     return perf_counter()
 
 
-def context_of(target: Target, drafter: Drafter) -> int:
-    return target.context if drafter.context is None else min(target.context, drafter.context)
+def context_of(target: Target, drafter: Drafter) -> tuple[int, Ending]:
+    """How many tokens a text may have, prompt and all, and how it ends there: whose context that is."""
+    if drafter.context is None or drafter.context >= target.context:
+        return target.context, "context limit"
+    return drafter.context, "context limit of the draft model"
 
 
 def prefill(target: Target, cache: Cache, tokens: Sequence[int], drafter: Drafter, sampling: Sampling) -> TargetOutput | None:
@@ -131,6 +136,7 @@ class Limits:
     ends: frozenset[int]
     tokens: int  # prompt and all
     context: int
+    full: Ending = "context limit"  # how a text ends that fills it
 
     def fitting(self, draft: Draft, length: int) -> Draft:
         """The draft without nodes beyond the context; behind `length` tokens a node of depth d is at length + d - 1."""
@@ -144,7 +150,7 @@ class Limits:
         origins: tuple[Origin, ...] = ("accepted",) * len(verification.path) + (last,)
         ends = [i + 1 for i, token in enumerate(new) if token in self.ends][:1]
         reasons: list[tuple[int, Ending]] = [(count, "end of text") for count in ends]
-        reasons.extend([(self.tokens - length, "token limit"), (self.context - length, "context limit")])
+        reasons.extend([(self.tokens - length, "token limit"), (self.context - length, self.full)])
         count, ending = min(reasons, key=lambda reason: reason[0])
         if count > len(new):
             return new, origins, ""

@@ -1,13 +1,14 @@
 """From tensors to the trace: what one step leaves behind, reduced on the device, copied once."""
 
 from collections.abc import Mapping
+from math import isnan
 
 import torch
 from torch import Tensor
 
 from decoding.draft import Draft, TargetOutput
 from decoding.trace import Node, Row
-from decoding.verify import Verification
+from decoding.verify import NotFinite, Verification
 
 TOP = 8  # tokens kept of p, and of q
 TINY = 1e-30
@@ -59,6 +60,8 @@ def rows(draft: Draft, output: TargetOutput, verification: Verification, *, gree
     packed = torch.cat([spread(p, q), tokens.to(p.dtype), *(column.gather(1, tokens) for column in columns)], 1)
     made: list[Row | None] = [None] * (len(draft) + 1)
     for row, values in zip(wanted, packed.tolist(), strict=True):  # the one copy from the device
+        if q is not None and draft.children(row - 1) and isnan(values[1]):
+            raise NotFinite("drafter")
         made[row] = build(values, tokens.shape[1], q is not None and bool(draft.children(row - 1)), verification.sampled.get(row))
     return tuple(made)
 

@@ -19,7 +19,7 @@ MAX_TOKENS = 4096  # the highest limit that a run may have
 Verdict = Literal["accepted", "rejected", "not judged"]
 Origin = Literal["accepted", "bonus", "correction", "plain"]
 T = TypeVar("T")
-Ending = Literal["", "end of text", "token limit", "context limit"]
+Ending = Literal["", "end of text", "token limit", "context limit", "context limit of the draft model"]
 
 
 class Node(msgspec.Struct, frozen=True):

@@ -23,7 +23,10 @@ from torch import Tensor
 
 from decoding.draft import Draft, How, TargetOutput
 from decoding.sample import draw
+from decoding.score_names import CONFIDENCE, HEAD_PROBABILITY, JOINT, OWN, PROMPT_TOKEN_PROBABILITY
 from decoding.trace import Verdict
+
+OF_DRAFTERS = frozenset({CONFIDENCE, HEAD_PROBABILITY, JOINT, OWN, PROMPT_TOKEN_PROBABILITY})  # scores that are probabilities
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,7 +71,7 @@ class NotFinite(ValueError):
 
     def __init__(self, model: str) -> None:
         super().__init__(f"The {model} put out numbers that are not finite.")
-        self.model = model  # "target" or "drafter"
+        self.model = model  # "target", "drafter", or the name of a head that only judges
 
 
 def copied(output: TargetOutput, *parts: Tensor) -> list[float]:
@@ -81,6 +84,14 @@ def copied(output: TargetOutput, *parts: Tensor) -> list[float]:
     if isnan(numbers[0]):
         raise NotFinite("target")
     return numbers
+
+
+def check_numbers(draft: Draft) -> None:
+    """Refuse a draft whose own probabilities are none (NotFinite): a head that is spoilt still names tokens, and would be wrong
+    without a word. Looks only at what the drafter brought to the host itself."""
+    for name in OF_DRAFTERS & draft.scores.keys():
+        if (values := draft.scores[name]).device.type == "cpu" and not bool(values.isfinite().all()):
+            raise NotFinite("drafter")
 
 
 def recursive_rejection(draft: Draft, output: TargetOutput, u: Tensor) -> Verification:

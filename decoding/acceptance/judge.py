@@ -49,6 +49,8 @@ def either(judge: Judge, threshold: float, ends: Collection[int] = ()) -> Accept
         if not all(map(isfinite, q)):
             raise NotFinite("drafter")
         scores = numbers[3 * n + 1 :]
+        if not all(map(isfinite, scores)):
+            raise NotFinite("judge")
         speaks = [score > threshold and token not in ends for score, token in zip(scores, draft.tokens, strict=True)]
         ordinary = [uniform * b < a for uniform, a, b in zip(uniforms, p, q, strict=True)]
         path, verdicts = walk(draft, lambda i: ordinary[i] or speaks[i])

@@ -181,9 +181,10 @@ def branched(
         fan_out, m = min(budget + LEFT_OUT, scored.shape[1]), len(tokens)
         best = scored.float().softmax(-1).topk(fan_out)
         fits = (best.values.cumsum(1) - best.values < top_p) & (best.values >= ratio * best.values[:, :1]) & alive[:, None]
+        fits |= best.values.isnan()  # a head that is spoilt: its nodes are kept and refused, rather than nothing drafted
         worth = joint[:, None] * best.values
         ranked = worth.masked_fill(~fits, -1.0).flatten().topk(min(budget - level, m * fan_out))
-        taken = (ranked.values >= 0) & (torch.arange(len(ranked.values), device=device) < left)  # the first ones
+        taken = ~(ranked.values < 0) & (torch.arange(len(ranked.values), device=device) < left)  # the first ones
         width = int(taken.sum()) if look else len(taken)
         taken, joint, picked = taken[:width], ranked.values[:width], ranked.indices[:width]
         above, places = picked // fan_out, torch.arange(m, device=device)

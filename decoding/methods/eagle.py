@@ -44,6 +44,7 @@ from decoding.verify import match, recursive_rejection
 
 MOST_NODES, MOST_FAN_OUT, MOST_EXPANSIONS = 64, 10, 8
 ROWS = 512  # of a prompt, read at once
+SHIFTS = {"as stored": 0, "one earlier": -1, "one later": 1}  # layers
 
 
 # -- the drafter -------------------------------------------------------------------------------------------------------
@@ -64,6 +65,13 @@ class Params:
         "dynamic: of the paths that the head finds most probable here (EAGLE-2); static: the same ranks always; drawn: that shape, "
         "its siblings drawn from q and judged with p and q (EAGLE). At temperature 0 drawn is static.",
         choices=("dynamic", "static", "sampled"),
+    )
+    layers: str = param(
+        "as stored",
+        "Layers",
+        "EAGLE-3: the layers of the target that the head reads. Published heads count them in two ways and do not say which; the "
+        "wrong one costs a little and shows nowhere else.",
+        choices=tuple(SHIFTS),
     )
 
 
@@ -114,6 +122,7 @@ class Eagle(Drafter):
 
     def __init__(self, target: Target, params: Params, sampling: Sampling, head: Head | None = None) -> None:
         heads, ranks = load_head(target, head)
+        heads.shape = heads.shape.shifted(SHIFTS[params.layers], target)
         self.params, self.target = params, target
         self.reader = Reader(heads, target)
         self.aux_hidden_layers = heads.shape.aux_hidden_layers
@@ -174,7 +183,7 @@ class Eagle(Drafter):
         heads = self.reader.heads
         shares = (
             [LAYER_SHARE.format(layer_name(aux_layer)) for aux_layer in self.aux_hidden_layers]
-            if heads.shape.kind == "eagle3"
+            if len(self.aux_hidden_layers) > 1
             else []
         )
         parts: list[Tensor] = []

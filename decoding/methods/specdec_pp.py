@@ -13,7 +13,7 @@ break that.
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from math import nan
+from math import isfinite, nan
 
 import torch
 from torch import Tensor, nn
@@ -28,7 +28,7 @@ from decoding.models.requirements import DRAFT_HEAD, DRAFT_MODEL
 from decoding.models.target import Target
 from decoding.sample import Sampling
 from decoding.score_names import PREDICTED
-from decoding.verify import recursive_rejection
+from decoding.verify import NotFinite, recursive_rejection
 
 KEY = "specdec_pp"
 MAX_WIDTH, MAX_BLOCKS = 65_536, 16
@@ -105,6 +105,8 @@ class Adaptive(Chain):
             self.predicted, self.all_accepted = [], 1.0
         else:
             self.predicted.append(float(self.predict(self.model.hidden[self.aux_layer])[0]))
+            if not isfinite(self.predicted[-1]):
+                raise NotFinite("acceptance head")
             self.all_accepted *= self.predicted[-1]
         return sampled >= self.shortest and 1 - self.all_accepted > self.threshold
 

@@ -90,12 +90,13 @@ class Attention(nn.Module):
         super().__init__()
         self.head_width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         inputs = inputs or config.hidden_size
-        bias = bool(config.attention_bias)
+        put_out = bool(config.attention_bias)
+        bias = put_out or bool(getattr(config, "qkv_bias", False))  # as in Qwen 2: on what is asked and seen alone
         self.q_proj = nn.Linear(inputs, config.num_attention_heads * self.head_width, bias=bias)
         groups = config.num_key_value_heads or config.num_attention_heads
         self.k_proj = nn.Linear(inputs, groups * self.head_width, bias=bias)
         self.v_proj = nn.Linear(inputs, groups * self.head_width, bias=bias)
-        self.o_proj = nn.Linear(config.num_attention_heads * self.head_width, config.hidden_size, bias=bias)
+        self.o_proj = nn.Linear(config.num_attention_heads * self.head_width, config.hidden_size, bias=put_out)
         self.rotary = Rotary(config)
 
     def split(self, rows: Tensor) -> Tensor:

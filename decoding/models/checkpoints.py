@@ -14,11 +14,15 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
-from transformers.utils import SAFE_WEIGHTS_INDEX_NAME
+from transformers.utils import SAFE_WEIGHTS_INDEX_NAME as INDEX
 from transformers.utils.hub import cached_file
 
+from decoding.models.quantised import note as quantised_note
+from decoding.models.quantised import opening_quantised
 from decoding.models.sorted_draft import check_exits
 
+RECURRENT = ("rwkv", "xlstm")  # models that list no layers by kind
+STATELESS = {"mlp", "moe"}  # kinds of layers that read one row alone
 Model = TypeVar("Model", bound=nn.Module)
 # what wraps a model when it is trained, and leaves in front of the names of its tensors
 PREFIXES = {"_orig_mod.": "torch.compile", "module.": "data-parallel training", "base_model.model.": "PEFT"}
@@ -33,7 +37,7 @@ def opening(source: str) -> Iterator[None]:
     """Whatever a damaged or unknown folder makes the libraries raise, as one sentence (ValueError)."""
     try:
         yield
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError, SafetensorError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError, ImportError, SafetensorError) as error:
         raise ValueError(f"The model {source!r} cannot be opened: {first_line(error)}") from error
 
 
@@ -49,15 +53,30 @@ def open_config(source: str) -> PreTrainedConfig:
 
 def check_index(source: str) -> None:
     """Refuse a list of shards that leads out of the folder or to anything but safetensors (ValueError)."""
-    file = cached_file(source, SAFE_WEIGHTS_INDEX_NAME, _raise_exceptions_for_missing_entries=False)
-    if file is None:
-        return
-    shards = json.loads(Path(file).read_text("utf-8")).get("weight_map")
+    file = cached_file(source, INDEX, _raise_exceptions_for_missing_entries=False)
+    if file is not None:
+        shards_of(Path(file))
+
+
+def shards_of(index: Path, most: int | None = None) -> dict[str, str]:
+    """Tensor -> the file beside `index` that holds it; ValueError if it is damaged or leads anywhere else.
+
+    Args:
+        most: bytes that are read of it.
+    """
+    try:
+        if most is not None and (size := index.stat().st_size) > most:
+            raise ValueError(f"{str(index)!r} has {size:,} bytes; at most {most:,} are read.")
+        found = json.loads(index.read_text("utf-8"))
+    except (OSError, json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ValueError(f"{str(index)!r} cannot be read, or it is damaged: {error}") from error
+    shards = found.get("weight_map") if isinstance(found, dict) else None
     if not isinstance(shards, dict):
-        raise ValueError(f"{SAFE_WEIGHTS_INDEX_NAME} has no list of tensors.")
+        raise ValueError(f"{INDEX} has no list of tensors.")
     for shard in shards.values():
         if not isinstance(shard, str) or not SHARD.fullmatch(shard):
-            raise ValueError(f"{SAFE_WEIGHTS_INDEX_NAME} names {shard!r}, which is no safetensors file beside it.")
+            raise ValueError(f"{INDEX} names {shard!r}, which is no safetensors file beside it.")
+    return shards
 
 
 def open_weights(
@@ -73,12 +92,14 @@ def open_weights(
     options: dict[str, Any] = {"dtype": wanted, "use_safetensors": True, "trust_remote_code": False, "output_loading_info": True}
     options |= {"config": config, "ignore_mismatched_sizes": True, "key_mapping": {WRAPPED: ""}}
     opener = cast(Any, AutoModelForCausalLM)  # whose types know no loading info, and lose those of `to`
-    try:
-        model, loaded = opener.from_pretrained(source, attn_implementation="sdpa", **options)
-    except ValueError:  # this architecture has no fused attention
-        model, loaded = opener.from_pretrained(source, attn_implementation="eager", **options)
+    with opening_quantised(config):
+        try:
+            model, loaded = opener.from_pretrained(source, attn_implementation="sdpa", **options)
+        except ValueError:  # this architecture has no fused attention
+            model, loaded = opener.from_pretrained(source, attn_implementation="eager", **options)
     check_complete(loaded)
-    return transpose_weights(model.to(device)), prefix_notes(source)
+    stored = quantised_note(source, config, str(model.dtype).removeprefix("torch."))
+    return transpose_weights(model.to(device)), prefix_notes(source) + stored
 
 
 def check_complete(loaded: Mapping[str, Any]) -> None:
@@ -126,21 +147,24 @@ def transpose_weights(model: Model) -> Model:
     A draft tree has few rows, and multiplying few rows by a matrix that lies like this takes half the time there.
     """
     for part in model.modules():
-        if isinstance(part, nn.Linear) and part.weight.device.type == "cpu" and part.weight.dtype == torch.float32:
-            part.weight.data = part.weight.data.t().contiguous().t()
+        weight = getattr(part, "weight", None) if isinstance(part, nn.Linear) else None
+        plain = weight is not None and type(weight.data) is torch.Tensor  # no numbers that a quantisation packed
+        if plain and weight.device.type == "cpu" and weight.dtype == torch.float32:
+            weight.data = weight.data.t().contiguous().t()
     return model
 
 
 def check_architecture(config: PreTrainedConfig, source: str) -> None:
     """Refuse what cannot be read over a tree and says so itself; the self-test finds the rest."""
+    check_known(config, source)
     if config.is_encoder_decoder:
         raise ValueError(f"{source!r} is an encoder-decoder; Draftscope needs a decoder-only model.")
     kinds: set[str] = set(getattr(config, "layer_types", None) or ()) | set(getattr(config, "attention_layers", None) or ())
-    strange = kinds - {"full_attention", "attention", "global", "sliding_attention", "chunked_attention", "local"}
+    strange = kinds - STATELESS - {"full_attention", "attention", "global", "sliding_attention", "chunked_attention", "local"}
     if strange:
         raise ValueError(
-            f"{source!r} has layers of kind {', '.join(sorted(strange))}, whose state runs through the whole tree; it cannot be "
-            "read over a draft tree."
+            f"{source!r} ({config.model_type}) has layers of kind {', '.join(sorted(strange))}, whose state runs through the whole "
+            "tree; it cannot be read over a draft tree."
         )
     check_exits(config, source)
     window = window_of(config, kinds)
@@ -148,6 +172,21 @@ def check_architecture(config: PreTrainedConfig, source: str) -> None:
         raise ValueError(
             f"{source!r} attends through a window of {window:,} tokens, shorter than its context of {context(config):,}; beyond "
             "the window a draft tree would be read wrongly."
+        )
+
+
+def check_known(config: PreTrainedConfig, source: str) -> None:
+    """Refuse, by the reason, what is known to be unreadable over a tree and says so in no list of layers (ValueError)."""
+    kind, inner = config.model_type, getattr(config, "attn_config", None)
+    if kind == "bloom" or getattr(config, "alibi", False) is True or getattr(inner, "alibi", False) is True:
+        raise ValueError(
+            f"{source!r} ({kind}) weighs what it sees by how many rows ago that was read (ALiBi), not by positions. In a draft "
+            "tree brothers are rows of the same position, and every distance would be wrong: it cannot be read over a draft tree."
+        )
+    if kind in RECURRENT:
+        raise ValueError(
+            f"{source!r} ({kind}) has no attention but one state that every token changes. A state cannot follow several branches "
+            "at once nor forget a rejected token: it cannot be read over a draft tree."
         )
 
 

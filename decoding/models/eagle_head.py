@@ -5,7 +5,7 @@ with it is `decoding.methods.eagle`; files in the authors' format are read by `d
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -24,7 +24,7 @@ from decoding.models.target import PRE_NORM, Target
 KEY = "eagle"
 MAX_WIDTH, MAX_VOCAB, MAX_LAYERS = 65_536, 2**20, 1_024
 KINDS = ("eagle", "eagle3")
-TAPPED = {"eagle": 1, "eagle3": 3}  # layers of the target that a head reads
+TAPPED = {"eagle": (1,), "eagle3": (1, 3)}  # how many layers of the target a head reads
 RANKS = 10  # best tokens at a depth that may stand in a static tree
 ROPES = ("default", "linear", "llama3", "yarn")  # rotary scalings that do not depend on the length of the text
 SOFT = 0.4  # of the final norm's factors, in an untrained head of kind eagle3
@@ -70,12 +70,14 @@ class Shape:
         if (
             not right
             or len(set(self.aux_hidden_layers)) != len(self.aux_hidden_layers)
-            or len(self.aux_hidden_layers) != TAPPED[self.kind]
+            or len(self.aux_hidden_layers) not in TAPPED[self.kind]
         ):
-            count = TAPPED[self.kind]
+            counts = " or ".join(map(str, TAPPED[self.kind]))
             raise ValueError(
-                f"An EAGLE head that reads the layers {self.aux_hidden_layers!r} cannot be; one with {count} different ones can."
+                f"An EAGLE head that reads the layers {self.aux_hidden_layers!r} cannot be; one with {counts} different ones can."
             )
+        if not self.mixes and self.reads != self.width:
+            raise ValueError(f"An EAGLE head of width {self.width:,} that reads one state of width {self.reads:,} cannot be.")
         if self.kind == "eagle" and (self.vocab or self.normed):
             raise ValueError("An EAGLE head of kind 'eagle' with a language-model head or norms of its own cannot be.")
         if self.mapped and not self.vocab:
@@ -102,6 +104,28 @@ class Shape:
     def width(self) -> int:
         return self.config.hidden_size
 
+    @property
+    def mixes(self) -> bool:
+        """Whether fc mixes what is read; a head of kind eagle3 that reads one layer takes it as it is."""
+        return self.kind == "eagle" or len(self.aux_hidden_layers) > 1
+
+    def shifted(self, by: int, target: Target) -> "Shape":
+        """The same head on states that come `by` layers later in the target; ValueError if there are none."""
+        if not by:
+            return self
+        if len(self.aux_hidden_layers) == 1:
+            raise ValueError(
+                "This EAGLE head reads the state behind the final norm; only those of EAGLE-3 have layers to be moved."
+            )
+        layers = target.model.config.num_hidden_layers
+        moved = [by + (layers if aux_layer == PRE_NORM else aux_layer) for aux_layer in self.aux_hidden_layers]
+        if not all(0 <= aux_layer <= layers for aux_layer in moved):
+            way = "later" if by > 0 else "earlier"
+            raise ValueError(
+                f"The EAGLE head reads {', '.join(map(layer_name, self.aux_hidden_layers))}; there is none {way} than that."
+            )
+        return replace(self, aux_hidden_layers=tuple(PRE_NORM if aux_layer == layers else aux_layer for aux_layer in moved))
+
 
 def llama(layer: dict[str, Any]) -> LlamaConfig:
     """One layer, from a few numbers that are checked before anything is made of them; ValueError."""
@@ -116,7 +140,7 @@ def llama(layer: dict[str, Any]) -> LlamaConfig:
     numbers = [layer.get("rms_norm_eps"), *(v for k, v in rope.items() if k != "rope_type" and not isinstance(v, bool))]
     if not all(type(value) in (int, float) and 0 < value < 1e12 for value in numbers):
         raise ValueError("A layer whose norms or rotary positions are no positive numbers cannot be.")
-    more = ("rms_norm_eps", "rope_parameters", "attention_bias", "mlp_bias", "max_position_embeddings")
+    more = ("rms_norm_eps", "rope_parameters", "attention_bias", "qkv_bias", "mlp_bias", "max_position_embeddings")
     try:
         return LlamaConfig(**{name: layer[name] for name in (*LIMITS, *more) if name in layer})
     except (TypeError, KeyError, ValueError, ArithmeticError) as error:
@@ -162,7 +186,8 @@ class Heads(nn.Module):
         super().__init__()
         self.shape, width = shape, shape.width
         inputs = 2 * width if shape.kind == "eagle" else 3 * shape.reads
-        self.fc = nn.Linear(inputs, width, bias=shape.bias)
+        if shape.mixes:
+            self.fc = nn.Linear(inputs, width, bias=shape.bias)
         self.layer = Layer(shape)
         if shape.kind == "eagle3":
             self.norm = LlamaRMSNorm(width, shape.config.rms_norm_eps)
@@ -177,15 +202,19 @@ class Heads(nn.Module):
     def attention(self) -> Attention:
         return self.layer.self_attn
 
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.attention.q_proj.weight.dtype
+
     def embedded(self, tokens: Tensor, target: Target) -> Tensor:
         """(...) tokens -> (..., width)."""
         embed = self.embed_tokens if self.shape.embeds else target.model.get_input_embeddings()
-        return embed(tokens).to(self.fc.weight.dtype)
+        return embed(tokens).to(self.dtype)
 
     def mixed(self, states: Sequence[Tensor]) -> Tensor:
         """What the target put out at the aux hidden layers, (..., reads) each -> the state of the slots."""
-        states = [values.to(self.fc.weight.dtype) for values in states]
-        return states[0] if self.shape.kind == "eagle" else self.fc(torch.cat(states, -1))
+        states = [values.to(self.dtype) for values in states]
+        return states[0] if len(states) == 1 else self.fc(torch.cat(states, -1))
 
     def shares(self, states: Sequence[Tensor]) -> Tensor:
         """(aux hidden layers,) what each of them puts into the mix of one row, eagle3 alone: norms of what they add, in parts

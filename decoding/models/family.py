@@ -13,10 +13,7 @@ from functools import cached_property
 from pathlib import Path
 
 import torch
-from transformers import (
-    AutoTokenizer,
-    PreTrainedTokenizerBase,
-)
+from transformers import PreTrainedTokenizerBase
 
 from decoding.models.checkpoints import (
     DTYPES,
@@ -36,6 +33,7 @@ from decoding.models.published_heads import method_of, read
 from decoding.models.self_test import check_tree_reading
 from decoding.models.target import Target
 from decoding.models.token_bytes import token_bytes_maker
+from decoding.models.tokenizers import open_tokenizer
 
 EMBEDDED = Path(__file__).parent.parent / "embedded"
 DRAFTS = {**EMBEDDED_TARGETS, "embedded": "draft"}  # name as a draft model -> folder
@@ -56,24 +54,49 @@ class Family:
     notes: tuple[str, ...] = ()  # what was done at loading that a user should know, in sentences
     other_draft: OtherDraft | None = None  # a draft model with another tokenizer, in place of `draft`
 
-    def encode(self, prompt: str, limit: int) -> tuple[int, ...]:
-        """Token ids of a prompt; ValueError if it is empty or leaves no room below `limit` tokens."""
+    def encode(self, prompt: str, limit: int, whose: str = "") -> tuple[int, ...]:
+        """Token ids of a prompt, which begin with the token for the beginning of a text once at most, whoever put it there.
+
+        Args:
+            whose: " of the draft model", if the limit is the context of that.
+
+        Raises:
+            ValueError: it is empty, or leaves no room below `limit` tokens.
+        """
         if not prompt.strip():
             raise ValueError("The prompt is empty. Write a few words for the target to continue.")
         if len(prompt) > MAX_PROMPT:
             raise ValueError(f"The prompt has {len(prompt):,} characters; at most {MAX_PROMPT:,} are read.")
         if alone := [c for c in prompt if 0xD800 <= ord(c) <= 0xDFFF]:
             raise ValueError(f"The prompt holds half of a character (U+{ord(alone[0]):04X}), which no text can; take it out.")
-        return self.checked(self.tokenizer(prompt)["input_ids"], limit)
+        tokens = self.tokenizer(prompt)["input_ids"]
+        return self.checked(tokens[1:] if self.begins_twice(prompt) else tokens, limit, whose)
 
-    def checked(self, tokens: Sequence[int], limit: int) -> tuple[int, ...]:
+    def begins_twice(self, prompt: str) -> bool:
+        """Whether a prompt begins with the very token that the tokenizer puts before every text, as a rendered template does."""
+        first = self.tokenizer.bos_token_id
+        tokens = self.tokenizer(prompt)["input_ids"]
+        if first is None or tokens[:2] != [first, first]:
+            return False
+        return leading(first, self.tokenizer(prompt, add_special_tokens=False)["input_ids"]) < leading(first, tokens)
+
+    def prompt_notes(self, prompt: str) -> tuple[str, ...]:
+        """What was done to a prompt that a user should know, in sentences."""
+        if not self.begins_twice(prompt):
+            return ()
+        first = self.tokenizer.bos_token
+        return (f"The prompt begins with {first}, and the tokenizer puts {first} before every text: it was put there once.",)
+
+    def checked(self, tokens: Sequence[int], limit: int, whose: str = "") -> tuple[int, ...]:
         """Token ids to go on from, as they are; ValueError if there are none, unknown ones, or no room below `limit` tokens."""
         if not tokens:
             raise ValueError("The prompt has no tokens; at least one is needed to go on from.")
         if strange := [token for token in tokens if not 0 <= token < self.target.vocab]:
             raise ValueError(f"The prompt has the token {strange[0]}; the target has {self.target.vocab:,} tokens.")
         if len(tokens) >= limit:
-            raise ValueError(f"The prompt has {len(tokens):,} tokens; the context holds {limit:,} and one must be left free.")
+            raise ValueError(
+                f"The prompt has {len(tokens):,} tokens; the context{whose} holds {limit:,} and one must be left free."
+            )
         return tuple(tokens)
 
     def text(self, tokens: Sequence[int]) -> str:
@@ -93,6 +116,15 @@ class Family:
     @cached_property
     def _token_bytes(self):
         return token_bytes_maker(self.tokenizer)
+
+
+def leading(token: int, tokens: Sequence[int]) -> int:
+    """How many tokens at the beginning are this one.
+
+    >>> leading(1, [1, 1, 5, 1])
+    2
+    """
+    return next((i for i, other in enumerate(tokens) if other != token), len(tokens))
 
 
 def load(target: str = "embedded", draft: str | None = None, device: str = "auto", dtype: str = "auto") -> Family:
@@ -127,7 +159,7 @@ def load(target: str = "embedded", draft: str | None = None, device: str = "auto
     notes += more
     heads = {method: Path(published)} if published else {}
     for folder in heads.values():
-        read(folder, big)  # whatever is wrong with it is said now
+        notes += read(folder, big).notes  # whatever is wrong with it is said now
     if draft is None:
         return Family(name, tokenizer, big, heads=heads, notes=notes)
     other, small, more = open_model(draft, where, dtype)
@@ -182,9 +214,9 @@ def open_model(source: str, device: torch.device, dtype: str) -> tuple[PreTraine
         config = open_config(source)
     check_architecture(config, source)
     with opening(source):
-        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+        tokenizer, words = open_tokenizer(source)
         model, notes = open_weights(source, config, device, dtype)
     vocab, unused = vocabulary(tokenizer, config)
     target = Target(model.eval(), vocab, context(config), end_tokens(model, tokenizer), unused)
     check_tree_reading(target, source)
-    return tokenizer, target, notes
+    return tokenizer, target, words + notes

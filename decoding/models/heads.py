@@ -11,7 +11,8 @@ import json
 import math
 import os
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,7 @@ SHIPPED = Path(__file__).parent.parent / "embedded"
 EMBEDDED = SHIPPED / "heads"
 SHIPPED_FOR = {"embedded": EMBEDDED, "smollm2": SHIPPED / "smollm2" / "heads"}  # family -> its heads
 WEIGHTS, FACTS = "model.safetensors", "head.json"
-MAX_WEIGHTS, MAX_FACTS = 2 * 2**30, 2 * 2**20  # bytes
+MAX_FACTS = 2 * 2**20  # bytes
 SAMPLES = 4  # values looked at in every parameter
 LOOSE, TINY = 2**-7, 2**-23  # relative: one unit of bfloat16's last place; absolute: two of float16's smallest number
 
@@ -72,6 +73,17 @@ class Head:
     tensors: dict[str, Tensor]  # float32, on the CPU
     settings: Settings
     figures: Settings = field(default_factory=dict)  # measured on held-out text
+    notes: tuple[str, ...] = ()  # what was taken for granted at opening, in sentences
+
+
+@dataclass(frozen=True)
+class Stored:
+    """Where a tensor lies; nothing of it is in memory."""
+
+    file: Path
+    name: str  # in the file
+    shape: tuple[int, ...]
+    dtype: str  # in the words of safetensors: "F16", "I64", ...
 
 
 _known: "WeakKeyDictionary[nn.Module, Fingerprint]" = WeakKeyDictionary()
@@ -89,6 +101,8 @@ def fingerprint(model: nn.Module) -> Fingerprint:
 
 def sampled(values: Tensor) -> Tensor:
     """(SAMPLES,) float32 values at fixed places, by their indices: in memory a matrix may lie transposed."""
+    if type(values).__module__.startswith("torchao"):  # packed, and not to be indexed
+        values = values.dequantize()
     flat = (np.arange(1, SAMPLES + 1) * max(values.numel() - 1, 0)) // (SAMPLES + 1)
     places = np.unravel_index(flat, tuple(values.shape) or (1,))
     index = tuple(torch.from_numpy(place).to(values.device) for place in places)
@@ -170,7 +184,8 @@ def open_head(folder: Path, method: str, model: nn.Module, shapes: Shapes) -> He
             f"The head in {str(folder)!r} was trained for the model {made_for.mark}; the one that is loaded is {own.mark}. Their "
             "hidden states mean different things."
         )
-    return Head(tensors_of(folder / WEIGHTS, dict(shapes(settings))), settings, figures)
+    file = folder / WEIGHTS
+    return Head(tensors_of(file, stored_in(file), shapes(settings)), settings, figures)
 
 
 def shapes_of(make: Callable[[Settings], nn.Module]) -> Shapes:
@@ -243,26 +258,46 @@ def parameters(folder: Path) -> int:
         return sum(math.prod(opened.get_slice(name).get_shape()) for name in set(opened.keys()))
 
 
-def tensors_of(file: Path, expected: dict[str, tuple[int, ...]]) -> dict[str, Tensor]:
-    """The tensors of a head in float32; ValueError if they are not the expected ones."""
+def stored_in(file: Path) -> dict[str, Stored]:
+    """The tensors of a file by name; only their list is read. ValueError if it is damaged."""
+    with reading(file), safe_open(file, "pt") as opened:
+        slices = {name: opened.get_slice(name) for name in opened.keys()}  # noqa: SIM118
+        return {name: Stored(file, name, tuple(part.get_shape()), part.get_dtype()) for name, part in slices.items()}
+
+
+@contextmanager
+def reading(file: Path) -> Iterator[None]:
+    """Whatever a damaged file makes the library raise, as one sentence (ValueError)."""
     try:
-        if (size := file.stat().st_size) > MAX_WEIGHTS:
-            raise ValueError(f"{str(file)!r} has {size:,} bytes; at most {MAX_WEIGHTS:,} are read.")
-        with safe_open(file, "pt") as opened:
-            names = set(opened.keys())
-            if names != set(expected):
-                lacking, extra = ", ".join(sorted(set(expected) - names)), ", ".join(sorted(names - set(expected)))
-                raise ValueError(
-                    f"{str(file)!r} has other tensors than expected: missing {lacking or 'none'}, too many {extra or 'none'}."
-                )
-            for name, shape in expected.items():
-                if (found := tuple(opened.get_slice(name).get_shape())) != shape:
-                    raise ValueError(f"{name} in {str(file)!r} has the shape {found}; expected was {shape}.")
-            tensors = {name: opened.get_tensor(name).float() for name in expected}
+        yield
     except (OSError, SafetensorError) as error:
         raise ValueError(f"{str(file)!r} cannot be read, or it is cut short: {error}") from error
+
+
+def tensors_of(place: Path, stored: Mapping[str, Stored], expected: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:
+    """The tensors of a head in float32; ValueError if they are not the expected ones.
+
+    Files are mapped into memory and only what is expected is read, so that a file may be of any size.
+
+    Args:
+        place: of the head, for the sentences.
+    """
+    if stored.keys() != set(expected):
+        lacking, extra = (
+            ", ".join(sorted(one - other)) for one, other in ((set(expected), set(stored)), (set(stored), set(expected)))
+        )
+        raise ValueError(
+            f"{str(place)!r} has other tensors than expected: missing {lacking or 'none'}, too many {extra or 'none'}."
+        )
+    for name, shape in expected.items():
+        if (found := stored[name].shape) != shape:
+            raise ValueError(f"{name} in {str(place)!r} has the shape {found}; expected was {shape}.")
+    tensors: dict[str, Tensor] = {}
+    for file in dict.fromkeys(one.file for one in stored.values()):
+        with reading(file), safe_open(file, "pt") as opened:
+            tensors |= {name: opened.get_tensor(one.name).float() for name, one in stored.items() if one.file == file}
     if strange := [name for name, values in tensors.items() if not values.isfinite().all()]:
-        raise ValueError(f"{strange[0]} in {str(file)!r} holds numbers that are not finite.")
+        raise ValueError(f"{strange[0]} in {str(place)!r} holds numbers that are not finite.")
     return tensors
 
 

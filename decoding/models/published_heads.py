@@ -6,36 +6,45 @@ vllm-project/speculators (algorithm eagle3). Nothing is taken on trust: every te
 them, what changes the computation and is not known here is refused by its name, and nothing is ever unpickled.
 """
 
-import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from itertools import count
 from pathlib import Path
-from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from decoding.models import eagle_head, medusa_heads
-from decoding.models.heads import MAX_FACTS, Head, Settings, Shapes, tensors_of
+from decoding.models.eagle_head import layer_name
+from decoding.models.head_files import CONFIG, Config, config_of, files_of, names_in, refuse_pickles, refuse_quantised
+from decoding.models.heads import Head, Settings, Shapes, tensors_of
 from decoding.models.target import PRE_NORM, Target
 
-CONFIG, CONVERT = "config.json", "python -m decoding.training.convert"
-PICKLED = ("*.bin", "*.pt", "*.pth")
 UNKNOWN = ("norm_before_fc", "fc_norm", "norm_output")  # switches of EAGLE 3.1 and of speculators that are not supported
 USUAL = (0.5, 0.15, 0.08, 0.05, 0.04, 0.03, 0.02, 0.02, 0.02, 0.01)  # Medusa: how often the ranks of head 1 may be right
 FADING = 0.75  # of every further head, of the one before
+AUX_IDS = "eagle_aux_hidden_state_layer_ids"
 
-Config = dict[str, Any]
 Shape = tuple[int, ...]
 Names = dict[str, str]  # a tensor's name here -> its name in the file
+
+
+@dataclass(frozen=True)
+class Described:
+    """What a folder says of a head."""
+
+    settings: Settings
+    names: Names
+    more: dict[str, Shape] = field(default_factory=dict)  # further tensors of the files that are needed
+    unread: frozenset[str] = frozenset()  # and such as are not
+    notes: tuple[str, ...] = ()
 
 
 def method_of(source: str | None) -> str:
     """The method whose published head a folder holds; "" if it holds something else, or is no folder.
 
     Raises:
-        ValueError: the folder's weights are pickled only, whatever they are.
+        ValueError: the folder's weights are pickled only, whatever they are; or a list in it is damaged.
     """
     folder = Path(source or "")
     if not source or not (folder / CONFIG).is_file():
@@ -44,74 +53,28 @@ def method_of(source: str | None) -> str:
     config, names = config_of(folder), names_in(folder)
     if "medusa_num_heads" in config:
         return "medusa"
-    return "eagle" if "fc.weight" in names or "speculators_config" in config else ""
+    tensors = any(name.startswith("fc.") or ".hidden_norm." in name for name in names)
+    return "eagle" if tensors or {"speculators_config", "eagle_config"} & config.keys() else ""
 
 
 def read(folder: Path, target: Target) -> Head:
     """Open a published head for a target.
 
     Raises:
-        ValueError: with a sentence: it is for another target, has other tensors than its config says, is damaged or too large, or
+        ValueError: with a sentence: it is for another target, has other tensors than its config says, is damaged or quantised, or
             asks for something that is not supported.
     """
-    method, config, file = method_of(str(folder)), config_of(folder), weights_of(folder)
+    method, config = method_of(str(folder)), config_of(folder)
     if not method:
         raise ValueError(f"{str(folder)!r} holds no published head that is known here.")
-    published = FORMATS[method]
-    settings, names, more = published.described(folder, config, header(file), target)
-    shapes = published.shapes(settings)
-    found = tensors_of(file, {names[name]: shape for name, shape in shapes.items()} | more)
-    return published.finished(folder, Head({name: found[names[name]] for name in shapes}, settings), found, target)
-
-
-# -- the folder --------------------------------------------------------------------------------------------------------
-
-
-def refuse_pickles(folder: Path) -> None:
-    """A sentence for a folder without safetensors that has pickled weights (ValueError)."""
-    pickled = sorted(file.name for pattern in PICKLED for file in folder.glob(pattern))
-    if pickled and not any(folder.glob("*.safetensors")):
-        raise ValueError(
-            f"The weights in {str(folder)!r} are pickled ({pickled[0]}), and opening such a file can run what somebody hid in it. "
-            f"`{CONVERT} {folder}` writes them as safetensors without running anything."
-        )
-
-
-def config_of(folder: Path) -> Config:
-    """config.json; ValueError if it is not a description of anything."""
-    file = folder / CONFIG
-    try:
-        if (size := file.stat().st_size) > MAX_FACTS:
-            raise ValueError(f"{str(file)!r} has {size:,} bytes; at most {MAX_FACTS:,} are read.")
-        config = json.loads(file.read_text("utf-8"))
-    except (OSError, json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ValueError(f"{str(file)!r} cannot be read, or it is damaged: {error}") from error
-    if not isinstance(config, dict):
-        raise ValueError(f"{str(file)!r} is not the description of a model.")
-    return config
-
-
-def weights_of(folder: Path) -> Path:
-    """The one file with weights; ValueError if there are more or none."""
-    files = sorted(folder.glob("*.safetensors"))
-    if len(files) != 1:
-        raise ValueError(f"{str(folder)!r} holds {len(files)} safetensors files; a published head has its weights in one.")
-    return files[0]
-
-
-def names_in(folder: Path) -> set[str]:
-    """The tensors of a folder with one file of weights; none of another folder."""
-    files = sorted(folder.glob("*.safetensors"))
-    return set(header(files[0])) if len(files) == 1 else set()
-
-
-def header(file: Path) -> dict[str, Shape]:
-    """The names and shapes in a file; ValueError if it is damaged."""
-    try:
-        with safe_open(file, "pt") as opened:
-            return {name: tuple(opened.get_slice(name).get_shape()) for name in opened.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError) as error:
-        raise ValueError(f"{str(file)!r} cannot be read, or it is cut short: {error}") from error
+    published, files = FORMATS[method], files_of(folder)
+    refuse_quantised(files, config)
+    said = published.described(folder, config, files.shapes, target)
+    shapes = published.shapes(said.settings)
+    stored = {name: one for name, one in files.stored.items() if name not in said.unread}
+    found = tensors_of(folder, stored, {said.names[name]: shape for name, shape in shapes.items()} | said.more)
+    head = Head({name: found[said.names[name]] for name in shapes}, said.settings, notes=files.notes + said.notes)
+    return published.finished(folder, head, found, target)
 
 
 def check_target(folder: Path, target: Target, width: object, vocab: object, made_for: str = "") -> None:
@@ -128,26 +91,35 @@ def check_target(folder: Path, target: Target, width: object, vocab: object, mad
 # -- Medusa ------------------------------------------------------------------------------------------------------------
 
 
-def medusa(folder: Path, config: Config, found: Mapping[str, Shape], target: Target) -> tuple[Settings, Names, dict[str, Shape]]:
-    """Settings, names and further tensors of Medusa heads, each one residual block and a language-model head of its own."""
-    heads = config["medusa_num_heads"]
+def medusa(folder: Path, config: Config, found: Mapping[str, Shape], target: Target) -> Described:
+    """Medusa heads, each one residual block and a language-model head of its own.
+
+    A file with more heads than its config says is used whole, as the authors' code does: their own first checkpoints say 2 and
+    hold 5. A file with fewer is not complete.
+    """
+    said = config["medusa_num_heads"]
     if config.get("medusa_num_layers", 1) != 1:
         raise ValueError(f"medusa_num_layers in {str(folder)!r} is {config['medusa_num_layers']!r}; only 1 is supported.")
     vocab, width = found.get("0.1.weight", (0, 0))
     if vocab:
         check_target(folder, target, width, vocab, made_for_words(config.get("base_model_name_or_path")))
-    count = heads if type(heads) is int and 0 < heads <= 64 else 0
-    ranks = [[share * FADING**k for share in USUAL] for k in range(count)]
+    there = next(k for k in count() if f"{k}.1.weight" not in found)
+    heads = max(said, there) if type(said) is int and 0 < said <= 64 else 0
+    ranks = [[share * FADING**k for share in USUAL] for k in range(heads)]
     settings = {"width": target.model.config.hidden_size, "heads": heads, "vocab": target.model.config.vocab_size, "ranks": ranks}
-    names = {f"unembed.{k}.weight": f"{k}.1.weight" for k in range(count)}
-    names |= {f"blocks.{k}.{part}": f"{k}.0.linear.{part}" for k in range(count) for part in ("weight", "bias")}
-    return settings, names, {}
+    names = {f"unembed.{k}.weight": f"{k}.1.weight" for k in range(heads)}
+    names |= {f"blocks.{k}.{part}": f"{k}.0.linear.{part}" for k in range(heads) for part in ("weight", "bias")}
+    note = (
+        f"config.json in {str(folder)!r} says {said} Medusa heads and the file holds {there}; all {there} are used, as the "
+        "authors' code does."
+    )
+    return Described(settings, names, notes=(note,) if there > said else ())
 
 
 def without_padding(folder: Path, head: Head, found: Mapping[str, Tensor], target: Target) -> Head:
     """Language-model heads without the rows beyond the tokenizer's entries: the embedding may be padded."""
     cut = {name: values[: target.vocab] for name, values in head.tensors.items() if name.startswith("unembed")}
-    return Head(head.tensors | cut, head.settings | {"vocab": target.vocab})
+    return replace(head, tensors=head.tensors | cut, settings=head.settings | {"vocab": target.vocab})
 
 
 def made_for_words(name: object) -> str:
@@ -157,30 +129,42 @@ def made_for_words(name: object) -> str:
 # -- EAGLE -------------------------------------------------------------------------------------------------------------
 
 
-def eagle(folder: Path, config: Config, found: Mapping[str, Shape], target: Target) -> tuple[Settings, Names, dict[str, Shape]]:
+def eagle(folder: Path, config: Config, found: Mapping[str, Shape], target: Target) -> Described:
     """The same for EAGLE heads of either kind, in the authors' format or that of speculators."""
     said = config.get("speculators_config") or {}
     layer = config.get("transformer_layer_config") or config
     if not isinstance(said, dict) or not isinstance(layer, dict):
         raise ValueError(f"{str(folder / CONFIG)!r} does not describe a head.")
     refuse_unknown(folder, config, layer, said)
-    three = "draft_vocab_size" in config or any(name.endswith(".hidden_norm.weight") for name in found)
     verifier = said.get("verifier")
     made_for = made_for_words(verifier.get("name_or_path") if isinstance(verifier, dict) else None)
     width, vocab = layer.get("hidden_size"), layer.get("vocab_size")
     reads = config.get("target_hidden_size") or width
     check_target(folder, target, reads, vocab, made_for)
-    embeds = found.get("embed_tokens.weight", (0,))[0]
-    settings = {"kind": "eagle3" if three else "eagle", "reads": reads, "layer": layer_of(layer), "embeds": embeds}
-    if three:
-        drafted = config.get("draft_vocab_size") or vocab
-        settings |= {"aux_hidden_layers": aux_layers_of(folder, config, target), "vocab": drafted, "bias": False}
-        settings |= {"mapped": "d2t" in found or drafted != vocab, "normed": bool(config.get("norm_before_residual", False))}
-    else:
-        settings |= {"aux_hidden_layers": [target.last_hidden], "bias": config.get("bias", True)}
     stem = "midlayer" if any(name.startswith("midlayer.") for name in found) else "layers.0"
+    own = layer_of(layer) | biases_of(layer, found, stem)
+    settings: Settings = {"reads": reads, "layer": own, "embeds": found.get("embed_tokens.weight", (0,))[0]}
+    if "draft_vocab_size" not in config and not any(name.endswith(".hidden_norm.weight") for name in found):
+        settings |= {"kind": "eagle", "aux_hidden_layers": [target.last_hidden], "bias": config.get("bias", True)}
+        return Described(settings, Renamed(stem))
+    drafted = config.get("draft_vocab_size") or vocab
+    settings |= {"kind": "eagle3", "vocab": drafted, "mapped": "d2t" in found or drafted != vocab, "bias": False}
+    settings |= {"normed": bool(config.get("norm_before_residual", False))}
     more: dict[str, Shape] = {"t2d": (target.model.config.vocab_size,)} if "t2d" in found else {}
-    return settings, Renamed(stem), more
+    aux_hidden_layers, note = aux_layers_of(folder, config, target)
+    settings |= {"aux_hidden_layers": aux_hidden_layers}
+    unread = frozenset({"fc.weight"} if len(aux_hidden_layers) == 1 else ())
+    return Described(settings, Renamed(stem), more, unread, (note,))
+
+
+def biases_of(layer: Config, found: Mapping[str, Shape], stem: str) -> Settings:
+    """Which of attention's matrices have one: heads for Qwen 2 have it on queries, keys and values and not on what is put out,
+    whatever their config says."""
+    asked, put_out = (f"{stem}.self_attn.{part}_proj.bias" in found for part in "qo")
+    return {
+        "attention_bias": asked and put_out or not asked and bool(layer.get("attention_bias")),
+        "qkv_bias": asked and not put_out,
+    }
 
 
 class Renamed(dict[str, str]):
@@ -211,8 +195,10 @@ def layer_of(layer: Config) -> Settings:
     found["num_key_value_heads"] = layer.get("num_key_value_heads") or heads
     found["head_dim"] = layer.get("head_dim") or whole_share(width, heads)
     found |= {"rms_norm_eps": layer.get("rms_norm_eps", 1e-6), "rope_parameters": rope_of(layer)}
-    found |= {name: bool(layer.get(name, False)) for name in ("attention_bias", "mlp_bias")}
-    return found | {"max_position_embeddings": layer.get("max_position_embeddings") or 2048}
+    return found | {
+        "mlp_bias": bool(layer.get("mlp_bias")),
+        "max_position_embeddings": layer.get("max_position_embeddings") or 2048,
+    }
 
 
 def whole_share(width: object, heads: object) -> int | None:
@@ -230,21 +216,35 @@ def rope_of(layer: Config) -> Settings:
     return {"rope_theta": layer.get("rope_theta") or 10_000.0} | found | {"rope_type": kind}
 
 
-def aux_layers_of(folder: Path, config: Config, target: Target) -> list[int]:
-    """Which residual streams are read: those the config names, else what the authors' code takes; the last one is PRE_NORM here."""
-    count = target.model.config.num_hidden_layers
+def aux_layers_of(folder: Path, config: Config, target: Target) -> tuple[list[int], str]:
+    """Which residual streams are read, and a sentence about that; the last one is PRE_NORM here.
+
+    What a number means depends on who wrote it. vLLM and speculators name the input of a layer: 2 stands behind two layers, as in
+    the authors' code, which is what is taken where nothing is named. SGLang looks into `eagle_config` and, if the first number
+    there is 1, counts outputs of layers from 0: 1 stands behind two layers too. No file says which it is.
+    """
+    layers = target.model.config.num_hidden_layers
     inner = config.get("eagle_config")
-    named = [where.get("eagle_aux_hidden_state_layer_ids") for where in (config, inner) if isinstance(where, dict)]
-    aux_hidden_layers = next(filter(None, named), [2, count // 2, count - 3])
-    if (
-        not isinstance(aux_hidden_layers, list)
-        or not all(type(aux_layer) is int and 0 <= aux_layer <= count for aux_layer in aux_hidden_layers)
-        or len(set(aux_hidden_layers)) != 3
-    ):
-        raise ValueError(
-            f"The head in {str(folder)!r} reads the layers {aux_hidden_layers!r} of a target of {count} layers; it needs three."
-        )
-    return [PRE_NORM if aux_layer == count else aux_layer for aux_layer in aux_hidden_layers]
+    inner = inner if isinstance(inner, dict) else {}
+    if {"use_aux_hidden_state": False}.items() <= {**config, **inner}.items():
+        return [
+            target.last_hidden
+        ], f"The head in {str(folder)!r} reads the state behind the final norm (use_aux_hidden_state is false)."
+    named, where = next(
+        ((ids, say) for ids, say in ((config.get(AUX_IDS), CONFIG), (inner.get(AUX_IDS), "eagle_config")) if ids), (None, "")
+    )
+    outputs = where == "eagle_config" and isinstance(named, list) and named[:1] == [1]
+    found = named or [2, layers // 2, layers - 3]
+    right = isinstance(found, list) and all(type(one) is int and 0 <= one + outputs <= layers for one in found)
+    if not right or len(set(found)) != 3:
+        raise ValueError(f"The head in {str(folder)!r} reads the layers {found!r} of a target of {layers} layers; it needs three.")
+    found = [PRE_NORM if one + outputs == layers else one + outputs for one in found]
+    how = "outputs of layers counted from 0, as SGLang takes them" if outputs else "numbers of layers before, as vLLM takes them"
+    why = f"its {where} names {named}: {how}" if named else "it names none: those of the authors' code"
+    return found, (
+        f"The head in {str(folder)!r} reads the target behind {', '.join(map(layer_name, found))}; {why}. If it is seldom right, "
+        "try the parameter Layers: one earlier, or one later."
+    )
 
 
 def with_draft_tokens(folder: Path, head: Head, found: Mapping[str, Tensor], target: Target) -> Head:
@@ -252,7 +252,7 @@ def with_draft_tokens(folder: Path, head: Head, found: Mapping[str, Tensor], tar
     if "tokens" not in head.tensors:
         return head
     tokens = draft_tokens(folder, head.tensors["tokens"].long(), found.get("t2d"))
-    return Head(head.tensors | {"tokens": tokens}, head.settings)
+    return replace(head, tensors=head.tensors | {"tokens": tokens})
 
 
 def draft_tokens(folder: Path, offsets: Tensor, known: Tensor | None) -> Tensor:
@@ -270,11 +270,11 @@ def draft_tokens(folder: Path, offsets: Tensor, known: Tensor | None) -> Tensor:
 class Format:
     """How the published heads of one method are read.
 
-    `described` says settings, names of the tensors and further tensors of a file; `shapes` which tensors those settings ask for;
-    `finished` brings what was read into the form of a head that was trained here.
+    `described` says what is in a folder; `shapes` which tensors those settings ask for; `finished` brings what was read into the
+    form of a head that was trained here.
     """
 
-    described: Callable[[Path, Config, Mapping[str, Shape], Target], tuple[Settings, Names, dict[str, Shape]]]
+    described: Callable[[Path, Config, Mapping[str, Shape], Target], Described]
     shapes: Shapes
     finished: Callable[[Path, Head, Mapping[str, Tensor], Target], Head]
 

@@ -2,7 +2,8 @@
 
     python -m decoding.runs.evaluate [--out evaluation] [--family embedded] [--methods plain,dyspec] [--tokens 64]
 
-Resumable: a run that is in the CSV file is not made again. tau and the shares transfer between machines, milliseconds do not.
+Resumable: a run that is in the CSV file is not made again. A run that breaks is told at the end and left out. tau and the shares
+transfer between machines, milliseconds do not.
 """
 
 import argparse
@@ -17,6 +18,7 @@ from tqdm import tqdm
 
 from decoding.methods import METHODS
 from decoding.models.family import Family, load
+from decoding.runs.failures import sentence
 from decoding.runs.run import Run, check_limits
 from decoding.sample import Sampling
 
@@ -53,6 +55,7 @@ PROMPTS = {
     ),
 }
 TEMPERATURES = (0.0, 1.0)
+Key = tuple[str, float, str, int]  # of a run: method, temperature, domain, number of the prompt
 
 
 @dataclass(frozen=True)
@@ -72,7 +75,7 @@ class Result:
     total_ms: float
 
     @property
-    def key(self) -> tuple[str, float, str, int]:
+    def key(self) -> Key:
         return self.method, self.temperature, self.domain, self.prompt
 
 
@@ -87,11 +90,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
         methods = served(options.methods, family)
     except (ValueError, OSError) as error:
         sys.exit(str(error))
-    evaluate(family, methods, options.tokens, rows)
+    broken = evaluate(family, methods, options.tokens, rows)
     sizes = {key: METHODS[key].parameters(family) for key in methods}
     text = table([row for row in read(rows) if row.method in methods], sizes)
     (options.out / "evaluation.md").write_text(text, "utf-8")
     print(text)
+    for line in told(broken):
+        print(line, file=sys.stderr)
+
+
+def told(broken: Mapping[Key, str], most: int = 10) -> Iterator[str]:
+    """What is to be said of runs that broke: how many, and why the first ones did."""
+    if broken:
+        yield f"Without a result: {len(broken):,} {'run' if len(broken) == 1 else 'runs'}, which the next call tries again."
+    for (method, temperature, domain, number), why in list(broken.items())[:most]:
+        yield f"  {method}, T = {temperature:g}, {domain} {number + 1}: {why}"
+    if len(broken) > most:
+        yield f"  and {len(broken) - most:,} more"
 
 
 def served(keys: Iterable[str], family: Family) -> list[str]:
@@ -128,8 +143,9 @@ def known(text: str) -> list[str]:
     return keys
 
 
-def evaluate(family: Family, methods: Iterable[str], tokens: int, rows: Path) -> None:
-    """Make every run that `rows` does not have, and append it there."""
+def evaluate(family: Family, methods: Iterable[str], tokens: int, rows: Path) -> dict[Key, str]:
+    """Make every run that `rows` does not have, and append it there; why those broke that did."""
+    broken: dict[Key, str] = {}
     done = {row.key for row in read(rows)}
     wanted = [
         (method, temperature, domain, number)
@@ -139,7 +155,13 @@ def evaluate(family: Family, methods: Iterable[str], tokens: int, rows: Path) ->
         for number in range(len(prompts))
     ]
     for key in tqdm([key for key in wanted if key not in done], desc="runs", mininterval=2):
-        append(rows, measured(family, *key, tokens))
+        try:
+            result = measured(family, *key, tokens)
+        except Exception as error:  # of one run; the others go on
+            broken[key] = sentence(error)
+        else:
+            append(rows, result)
+    return broken
 
 
 def measured(family: Family, method: str, temperature: float, domain: str, number: int, tokens: int) -> Result:

@@ -16,6 +16,7 @@ from torch import Generator
 from decoding.loop import context_of, decode
 from decoding.methods import METHODS
 from decoding.models.family import Family
+from decoding.models.requirements import DraftModel, head_of
 from decoding.sample import Sampling
 from decoding.trace import MAX_TOKENS, Header, SamplingData, Step, Trace
 from decoding.verify import NotFinite
@@ -53,9 +54,11 @@ class Run:
         sampling = sampling or Sampling()
         values = chosen.checked(params or {})
         drafter, accept = chosen.build(family, values, sampling)
-        limit = context_of(family.target, drafter)
-        tokens = family.encode(prompt, limit) if isinstance(prompt, str) else family.checked(prompt, limit)
+        limit, full = context_of(family.target, drafter)
+        whose = full.removeprefix("context limit")
+        tokens = family.encode(prompt, limit, whose) if isinstance(prompt, str) else family.checked(prompt, limit, whose)
         self.family = family
+        self.notes = family.notes + (family.prompt_notes(prompt) if isinstance(prompt, str) else ())  # for who looks at the run
         self.header = Header(
             method=method,
             params=asdict(values),
@@ -83,7 +86,8 @@ class Run:
         try:
             step = next(self._decode)
         except NotFinite as error:
-            raise ValueError(not_finite(error, self.family.name, len(self.steps) + 1, self.header.dtype)) from error
+            whose = head_name(self.header.method) if error.model == "drafter" else error.model
+            raise ValueError(not_finite(whose, self.family.name, len(self.steps) + 1, self.header.dtype)) from error
         self.token_bytes.update(self.family.token_bytes(t for t in step.occurring() if t not in self.token_bytes))
         self.steps.append(step)
         return step
@@ -126,10 +130,16 @@ def check_kinds(prompt: object, params: object, sampling: object) -> None:
         raise ValueError(f"The sampling must be a Sampling, as Sampling(temperature=0.7); it is {sampling!r}.")
 
 
-def not_finite(error: NotFinite, family: str, step: int, dtype: str) -> str:
+def head_name(method: str) -> str:
+    """What drafts in a method: its head if it has one and no draft model."""
+    needs = METHODS[method]
+    return f"{needs.title} head" if head_of(needs) and not needs.requires(DraftModel) else "drafter"
+
+
+def not_finite(model: str, family: str, step: int, dtype: str) -> str:
     """What happened, where, and what to try."""
     advice = {
         "float16": "float16 ends at 65,504 and overflowed: try bfloat16, or float32.",
         "bfloat16": "Try float32; if it is the same there, the weights are damaged.",
     }.get(dtype, "The weights may be damaged.")
-    return f"The {error.model} of {family} put out numbers that are not finite in step {step} ({dtype}). {advice}"
+    return f"The {model} of {family} put out numbers that are not finite in step {step} ({dtype}). {advice}"

@@ -10,6 +10,7 @@ import json
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING
 
+from decoding.runs.failures import sentence
 from decoding.runs.prompts import Prompt
 from decoding.runs.store import Query, Store
 from decoding.sample import Sampling
@@ -41,7 +42,8 @@ class Plan:
 class Study:
     """An iterator over the steps of all prompts, one target call each.
 
-    A prompt that cannot be run (too long, say) is skipped, with its sentence in `problems`.
+    A prompt that cannot be run (too long, say), or whose run breaks in the middle, is skipped, with its sentence in `problems`:
+    nothing that one prompt does ends the study.
     """
 
     def __init__(self, family: Family, plan: Plan, store: Store) -> None:
@@ -60,16 +62,21 @@ class Study:
         return self
 
     def __next__(self) -> Step:
-        while self._run is None:
-            self._number = self._next_number()
-            self._run = self._start(self._number)
-        step = next(self._run)
-        if step.ending:
-            prompt = self.plan.prompts[self._number]
-            self.store.keep(self._run.trace, name_of(self._number), prompt.domain, self.plan.key)
-            self.finished.add(self._number)
-            self._run = None
-        return step
+        while True:
+            if self._run is None:
+                self._number = self._next_number()
+            try:
+                self._run = run = self._run or self._start(self._number)
+                step = next(run)
+            except Exception as error:
+                self.problems[self._number], self._run = sentence(error), None
+                continue
+            if step.ending:
+                prompt = self.plan.prompts[self._number]
+                self.store.keep(run.trace, name_of(self._number), prompt.domain, self.plan.key)
+                self.finished.add(self._number)
+                self._run = None
+            return step
 
     @property
     def ended(self) -> bool:
@@ -81,23 +88,19 @@ class Study:
                 return number
         raise StopIteration
 
-    def _start(self, number: int) -> Run | None:
+    def _start(self, number: int) -> Run:
         from decoding.runs.run import Run  # not at the top: the tables of a study that is over need no torch
 
         plan, prompt = self.plan, self.plan.prompts[number]
-        try:
-            return Run(
-                self.family,
-                plan.method,
-                plan.params,
-                prompt.text,
-                plan.sampling,
-                seed=plan.seed + number,
-                max_tokens=plan.max_tokens,
-            )
-        except ValueError as error:
-            self.problems[number] = str(error)
-            return None
+        return Run(
+            self.family,
+            plan.method,
+            plan.params,
+            prompt.text,
+            plan.sampling,
+            seed=plan.seed + number,
+            max_tokens=plan.max_tokens,
+        )
 
     def _entries(self):
         return self.store.entries(Query(study=self.plan.key), limit=len(self.plan.prompts) + 1)

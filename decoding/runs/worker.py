@@ -12,6 +12,7 @@ from functools import cache
 from threading import Condition, Thread
 from typing import Any, Literal, Protocol
 
+from decoding.runs.failures import sentence
 from decoding.trace import Trace
 
 State = Literal["waiting", "working", "paused", "ended", "failed", "closed"]
@@ -129,18 +130,12 @@ class Live:
 
     def turn(self) -> None:
         """One turn, on the worker's thread: make the run if it is not there yet, and take one step."""
-        import torch
-
         try:
             if self._run is None:
                 self._run = self._make()
             step = next(self._run, None)
-        except torch.OutOfMemoryError:
-            self._fail("The device is out of memory. Lower the token limit or the tree size, or choose a smaller model.")
-        except ValueError as error:
-            self._fail(str(error))
         except Exception as error:  # a thread that died would freeze every run of this device
-            self._fail(f"The step failed: {type(error).__name__}: {error}")
+            self._fail(sentence(error))
         else:
             self._after(step)
 

@@ -16,8 +16,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from decoding.models.head_files import CONVERT, PICKLED
 from decoding.models.heads import WEIGHTS
-from decoding.models.published_heads import CONVERT, PICKLED
 
 NAMES = ("pytorch_model*.bin", "medusa_lm_head.pt")  # looked for first: a trainer leaves other pickles beside them
 TEXTS = ("*.json", "*.txt", "*.model")

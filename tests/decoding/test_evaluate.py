@@ -24,6 +24,24 @@ def test_runs_are_real_and_not_made_twice(short, tmp_path):
     assert read(rows)[:4] == first and len(read(rows)) == 8
 
 
+def test_a_run_that_breaks_is_told_and_tried_again(short, tmp_path, monkeypatch, capsys):
+    """The others are made; nothing of it stands in the table."""
+    rows, real = tmp_path / "evaluation.csv", program.measured
+
+    def breaks(family, method, temperature, domain, *rest):
+        if domain == "python":
+            raise IndexError("list index out of range")
+        return real(family, method, temperature, domain, *rest)
+
+    monkeypatch.setattr(program, "measured", breaks)
+    program.main(["--out", str(tmp_path), "--methods", "plain", "--tokens", "4"])
+    said = capsys.readouterr().err
+    assert "Without a result: 2 runs" in said and "plain, T = 1, python 1: The step failed: IndexError: list index" in said
+    assert {row.domain for row in read(rows)} == {"stories"}
+    monkeypatch.setattr(program, "measured", real)
+    assert evaluate(load(), ["plain"], 4, rows) == {} and len(read(rows)) == 4
+
+
 def test_half_a_line_is_run_again(short, tmp_path):
     rows = tmp_path / "evaluation.csv"
     append(rows, Result("plain", 0.0, "stories", 0, 6, 6, 0, 0, 0, 0.5, 2.5))

@@ -97,6 +97,8 @@ def test_pieces_are_bytes(llama):
 NARROW = {"sliding_window": 16}
 LOCAL = {"attention_types": [[["global", "local"], 1]], "num_layers": 2, "window_size": 16}
 WINDOW, STATE = "attends through a window of 16 tokens", "whose state runs through the whole tree"
+ALIBI = "by how many rows ago that was read (ALiBi), not by positions"
+ONE_STATE = "has no attention but one state that every token changes"
 UNREADABLE = {
     "mistral with a window": ("mistral", NARROW, WINDOW),
     "qwen2 with a window": ("qwen2", NARROW | {"use_sliding_window": True, "max_window_layers": 0}, WINDOW),
@@ -107,10 +109,12 @@ UNREADABLE = {
     "jamba": ("jamba", {"num_experts": 2}, STATE),
     "recurrent gemma": ("recurrent_gemma", {"lru_width": 32, "attention_window_size": 16}, STATE),
     "lfm2": ("lfm2", {"layer_types": ["conv", "full_attention"]}, STATE),
-    "mpt": ("mpt", {"max_seq_len": 160}, "reads a draft tree wrongly"),
-    "bloom": ("bloom", {}, "cannot be read over a draft tree"),
-    "rwkv": ("rwkv", {"attention_hidden_size": 32}, "cannot be read over a draft tree"),
-    "falcon, alibi": ("falcon", {"alibi": True}, "cannot be read over a draft tree"),
+    "falcon h1": ("falcon_h1", {"mamba_n_heads": 4, "mamba_d_head": 16, "mamba_d_ssm": 64, "mamba_d_state": 16}, STATE),
+    "mpt": ("mpt", {"max_seq_len": 160}, ALIBI),
+    "bloom": ("bloom", {}, ALIBI),
+    "rwkv": ("rwkv", {"attention_hidden_size": 32}, ONE_STATE),
+    "xlstm": ("xlstm", {"num_heads": 2, "embedding_dim": 32, "num_blocks": 2}, ONE_STATE),
+    "falcon, alibi": ("falcon", {"alibi": True}, ALIBI),
 }
 
 
@@ -121,12 +125,13 @@ def test_refused_because_a_tree_would_be_read_wrongly(case, tmp_path, tokenizer)
     with pytest.raises(ValueError) as caught:
         load(str(tmp_path), device="cpu")
     assert words in str(caught.value) and str(tmp_path) in str(caught.value)
+    assert words == WINDOW or f"({kind})" in str(caught.value)
 
 
 def test_silent_models_fail_the_self_test_too(tmp_path, tokenizer, monkeypatch):
     """Without the look at the config the measurement still refuses: a window, and a state that needs no mask."""
     monkeypatch.setattr("decoding.models.family.check_architecture", lambda config, source: None)
-    for name in ("mistral with a window", "jamba", "mamba 2"):
+    for name in ("mistral with a window", "jamba", "mamba 2", "mpt", "bloom", "rwkv", "falcon, alibi"):
         kind, more, _ = UNREADABLE[name]
         save(tmp_path / kind, causal_lm(kind, attention="eager", **more), tokenizer)
         with pytest.raises(ValueError, match=r"reads a draft tree wrongly|cannot be read over a draft tree"):

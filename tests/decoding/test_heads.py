@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from importlib.util import find_spec
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -188,10 +189,34 @@ def test_weights_cut_short(folder, model, size):
         opened(folder, model)
 
 
-def test_files_that_are_too_large(folder, model, monkeypatch):
-    monkeypatch.setattr(heads, "MAX_WEIGHTS", 100)
-    with pytest.raises(ValueError, match="at most 100 are read"):
+def test_a_file_of_any_size_is_opened_and_only_what_is_needed_is_read(folder, model):
+    """Two GiB and more: the tensor that is too many is told by its name, in a moment and without memory for it."""
+    kept = opened(folder, model)
+    with_zeros(folder / heads.WEIGHTS, "giant", 3 * 2**30)
+    assert (folder / heads.WEIGHTS).stat().st_size > 3 * 2**30
+    with pytest.raises(ValueError, match="missing none, too many giant"):
         opened(folder, model)
+    stored = heads.stored_in(folder / heads.WEIGHTS)
+    del stored["giant"]
+    found = heads.tensors_of(folder, stored, {name: one.shape for name, one in stored.items()})
+    assert all(torch.equal(found[name], values) for name, values in kept.tensors.items())
+
+
+def with_zeros(file: Path, name: str, size: int) -> None:
+    """One tensor of so many bytes more, which take no room on the disk."""
+    data = file.read_bytes()
+    length = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + length])
+    end = len(data) - 8 - length
+    header[name] = {"dtype": "U8", "shape": [size], "data_offsets": [end, end + size]}
+    text = json.dumps(header).encode()
+    file.unlink()  # what was opened before is still mapped from it
+    with file.open("wb") as out:
+        out.write(len(text).to_bytes(8, "little") + text + data[8 + length :])
+        out.truncate(8 + len(text) + end + size)
+
+
+def test_descriptions_that_are_too_large(folder, model, monkeypatch):
     monkeypatch.setattr(heads, "MAX_FACTS", 10)
     with pytest.raises(ValueError, match="at most 10 are read"):
         opened(folder, model)

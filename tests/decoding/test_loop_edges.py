@@ -184,7 +184,8 @@ def test_context_limit(llama, text, key, context, other):
     limit = min(context, other) if METHODS[key].requires(DraftModel) else context
     steps = run_steps(family, key, PROMPT)
     written = tokens_of(steps)
-    assert written == text[: limit - len(PROMPT)] and steps[-1].ending == "context limit"
+    whose = " of the draft model" if limit < context else ""
+    assert written == text[: limit - len(PROMPT)] and steps[-1].ending == f"context limit{whose}"
     assert family.target.furthest < context and family.draft.furthest < other
 
 
@@ -287,8 +288,17 @@ def test_a_prompt_that_just_fits(llama, tokenizer):
     for key in KEYS:
         (step,) = Run(llama, key, prompt=prompt, sampling=GREEDY)
         assert len(step.tokens) == 1 and step.ending == "context limit"
-    with pytest.raises(ValueError, match="160 tokens"):
+    with pytest.raises(ValueError, match="160 tokens; the context holds 160"):
         Run(llama, "plain", prompt=prompt + "?")
+
+
+def test_a_prompt_that_the_draft_model_has_no_room_for(llama):
+    """It is said whose context is too short."""
+    family = replace(llama, draft=replace(llama.draft, context=20))
+    for prompt in ("?" * 30, [5] * 30):
+        with pytest.raises(ValueError, match="the context of the draft model holds 20 and"):
+            Run(family, "speculative_sampling", prompt=prompt)
+        assert next(Run(family, "plain", prompt=prompt, max_tokens=1)).ending == "token limit"
 
 
 @pytest.mark.parametrize("key", [key for key in KEYS if METHODS[key].requires(DraftModel)])

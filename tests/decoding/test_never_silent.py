@@ -9,7 +9,9 @@ from safetensors.torch import load_file, save_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from decoding.methods import METHODS
+from decoding.models import heads
 from decoding.models.family import EMBEDDED, load
+from decoding.models.requirements import head_of
 from decoding.runs.prompts import read_prompts
 from decoding.runs.run import Run
 from decoding.sample import Sampling
@@ -178,6 +180,29 @@ def test_a_drafter_that_is_not_finite_is_named(embedded, monkeypatch, key):
     monkeypatch.setattr(embedded.draft.model, "forward", forward)
     with pytest.raises(ValueError, match="The drafter of embedded put out numbers that are not finite"):
         list(Run(embedded, key, prompt="Once upon a time", sampling=Sampling(1.0), max_tokens=16))
+
+
+HEADED = [key for key, method in METHODS.items() if head_of(method)]
+NAMES = {"specdec_pp": "acceptance head", "judge": "judge", "ppd": "target"}  # prompt tokens are rows that the target itself reads
+
+
+@pytest.mark.parametrize("recorded", [True, False])
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+@pytest.mark.parametrize("key", HEADED)
+def test_a_head_that_is_not_finite_is_named(llama, monkeypatch, key, temperature, recorded):
+    """It is opened as it should be, and spoils itself: in float16, say."""
+    real = heads.tensors_of
+
+    def spoilt_tensors(*given):
+        found = real(*given)
+        return {name: values.new_full(values.shape, torch.nan) if values.ndim else values for name, values in found.items()}
+
+    monkeypatch.setattr(heads, "tensors_of", spoilt_tensors)
+    run = Run(llama, key, prompt="the cat sat", sampling=Sampling(temperature), max_tokens=16, record=recorded)
+    name = NAMES.get(key, f"{METHODS[key].title} head")
+    with pytest.raises(ValueError, match=rf"The {name} of {llama.name} put out numbers that are not finite in step 1 \(float32\)"):
+        list(run)
+    assert not run.steps
 
 
 @pytest.mark.parametrize("temperature", [1e-38, 5e-324, 1e-9, 1e-3])

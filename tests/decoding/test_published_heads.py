@@ -195,11 +195,13 @@ def logits_of(head: Path) -> Tensor:
 
 
 def theirs(config: dict, tensors: dict[str, Tensor], stem: str) -> LlamaDecoderLayer:
-    """A layer of transformers with these weights."""
-    made = LlamaDecoderLayer(LlamaConfig(**config, attn_implementation="eager"), 0).eval()
+    """A layer of transformers with these weights; a bias that they do not have is zero."""
+    made = LlamaDecoderLayer(LlamaConfig(**config | {"attention_bias": True}, attn_implementation="eager"), 0).eval()
     for name, part in made.named_modules():
         if f"{stem}.{name}.weight" in tensors:
             part.weight = torch.nn.Parameter(tensors[f"{stem}.{name}.weight"])
+        if getattr(part, "bias", None) is not None:
+            part.bias = torch.nn.Parameter(tensors.get(f"{stem}.{name}.bias", torch.zeros_like(part.bias)))
     return made
 
 
@@ -219,11 +221,24 @@ ROPES = (
 )
 
 
-@pytest.mark.parametrize("rope", ROPES)
+def biases(parts: str, stem: str = "layers.0") -> dict[str, Tensor]:
+    """Of these of attention's matrices."""
+    widths = {"q": WIDTH, "k": WIDTH // 2, "v": WIDTH // 2, "o": WIDTH}
+    return filled({f"{stem}.self_attn.{part}_proj.bias": (widths[part],) for part in parts}, 9)
+
+
+QWEN2 = {"model_type": "qwen2", "architectures": ["Qwen2ForCausalLM"]}
+BIASED = {"attention_bias": True}
+LAYERS_OF = [*((rope, "") for rope in ROPES), (QWEN2, "qkv"), (QWEN2 | {"qkv_bias": True}, "qkv"), (BIASED, "qkv"),
+             (BIASED, "qkvo"), ({}, "qkvo")]  # fmt: skip
+
+
+@pytest.mark.parametrize("rope, biased", LAYERS_OF)
 @torch.inference_mode()
-def test_eagle_is_fc_and_a_llama_layer_without_its_first_norm(rope, tmp_path):
-    """Embedding first, then the state behind the final norm; no norm behind; positions as the config scales them."""
-    config, tensors = LLAMA | rope, eagle_tensors()
+def test_eagle_is_fc_and_a_llama_layer_without_its_first_norm(rope, biased, tmp_path):
+    """Embedding first, then the state behind the final norm; no norm behind; positions as the config scales them; what attention
+    adds as the file has it: for Qwen 2 on all but what is put out."""
+    config, tensors = LLAMA | rope, eagle_tensors() | biases(biased)
     one, layer = target(), theirs(config, tensors, "layers.0")
     layer.input_layernorm = torch.nn.Identity()
     (hidden,), embedded = states((LAYERS,), TEXT), one.model.get_input_embeddings()(torch.tensor(TEXT))
@@ -314,6 +329,8 @@ WRONG = {
     "layers twice": (SPECULATORS | {"eagle_aux_hidden_state_layer_ids": [1, 1, 4]}, eagle3_tensors("layers.0"), "needs three"),
     "rotary positions": (LLAMA | {"rope_scaling": {"type": "dynamic", "factor": 2.0}}, eagle_tensors(), "'dynamic'"),
     "attention heads": (LLAMA | {"num_key_value_heads": 3}, eagle_tensors(), "do not divide"),
+    "a bias of queries alone": (LLAMA, eagle_tensors() | biases("q"), "missing layers.0.self_attn.k_proj.bias"),
+    "a bias that is not there": (LLAMA | {"attention_bias": True}, eagle_tensors(), "missing .*self_attn.k_proj.bias"),
     "a word for a number": (LLAMA | {"intermediate_size": "48"}, eagle_tensors(), "intermediate_size '48'"),
 }
 
@@ -329,6 +346,178 @@ def test_a_target_with_too_few_layers(tmp_path):
     few = Target(causal_lm("llama", num_hidden_layers=6), VOCAB, CONTEXT)
     with pytest.raises(ValueError, match=r"\[2, 3, 3\] of a target of 6 layers; it needs three"):
         published_heads.read(written(tmp_path, EAGLE3, eagle3_tensors()), few)
+
+
+# -- which layers of the target are read -------------------------------------------------------------------------------
+
+IDS = "eagle_aux_hidden_state_layer_ids"
+TAPS = {
+    "nothing named": ({}, (2, 4, 5), "names none: those of the authors' code"),
+    "nothing named inside": ({"eagle_config": {"use_aux_hidden_state": True}}, (2, 4, 5), "names none"),
+    "vLLM": ({IDS: [1, 4, 6]}, (1, 4, 6), "numbers of layers before, as vLLM"),
+    "vLLM, the last": ({IDS: [2, 4, LAYERS]}, (2, 4, PRE_NORM), "layer 2, layer 4, the last layer"),
+    "SGLang": ({"eagle_config": {IDS: [1, 3, 4]}}, (2, 4, 5), "outputs of layers counted from 0, as SGLang"),
+    "SGLang, the last": ({"eagle_config": {IDS: [1, 3, LAYERS - 1]}}, (2, 4, PRE_NORM), "as SGLang"),
+    "SGLang, by inputs": ({"eagle_config": {IDS: [2, 4, 5]}}, (2, 4, 5), "numbers of layers before"),
+    "none": ({"eagle_config": {IDS: [], "use_aux_hidden_state": False}}, (LAYERS,), "reads the state behind the final norm"),
+}
+
+
+@pytest.mark.parametrize("name", TAPS)
+def test_what_a_layer_s_number_means_is_said(name, folder, tmp_path):
+    more, layers, words = TAPS[name]
+    tensors = eagle3_tensors() if len(layers) > 1 else without(eagle3_tensors(), "fc.weight")
+    family = load(folder, str(written(tmp_path, EAGLE3 | more, tensors)), device="cpu")
+    assert eagle_of(family).aux_hidden_layers == layers
+    assert len(family.notes) == 1 and words in family.notes[0] and str(tmp_path) in family.notes[0]
+
+
+def eagle_of(family, **params):
+    return METHODS["eagle"].build(family, METHODS["eagle"].checked(params), Sampling())[0]
+
+
+@pytest.mark.parametrize("ids, earlier, later", [([2, 4, 5], (1, 3, 4), (3, 5, 6)), ([1, 4, 7], (0, 3, 6), (2, 5, PRE_NORM))])
+def test_the_user_may_take_it_the_other_way(ids, earlier, later, folder, tmp_path):
+    family = load(folder, str(written(tmp_path, EAGLE3 | {IDS: ids}, eagle3_tensors())), device="cpu")
+    assert eagle_of(family, layers="one earlier").aux_hidden_layers == earlier
+    assert eagle_of(family, layers="one later").aux_hidden_layers == later
+    found = {}
+    for layers in ("as stored", "one earlier", "one later"):
+        run = Run(family, "eagle", {"layers": layers}, PROMPTS[0], Sampling(0), max_tokens=16)
+        assert [token for step in run for token in step.tokens] == generated(family, PROMPTS[0], 16)
+        found[layers] = [node.token for step in run.steps for node in step.nodes]
+    assert found["as stored"] != found["one earlier"] != found["one later"]
+
+
+@pytest.mark.parametrize(
+    "ids, layers, way", [([0, 4, 5], "one earlier", "none earlier"), ([2, 4, LAYERS], "one later", "none later")]
+)
+def test_layers_that_the_target_does_not_have(ids, layers, way, folder, tmp_path):
+    family = load(folder, str(written(tmp_path, EAGLE3 | {IDS: ids}, eagle3_tensors())), device="cpu")
+    with pytest.raises(ValueError, match=way):
+        eagle_of(family, layers=layers)
+
+
+def test_an_eagle_of_the_first_kind_has_no_layers_to_move(folder, format_of):
+    family = load(folder, str(format_of("EAGLE")), device="cpu")
+    assert not family.notes
+    with pytest.raises(ValueError, match="only those of EAGLE-3 have layers to be moved"):
+        eagle_of(family, layers="one earlier")
+
+
+@pytest.mark.parametrize("with_fc", [False, True])
+@torch.inference_mode()
+def test_without_aux_hidden_states_the_final_one_is_taken_as_it_is(with_fc, tmp_path):
+    """An fc that was left in the file is not used: as in vLLM."""
+    tensors = eagle3_tensors() if with_fc else without(eagle3_tensors(), "fc.weight")
+    made = published_heads.read(written(tmp_path, EAGLE3 | {"eagle_config": {"use_aux_hidden_state": False}}, tensors), target())
+    assert not [name for name in made.tensors if name.startswith("fc")]
+    heads, _ = eagle.load_head(target(), made)
+    (hidden,) = states((LAYERS,), TEXT[:2])
+    assert torch.equal(heads.mixed([hidden]), hidden)
+    assert logits_of(tmp_path).isfinite().any(-1).all()
+
+
+# -- how the files lie -------------------------------------------------------------------------------------------------
+
+
+def in_shards(path: Path, config: dict, tensors: dict[str, Tensor]) -> Path:
+    """Two files and a list of what is in which."""
+    names = sorted(tensors)
+    parts = {"model-00001-of-00002.safetensors": names[::2], "model-00002-of-00002.safetensors": names[1::2]}
+    for file, part in parts.items():
+        written(path, config, {name: tensors[name] for name in part}, file)
+    index = {"metadata": {}, "weight_map": {name: file for file, part in parts.items() for name in part}}
+    (path / "model.safetensors.index.json").write_text(json.dumps(index))
+    return path
+
+
+@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("prefix", ["", "model.", "_orig_mod.model.", "module."])
+@pytest.mark.parametrize("sharded", [False, True])
+def test_shards_and_prefixes_and_tokenizer_files_beside(name, prefix, sharded, folder, format_of, tmp_path, tokenizer):
+    """It opens as the head that it is, never as a draft model of random weights."""
+    method, config, tensors = FORMATS[name]
+    renamed = {f"{prefix}{key}": values for key, values in tensors.items()}
+    head = (in_shards if sharded else written)(tmp_path / "other", config, renamed)
+    tokenizer.save_pretrained(head)
+    family = load(folder, str(head), device="cpu")
+    assert family.heads == {method: head} and family.draft is None
+    assert [f"were named {prefix}..." in note for note in family.notes].count(True) == bool(prefix)
+    plain = published_heads.read(format_of(name), family.target)
+    found = family.published_head(method)
+    assert found.settings == plain.settings and all(torch.equal(found.tensors[key], plain.tensors[key]) for key in plain.tensors)
+
+
+def test_a_language_model_head_may_stand_without_the_prefix(folder, tmp_path):
+    tensors = {key if key == "lm_head.weight" else f"model.{key}": values for key, values in eagle3_tensors().items()}
+    assert load(folder, str(written(tmp_path, EAGLE3, tensors)), device="cpu").heads == {"eagle": tmp_path}
+
+
+def test_a_tensor_twice(tmp_path):
+    tensors = eagle_tensors()
+    with pytest.raises(ValueError, match="holds the tensor fc.weight twice, as .*fc.weight and as"):
+        published_heads.read(written(tmp_path, LLAMA, tensors | {"model.fc.weight": tensors["fc.weight"].clone()}), target())
+
+
+def test_files_without_an_order(tmp_path):
+    written(tmp_path, SPECULATORS, eagle3_tensors("layers.0"))
+    save_file({"a": torch.zeros(1)}, tmp_path / "other.safetensors")
+    with pytest.raises(ValueError, match="holds 2 safetensors files and no model.safetensors.index.json"):
+        published_heads.read(tmp_path, target())
+
+
+@pytest.mark.parametrize("shard", ["../model.safetensors", "/etc/passwd", "shard.bin", 3])
+def test_a_list_of_shards_that_leads_elsewhere(shard, folder, tmp_path):
+    head = in_shards(tmp_path, LLAMA, eagle_tensors())
+    (head / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"fc.weight": shard}}))
+    with pytest.raises(ValueError, match="which is no safetensors file beside it"):
+        load(folder, str(head), device="cpu")
+    assert family_named(folder, str(head)).heads == {}, "a page does not fall over it"
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"weight_map": 3}', "[" * 100_000])
+def test_a_list_of_shards_that_is_none(text, folder, tmp_path):
+    head = in_shards(tmp_path, LLAMA, eagle_tensors())
+    (head / "model.safetensors.index.json").write_text(text)
+    with pytest.raises(ValueError, match="index.json"):
+        load(folder, str(head), device="cpu")
+
+
+def test_a_shard_that_is_not_there(folder, tmp_path):
+    head = in_shards(tmp_path, LLAMA, eagle_tensors())
+    (head / "model-00002-of-00002.safetensors").unlink()
+    with pytest.raises(ValueError, match="cannot be read"):
+        load(folder, str(head), device="cpu")
+
+
+@pytest.mark.parametrize("said, there", [(2, 5), (1, 3), (5, 5)])
+def test_more_medusa_heads_than_the_config_says(said, there, folder, tmp_path):
+    """As in the first checkpoints of the authors: all are used, and that is said."""
+    head = written(tmp_path, MEDUSA | {"medusa_num_heads": said}, medusa_tensors(there))
+    family = load(folder, str(head), device="cpu")
+    drafter, _ = METHODS["medusa"].build(family, METHODS["medusa"].checked({"heads": there}), Sampling())
+    assert len(drafter.heads.blocks) == there
+    notes = (f"says {said} Medusa heads and the file holds {there}; all {there} are used",) if said < there else ()
+    assert len(family.notes) == len(notes) and all(words in note for words, note in zip(notes, family.notes, strict=True))
+
+
+QUANTISED = {
+    "compressed-tensors": {"fc.weight_packed": torch.zeros(4, 4, dtype=torch.int32), "fc.weight_scale": torch.ones(4, 1)},
+    "gptq": {"layers.0.mlp.up_proj.qweight": torch.zeros(4, 4, dtype=torch.int32)},
+    "fp8": {"fc.weight": torch.zeros(WIDTH, 2 * WIDTH, dtype=torch.float8_e4m3fn), "fc.weight_scale_inv": torch.ones(1, 1)},
+    "torchao": {"fc.weight": torch.zeros(WIDTH, 2 * WIDTH, dtype=torch.int8)},
+}
+
+
+@pytest.mark.parametrize("kind", QUANTISED)
+@pytest.mark.parametrize("said", [True, False])
+def test_quantised_heads_have_a_sentence_of_their_own(kind, said, folder, tmp_path):
+    config = LLAMA | ({"quantization_config": {"quant_method": kind}} if said else {})
+    tensors = without(eagle_tensors(), "fc.weight") | {"fc.bias": torch.zeros(WIDTH)} | QUANTISED[kind]
+    head = written(tmp_path, config, tensors)
+    with pytest.raises(ValueError, match=rf"is quantised \({kind if said else ''}.*only; take the one that it was made from"):
+        load(folder, str(head), device="cpu")
 
 
 def test_a_wrong_target_is_refused_when_the_family_is_loaded(folder, tmp_path):

@@ -40,8 +40,8 @@ def study_view(controller: StudyController, session: Session, prompts: tuple[Pro
 def bar(controller: StudyController, store: Store, wanted: tuple[Job, ...], problem: str, busy: bool) -> None:
     """One button that starts, goes on or stops, and a sentence about what it will do."""
     total = len(wanted[0].plan.prompts)
-    there = [finished(store, job) for job in wanted]
-    left = sum(max(0, total - done - len(controller.problems.get(job.key, ()))) for job, done in zip(wanted, there, strict=True))
+    there, failed = [finished(store, job) for job in wanted], [len(controller.problems.get(job.key, ())) for job in wanted]
+    left = sum(max(0, total - done - lost) for done, lost in zip(there, failed, strict=True))
     with st.container(horizontal=True, vertical_alignment="center", key="study_bar"):
         if busy:
             st.button("Stop", key="study_stop", type="primary", icon=":material/stop:", shortcut="Esc", on_click=controller.stop,
@@ -49,16 +49,19 @@ def bar(controller: StudyController, store: Store, wanted: tuple[Job, ...], prob
         else:
             st.button("Go on" if any(there) and left else "Run", key="study_run", type="primary", icon=":material/play_arrow:",
                       disabled=bool(problem) or not left, on_click=controller.start, args=(wanted, store.folder))  # fmt: skip
-        st.markdown(as_markdown(problem or sentence(wanted[0].plan, there, left)), width="stretch")
+        st.markdown(as_markdown(problem or sentence(wanted[0].plan, there, left, sum(failed))), width="stretch")
     if controller.problem:
         st.error(as_markdown(plain(controller.problem, 400)), icon=":material/error:")
 
 
-def sentence(plan: Plan, there: list[int], left: int) -> str:
-    """What is there and what is still to be done."""
+def sentence(plan: Plan, there: list[int], left: int, failed: int) -> str:
+    """What is there, what is still to be done, and how many runs came to nothing."""
     total, limit = len(plan.prompts), f"at most {plan.max_tokens:,} {'token' if plan.max_tokens == 1 else 'tokens'} each"
     prompts = "1 prompt" if total == 1 else f"{total:,} prompts"
     drafters = "one drafter" if len(there) == 1 else "two drafters"
+    if not left and failed:
+        runs = "1 run came to nothing, for the reason" if failed == 1 else f"{failed:,} runs came to nothing, for the reasons"
+        return f"{prompts}, {drafters}, {limit}: {sum(there):,} runs are there, {runs} below; nothing is left to be done."
     if not any(there):
         return f"{prompts}, {drafters}, {limit}. Every run is kept; a stopped study goes on where it was, also in another session."
     if not left:

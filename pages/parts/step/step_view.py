@@ -122,9 +122,9 @@ def notices(session: Session) -> None:
 
 
 def loading_notes(session: Session) -> tuple[str, ...]:
-    """What was done to the models of this run when they were loaded; nothing of a stored one."""
+    """What was done to the models of this run when they were loaded, and to its prompt; nothing of a stored one."""
     run = session.live.run if session.live is not None else None
-    return run.family.notes if run is not None else ()
+    return run.notes if run is not None else ()
 
 
 def welcome(session: Session) -> None:
