@@ -34,7 +34,7 @@ class Resumed:
             cache.update(keys, values, number)
         deeper = range(self.layer, target.model.config.num_hidden_layers)
         places = torch.as_tensor(positions, device=target.device)[None]
-        mask = target.mask(count, before, draft.visible)
+        mask = target.layer_mask(count, before, draft.visible)
         hidden = layers.through(target.model, self.hidden[None], deeper, places, mask, cache)
         logits = target.score(layers.normed(target.model, hidden[0]))
         return TargetOutput(logits, sampling.probabilities(logits))

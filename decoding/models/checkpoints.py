@@ -18,6 +18,7 @@ from transformers.utils import SAFE_WEIGHTS_INDEX_NAME
 from transformers.utils.hub import cached_file
 
 from decoding.models.sorted_draft import check_exits
+from decoding.models.windows import SIZES, layer_kinds
 
 Model = TypeVar("Model", bound=nn.Module)
 # what wraps a model when it is trained, and leaves in front of the names of its tensors
@@ -25,6 +26,7 @@ PREFIXES = {"_orig_mod.": "torch.compile", "module.": "data-parallel training", 
 WRAPPED = "^(" + "|".join(map(re.escape, PREFIXES)) + ")+"
 IMPLEMENTATIONS = {"_attn_implementation_internal", "_experts_implementation_internal"}  # fields that name kernels to be fetched
 SHARD = re.compile(r"[\w-][\w.-]*\.safetensors")
+TREE_ROWS = 1024  # more than a draft tree has
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -135,39 +137,32 @@ def check_architecture(config: PreTrainedConfig, source: str) -> None:
     """Refuse what cannot be read over a tree and says so itself; the self-test finds the rest."""
     if config.is_encoder_decoder:
         raise ValueError(f"{source!r} is an encoder-decoder; Draftscope needs a decoder-only model.")
-    kinds: set[str] = set(getattr(config, "layer_types", None) or ()) | set(getattr(config, "attention_layers", None) or ())
-    strange = kinds - {"full_attention", "attention", "global", "sliding_attention", "chunked_attention", "local"}
+    local = "local" in (getattr(config, "attention_layers", None) or ())
+    strange = set(layer_kinds(config)) - {"full_attention", "attention", *SIZES}
     if strange:
         raise ValueError(
             f"{source!r} has layers of kind {', '.join(sorted(strange))}, whose state runs through the whole tree; it cannot be "
             "read over a draft tree."
         )
     check_exits(config, source)
-    window = window_of(config, kinds)
-    if window is not None and window < context(config):
+    window = getattr(config, "window_size", None)
+    if local and isinstance(window, int) and window < context(config):
         raise ValueError(
-            f"{source!r} attends through a window of {window:,} tokens, shorter than its context of {context(config):,}; beyond "
-            "the window a draft tree would be read wrongly."
+            f"{source!r} attends through a window of {window:,} tokens, shorter than its context of {context(config):,}, and "
+            "counts them by rows, not by positions; beyond the window a draft tree would be read wrongly."
         )
-
-
-def window_of(config: PreTrainedConfig, kinds: set[str]) -> int | None:
-    """Tokens a windowed layer sees, or None if every layer sees everything."""
-    if kinds and not kinds & {"sliding_attention", "chunked_attention", "local"}:
-        return None
-    if getattr(config, "use_sliding_window", True) is False:
-        return None
-    names = ("sliding_window", "attention_chunk_size", *(("window_size",) if "local" in kinds else ()))
-    return min((w for name in names if isinstance(w := getattr(config, name, None), int)), default=None)
 
 
 def context(config: PreTrainedConfig) -> int:
     """Positions the model was made for. With rotary scaling that depends on the length only the original ones are used: a tree
-    across that border changes the frequencies of all its rows."""
+    across that border changes the frequencies of all its rows. Layers of Llama 4 without positions scale their queries by the
+    number of a row, not by its position: only as far as that makes no difference."""
     limit = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None) or 2048
     rope = getattr(config, "rope_parameters", None) or {}
     if isinstance(rope, dict) and rope.get("rope_type") in ("dynamic", "longrope"):
         limit = min(limit, rope.get("original_max_position_embeddings", limit))
+    if getattr(config, "attn_temperature_tuning", False) and 0 in config.no_rope_layers:
+        limit = min(limit, int(config.floor_scale) - TREE_ROWS)
     return limit
 
 
