@@ -63,24 +63,29 @@ def check_index(source: str) -> None:
 
 
 def open_weights(
-    source: str, config: PreTrainedConfig, device: torch.device, dtype: str
+    source: str, config: PreTrainedConfig, device: torch.device | None, dtype: str
 ) -> tuple[PreTrainedModel, tuple[str, ...]]:
     """The model with fused attention where it has it, and notes; safetensors only, no remote code.
+
+    Args:
+        device: None: spread over all GPUs and the main memory by accelerate.
 
     Raises:
         ValueError: a tensor is missing, left over or of another shape, with their names: transformers would fill in random numbers.
     """
-    wanted = torch.float32 if dtype == "auto" and device.type == "cpu" else DTYPES.get(dtype, "auto")
+    on_cpu = not torch.accelerator.is_available() if device is None else device.type == "cpu"
+    wanted = torch.float32 if dtype == "auto" and on_cpu else DTYPES.get(dtype, "auto")
     check_index(source)
     options: dict[str, Any] = {"dtype": wanted, "use_safetensors": True, "trust_remote_code": False, "output_loading_info": True}
     options |= {"config": config, "ignore_mismatched_sizes": True, "key_mapping": {WRAPPED: ""}}
+    options |= {"device_map": "auto"} if device is None else {}
     opener = cast(Any, AutoModelForCausalLM)  # whose types know no loading info, and lose those of `to`
     try:
         model, loaded = opener.from_pretrained(source, attn_implementation="sdpa", **options)
     except ValueError:  # this architecture has no fused attention
         model, loaded = opener.from_pretrained(source, attn_implementation="eager", **options)
     check_complete(loaded)
-    return transpose_weights(model.to(device)), prefix_notes(source)
+    return transpose_weights(model if device is None else model.to(device)), prefix_notes(source)
 
 
 def check_complete(loaded: Mapping[str, Any]) -> None:

@@ -25,7 +25,7 @@ def through(
     mask: Tensor | Mapping[str, Tensor] | None = None,
     cache: TreeCache | None = None,
 ) -> Tensor:
-    """Hidden rows after some of the layers.
+    """Hidden rows after some of the layers, where they came from, whatever devices these lie on.
 
     Args:
         hidden: (batch, rows, width) what comes out of the layer before `layers`, or the embeddings.
@@ -39,6 +39,7 @@ def through(
     typed = by_kind(type(body.rotary_emb))
     rotary = {kind: body.rotary_emb(hidden, positions, kind) for kind in set(kinds)} if typed else {}
     shared = None if typed else body.rotary_emb(hidden, positions)
+    device = hidden.device
     for number in layers:
         kind = kinds[number] if kinds else ""
         hidden = body.layers[number](
@@ -48,7 +49,7 @@ def through(
             past_key_values=cache,
             position_embeddings=rotary.get(kind, shared),
         )
-    return hidden
+    return hidden.to(device)
 
 
 @cache

@@ -18,6 +18,7 @@ from transformers import PreTrainedModel
 from decoding.draft import Draft, TargetOutput
 from decoding.models import layers
 from decoding.models.cache import TreeCache
+from decoding.models.spread import reading_device
 from decoding.models.windows import layer_kinds, masks, windows_of
 from decoding.sample import Sampling
 
@@ -45,7 +46,8 @@ class Target:
 
     @cached_property
     def _device(self) -> torch.device:  # asked for at every step, and the library searches the model for it
-        return self.model.device
+        """Of a model that is spread over several: where it reads its tokens. What the others put out is brought there."""
+        return reading_device(self.model)
 
     @cached_property
     def dtype(self) -> torch.dtype:
@@ -103,6 +105,7 @@ class Target:
                 **extra,
             )
         hidden |= {aux_layer: out.hidden_states[aux_layer][0] for aux_layer in aux_hidden_layers if aux_layer != PRE_NORM}
+        hidden = {aux_layer: states.to(self.device) for aux_layer, states in hidden.items()}
         if any(states.ndim != 2 for states in hidden.values()):
             raise ValueError(f"A {type(self.model).__name__} has several states per row; no method that reads its states fits.")
         logits = out.logits[0, -1:] if last_only else out.logits[0]
@@ -110,7 +113,7 @@ class Target:
 
     def scores(self, logits: Tensor) -> Tensor:
         """(..., entries) what the model's head puts out -> (..., vocab) float32, minus infinity for ids that no token has."""
-        logits = logits[..., : self.vocab].float()
+        logits = logits[..., : self.vocab].to(self.device, torch.float32)
         if self.unused:
             logits = logits.index_fill(-1, torch.tensor(self.unused, device=logits.device), -torch.inf)
         return logits
@@ -226,4 +229,4 @@ class Target:
     @torch.inference_mode()
     def embedded(self, ids: Tensor) -> Tensor:
         """(rows,) token ids -> (rows, width) what the embedding module puts out."""
-        return self.model.get_input_embeddings()(ids)
+        return self.model.get_input_embeddings()(ids).to(self.device)
