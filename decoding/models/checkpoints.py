@@ -5,7 +5,7 @@ Untrusted input: only safetensors are opened, and no code of a model folder is e
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -24,6 +24,9 @@ Model = TypeVar("Model", bound=nn.Module)
 # what wraps a model when it is trained, and leaves in front of the names of its tensors
 PREFIXES = {"_orig_mod.": "torch.compile", "module.": "data-parallel training", "base_model.model.": "PEFT"}
 WRAPPED = "^(" + "|".join(map(re.escape, PREFIXES)) + ")+"
+# where a model of texts, images and sound keeps its language model, and the tensors of its other parts
+LANGUAGE = {r"^language_model\.lm_head": "lm_head", r"^(model\.)?language_model\.(model\.)?": "model."}
+OTHER_SENSES = re.compile(r"(^|\.)(vision_\w+|audio_\w+|multi_modal_projector|embed_vision|embed_audio)\.")
 IMPLEMENTATIONS = {"_attn_implementation_internal", "_experts_implementation_internal"}  # fields that name kernels to be fetched
 SHARD = re.compile(r"[\w-][\w.-]*\.safetensors")
 TREE_ROWS = 1024  # more than a draft tree has
@@ -40,13 +43,15 @@ def opening(source: str) -> Iterator[None]:
 
 
 def open_config(source: str) -> PreTrainedConfig:
-    """What config.json says, without what would choose code to be fetched and run."""
+    """What config.json says, without what would choose code to be fetched and run; of a model of texts, images and sound
+    what it says of texts."""
     config = AutoConfig.from_pretrained(source, trust_remote_code=False)
     for part in {id(one): one for one in (config, config.get_text_config())}.values():
         for name in IMPLEMENTATIONS & vars(part).keys():
             setattr(part, name, None)
         vars(part).pop("auto_map", None)
-    return config
+    composite = not config.is_encoder_decoder and not hasattr(config, "vocab_size")
+    return config.get_text_config() if composite else config
 
 
 def check_index(source: str) -> None:
@@ -77,15 +82,16 @@ def open_weights(
     wanted = torch.float32 if dtype == "auto" and on_cpu else DTYPES.get(dtype, "auto")
     check_index(source)
     options: dict[str, Any] = {"dtype": wanted, "use_safetensors": True, "trust_remote_code": False, "output_loading_info": True}
-    options |= {"config": config, "ignore_mismatched_sizes": True, "key_mapping": {WRAPPED: ""}}
+    options |= {"config": config, "ignore_mismatched_sizes": True, "key_mapping": {WRAPPED: "", **LANGUAGE}}
     options |= {"device_map": "auto"} if device is None else {}
     opener = cast(Any, AutoModelForCausalLM)  # whose types know no loading info, and lose those of `to`
     try:
         model, loaded = opener.from_pretrained(source, attn_implementation="sdpa", **options)
     except ValueError:  # this architecture has no fused attention
         model, loaded = opener.from_pretrained(source, attn_implementation="eager", **options)
-    check_complete(loaded)
-    return transpose_weights(model if device is None else model.to(device)), prefix_notes(source)
+    others = {name for name in loaded["unexpected_keys"] if OTHER_SENSES.search(name)}
+    check_complete({**loaded, "unexpected_keys": set(loaded["unexpected_keys"]) - others})
+    return transpose_weights(model if device is None else model.to(device)), prefix_notes(source) + senses_notes(source, others)
 
 
 def check_complete(loaded: Mapping[str, Any]) -> None:
@@ -125,6 +131,11 @@ def prefix_notes(source: str) -> tuple[str, ...]:
         f"The tensors of {source!r} were named {prefix}..., as {PREFIXES[prefix]} writes them; that was taken off."
         for prefix in there
     )
+
+
+def senses_notes(source: str, names: Collection[str]) -> tuple[str, ...]:
+    """A sentence if parts of a model were left out."""
+    return (f"Only the text part of {source!r} is used; its {len(names):,} tensors for images or sound are not.",) if names else ()
 
 
 def transpose_weights(model: Model) -> Model:

@@ -8,6 +8,7 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from decoding.methods import METHODS
 from decoding.models import self_test
@@ -19,7 +20,7 @@ from decoding.models.target import PRE_NORM, Target
 from decoding.models.windows import CHUNKED, SLIDING, hidden_by, windows_of
 from tests import toys
 from tests.decoding.test_tree_reading import CLOSE, after_keep, deepest, plain, random_text, random_tree, worst_row
-from tests.toys import ATTENTIONS, CONTEXT, VOCAB, WINDOWED, causal_lm, run_steps, tokens_of, toy_family
+from tests.toys import ATTENTIONS, CONTEXT, SIZES, VOCAB, WINDOWED, causal_lm, run_steps, tokens_of, toy_family
 
 TOKENS, PROMPT = 60, 30  # of every run; the prompt alone is longer than a window
 LOSSLESS = [key for key, method in METHODS.items() if method.is_lossless]
@@ -234,3 +235,22 @@ def test_llama_4_ends_before_its_queries_are_scaled_by_row():
 
 def replace_in(config, **values):
     return type(config)(**(config.to_dict() | values))
+
+
+@pytest.mark.parametrize("kind", ["gemma3", "gemma4"])
+def test_the_text_part_of_a_model_of_images_is_opened(tmp_path, tokenizer, kind):
+    """Its folder keeps the language model below other names; what is left out is said."""
+    text = AutoConfig.for_model(f"{kind}_text", **(SIZES | WINDOWED[f"{kind}_text"] | {"tie_word_embeddings": True}))
+    eyes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    more = {"vision_config": eyes | {"image_size": 28, "patch_size": 14}} if kind == "gemma3" else {}
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, text_config=text.to_dict(), **more)).eval()
+    toys.save(tmp_path, model, tokenizer)
+    opened = load(str(tmp_path), device="cpu")
+    assert opened.target.windows == {"sliding_attention": toys.WINDOW}
+    assert bool(opened.notes) == bool(more) and all("Only the text part" in note for note in opened.notes)
+    tokens = random_text(40)
+    with torch.inference_mode():
+        states = model.model.language_model(input_ids=torch.tensor([tokens])).last_hidden_state
+        wanted = opened.target.score(states[0, -1])
+    assert (opened.target.extend(TreeCache(), tokens)[0] - wanted).abs().max() < CLOSE
