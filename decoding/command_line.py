@@ -89,7 +89,7 @@ def add_run(made: argparse.ArgumentParser) -> None:
 
 def add_family(made: argparse.ArgumentParser) -> None:
     made.add_argument("--draft", help="embedded, a folder or a Hub id; left out: what is shipped for the target, if anything")
-    made.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (auto)")
+    made.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps, or auto-map: spread over all GPUs (auto)")
     made.add_argument("--dtype", default="auto", help="auto, float32, bfloat16, float16 (auto)")
 
 

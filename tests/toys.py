@@ -48,6 +48,54 @@ SIZES = {
     "pad_token_id": None,
 }
 GREEDY = Sampling(temperature=0)
+WINDOW = 16
+NARROW = {"sliding_window": WINDOW}
+MIXED = NARROW | {"layer_types": ["sliding_attention", "full_attention"]}
+SOME = {"use_sliding_window": True, "max_window_layers": 1}  # layers behind the first
+GEMMA = {"head_dim": 16, "query_pre_attn_scalar": 16, "tie_word_embeddings": False}
+GEMMA_4 = MIXED | GEMMA | {
+    "global_head_dim": 16,
+    "num_global_key_value_heads": 2,
+    "hidden_size_per_layer_input": 8,
+    "vocab_size_per_layer_input": VOCAB,
+}  # fmt: skip
+EXPERTS = {"num_local_experts": 4, "num_experts_per_tok": 2, "head_dim": 16}
+CHUNKS = {"attention_chunk_size": WINDOW, "layer_types": ["chunked_attention", "full_attention"]}
+YARN = {
+    "rope_type": "yarn",
+    "rope_theta": 10_000.0,
+    "factor": 4.0,
+    "original_max_position_embeddings": 40,
+    "llama_4_scaling_beta": 0.1,
+}
+WINDOWED = {  # kind -> what makes attention end after WINDOW tokens, of these tiny models
+    "mistral": NARROW,
+    "mixtral": NARROW | EXPERTS,
+    "phi3": NARROW | {"pad_token_id": 0},
+    "starcoder2": NARROW,
+    "ministral": NARROW | {"head_dim": 16},
+    "ministral3": NARROW | {"head_dim": 16, "rope_parameters": YARN},
+    "qwen2": NARROW | SOME,
+    "qwen3": NARROW | SOME | {"head_dim": 16},
+    "gemma2": NARROW | GEMMA,
+    "gemma3_text": MIXED | GEMMA,
+    "gemma3n_text": MIXED | {
+        "head_dim": 16,
+        "tie_word_embeddings": False,
+        "hidden_size_per_layer_input": 8,
+        "vocab_size_per_layer_input": VOCAB,
+        "laurel_rank": 4,
+        "num_kv_shared_layers": 0,
+        "activation_sparsity_pattern": None,
+    },
+    "gemma4_text": GEMMA_4 | {"num_hidden_layers": 4, "num_kv_shared_layers": 2, "layer_types": MIXED["layer_types"] * 2},
+    "gpt_oss": NARROW | EXPERTS | {"rope_parameters": YARN},
+    "cohere2": MIXED | {"head_dim": 16},
+    "olmo3": MIXED,
+    "exaone4": MIXED,
+    "llama4_text": CHUNKS | EXPERTS | {"intermediate_size_mlp": 48, "no_rope_layers": [1, 0]},
+    "smollm3": NARROW | {"use_sliding_window": True, "no_rope_layers": [0, 1]},
+}  # fmt: skip
 OWN = {"mistral": {"sliding_window": None}}
 
 

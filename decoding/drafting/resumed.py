@@ -19,8 +19,9 @@ class Resumed:
     rows: tuple[tuple[Tensor, Tensor], ...]  # per layer keys and values, (1, heads, n + 1, head width) each
 
     def cut(self, kept: np.ndarray) -> "Resumed":
-        index = torch.from_numpy(np.concatenate(([0], kept + 1))).to(self.hidden.device)
-        return Resumed(self.layer, self.hidden[index], tuple((k[:, :, index], v[:, :, index]) for k, v in self.rows))
+        index = torch.from_numpy(np.concatenate(([0], kept + 1)))
+        rows = tuple((k[:, :, index.to(k.device)], v[:, :, index.to(v.device)]) for k, v in self.rows)
+        return Resumed(self.layer, self.hidden[index.to(self.hidden.device)], rows)
 
     @torch.inference_mode()
     def read(self, target, cache, tokens, draft, sampling, aux_hidden_layers) -> TargetOutput:
@@ -34,7 +35,7 @@ class Resumed:
             cache.update(keys, values, number)
         deeper = range(self.layer, target.model.config.num_hidden_layers)
         places = torch.as_tensor(positions, device=target.device)[None]
-        mask = target.mask(count, before, draft.visible)
+        mask = target.layer_mask(count, before, draft.visible)
         hidden = layers.through(target.model, self.hidden[None], deeper, places, mask, cache)
         logits = target.score(layers.normed(target.model, hidden[0]))
         return TargetOutput(logits, sampling.probabilities(logits))

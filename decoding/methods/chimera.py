@@ -29,7 +29,9 @@ from decoding.method import Drafter, Method, param
 from decoding.models.attention import Block, Memory, Sizes
 from decoding.models.family import Family
 from decoding.models.heads import Settings, rebuilt, shapes_of
+from decoding.models.layers import embedding
 from decoding.models.requirements import TARGET_HEAD
+from decoding.models.spread import looked_up
 from decoding.models.target import Target
 from decoding.sample import Sampling
 from decoding.score_names import FROM_H, FROM_O, JOINT, OWN
@@ -60,7 +62,7 @@ class Heads(nn.Module):
 
     def trigram(self, target: Target, grams: Tensor) -> Tensor:
         """(..., 3) tokens, the newest last -> (..., width)."""
-        rows = target.model.get_input_embeddings().weight[grams]
+        rows = looked_up(embedding(target.model), grams)
         joined = F.rms_norm(rows.float(), rows.shape[-1:], eps=1e-12).to(target.dtype).flatten(-2)
         return self.join(joined + F.silu(self.gram(joined)))
 

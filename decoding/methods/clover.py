@@ -29,7 +29,9 @@ from decoding.method import Drafter, Method, param
 from decoding.models.attention import Block, Memory, Sizes
 from decoding.models.family import Family
 from decoding.models.heads import Settings, rebuilt, shapes_of
+from decoding.models.layers import unembedding
 from decoding.models.requirements import TARGET_HEAD
+from decoding.models.spread import looked_up
 from decoding.models.target import PRE_NORM, Target
 from decoding.sample import Sampling
 from decoding.score_names import GATE, JOINT, MOVED, OWN
@@ -83,7 +85,7 @@ class Heads(nn.Module):
 
 def embedded(target: Target, tokens: Tensor) -> Tensor:
     """(...) tokens -> (..., width) their rows of the language-model head, with a root mean square of 1."""
-    rows = target.model.get_output_embeddings().weight[tokens]
+    rows = looked_up(unembedding(target.model), tokens)
     return F.rms_norm(rows.float(), rows.shape[-1:], eps=1e-12).to(target.dtype)
 
 

@@ -168,7 +168,7 @@ class Kangaroo(Drafter):
         """(rows,) tokens behind all that was read -> (rows, width) states behind the exit layer."""
         model, before = self.target.model, self.cache.length
         hidden = model.model.embed_tokens(ids)[None]
-        mask = layers.causal(len(ids), before, hidden)
+        mask = self.target.layer_mask(len(ids), before)
         return layers.through(model, hidden, range(self.layer), self._positions(before, len(ids)), mask, self.cache)[0]
 
     @torch.inference_mode()

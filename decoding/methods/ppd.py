@@ -15,6 +15,7 @@ ensemble are read at inference too, and their logits averaged; the number of row
 import statistics
 from dataclasses import dataclass
 from time import perf_counter
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
@@ -64,7 +65,9 @@ class Prompts(nn.Module):
 
 
 def init_head(target: Target, prompt_tokens: int, members: int) -> Prompts:
-    """Untrained: the embeddings of ordinary tokens, spread over the vocabulary."""
+    """Untrained: the embeddings of ordinary tokens, spread over the vocabulary; ValueError for a target that reads tokens only."""
+    if reason := vectors_refusal(target):
+        raise ValueError(reason)
     made = Prompts(target.model.config.hidden_size, prompt_tokens, members).to(target.device)
     count = prompt_tokens * members
     tokens = torch.arange(1, count + 1, device=target.device) * (target.vocab - 1) // (count + 1)
@@ -243,6 +246,27 @@ def build(family: Family, params: Params, sampling: Sampling):
     return Ppd(family.target, params, sampling), rule
 
 
+def vectors_refusal(target: Target) -> str:
+    """Why this model cannot read vectors in place of tokens, as a sentence; "" if it can."""
+    if not getattr(target.model.config, "hidden_size_per_layer_input", None):
+        return ""
+    name = type(target.model).__name__
+    return f"Every layer of a {name} looks its tokens up by itself; it cannot read a prompt token, which is none."
+
+
+class Vectors:
+    """A target that reads a vector in place of a token; of one that is not loaded it cannot be told."""
+
+    words, part = "a target that reads vectors in place of tokens", "target"
+
+    def lacking(self, method: Method, family: Any) -> str:
+        target = getattr(family, "target", None)
+        return vectors_refusal(target) if isinstance(target, Target) else ""
+
+    def parameters(self, method: Method, family: Any) -> int:
+        return 0
+
+
 METHOD = Method(
     key=KEY,
     title="Parallel prompt decoding",
@@ -266,6 +290,6 @@ METHOD = Method(
     ),
     params=Params,
     build=build,
-    requirements=(TARGET_HEAD,),
+    requirements=(Vectors(), TARGET_HEAD),
     lossless_with=lambda values, greedy: greedy or values.get("rule") != "typical",
 )

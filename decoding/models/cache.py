@@ -45,7 +45,8 @@ class Layer(CacheLayerMixin):
         end = committed + count
         if rows is not None:
             for buffer in (self.keys, self.values):
-                buffer[:, :, committed:end] = buffer.index_select(2, rows)  # a copy first: the ranges may overlap
+                found = buffer.index_select(2, rows.to(buffer.device))  # a copy first: the ranges may overlap
+                buffer[:, :, committed:end] = found
         self.length = end
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:

@@ -5,7 +5,7 @@ Untrusted input: only safetensors are opened, and no code of a model folder is e
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -20,6 +20,7 @@ from transformers.utils.hub import cached_file
 from decoding.models.quantised import note as quantised_note
 from decoding.models.quantised import opening_quantised
 from decoding.models.sorted_draft import check_exits
+from decoding.models.windows import SIZES, layer_kinds
 
 RECURRENT = ("rwkv", "xlstm")  # models that list no layers by kind
 STATELESS = {"mlp", "moe"}  # kinds of layers that read one row alone
@@ -27,8 +28,12 @@ Model = TypeVar("Model", bound=nn.Module)
 # what wraps a model when it is trained, and leaves in front of the names of its tensors
 PREFIXES = {"_orig_mod.": "torch.compile", "module.": "data-parallel training", "base_model.model.": "PEFT"}
 WRAPPED = "^(" + "|".join(map(re.escape, PREFIXES)) + ")+"
+# where a model of texts, images and sound keeps its language model, and the tensors of its other parts
+LANGUAGE = {r"^language_model\.lm_head": "lm_head", r"^(model\.)?language_model\.(model\.)?": "model."}
+OTHER_SENSES = re.compile(r"(^|\.)(vision_\w+|audio_\w+|multi_modal_projector|embed_vision|embed_audio)\.")
 IMPLEMENTATIONS = {"_attn_implementation_internal", "_experts_implementation_internal"}  # fields that name kernels to be fetched
 SHARD = re.compile(r"[\w-][\w.-]*\.safetensors")
+TREE_ROWS = 1024  # more than a draft tree has
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -42,13 +47,15 @@ def opening(source: str) -> Iterator[None]:
 
 
 def open_config(source: str) -> PreTrainedConfig:
-    """What config.json says, without what would choose code to be fetched and run."""
+    """What config.json says, without what would choose code to be fetched and run; of a model of texts, images and sound
+    what it says of texts."""
     config = AutoConfig.from_pretrained(source, trust_remote_code=False)
     for part in {id(one): one for one in (config, config.get_text_config())}.values():
         for name in IMPLEMENTATIONS & vars(part).keys():
             setattr(part, name, None)
         vars(part).pop("auto_map", None)
-    return config
+    composite = not config.is_encoder_decoder and not hasattr(config, "vocab_size")
+    return config.get_text_config() if composite else config
 
 
 def check_index(source: str) -> None:
@@ -80,26 +87,33 @@ def shards_of(index: Path, most: int | None = None) -> dict[str, str]:
 
 
 def open_weights(
-    source: str, config: PreTrainedConfig, device: torch.device, dtype: str
+    source: str, config: PreTrainedConfig, device: torch.device | None, dtype: str
 ) -> tuple[PreTrainedModel, tuple[str, ...]]:
     """The model with fused attention where it has it, and notes; safetensors only, no remote code.
+
+    Args:
+        device: None: spread over all GPUs and the main memory by accelerate.
 
     Raises:
         ValueError: a tensor is missing, left over or of another shape, with their names: transformers would fill in random numbers.
     """
-    wanted = torch.float32 if dtype == "auto" and device.type == "cpu" else DTYPES.get(dtype, "auto")
+    on_cpu = not torch.accelerator.is_available() if device is None else device.type == "cpu"
+    wanted = torch.float32 if dtype == "auto" and on_cpu else DTYPES.get(dtype, "auto")
     check_index(source)
     options: dict[str, Any] = {"dtype": wanted, "use_safetensors": True, "trust_remote_code": False, "output_loading_info": True}
-    options |= {"config": config, "ignore_mismatched_sizes": True, "key_mapping": {WRAPPED: ""}}
+    options |= {"config": config, "ignore_mismatched_sizes": True, "key_mapping": {WRAPPED: "", **LANGUAGE}}
+    options |= {"device_map": "auto"} if device is None else {}
     opener = cast(Any, AutoModelForCausalLM)  # whose types know no loading info, and lose those of `to`
     with opening_quantised(config):
         try:
             model, loaded = opener.from_pretrained(source, attn_implementation="sdpa", **options)
         except ValueError:  # this architecture has no fused attention
             model, loaded = opener.from_pretrained(source, attn_implementation="eager", **options)
-    check_complete(loaded)
+    others = {name for name in loaded["unexpected_keys"] if OTHER_SENSES.search(name)}
+    check_complete({**loaded, "unexpected_keys": set(loaded["unexpected_keys"]) - others})
     stored = quantised_note(source, config, str(model.dtype).removeprefix("torch."))
-    return transpose_weights(model.to(device)), prefix_notes(source) + stored
+    notes = (*prefix_notes(source), *stored, *senses_notes(source, others))
+    return transpose_weights(model if device is None else model.to(device)), notes
 
 
 def check_complete(loaded: Mapping[str, Any]) -> None:
@@ -141,6 +155,11 @@ def prefix_notes(source: str) -> tuple[str, ...]:
     )
 
 
+def senses_notes(source: str, names: Collection[str]) -> tuple[str, ...]:
+    """A sentence if parts of a model were left out."""
+    return (f"Only the text part of {source!r} is used; its {len(names):,} tensors for images or sound are not.",) if names else ()
+
+
 def transpose_weights(model: Model) -> Model:
     """The same weights; on a CPU those of linear layers lie in memory input by input rather than output by output.
 
@@ -159,19 +178,19 @@ def check_architecture(config: PreTrainedConfig, source: str) -> None:
     check_known(config, source)
     if config.is_encoder_decoder:
         raise ValueError(f"{source!r} is an encoder-decoder; Draftscope needs a decoder-only model.")
-    kinds: set[str] = set(getattr(config, "layer_types", None) or ()) | set(getattr(config, "attention_layers", None) or ())
-    strange = kinds - STATELESS - {"full_attention", "attention", "global", "sliding_attention", "chunked_attention", "local"}
+    local = "local" in (getattr(config, "attention_layers", None) or ())
+    strange = set(layer_kinds(config)) - STATELESS - {"full_attention", "attention", *SIZES}
     if strange:
         raise ValueError(
             f"{source!r} ({config.model_type}) has layers of kind {', '.join(sorted(strange))}, whose state runs through the whole "
             "tree; it cannot be read over a draft tree."
         )
     check_exits(config, source)
-    window = window_of(config, kinds)
-    if window is not None and window < context(config):
+    window = getattr(config, "window_size", None)
+    if local and isinstance(window, int) and window < context(config):
         raise ValueError(
-            f"{source!r} attends through a window of {window:,} tokens, shorter than its context of {context(config):,}; beyond "
-            "the window a draft tree would be read wrongly."
+            f"{source!r} attends through a window of {window:,} tokens, shorter than its context of {context(config):,}, and "
+            "counts them by rows, not by positions; beyond the window a draft tree would be read wrongly."
         )
 
 
@@ -190,23 +209,16 @@ def check_known(config: PreTrainedConfig, source: str) -> None:
         )
 
 
-def window_of(config: PreTrainedConfig, kinds: set[str]) -> int | None:
-    """Tokens a windowed layer sees, or None if every layer sees everything."""
-    if kinds and not kinds & {"sliding_attention", "chunked_attention", "local"}:
-        return None
-    if getattr(config, "use_sliding_window", True) is False:
-        return None
-    names = ("sliding_window", "attention_chunk_size", *(("window_size",) if "local" in kinds else ()))
-    return min((w for name in names if isinstance(w := getattr(config, name, None), int)), default=None)
-
-
 def context(config: PreTrainedConfig) -> int:
     """Positions the model was made for. With rotary scaling that depends on the length only the original ones are used: a tree
-    across that border changes the frequencies of all its rows."""
+    across that border changes the frequencies of all its rows. Layers of Llama 4 without positions scale their queries by the
+    number of a row, not by its position: only as far as that makes no difference."""
     limit = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None) or 2048
     rope = getattr(config, "rope_parameters", None) or {}
     if isinstance(rope, dict) and rope.get("rope_type") in ("dynamic", "longrope"):
         limit = min(limit, rope.get("original_max_position_embeddings", limit))
+    if getattr(config, "attn_temperature_tuning", False) and 0 in config.no_rope_layers:
+        limit = min(limit, int(config.floor_scale) - TREE_ROWS)
     return limit
 
 

@@ -31,6 +31,7 @@ from decoding.models.names import EMBEDDED_TARGETS
 from decoding.models.places import Place, place
 from decoding.models.published_heads import method_of, read
 from decoding.models.self_test import check_tree_reading
+from decoding.models.spread import AUTO_MAP, check_spread, devices
 from decoding.models.target import Target
 from decoding.models.token_bytes import token_bytes_maker
 from decoding.models.tokenizers import open_tokenizer
@@ -136,7 +137,8 @@ def load(target: str = "embedded", draft: str | None = None, device: str = "auto
         draft: "embedded", or what a target can be called by. None: the draft model that ships for the target, if one does. A
             published head (`decoding.models.published_heads`) is kept for the method that it belongs to. A tokenizer that differs
             from the target's is no hindrance: see `decoding.models.draft_tokens`.
-        device: "auto" (cuda, else mps, else cpu), "cpu", "cuda", "cuda:1", "mps".
+        device: "auto" (cuda, else mps, else cpu), "cpu", "cuda", "cuda:1", "mps", or "auto-map": the target is spread over all GPUs
+            and, as far as those are full, the main memory.
         dtype: "auto" (float32 on a CPU, else as stored), "float32", "bfloat16", "float16".
 
     Raises:
@@ -155,14 +157,14 @@ def load(target: str = "embedded", draft: str | None = None, device: str = "auto
     published, draft = (draft, None) if method else (None, draft)
     if draft is None and own:
         draft = str(EMBEDDED / own)
-    tokenizer, big, more = open_model(target, where, dtype)
+    tokenizer, big, more = open_model(target, where, dtype, spread=device == AUTO_MAP)
     notes += more
     heads = {method: Path(published)} if published else {}
     for folder in heads.values():
         notes += read(folder, big).notes  # whatever is wrong with it is said now
     if draft is None:
         return Family(name, tokenizer, big, heads=heads, notes=notes)
-    other, small, more = open_model(draft, where, dtype)
+    other, small, more = open_model(draft, big.device, dtype)
     found = fitted(big, tokenizer, small, other, asked or draft)
     return Family(name, tokenizer, big, found.draft, heads, notes + more + found.notes, found.other)
 
@@ -191,21 +193,27 @@ def weights_mark(source: str | None) -> str:
 
 
 def find_device(device: str) -> torch.device:
-    if device == "auto":
+    """Where a model takes its tokens and gives its logits; ValueError if there is no such device."""
+    if device == AUTO_MAP:
+        check_spread()
+    if device in ("auto", AUTO_MAP):
         found = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
         return torch.device(found)
     try:
         where = torch.device(device)
     except RuntimeError as error:
-        raise ValueError(f"There is no device {device!r}; use auto, cpu, cuda or mps.") from error
+        raise ValueError(f"There is no device {device!r}; use auto, cpu, cuda, mps or {AUTO_MAP}.") from error
     available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if not available.get(where.type, False):
         raise ValueError(f"The device {device!r} is not available on this machine.")
     return where
 
 
-def open_model(source: str, device: torch.device, dtype: str) -> tuple[PreTrainedTokenizerBase, Target, tuple[str, ...]]:
-    """A tokenizer, a model that passed the self-test, and notes; ValueError with the reason if it cannot be opened or read."""
+def open_model(
+    source: str, device: torch.device, dtype: str, *, spread: bool = False
+) -> tuple[PreTrainedTokenizerBase, Target, tuple[str, ...]]:
+    """A tokenizer, a model that passed the self-test, and notes; ValueError with the reason if it cannot be opened or read. A model
+    that is `spread` lies wherever there is room."""
     if dtype != "auto" and dtype not in DTYPES:
         raise ValueError(f"There is no number format {dtype!r}; use auto, {', '.join(DTYPES)}.")
     if not os.path.isdir(source) and not HUB_ID.fullmatch(source):
@@ -215,8 +223,10 @@ def open_model(source: str, device: torch.device, dtype: str) -> tuple[PreTraine
     check_architecture(config, source)
     with opening(source):
         tokenizer, words = open_tokenizer(source)
-        model, notes = open_weights(source, config, device, dtype)
+        model, notes = open_weights(source, config, None if spread else device, dtype)
     vocab, unused = vocabulary(tokenizer, config)
     target = Target(model.eval(), vocab, context(config), end_tokens(model, tokenizer), unused)
     check_tree_reading(target, source)
-    return tokenizer, target, words + notes
+    places = devices(model)
+    spread_note = (f"The layers of {source!r} lie on {', '.join(places)}.",) if places else ()
+    return tokenizer, target, (*words, *notes, *spread_note)

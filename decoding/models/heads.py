@@ -27,6 +27,7 @@ from transformers import PreTrainedModel
 
 from decoding import old_names
 from decoding.models.cache_folder import cache_folder
+from decoding.models.spread import weight_of
 from decoding.models.target import Target
 
 SHIPPED = Path(__file__).parent.parent / "embedded"
@@ -94,9 +95,16 @@ def fingerprint(model: nn.Module) -> Fingerprint:
     if model not in _known:
         named = list(model.named_parameters())
         shapes = "".join(f"{name} {tuple(values.shape)} " for name, values in named)
-        seen = torch.cat([sampled(values.detach()) for _, values in named]).tolist() if named else []
+        parts = [sampled(stored(model, name).detach()) for name, _ in named]
+        seen = torch.cat([part.to(parts[0].device) for part in parts]).tolist() if named else []
         _known[model] = Fingerprint(hashlib.sha256(shapes.encode()).hexdigest()[:8], tuple(seen))
     return _known[model]
+
+
+def stored(model: nn.Module, name: str) -> Tensor:
+    """A parameter by its name, also one that is kept aside."""
+    path, _, own = name.rpartition(".")
+    return weight_of(model.get_submodule(path), own)
 
 
 def sampled(values: Tensor) -> Tensor:

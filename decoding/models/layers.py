@@ -4,6 +4,9 @@ Every layer of such a model takes and gives (batch, rows, width) states, and kno
 given: what a model does without one is its own affair.
 """
 
+import inspect
+from collections.abc import Mapping
+from functools import cache
 from typing import cast
 
 import torch
@@ -11,6 +14,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from decoding.models.cache import TreeCache
+from decoding.models.windows import layer_kinds
 
 
 def through(
@@ -18,23 +22,40 @@ def through(
     hidden: Tensor,
     layers: range,
     positions: Tensor,
-    mask: Tensor | None = None,
+    mask: Tensor | Mapping[str, Tensor] | None = None,
     cache: TreeCache | None = None,
 ) -> Tensor:
-    """Hidden rows after some of the layers.
+    """Hidden rows after some of the layers, where they came from, whatever devices these lie on.
 
     Args:
         hidden: (batch, rows, width) what comes out of the layer before `layers`, or the embeddings.
         layers: which ones, counted from 0.
         positions: (1, rows) of each row in its text.
-        mask: (1, 1, rows, keys) additive; None with fused attention: every row sees those before it and itself.
+        mask: (1, 1, rows, keys) additive, or one per kind of layer; None with fused attention: every row sees those before it and
+            itself.
         cache: keys and values of these layers, to which those of the rows are appended.
     """
-    body = model.model
-    rotary = body.rotary_emb(hidden, positions)
-    for layer in body.layers[layers.start : layers.stop]:
-        hidden = layer(hidden, attention_mask=mask, position_ids=positions, past_key_values=cache, position_embeddings=rotary)
-    return hidden
+    body, kinds = model.model, layer_kinds(model.config)
+    typed = by_kind(type(body.rotary_emb))
+    rotary = {kind: body.rotary_emb(hidden, positions, kind) for kind in set(kinds)} if typed else {}
+    shared = None if typed else body.rotary_emb(hidden, positions)
+    device = hidden.device
+    for number in layers:
+        kind = kinds[number] if kinds else ""
+        hidden = body.layers[number](
+            hidden,
+            attention_mask=mask[kind] if isinstance(mask, Mapping) else mask,
+            position_ids=positions,
+            past_key_values=cache,
+            position_embeddings=rotary.get(kind, shared),
+        )
+    return hidden.to(device)
+
+
+@cache
+def by_kind(rotary: type[nn.Module]) -> bool:
+    """Whether rotary positions are another for every kind of layer."""
+    return "layer_type" in inspect.signature(rotary.forward).parameters
 
 
 def normed(model: PreTrainedModel, hidden: Tensor) -> Tensor:
@@ -54,6 +75,19 @@ def embedding(model: PreTrainedModel) -> nn.Embedding:
 def unembedding(model: PreTrainedModel) -> nn.Linear:
     """The language-model head, which every causal model has."""
     return cast(nn.Linear, model.get_output_embeddings())
+
+
+def scored(model: PreTrainedModel, hidden: Tensor) -> Tensor:
+    """(..., width) states like those behind the final norm -> the logits of the language-model head, scaled and capped as the model
+    does it."""
+    logits, config = unembedding(model)(hidden), model.config
+    if scale := getattr(config, "logit_scale", None):  # Cohere
+        logits = logits * scale
+    if scaling := getattr(config, "logits_scaling", None):  # Granite
+        logits = logits / scaling
+    if cap := getattr(config, "final_logit_softcapping", None):  # Gemma
+        logits = cap * torch.tanh(logits / cap)
+    return logits
 
 
 def causal(rows: int, before: int, like: Tensor) -> Tensor | None:

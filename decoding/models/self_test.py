@@ -1,9 +1,14 @@
 """Every model proves at load that it can be read over a tree: some return wrong logits without any error.
 
 A small tree is read in one pass and every row is compared with a plain pass over its own path, once behind a short and once
-behind a longer context. Models whose layers are to be run one by one (Kangaroo) prove that too.
+behind a longer context, and of a model with windowed attention once more with a window that ends inside the tree. Models whose
+layers are to be run one by one (Kangaroo) prove that too.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import cached_property
 from typing import Any, cast
 from weakref import WeakKeyDictionary
 
@@ -15,12 +20,14 @@ from decoding.draft import Draft
 from decoding.models import layers
 from decoding.models.cache import TreeCache
 from decoding.models.target import Target
+from decoding.models.windows import SIZES, windows_of
 from decoding.sample import Sampling
 
 _known: "WeakKeyDictionary[nn.Module, str]" = WeakKeyDictionary()  # model -> why its layers cannot be run one by one, or ""
 LAYER_ROWS = 9  # tokens that layers are tried with, one by one
 PARENTS = (-1, -1, 0, 0, 1, 2, 2, 5)
 CONTEXTS = (9, 40)
+WINDOW = 3  # tokens, of the windows that are made small: paths of the tree are longer
 # Largest difference over the spread of the logits. Wrong masks or positions give 0.1 to 5; rounding gives the rest.
 TOLERANCE = {torch.float32: 1e-3, torch.float16: 3e-2, torch.bfloat16: 2e-1}
 
@@ -40,9 +47,36 @@ def check_tree_reading(target: Target, name: str) -> None:
 
 
 def largest_error(target: Target) -> float:
-    """Over both contexts, as far as they fit; NaN if there is a NaN or nothing fits."""
-    errors = [tree_error(target, length) for length in CONTEXTS if length + len(PARENTS) < target.context]
+    """Over both contexts, as far as they fit, and over small windows, if there are any; NaN if there is a NaN or nothing fits."""
+    lengths = [length for length in CONTEXTS if length + len(PARENTS) < target.context]
+    errors = [tree_error(target, length) for length in lengths]
+    if target.windows and lengths:
+        with small_windows(target.model):
+            errors.append(tree_error(replace(target), lengths[0]))  # a copy: a target looks at its windows once
     return float(np.max(errors)) if errors else float("nan")  # max() may lose a NaN
+
+
+@contextmanager
+def small_windows(model: nn.Module) -> Iterator[None]:
+    """All windows of a model are WINDOW tokens wide while the block runs; nobody else may read with it then."""
+    configs = {id(part.config): part.config for part in model.modules() if hasattr(part, "config")}.values()
+    found = [(config, name, getattr(config, name, None)) for config in configs for name in SIZES.values()]
+    found = [(config, name, size) for config, name, size in found if isinstance(size, int)]
+    try:
+        for config, name, size in found:
+            setattr(config, name, min(size, WINDOW))
+        yield
+    finally:
+        for config, name, size in found:
+            setattr(config, name, size)
+
+
+class Narrowed(Target):
+    """The same model, read through small windows: masks are made for them, and none is left to the model."""
+
+    @cached_property
+    def windows(self) -> dict[str, int]:
+        return dict.fromkeys(windows_of(self.model.config), WINDOW)
 
 
 def tree_error(target: Target, length: int) -> float:
@@ -90,12 +124,14 @@ def tried_by_layer(target: Target) -> str:
     parts = all(hasattr(body, part) for part in ("embed_tokens", "layers", "rotary_emb"))
     if not parts or not (hasattr(body, "norm") or hasattr(body, "final_layernorm")):
         return f"The layers of a {name} cannot be run one by one here; those of models built like a Llama can."
+    target = Narrowed(target.model, target.vocab, target.context, unused=target.unused)
     tokens = torch.arange(min(LAYER_ROWS, target.context)) * 7 % target.vocab
-    whole = written(target, target.forward(TreeCache(), tokens.to(target.device), range(len(tokens)))[0])
+    seen = np.tri(len(tokens), dtype=bool) if target.windows else None
+    whole = written(target, target.forward(TreeCache(), tokens.to(target.device), range(len(tokens)), seen)[0])
     try:
         positions = torch.arange(len(tokens), device=target.device)[None]
         hidden = body.embed_tokens(tokens.to(target.device))[None]
-        mask = layers.causal(len(tokens), 0, hidden)
+        mask = target.layer_mask(len(tokens), 0)
         for number in range(model.config.num_hidden_layers):
             hidden = layers.through(model, hidden, range(number, number + 1), positions, mask)
         by_layer = written(target, target.score(layers.normed(model, hidden))[0])

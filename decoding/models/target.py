@@ -5,7 +5,7 @@ same class. The 4-D mask is additive in the model's dtype: a boolean one is sile
 """
 
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,9 +18,12 @@ from transformers import PreTrainedModel
 from decoding.draft import Draft, TargetOutput
 from decoding.models import layers
 from decoding.models.cache import TreeCache
+from decoding.models.spread import reading_device
+from decoding.models.windows import layer_kinds, masks, windows_of
 from decoding.sample import Sampling
 
 PRE_NORM = -1  # an aux hidden layer: what the last layer puts out; the last of the numbered ones stands behind the final norm
+Mask = Tensor | dict[str, Tensor]  # the same for all layers, or one per kind of layer
 PREFILL_ROWS = 512  # rows read at once, so that the logits of a long prompt never stand in memory together
 
 
@@ -43,7 +46,8 @@ class Target:
 
     @cached_property
     def _device(self) -> torch.device:  # asked for at every step, and the library searches the model for it
-        return self.model.device
+        """Of a model that is spread over several: where it reads its tokens. What the others put out is brought there."""
+        return reading_device(self.model)
 
     @cached_property
     def dtype(self) -> torch.dtype:
@@ -84,6 +88,8 @@ class Target:
             (rows, vocab) float32 logits, or (1, vocab) with `last_only`; and layer -> (rows, width).
         """
         extra = {"logits_to_keep": 1} if last_only and self.keeps_logits else {}
+        if aux_hidden_layers and getattr(self.model.config, "num_kv_shared_layers", None):
+            extra = {}  # such a model runs its last layers on the rows to be scored only
         if any(aux_layer != PRE_NORM for aux_layer in aux_hidden_layers):
             extra["output_hidden_states"] = True
         rows = self.fed(ids) if embeddings is None and ids is not None else embeddings
@@ -99,12 +105,15 @@ class Target:
                 **extra,
             )
         hidden |= {aux_layer: out.hidden_states[aux_layer][0] for aux_layer in aux_hidden_layers if aux_layer != PRE_NORM}
+        hidden = {aux_layer: states.to(self.device) for aux_layer, states in hidden.items()}
+        if any(states.ndim != 2 for states in hidden.values()):
+            raise ValueError(f"A {type(self.model).__name__} has several states per row; no method that reads its states fits.")
         logits = out.logits[0, -1:] if last_only else out.logits[0]
         return self.scores(logits), hidden
 
     def scores(self, logits: Tensor) -> Tensor:
         """(..., entries) what the model's head puts out -> (..., vocab) float32, minus infinity for ids that no token has."""
-        logits = logits[..., : self.vocab].float()
+        logits = logits[..., : self.vocab].to(self.device, torch.float32)
         if self.unused:
             logits = logits.index_fill(-1, torch.tensor(self.unused, device=logits.device), -torch.inf)
         return logits
@@ -140,9 +149,20 @@ class Target:
             raise ValueError(f"The layers of a {type(self.model).__name__} are not where they are expected; it cannot be tapped.")
         return lists[0][-1]
 
-    def mask(self, rows: int, before: int, visible: np.ndarray | Tensor | None) -> Tensor | None:
-        """(1, 1, rows, before + rows) additive mask; None where a row may see everything before it. Nothing is copied from the
-        device: of what lies there it is not asked whether that is so."""
+    @cached_property
+    def windows(self) -> Mapping[str, int]:
+        """Kind of layer -> tokens that its layers see at most; empty for most models."""
+        config = getattr(self.model, "config", None)
+        return {} if config is None else windows_of(config)
+
+    def narrow(self, rows: int) -> bool:
+        """Whether some layer cannot see `rows` of one path."""
+        return any(rows > size for size in self.windows.values())
+
+    def mask(self, rows: int, before: int, visible: np.ndarray | Tensor | None) -> Mask | None:
+        """(1, 1, rows, before + rows) additive mask, or one per kind of layer; None where a row may see everything before it: the
+        model makes its own then, windows included. Nothing is copied from the device: of what lies there it is not asked whether
+        that is so."""
         if visible is None:
             if rows == 1 or before == 0:
                 return None  # the model builds a plain causal mask, which takes the fast path
@@ -150,9 +170,20 @@ class Target:
         seen = torch.as_tensor(visible)
         if rows == 1 and seen.device.type == "cpu" and seen.all():
             return None
+        return self._mask(rows, before, seen)
+
+    def layer_mask(self, rows: int, before: int, visible: np.ndarray | Tensor | None = None) -> Mask | None:
+        """The same for layers that are run without their model, which makes no mask for them; None: one row, and all see all."""
+        if rows == 1 and not self.narrow(before + rows):
+            return None
+        return self._mask(rows, before, torch.as_tensor(np.tri(rows, dtype=bool) if visible is None else visible))
+
+    def _mask(self, rows: int, before: int, seen: Tensor) -> Mask:
+        """As `mask`, never None."""
         mask = torch.zeros(rows, before + rows, dtype=self.dtype, device=seen.device)
         mask[:, before + rows - seen.shape[1] :].masked_fill_(~seen, torch.finfo(self.dtype).min)
-        return mask[None, None].to(self.device)
+        mask = mask[None, None].to(self.device)
+        return masks(layer_kinds(self.model.config), self.windows, mask, seen) if self.narrow(before + rows) else mask
 
     def fed(self, ids: Tensor) -> Tensor:
         """(rows,) token ids as the model is given them: as they are, unless it has others (`decoding.models.draft_tokens`)."""
@@ -163,7 +194,7 @@ class Target:
 
     def score(self, hidden: Tensor) -> Tensor:
         """(..., width) states like those behind the final norm -> (..., vocab) float32 logits of the language-model head."""
-        return self.scores(layers.unembedding(self.model)(hidden.to(self.dtype)))
+        return self.scores(layers.scored(self.model, hidden.to(self.dtype)))
 
     def extend(self, cache: TreeCache, tokens: Sequence[int], *, every_row: bool = False) -> Tensor:
         """Read and commit `tokens`, which follow what the cache holds.
@@ -202,4 +233,4 @@ class Target:
     @torch.inference_mode()
     def embedded(self, ids: Tensor) -> Tensor:
         """(rows,) token ids -> (rows, width) what the embedding module puts out."""
-        return self.model.get_input_embeddings()(self.fed(ids))
+        return self.model.get_input_embeddings()(self.fed(ids)).to(self.device)

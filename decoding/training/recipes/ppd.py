@@ -49,13 +49,11 @@ def said(prompts: Prompts, target: Target, cache: DynamicCache, places: Tensor) 
     chains = torch.arange(len(places), device=places.device).repeat_interleave(len(chain)) * members + owner.repeat(len(places))
     text = torch.arange(length, device=places.device) <= place[:, None]
     own = (chains[:, None] == chains) & (distances[:, None] >= distances)
-    mask = torch.zeros(len(place), length + len(place), dtype=target.dtype, device=places.device)
-    mask.masked_fill_(~torch.cat((text, own), 1), torch.finfo(target.dtype).min)
     rows = cache.layers[0].keys.shape[0]
     out = target.model(
         inputs_embeds=chain.to(target.dtype).repeat(len(places), 1).expand(rows, -1, -1),
         position_ids=(place + distances).clamp(max=target.context - 1)[None],
-        attention_mask=mask[None, None],
+        attention_mask=target.mask(len(place), length, torch.cat((text, own), 1)),
         past_key_values=cache,
         use_cache=True,
         output_hidden_states=True,

@@ -126,7 +126,11 @@ def models(controller: StudyController) -> None:
     st.text_input(
         "Target", **kept(controller, "study.target", EMBEDDED), help="embedded, embedded-small, a model folder, or a Hub id."
     )
-    st.text_input("Device", **kept(controller, "study.device", "auto"), help="auto, cpu, cuda, cuda:1 or mps")
+    st.text_input(
+        "Device",
+        **kept(controller, "study.device", "auto"),
+        help="auto, cpu, cuda, cuda:1 or mps; auto-map spreads a large target over all GPUs",
+    )
     st.selectbox("Number format", DTYPES, **kept(controller, "study.dtype", "auto", DTYPES))
     st.caption("Models are loaded with the first prompt. Only safetensors are read and no code of a model is run.")
 

@@ -277,7 +277,9 @@ def model_controls(session: Session) -> None:
     )
     if kind not in (NONE, EMBEDDED):
         st.text_input(f"Draft model, {kind}", **keep("draft_name", ""), placeholder=hint(kind))
-    st.text_input("Device", **keep("device", "auto"), help="auto, cpu, cuda, cuda:1 or mps")
+    st.text_input(
+        "Device", **keep("device", "auto"), help="auto, cpu, cuda, cuda:1 or mps; auto-map spreads a large target over all GPUs"
+    )
     st.selectbox("Number format", DTYPES, **keep("dtype", "auto", DTYPES), help="auto: float32 on a CPU, else as stored.")
     if not still_loading():
         now = read(session)
