@@ -28,12 +28,14 @@ from decoding.models.checkpoints import (
     opening,
     vocabulary,
 )
+from decoding.models.chat import Option, rendered
 from decoding.models.heads import Head
 from decoding.models.names import EMBEDDED_TARGETS
 from decoding.models.published_heads import method_of, read
 from decoding.models.self_test import check_tree_reading
 from decoding.models.target import Target
 from decoding.models.token_bytes import token_bytes_maker
+from decoding.trace import Message
 
 EMBEDDED = Path(__file__).parent.parent / "embedded"
 HUB_ID = re.compile(r"[\w.-]{1,96}(/[\w.-]{1,96})?")
@@ -61,6 +63,24 @@ class Family:
             raise ValueError(f"The prompt holds half of a character (U+{ord(alone[0]):04X}), which no text can; take it out.")
         return self.checked(self.tokenizer(prompt)["input_ids"], limit)
 
+    @property
+    def chats(self) -> bool:
+        """Whether the tokenizer has a chat template."""
+        return bool(getattr(self.tokenizer, "chat_template", None))
+
+    def encode_chat(
+        self, messages: Sequence[Message], options: Mapping[str, Option], limit: int
+    ) -> tuple[str, tuple[int, ...]]:
+        """The text that the chat template makes of checked messages, and its token ids.
+
+        Raises:
+            ValueError: there is no template, it does not take them, or they leave no room below `limit` tokens.
+        """
+        if not self.chats:
+            raise ValueError(f"{self.name} has no chat template, so it takes no messages. Give it a text to go on from.")
+        text = rendered(self.tokenizer, messages, options, self.name)
+        return text, self.checked(self.tokenizer(text, add_special_tokens=False)["input_ids"], limit)
+
     def checked(self, tokens: Sequence[int], limit: int) -> tuple[int, ...]:
         """Token ids to go on from, as they are; ValueError if there are none, unknown ones, or no room below `limit` tokens."""
         if not tokens:
@@ -84,6 +104,14 @@ class Family:
         """The published head that was loaded with the family; None if it has none for this method."""
         folder = self.heads.get(method)
         return None if folder is None else read(folder, self.target)
+
+    @cached_property
+    def special_tokens(self) -> tuple[int, ...]:
+        """Tokens that are marks, such as the end of a turn, and no text."""
+        if self.tokenizer is None:
+            return ()
+        added = {token for token, entry in self.tokenizer.added_tokens_decoder.items() if entry.special}
+        return tuple(sorted(added.union(self.tokenizer.all_special_ids)))
 
     @cached_property
     def _token_bytes(self):
