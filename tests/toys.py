@@ -48,6 +48,11 @@ SIZES = {
     "pad_token_id": None,
 }
 GREEDY = Sampling(temperature=0)
+MARKS = ["<|system|>", "<|user|>", "<|assistant|>", "<|end|>"]
+TEMPLATE = (
+    "{% for message in messages %}<|{{ message.role }}|>{{ message.content | trim }}<|end|>{% endfor %}"
+    "{% if loud %}LOUD {{ name }}{% endif %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
 OWN = {"mistral": {"sliding_window": None}}
 
 
@@ -92,6 +97,14 @@ def tokenizer() -> PreTrainedTokenizerFast:
     trainer = trainers.BpeTrainer(vocab_size=VOCAB, **options)
     bpe.train_from_iterator([TEXT], trainer)
     return PreTrainedTokenizerFast(tokenizer_object=bpe, bos_token=END, eos_token=END)
+
+
+def chatting() -> PreTrainedTokenizerFast:
+    """The same with the marks and the template of a chat."""
+    words = copy.deepcopy(tokenizer())
+    words.add_special_tokens({"additional_special_tokens": MARKS})
+    words.eos_token, words.chat_template = "<|end|>", TEMPLATE
+    return words
 
 
 def save(folder: Path, model, words: PreTrainedTokenizerFast) -> None:

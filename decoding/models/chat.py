@@ -29,11 +29,11 @@ MAX_OPTIONS, MAX_OPTION = 16, 200  # how many, and characters of one
 MAX_CONFIG = 16 * 2**20  # bytes of a tokenizer_config.json that is looked into
 OPTION = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 # what `apply_chat_template` and the sandbox call their own: an option of such a name would change more than the text
-TAKEN = frozenset(
-    "self conversation conversations messages tools documents chat_template add_generation_prompt continue_final_message tokenize "
-    "sanitize_control_tokens padding truncation max_length return_tensors return_dict return_assistant_tokens_mask tokenizer_kwargs "
-    "kwargs".split()
-)
+TAKEN = {
+    "self", "conversation", "conversations", "messages", "tools", "documents", "chat_template", "add_generation_prompt",
+    "continue_final_message", "tokenize", "sanitize_control_tokens", "padding", "truncation", "max_length", "return_tensors",
+    "return_dict", "return_assistant_tokens_mask", "tokenizer_kwargs", "kwargs",
+}  # fmt: skip
 KINDS = (bool, int, float, str)  # of options
 WORDS = {"true": True, "on": True, "false": False, "off": False}  # how an option is switched in writing
 

@@ -18,6 +18,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from decoding.models.chat import Option, rendered
 from decoding.models.checkpoints import (
     DTYPES,
     check_architecture,
@@ -28,7 +29,6 @@ from decoding.models.checkpoints import (
     opening,
     vocabulary,
 )
-from decoding.models.chat import Option, rendered
 from decoding.models.heads import Head
 from decoding.models.names import EMBEDDED_TARGETS
 from decoding.models.published_heads import method_of, read
@@ -68,9 +68,7 @@ class Family:
         """Whether the tokenizer has a chat template."""
         return bool(getattr(self.tokenizer, "chat_template", None))
 
-    def encode_chat(
-        self, messages: Sequence[Message], options: Mapping[str, Option], limit: int
-    ) -> tuple[str, tuple[int, ...]]:
+    def encode_chat(self, messages: Sequence[Message], options: Mapping[str, Option], limit: int) -> tuple[str, tuple[int, ...]]:
         """The text that the chat template makes of checked messages, and its token ids.
 
         Raises:

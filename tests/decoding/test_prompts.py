@@ -31,13 +31,19 @@ def test_conversations_keep_the_turns_of_the_user_and_of_the_system():
     share = {"conversations": [{"from": "gpt", "value": "Hi!"}, {"from": "human", "value": "One"}, {"from": "gpt", "value": "1"},
                                {"from": "human", "value": "Two"}]}  # fmt: skip
     assert read_prompts(lines(share), "s.jsonl") == [Prompt("One", "ShareGPT", turns=("One", "Two"))]
-    said = [{"role": "developer", "content": "Be brief."}, {"role": "user", "content": "Why?"}, {"role": "assistant", "content": None}]
+    said = [
+        {"role": "developer", "content": "Be brief."},
+        {"role": "user", "content": "Why?"},
+        {"role": "assistant", "content": None},
+    ]
     brief = Prompt("Why?", "chat", turns=("Why?",), system="Be brief.")
     assert read_prompts(lines({"messages": said}, {"prompt": said}), "m.jsonl") == [brief, brief]
 
 
 def test_instructions_have_the_form_of_alpaca_and_a_turn():
-    with_input, alone = read_prompts(lines({"instruction": "Sum up.", "input": "A text"}, {"instruction": "Go", "input": ""}), "a.jsonl")
+    with_input, alone = read_prompts(
+        lines({"instruction": "Sum up.", "input": "A text"}, {"instruction": "Go", "input": ""}), "a.jsonl"
+    )
     assert with_input.turns == ("Sum up.\n\nA text",) and with_input.domain == "instructions"
     assert with_input.text.endswith("### Instruction:\nSum up.\n\n### Input:\nA text\n\n### Response:\n")
     assert alone.turns == ("Go",) and "Input" not in alone.text and "paired with an input" not in alone.text
