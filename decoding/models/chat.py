@@ -43,7 +43,7 @@ Option = bool | int | float | str
 # -- messages and options, checked --------------------------------------------------------------------------------------
 
 
-def is_chat(prompt: object) -> bool:
+def is_chat(prompt: Any) -> bool:
     """Whether a prompt is meant as messages: a list that holds anything but numbers."""
     listed = isinstance(prompt, Sequence) and not isinstance(prompt, (str, bytes))
     return listed and any(isinstance(part, (Mapping, Message)) for part in prompt)

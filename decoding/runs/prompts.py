@@ -201,7 +201,7 @@ def from_row(row: object, number: int) -> Prompt:
     {"instruction", "input"} as Alpaca, {"question"} as GSM8K, {"prompt"} as HumanEval, or {"text"}."""
     if not isinstance(row, dict):
         raise ValueError(f"Line {number} is a {type(row).__name__}, not an object with a prompt.")
-    domain = str(row.get("domain") or row.get("category") or "")[:MAX_DOMAIN]
+    domain = " ".join(str(row.get("domain") or row.get("category") or "").split())[:MAX_DOMAIN]
     for name, read in READ.items():
         if (prompt := read(row, number) if row.get(name) else None) is not None:
             return replace(prompt, domain=domain or prompt.domain)
