@@ -52,6 +52,14 @@ def messages_of(owner: Remembered) -> tuple[Message, ...]:
     return (*first, *(Message(role, turn_of(owner, number)) for number, role in enumerate(roles(owner))))
 
 
+def asked(owner: Remembered) -> tuple[Message, ...]:
+    """The messages that the model is to answer: a turn of the user that is still to be written, and the answer in front of it, do
+    not count yet."""
+    messages = messages_of(owner)
+    to_come = len(roles(owner)) > 2 and not messages[-1].content.strip()
+    return messages[:-2] if to_come else messages
+
+
 def template_of(owner: Remembered) -> str:
     return written(owner, "template", "").strip()
 

@@ -14,7 +14,7 @@ from decoding.methods import METHODS
 from decoding.models.names import EMBEDDED_TARGETS
 from decoding.sample import MAX_TEMPERATURE
 from decoding.trace import MAX_TOKENS
-from pages.parts.shared.chat_controls import chat_controls, chat_on, chat_toggle, messages_of, say_chat, template_of, written
+from pages.parts.shared.chat_controls import asked, chat_controls, chat_on, chat_toggle, say_chat, template_of, written
 from pages.parts.shared.examples import EXAMPLES
 from pages.parts.shared.loading import WHY, still_loading
 from pages.parts.shared.session import Session
@@ -78,7 +78,7 @@ def value(session: Session, key: str, default: Any) -> Any:
 def prompt_of(session: Session) -> str:
     """What the prompt box says, or the last message of a chat."""
     if chat_on(session, target_of(session)):
-        return messages_of(session)[-1].content
+        return asked(session)[-1].content
     return written(session, "prompt", Settings().prompt)
 
 
@@ -97,7 +97,7 @@ def read(session: Session) -> Settings:
     chat = chat_on(session, target)
     return Settings(
         prompt="" if chat else prompt_of(session),
-        messages=messages_of(session) if chat else (),
+        messages=asked(session) if chat else (),
         template=template_of(session) if chat else "",
         **{name: value(session, name, getattr(base, name)) for name in simple},
         method=method,
@@ -108,13 +108,8 @@ def read(session: Session) -> Settings:
 
 
 def stale(session: Session) -> bool:
-    """Whether the controls say something else than the run that is shown was made with; not known before the methods are there. A
-    turn of a chat that is still to be written says nothing."""
-    if still_loading() or session.settings is None:
-        return False
-    now = read(session)
-    to_come = bool(now.messages) and not now.messages[-1].content.strip()
-    return not to_come and not session.settings.same_run(now)
+    """Whether the controls say something else than the run that is shown was made with; not known before the methods are there."""
+    return not still_loading() and session.settings is not None and not session.settings.same_run(read(session))
 
 
 def remember(session: Session, key: str, default: Any) -> str:
