@@ -82,7 +82,7 @@ def test_two_turns(folder):
     at.button("back").click().run()
     press(at, "step")
     assert state(at).trace is first and at.button("run").disabled and not at.error  # the turn to come does not count yet
-    area(at, "User, turn 2").set_value("the dog")
+    area(at, "User, turn 2").set_value("the dog").run()
     press(at, "run")
     second = state(at).trace.header
     assert second.messages == (*first.header.messages, Message("assistant", first.answer), Message("user", "the dog"))
