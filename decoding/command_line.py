@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from decoding.models.family import Family
     from decoding.models.progress import Progress
     from decoding.models.target import Target
-    from decoding.trace import Origin, Step, Trace
+    from decoding.trace import Message, Origin, Step, Trace
 
 MARKS = {"accepted": ("[", "]"), "correction": ("{", "}"), "bonus": ("", ""), "plain": ("", "")}
 COLORS: dict[str, tuple[str, str]] = MARKS | {"accepted": ("\033[32m", "\033[0m"), "correction": ("\033[1;33m", "\033[0m")}
@@ -82,6 +82,11 @@ def add_run(made: argparse.ArgumentParser) -> None:
     made.add_argument("--seed", type=int, default=0)
     made.add_argument("--tokens", type=int, default=64, help="to write at most (64)")
     made.add_argument("--target", default="embedded", help="smollm2, embedded, embedded-small, a folder or a Hub id (embedded)")
+    form = made.add_mutually_exclusive_group()
+    form.add_argument("--chat", action="store_true", default=None, help="ask in chat form, as is usual with a chat template")
+    form.add_argument("--plain", dest="chat", action="store_false", help="let the model go on from the text of the prompt")
+    made.add_argument("--system", default="", help="what the system says in front of a chat")
+    made.add_argument("--template", default="", metavar="NAME=VALUE,...", help="options of the chat template")
     made.add_argument("--json", type=Path, metavar="FILE", help="keep the trace there; packed if the name ends in .gz")
     add_family(made)
     made.set_defaults(do=run)
@@ -128,6 +133,7 @@ def app_folder() -> Path:
 def run(options: argparse.Namespace) -> int:
     """Decode, printing as it goes; then the numbers, and the trace if it is to be kept."""
     from decoding.methods import METHODS
+    from decoding.models.chat import read_options
     from decoding.runs.run import Run
     from decoding.sample import Sampling
 
@@ -137,10 +143,13 @@ def run(options: argparse.Namespace) -> int:
         check_place(options.json)
     params = values_of(METHODS[options.method], options.params)
     sampling = Sampling(options.temperature, options.top_k, options.top_p)
-    made = Run(family_of(options), options.method, params, options.prompt, sampling, options.seed, options.tokens)
+    template = read_options(options.template)
+    family = family_of(options)
+    prompt = asked(family, options)
+    made = Run(family, options.method, params, prompt, sampling, options.seed, options.tokens, template_options=template)
     for note in made.notes:
         print(f"note: {visible(note)}", file=sys.stderr)
-    print(visible(options.prompt), end="", flush=True)
+    print(visible(made.header.prompt), end="", flush=True)
     marks = COLORS if sys.stdout.isatty() and not os.environ.get("NO_COLOR") else MARKS
     for part in marked(tokens_of(made, made.token_bytes), marks):
         print(part, end="", flush=True)
@@ -148,6 +157,16 @@ def run(options: argparse.Namespace) -> int:
     if options.json is not None:
         save(made.trace, options.json)
     return 0
+
+
+def asked(family: "Family", options: argparse.Namespace) -> "str | tuple[Message, ...]":
+    """The prompt in the form that is asked for, or that is usual with the family."""
+    from decoding.runs.prompts import Prompt
+
+    chat = family.chats if options.chat is None else options.chat
+    if options.system and not chat:
+        raise ValueError("Only a chat has a system message: --system needs a model with a chat template, and no --plain.")
+    return Prompt(options.prompt, "", system=options.system).messages(()) if chat else options.prompt
 
 
 def family_of(options: argparse.Namespace) -> "Family":

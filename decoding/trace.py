@@ -108,21 +108,31 @@ class SamplingData(msgspec.Struct, frozen=True):
     top_p: float  # 1 = off
 
 
+class Message(msgspec.Struct, frozen=True):
+    """One turn of a chat."""
+
+    role: str  # "system", "user" or "assistant"
+    content: str
+
+
 class Header(msgspec.Struct, frozen=True):
-    """Everything needed to repeat the run."""
+    """Everything needed to repeat the run. What has a default was not written by the first versions of this schema."""
 
     method: str
     params: dict[str, int | float | bool | str]
     family: str
     sampling: SamplingData
     seed: int
-    prompt: str
+    prompt: str  # of a chat: the text that the model's template made of the messages
     prompt_tokens: tuple[int, ...]
     max_tokens: int
     device: str
     dtype: str
     versions: dict[str, str]
     schema: int = SCHEMA
+    messages: tuple[Message, ...] = ()  # of a chat
+    template_options: dict[str, int | float | bool | str] = {}
+    special_tokens: tuple[int, ...] = ()  # of the tokenizer: marks such as the end of a turn, which are no text
 
 
 class Trace(msgspec.Struct, frozen=True):
@@ -146,6 +156,13 @@ class Trace(msgspec.Struct, frozen=True):
     def text_bytes(self) -> bytes:
         """The committed text without the prompt."""
         return b"".join(self.token_bytes.get(t, b"") for step in self.steps for t in step.tokens)
+
+    @property
+    def answer(self) -> str:
+        """The committed text without special tokens: what becomes the assistant's turn of a chat."""
+        special = set(self.header.special_tokens)
+        tokens = (t for step in self.steps for t in step.tokens if t not in special)
+        return b"".join(self.token_bytes.get(t, b"") for t in tokens).decode("utf-8", "replace")
 
 
 def encode(trace: Trace) -> bytes:

@@ -12,6 +12,7 @@ import pytest
 from decoding import command_line
 from decoding.command_line import COLORS, MARKS, main, marked, visible
 from decoding.runs.trace_files import from_json
+from tests import toys
 from tests.test_imports import ROOT
 
 PROMPT = "Once upon a time"
@@ -43,6 +44,17 @@ def test_a_run_is_printed_with_its_marks_and_numbers(capsys):
     text, _, below = capsys.readouterr().out.partition("\n\n")
     assert text.startswith(PROMPT + "[") and "]" in text
     assert below.startswith("tau ") and " alpha " in below and below.splitlines()[1].startswith("[accepted], {correction}")
+
+
+def test_a_model_with_a_template_is_asked_in_chat_form(capsys, tmp_path):
+    toys.save(tmp_path, toys.causal_lm("llama", vocab_size=toys.VOCAB + len(toys.MARKS)), toys.chatting())
+    usual = ["run", "the cat", "--target", str(tmp_path), "--method", "plain", "--tokens", "2"]
+    assert main([*usual, "--system", "a mat", "--template", "loud=on,name=Tom"]) == 0
+    assert capsys.readouterr().out.startswith("<|system|>a mat<|end|><|user|>the cat<|end|>LOUD Tom<|assistant|>")
+    assert main([*usual, "--plain"]) == 0
+    assert capsys.readouterr().out.startswith("the cat")
+    assert main([*usual, "--plain", "--system", "a mat"]) == 2 and "Only a chat has a system message" in said(capsys)
+    assert main(["run", "the cat", "--chat"]) == 2 and "has no chat template" in said(capsys)
 
 
 def test_the_printed_text_is_that_of_the_trace(capsys, tmp_path):

@@ -96,6 +96,11 @@ WINDOWED = {  # kind -> what makes attention end after WINDOW tokens, of these t
     "llama4_text": CHUNKS | EXPERTS | {"intermediate_size_mlp": 48, "no_rope_layers": [1, 0]},
     "smollm3": NARROW | {"use_sliding_window": True, "no_rope_layers": [0, 1]},
 }  # fmt: skip
+MARKS = ["<|system|>", "<|user|>", "<|assistant|>", "<|end|>"]
+TEMPLATE = (
+    "{% for message in messages %}<|{{ message.role }}|>{{ message.content | trim }}<|end|>{% endfor %}"
+    "{% if loud %}LOUD {{ name }}{% endif %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
 OWN = {"mistral": {"sliding_window": None}}
 
 
@@ -146,6 +151,14 @@ def letters(alphabet: str, **special) -> PreTrainedTokenizerFast:
     """One token per letter, with its place as its id."""
     bpe = Tokenizer(models.BPE({letter: i for i, letter in enumerate(alphabet)}, []))
     return PreTrainedTokenizerFast(tokenizer_object=bpe, **special)
+
+
+def chatting() -> PreTrainedTokenizerFast:
+    """The same with the marks and the template of a chat."""
+    words = copy.deepcopy(tokenizer())
+    words.add_special_tokens({"additional_special_tokens": MARKS})
+    words.eos_token, words.chat_template = "<|end|>", TEMPLATE
+    return words
 
 
 def save(folder: Path, model, words: PreTrainedTokenizerFast) -> None:

@@ -34,6 +34,7 @@ LOOKS: dict[str, Look] = {
     "bonus": Look("#56B4E9", "#3A94C8", "+", "star", "solid", 3, True, "#1F2328", "the target's own, after an accepted path"),
     "plain": Look("#C8C4BA", "#8C887E", "·", "diamond", "solid", 3, True, "#1F2328", "the target's own, with no draft"),
     "prompt": Look("#8A8F98", "#8A8F98", "▸", "triangle-right", "solid", 1.5, False, "", "given, not generated"),
+    "template": Look("#8A8F98", "#8A8F98", "‹›", "triangle-right-open", "dot", 1.5, False, "", "put around the messages of a chat"),
 }
 
 COLOR = {state: look.color for state, look in LOOKS.items()}

@@ -236,9 +236,10 @@ def end_token(tokenizer: PreTrainedTokenizerBase) -> int | None:
 
 
 def end_tokens(model, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
+    """Every token that ends a text: those of generation_config.json, and the tokenizer's, which ends a turn of a chat."""
     ends = model.generation_config.eos_token_id
-    ends = end_token(tokenizer) if ends is None else ends
-    return frozenset(ends if isinstance(ends, list) else () if ends is None else (ends,))
+    ends = ends if isinstance(ends, list) else [ends]
+    return frozenset(end for end in (*ends, end_token(tokenizer)) if end is not None)
 
 
 def first_line(error: Exception) -> str:

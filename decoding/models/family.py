@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from decoding.models.chat import Option, rendered
 from decoding.models.checkpoints import (
     DTYPES,
     check_architecture,
@@ -35,6 +36,7 @@ from decoding.models.spread import AUTO_MAP, check_spread, devices
 from decoding.models.target import Target
 from decoding.models.token_bytes import token_bytes_maker
 from decoding.models.tokenizers import open_tokenizer
+from decoding.trace import Message
 
 EMBEDDED = Path(__file__).parent.parent / "embedded"
 DRAFTS = {**EMBEDDED_TARGETS, "embedded": "draft"}  # name as a draft model -> folder
@@ -88,6 +90,24 @@ class Family:
         first = self.tokenizer.bos_token
         return (f"The prompt begins with {first}, and the tokenizer puts {first} before every text: it was put there once.",)
 
+    @property
+    def chats(self) -> bool:
+        """Whether the tokenizer has a chat template."""
+        return bool(getattr(self.tokenizer, "chat_template", None))
+
+    def encode_chat(
+        self, messages: Sequence[Message], options: Mapping[str, Option], limit: int, whose: str = ""
+    ) -> tuple[str, tuple[int, ...]]:
+        """The text that the chat template makes of checked messages, and its token ids.
+
+        Raises:
+            ValueError: there is no template, it does not take them, or they leave no room below `limit` tokens.
+        """
+        if not self.chats:
+            raise ValueError(f"{self.name} has no chat template, so it takes no messages. Give it a text to go on from.")
+        text = rendered(self.tokenizer, messages, options, self.name)
+        return text, self.checked(self.tokenizer(text, add_special_tokens=False)["input_ids"], limit, whose)
+
     def checked(self, tokens: Sequence[int], limit: int, whose: str = "") -> tuple[int, ...]:
         """Token ids to go on from, as they are; ValueError if there are none, unknown ones, or no room below `limit` tokens."""
         if not tokens:
@@ -113,6 +133,14 @@ class Family:
         """The published head that was loaded with the family; None if it has none for this method."""
         folder = self.heads.get(method)
         return None if folder is None else read(folder, self.target)
+
+    @cached_property
+    def special_tokens(self) -> tuple[int, ...]:
+        """Tokens that are marks, such as the end of a turn, and no text."""
+        if self.tokenizer is None:
+            return ()
+        added = {token for token, entry in self.tokenizer.added_tokens_decoder.items() if entry.special}
+        return tuple(sorted(added.union(self.tokenizer.all_special_ids)))
 
     @cached_property
     def _token_bytes(self):

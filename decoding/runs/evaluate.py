@@ -1,7 +1,9 @@
-"""tau of every method on 24 fixed prompts, at temperature 0 and 1, as a CSV file and a table.
+"""tau of every method on 24 fixed prompts or those of a file, at temperature 0 and 1, as a CSV file and a table.
 
-    python -m decoding.runs.evaluate [--out evaluation] [--family embedded] [--methods plain,dyspec] [--tokens 64]
+    python -m decoding.runs.evaluate [--out evaluation] [--family embedded] [--draft FOLDER] [--methods plain,dyspec] [--tokens 64]
+        [--prompts FILE [--most 80]] [--chat | --plain]
 
+A model with a chat template is asked in chat form, turn by turn with its own answers between.
 Resumable: a run that is in the CSV file is not made again. A run that breaks is told at the end and left out. tau and the shares
 transfer between machines, milliseconds do not.
 """
@@ -17,10 +19,13 @@ from typing import cast
 from tqdm import tqdm
 
 from decoding.methods import METHODS
+from decoding.models.chat import Option, read_options
 from decoding.models.family import Family, load
 from decoding.runs.failures import sentence
+from decoding.runs.prompts import MAX_PROMPTS, Prompt, read_prompts, spread
 from decoding.runs.run import Run, check_limits
 from decoding.sample import Sampling
+from decoding.trace import Step
 
 PROMPTS = {
     "stories": (
@@ -54,8 +59,42 @@ PROMPTS = {
         "    try:\n        import ssl\n    except ImportError:\n        ",
     ),
 }
+CHAT_PROMPTS = {
+    "questions": (
+        "Write a haiku about rain.",
+        "Why is the sky blue? Explain it to a child.",
+        "What should I see in Paris in two days?",
+        "Tell me a short story about a dog that is afraid of thunder.",
+        "How do I learn to play the guitar?",
+        "Write a friendly email that asks a colleague to move our meeting to Friday.",
+        "What is the difference between a virus and a bacterium?",
+        "Give me three reasons to get up early.",
+    ),
+    "mathematics": (
+        "Anna has 12 apples. She gives 3 apples to each of her 2 friends. How many apples does she have left?",
+        "A bus holds 40 people. How many people can ride on 6 full buses?",
+        "Ben saves $15 every week for 8 weeks and then spends $50. How much money does he have?",
+        "A book has 240 pages. Maria reads 30 pages a day. How many days does she need?",
+        "There are 5 boxes with 24 pencils each. 18 pencils are broken. How many can be used?",
+        "A farmer has 7 cows. Each cow gives 12 liters of milk a day. How much milk is that in a week?",
+        "Sam runs 3 miles on Monday and twice as far on Tuesday. How many miles does he run in all?",
+        "A shirt costs $20 and is sold with 25% off. How much do 4 shirts cost?",
+    ),
+    "code": (
+        "Write a Python function that reverses a string.",
+        "Write a Python function that says whether a number is prime.",
+        "Write a Python class for a stack with push, pop and peek.",
+        "Write a Python function that counts the words of a text file.",
+        "Write a Python function that merges two sorted lists.",
+        "Write a Python program that prints the first 20 Fibonacci numbers.",
+        "Write a SQL query that finds the ten customers with the most orders.",
+        "Write a regular expression that matches an email address, and explain it.",
+    ),
+}
 TEMPERATURES = (0.0, 1.0)
 Key = tuple[str, float, str, int]  # of a run: method, temperature, domain, number of the prompt
+
+Prompts = Mapping[str, Sequence[Prompt]]  # domain -> its prompts
 
 
 @dataclass(frozen=True)
@@ -86,11 +125,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
         check_limits(options.tokens, 0)
         options.out.mkdir(parents=True, exist_ok=True)
         check_ours(rows)
-        family = load(options.family)
+        family = load(options.family, options.draft)
         methods = served(options.methods, family)
+        chat = family.chats if options.chat is None else options.chat
+        if chat and not family.chats:
+            raise ValueError(f"The family {family.name} has no chat template; leave out --chat.")
+        prompts = fixed(chat) if options.prompts is None else of_file(options.prompts, options.most, chat)
+        template = read_options(options.template)
     except (ValueError, OSError) as error:
         sys.exit(str(error))
-    broken = evaluate(family, methods, options.tokens, rows)
+    broken = evaluate(family, methods, options.tokens, rows, prompts, chat, template)
     sizes = {key: METHODS[key].parameters(family) for key in methods}
     text = table([row for row in read(rows) if row.method in methods], sizes)
     (options.out / "evaluation.md").write_text(text, "utf-8")
@@ -107,6 +151,26 @@ def told(broken: Mapping[Key, str], most: int = 10) -> Iterator[str]:
         yield f"  {method}, T = {temperature:g}, {domain} {number + 1}: {why}"
     if len(broken) > most:
         yield f"  and {len(broken) - most:,} more"
+
+
+def fixed(chat: bool) -> Prompts:
+    """The prompts of this file; in chat form their domains have names of their own, for the runs are others."""
+    if chat:
+        return {f"chat: {domain}": [Prompt(text, domain) for text in texts] for domain, texts in CHAT_PROMPTS.items()}
+    return {domain: [Prompt(text, domain) for text in texts] for domain, texts in PROMPTS.items()}
+
+
+def of_file(file: Path, most: int, chat: bool) -> Prompts:
+    """At most so many prompts of a file, from all its domains; ValueError for what cannot be read."""
+    if not 0 <= most <= MAX_PROMPTS:
+        raise ValueError(f"At most 0 (all) to {MAX_PROMPTS:,} prompts can be taken; it is {most:,}.")
+    found: dict[str, list[Prompt]] = {}
+    for prompt in spread(read_prompts(file.read_bytes(), file.name), most):
+        found.setdefault(f"chat: {prompt.domain}" if chat else prompt.domain, []).append(prompt)
+    more = sum(len(prompt.questions) > 1 for prompts in found.values() for prompt in prompts)
+    if more and not chat:
+        print(f"Left out: the further turns of {more:,} prompts; they need a model with a chat template.", file=sys.stderr)
+    return found
 
 
 def served(keys: Iterable[str], family: Family) -> list[str]:
@@ -131,6 +195,13 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--out", type=Path, default=Path("evaluation"), help="folder for evaluation.csv and evaluation.md")
     parser.add_argument("--family", default="embedded", help="embedded, a folder or a Hub id")
+    parser.add_argument("--draft", help="draft model or published head; left out: what is shipped for the family, if anything")
+    parser.add_argument("--prompts", type=Path, metavar="FILE", help="text, CSV, JSON or JSONL; 24 fixed prompts if left out")
+    parser.add_argument("--most", type=int, default=0, help="prompts of the file to take, from all its categories; 0 takes all")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--chat", action="store_true", default=None, help="ask in chat form, as is usual with a chat template")
+    form.add_argument("--plain", dest="chat", action="store_false", help="let the model go on from the text of the prompt")
+    parser.add_argument("--template", default="", metavar="NAME=VALUE,...", help="options of the chat template")
     parser.add_argument("--methods", type=known, default=list(METHODS), help="keys, parted by commas; all of them if left out")
     parser.add_argument("--tokens", type=int, default=64, help="of every run")
     return parser.parse_args(arguments)
@@ -143,20 +214,30 @@ def known(text: str) -> list[str]:
     return keys
 
 
-def evaluate(family: Family, methods: Iterable[str], tokens: int, rows: Path) -> dict[Key, str]:
+def evaluate(
+    family: Family,
+    methods: Iterable[str],
+    tokens: int,
+    rows: Path,
+    prompts: Prompts | None = None,
+    chat: bool = False,
+    template: Mapping[str, Option] | None = None,
+) -> dict[Key, str]:
     """Make every run that `rows` does not have, and append it there; why those broke that did."""
     broken: dict[Key, str] = {}
+    prompts = fixed(chat) if prompts is None else prompts
     done = {row.key for row in read(rows)}
     wanted = [
         (method, temperature, domain, number)
         for method in methods
         for temperature in TEMPERATURES
-        for domain, prompts in PROMPTS.items()
-        for number in range(len(prompts))
+        for domain, texts in prompts.items()
+        for number in range(len(texts))
     ]
     for key in tqdm([key for key in wanted if key not in done], desc="runs", mininterval=2):
+        prompt = prompts[key[2]][key[3]]
         try:
-            result = measured(family, *key, tokens)
+            result = measured(family, key, prompt, tokens, template or {} if chat else None)
         except Exception as error:  # of one run; the others go on
             broken[key] = sentence(error)
         else:
@@ -164,10 +245,23 @@ def evaluate(family: Family, methods: Iterable[str], tokens: int, rows: Path) ->
     return broken
 
 
-def measured(family: Family, method: str, temperature: float, domain: str, number: int, tokens: int) -> Result:
-    prompt = PROMPTS[domain][number]
-    run = Run(family, method, prompt=prompt, sampling=Sampling(temperature), seed=number, max_tokens=tokens)
-    steps = list(run)
+def measured(
+    family: Family, key: tuple[str, float, str, int], prompt: Prompt, tokens: int, template: Mapping[str, Option] | None
+) -> Result:
+    """One prompt, all its turns if it is asked in chat form.
+
+    Args:
+        template: options of the chat template; None: the model goes on from the prompt's text.
+    """
+    method, temperature, domain, number = key
+    steps: list[Step] = []
+    answers: list[str] = []
+    for _ in prompt.questions if template is not None else (prompt.text,):
+        asked = prompt.text if template is None else prompt.messages(answers)
+        options = {"sampling": Sampling(temperature), "seed": number, "max_tokens": tokens, "template_options": template}
+        run = Run(family, method, prompt=asked, **options)
+        steps += run
+        answers.append(run.trace.answer)
     return Result(
         method,
         temperature,
@@ -210,13 +304,14 @@ def table(found: list[Result], sizes: Mapping[str, int]) -> str:
     Args:
         sizes: method -> trained parameters beside the target's.
     """
-    head = [f"tau, T = {temperature:g}" for temperature in TEMPERATURES] + [f"{domain}, T = 0" for domain in PROMPTS]
+    domains = dict.fromkeys(row.domain for row in found)
+    head = [f"tau, T = {temperature:g}" for temperature in TEMPERATURES] + [f"{domain}, T = 0" for domain in domains]
     head += ["drafted per step", "wasted", "drafter calls per step", "ms drafting per step", "trained parameters", "MB"]
     lines = ["| method | " + " | ".join(head) + " |", "|---" * (len(head) + 1) + "|"]
     for method in dict.fromkeys(row.method for row in found):
         rows = [row for row in found if row.method == method]
         cells = [tau(r for r in rows if r.temperature == temperature) for temperature in TEMPERATURES]
-        cells += [tau(r for r in rows if r.temperature == 0 and r.domain == domain) for domain in PROMPTS]
+        cells += [tau(r for r in rows if r.temperature == 0 and r.domain == domain) for domain in domains]
         cells += [*per_step(rows), *size(sizes[method])]
         lines.append(f"| {METHODS[method].title} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"

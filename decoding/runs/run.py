@@ -15,10 +15,11 @@ from torch import Generator
 
 from decoding.loop import context_of, decode
 from decoding.methods import METHODS
+from decoding.models.chat import Option, checked_messages, checked_options, is_chat
 from decoding.models.family import Family
 from decoding.models.requirements import DraftModel, head_of
 from decoding.sample import Sampling
-from decoding.trace import MAX_TOKENS, Header, SamplingData, Step, Trace
+from decoding.trace import MAX_TOKENS, Header, Message, SamplingData, Step, Trace
 from decoding.verify import NotFinite
 
 
@@ -26,7 +27,9 @@ class Run:
     """One prompt, one method, one seed: an iterator of Steps that also keeps them as a Trace.
 
     Args:
-        prompt: text, or the family's token ids, of which the trace then shows the text.
+        prompt: text, messages as [{"role": "user", "content": "Hello"}] for a family with a chat template, or the family's token
+            ids, of which the trace then shows the text.
+        template_options: of the chat template, as {"enable_thinking": False}.
 
     Raises:
         ValueError: an unknown method, a parameter or setting out of range, an empty prompt, one that does not fit the context,
@@ -38,11 +41,12 @@ class Run:
         family: Family,
         method: str,
         params: Mapping[str, Any] | None = None,
-        prompt: str | Sequence[int] = "",
+        prompt: str | Sequence[int] | Sequence[Mapping[str, str] | Message] = "",
         sampling: Sampling | None = None,
         seed: int = 0,
         max_tokens: int = 64,
         record: bool = True,
+        template_options: Mapping[str, Option] | None = None,
     ) -> None:
         if method not in METHODS:
             raise ValueError(f"There is no method {method!r}; there are {', '.join(METHODS)}.")
@@ -50,13 +54,14 @@ class Run:
         if reason := chosen.missing(family):
             raise ValueError(reason)
         check_limits(max_tokens, seed)
-        check_kinds(prompt, params, sampling)
+        messages = checked_messages(prompt) if is_chat(prompt) else ()
+        options = checked_options({} if template_options is None else template_options)
+        check_kinds(() if messages else prompt, params, sampling)
         sampling = sampling or Sampling()
         values = chosen.checked(params or {})
         drafter, accept = chosen.build(family, values, sampling)
         limit, full = context_of(family.target, drafter)
-        whose = full.removeprefix("context limit")
-        tokens = family.encode(prompt, limit, whose) if isinstance(prompt, str) else family.checked(prompt, limit, whose)
+        text, tokens = read_prompt(family, prompt, messages, options, limit, full.removeprefix("context limit"))
         self.family = family
         self.notes = family.notes + (family.prompt_notes(prompt) if isinstance(prompt, str) else ())  # for who looks at the run
         self.header = Header(
@@ -65,12 +70,15 @@ class Run:
             family=family.name,
             sampling=SamplingData(**asdict(sampling)),
             seed=seed,
-            prompt=prompt if isinstance(prompt, str) else family.text(tokens),
+            prompt=text,
             prompt_tokens=tokens,
             max_tokens=max_tokens,
             device=str(family.target.device),
             dtype=str(family.target.dtype).removeprefix("torch."),
             versions={"torch": str(torch.__version__), "transformers": transformers.__version__},
+            messages=messages,
+            template_options=options if messages else {},
+            special_tokens=family.special_tokens,
         )
         self.steps: list[Step] = []
         self.token_bytes: dict[int, bytes] = family.token_bytes(tokens)
@@ -108,6 +116,19 @@ class Run:
         return self.trace.text_bytes().decode("utf-8", "replace")
 
 
+def read_prompt(
+    family: Family, prompt: Any, messages: tuple[Message, ...], options: Mapping[str, Option], limit: int, whose: str
+) -> tuple[str, tuple[int, ...]]:
+    """The text of a prompt and its token ids; ValueError if the family cannot take it, or has no room below `limit` tokens, the
+    context of `whose`."""
+    if messages:
+        return family.encode_chat(messages, options, limit, whose)
+    if isinstance(prompt, str):
+        return prompt, family.encode(prompt, limit, whose)
+    tokens = family.checked(prompt, limit, whose)
+    return family.text(tokens), tokens
+
+
 def check_limits(max_tokens: object, seed: object) -> None:
     """Refuse what is no number of tokens or no seed (ValueError)."""
     if not whole(max_tokens) or not 1 <= max_tokens <= MAX_TOKENS:
@@ -123,7 +144,7 @@ def whole(value: object) -> TypeGuard[int]:
 def check_kinds(prompt: object, params: object, sampling: object) -> None:
     """Refuse a prompt, parameters or a sampling of another kind than they can be (ValueError)."""
     if not isinstance(prompt, str) and not (isinstance(prompt, Sequence) and all(map(whole, prompt))):
-        raise ValueError(f"The prompt must be text or a list of token ids; it is {prompt!r}.")
+        raise ValueError(f"The prompt must be text, messages or a list of token ids; it is {prompt!r}.")
     if params is not None and not isinstance(params, Mapping):
         raise ValueError(f"Parameters must be given by name, as {{'length': 5}}; they are {params!r}.")
     if sampling is not None and not isinstance(sampling, Sampling):

@@ -7,23 +7,29 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from decoding.runs.failures import sentence
 from decoding.runs.prompts import Prompt
-from decoding.runs.store import Query, Store
+from decoding.runs.store import Entry, Query, Store
 from decoding.sample import Sampling
-from decoding.trace import Step, Trace
+from decoding.trace import Message, Step, Trace
 
 if TYPE_CHECKING:
+    from decoding.models.chat import Option
     from decoding.models.family import Family
     from decoding.runs.run import Run
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What to run. Two plans that are equal are the same study, and the second one goes on where the first one stopped."""
+    """What to run. Two plans that are equal are the same study, and the second one goes on where the first one stopped.
+
+    In chat form every turn of a prompt is a run: its messages are the turns before it, with the answers that the model gave.
+    """
 
     family: str
     method: str
@@ -32,27 +38,51 @@ class Plan:
     sampling: Sampling = field(default_factory=Sampling)
     seed: int = 0
     max_tokens: int = 64
+    chat: bool = False
+    template: Mapping[str, Option] = field(default_factory=dict)  # options of the chat template
 
     @property
     def key(self) -> str:
-        """A name that depends on everything in the plan."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:16]
+        """A name that depends on everything in the plan that matters; of one without chat the same as before there was any."""
+        said = asdict(self)
+        if not self.chat:
+            del said["chat"], said["template"]
+            said["prompts"] = [{"text": prompt.text, "domain": prompt.domain} for prompt in self.prompts]
+        return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:16]
+
+    @cached_property
+    def places(self) -> tuple[tuple[int, int], ...]:
+        """(prompt, turn) of every run, in the order of the runs."""
+        turns = [len(prompt.questions) if self.chat else 1 for prompt in self.prompts]
+        return tuple((number, turn) for number, count in enumerate(turns) for turn in range(count))
+
+    @cached_property
+    def asked(self) -> tuple[Prompt, ...]:
+        """What every run is asked, and its domain."""
+        if not self.chat:
+            return self.prompts
+        return tuple(Prompt(self.prompts[i].questions[turn], self.prompts[i].domain) for i, turn in self.places)
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """The name in the store of every run."""
+        return tuple(f"prompt {i + 1}" + (f", turn {turn + 1}" if turn else "") for i, turn in self.places)
 
 
 class Study:
     """An iterator over the steps of all prompts, one target call each.
 
     A prompt that cannot be run (too long, say), or whose run breaks in the middle, is skipped, with its sentence in `problems`:
-    nothing that one prompt does ends the study.
+    nothing that one prompt does ends the study. Runs are counted from 0.
     """
 
     def __init__(self, family: Family, plan: Plan, store: Store) -> None:
         self.family, self.plan, self.store = family, plan, store
-        self.problems: dict[int, str] = {}  # prompt number -> why it was skipped
-        self.finished: set[int] = set()  # prompt numbers
-        for entry in self._entries():
+        self.problems: dict[int, str] = {}  # run -> why it was skipped
+        self.kept: dict[int, int] = {}  # run that is finished -> id of its trace
+        for number, entry in entries_of(store, plan):
             if entry.ended:
-                self.finished.add(number_of(entry.name))
+                self.kept[number] = entry.id
             else:
                 store.delete(entry.id)  # half a prompt: run it again
         self._run: Run | None = None
@@ -72,50 +102,57 @@ class Study:
                 self.problems[self._number], self._run = sentence(error), None
                 continue
             if step.ending:
-                prompt = self.plan.prompts[self._number]
-                self.store.keep(run.trace, name_of(self._number), prompt.domain, self.plan.key)
-                self.finished.add(self._number)
+                name, domain = self.plan.names[self._number], self.plan.asked[self._number].domain
+                self.kept[self._number] = self.store.keep(run.trace, name, domain, self.plan.key)
                 self._run = None
             return step
 
     @property
+    def finished(self) -> set[int]:
+        """The runs that are kept."""
+        return set(self.kept)
+
+    @property
     def ended(self) -> bool:
-        return len(self.finished) + len(self.problems) == len(self.plan.prompts)
+        return len(self.kept) + len(self.problems) == len(self.plan.places)
 
     def _next_number(self) -> int:
-        for number in range(len(self.plan.prompts)):
-            if number not in self.finished and number not in self.problems:
+        for number in range(len(self.plan.places)):
+            if number not in self.kept and number not in self.problems:
                 return number
         raise StopIteration
 
     def _start(self, number: int) -> Run:
         from decoding.runs.run import Run  # not at the top: the tables of a study that is over need no torch
 
-        plan, prompt = self.plan, self.plan.prompts[number]
+        plan = self.plan
         return Run(
             self.family,
             plan.method,
             plan.params,
-            prompt.text,
+            self._messages(number) if plan.chat else plan.asked[number].text,
             plan.sampling,
             seed=plan.seed + number,
             max_tokens=plan.max_tokens,
+            template_options=plan.template,
         )
 
-    def _entries(self):
-        return self.store.entries(Query(study=self.plan.key), limit=len(self.plan.prompts) + 1)
+    def _messages(self, number: int) -> tuple[Message, ...]:
+        """The chat of a run; ValueError if a turn before it has no answer."""
+        prompt, turn = self.plan.places[number]
+        before = range(number - turn, number)
+        if without := [run - before.start + 1 for run in before if run not in self.kept]:
+            raise ValueError(f"Turn {without[0]} of this prompt could not be run, so there is nothing to go on from.")
+        return self.plan.prompts[prompt].messages([self.store.open(self.kept[run]).answer for run in before])
+
+
+def entries_of(store: Store, plan: Plan) -> list[tuple[int, Entry]]:
+    """The runs of a plan that are in the store, and what is known of each, in order."""
+    numbers = {name: number for number, name in enumerate(plan.names)}
+    entries = store.entries(Query(study=plan.key), limit=len(plan.names) + 1)
+    return sorted(((numbers[entry.name], entry) for entry in entries if entry.name in numbers), key=lambda item: item[0])
 
 
 def results(store: Store, plan: Plan) -> list[tuple[int, int, str, Trace]]:
-    """(prompt number, trace id, domain, trace) of every finished prompt, in order."""
-    entries = store.entries(Query(study=plan.key), limit=len(plan.prompts) + 1)
-    found = [(number_of(e.name), e.id, e.note, store.open(e.id)) for e in entries if e.ended]
-    return sorted(found, key=lambda item: item[0])
-
-
-def name_of(number: int) -> str:
-    return f"prompt {number + 1}"
-
-
-def number_of(name: str) -> int:
-    return int(name.removeprefix("prompt ")) - 1
+    """(run, trace id, domain, trace) of every finished run, in order."""
+    return [(number, entry.id, entry.note, store.open(entry.id)) for number, entry in entries_of(store, plan) if entry.ended]

@@ -1,11 +1,14 @@
 """The evaluation: real runs, resumed where they stopped, and a table whose numbers can be recounted."""
 
+import json
+
 import pytest
 
 from decoding.methods import METHODS, s2d
 from decoding.models.family import load
 from decoding.runs import evaluate as program
 from decoding.runs.evaluate import Result, append, evaluate, known, read, table
+from tests import toys
 
 
 @pytest.fixture
@@ -68,3 +71,57 @@ def test_trained_parameters_are_those_of_the_models_and_heads(embedded):
 def test_an_unknown_method_is_refused():
     with pytest.raises(Exception, match="no method 'magic'"):
         known("plain,magic")
+
+
+# -- chat ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def chatter(tmp_path_factory):
+    """A folder with a random model that has a chat template."""
+    folder = tmp_path_factory.mktemp("chatter")
+    toys.save(folder, toys.causal_lm("llama", vocab_size=toys.VOCAB + len(toys.MARKS)), toys.chatting())
+    return str(folder)
+
+
+SPEC_BENCH = [
+    {"category": "writing", "turns": ["the cat", "the dog"]},
+    {"category": "writing", "turns": ["a log"]},
+    {"category": "coding", "turns": ["a mat", "word " * 300]},
+]
+
+
+def evaluated(tmp_path, chatter, *more: str) -> list[Result]:
+    file = tmp_path / "spec_bench.jsonl"
+    file.write_text("\n".join(map(json.dumps, SPEC_BENCH)))
+    program.main(
+        ["--family", chatter, "--methods", "plain", "--tokens", "3", "--prompts", str(file), "--out", str(tmp_path), *more]
+    )
+    return read(tmp_path / "evaluation.csv")
+
+
+def test_a_model_with_a_template_is_asked_turn_by_turn(chatter, tmp_path, capsys):
+    rows = evaluated(tmp_path, chatter, "--template", "loud=true")
+    assert {row.domain: row.tokens for row in rows if row.prompt == 0} == {"chat: writing": 6}
+    assert {row.tokens for row in rows if row.prompt == 1} == {3}
+    out, err = capsys.readouterr()
+    assert "| chat: writing, T = 0 |" in out and "Left out: plain on prompt 1 of chat: coding: The prompt has " in err
+
+
+def test_the_same_prompts_as_plain_text(chatter, tmp_path, capsys):
+    rows = evaluated(tmp_path, chatter, "--plain", "--most", "2", "--draft", chatter)
+    assert {(row.domain, row.prompt, row.tokens) for row in rows} == {("writing", 0, 3), ("coding", 0, 3)}
+    assert "Left out: the further turns of 2 prompts" in capsys.readouterr().err
+
+
+def test_chat_needs_a_template(tmp_path):
+    with pytest.raises(SystemExit, match="has no chat template; leave out --chat"):
+        program.main(["--chat", "--out", str(tmp_path)])
+    with pytest.raises(SystemExit, match="written NAME=VALUE"):
+        program.main(["--template", "loud", "--out", str(tmp_path)])
+
+
+def test_the_fixed_prompts_of_both_forms_are_eight_of_each_kind():
+    for chat in (False, True):
+        assert [len(prompts) for prompts in program.fixed(chat).values()] == [8, 8, 8]
+    assert not set(program.fixed(True)) & set(program.fixed(False))

@@ -252,8 +252,8 @@ def test_what_lies_behind_the_end_is_not_accepted(embedded, key):
 @pytest.mark.parametrize(
     "wrong, words",
     [
-        ({"prompt": 5}, "The prompt must be text or a list of token ids; it is 5"),
-        ({"prompt": [1, "a"]}, "The prompt must be text or a list of token ids"),
+        ({"prompt": 5}, "The prompt must be text, messages or a list of token ids; it is 5"),
+        ({"prompt": [1, "a"]}, "The prompt must be text, messages or a list of token ids"),
         ({"seed": "a"}, "The seed must be a whole number"),
         ({"seed": True}, "The seed must be a whole number"),
         ({"max_tokens": 1.5}, "The token limit must lie between 1 and 4,096; it is 1.5"),

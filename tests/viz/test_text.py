@@ -4,8 +4,9 @@ from html.parser import HTMLParser
 
 import pytest
 
+from decoding.trace import Header, Message, SamplingData, Trace
 from tests.viz_samples import HOSTILE, chain, node, small_tree, step_of, trace_of
-from viz.step.text import CSS, around, origins, strip, strip_html
+from viz.step.text import CSS, around, describe, origins, strip, strip_html
 
 TRACE = trace_of(chain(3), small_tree(), step_of())
 
@@ -117,3 +118,31 @@ def test_a_long_text_is_shown_around_the_step():
 def test_the_legend_names_the_origins_that_occur():
     assert origins(TRACE) == {span["origin"] for span in strip(TRACE)}
     assert origins() == {"prompt"}
+
+
+# -- chat ---------------------------------------------------------------------------------------------------------------
+
+
+def chat_trace(messages: list[str], pieces: list[bytes], special: tuple[int, ...]) -> Trace:
+    """A trace whose prompt is these pieces, token i the i-th."""
+    header = Header(
+        "plain", {}, "toy", SamplingData(1.0, 0, 1.0), 0, "", tuple(range(len(pieces))), 8, "cpu", "float32", {},
+        messages=tuple(Message("user", text) for text in messages), special_tokens=special,
+    )  # fmt: skip
+    return Trace(header, dict(enumerate(pieces)), ())
+
+
+def test_what_the_template_wrote_is_told_from_what_was_said():
+    pieces = [b"<user>", b"user", b"\n", b"user", b"<end>", b"<bot>", b"\n"]  # the message is the word that the template writes too
+    spans = strip(chat_trace(["user"], pieces, (0, 4, 5)))
+    assert [s["origin"] for s in spans] == ["template"] * 3 + ["prompt"] + ["template"] * 3
+    assert [s["special"] for s in spans] == [True, False, False, False, True, True, False]
+    assert "a special token" in describe(spans[0])
+    html = strip_html(spans)
+    assert html.count("ds-special") == 3 and "&lt;user&gt;" in html and "<user>" not in html
+    assert [s["origin"] for s in strip(chat_trace([], pieces, ()))] == ["prompt"] * 7
+
+
+def test_a_message_that_the_template_changed_is_not_looked_for_elsewhere():
+    spans = strip(chat_trace(["HELLO", "you"], [b"hello", b"<end>", b"you", b"<end>"], (1, 3)))
+    assert [s["origin"] for s in spans] == ["template", "template", "prompt", "template"]

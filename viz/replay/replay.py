@@ -95,7 +95,7 @@ def data(trace: Trace, heading: str) -> dict:
             [label(trace.token_bytes[t], 14), full(trace.token_bytes[t])] if t in trace.token_bytes else [f"#{t}"] * 2 for t in used
         ],
         "ids": used,
-        "strip": [[s["text"], s["origin"], s["step"], describe(s), s["group"], s["whole"]] for s in strip(trace)],
+        "strip": [[s["text"], s["origin"], s["step"], describe(s), s["group"], s["whole"], s["special"]] for s in strip(trace)],
         "looks": {state: [look.color, look.line, look.mark, look.dash, look.ink, look.filled] for state, look in LOOKS.items()},
         "meanings": {state: look.meaning for state, look in LOOKS.items()},
         "series": {key: [SERIES[key], SERIES_LINE[key]] for key in SERIES},

@@ -1,11 +1,11 @@
 """The text as tokens, told apart by where they came from: a list of plain spans, and the same as escaped HTML.
 
-Knows a trace and how far to show it. Origin is never colour alone: prompt is muted, accepted underlined, a correction
-underlined twice, a bonus has a plus sign, plain has nothing.
+Knows a trace and how far to show it. Origin is never colour alone: prompt is muted, what a chat template put around it is small,
+accepted underlined, a correction underlined twice, a bonus has a plus sign, plain has nothing. Special tokens are chips.
 """
 
-from collections.abc import Sequence, Set
-from itertools import groupby
+from collections.abc import Iterator, Sequence, Set
+from itertools import accumulate, groupby, pairwise
 from typing import TypedDict
 
 from decoding.trace import Trace
@@ -18,9 +18,10 @@ class Span(TypedDict):
 
     label: str  # short, plain text
     text: str  # in full, every character visible
-    origin: str  # "prompt", "accepted", "bonus", "correction" or "plain"
+    origin: str  # "prompt", "template", "accepted", "bonus", "correction" or "plain"
     step: int | None  # index of the step that committed it; None in the prompt
     id: int
+    special: bool  # a mark of the tokenizer, such as the end of a turn, and no text
     half: bool  # holds bytes that are no character by themselves
     group: int | None  # first span of the run of tokens that share a character; None if it shares none
     whole: str  # what that run spells; "" if it shares none
@@ -30,7 +31,8 @@ def strip(trace: Trace, upto_step: int | None = None, window: slice = slice(None
     """Prompt and committed tokens through step index `upto_step` (None: all; -1: the prompt alone), those in `window`."""
     tokens = committed(trace, upto_step)[window]
     token_bytes = [trace.token_bytes.get(token) for token, _, _ in tokens]
-    spans = [span(*item, piece) for item, piece in zip(tokens, token_bytes, strict=True)]
+    special = set(trace.header.special_tokens)
+    spans = [span(*item, piece, item[0] in special) for item, piece in zip(tokens, token_bytes, strict=True)]
     for group in joined([piece or b"" for piece in token_bytes]):
         if group.stop - group.start > 1:
             for member in spans[group.start : group.stop]:
@@ -41,10 +43,54 @@ def strip(trace: Trace, upto_step: int | None = None, window: slice = slice(None
 def committed(trace: Trace, upto_step: int | None = None) -> list[tuple[int, str, int | None]]:
     """(token, origin, step) of every token; the step is None in the prompt."""
     last = len(trace.steps) if upto_step is None else upto_step + 1
-    tokens: list[tuple[int, str, int | None]] = [(token, "prompt", None) for token in trace.header.prompt_tokens]
+    given = zip(trace.header.prompt_tokens, in_messages(trace), strict=True)
+    tokens: list[tuple[int, str, int | None]] = [(token, "prompt" if said else "template", None) for token, said in given]
     for number, step in enumerate(trace.steps[:last]):
         tokens += [(token, origin, number) for token, origin in zip(step.tokens, step.origins, strict=True)]
     return tokens
+
+
+def in_messages(trace: Trace) -> list[bool]:
+    """For every token of the prompt whether it belongs to what the messages say; the others are the chat template's. Without
+    messages all of it was said."""
+    header = trace.header
+    pieces = [trace.token_bytes.get(token, b"") for token in header.prompt_tokens]
+    if not header.messages:
+        return [True] * len(pieces)
+    starts = [0, *accumulate(map(len, pieces))]
+    special = set(header.special_tokens)
+    marks = {start for start, token in zip(starts, header.prompt_tokens, strict=False) if token in special}
+    said = contents(b"".join(pieces), [message.content for message in header.messages], marks)
+    return [any(start < b and a < stop for a, b in said) for start, stop in pairwise(starts)]
+
+
+def contents(whole: bytes, messages: Sequence[str], marks: Set[int]) -> list[tuple[int, int]]:
+    """Where the messages stand in a text, from byte to byte; of what the template changed nothing is found.
+
+    Args:
+        marks: where special tokens begin. A message stands where one follows, if there is such a place: its words may also occur in
+            the template's own.
+
+    >>> contents(b"<user>user<end>", ["user"], {0, 10})
+    [(6, 10)]
+    """
+    found, at = [], 0
+    for content in (message.strip().encode("utf-8", "replace") for message in messages):
+        places = list(every(content, whole, at)) if content else []
+        if places:
+            start = next((place for place in places if place + len(content) in marks), places[0])
+            at = start + len(content)
+            found.append((start, at))
+    return found
+
+
+def every(part: bytes, whole: bytes, at: int, most: int = 1000) -> Iterator[int]:
+    """Where a part occurs from `at` on; the first so many places."""
+    for _ in range(most):
+        if (at := whole.find(part, at)) < 0:
+            return
+        yield at
+        at += 1
 
 
 def around(trace: Trace, step: int, block: int = 200) -> slice:
@@ -55,7 +101,7 @@ def around(trace: Trace, step: int, block: int = 200) -> slice:
     return slice(first, first + 3 * block)
 
 
-def span(token: int, origin: str, step: int | None, piece: bytes | None) -> Span:
+def span(token: int, origin: str, step: int | None, piece: bytes | None, special: bool = False) -> Span:
     """A token by itself; `strip` adds what it shares with its neighbours."""
     missing = f"#{token}"
     return Span(
@@ -64,6 +110,7 @@ def span(token: int, origin: str, step: int | None, piece: bytes | None) -> Span
         origin=origin,
         step=step,
         id=token,
+        special=special,
         half=piece is not None and is_half(piece),
         group=None,
         whole="",
@@ -84,7 +131,7 @@ def strip_html(spans: Sequence[Span], current: int | None = None, legend: bool =
 
 def span_html(span: Span, now: bool) -> str:
     """One token: visible whitespace steps back, a newline also breaks the line."""
-    classes = f"ds-tok ds-{as_html(span['origin'])}" + " ds-now" * now + " ds-half" * span["half"]
+    classes = f"ds-tok ds-{as_html(span['origin'])}" + " ds-now" * now + " ds-half" * span["half"] + " ds-special" * span["special"]
     title = as_html(describe(span))
     glyphs = {SPACE, NEWLINE, TAB}
     shown = "".join(f'<span class="ds-ws">{c}</span>' if c in glyphs else as_html(c) for c in span["text"])
@@ -102,12 +149,14 @@ def describe(span: Span) -> str:
     """What the title of a token says; plain text."""
     where = "" if span["step"] is None else f", step {span['step'] + 1}"
     half = f", half character{' of ' + span['whole'] if span['whole'] else ''}" if span["half"] else ""
-    return f"{span['text']}: {span['origin']}{where}, id {span['id']}{half}"
+    special = ", a special token" if span["special"] else ""
+    return f"{span['text']}: {span['origin']}{where}, id {span['id']}{special}{half}"
 
 
 def origins(*traces: Trace) -> set[str]:
     """Where the tokens of these texts came from."""
-    return {"prompt"}.union(*(step.origins for trace in traces for step in trace.steps))
+    given = {"prompt", "template"} if any(trace.header.messages for trace in traces) else {"prompt"}
+    return given.union(*(step.origins for trace in traces for step in trace.steps))
 
 
 def legend_html(present: Set[str]) -> str:
@@ -128,6 +177,8 @@ CSS = f"""
 .ds-tok {{ padding: 0.12em 0.05em; border-radius: 0.2em; unicode-bidi: isolate; text-underline-offset: 0.28em;
   text-decoration-thickness: 2px; box-decoration-break: clone; -webkit-box-decoration-break: clone; }}
 .ds-prompt {{ opacity: 0.68; }}
+.ds-template {{ opacity: 0.68; font-size: 0.82em; }}
+.ds-special {{ border: 1px solid currentColor; border-radius: 0.9em; padding: 0.05em 0.5em; margin: 0 0.12em; font-size: 0.76em; }}
 .ds-accepted {{ background: {tint(COLOR["accepted"], 0.22)};
   text-decoration: underline solid {LOOKS["accepted"].line} 2px; }}
 .ds-correction {{ background: {tint(COLOR["correction"], 0.38)};

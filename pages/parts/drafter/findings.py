@@ -19,7 +19,7 @@ from viz.drafter.rejections import alarms
 class Findings:
     """One drafter over all finished prompts. Only to be looked at: all sessions share it."""
 
-    prompts: tuple[Prompt, ...]  # of the plan, finished or not
+    prompts: tuple[Prompt, ...]  # what every run of the plan is asked, finished or not
     judged: pd.DataFrame  # one line per judged token
     tallies: pd.DataFrame  # one line per prompt
     alarms: tuple[str, ...]
@@ -36,7 +36,7 @@ def found_in(folder: str, key: str, stamp: tuple[int, int], _plan: Plan) -> Find
         ValueError: a kept run is damaged.
     """
     runs = runs_of(Store(Path(folder)), _plan)
-    return Findings(_plan.prompts, judgements(runs), per_prompt(runs), tuple(alarms(runs)))
+    return Findings(_plan.asked, judgements(runs), per_prompt(runs), tuple(alarms(runs)))
 
 
 @st.cache_resource(max_entries=8, show_spinner=False)

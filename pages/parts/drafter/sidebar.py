@@ -6,10 +6,12 @@ from dataclasses import fields
 import streamlit as st
 
 from decoding.methods import METHODS
-from decoding.runs.prompts import MAX_FILE, MAX_PROMPTS, Prompt, checked, read_prompts
+from decoding.models.chat import read_options
+from decoding.runs.prompts import MAX_FILE, MAX_PROMPTS, Prompt, checked, read_prompts, spread
 from decoding.runs.study import Plan
 from decoding.sample import Sampling
 from pages.parts.drafter.controller import Job, StudyController
+from pages.parts.shared.chat_controls import OPTIONS_HELP, chat_on, chat_toggle
 from pages.parts.shared.controls import (
     DTYPES,
     EMBEDDED,
@@ -22,15 +24,18 @@ from pages.parts.shared.controls import (
     sampling_controls,
     value,
 )
-from pages.parts.shared.examples import EXAMPLES
+from pages.parts.shared.examples import CHAT_EXAMPLES, EXAMPLES
 from pages.parts.shared.settings import Settings
 from viz.tokens import as_markdown, plain
 
 EXAMPLE, TYPED, FILE = "examples", "typed", "a file"
+FIRST_TURNS = "Of each prompt the first turn alone: {:,} further turns need a model with a chat template."
 SIDES = {"A": "speculative_sampling", "B": "prompt_lookup"}  # and the method each begins with
 SAMPLING = ("temperature", "top_k", "top_p", "seed", "max_tokens")
 MODELS = {"target": EMBEDDED, "device": "auto", "dtype": "auto"}
 LONGEST = 200_000  # characters of the box
+FILES = ["txt", "jsonl", "json", "ndjson", "csv", "tsv", "gz"]
+CHAT = "study_chat"  # the switch
 
 
 def drafter_sidebar(controller: StudyController) -> tuple[tuple[Prompt, ...], str]:
@@ -61,19 +66,33 @@ def prompt_source(controller: StudyController) -> tuple[tuple[Prompt, ...], str]
         required=True,
         width="stretch",
     )
+    chat = chat_toggle(controller, target_of(controller), CHAT)
+    if chat:
+        st.text_input("Template options", **kept(controller, "study.template", ""), help=OPTIONS_HELP)
     try:
         found = {EXAMPLE: examples, TYPED: typed, FILE: uploaded}[source](controller)
     except ValueError as error:
         st.error(as_markdown(plain(str(error), 300)), icon=":material/error:")
         return (), f"The prompts cannot be read. {error}"
     most = st.number_input(
-        "At most so many prompts", 0, MAX_PROMPTS, step=10, **kept(controller, "study.most", 0), help="The first ones; 0 takes all."
+        "At most so many prompts",
+        0,
+        MAX_PROMPTS,
+        step=10,
+        **kept(controller, "study.most", 0),
+        help="From all categories alike; 0 takes all.",
     )
-    found = found[:most] if most else found
+    found = spread(found, most)
+    turns = sum(len(prompt.questions) - 1 for prompt in found)
+    if turns:
+        st.caption(f"{turns:,} further turns, each asked behind the answers before it." if chat else FIRST_TURNS.format(turns))
     return found, "" if found else "There is no prompt yet: type some, upload a file, or take the examples."
 
 
 def examples(controller: StudyController) -> tuple[Prompt, ...]:
+    if chat_on(controller, target_of(controller), CHAT):
+        st.caption(f"The {len(CHAT_EXAMPLES)} chats of the Step page.")
+        return tuple(Prompt(e.prompt, e.title.partition(": ")[2]) for e in CHAT_EXAMPLES.values())
     st.caption(f"The {len(EXAMPLES)} examples of the Step page: stories, mathematics, Python.")
     return tuple(Prompt(e.prompt, e.title.partition(":")[0].lower()) for e in EXAMPLES.values())
 
@@ -92,9 +111,10 @@ def typed(controller: StudyController) -> tuple[Prompt, ...]:
 def uploaded(controller: StudyController) -> tuple[Prompt, ...]:
     """Prompts of a file; they stay when the visitor leaves the page."""
     file = st.file_uploader(
-        "Text or JSONL", type=["txt", "jsonl", "json"], key="study_file", max_upload_size=MAX_FILE // 2**20,
-        help="Text: an empty line parts prompts; without one every line is a prompt. JSONL: one object a line, as in Spec-Bench "
-        "(turns, category), GSM8K (question), HumanEval (prompt), or text and domain.",
+        "Text, CSV or JSON", type=FILES, key="study_file", max_upload_size=MAX_FILE // 2**20,
+        help="Text: an empty line parts prompts; without one every line is a prompt. JSON, JSONL and CSV: as in Spec-Bench (turns, "
+        "category), ShareGPT (conversations), messages, Alpaca (instruction, input), GSM8K (question), HumanEval (prompt), or text "
+        "and domain. Also packed with gzip.",
     )  # fmt: skip
     if file is not None and (not controller.file or controller.file[0] != file.file_id):
         controller.file = (file.file_id, file.name, tuple(read_prompts(file.getvalue(), file.name)))
@@ -135,6 +155,10 @@ def models(controller: StudyController) -> None:
     st.caption("Models are loaded with the first prompt. Only safetensors are read and no code of a model is run.")
 
 
+def target_of(controller: StudyController) -> str:
+    return str(value(controller, "study.target", EMBEDDED)).strip() or EMBEDDED
+
+
 def settings_of(controller: StudyController, side: str) -> Settings:
     """What the controls say of one drafter."""
     base = Settings()
@@ -154,10 +178,17 @@ def settings_of(controller: StudyController, side: str) -> Settings:
 def jobs(controller: StudyController, prompts: tuple[Prompt, ...]) -> tuple[Job, ...]:
     """One job per drafter, as the controls say."""
     sides = ("A", "B") if value(controller, "study.two", False) else ("A",)
-    return tuple(job(settings_of(controller, side), prompts, side) for side in sides)
+    on = chat_on(controller, target_of(controller), CHAT)
+    chat = str(value(controller, "study.template", "")) if on else None
+    return tuple(job(settings_of(controller, side), prompts, side, chat) for side in sides)
 
 
-def job(settings: Settings, prompts: tuple[Prompt, ...], side: str) -> Job:
+def job(settings: Settings, prompts: tuple[Prompt, ...], side: str, chat: str | None = None) -> Job:
+    """What one drafter is to do.
+
+    Args:
+        chat: options of the chat template, as they are written; None: the prompts are plain texts.
+    """
     from decoding.models.family import weights_mark  # not at the top: it needs torch
 
     family = settings.target if settings.draft is None else f"{settings.target} + {settings.draft}"
@@ -171,5 +202,7 @@ def job(settings: Settings, prompts: tuple[Prompt, ...], side: str) -> Job:
         sampling=sampling,
         seed=settings.seed,
         max_tokens=settings.max_tokens,
+        chat=chat is not None,
+        template={} if chat is None else read_options(chat),
     )
     return Job(f"{side}: {METHODS[settings.method].title}", settings, plan, plan.key)

@@ -39,7 +39,7 @@ def study_view(controller: StudyController, session: Session, prompts: tuple[Pro
 
 def bar(controller: StudyController, store: Store, wanted: tuple[Job, ...], problem: str, busy: bool) -> None:
     """One button that starts, goes on or stops, and a sentence about what it will do."""
-    total = len(wanted[0].plan.prompts)
+    total = len(wanted[0].plan.places)
     there, failed = [finished(store, job) for job in wanted], [len(controller.problems.get(job.key, ())) for job in wanted]
     left = sum(max(0, total - done - lost) for done, lost in zip(there, failed, strict=True))
     with st.container(horizontal=True, vertical_alignment="center", key="study_bar"):
@@ -56,7 +56,7 @@ def bar(controller: StudyController, store: Store, wanted: tuple[Job, ...], prob
 
 def sentence(plan: Plan, there: list[int], left: int, failed: int) -> str:
     """What is there, what is still to be done, and how many runs came to nothing."""
-    total, limit = len(plan.prompts), f"at most {plan.max_tokens:,} {'token' if plan.max_tokens == 1 else 'tokens'} each"
+    total, limit = len(plan.places), f"at most {plan.max_tokens:,} {'token' if plan.max_tokens == 1 else 'tokens'} each"
     prompts = "1 prompt" if total == 1 else f"{total:,} prompts"
     drafters = "one drafter" if len(there) == 1 else "two drafters"
     if not left and failed:
@@ -79,7 +79,7 @@ def progress(controller: StudyController) -> None:
         st.progress(0.0, text=f"Loading the models … {controller.waited:.0f} s")
         return
     for job, done in zip(series.jobs, series.done, strict=True):
-        total = len(job.plan.prompts)
+        total = len(job.plan.places)
         skipped = len(series.problems[job.key])
         words = f"{job.label}: {done:,} of {total:,} prompts" + (f", {skipped} skipped" if skipped else "")
         st.progress(min(1.0, done / total), text=as_markdown(words))

@@ -4,6 +4,7 @@ Whoever wrote a link is not trusted: every value is checked before it is used, o
 and left out, and a model that is named in a link is never loaded.
 """
 
+import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
@@ -12,9 +13,10 @@ from urllib.parse import urlencode
 
 from decoding import old_names
 from decoding.methods import METHODS
+from decoding.models.chat import checked_messages, has_template, read_options
 from decoding.models.names import EMBEDDED_TARGETS
 from decoding.sample import Sampling
-from decoding.trace import MAX_TOKENS
+from decoding.trace import MAX_TOKENS, Message
 from pages.parts.shared.examples import EXAMPLES
 from pages.parts.shared.settings import LEAST_TOP_P, MAX_PROMPT, MAX_SEED, Settings
 from viz.tokens import plain
@@ -38,15 +40,27 @@ class Place:
 
 def parameters(settings: Settings, step: int, node: int | None) -> dict[str, str]:
     """The link's parameters; ValueError if the prompt is too long for one."""
-    if len(settings.prompt) > LONGEST:
-        raise ValueError(f"The prompt has {len(settings.prompt):,} characters; a link carries at most {LONGEST:,}.")
-    example = next((key for key, e in EXAMPLES.items() if e.prompt == settings.prompt), None)
-    found = {"v": VERSION, "example": example} if example else {"v": VERSION, "prompt": settings.prompt}
+    found = {"v": VERSION} | (chat_parameters(settings) if settings.messages else prompt_parameters(settings))
     found |= {"method": settings.method} | {f"p.{name}": str(value) for name, value in settings.full_params.items()}
     found |= {"temperature": f"{settings.temperature:g}", "top_k": str(settings.top_k), "top_p": f"{settings.top_p:g}"}
     found |= {"target": settings.target} if settings.target in set(EMBEDDED_TARGETS) - {Settings().target} else {}
     found |= {"seed": str(settings.seed), "tokens": str(settings.max_tokens), "step": str(step)}
     return found | ({} if node is None else {"node": str(node)})
+
+
+def prompt_parameters(settings: Settings) -> dict[str, str]:
+    if len(settings.prompt) > LONGEST:
+        raise ValueError(f"The prompt has {len(settings.prompt):,} characters; a link carries at most {LONGEST:,}.")
+    example = next((key for key, e in EXAMPLES.items() if e.prompt == settings.prompt), None)
+    return {"example": example} if example else {"prompt": settings.prompt}
+
+
+def chat_parameters(settings: Settings) -> dict[str, str]:
+    pairs = [[message.role, message.content] for message in checked_messages(settings.messages)]
+    chat = json.dumps(pairs, ensure_ascii=False, separators=(",", ":"))
+    if len(chat) > LONGEST:
+        raise ValueError(f"The messages have {len(chat):,} characters; a link carries at most {LONGEST:,}.")
+    return {"chat": chat} | ({"template": settings.template} if settings.template else {})
 
 
 def address(base: str, params: Mapping[str, str]) -> str:
@@ -62,12 +76,18 @@ def parse(query: Mapping[str, str]) -> Place | None:
         return Place(Settings(), complaints=(f"The link is of version {shown(query['v'])}; this page reads version {VERSION}.",))
     complaints: list[str] = []
     settings = Settings()
-    for part in (prompt_of, method_of, params_of, sampling_of, numbers_of):
+    for part in (prompt_of, chat_of, method_of, params_of, sampling_of, numbers_of):
         settings = part(query, settings, complaints)
     if (target := query.get("target")) in EMBEDDED_TARGETS:
         settings = replace(settings, target=target)
     complaints += unknown(query, settings)
     step = check_int(query, "step", 0, MAX_TOKENS, complaints)
+    if settings.messages and has_template(settings.target) is False:
+        step = None
+        complaints.append(
+            f"The link carries a chat, and {settings.target} has no chat template. Choose a model that has one under Model: the "
+            "messages are kept for it."
+        )
     node = check_int(query, "node", -1, 4096, complaints)
     return Place(settings, step, node, tuple(complaints))
 
@@ -87,6 +107,36 @@ def prompt_of(query: Mapping[str, str], settings: Settings, complaints: list[str
             return replace(settings, prompt=EXAMPLES[query["example"]].prompt)
         complaints.append(f"There is no example {shown(query['example'])}; there are {', '.join(EXAMPLES)}.")
     return settings
+
+
+def chat_of(query: Mapping[str, str], settings: Settings, complaints: list[str]) -> Settings:
+    """The messages of a chat, and the options of its template."""
+    if "chat" not in query:
+        return settings
+    try:
+        settings = replace(settings, messages=read_chat(query["chat"]), prompt="")
+    except ValueError as error:
+        complaints.append(f"The chat in the link was left out. {readable(error)}")
+        return settings
+    try:
+        read_options(template := query.get("template", ""))
+    except ValueError as error:
+        complaints.append(f"template: {shown(query['template'])} was left out. {readable(error)}")
+        return settings
+    return replace(settings, template=template)
+
+
+def read_chat(text: str) -> tuple[Message, ...]:
+    """Messages as a link carries them: a JSON list of pairs of role and content."""
+    if len(text) > MAX_PROMPT:
+        raise ValueError(f"It has {len(text):,} characters; at most {MAX_PROMPT:,} are read.")
+    try:
+        pairs = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError("It is not a list of messages.") from error
+    if not isinstance(pairs, list) or not all(isinstance(pair, list) and len(pair) == 2 for pair in pairs):
+        raise ValueError("It is not a list of messages.")
+    return checked_messages([{"role": role, "content": content} for role, content in pairs])
 
 
 def method_of(query: Mapping[str, str], settings: Settings, complaints: list[str]) -> Settings:
@@ -177,7 +227,7 @@ def converted(text: str, example: Any) -> Any:
 
 def unknown(query: Mapping[str, str], settings: Settings) -> Iterator[str]:
     """Parts of a link that mean nothing here."""
-    known = {"v", "example", "prompt", "method", "temperature", "top_p", "step", "node", *NUMBERS}
+    known = {"v", "example", "prompt", "chat", "template", "method", "temperature", "top_p", "step", "node", *NUMBERS}
     for name, value in query.items():
         if name in ("target", "draft"):
             if value not in (EMBEDDED_TARGETS if name == "target" else ("embedded",)):

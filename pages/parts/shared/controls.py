@@ -14,6 +14,7 @@ from decoding.methods import METHODS
 from decoding.models.names import EMBEDDED_TARGETS
 from decoding.sample import MAX_TEMPERATURE
 from decoding.trace import MAX_TOKENS
+from pages.parts.shared.chat_controls import asked, chat_controls, chat_on, chat_toggle, say_chat, template_of, written
 from pages.parts.shared.examples import EXAMPLES
 from pages.parts.shared.loading import WHY, still_loading
 from pages.parts.shared.session import Session
@@ -31,7 +32,9 @@ def param_key(method: str, name: str) -> str:
 
 def say(session: Session, settings: Settings) -> None:
     """Let the controls say `settings`; before they are drawn, or in a callback."""
-    session.values["prompt"] = settings.prompt
+    if not settings.messages:
+        session.values["prompt"] = settings.prompt
+    say_chat(session, settings.messages, settings.template, settings.target)
     values: dict[str, Any] = {
         "method": settings.method,
         "temperature": settings.temperature,
@@ -73,10 +76,15 @@ def value(session: Session, key: str, default: Any) -> Any:
 
 
 def prompt_of(session: Session) -> str:
-    """What the prompt box says: what was typed since it was drawn, else what the page or the visitor put there last."""
-    shows, number = session.boxes.get("prompt", (None, 0))
-    now = st.session_state.get(f"prompt.{number}", shows)
-    return now if now != shows else session.values.get("prompt", Settings().prompt)
+    """What the prompt box says, or the last message of a chat."""
+    if chat_on(session, target_of(session)):
+        return asked(session)[-1].content
+    return written(session, "prompt", Settings().prompt)
+
+
+def target_of(session: Session) -> str:
+    target = value(session, "target", EMBEDDED)
+    return target if target in EMBEDDED_TARGETS else value(session, "target_name", "").strip()
 
 
 def read(session: Session) -> Settings:
@@ -85,14 +93,16 @@ def read(session: Session) -> Settings:
     method = value(session, "method", base.method)
     params = {f.name: value(session, param_key(method, f.name), f.default) for f in fields(METHODS[method].params)}
     simple = ("temperature", "top_k", "top_p", "seed", "max_tokens", "device", "dtype")
-    target = value(session, "target", EMBEDDED)
-    draft = value(session, "draft", NONE)
+    target, draft = target_of(session), value(session, "draft", NONE)
+    chat = chat_on(session, target)
     return Settings(
-        prompt=prompt_of(session),
+        prompt="" if chat else prompt_of(session),
+        messages=asked(session) if chat else (),
+        template=template_of(session) if chat else "",
         **{name: value(session, name, getattr(base, name)) for name in simple},
         method=method,
         params=params,
-        target=target if target in EMBEDDED_TARGETS else value(session, "target_name", "").strip(),
+        target=target,
         draft=None if draft == NONE else draft if draft == EMBEDDED else value(session, "draft_name", "").strip(),
     )
 
@@ -145,6 +155,14 @@ KEYS = ("method", "temperature", "top_k", "top_p", "seed", "max_tokens", "device
 
 
 def prompt_controls(session: Session) -> None:
+    """Chat or plain text, and what it says."""
+    if chat_toggle(session, target_of(session)):
+        chat_controls(session)
+    else:
+        text_controls(session)
+
+
+def text_controls(session: Session) -> None:
     """The menu of examples and the prompt. Either sets the other, so both are boxes of the session: a click that comes before the
     browser has the new text sends the old one along, and must not count as writing it."""
     prompt = prompt_of(session)

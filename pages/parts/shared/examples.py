@@ -48,3 +48,14 @@ EXAMPLES: dict[str, Example] = {
         "Code repeats itself: try Token Recycling here.",
     ),
 }
+
+# For models with a chat template: what a user says.
+CHAT_EXAMPLES: dict[str, Example] = {
+    "haiku": Example("Chat: a haiku", "Write a haiku about rain.", "Few words, many ways to say them: guesses are turned down."),
+    "sums": Example(
+        "Chat: apples",
+        "Anna has 12 apples. She gives 3 apples to each of her 2 friends. How many apples does Anna have left? Explain it.",
+        "The answer repeats the question: what it copies is guessed well.",
+    ),
+    "code": Example("Chat: a function", "Write a Python function that reverses a string.", "Code says everything twice."),
+}

@@ -97,7 +97,9 @@ def added(store: Store, kept: Kept | None, trace: Trace, name: str, note: str) -
 
 def suggestion(trace: Trace) -> str:
     """A name to begin with: the method and how the prompt begins."""
-    return f"{trace.header.method.replace('_', ' ')}: {plain(trace.header.prompt.strip(), 48)}"
+    header = trace.header
+    asked = header.messages[-1].content if header.messages else header.prompt
+    return f"{header.method.replace('_', ' ')}: {plain(asked.strip(), 48)}"
 
 
 def steps(count: int) -> str:

@@ -8,9 +8,10 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from decoding.methods import METHODS
+from decoding.models.chat import checked_messages, has_template, read_options, write_options
 from decoding.models.names import EMBEDDED_TARGETS
 from decoding.sample import Sampling
-from decoding.trace import Header
+from decoding.trace import Header, Message
 from pages.parts.shared.examples import EXAMPLES
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ MAX_PROMPT = 20_000  # characters in the box and in a link
 class Settings:
     """One run, as it is asked for."""
 
-    prompt: str = EXAMPLES["once"].prompt
+    prompt: str = EXAMPLES["once"].prompt  # "" in a chat
     method: str = "speculative_sampling"
     params: Mapping[str, Any] = field(default_factory=dict)  # of the method; what is missing has its default
     temperature: float = 0.8
@@ -37,6 +38,8 @@ class Settings:
     draft: str | None = None
     device: str = "auto"
     dtype: str = "auto"
+    messages: tuple[Message, ...] = ()  # of a chat; () = the prompt is a plain text
+    template: str = ""  # options of the chat template, as they are written
 
     @property
     def full_params(self) -> dict[str, Any]:
@@ -58,7 +61,9 @@ class Settings:
                 return reason
             if reason := METHODS[self.method].missing(family_named(self.target, self.draft)):
                 return reason
-            if not self.prompt.strip():
+            if self.messages:
+                check_chat(self)
+            elif not self.prompt.strip():
                 return "The prompt is empty. Write a few words for the target to continue."
             _ = self.full_params, self.sampling
         except ValueError as error:
@@ -76,8 +81,16 @@ class Settings:
             from decoding.models.family_cache import family
             from decoding.runs.run import Run
 
-            prompt = context or self.prompt
-            return Run(family(*self.models), self.method, self.full_params, prompt, self.sampling, self.seed, self.max_tokens)
+            return Run(
+                family(*self.models),
+                self.method,
+                self.full_params,
+                context or self.messages or self.prompt,
+                self.sampling,
+                self.seed,
+                self.max_tokens,
+                template_options=read_options(self.template) if self.messages else None,
+            )
 
         return make
 
@@ -92,6 +105,14 @@ class Settings:
 
     def same_run(self, other: "Settings") -> bool:
         return replace(self, params=self.full_params) == replace(other, params=other.full_params)
+
+
+def check_chat(settings: Settings) -> None:
+    """Refuse a chat that cannot be, as far as it can be told without a model (ValueError)."""
+    if has_template(settings.target) is False:
+        raise ValueError(f"This is a chat, and {settings.target!r} has no chat template: choose a model that has one under Model.")
+    checked_messages(settings.messages)
+    read_options(settings.template)
 
 
 def models_problem(target: str, draft: str | None) -> str:
@@ -142,7 +163,9 @@ def settings_of(header: Header) -> Settings:
     """The settings a trace of the embedded family was made with."""
     sampling = header.sampling
     return Settings(
-        prompt=header.prompt,
+        prompt="" if header.messages else header.prompt,
+        messages=header.messages,
+        template=write_options(header.template_options),
         method=header.method,
         params=dict(header.params),
         temperature=sampling.temperature,

@@ -5,6 +5,7 @@ from dataclasses import replace
 import streamlit as st
 
 from decoding.methods import METHODS
+from decoding.models.chat import checked_messages, checked_options, write_options
 from decoding.models.names import EMBEDDED_TARGETS
 from decoding.runs.store import Store
 from decoding.trace import MAX_TOKENS, Header, Trace
@@ -62,13 +63,27 @@ def settings_for(header: Header) -> tuple[Settings, tuple[str, ...]]:
     target, _, draft = header.family.partition(" + ")
     settings = replace(place.settings, prompt=header.prompt[:MAX_PROMPT], target=target or EMBEDDED, draft=draft or None)
     settings = replace(settings, top_p=max(LEAST_TOP_P, settings.top_p))
-    notes = [f"The controls leave out a part of this trace. {complaint}" for complaint in place.complaints]
+    complaints = list(place.complaints)
+    settings = with_chat(settings, header, complaints)
+    notes = [f"The controls leave out a part of this trace. {complaint}" for complaint in complaints]
     if settings.target not in EMBEDDED_TARGETS:
         notes.append(
             f"This run was made with the model “{plain(header.family, 80)}”, which is not loaded: all that was recorded can be "
             "looked at. A step beyond its end, or another run, would load it; choose another under Model."
         )
     return settings, tuple(notes)
+
+
+def with_chat(settings: Settings, header: Header, complaints: list[str]) -> Settings:
+    """The settings with the messages of a chat, if these can be."""
+    if not header.messages:
+        return settings
+    try:
+        messages, options = checked_messages(header.messages), checked_options(header.template_options)
+    except ValueError as error:
+        complaints.append(plain(str(error), 200))
+        return settings
+    return replace(settings, prompt="", messages=messages, template=write_options(options))
 
 
 def open_stored(session: Session, store: Store, trace: int, cursor: int = 0, node: int | None = None) -> None:

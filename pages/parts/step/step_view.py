@@ -7,9 +7,10 @@ import plotly.io
 import streamlit as st
 
 from decoding.methods import METHODS
-from decoding.trace import Step
+from decoding.trace import Step, Trace
 from pages.parts.shared import recorded_run as demo
 from pages.parts.shared.chart_data import tree_downloads
+from pages.parts.shared.chat_controls import full, go_on, goes_on
 from pages.parts.shared.controls import prompt_of, read, say, stale
 from pages.parts.shared.keep import keep
 from pages.parts.shared.loading import still_loading
@@ -71,6 +72,7 @@ def draw(session: Session) -> None:
     text_strip(session, lambda key: by_letter(session, key))
     if session.trace is not None:
         legend(session.trace)
+        answered(session, session.trace)
     if session.step is None:
         nothing(session)
         return
@@ -85,6 +87,21 @@ def draw(session: Session) -> None:
         keep(session)
     with right:
         inspector(session)
+
+
+def answered(session: Session, trace: Trace) -> None:
+    """Behind the whole answer of a chat: the way on."""
+    messages = trace.header.messages
+    if not messages or not session.ended or session.coming is not None:
+        return
+    with st.container(horizontal=True, vertical_alignment="center", border=True, key="answered"):
+        if goes_on(session, messages, trace.answer):
+            st.markdown("**Your turn.** Write the next message on the left, then press Step.", width="stretch")
+            return
+        st.markdown("**The answer is there.** Ask something else, or change a message on the left.", width="stretch")
+        if st.button("Answer and go on", key="go_on", icon=":material/reply:", type="primary", disabled=full(messages)):
+            go_on(session, messages, trace.answer)
+            st.rerun()  # the boxes are on the left, outside of what a click here draws
 
 
 def by_letter(session: Session, key: str) -> None:

@@ -47,7 +47,7 @@ function drawn(box, data) {  // the tokens as elements, to be marked and listene
       holder.className = "ds-joined"; list.append(holder); }
     if (t.text && GLYPHS.includes(t.text[0])) holder.append(document.createElement("wbr"));
     const token = document.createElement(t.step === null ? "span" : "button");
-    token.className = "ds-tok ds-" + t.origin + (t.half ? " ds-half" : "");
+    token.className = "ds-tok ds-" + t.origin + (t.half ? " ds-half" : "") + (t.special ? " ds-special" : "");
     token.title = t.title;
     for (const c of t.text) {
       if (!GLYPHS.includes(c)) { token.append(c); continue; }
@@ -148,7 +148,7 @@ def payload(trace: Trace | None, cursor: int) -> dict[str, Any]:
     spans = strip(trace, window=window)
     tokens = tuple(  # not a list: Streamlit imports pandas to ask whether that is a table
         {"text": s["text"], "origin": s["origin"], "step": s["step"], "title": describe(s), "half": s["half"],
-         "group": s["group"], "whole": s["whole"]}
+         "special": s["special"], "group": s["group"], "whole": s["whole"]}
         for s in spans
     )  # fmt: skip
     behind = len(committed(trace)) > window.stop
