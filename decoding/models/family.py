@@ -29,8 +29,10 @@ from decoding.models.checkpoints import (
     vocabulary,
 )
 from decoding.models.heads import Head
+from decoding.models.memory import BYTES, check_memory, needs
 from decoding.models.names import EMBEDDED_TARGETS
 from decoding.models.places import Place, place
+from decoding.models.progress import said, tell
 from decoding.models.published_heads import method_of, read
 from decoding.models.self_test import check_tree_reading
 from decoding.models.target import Target
@@ -179,11 +181,17 @@ def open_model(source: str, device: torch.device, dtype: str) -> tuple[PreTraine
     with opening(source):
         config = open_config(source)
     check_architecture(config, source)
+    found = needs(Path(source), BYTES["float32"] if dtype == "auto" else BYTES[dtype])
+    if device.type == "cpu":
+        check_memory(found, source)
+    shown = "float32" if dtype == "auto" and device.type == "cpu" else "its own number format" if dtype == "auto" else dtype
+    tell(f"loading {Path(source).name} on {device} in {shown}{f', {said(found.weights)}' if found else ''}")
     with opening(source):
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
         model, notes = open_weights(source, config, device, dtype)
     vocab, unused = vocabulary(tokenizer, config)
     target = Target(model.eval(), vocab, context(config), end_tokens(model, tokenizer), unused)
+    tell(f"testing {Path(source).name} over a draft tree")
     check_tree_reading(target, source)
     return tokenizer, target, notes
 

@@ -12,6 +12,7 @@ from functools import cache
 from threading import Condition, Thread
 from typing import Any, Literal, Protocol
 
+from decoding.models.progress import Progress, told_to
 from decoding.trace import Trace
 
 State = Literal["waiting", "working", "paused", "ended", "failed", "closed"]
@@ -47,6 +48,10 @@ class Once:
         return bool(self.steps)
 
 
+class Stopped(Exception):
+    """Nobody wants what is being loaded any more."""
+
+
 class Live:
     """A job that a page watches. All methods return at once; the worker's thread does the work.
 
@@ -60,6 +65,7 @@ class Live:
         self._wanted: float = 0  # steps still to take
         self.state: State = "paused"
         self.problem = ""  # a sentence, once `state` is "failed"
+        self.progress: Progress | None = None  # what is being loaded, and how far it is
 
     def ask(self, steps: float = 1) -> None:
         """Take `steps` more steps; float("inf") runs to the end. Asking again while steps are due adds nothing to them, so that
@@ -132,9 +138,13 @@ class Live:
         import torch
 
         try:
-            if self._run is None:
-                self._run = self._make()
-            step = next(self._run, None)
+            with told_to(self._told):
+                if self._run is None:
+                    self._run = self._make()
+                step = next(self._run, None)
+        except Stopped:
+            with self._worker.changed:
+                self._finish("closed" if self._make is refused else "paused")
         except torch.OutOfMemoryError:
             self._fail("The device is out of memory. Lower the token limit or the tree size, or choose a smaller model.")
         except ValueError as error:
@@ -143,6 +153,12 @@ class Live:
             self._fail(f"The step failed: {type(error).__name__}: {error}")
         else:
             self._after(step)
+
+    def _told(self, progress: Progress) -> None:
+        """How far the loading is; the place where it can be stopped."""
+        self.progress = progress
+        if self._run is None and self._wanted <= 0:
+            raise Stopped
 
     def _after(self, step: Any) -> None:
         with self._worker.changed:

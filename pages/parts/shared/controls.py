@@ -11,10 +11,11 @@ from typing import Any
 import streamlit as st
 
 from decoding.methods import METHODS
-from decoding.models.names import EMBEDDED_TARGETS
+from decoding.models.catalogue import MODELS, NAMED
 from decoding.sample import MAX_TEMPERATURE
 from decoding.trace import MAX_TOKENS
 from pages.parts.shared.examples import EXAMPLES
+from pages.parts.shared.fetching import fetching_controls, memory_line
 from pages.parts.shared.loading import WHY, still_loading
 from pages.parts.shared.session import Session
 from pages.parts.shared.settings import LEAST_TOP_P, MAX_PROMPT, MAX_SEED, Settings, family_named, models_problem
@@ -41,8 +42,8 @@ def say(session: Session, settings: Settings) -> None:
         "max_tokens": settings.max_tokens,
         "device": settings.device,
         "dtype": settings.dtype,
-        "target": settings.target if settings.target in EMBEDDED_TARGETS else FOLDER,
-        "target_name": "" if settings.target in EMBEDDED_TARGETS else settings.target,
+        "target": settings.target if settings.target in NAMED else FOLDER,
+        "target_name": "" if settings.target in NAMED else settings.target,
         "draft": NONE if settings.draft is None else EMBEDDED if settings.draft == EMBEDDED else FOLDER,
         "draft_name": settings.draft or "",
     }
@@ -92,7 +93,7 @@ def read(session: Session) -> Settings:
         **{name: value(session, name, getattr(base, name)) for name in simple},
         method=method,
         params=params,
-        target=target if target in EMBEDDED_TARGETS else value(session, "target_name", "").strip(),
+        target=target if target in NAMED else value(session, "target_name", "").strip(),
         draft=None if draft == NONE else draft if draft == EMBEDDED else value(session, "draft_name", "").strip(),
     )
 
@@ -259,13 +260,14 @@ def sampling_controls(session: Session, prefix: str = "") -> None:
 
 def model_controls(session: Session) -> None:
     keep = lambda key, default, options=None: kept(session, key, default, options)  # noqa: E731
-    targets, drafts = (*EMBEDDED_TARGETS, FOLDER, HUB), (NONE, EMBEDDED, FOLDER, HUB)
+    targets, drafts = (*NAMED, FOLDER, HUB), (NONE, EMBEDDED, FOLDER, HUB)
     kind = st.selectbox(
-        "Target", targets, **keep("target", EMBEDDED, targets), format_func=lambda k: k.replace("embedded-", "embedded, "),
-        help="The small one has a third of the weights; the same draft models serve both.",
+        "Target", targets, **keep("target", EMBEDDED, targets), format_func=lambda k: MODELS[k].title if k in MODELS else k,
+        help=" ".join(f"{MODELS[k].title}: {MODELS[k].what}" for k in NAMED),
     )  # fmt: skip
-    if kind not in EMBEDDED_TARGETS:
+    if kind not in NAMED:
         st.text_input(f"Target, {kind}", **keep("target_name", ""), placeholder=hint(kind))
+    memory_line(read(session).target, read(session).dtype)
     kind = st.selectbox(
         "Draft model",
         drafts,
@@ -276,10 +278,11 @@ def model_controls(session: Session) -> None:
     )
     if kind not in (NONE, EMBEDDED):
         st.text_input(f"Draft model, {kind}", **keep("draft_name", ""), placeholder=hint(kind))
+    fetching_controls(read(session).target, read(session).draft)
     st.text_input("Device", **keep("device", "auto"), help="auto, cpu, cuda, cuda:1 or mps")
     st.selectbox("Number format", DTYPES, **keep("dtype", "auto", DTYPES), help="auto: float32 on a CPU, else as stored.")
     st.caption("Models are loaded with the first step. Only safetensors are read and no code of a model is run.")
 
 
 def hint(kind: str) -> str:
-    return "/path/to/model" if kind == FOLDER else "owner/name"
+    return "/path/to/model, or to a GGUF file" if kind == FOLDER else "owner/name"

@@ -5,7 +5,7 @@ from dataclasses import replace
 import streamlit as st
 
 from decoding.methods import METHODS
-from decoding.models.names import EMBEDDED_TARGETS
+from decoding.models.catalogue import NAMED
 from decoding.runs.store import Store
 from decoding.trace import MAX_TOKENS, Header, Trace
 from pages.parts.shared import address
@@ -63,7 +63,7 @@ def settings_for(header: Header) -> tuple[Settings, tuple[str, ...]]:
     settings = replace(place.settings, prompt=header.prompt[:MAX_PROMPT], target=target or EMBEDDED, draft=draft or None)
     settings = replace(settings, top_p=max(LEAST_TOP_P, settings.top_p))
     notes = [f"The controls leave out a part of this trace. {complaint}" for complaint in place.complaints]
-    if settings.target not in EMBEDDED_TARGETS:
+    if settings.target not in NAMED:
         notes.append(
             f"This run was made with the model “{plain(header.family, 80)}”, which is not loaded: all that was recorded can be "
             "looked at. A step beyond its end, or another run, would load it; choose another under Model."
