@@ -173,9 +173,20 @@ def family_of(options: argparse.Namespace) -> "Family":
     from transformers.utils.logging import disable_progress_bar
 
     from decoding.models.family import load
+    from decoding.models.progress import told_to
 
     disable_progress_bar()
-    return load(options.target, options.draft, options.device, options.dtype)
+    with told_to(say_stage if sys.stderr.isatty() else ignored):
+        return load(options.target, options.draft, options.device, options.dtype)
+
+
+def say_stage(step: "Progress") -> None:
+    """One line of a terminal, kept up to date."""
+    print(f"\r\033[K{visible(str(step))}", end="", file=sys.stderr, flush=True)
+
+
+def ignored(step: "Progress") -> None:
+    """For a stream that is kept: nothing."""
 
 
 def values_of(method: "Method", texts: Iterable[str]) -> dict[str, Any]:
@@ -271,6 +282,8 @@ def check_place(file: Path) -> None:
 def check(options: argparse.Namespace) -> int:
     """What a family is; a model that fails the self-test is refused while it is loaded."""
     from decoding.methods import METHODS
+    from decoding.models.memory import TOLD
+    from decoding.models.progress import said
 
     family = family_of(options)
     print(f"{visible(family.name)} passed the self-test.")
@@ -280,6 +293,8 @@ def check(options: argparse.Namespace) -> int:
     for part, model in (("target", family.target), ("draft", family.draft), ("draft, re-encoded", other)):
         if model is not None:
             print(f"{part}: {described(model)}")
+            weights, kept = memory_of(model)
+            print(f"  memory: {said(weights)} of weights, and {said(kept)} for every {TOLD:,} tokens of text")
     reasons = {method.key: method.missing(family) for method in METHODS.values()}
     print(f"methods: {', '.join(key for key, reason in reasons.items() if not reason)}")
     for key, reason in reasons.items():
@@ -299,6 +314,14 @@ def described(target: "Target") -> str:
         f"{str(target.dtype).removeprefix('torch.')} on {target.device}; over a draft tree its logits differ from a plain pass by "
         f"{largest_error(target):.1g} of their spread"
     )
+
+
+def memory_of(target: "Target") -> tuple[int, int]:
+    """Bytes of the weights, and of the keys and values of 1,000 tokens."""
+    from decoding.models.memory import cache_of
+
+    width = target.dtype.itemsize
+    return target.model.num_parameters() * width, cache_of(target.model.config.get_text_config().to_dict(), width)
 
 
 def fetch(options: argparse.Namespace) -> int:

@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from decoding.models.names import EMBEDDED_TARGETS
+from decoding.models.catalogue import MODELS
 from decoding.trace import Message
 
 ROLES = ("system", "user", "assistant")
@@ -148,8 +148,8 @@ def write_options(options: Mapping[str, Option]) -> str:
 
 def has_template(source: str) -> bool | None:
     """Whether a target has a chat template, from the files of its folder alone; None where that cannot be told."""
-    if source in EMBEDDED_TARGETS:
-        return False
+    if source in MODELS:
+        return MODELS[source].chat
     folder = Path(source) if os.path.isdir(source) else hub_folder(source)
     if folder is None:
         return None

@@ -12,7 +12,7 @@ from typing import Any, TypeVar, cast
 
 import torch
 from safetensors import SafetensorError, safe_open
-from torch import nn
+from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME as INDEX
 from transformers.utils.hub import cached_file
@@ -167,8 +167,9 @@ def transpose_weights(model: Model) -> Model:
     """
     for part in model.modules():
         weight = getattr(part, "weight", None) if isinstance(part, nn.Linear) else None
-        plain = weight is not None and type(weight.data) is torch.Tensor  # no numbers that a quantisation packed
-        if plain and weight.device.type == "cpu" and weight.dtype == torch.float32:
+        if not isinstance(weight, Tensor) or type(weight.data) is not torch.Tensor:  # numbers that a quantisation packed
+            continue
+        if weight.device.type == "cpu" and weight.dtype == torch.float32:
             weight.data = weight.data.t().contiguous().t()
     return model
 

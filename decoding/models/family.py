@@ -28,8 +28,10 @@ from decoding.models.checkpoints import (
 )
 from decoding.models.draft_tokens import OtherDraft, fitted
 from decoding.models.heads import Head
-from decoding.models.names import EMBEDDED_TARGETS
+from decoding.models.memory import BYTES, check_memory, needs
+from decoding.models.names import DRAFTS_OF, EMBEDDED_TARGETS
 from decoding.models.places import Place, place
+from decoding.models.progress import said, tell
 from decoding.models.published_heads import method_of, read
 from decoding.models.self_test import check_tree_reading
 from decoding.models.spread import AUTO_MAP, check_spread, devices
@@ -40,7 +42,7 @@ from decoding.trace import Message
 
 EMBEDDED = Path(__file__).parent.parent / "embedded"
 DRAFTS = {**EMBEDDED_TARGETS, "embedded": "draft"}  # name as a draft model -> folder
-SHIPPED_DRAFTS = dict.fromkeys(EMBEDDED_TARGETS, "draft") | {"smollm2": "smollm2/draft"}  # target -> folder
+SHIPPED_DRAFTS = {"embedded": "draft", "smollm2": "smollm2/draft"}  # whose draft model -> folder
 HUB_ID = re.compile(r"[\w.-]{1,96}(/[\w.-]{1,96})?")
 MAX_PROMPT = 100_000  # characters
 
@@ -177,14 +179,14 @@ def load(target: str = "embedded", draft: str | None = None, device: str = "auto
             raise ValueError(f"The {what} must be given by its name; it is {given!r}.")
     where = find_device(device)
     name = target if draft is None else f"{target} + {draft}"
-    own, asked = SHIPPED_DRAFTS.get(target), draft
+    own, asked = DRAFTS_OF.get(target), draft
     target, notes = opened_from(target, EMBEDDED_TARGETS)
     draft, more = opened_from(draft, DRAFTS) if draft else (None, ())
     notes += more
     method = method_of(draft)
     published, draft = (draft, None) if method else (None, draft)
     if draft is None and own:
-        draft = str(EMBEDDED / own)
+        draft = str(EMBEDDED / SHIPPED_DRAFTS[own])
     tokenizer, big, more = open_model(target, where, dtype, spread=device == AUTO_MAP)
     notes += more
     heads = {method: Path(published)} if published else {}
@@ -249,11 +251,17 @@ def open_model(
     with opening(source):
         config = open_config(source)
     check_architecture(config, source)
+    found = needs(Path(source), BYTES["float32"] if dtype == "auto" else BYTES[dtype])
+    if device.type == "cpu":
+        check_memory(found, source)
+    shown = "float32" if dtype == "auto" and device.type == "cpu" else "its own number format" if dtype == "auto" else dtype
+    tell(f"loading {Path(source).name} on {device} in {shown}{f', {said(found.weights)}' if found else ''}")
     with opening(source):
         tokenizer, words = open_tokenizer(source)
         model, notes = open_weights(source, config, None if spread else device, dtype)
     vocab, unused = vocabulary(tokenizer, config)
     target = Target(model.eval(), vocab, context(config), end_tokens(model, tokenizer), unused)
+    tell(f"testing {Path(source).name} over a draft tree")
     check_tree_reading(target, source)
     places = devices(model)
     spread_note = (f"The layers of {source!r} lie on {', '.join(places)}.",) if places else ()

@@ -45,7 +45,7 @@ def convert(file: Path, folder: Path) -> Iterator[Progress]:
     """
     reader = opened(file)
     config = config_of(file, reader)
-    check_room(folder, sum(int(tensor.n_elements) for tensor in reader.tensors) * config.dtype.itemsize, file.name)
+    check_room(folder, sum(int(tensor.n_elements) for tensor in reader.tensors) * stored(reader).itemsize, file.name)
     folder.mkdir(parents=True, exist_ok=True)
     yield Progress("converting", 0, sum(int(tensor.n_bytes) for tensor in reader.tensors))
     notes = write_tokenizer(file, reader, folder)

@@ -51,7 +51,7 @@ def continued(target: Target, start: np.ndarray, length: int, *, greedy: bool, s
     """
     torch.manual_seed(seed)
     ids = torch.from_numpy(start).to(target.device)
-    sampling = {"do_sample": False} if greedy else {"do_sample": True, "temperature": 1.0, "top_k": 0, "top_p": 1.0}
+    sampling: dict[str, Any] = {"do_sample": False} if greedy else {"do_sample": True, "temperature": 1.0, "top_k": 0, "top_p": 1.0}
     text = generated(target, ids, max_new_tokens=length, **sampling)
     given = start.shape[1]
     text = nn.functional.pad(text, (0, given + length - text.shape[1]), value=pad_of(target))  # all have ended

@@ -12,6 +12,7 @@ from functools import cache
 from threading import Condition, Thread
 from typing import Any, Literal, Protocol
 
+from decoding.models.progress import Progress, told_to
 from decoding.runs.failures import sentence
 from decoding.trace import Trace
 
@@ -48,6 +49,10 @@ class Once:
         return bool(self.steps)
 
 
+class Stopped(Exception):
+    """Nobody wants what is being loaded any more."""
+
+
 class Live:
     """A job that a page watches. All methods return at once; the worker's thread does the work.
 
@@ -61,6 +66,7 @@ class Live:
         self._wanted: float = 0  # steps still to take
         self.state: State = "paused"
         self.problem = ""  # a sentence, once `state` is "failed"
+        self.progress: Progress | None = None  # what is being loaded, and how far it is
 
     def ask(self, steps: float = 1) -> None:
         """Take `steps` more steps; float("inf") runs to the end. Asking again while steps are due adds nothing to them, so that
@@ -131,13 +137,23 @@ class Live:
     def turn(self) -> None:
         """One turn, on the worker's thread: make the run if it is not there yet, and take one step."""
         try:
-            if self._run is None:
-                self._run = self._make()
-            step = next(self._run, None)
+            with told_to(self._told):
+                if self._run is None:
+                    self._run = self._make()
+                step = next(self._run, None)
+        except Stopped:
+            with self._worker.changed:
+                self._finish("closed" if self._make is refused else "paused")
         except Exception as error:  # a thread that died would freeze every run of this device
             self._fail(sentence(error))
         else:
             self._after(step)
+
+    def _told(self, progress: Progress) -> None:
+        """How far the loading is; the place where it can be stopped."""
+        self.progress = progress
+        if self._run is None and self._wanted <= 0:
+            raise Stopped
 
     def _after(self, step: Any) -> None:
         with self._worker.changed:

@@ -128,7 +128,7 @@ def progress(race: Race) -> None:
         tokens = sum(len(step.tokens) for e in race.columns if e.trace for step in e.trace.steps)
         if not tokens:
             st.info(
-                f"Loading the models and reading the prompt … {race.waited:.0f} s",
+                race.loading(),
                 icon=":material/hourglass_top:",
             )
         elif race.mode != "lock-step":

@@ -76,7 +76,7 @@ def progress(controller: StudyController) -> None:
     if series is None:
         if said := controller.in_line():
             st.info(said, icon=":material/hourglass_top:")
-        st.progress(0.0, text=f"Loading the models … {controller.waited:.0f} s")
+        st.progress(0.0, text=controller.loading())
         return
     for job, done in zip(series.jobs, series.done, strict=True):
         total = len(job.plan.places)

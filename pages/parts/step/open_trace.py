@@ -5,8 +5,8 @@ from dataclasses import replace
 import streamlit as st
 
 from decoding.methods import METHODS
+from decoding.models.catalogue import NAMED
 from decoding.models.chat import checked_messages, checked_options, write_options
-from decoding.models.names import EMBEDDED_TARGETS
 from decoding.runs.store import Store
 from decoding.trace import MAX_TOKENS, Header, Trace
 from pages.parts.shared import address
@@ -66,7 +66,7 @@ def settings_for(header: Header) -> tuple[Settings, tuple[str, ...]]:
     complaints = list(place.complaints)
     settings = with_chat(settings, header, complaints)
     notes = [f"The controls leave out a part of this trace. {complaint}" for complaint in complaints]
-    if settings.target not in EMBEDDED_TARGETS:
+    if settings.target not in NAMED:
         notes.append(
             f"This run was made with the model “{plain(header.family, 80)}”, which is not loaded: all that was recorded can be "
             "looked at. A step beyond its end, or another run, would load it; choose another under Model."

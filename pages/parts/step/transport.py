@@ -108,7 +108,7 @@ def progress(session: Session) -> None:
     elif live is session.coming and (share := building()) is not None:
         st.progress(share, text="Building the datastore, once on this machine: reading texts, then sorting …")
     elif live is session.coming:
-        waiting(f"Loading the models and reading the prompt … {seconds:.0f} s")
+        waiting(session.loading())
     elif session.goal == inf and session.trace is not None:
         limit, done = session.trace.header.max_tokens, session.tokens
         st.progress(min(1.0, done / limit), text=f"{done} of at most {limit} tokens, {session.count} target calls")

@@ -1,0 +1,97 @@
+"""Bringing a model to this machine from a page: a button, a bar, Stop. The worker does it; a closed tab ends it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import streamlit as st
+
+from decoding.models import fetching, hub, places
+from decoding.models.catalogue import SMOLLM2
+from decoding.models.memory import BYTES, needs
+from decoding.models.progress import said
+from decoding.runs.worker import Live
+from pages.parts.shared.loading import WHY, still_loading
+from pages.parts.shared.runs import RunController, of_tab, timed
+from viz.tokens import as_markdown
+
+REAL = f"A real model, {said(SMOLLM2.download)}, once"
+
+
+@dataclass(eq=False)
+class Fetching(RunController):
+    """What this tab has asked to be fetched; one model at a time."""
+
+    name: str = ""
+    live: Live | None = None
+
+    @property
+    def lives(self) -> tuple[Live, ...]:
+        return () if self.live is None else (self.live,)
+
+    def ask(self, name: str) -> None:
+        """Fetch, or go on with what was stopped."""
+        from decoding.runs.fetch_job import Fetch
+
+        with self.lock:
+            self.close()
+            self.problem, self.name = "", name
+            self.live = self.begin("cpu", lambda: Fetch(name))
+
+    def sync(self) -> None:
+        with self.lock:
+            if self.live is not None and self.live.over:
+                self.problem = self.live.problem
+                self.live = None
+
+    def stop(self) -> None:
+        """Let go of it: what came so far lies on the disk, and asking again goes on."""
+        self.close()
+        self.live = None
+
+
+def fetching_controls(*names: str | None) -> None:
+    """The button for what is chosen and not here, else for the real model, and how far a fetch is; nothing if all is here.
+
+    Args:
+        names: target and draft model, as chosen.
+    """
+    tab = of_tab("draftscope.fetching", Fetching)
+    tab.sync()
+    chosen = [name for name in names if name and can_be_fetched(name)]
+    if tab.busy or chosen or fetching.fetched(SMOLLM2.name) is None:
+        timed(tab, tab.tick(), lambda: draw(tab, chosen[0] if chosen else SMOLLM2.name))
+
+
+def can_be_fetched(name: str) -> bool:
+    """Whether a name is one of something that a fetch would bring."""
+    of_hub = "/" in name and hub.is_id(name) and not places.is_gguf(name)
+    return bool(fetching.of_package(name) or of_hub) and not fetching.fetched(name)
+
+
+def draw(tab: Fetching, name: str) -> None:
+    if tab.live is not None:
+        job = tab.live.run
+        now = job.trace if job is not None else None
+        st.progress(now.share if now else 0.0, text=as_markdown(tab.in_line() or f"{tab.name}: {now or 'waiting'}"))
+        st.button("Stop", key="stop_fetch", icon=":material/stop:", on_click=tab.stop, help="What came so far is kept.")
+        return
+    if tab.problem:
+        st.warning(as_markdown(tab.problem), icon=":material/error:")
+    label, why = REAL if name == SMOLLM2.name else f"Fetch {name}", words(name)
+    why = WHY + why if still_loading() else why
+    st.button(label, key="fetch", icon=":material/download:", on_click=tab.ask, args=(name,), disabled=still_loading(), help=why)
+
+
+def words(name: str) -> str:
+    model = fetching.of_package(name)
+    if model is None:
+        return "From the Hub into the cache folder of this machine; the size is said before it begins. It can be stopped."
+    return f"{model.title}, licence {model.licence}: {fetching.cost(model)}. {model.what}"
+
+
+def memory_line(name: str, dtype: str) -> None:
+    """What a model that lies on this machine will take, under its field."""
+    folder = Path(name) if Path(name).is_dir() else fetching.fetched(name)
+    width = BYTES.get(dtype, BYTES["float32"])
+    if folder is not None and (found := needs(folder, width)) is not None:
+        st.caption(f"{found}{' (float32, on a CPU)' if dtype == 'auto' else ''}.")

@@ -1,0 +1,77 @@
+"""The button that brings a model: offered where it is not here, a job of the worker with a bar and Stop, none once it is here."""
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from decoding.models import fetching
+from decoding.models.memory import needs
+from decoding.models.progress import Progress
+from decoding.runs import fetch_job
+from tests.conftest import eventually
+from tests.test_imports import ROOT
+
+
+@pytest.fixture
+def cache(monkeypatch, tmp_path):
+    monkeypatch.setenv("DRAFTSCOPE_CACHE", str(tmp_path))
+    return tmp_path
+
+
+def step_page() -> AppTest:
+    return AppTest.from_file(str(ROOT / "pages/1_Step.py"), default_timeout=300).run()
+
+
+def slow(name: str):
+    """A fetch that goes on until it is dropped."""
+    while True:
+        yield Progress("downloading", 30, 93)
+
+
+def test_the_button_fetches_and_stop_ends_it(cache, monkeypatch):
+    monkeypatch.setattr(fetch_job, "fetch", slow)
+    monkeypatch.setattr(fetch_job, "TURN", 0.01)
+    at = step_page()
+    assert at.button("fetch").label == "A real model, 93 MB, once"
+    at.button("fetch").click().run()
+    tab = at.session_state["draftscope.fetching"]
+    live = tab.live
+    eventually(lambda: live.count > 1, "the worker does not fetch")
+    at.run()
+    assert live.run.trace.share == pytest.approx(30 / 93)
+    at.button("stop_fetch").click().run()
+    eventually(lambda: live.state == "closed", "Stop does not end it")
+    assert at.button("fetch").label == "A real model, 93 MB, once" and not at.exception
+
+
+def test_what_cannot_be_had_is_said(cache, monkeypatch):
+    def refused(name):
+        raise ValueError("No index leads there.")
+        yield
+
+    monkeypatch.setattr(fetch_job, "fetch", refused)
+    at = step_page()
+    at.button("fetch").click().run()
+    eventually(lambda: (tab := at.session_state["draftscope.fetching"]).live is None or tab.live.over, "it goes on")
+    at.run()
+    assert any("No index leads there" in one.value for one in at.warning) and not at.exception
+
+
+def test_a_model_that_is_not_here_can_be_chosen_and_is_refused_with_what_helps(cache):
+    at = step_page()
+    at.selectbox("target").set_value("smollm2").run()
+    assert any("SmolLM2 135M Instruct is not on this machine yet" in one.value for one in at.warning) and not at.exception
+
+
+def test_once_it_is_here_there_is_no_button_and_its_memory_is_told(cache, folders):
+    (cache / "models").mkdir()
+    (cache / "models" / "smollm2").symlink_to(folders("llama"))
+    whole = cache / "models" / "smollm2" / fetching.WHOLE
+    whole.write_text("here")
+    try:
+        at = step_page()
+        at.selectbox("target").set_value("smollm2").run()
+        assert "fetch" not in [one.key for one in at.button]
+        found = needs(whole.parent, 4)
+        assert any(str(found) in one.value for one in at.caption) and not at.exception
+    finally:
+        whole.unlink()
