@@ -39,7 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     family = load(options.family, device=options.device)
     train.prepared(family.target)
     learned, test = train.filled(family, train.layers_of_others(family.target, options), options)
-    draft = begun(family, options)
+    draft = gone_on(options.out, family) if options.go_on else begun(family, options)
+    seen = getattr(draft.config, "tokens_seen", 0)
     steps = max(1, math.ceil(options.epochs * int(learned.counts.sum()) / (options.rows * learned.length)))
     usual = frequent(learned.tokens, family.target.vocab)
 
@@ -48,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         part = shortlist(family.target, usual, batch.tokens, step)
         return apart(draft, part, batch, rejections=step >= KL_SHARE * steps)
 
-    sizes = f"{options.layers}x{options.width}-{options.lr:g}-{options.rows}-{steps}"
+    sizes = f"{options.layers}x{options.width}-{options.lr:g}-{options.rows}-{steps}-behind-{seen}"
     kept = learned.folder / f"draft-{sizes}.pt"
     print(forecast.learning(draft, family.target, loss, steps, kept), flush=True)
     fit(
@@ -61,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         report_every=train.REPORT_EVERY,
         report=lambda step: figures(draft, family.target, test, most=8),
     )
-    draft.config.tokens_seen = steps * options.rows * learned.length
+    draft.config.tokens_seen = seen + steps * options.rows * learned.length
     export(draft, family.tokenizer, options.out)
     print(figures(draft, family.target, test), options.out, sep="\n")
 
@@ -71,6 +72,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     train.common(parser)
     parser.add_argument("--layers", type=int, default=4)
     parser.add_argument("--width", type=int, default=192, help=f"of the states, a multiple of {HEAD}")
+    parser.add_argument("--go-on", action="store_true", help="begin with the model in --out, trained before")
     parser.add_argument("--out", type=Path, required=True, help="folder for the finished model")
     return parser.parse_args(arguments)
 
@@ -98,6 +100,18 @@ def begun(family: Family, options: argparse.Namespace) -> LlamaForCausalLM:
     seen = given @ directions[:, -options.width :]
     draft.model.embed_tokens.weight.copy_(seen * ROW / seen.norm(dim=-1).mean())
     return draft.to(family.target.device)
+
+
+def gone_on(folder: Path, family: Family) -> LlamaForCausalLM:
+    """The draft model that was trained before; ValueError if it is none for this target."""
+    if not (folder / "config.json").is_file():
+        raise ValueError(f"There is no draft model in {str(folder)!r} to go on with; leave out --go-on.")
+    draft = LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32).to(family.target.device)
+    if draft.config.vocab_size < family.target.vocab:
+        raise ValueError(
+            f"The draft model in {str(folder)!r} has {draft.config.vocab_size:,} tokens, the target {family.target.vocab:,}."
+        )
+    return draft.train()
 
 
 def apart(draft: LlamaForCausalLM, part: Target, batch: Batch, rejections: bool) -> Tensor:
