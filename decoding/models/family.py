@@ -81,7 +81,7 @@ class Family:
         """Whether a prompt begins with the very token that the tokenizer puts before every text, as a rendered template does."""
         first = self.tokenizer.bos_token_id
         tokens = self.tokenizer(prompt)["input_ids"]
-        if first is None or tokens[:2] != [first, first]:
+        if not isinstance(first, int) or tokens[:2] != [first, first]:
             return False
         return leading(first, self.tokenizer(prompt, add_special_tokens=False)["input_ids"]) < leading(first, tokens)
 
