@@ -88,13 +88,18 @@ def target_of(session: Session) -> str:
     return target if target in NAMED else value(session, "target_name", "").strip()
 
 
+def draft_of(session: Session) -> str | None:
+    draft = value(session, "draft", NONE)
+    return None if draft == NONE else draft if draft == EMBEDDED else value(session, "draft_name", "").strip()
+
+
 def read(session: Session) -> Settings:
     """What the controls say right now."""
     base = Settings()
     method = value(session, "method", base.method)
     params = {f.name: value(session, param_key(method, f.name), f.default) for f in fields(METHODS[method].params)}
     simple = ("temperature", "top_k", "top_p", "seed", "max_tokens", "device", "dtype")
-    target, draft = target_of(session), value(session, "draft", NONE)
+    target = target_of(session)
     chat = chat_on(session, target)
     return Settings(
         prompt="" if chat else prompt_of(session),
@@ -104,7 +109,7 @@ def read(session: Session) -> Settings:
         method=method,
         params=params,
         target=target,
-        draft=None if draft == NONE else draft if draft == EMBEDDED else value(session, "draft_name", "").strip(),
+        draft=draft_of(session),
     )
 
 
@@ -285,26 +290,25 @@ def model_controls(session: Session) -> None:
     )  # fmt: skip
     if kind not in NAMED:
         st.text_input(f"Target, {kind}", **keep("target_name", ""), placeholder=hint(kind))
-    memory_line(read(session).target, read(session).dtype)
+    memory_line(target_of(session), value(session, "dtype", Settings().dtype))
     kind = st.selectbox(
         "Draft model",
         drafts,
         **keep("draft", NONE, drafts),
         format_func=lambda k: "the one that belongs to the target" if k == NONE else k,
         help="With the tokenizer of the target it serves every method that needs one; with another it serves Universal assisted "
-        "drafting. A target other than the embedded ones brings no draft model of its own. A folder with a published head for the "
+        "drafting. The embedded targets and smollm2 bring one of their own, others do not. A folder with a published head for the "
         "target (EAGLE, EAGLE-3, speculators, Medusa) goes here too.",
     )
     if kind not in (NONE, EMBEDDED):
         st.text_input(f"Draft model, {kind}", **keep("draft_name", ""), placeholder=hint(kind))
-    fetching_controls(read(session).target, read(session).draft)
+    fetching_controls(target_of(session), draft_of(session))
     st.text_input(
         "Device", **keep("device", "auto"), help="auto, cpu, cuda, cuda:1 or mps; auto-map spreads a large target over all GPUs"
     )
     st.selectbox("Number format", DTYPES, **keep("dtype", "auto", DTYPES), help="auto: float32 on a CPU, else as stored.")
     if not still_loading():
-        now = read(session)
-        for note in models_notes(now.target, now.draft):
+        for note in models_notes(target_of(session), draft_of(session)):
             st.caption(as_markdown(note))
     st.caption("Models are loaded with the first step. Only safetensors are read and no code of a model is run.")
 
