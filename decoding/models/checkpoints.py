@@ -148,8 +148,9 @@ def transpose_weights(model: Model) -> Model:
     """
     for part in model.modules():
         weight = getattr(part, "weight", None) if isinstance(part, nn.Linear) else None
-        plain = weight is not None and type(weight.data) is torch.Tensor  # no numbers that a quantisation packed
-        if plain and weight.device.type == "cpu" and weight.dtype == torch.float32:
+        if weight is None or type(weight.data) is not torch.Tensor:  # numbers that a quantisation packed
+            continue
+        if weight.device.type == "cpu" and weight.dtype == torch.float32:
             weight.data = weight.data.t().contiguous().t()
     return model
 
