@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import cast
 
 import torch
 from transformers import PreTrainedTokenizerBase
@@ -79,7 +80,7 @@ class Family:
 
     def begins_twice(self, prompt: str) -> bool:
         """Whether a prompt begins with the very token that the tokenizer puts before every text, as a rendered template does."""
-        first = self.tokenizer.bos_token_id
+        first = cast("int | None", self.tokenizer.bos_token_id)  # which the library's types take for any kind of attribute
         tokens = self.tokenizer(prompt)["input_ids"]
         if not isinstance(first, int) or tokens[:2] != [first, first]:
             return False
