@@ -1,0 +1,86 @@
+"""The real instruct model: every method that serves it writes what plain greedy decoding writes, and its drafters are worth it."""
+
+import pytest
+import torch
+
+from decoding.methods import METHODS
+from decoding.models import heads
+from decoding.runs.evaluate import CHAT_PROMPTS
+from decoding.runs.run import Run
+from decoding.sample import Sampling
+
+ASKED = tuple(prompts[i] for prompts in CHAT_PROMPTS.values() for i in (0, 1))  # two of each kind
+TOKENS = 12
+GREEDY = Sampling(temperature=0)
+
+
+def asking(question: str) -> list[dict[str, str]]:
+    return [{"role": "user", "content": question}]
+
+
+def written(family, method: str, question: str, tokens: int = TOKENS) -> Run:
+    run = Run(family, method, prompt=asking(question), sampling=GREEDY, max_tokens=tokens)
+    for _ in run:
+        pass
+    return run
+
+
+def tokens_of(run: Run) -> list[int]:
+    return [token for step in run.trace.steps for token in step.tokens]
+
+
+@pytest.fixture(scope="module")
+def plain(smollm2) -> dict[str, list[int]]:
+    """What `transformers` generates greedily behind every question."""
+    found = {}
+    for question in ASKED:
+        _, ids = smollm2.encode_chat(Run(smollm2, "plain", prompt=asking(question)).header.messages, {}, 8192)
+        with torch.inference_mode():
+            out = smollm2.target.model.generate(
+                torch.tensor([ids]), max_new_tokens=TOKENS, do_sample=False, pad_token_id=0, attention_mask=torch.ones(1, len(ids))
+            )
+        found[question] = out[0, len(ids) :].tolist()
+    return found
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_writes_what_plain_greedy_decoding_writes(smollm2, plain, method):
+    if reason := METHODS[method].missing(smollm2):
+        pytest.skip(reason)
+    if not METHODS[method].lossless(METHODS[method].params()):
+        pytest.skip(f"{METHODS.title(method)} does not promise it")
+    for question, expected in plain.items():
+        found = tokens_of(written(smollm2, method, question))
+        assert found == expected[: len(found)] and (len(found) == TOKENS or found[-1] in smollm2.target.ends), question
+
+
+def test_its_answers_make_sense(smollm2):
+    assert "rain" in written(smollm2, "plain", ASKED[0], 32).trace.answer
+    assert "def reverse" in written(smollm2, "eagle", "Write a Python function that reverses a string.", 32).trace.answer
+
+
+def test_a_chat_goes_on_behind_an_answer(smollm2):
+    first = written(smollm2, "eagle", "My name is Ada. Say hello to me.", 24)
+    turns = [*asking("My name is Ada. Say hello to me."), {"role": "assistant", "content": first.trace.answer}]
+    again = Run(smollm2, "eagle", prompt=[*turns, *asking("What is my name?")], sampling=GREEDY, max_tokens=16)
+    for _ in again:
+        pass
+    assert "Ada" in again.trace.answer
+    assert [message.role for message in again.header.messages] == ["user", "assistant", "user"]
+
+
+SHIPPED = {"speculative_sampling": 1.5, "eagle": 1.9, "medusa": 1.2}  # method -> least tokens per target call
+
+
+@pytest.mark.parametrize("method", SHIPPED)
+def test_what_ships_for_it_is_worth_its_place(smollm2, method):
+    """Tokens per target call over two questions of each kind, 32 tokens each."""
+    runs = [written(smollm2, method, question, 32).trace for question in ASKED]
+    calls = sum(len(run.steps) for run in runs)
+    assert sum(len(step.tokens) for run in runs for step in run.steps) / calls > SHIPPED[method]
+
+
+def test_what_ships_for_it_is_small():
+    folder = heads.SHIPPED / "smollm2"
+    sizes = [file.stat().st_size for file in folder.rglob("*") if file.is_file()]
+    assert sum(sizes) < 70_000_000 and max(sizes) < 25_000_000
