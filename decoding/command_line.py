@@ -282,8 +282,6 @@ def check_place(file: Path) -> None:
 def check(options: argparse.Namespace) -> int:
     """What a family is; a model that fails the self-test is refused while it is loaded."""
     from decoding.methods import METHODS
-    from decoding.models.memory import TOLD
-    from decoding.models.progress import said
 
     family = family_of(options)
     print(f"{visible(family.name)} passed the self-test.")
@@ -292,9 +290,7 @@ def check(options: argparse.Namespace) -> int:
     other = family.other_draft.model if family.other_draft else None
     for part, model in (("target", family.target), ("draft", family.draft), ("draft, re-encoded", other)):
         if model is not None:
-            print(f"{part}: {described(model)}")
-            weights, kept = memory_of(model)
-            print(f"  memory: {said(weights)} of weights, and {said(kept)} for every {TOLD:,} tokens of text")
+            print(f"{part}: {described(model)}; {memory_of(model)}")
     reasons = {method.key: method.missing(family) for method in METHODS.values()}
     print(f"methods: {', '.join(key for key, reason in reasons.items() if not reason)}")
     for key, reason in reasons.items():
@@ -316,12 +312,14 @@ def described(target: "Target") -> str:
     )
 
 
-def memory_of(target: "Target") -> tuple[int, int]:
-    """Bytes of the weights, and of the keys and values of 1,000 tokens."""
-    from decoding.models.memory import cache_of
+def memory_of(target: "Target") -> str:
+    """What a model takes of memory, in words."""
+    from decoding.models.memory import TOLD, cache_of
+    from decoding.models.progress import said
 
     width = target.dtype.itemsize
-    return target.model.num_parameters() * width, cache_of(target.model.config.get_text_config().to_dict(), width)
+    weights, kept = target.model.num_parameters() * width, cache_of(target.model.config.get_text_config().to_dict(), width)
+    return f"{said(weights)} of weights, and {said(kept)} for every {TOLD:,} tokens of text"
 
 
 def fetch(options: argparse.Namespace) -> int:

@@ -118,10 +118,10 @@ def test_check_says_what_a_family_is_and_what_it_cannot_serve(capsys, folders):
     assert (
         printed[1].startswith("target: LlamaForCausalLM, 2 layers, hidden size 32") and "vocabulary 280, context 160" in printed[1]
     )
-    assert printed[2].startswith("  memory: ") and printed[2].endswith("for every 1,000 tokens of text")
-    served = printed[3].removeprefix("methods: ").split(", ")
+    assert printed[1].endswith("for every 1,000 tokens of text")
+    served = printed[2].removeprefix("methods: ").split(", ")
     assert "plain" in served and "speculative_sampling" not in served
-    assert any(line.startswith("not speculative_sampling: Speculative sampling needs a draft model") for line in printed[4:])
+    assert any(line.startswith("not speculative_sampling: Speculative sampling needs a draft model") for line in printed[3:])
 
 
 def test_fetch_says_that_nothing_needs_to_be_fetched(capsys):
