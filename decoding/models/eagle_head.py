@@ -209,7 +209,7 @@ class Heads(nn.Module):
     def embedded(self, tokens: Tensor, target: Target) -> Tensor:
         """(...) tokens -> (..., width)."""
         embed = self.embed_tokens if self.shape.embeds else target.model.get_input_embeddings()
-        return embed(tokens).to(self.fc.weight.device, self.dtype)
+        return embed(tokens).to(self.attention.q_proj.weight.device, self.dtype)
 
     def mixed(self, states: Sequence[Tensor]) -> Tensor:
         """What the target put out at the aux hidden layers, (..., reads) each -> the state of the slots."""

@@ -72,8 +72,8 @@ def limits() -> list[int]:
     group = Path("/sys/fs/cgroup")
     try:
         most = int((group / "memory.max").read_text("utf-8"))
-        facts = dict(line.split() for line in (group / "memory.stat").read_text("utf-8").splitlines())
-        used = int((group / "memory.current").read_text("utf-8")) - int(facts.get("inactive_file", 0))
+        counted = dict(line.split() for line in (group / "memory.stat").read_text("utf-8").splitlines())
+        used = int((group / "memory.current").read_text("utf-8")) - int(counted.get("inactive_file", 0))
     except (OSError, ValueError):
         return []
     return [max(0, most - used)]

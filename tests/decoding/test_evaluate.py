@@ -31,10 +31,10 @@ def test_a_run_that_breaks_is_told_and_tried_again(short, tmp_path, monkeypatch,
     """The others are made; nothing of it stands in the table."""
     rows, real = tmp_path / "evaluation.csv", program.measured
 
-    def breaks(family, method, temperature, domain, *rest):
-        if domain == "python":
+    def breaks(family, key, *rest):
+        if key[2] == "python":
             raise IndexError("list index out of range")
-        return real(family, method, temperature, domain, *rest)
+        return real(family, key, *rest)
 
     monkeypatch.setattr(program, "measured", breaks)
     program.main(["--out", str(tmp_path), "--methods", "plain", "--tokens", "4"])
@@ -105,7 +105,7 @@ def test_a_model_with_a_template_is_asked_turn_by_turn(chatter, tmp_path, capsys
     assert {row.domain: row.tokens for row in rows if row.prompt == 0} == {"chat: writing": 6}
     assert {row.tokens for row in rows if row.prompt == 1} == {3}
     out, err = capsys.readouterr()
-    assert "| chat: writing, T = 0 |" in out and "Left out: plain on prompt 1 of chat: coding: The prompt has " in err
+    assert "| chat: writing, T = 0 |" in out and "plain, T = 0, chat: coding 1: The prompt has " in err
 
 
 def test_the_same_prompts_as_plain_text(chatter, tmp_path, capsys):

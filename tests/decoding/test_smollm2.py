@@ -10,7 +10,7 @@ from decoding.runs.run import Run
 from decoding.sample import Sampling
 
 ASKED = tuple(prompts[i] for prompts in CHAT_PROMPTS.values() for i in (0, 1))  # two of each kind
-TOKENS = 12
+TOKENS = 8
 GREEDY = Sampling(temperature=0)
 
 
@@ -47,7 +47,7 @@ def plain(smollm2) -> dict[str, list[int]]:
 def test_every_method_writes_what_plain_greedy_decoding_writes(smollm2, plain, method):
     if reason := METHODS[method].missing(smollm2):
         pytest.skip(reason)
-    if not METHODS[method].lossless(METHODS[method].params()):
+    if not METHODS[method].lossless_with({}, True):
         pytest.skip(f"{METHODS.title(method)} does not promise it")
     for question, expected in plain.items():
         found = tokens_of(written(smollm2, method, question))
@@ -60,13 +60,16 @@ def test_its_answers_make_sense(smollm2):
 
 
 def test_a_chat_goes_on_behind_an_answer(smollm2):
-    first = written(smollm2, "eagle", "My name is Ada. Say hello to me.", 24)
-    turns = [*asking("My name is Ada. Say hello to me."), {"role": "assistant", "content": first.trace.answer}]
-    again = Run(smollm2, "eagle", prompt=[*turns, *asking("What is my name?")], sampling=GREEDY, max_tokens=16)
-    for _ in again:
-        pass
-    assert "Ada" in again.trace.answer
-    assert [message.role for message in again.header.messages] == ["user", "assistant", "user"]
+    """The second turn is read behind the first and its answer, by a drafter as by plain decoding."""
+    first = written(smollm2, "eagle", "Tell me about bees in one sentence.", 24)
+    turns = [*asking("Tell me about bees in one sentence."), {"role": "assistant", "content": first.trace.answer}]
+    second, plain = (
+        Run(smollm2, method, prompt=[*turns, *asking("Say it again.")], sampling=GREEDY, max_tokens=16)
+        for method in ("eagle", "plain")
+    )
+    assert [token for step in second for token in step.tokens] == [token for step in plain for token in step.tokens]
+    assert first.trace.answer.strip() in second.header.prompt and "bee" in second.trace.answer.lower()
+    assert [message.role for message in second.header.messages] == ["user", "assistant", "user"]
 
 
 SHIPPED = {"speculative_sampling": 1.5, "eagle": 1.9, "medusa": 1.2}  # method -> least tokens per target call

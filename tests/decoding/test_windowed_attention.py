@@ -3,6 +3,7 @@
 The text of every test here is longer than the window. What `transformers` writes by itself is the measure.
 """
 
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -42,7 +43,7 @@ def target(kind: str, attention: str = "eager") -> Target:
 @cache
 def family(kind: str):
     attention = "eager" if kind in EAGER_ONLY else "sdpa"
-    return toys.with_draft(toy_family(target(kind, attention)))
+    return replace(toys.with_draft(toy_family(target(kind, attention))), tokenizer=toys.tokenizer())
 
 
 def prompt() -> list[int]:
