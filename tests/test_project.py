@@ -11,7 +11,13 @@ import pytest
 from tests.test_imports import ROOT
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
-TOOLS = {"accelerate", "pytest_timeout", "pytest_xdist", "ruff", "pyright"}  # of tests/requirements.txt, used without being imported
+TOOLS = {
+    "accelerate",
+    "pytest_timeout",
+    "pytest_xdist",
+    "ruff",
+    "pyright",
+}  # of tests/requirements.txt, used without being imported
 IMPORTED_AS = {"pillow": "pil"}  # where the name of a package is another
 PARQUET = "pyarrow"  # which pandas imports for `to_parquet`
 
