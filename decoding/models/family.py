@@ -211,11 +211,14 @@ def weights_mark(source: str | None) -> str:
 
     Kept results of a folder whose weights were trained on must not pass for results of the new ones.
     """
-    folder = EMBEDDED if source in EMBEDDED_TARGETS else Path(source or "")
+    smollm2 = EMBEDDED / "smollm2"  # its target never changes, what ships beside it may
+    folder = EMBEDDED if source in EMBEDDED_TARGETS else smollm2 if source == smollm2.name else Path(source or "")
     if source is None or not folder.is_dir():
         return ""
     found = hashlib.sha256()
     for file in sorted(folder.rglob("*.safetensors")):
+        if folder == EMBEDDED and smollm2 in file.parents:
+            continue
         with file.open("rb") as data:
             size = data.seek(0, os.SEEK_END)
             data.seek(max(0, size - 65_536))

@@ -6,13 +6,13 @@ A prompt has two forms: a text to go on from, and the user's turns of a chat, wh
 import csv
 import io
 import json
-import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, zip_longest
 from pathlib import PurePath
 from typing import Any
 
+from decoding.runs.trace_files import unpacked
 from decoding.trace import Message
 
 MAX_FILE = 20 * 2**20  # bytes
@@ -65,7 +65,7 @@ def read_prompts(data: bytes, name: str) -> list[Prompt]:
     """
     if len(data) > MAX_FILE:
         raise ValueError(f"The file has {len(data):,} bytes; at most {MAX_FILE:,} are read.")
-    data = unpacked(data, name) if data[:2] == b"\x1f\x8b" else data
+    data = unpacked(data, MAX_UNPACKED, f"The file {name!r}") if data[:2] == b"\x1f\x8b" else data
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -75,20 +75,6 @@ def read_prompts(data: bytes, name: str) -> list[Prompt]:
         raise ValueError(f"The file {name!r} holds no prompt.")
     if len(found) > MAX_PROMPTS:
         raise ValueError(f"The file {name!r} holds {len(found):,} prompts; at most {MAX_PROMPTS:,} are read.")
-    return found
-
-
-def unpacked(data: bytes, name: str) -> bytes:
-    """Gunzip at most MAX_UNPACKED bytes; a small file may unpack to any size."""
-    machine = zlib.decompressobj(wbits=31)
-    try:
-        found = machine.decompress(data, MAX_UNPACKED + 1)
-    except zlib.error as error:
-        raise ValueError(f"The file {name!r} is damaged: {error}.") from error
-    if len(found) > MAX_UNPACKED:
-        raise ValueError(f"The file {name!r} unpacks to more than {MAX_UNPACKED:,} bytes; that is not read.")
-    if not machine.eof:
-        raise ValueError(f"The file {name!r} is cut short.")
     return found
 
 

@@ -42,7 +42,7 @@ def from_json(data: bytes) -> Trace:
     """
     if len(data) > MAX_UPLOAD:
         raise ValueError(f"The file has {len(data):,} bytes; at most {MAX_UPLOAD:,} are read.")
-    text = unpacked(data) if data[:2] == b"\x1f\x8b" else data
+    text = unpacked(data, MAX_BYTES) if data[:2] == b"\x1f\x8b" else data
     try:
         found = msgspec.json.decode(text, type=VersionedFile)
         if found.format != FORMAT:
@@ -62,17 +62,17 @@ def read(text: bytes, schema: int) -> Trace:
     return msgspec.json.decode(text, type=TraceFile).trace
 
 
-def unpacked(data: bytes) -> bytes:
-    """Gunzip at most MAX_BYTES; a small file may unpack to any size."""
+def unpacked(data: bytes, most: int, what: str = "The file") -> bytes:
+    """Gunzip at most so many bytes; a small file may unpack to any size. ValueError if it is more, damaged or cut short."""
     machine = zlib.decompressobj(wbits=31)
     try:
-        text = machine.decompress(data, MAX_BYTES + 1)
+        text = machine.decompress(data, most + 1)
     except zlib.error as error:
-        raise ValueError(f"The file is damaged: {error}.") from error
-    if len(text) > MAX_BYTES:
-        raise ValueError(f"The file unpacks to more than {MAX_BYTES:,} bytes; that is not read.")
+        raise ValueError(f"{what} is damaged: {error}.") from error
+    if len(text) > most:
+        raise ValueError(f"{what} unpacks to more than {most:,} bytes; that is not read.")
     if not machine.eof:
-        raise ValueError("The file is cut short.")
+        raise ValueError(f"{what} is cut short.")
     return text
 
 

@@ -295,7 +295,7 @@ def model_controls(session: Session) -> None:
         "Draft model",
         drafts,
         **keep("draft", NONE, drafts),
-        format_func=lambda k: "the one that belongs to the target" if k == NONE else k,
+        format_func=lambda k: "the target's own" if k == NONE else k,
         help="With the tokenizer of the target it serves every method that needs one; with another it serves Universal assisted "
         "drafting. The embedded targets and smollm2 bring one of their own, others do not. A folder with a published head for the "
         "target (EAGLE, EAGLE-3, speculators, Medusa) goes here too.",
