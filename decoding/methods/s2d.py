@@ -121,11 +121,12 @@ class SortedDraft:
     def lacking(self, method: Method, family: Any) -> str:
         if not isinstance(family, Family) or find(family) is not None:
             return ""
-        name = family.name.partition(" + ")[0]
+        name = quote(family.name.partition(" + ")[0])
+        plain, chat = f"s2d --family {name} --corpus DIR", f"draft_model --family {name} --data CHAT.jsonl --exits 1 2 4"
         return (
             "S2D needs a sorted draft model, one that may answer after several of its layers, and the family "
             f"{family.name} has none with its tokenizer. This makes one, to be loaded as its draft model: "
-            f"python -m decoding.training s2d --family {quote(name)} --corpus DIR --out FOLDER."
+            f"python -m decoding.training{'.' + chat if family.chats else ' ' + plain} --out FOLDER."
         )
 
     def parameters(self, method: Method, family: Any) -> int:

@@ -27,6 +27,7 @@ from transformers import PreTrainedModel
 
 from decoding import old_names
 from decoding.models.cache_folder import cache_folder
+from decoding.models.eight_bits import WORTH, packed, unpacked
 from decoding.models.spread import weight_of
 from decoding.models.target import Target
 
@@ -193,7 +194,11 @@ def open_head(folder: Path, method: str, model: nn.Module, shapes: Shapes) -> He
             "hidden states mean different things."
         )
     file = folder / WEIGHTS
-    return Head(tensors_of(file, stored_in(file), shapes(settings)), settings, figures)
+    stored = stored_in(file)
+    expected = dict(shapes(settings))
+    eight = {name for name, shape in expected.items() if len(shape) == 2 and name in stored and stored[name].dtype == "I8"}
+    worth = {name + WORTH: expected[name][:1] for name in eight}
+    return Head(unpacked(tensors_of(file, stored, expected | worth)), settings, figures)
 
 
 def shapes_of(make: Callable[[Settings], nn.Module]) -> Shapes:
@@ -262,8 +267,8 @@ def facts(folder: Path) -> tuple[str, Fingerprint, Settings, Settings]:
 
 def parameters(folder: Path) -> int:
     """How many numbers the head in `folder` holds; only the list of its tensors is read."""
-    with safe_open(folder / WEIGHTS, "pt") as opened:
-        return sum(math.prod(opened.get_slice(name).get_shape()) for name in set(opened.keys()))
+    stored = stored_in(folder / WEIGHTS)
+    return sum(math.prod(one.shape) for name, one in stored.items() if not name.endswith(WORTH))
 
 
 def stored_in(file: Path) -> dict[str, Stored]:
@@ -321,12 +326,13 @@ def save(
     """Write a head for `model`; the description last, so that what was interrupted is not taken for a head.
 
     Args:
-        dtype: of the file; a head that is opened is float32 always.
+        dtype: of the file, int8 for matrices in eight bits; a head that is opened is float32 always.
     """
     own = fingerprint(model)
     folder.mkdir(parents=True, exist_ok=True)
     fresh = folder / f"{WEIGHTS}.new"
-    save_file({name: values.detach().to("cpu", dtype).contiguous() for name, values in tensors.items()}, fresh)
+    kept = packed(tensors) if dtype is torch.int8 else {name: values.detach().to("cpu", dtype) for name, values in tensors.items()}
+    save_file({name: values.contiguous() for name, values in kept.items()}, fresh)
     os.replace(fresh, folder / WEIGHTS)
     values = [float(f"{value:.4g}") for value in own.values]
     found = {"method": method, "model": {"shapes": own.shapes, "values": values}, "settings": settings, "figures": figures}

@@ -50,8 +50,8 @@ def segments(exits: Sequence[int]) -> list[range]:
     return [range(first, last) for first, last in pairwise((0, *exits))]
 
 
-def exit_logits(model: PreTrainedModel, tokens: Tensor) -> list[Tensor]:
-    """What every sub-model says about a text, in one pass: (batch, length) tokens -> per exit (batch, length, vocab) logits."""
+def exit_states(model: PreTrainedModel, tokens: Tensor) -> list[Tensor]:
+    """What the head reads after every exit, in one pass: (batch, length) tokens -> per exit (batch, length, width) states."""
     hidden = model.model.embed_tokens(tokens)
     positions = torch.arange(tokens.shape[1], device=tokens.device)[None]
     fused = model.config._attn_implementation == "sdpa"  # explicit attention without a mask would look ahead
@@ -59,8 +59,13 @@ def exit_logits(model: PreTrainedModel, tokens: Tensor) -> list[Tensor]:
     found = []
     for layers in segments(exits_of(model.config)):
         hidden = through(model, hidden, layers, positions, mask)
-        found.append(model.lm_head(model.model.norm(hidden)))
+        found.append(model.model.norm(hidden))
     return found
+
+
+def exit_logits(model: PreTrainedModel, tokens: Tensor) -> list[Tensor]:
+    """What every sub-model says about a text, in one pass: (batch, length) tokens -> per exit (batch, length, vocab) logits."""
+    return [model.lm_head(states) for states in exit_states(model, tokens)]
 
 
 # -- one run -----------------------------------------------------------------------------------------------------------

@@ -14,9 +14,11 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
+from statistics import median
 from typing import cast
 
 from tqdm import tqdm
+from transformers.utils.logging import disable_progress_bar
 
 from decoding.methods import METHODS
 from decoding.models.chat import Option, read_options
@@ -125,6 +127,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         check_limits(options.tokens, 0)
         options.out.mkdir(parents=True, exist_ok=True)
         check_ours(rows)
+        disable_progress_bar()
         family = load(options.family, options.draft)
         methods = served(options.methods, family)
         chat = family.chats if options.chat is None else options.chat
@@ -164,8 +167,12 @@ def of_file(file: Path, most: int, chat: bool) -> Prompts:
     """At most so many prompts of a file, from all its domains; ValueError for what cannot be read."""
     if not 0 <= most <= MAX_PROMPTS:
         raise ValueError(f"At most 0 (all) to {MAX_PROMPTS:,} prompts can be taken; it is {most:,}.")
+    try:
+        data = file.read_bytes()
+    except OSError as error:
+        raise ValueError(f"The prompts in {str(file)!r} cannot be read: {error.strerror}.") from error
     found: dict[str, list[Prompt]] = {}
-    for prompt in spread(read_prompts(file.read_bytes(), file.name), most):
+    for prompt in spread(read_prompts(data, file.name), most):
         found.setdefault(f"chat: {prompt.domain}" if chat else prompt.domain, []).append(prompt)
     more = sum(len(prompt.questions) > 1 for prompts in found.values() for prompt in prompts)
     if more and not chat:
@@ -227,12 +234,12 @@ def evaluate(
     broken: dict[Key, str] = {}
     prompts = fixed(chat) if prompts is None else prompts
     done = {row.key for row in read(rows)}
-    wanted = [
+    wanted = [  # the methods one after the other on every prompt: a machine that gets slower does so for all of them
         (method, temperature, domain, number)
-        for method in methods
-        for temperature in TEMPERATURES
         for domain, texts in prompts.items()
         for number in range(len(texts))
+        for temperature in TEMPERATURES
+        for method in methods
     ]
     for key in tqdm([key for key in wanted if key not in done], desc="runs", mininterval=2):
         prompt = prompts[key[2]][key[3]]
@@ -305,13 +312,16 @@ def table(found: list[Result], sizes: Mapping[str, int]) -> str:
         sizes: method -> trained parameters beside the target's.
     """
     domains = dict.fromkeys(row.domain for row in found)
+    plain = {row.key[1:]: row for row in found if row.method == "plain"}
     head = [f"tau, T = {temperature:g}" for temperature in TEMPERATURES] + [f"{domain}, T = 0" for domain in domains]
+    head += ["measured, × plain", "modelled, × plain"] * bool(plain)
     head += ["drafted per step", "wasted", "drafter calls per step", "ms drafting per step", "trained parameters", "MB"]
     lines = ["| method | " + " | ".join(head) + " |", "|---" * (len(head) + 1) + "|"]
-    for method in dict.fromkeys(row.method for row in found):
+    for method in (key for key in sizes if any(row.method == key for row in found)):
         rows = [row for row in found if row.method == method]
         cells = [tau(r for r in rows if r.temperature == temperature) for temperature in TEMPERATURES]
         cells += [tau(r for r in rows if r.temperature == 0 and r.domain == domain) for domain in domains]
+        cells += speed_ups(rows, plain) if plain else []
         cells += [*per_step(rows), *size(sizes[method])]
         lines.append(f"| {METHODS[method].title} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
@@ -321,6 +331,19 @@ def tau(rows: Iterable[Result]) -> str:
     rows = list(rows)
     calls = sum(row.target_calls for row in rows)
     return f"{sum(row.tokens for row in rows) / calls:.2f}" if calls else "–"
+
+
+def speed_ups(rows: list[Result], plain: Mapping[tuple[float, str, int], Result]) -> list[str]:
+    """Over plain decoding on the same prompt, medians: measured; and modelled, where a target call takes what it takes in plain
+    decoding however many tokens it reads (a device bound by memory), and drafting what it took here."""
+    pairs = [(row, plain[row.key[1:]]) for row in rows if row.key[1:] in plain]
+    pairs = [(row, base) for row, base in pairs if row.tokens and base.tokens and row.total_ms and base.total_ms]
+    if not pairs:
+        return ["–", "–"]
+    gained = [(base.total_ms / base.tokens) / (row.total_ms / row.tokens) for row, base in pairs]
+    calls = [(row.target_calls * (base.total_ms - base.propose_ms) / base.target_calls, row, base) for row, base in pairs]
+    modelled = [(base.total_ms / base.tokens) / ((reading + row.propose_ms) / row.tokens) for reading, row, base in calls]
+    return [f"{median(gained):.2f}", f"{median(modelled):.2f}"]
 
 
 def per_step(rows: list[Result]) -> list[str]:

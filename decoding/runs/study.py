@@ -69,6 +69,15 @@ class Plan:
         return tuple(f"prompt {i + 1}" + (f", turn {turn + 1}" if turn else "") for i, turn in self.places)
 
 
+def family_of_plan(target: str, draft: str | None, dtype: str) -> str:
+    """What a plan calls a family: its models, checksums of their weights, and a number format that is not the usual one."""
+    from decoding.models.family import weights_mark  # not at the top: it needs torch
+
+    named = target if draft is None else f"{target} + {draft}"
+    named += "".join(f" {mark}" for mark in map(weights_mark, (target, draft)) if mark)
+    return named if dtype == "auto" else f"{named} ({dtype})"
+
+
 class Study:
     """An iterator over the steps of all prompts, one target call each.
 

@@ -29,12 +29,16 @@ class Conversations:
     seed: int
 
     @classmethod
-    def of(cls, family: Family, file: Path, held_out: bool) -> "Conversations":
-        """Those of a file, the held-out ones or the others; ValueError, with the line, for what is no conversation."""
+    def of(cls, family: Family, file: Path, held_out: bool, own: bool = False) -> "Conversations":
+        """Those of a file, the held-out ones or the others; ValueError, with the line, for what is no conversation.
+
+        Args:
+            own: leave out those whose line says that the model did not answer itself (`"own": false`).
+        """
         everything = list(conversations(file))
         if len(everything) < HOLD_OUT_EVERY:
             raise ValueError(f"{file.name!r} holds {len(everything)} conversations; at least {HOLD_OUT_EVERY} are needed.")
-        part = [each for i, each in enumerate(everything) if (i % HOLD_OUT_EVERY == 0) == held_out]
+        part = [each for i, (each, mine) in enumerate(everything) if (i % HOLD_OUT_EVERY == 0) == held_out and (mine or not own)]
         return cls(family, part, int(held_out))
 
     def windows(self, family: Family, kind: str, number: int, length: int) -> tuple[np.ndarray, np.ndarray]:
@@ -69,8 +73,8 @@ class Conversations:
         return np.array([tokens[i][:length] for i in full]), np.array([counts[i][:length] for i in full])
 
 
-def conversations(file: Path) -> Iterator[list[dict[str, str]]]:
-    """The messages of every line that has some."""
+def conversations(file: Path) -> Iterator[tuple[list[dict[str, str]], bool]]:
+    """The messages of every line that has some, and whether the model answered itself as far as the line says so."""
     if (size := file.stat().st_size) > MAX_FILE:
         raise ValueError(f"{file.name!r} has {size:,} bytes; at most {MAX_FILE:,} are read.")
     with file.open(encoding="utf-8", newline="\n") as lines:
@@ -83,7 +87,7 @@ def conversations(file: Path) -> Iterator[list[dict[str, str]]]:
             except (ValueError, KeyError, TypeError) as error:
                 raise ValueError(f"Line {number:,} of {file.name!r} is no conversation: {error}") from error
             if any(said["role"] == "assistant" for said in messages):
-                yield messages
+                yield messages, entry.get("own") is not False
 
 
 def rendered(family: Family, messages: Sequence[dict[str, str]]) -> Read:

@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from decoding.models.eight_bits import packed, unpacked
 from decoding.models.family import Family, load
 from decoding.models.heads import Settings, command, fingerprint, folder_for, head_for, save
 from decoding.models.target import Target
@@ -69,12 +70,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         report=lambda step: short(measured(recipe, heads, target, test, most=4 * ROWS)),
     )
     minutes = before.get("minutes", 0) + (time.monotonic() - started) / 60
+    if options.keep == "int8":
+        heads.load_state_dict(unpacked(packed(heads.state_dict())))  # what is measured is what is kept
     depths = measured(recipe, heads.eval(), target, test)
     tokens = before.get("tokens", 0) + steps * options.rows * learned.length
     settings = recipe.settings(heads) | recipe.calibrated(depths)
     settings |= {"tokens": tokens, "distinct tokens": int(learned.counts.sum()), "minutes": round(minutes, 1)}
     folder = folder_for(recipe.key, options.family, target.model)
-    save(folder, recipe.key, target.model, heads.state_dict(), settings, figures(depths), torch.float16)
+    save(folder, recipe.key, target.model, heads.state_dict(), settings, figures(depths), getattr(torch, options.keep))
     if options.family == "embedded":
         what = f"{recipe.words(heads)}; {tokens:,} tokens seen, {settings['distinct tokens']:,} of them distinct, {minutes:.0f} min"
         note_head(folder.parent.parent / "README.md", recipe.key, what, short(depths), line(options))
@@ -102,6 +105,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         part = methods.add_parser(key)
         common(part)
         part.add_argument("--go-on", action="store_true", help="begin with the heads that are there, trained before")
+        part.add_argument("--keep", choices=("float16", "int8"), default="float16", help="numbers of the file")
         recipe.options(part)
     return parser.parse_args(arguments)
 
@@ -184,6 +188,7 @@ def line(options: argparse.Namespace) -> str:
     for name in ("tokens", "held_out", "window", "rows", "epochs", "lr"):
         said.append(f"--{name.replace('_', '-')} {getattr(options, name):g}")
     said += ["--go-on"] if options.go_on else []
+    said += [f"--keep {options.keep}"] if options.keep != "float16" else []
     return " ".join([*said, *own_options(options)])
 
 

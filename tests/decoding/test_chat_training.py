@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from decoding.models.heads import facts, find
 from decoding.runs.run import Run
 from decoding.training import chat_texts, conversations, draft_model, forecast, shortlist, train
 from decoding.training.corpus import Domain
+from decoding.training.recipes import judge, specdec_pp
 from tests import toys
 
 TEMPLATE = (
@@ -195,6 +197,53 @@ def test_a_draft_model_comes_closer_to_the_target(chat_model, chat_file, tmp_pat
         return float(capsys.readouterr().out.rsplit("expected acceptance ", 1)[1].split(",")[0])
 
     assert overlap(2) < 0.6 * overlap(150) < 0.6
+
+
+def test_a_sorted_draft_model_answers_after_each_of_its_exits(chat_model, chat_file, tmp_path, capsys):
+    more = ["--layers", "2", "--width", "64", "--epochs", "150", "--lr", "0.01", "--out", str(tmp_path / "sorted")]
+    draft_model.main([*arguments(chat_model, chat_file, tmp_path), *more, "--exits", "1", "2"])
+    overlaps = re.findall(r"exit (\d): .*expected acceptance ([\d.]+)", capsys.readouterr().out)[-2:]
+    assert [int(layer) for layer, _ in overlaps] == [1, 2] and all(float(overlap) > 0.5 for _, overlap in overlaps)
+    run = Run(load(str(chat_model), str(tmp_path / "sorted")), "s2d", prompt="the cat sat", max_tokens=12)
+    assert list(run) and {source for step in run.trace.steps for source in step.nodes.source} <= {"layer 1", "layers 1 to 2"}
+
+
+def test_a_plain_draft_model_goes_on_as_a_sorted_one(chat_model, chat_file, tmp_path, capsys):
+    more = ["--layers", "2", "--width", "64", "--epochs", "1", "--out", str(tmp_path / "draft")]
+    draft_model.main([*arguments(chat_model, chat_file, tmp_path), *more])
+    draft_model.main([*arguments(chat_model, chat_file, tmp_path), *more, "--go-on", "--exits", "1", "2"])
+    assert AutoModelForCausalLM.from_pretrained(tmp_path / "draft").config.exits == [1, 2]
+    with pytest.raises(ValueError, match="must ascend"):
+        draft_model.main([*arguments(chat_model, chat_file, tmp_path), *more, "--go-on", "--exits", "3"])
+
+
+def test_acceptance_is_learned_from_what_the_model_said_itself(chat_model, tmp_path, monkeypatch):
+    file, rng = tmp_path / "chat.jsonl", np.random.default_rng(0)
+    talk = lambda own: " ".join(rng.choice(WORDS[:6] if own else WORDS[6:], 9))  # noqa: E731
+    lines = [{"messages": said(talk(i % 2), talk(i % 2)), "own": bool(i % 2)} for i in range(400)]
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines), "utf-8")
+    monkeypatch.setattr(specdec_pp, "PROMPT", 4)
+    monkeypatch.setattr(specdec_pp, "LENGTH", 16)
+    monkeypatch.setattr(specdec_pp, "ROWS", 4)
+    family = load(str(chat_model), str(chat_model))
+    learn, test = specdec_pp.sources(family, file)
+    found = specdec_pp.write(family, learn, tmp_path / "greedy", "greedy", 2)
+    words = set(family.tokenizer.convert_tokens_to_ids(WORDS[6:]))
+    assert not words & set(found.text.flatten().tolist()) and found.valid.any() and not found.valid.all()
+    assert (found.accepted[found.valid] == 1).all()  # the draft model is the target
+    shown = {tuple(row) for row in found.text.tolist()}
+    assert not shown & {tuple(row) for row in test.batch(family, "greedy", 0, 0)[0].tolist()}
+
+
+def test_the_judge_sees_a_chat_model_answer(chat_model):
+    family = load(str(chat_model))
+    right = "Question: the cat\nAnswer: two dogs run"
+    text = judge.Text(right, right.index("Answer:") + 7, "mathematics", (judge.Variant(right.replace("dogs", "me"), "word"),))
+    chat = judge.answered(family, text)
+    tokens, start, leaves = judge.placed(family.tokenizer, chat)
+    pieces = family.tokenizer.convert_ids_to_tokens(tokens)
+    assert pieces == ["<|user|>", "the", "cat", "<|end|>", "<|assistant|>", "two", "dogs", "run"] and start == 5
+    assert leaves == [(family.tokenizer.convert_tokens_to_ids("me"), 6, "word")]
 
 
 def test_states_that_do_not_fit_on_the_disk_are_refused_before(chat_model, chat_file, tmp_path, monkeypatch):

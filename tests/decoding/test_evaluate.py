@@ -60,6 +60,16 @@ def test_the_table_adds_up():
     assert line.endswith("| 5.0 | 60 % | 0.0 | 0.5 | 1,250,000 | 2.5 |")
 
 
+def test_speed_ups_are_of_the_same_prompt():
+    """Plain decoding: 30 tokens in 30 calls, 8 ms each. The other: 10 calls in 120 ms, 20 of them drafting. One prompt is slow."""
+    rows = [Result("plain", 0.0, "stories", n, 30, 30, 0, 0, 0, 0.0, 240.0 * (1 + 9 * (n == 1))) for n in range(3)]
+    rows += [Result("prompt_lookup", 0.0, "stories", n, 30, 10, 50, 20, 0, 20.0, 120.0) for n in range(3)]
+    first, second = table(rows, {"plain": 0, "prompt_lookup": 0, "medusa": 9}).splitlines()[2:]
+    assert first.split("|")[5:7] == [" 1.00 ", " 1.00 "]
+    assert second.split("|")[5:7] == [" 2.00 ", " 2.40 "]  # 240 / 120 and 240 / (80 + 20)
+    assert "measured" not in table(rows[3:], {"prompt_lookup": 0})
+
+
 def test_trained_parameters_are_those_of_the_models_and_heads(embedded):
     draft = embedded.draft.model.num_parameters()
     assert METHODS["plain"].parameters(embedded) == 0 and METHODS["dyspec"].parameters(embedded) == draft

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import AutoModelForCausalLM
 
@@ -52,6 +53,31 @@ def folder(model, tmp_path):
 
 def opened(folder, model, method: str = KEY) -> Head:
     return open_head(folder, method, model, judge.shapes)
+
+
+# -- eight bits --------------------------------------------------------------------------------------------------------
+
+
+def test_matrices_in_eight_bits_take_a_quarter_and_move_little(model, tmp_path):
+    given = {"a": torch.randn(64, 300) * torch.logspace(-3, 3, 64)[:, None], "b": torch.randn(300), "c": torch.randn(3, 4, 5)}
+    shapes = {name: tuple(values.shape) for name, values in given.items()}
+    for name, dtype in (("whole", torch.float32), ("eight", torch.int8)):
+        save(tmp_path / name, KEY, model, given, {}, {}, dtype)
+    found = open_head(tmp_path / "eight", KEY, model, lambda settings: shapes).tensors
+    step = given["a"].abs().amax(1, keepdim=True) / 127
+    assert found.keys() == given.keys() and ((found["a"] - given["a"]).abs() <= 0.501 * step).all()
+    assert torch.equal(found["b"], given["b"]) and torch.equal(found["c"], given["c"])
+    whole, eight = ((tmp_path / name / heads.WEIGHTS).stat().st_size for name in ("whole", "eight"))
+    assert eight < 0.3 * whole
+    assert heads.parameters(tmp_path / "whole") == heads.parameters(tmp_path / "eight") == 64 * 300 + 300 + 60
+
+
+def test_eight_bits_without_their_worth_are_refused(model, tmp_path):
+    save(tmp_path / "head", KEY, model, {"a": torch.randn(4, 6)}, {}, {}, torch.int8)
+    found = load_file(tmp_path / "head" / heads.WEIGHTS)
+    save_file({"a": found["a"]}, tmp_path / "head" / heads.WEIGHTS)
+    with pytest.raises(ValueError, match="missing a.worth"):
+        open_head(tmp_path / "head", KEY, model, lambda settings: {"a": (4, 6)})
 
 
 # -- the fingerprint ---------------------------------------------------------------------------------------------------

@@ -326,9 +326,9 @@ def test_lessons_are_resumed_and_hold_what_the_models_say(kind, short_context, m
     monkeypatch.setattr(training, "ROWS", 4)
     family = toy_family(*(replace(tiny_target(seed, 40), ends=frozenset({0})) for seed in (0, 2)))
     monkeypatch.setattr(training, "prompts", lambda family, texts, seed: np.random.default_rng(seed).integers(0, 40, (4, 8)))
-    found = training.write(family, [], tmp_path, kind, 2)
+    found = training.write(family, training.Continued([]), tmp_path, kind, 2)
     stamp = {file.name: file.stat().st_mtime_ns for file in tmp_path.iterdir()}
-    again = training.write(family, [], tmp_path, kind, 2)
+    again = training.write(family, training.Continued([]), tmp_path, kind, 2)
     assert all((getattr(found, name) == getattr(again, name)).all() for name in training.Lesson.__dataclass_fields__)
     assert stamp == {file.name: file.stat().st_mtime_ns for file in tmp_path.iterdir()}
     text = torch.from_numpy(found.text).long()

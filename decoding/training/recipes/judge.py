@@ -14,6 +14,9 @@ Labelled 1 are all tokens of the right text, and the first token of another word
 synonym; in Python the other kind of quotes, checked by comparing the syntax trees). Labelled 0 is the token of the mistake. Nothing
 behind a mistake is used, so a mistake is a leaf beside the right text, and one reading of the target judges all of them.
 
+A model with a chat template sees each text as an answer: the question is the user's turn, or that a function or a story with this
+beginning is wanted.
+
 Weighted cross-entropy, label 0 counting min(20, N1 / N0) times, on standardised features; L-BFGS with L2, its strength chosen by
 ROC-AUC on a tenth of the texts. The figures come from texts that are held out altogether, stories among them, of which the judge
 has seen none. Prefixes are right text; the paper's are too, but at run time earlier tokens may be the judge's own.
@@ -39,11 +42,12 @@ from decoding.draft import Draft
 from decoding.methods.judge import KEY, score
 from decoding.models.cache import TreeCache
 from decoding.models.family import Family, load
-from decoding.models.heads import command, fingerprint, folder_for, save
+from decoding.models.heads import SHIPPED_FOR, command, fingerprint, folder_for, save
 from decoding.models.target import PRE_NORM
 from decoding.retrieval.python_source import python_source
 from decoding.sample import Sampling
 from decoding.training.card import note_head
+from decoding.training.conversations import template
 from decoding.training.corpus import mathematics, stories
 from decoding.training.figures import auc
 
@@ -72,7 +76,7 @@ SYNONYMS = (
 
 def main(arguments: Sequence[str] | None = None) -> None:
     options = parse(arguments)
-    family = load(options.family, "embedded" if options.family == "embedded" else options.draft, options.device)
+    family = load(options.family, options.family if options.family in SHIPPED_FOR else options.draft, options.device)
     work = options.work / KEY / fingerprint(family.target.model).mark
     kinds = texts(options.data, options.texts)
     learned = Examples.read(family, kinds["train"], work / "train")
@@ -102,7 +106,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--family", default="embedded", help="target: embedded, a folder or a Hub id")
+    parser.add_argument("--family", default="embedded", help="target: embedded, smollm2, a folder or a Hub id")
     parser.add_argument("--draft", help="a draft model; the judge does not read it")
     parser.add_argument("--data", type=Path, help="corpus folder (see decoding.training.corpus); Python source alone without it")
     parser.add_argument("--work", type=Path, default=Path(".training"), help="folder for what is not finished yet")
@@ -130,6 +134,7 @@ class Text:
     start: int  # character
     kind: str  # "mathematics", "python", "stories"
     variants: tuple[Variant, ...]
+    chat: bool = False  # special tokens stand in the text
 
 
 def texts(data: Path | None, count: int) -> dict[str, list[Text]]:
@@ -145,6 +150,22 @@ def texts(data: Path | None, count: int) -> dict[str, list[Text]]:
         held_out["stories"] = some(story_text, stories(data)[1], max(20, count // 8), seed=3)
     random.Random(0).shuffle(train)
     return {"train": train} | held_out
+
+
+def answered(family: Family, text: Text) -> Text:
+    """The same text as an answer in the model's chat template; as it is where there is none."""
+    if not family.tokenizer.chat_template:
+        return text
+    begun, cut = text.text[: text.start], text.start
+    if text.kind == "mathematics":
+        turn, opening, cut = begun.removeprefix("Question: ").removesuffix("\nAnswer:"), "", cut + 1  # its blank
+    elif text.kind == "python":
+        turn, opening = f"Write the Python function that begins with `{begun.strip()}`.", f"```python\n{begun}"
+    else:
+        turn, opening = f"Write a short story that begins with: {begun}", begun
+    before = str(template(family, [{"role": "user", "content": turn}])) + opening
+    variants = tuple(Variant(before + other.text[cut:], other.category) for other in text.variants)
+    return Text(before + text.text[cut:], len(before), text.kind, variants, chat=True)
 
 
 def some(make, sources: Sequence[str], count: int, seed: int) -> list[Text]:
@@ -281,7 +302,7 @@ class Examples:
         for first in tqdm(range(0, len(found), chunk), desc=f"target reads, {folder.name}", mininterval=5):
             file = folder / f"{first:05}-{len(found)}.npz"
             if not file.exists():
-                rows = [states(family, text, first + i) for i, text in enumerate(found[first : first + chunk])]
+                rows = [states(family, answered(family, text), first + i) for i, text in enumerate(found[first : first + chunk])]
                 fresh = folder / "fresh.npz"
                 np.savez(fresh, **{name: np.concatenate([row[name] for row in rows]) for name in cls.__dataclass_fields__})
                 fresh.replace(file)
@@ -317,11 +338,12 @@ def placed(tokenizer: PreTrainedTokenizerBase, text: Text) -> tuple[list[int], i
 
     A variant counts as the first token in which it differs, if that lies in the judged part.
     """
-    tokens = tokenizer(text.text)["input_ids"][:MOST]
-    start = max(1, common(tokens, tokenizer(text.text[: text.start])["input_ids"]))
+    read = lambda said: tokenizer(said, add_special_tokens=not text.chat)["input_ids"]  # noqa: E731
+    tokens = read(text.text)[:MOST]
+    start = max(1, common(tokens, read(text.text[: text.start])))
     leaves = []
     for variant in text.variants:
-        other = tokenizer(variant.text)["input_ids"][:MOST]
+        other = read(variant.text)[:MOST]
         at = common(tokens, other)
         if start <= at < min(len(tokens), len(other)):
             leaves.append((other[at], at, variant.category))

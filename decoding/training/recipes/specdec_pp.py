@@ -7,6 +7,9 @@ X_<i of its text the draft model draws one token Y_i, whose label is its chance 
 the draft model over a mixture Z of both texts, Z_i = X_i with probability 0.15, and learns the labels where Z_i = Y_i; refusals
 count six times. The mixture is there because at run time the head sees several drafted tokens in a row.
 
+With a file of conversations (`decoding.training.conversations`) nothing is written anew: X is what stands in windows of those whose
+answers the model gave itself, greedy and drawn ones mixed, and only what the assistant says is learned.
+
 Two heads: for sampling (temperature 1) and for greedy runs, whose text and labels are greedy. A third one without the weight is
 trained for comparison and not kept. Resumable: run the same command again.
 """
@@ -17,6 +20,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -29,6 +33,7 @@ from decoding.models.heads import command, fingerprint, folder_for, save
 from decoding.models.target import Target
 from decoding.models.writing import continued
 from decoding.training.card import note_head
+from decoding.training.chat_texts import Conversations
 from decoding.training.corpus import documents
 from decoding.training.figures import auc, calibration_error, unweighted
 from decoding.training.fit import fit
@@ -50,9 +55,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if family.draft is None:
         raise SystemExit(f"The family {family.name} has no draft model; name one with --draft.")
     work = options.work / KEY / f"{fingerprint(family.target.model).mark}-{fingerprint(family.draft.model).mark}"
-    texts = documents(options.data)
-    lessons = {kind: write(family, texts[0], work / kind, kind, batches(options.tokens, kind)) for kind in KINDS}
-    tests = {kind: write(family, texts[1], work / f"{kind}-held-out", kind, HELD_OUT, seed=10**6) for kind in KINDS}
+    learn, test = sources(family, options.data)
+    lessons = {kind: write(family, learn, work / kind, kind, batches(options.tokens, kind)) for kind in KINDS}
+    tests = {kind: write(family, test, work / f"{kind}-held-out", kind, HELD_OUT, seed=10**6) for kind in KINDS}
 
     pools = {kind: Pool.of(family.draft, found, kind) for kind, found in lessons.items()}
     steps = math.ceil(options.epochs / MIXES * len(pools["sampled"].accepted) / BATCH)
@@ -69,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         report=lambda step: json.dumps(held_out(heads, family.draft, tests)),
     )
     figures = held_out(heads.eval(), family.draft, tests)
-    folder = folder_for(KEY, options.family if options.draft in (None, "embedded") else "", family.draft.model)
+    folder = folder_for(KEY, options.family if options.draft in (None, options.family) else "", family.draft.model)
     settings = {
         "width": width,
         "blocks": options.blocks,
@@ -94,9 +99,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--family", default="embedded", help="target: embedded, a folder or a Hub id")
-    parser.add_argument("--draft", help="draft model; the embedded target brings its own")
-    parser.add_argument("--data", type=Path, help="folder with text to take prompts from; Python source without it")
+    parser.add_argument("--family", default="embedded", help="target: embedded, smollm2, a folder or a Hub id")
+    parser.add_argument("--draft", help="draft model; what ships brings its own")
+    parser.add_argument("--data", type=Path, help="folder with text to take prompts from, or a file of conversations; else Python")
     parser.add_argument("--work", type=Path, default=Path(".training"), help="folder for what is not finished yet")
     parser.add_argument("--tokens", type=float, default=220e3, help="tokens that the target writes, a third of them greedily")
     parser.add_argument("--blocks", type=int, default=3, help="residual blocks of the head")
@@ -124,20 +129,68 @@ class Lesson:
     valid: np.ndarray  # (n, LENGTH) bool: the text has not ended before
 
 
-def write(family: Family, texts: Sequence[str], folder: Path, kind: str, count: int, seed: int = 0) -> Lesson:
-    """`count` batches of ROWS texts; those that lie in `folder` already are not made again."""
+def sources(family: Family, data: Path | None) -> tuple["Source", "Source"]:
+    """Where X comes from, to learn from and held out."""
+    if data is not None and data.is_file():
+        return Spoken(Conversations.of(family, data, held_out=False, own=True)), Spoken(
+            Conversations.of(family, data, held_out=True, own=True)
+        )
+    learn, test = documents(data)
+    return Continued(learn), Continued(test)
+
+
+def write(family: Family, source: "Source", folder: Path, kind: str, count: int, seed: int = 0) -> Lesson:
+    """`count` batches of ROWS texts, or as many as there are; those that lie in `folder` already are not made again."""
     folder.mkdir(parents=True, exist_ok=True)
     parts = []
+    count = min(count, source.most)
     for number in tqdm(range(count), desc=f"target writes, {folder.name}", mininterval=5):
         file = folder / f"{number:05}.npz"
         if not file.exists():
-            made = lesson(family, prompts(family, texts, seed + number), kind, seed + number)
+            made = lesson(family, *source.batch(family, kind, seed, number), kind)
             fresh = folder / "fresh.npz"
             np.savez(fresh, **made)
             fresh.replace(file)
         with np.load(file, allow_pickle=False) as found:
             parts.append({name: found[name] for name in Lesson.__dataclass_fields__})
     return Lesson(**{name: np.concatenate([part[name] for part in parts]) for name in Lesson.__dataclass_fields__})
+
+
+class Source(Protocol):
+    """Texts of the target."""
+
+    most: int  # batches that there are
+
+    def batch(self, family: Family, kind: str, seed: int, number: int) -> tuple[np.ndarray, np.ndarray]:
+        """(ROWS, PROMPT + LENGTH) tokens; (ROWS, LENGTH) bool: which may be learned."""
+        ...
+
+
+@dataclass(frozen=True)
+class Continued:
+    """What the target writes behind the beginnings of texts."""
+
+    texts: Sequence[str]
+    most: int = 10**6
+
+    def batch(self, family: Family, kind: str, seed: int, number: int) -> tuple[np.ndarray, np.ndarray]:
+        start = prompts(family, self.texts, seed + number)
+        return continued(family.target, start, LENGTH, greedy=kind == "greedy", seed=seed + number)
+
+
+@dataclass(frozen=True)
+class Spoken:
+    """What the target has said in conversations."""
+
+    found: Conversations
+
+    @property
+    def most(self) -> int:
+        return max(1, len(self.found.packed(PROMPT + LENGTH)[0]) // ROWS)
+
+    def batch(self, family: Family, kind: str, seed: int, number: int) -> tuple[np.ndarray, np.ndarray]:
+        text, counts = self.found.windows(family, kind, number, PROMPT + LENGTH)
+        return text, counts[:, PROMPT:]
 
 
 def prompts(family: Family, texts: Sequence[str], seed: int) -> np.ndarray:
@@ -154,9 +207,8 @@ def prompts(family: Family, texts: Sequence[str], seed: int) -> np.ndarray:
 
 
 @torch.inference_mode()
-def lesson(family: Family, start: np.ndarray, kind: str, seed: int) -> dict[str, np.ndarray]:
-    """What the target writes behind (ROWS, PROMPT) tokens, and the labels of the draft model's tokens."""
-    written, valid = continued(family.target, start, LENGTH, greedy=kind == "greedy", seed=seed)
+def lesson(family: Family, written: np.ndarray, valid: np.ndarray, kind: str) -> dict[str, np.ndarray]:
+    """The labels of the draft model's tokens behind every prefix of a text of the target, as a Source gives it."""
     text = torch.from_numpy(written).to(family.target.device)
     drafted, accepted = labels(family.target, family.draft, text, kind)
     arrays = {"text": text.int(), "drafted": drafted.int(), "accepted": accepted.half()}

@@ -8,7 +8,7 @@ import streamlit as st
 from decoding.methods import METHODS
 from decoding.models.chat import read_options
 from decoding.runs.prompts import MAX_FILE, MAX_PROMPTS, Prompt, checked, read_prompts, spread
-from decoding.runs.study import Plan
+from decoding.runs.study import Plan, family_of_plan
 from decoding.sample import Sampling
 from pages.parts.drafter.controller import Job, StudyController
 from pages.parts.shared.chat_controls import OPTIONS_HELP, chat_on, chat_toggle
@@ -189,13 +189,9 @@ def job(settings: Settings, prompts: tuple[Prompt, ...], side: str, chat: str | 
     Args:
         chat: options of the chat template, as they are written; None: the prompts are plain texts.
     """
-    from decoding.models.family import weights_mark  # not at the top: it needs torch
-
-    family = settings.target if settings.draft is None else f"{settings.target} + {settings.draft}"
-    family += "".join(f" {mark}" for mark in map(weights_mark, (settings.target, settings.draft)) if mark)
     sampling = Sampling(settings.temperature, settings.top_k, settings.top_p)
     plan = Plan(
-        family if settings.dtype == "auto" else f"{family} ({settings.dtype})",
+        family_of_plan(settings.target, settings.draft, settings.dtype),
         settings.method,
         prompts,
         params=settings.full_params,

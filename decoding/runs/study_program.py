@@ -1,0 +1,131 @@
+"""A study from the command line: one method over many prompts, every run kept where the app finds it.
+
+    draftscope study --family path/to/target --draft path/to/draft --method dyspec --prompts questions.jsonl --most 80
+
+The page Drafter shows the same study with the same settings, and the page Traces its runs. Resumable: the same command again makes
+the runs that are missing.
+"""
+
+import argparse
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from tqdm import tqdm
+from transformers.utils.logging import disable_progress_bar
+
+from decoding.method import Method
+from decoding.methods import METHODS
+from decoding.models.chat import read_options
+from decoding.models.family import load
+from decoding.runs.evaluate import fixed, of_file
+from decoding.runs.options import add_family, values_of
+from decoding.runs.prompts import Prompt
+from decoding.runs.run import check_limits
+from decoding.runs.store import Store
+from decoding.runs.study import Plan, Study, family_of_plan, results
+from decoding.sample import Sampling
+from decoding.trace import Step
+
+TOLD = 10  # prompts without a result of which it is said why
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    options = parse(arguments)
+    try:
+        study = begun(options)
+    except (ValueError, OSError) as error:
+        sys.exit(str(error))
+    runs = len(study.plan.places)
+    with tqdm(total=runs, initial=len(study.kept), desc="runs", mininterval=2) as bar:
+        try:
+            for _ in study:
+                bar.update(len(study.kept) + len(study.problems) - bar.n)
+        except KeyboardInterrupt:
+            sys.exit("Stopped. The same command goes on with the run that was under way.")
+    print(table(study), end="")
+    print(f"Kept in {str(study.store.folder)!r}: study {study.plan.key}. The pages Drafter and Traces show it.")
+    for number, why in list(study.problems.items())[:TOLD]:
+        print(f"Without a result: {study.plan.names[number]}: {why}", file=sys.stderr)
+    if len(study.problems) > TOLD:
+        print(f"and {len(study.problems) - TOLD:,} more", file=sys.stderr)
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument(
+        "--method", default="speculative_sampling", choices=list(METHODS), metavar="KEY", help="speculative_sampling"
+    )
+    parser.add_argument("--params", nargs="+", action="extend", default=[], metavar="NAME=VALUE", help="parameters of the method")
+    parser.add_argument("--family", "--target", dest="target", default="embedded", help="embedded, smollm2, a folder or a Hub id")
+    parser.add_argument("--prompts", type=Path, metavar="FILE", help="text, CSV, JSON or JSONL; 24 fixed prompts if left out")
+    parser.add_argument("--most", type=int, default=0, help="prompts of the file to take, from all its categories; 0 takes all")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--chat", action="store_true", default=None, help="ask in chat form, as is usual with a chat template")
+    form.add_argument("--plain", dest="chat", action="store_false", help="let the model go on from the text of the prompt")
+    parser.add_argument("--template", default="", metavar="NAME=VALUE,...", help="options of the chat template")
+    parser.add_argument("--temperature", type=float, default=1.0, help="0 is greedy (1)")
+    parser.add_argument("--top-k", type=int, default=0, help="0 is off (0)")
+    parser.add_argument("--top-p", type=float, default=1.0, help="1 is off (1)")
+    parser.add_argument("--seed", type=int, default=0, help="of the first prompt; every further one has the next (0)")
+    parser.add_argument("--tokens", type=int, default=64, help="of every run at most (64)")
+    parser.add_argument("--store", type=Path, help="folder of the kept traces; left out: the app's")
+    add_family(parser)
+    return parser.parse_args(arguments)
+
+
+def begun(options: argparse.Namespace) -> Study:
+    """The study that is asked for, with what is kept of it; ValueError for what cannot be."""
+    method: Method = METHODS[options.method]
+    check_limits(options.tokens, options.seed)
+    params = asdict(method.checked(values_of(method, options.params)))
+    sampling = Sampling(options.temperature, options.top_k, options.top_p)
+    template = read_options(options.template)
+    store = Store(options.store)
+    disable_progress_bar()
+    family = load(options.target, options.draft, options.device, options.dtype)
+    if reason := method.missing(family):
+        raise ValueError(reason)
+    chat = family.chats if options.chat is None else options.chat
+    if chat and not family.chats:
+        raise ValueError(f"The family {family.name} has no chat template; leave out --chat.")
+    found = fixed(chat) if options.prompts is None else of_file(options.prompts, options.most, chat)
+    asked: tuple[Prompt, ...] = tuple(prompt for prompts in found.values() for prompt in prompts)
+    plan = Plan(
+        family_of_plan(options.target, options.draft, options.dtype),
+        method.key,
+        asked,
+        params=params,
+        sampling=sampling,
+        seed=options.seed,
+        max_tokens=options.tokens,
+        chat=chat,
+        template=template if chat else {},
+    )
+    return Study(family, plan, store)
+
+
+def table(study: Study) -> str:
+    """Markdown: one line per domain, and one for all."""
+    found = [(domain, trace.steps) for _, _, domain, trace in results(study.store, study.plan)]
+    lines = ["| | runs | tau | alpha, accepted of judged | accepted of drafted |", "|---" * 5 + "|"]
+    for name in [*dict.fromkeys(domain for domain, _ in found), ""]:
+        runs = [steps for domain, steps in found if name in ("", domain)]
+        if runs:
+            lines.append(f"| {name or 'all'} | {len(runs):,} | {' | '.join(figures(step for steps in runs for step in steps))} |")
+    return "\n".join(lines) + "\n"
+
+
+def figures(steps: Iterable[Step]) -> list[str]:
+    """tau, alpha, and the share that engines log."""
+    steps = list(steps)
+    nodes = [node for step in steps for node in step.nodes]
+    accepted = sum(node.verdict == "accepted" for node in nodes)
+    judged = sum(node.verdict != "not judged" for node in nodes)
+    shares = [f"{accepted / count:.3f}" if count else "–" for count in (judged, len(nodes))]
+    return [f"{sum(len(step.tokens) for step in steps) / max(1, len(steps)):.2f}", *shares]
+
+
+if __name__ == "__main__":
+    main()
