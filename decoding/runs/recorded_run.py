@@ -4,12 +4,13 @@ They are made with smollm2, which has to be on this machine (`draftscope fetch s
 question of a chat, answered by six methods with one seed: Compare opens with all six, Home and Step with that of EAGLE. Run it
 whenever what ships for smollm2 changes.
 
-How they are chosen. The question by a person: a description, because this small model writes one sensibly at temperature 0.8 in
-60 to 100 tokens, while its facts and sums are often wrong and its stories do not end. The seed by this program: among the answers
-that EAGLE ends by itself with enough tokens, the one with the most tokens per target call, half as many counted on top if a step
-shows one word turned down for another (`lesson`), provided that all other methods end theirs too. So tau is a fortunate one; usual
-ones are in docs/benchmarks.md. Whoever runs it reads the answers, which it prints, and takes another seed with `--seed` if
-one makes no sense.
+How they are chosen. The question by a person who read answers to eight (facts, descriptions, stories, sums, a program): asked for
+a small function, this model says something right and readable in 60 to 100 tokens and stops; its facts and sums are often wrong and
+its stories do not end. Top-p 0.9 is on for the same reason: without it every third answer makes no sense. The seed by this program:
+among the answers that EAGLE ends by itself with enough tokens, the one with the most tokens per target call, half as many counted on
+top if a step shows one word turned down for another (`lesson`), provided that all other methods end theirs too. So tau is a
+fortunate one; usual ones are in docs/benchmarks.md. Whoever runs it reads the answers, which it prints, and takes another seed with
+`--seed` if one makes no sense.
 """
 
 import argparse
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 FOLDER = Path(__file__).parent.parent / "embedded" / "smollm2" / "recorded"
 FAMILY = "smollm2"
-QUESTION = "Describe a rainy morning in three sentences."
+QUESTION = "Write a Python function that reverses a string."
 FIRST = "eagle"  # Home and Step open with it
 METHODS: dict[str, dict[str, Any]] = {
     "plain": {},
@@ -35,7 +36,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "medusa": {},
     "token_recycling": {"nodes": 24},
 }
-TEMPERATURE = 0.8
+TEMPERATURE, TOP_P = 0.8, 0.9
 LEAST, MOST = 60, 110  # tokens of an answer
 
 
@@ -90,7 +91,7 @@ def record(family: "Family", method: str, seed: int, most: int = MOST) -> Trace:
     from decoding.sample import Sampling
 
     messages = [{"role": "user", "content": QUESTION}]
-    run = Run(family, method, METHODS[method], messages, Sampling(TEMPERATURE), seed, most)
+    run = Run(family, method, METHODS[method], messages, Sampling(TEMPERATURE, top_p=TOP_P), seed, most)
     for _ in run:
         pass
     return run.trace
