@@ -4,13 +4,12 @@ They are made with smollm2, which has to be on this machine (`draftscope fetch s
 question of a chat, answered by six methods with one seed: Compare opens with all six, Home and Step with that of EAGLE. Run it
 whenever what ships for smollm2 changes.
 
-How they are chosen. The question by a person who read answers to eight (facts, descriptions, stories, sums, a program): asked for
-a small function, this model says something right and readable in 60 to 100 tokens and stops; its facts and sums are often wrong and
-its stories do not end. Top-p 0.9 is on for the same reason: without it every third answer makes no sense. The seed by this program:
-among the answers that EAGLE ends by itself with enough tokens, the one with the most tokens per target call, half as many counted on
-top if a step shows one word turned down for another (`lesson`), provided that all other methods end theirs too. So tau is a
-fortunate one; usual ones are in docs/benchmarks.md. Whoever runs it reads the answers, which it prints, and takes another seed with
-`--seed` if one makes no sense.
+How they are chosen. The question by a person who read some answers about facts, a description and a program: asked for a small
+function, this model says something right and readable in 60 to 110 tokens and stops; on facts it goes on for longer, and at top-p 1
+most descriptions made no sense, so top-p is 0.9. The seed by this program: among the answers that EAGLE ends by itself with enough
+tokens, the one with the most tokens per target call, a quarter as many on top if a step shows one word turned down for another
+(`lesson`), provided that all other methods end theirs too. So tau is a fortunate one; usual ones are in docs/benchmarks.md. Whoever
+runs it reads the answers, which it prints, and takes another seed with `--seed` if one makes no sense.
 """
 
 import argparse
@@ -107,9 +106,9 @@ def ends(trace: Trace) -> bool:
 
 
 def worth(trace: Trace) -> float:
-    """Tokens per target call, and half as many on top if a step shows one word turned down for another."""
+    """Tokens per target call, and a quarter as many on top if a step shows one word turned down for another."""
     best = max(lesson(step, trace.token_bytes) for step in trace.steps)
-    return tokens(trace) / len(trace.steps) * (1.5 if best > 1 else 1.0)
+    return tokens(trace) / len(trace.steps) * (1.25 if best > 1 else 1.0)
 
 
 def candidates(family: "Family", seeds: int) -> Iterator[Trace]:

@@ -218,3 +218,12 @@ def test_a_link_or_other_settings_open_no_recording():
     at = AppTest.from_file(str(ROOT / COMPARE), default_timeout=PATIENCE)
     at.session_state["draftscope"] = Session()
     assert not checked(at.run()).session_state["draftscope_race"].columns
+
+
+def test_a_sweep_names_every_way_on(nothing_fetched):
+    at = opened(COMPARE, v="1", view="sweep", target=SMOLLM2.name, tokens="4", method="prompt_lookup", sweep="length")
+    assert OFFERED in words(at) and at.button("sweep_run").disabled
+    press(at, "sweep_instead")
+    sweep = at.session_state["draftscope_sweep"]
+    until_run(at, lambda: sweep.points and not sweep.running)
+    assert {trace.header.family for _, trace in sweep.runs} == {"embedded"} and OFFERED not in words(at)
