@@ -14,6 +14,7 @@ takes another seed with `--seed` if one makes no sense.
 
 import argparse
 import gzip
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -41,7 +42,10 @@ LEAST, MOST = 60, 110  # tokens of an answer
 
 def read(method: str) -> Trace:
     """A recorded run; OSError or ValueError if it is missing or damaged."""
-    return decode_trace(gzip.decompress(file_of(method).read_bytes()))
+    try:
+        return decode_trace(gzip.decompress(file_of(method).read_bytes()))
+    except (EOFError, zlib.error) as error:
+        raise ValueError(f"The recorded run of {method} is damaged: {error}") from error
 
 
 def file_of(method: str) -> Path:
@@ -75,10 +79,10 @@ def lesson(step: Step, token_bytes: dict[int, bytes]) -> float:
 
 def is_word(piece: bytes) -> bool:
     """
-    >>> is_word(b" light"), is_word(b"ing"), is_word(b" a"), is_word(b".")
+    >>> is_word(b" it"), is_word(b"ing"), is_word(b" a"), is_word(b".")
     (True, False, False, False)
     """
-    return len(piece) > 3 and piece[:1] == b" " and piece[1:].isalpha()
+    return len(piece) > 2 and piece[:1] == b" " and piece[1:].isalpha()
 
 
 # -- making them -------------------------------------------------------------------------------------------------------

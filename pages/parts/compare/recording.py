@@ -7,7 +7,7 @@ import streamlit as st
 from pages.parts.compare.race import Column, Race
 from pages.parts.compare.sidebar import say_columns, wanted
 from pages.parts.shared import recorded_run as demo
-from pages.parts.shared.absent import offer, ways_on
+from pages.parts.shared.absent import offer, row, ways_on
 from pages.parts.shared.controls import begin, read, say
 from pages.parts.shared.session import Session
 from pages.parts.shared.settings import Settings, settings_of
@@ -53,17 +53,14 @@ def recording(session: Session, race: Race) -> None:
     elif is_recording(race):
         base = race.columns[0].settings
         with st.container(border=True, key="compare_recording", gap="small"):
-            line = LINE.format(demo.title(), len(race.columns))
-            if name := base.to_fetch:
-                st.caption(f"{line} For runs of your own:")
-                ways_on("compare", name, lambda: start(read(session).on_embedded()))
-                return
-            with st.container(horizontal=True, vertical_alignment="center", key="compare_recording_live"):
-                st.caption(line, width="stretch")
-                st.button(
-                    "Run them live", key="compare_live", icon=":material/bolt:", on_click=start, args=(base,),
-                    help="The same question, methods and seed, on this machine.",
-                )  # fmt: skip
+            name, line = base.to_fetch, LINE.format(demo.title(), len(race.columns))
+            st.caption(f"{line} For runs of your own:" if name else line)
+            with row("compare"):
+                if name:
+                    ways_on("compare", name, lambda: start(read(session).on_embedded()))
+                else:
+                    help = "The same question, methods and seed, on this machine."
+                    st.button("Run them live", key="compare_live", icon=":material/bolt:", on_click=start, args=(base,), help=help)
 
 
 def run(session: Session, race: Race, base: Settings) -> None:

@@ -24,17 +24,20 @@ def offer(place: str, wanted: Settings, start: Callable[[Settings], None]) -> No
     with st.container(border=True, key=f"{place}_absent"):
         if name := wanted.to_fetch:
             st.markdown(f"**{as_markdown(MODELS[name].title)} is not on this machine yet**, so nothing was run.")
-            ways_on(place, name, lambda: start(wanted.on_embedded()))
+            with row(place):
+                ways_on(place, name, lambda: start(wanted.on_embedded()))
         else:
             st.markdown("**The model is here now.** The run can begin.")
             st.button("Run it", key=f"{place}_run", type="primary", icon=":material/play_arrow:", on_click=start, args=(wanted,))
 
 
 def ways_on(place: str, name: str, embedded: Callable[[], None]) -> None:
-    """Bring the model, or run the embedded one, which `embedded` does."""
-    with st.container(horizontal=True, vertical_alignment="center", gap="small", key=f"{place}_ways"):
-        fetch_button(place, name)
-        st.button(
-            INSTEAD, key=f"{place}_instead", on_click=embedded, disabled=still_loading(),
-            help=(WHY if still_loading() else "") + ITS_OWN,
-        )  # fmt: skip
+    """Two buttons: bring the model, or run the embedded one, which `embedded` does."""
+    fetch_button(place, name)
+    help = (WHY if still_loading() else "") + ITS_OWN
+    st.button(INSTEAD, key=f"{place}_instead", on_click=embedded, disabled=still_loading(), help=help)
+
+
+def row(place: str):
+    """Where buttons stand side by side."""
+    return st.container(horizontal=True, vertical_alignment="center", gap="small", key=f"{place}_ways")

@@ -67,7 +67,8 @@ def fetch_button(place: str, name: str) -> None:
     """The same for one model, elsewhere on a page."""
     tab = of_tab("draftscope.fetching", Fetching)
     tab.sync()
-    timed(tab, tab.tick(), lambda: draw(tab, name, f"{place}_"))
+    with st.container(width="stretch" if tab.busy else "content"):
+        timed(tab, tab.tick(), lambda: draw(tab, name, f"{place}_"))
 
 
 def can_be_fetched(name: str) -> bool:

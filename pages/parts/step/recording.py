@@ -4,7 +4,7 @@ import streamlit as st
 
 from decoding.trace import Step
 from pages.parts.shared import recorded_run as demo
-from pages.parts.shared.absent import offer, ways_on
+from pages.parts.shared.absent import offer, row, ways_on
 from pages.parts.shared.controls import read, say
 from pages.parts.shared.loading import WHY, still_loading
 from pages.parts.shared.session import Session
@@ -16,24 +16,29 @@ LINE = "A recording of **{}**, made beforehand: every step can be looked at, and
 
 
 def recording(session: Session) -> None:
-    """What there is to see on the first visit, in one sentence with one button, and the ways on."""
+    """What there is to see on the first visit, in one sentence, and the ways on."""
     if session.trace is None or session.trace is not demo.recorded() or session.coming is not None or session.absent is not None:
         return
+    paused = session.cursor == demo.pause_at() and not session.playing
+    name, line = session.settings.to_fetch, LINE.format(demo.title())
     with st.container(border=True, key="recording", gap="small"):
-        if session.cursor == demo.pause_at() and not session.playing:
-            welcome(session)
-        line = LINE.format(demo.title())
-        if name := session.settings.to_fetch:
-            st.caption(f"{line} For runs of your own:")
-            ways_on("recording", name, lambda: start(session, read(session).on_embedded()))
-            return
-        with st.container(horizontal=True, vertical_alignment="center", key="recording_live"):
-            st.caption(line, width="stretch")
-            st.button(
-                "Run it live", key="live", icon=":material/bolt:", disabled=still_loading(),
-                on_click=lambda: session.start(session.settings, max(session.cursor, 0)),
-                help=(WHY if still_loading() else "") + "The same question and seed, on this machine, up to the step shown.",
-            )  # fmt: skip
+        if paused:
+            st.markdown(as_markdown(lesson_words(session.step, session.trace.token_bytes)))
+        st.caption(f"{line} For runs of your own:" if name else line)
+        with row("recording"):
+            if paused:
+                st.button("Next", key="next", icon=":material/skip_next:", type="primary", on_click=session.forward)
+            if name:
+                ways_on("recording", name, lambda: start(session, read(session).on_embedded()))
+            else:
+                live(session)
+
+
+def live(session: Session) -> None:
+    """Make the very run here."""
+    help = (WHY if still_loading() else "") + "The same question and seed, on this machine, up to the step shown."
+    go = lambda: session.start(session.settings, max(session.cursor, 0))  # noqa: E731
+    st.button("Run it live", key="live", icon=":material/bolt:", disabled=still_loading(), on_click=go, help=help)
 
 
 def absent(session: Session) -> None:
@@ -45,12 +50,6 @@ def absent(session: Session) -> None:
 def start(session: Session, settings: Settings) -> None:
     say(session, settings)
     session.start(settings)
-
-
-def welcome(session: Session) -> None:
-    with st.container(horizontal=True, vertical_alignment="center", key="welcome"):
-        st.markdown(as_markdown(lesson_words(session.step, session.trace.token_bytes)), width="stretch")
-        st.button("Next", key="next", icon=":material/skip_next:", type="primary", on_click=session.forward)
 
 
 def lesson_words(step: Step, token_bytes: dict[int, bytes]) -> str:

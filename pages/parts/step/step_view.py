@@ -92,7 +92,7 @@ def draw(session: Session) -> None:
 def answered(session: Session, trace: Trace) -> None:
     """Behind the whole answer of a chat: the way on."""
     messages = trace.header.messages
-    if not messages or not session.ended or session.coming is not None:
+    if not messages or not session.ended or session.coming is not None or (session.recorded and not session.at_end):
         return
     with st.container(horizontal=True, vertical_alignment="center", border=True, key="answered"):
         if goes_on(session, messages, trace.answer):
