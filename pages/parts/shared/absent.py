@@ -11,7 +11,7 @@ from pages.parts.shared.settings import Settings
 from viz.tokens import as_markdown
 
 INSTEAD = "Run it with the small embedded model instead"
-ITS_OWN = "It ships with the app. It knows no chat: it goes on from your words as a plain text, or from its own example in place of one."
+ITS_OWN = "It ships with the app and knows no chat: it goes on from your words as a plain text, or from its own example."
 
 
 def offer(place: str, wanted: Settings, start: Callable[[Settings], None]) -> None:
