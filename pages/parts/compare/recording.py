@@ -16,6 +16,7 @@ LINE = (
     "A recording of **{}**: one question, one seed, {} methods, made beforehand one after the other on one machine, whose "
     "milliseconds these are. Play shows it again."
 )
+SHARED = ("prompt", "messages", "template", "target", "draft")  # taken over from the settings that are to be run
 
 
 def open_recording(session: Session, race: Race) -> None:
@@ -68,6 +69,3 @@ def run(session: Session, race: Race, base: Settings) -> None:
     race.reset()
     say(session, replace(read(session), **{name: getattr(base, name) for name in SHARED}))
     race.play(wanted(session, race))
-
-
-SHARED = ("prompt", "messages", "template", "target", "draft")

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
 from decoding.models.catalogue import MODELS
 from pages.parts.shared.fetching import fetch_button
@@ -38,6 +39,6 @@ def ways_on(place: str, name: str, embedded: Callable[[], None]) -> None:
     st.button(INSTEAD, key=f"{place}_instead", on_click=embedded, disabled=still_loading(), help=help)
 
 
-def row(place: str):
+def row(place: str) -> DeltaGenerator:
     """Where buttons stand side by side."""
     return st.container(horizontal=True, vertical_alignment="center", gap="small", key=f"{place}_ways")
