@@ -8,6 +8,7 @@ setup("Compare")
 
 from pages.parts.compare.columns import columns  # noqa: E402  after setup: the page has its title already
 from pages.parts.compare.race import race  # noqa: E402
+from pages.parts.compare.recording import open_recording  # noqa: E402
 from pages.parts.compare.saved import saved  # noqa: E402
 from pages.parts.compare.share import VIEW, open_compare_link  # noqa: E402
 from pages.parts.compare.sweep_view import sweep  # noqa: E402
@@ -19,6 +20,7 @@ VIEWS = {"columns": ("Side by side", columns), "sweep": ("One parameter swept", 
 wait_for_models("Compare")
 here, runs = session(), race()
 open_compare_link(here, runs)
+open_recording(here, runs)
 st.session_state.setdefault(VIEW, runs.values.get(VIEW, "columns"))
 with st.container(horizontal=True, vertical_alignment="center", key="compare_head"):
     st.html('<h1 class="ds-title">Compare</h1>', width="content")

@@ -141,7 +141,7 @@ def eventually(true: Callable[[], object], what: str) -> None:
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
-    """The app on a free port of this machine, with an empty home."""
+    """The app on a free port of this machine, with an empty home, and nothing fetched."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -152,6 +152,7 @@ def site(tmp_path_factory):
         "HF_HUB_OFFLINE": "1",
         "OMP_NUM_THREADS": "1",
         "DRAFTSCOPE_HOME": str(tmp_path_factory.mktemp("home")),
+        "DRAFTSCOPE_CACHE": str(tmp_path_factory.mktemp("nothing-fetched")),
     }
     server = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     end = time.monotonic() + PATIENCE

@@ -51,17 +51,19 @@ def home() -> None:
 
 
 def picture() -> None:
-    """One step of the recorded run: the text and its tree."""
+    """One step of the recorded run: what was asked, the text and its tree."""
     trace, index = demo.recorded(), demo.pause_at()
     if trace is None or index < 0:
         return
     step = trace.steps[index]
     with st.container(border=True, key="first_picture"):
         st.html(f'<p class="ds-say">{html.escape(narrate(step, index + 1, trace.token_bytes))}</p>')
-        st.html(CSS + strip_html(strip(trace, index), index))
+        asked = trace.header.messages[-1].content if trace.header.messages else ""
+        written = [span for span in strip(trace, index) if not asked or span["step"] is not None]
+        said = f'<p class="ds-dim">Asked: {html.escape(asked)}</p>' if asked else ""
+        st.html(CSS + said + strip_html(written, index))
         figure = tree_figure(step, trace.token_bytes, dark=dark(), root=trace.root(index), width=1100, extent=extent_of([step]))
         st.plotly_chart(figure, key="first_tree", config=PLOT_CONFIG, alt=tree_alt(step, trace.token_bytes))
         st.caption(
-            "From the recorded run that ships with the app, made by its embedded models. Blue was kept, orange turned down, "
-            "grey never read."
+            f"From a recorded run of {demo.title()} that ships with the app. Blue was kept, orange turned down, grey never read."
         )

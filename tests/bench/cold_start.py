@@ -19,9 +19,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
 
-from decoding.runs.recorded_run import FILE
+from decoding.runs.recorded_run import FIRST, read
 from decoding.runs.store import Store
-from decoding.trace import decode_trace
 
 ROOT = Path(__file__).parent.parent.parent
 CHROMIUM = "/usr/bin/chromium"
@@ -48,7 +47,7 @@ def main() -> None:
         f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, {options.rounds} rounds, medians, limit {LIMIT} s to the picture"
     )
     with tempfile.TemporaryDirectory() as home, browser() as chromium:
-        Store(Path(home)).keep(decode_trace(FILE.read_bytes()), "The recorded run", "")
+        Store(Path(home)).keep(read(FIRST), "The recorded run", "")
         for page in options.pages.split(","):
             cold, warm = zip(*(round_of(chromium, page, home) for _ in range(options.rounds)), strict=True)
             print(f"{page:8} cold {words(cold)}   second visit {words(warm)}", flush=True)

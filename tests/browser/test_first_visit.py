@@ -6,6 +6,7 @@ import pytest
 from playwright.sync_api import expect
 
 from pages.parts.shared import recorded_run as demo
+from pages.parts.shared.absent import INSTEAD
 from tests.conftest import PATIENCE, until
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(8 * PATIENCE)]
@@ -30,7 +31,7 @@ def test_the_recorded_run_is_there_before_torch_is(page, site):
     found = page.evaluate("window.atFirst")
     assert found["line"].startswith("Loading ") and found["disabled"]
     expect(page.locator(".ds-badge")).to_contain_text("recorded run")
-    page.get_by_role("textbox", name="Prompt").fill("Tom had a red")
+    page.get_by_role("textbox", name="User").fill("Tom had a red")
     page.get_by_test_id("stMain").get_by_role("button", name=re.compile(r"\bBack\b")).first.click()
     sentence, step = page.locator(".ds-say").first, page.locator(".st-key-step button").first
     before = re.compile(rf"^Step {demo.pause_at()}:")
@@ -38,7 +39,12 @@ def test_the_recorded_run_is_there_before_torch_is(page, site):
     expect(page.locator(".st-key-loading .ds-wait")).to_have_count(0)
     expect(step).to_be_enabled()
     expect(sentence).to_have_text(before)
-    expect(page.get_by_role("textbox", name="Prompt")).to_have_value("Tom had a red")
+    expect(page.get_by_role("textbox", name="User")).to_have_value("Tom had a red")
     assert page.evaluate("document.querySelector('.ds-title').offsetTop") == found["title"], "the page jumped"
     step.click()
+    expect(page.locator(".st-key-step_absent")).to_contain_text("is not on this machine yet")
+    expect(page.locator(".st-key-step_absent")).to_contain_text("A real model, 93 MB, once")
+    expect(page.locator(".ds-badge")).to_contain_text("recorded run")
+    page.get_by_role("button", name=INSTEAD).click()
     expect(page.locator(".ds-badge")).not_to_contain_text("recorded run")
+    expect(page.get_by_role("textbox", name="Prompt")).to_have_value("Tom had a red")

@@ -5,6 +5,7 @@ import re
 import pytest
 from playwright.sync_api import expect
 
+from pages.parts.shared import recorded_run as demo
 from pages.parts.step.text_strip import SCRIPT
 from tests.conftest import PATIENCE, at_rest, settled, stays, until
 
@@ -12,6 +13,7 @@ HOSTILE = "<script>document.title='owned'</script> <b>bold</b>"
 HELD = """const make = URL.createObjectURL.bind(URL);
 URL.createObjectURL = made => make(made.type !== "text/javascript" ? made
     : new Blob([`import "${location.origin}/held.js";\\n`, made], { type: made.type }));"""
+EMBEDDED = "/Step?v=1&example=once"  # the controls speak of the embedded family; the recorded run is shown until Step
 LINK = "/Step?v=1&prompt=Tom+had+a+red&method=multi_candidate&p.shape=2-1&temperature=1&seed=7&tokens=24"
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(8 * PATIENCE)]
@@ -22,7 +24,7 @@ def tab(browser, site):
     """A function that opens a tab of its own at an address of the site; errors of the page fail the test."""
     pages, problems = [], []
 
-    def opened(path: str = "/Step", wait: bool = True):
+    def opened(path: str = EMBEDDED, wait: bool = True):
         page = browser.new_context(viewport={"width": 1440, "height": 900}).new_page()
         page.set_default_timeout(PATIENCE * 1000)
         page.on("pageerror", lambda error: problems.append(str(error)))
@@ -82,7 +84,8 @@ def reads(page, *words: str) -> None:
 
 
 def test_first_visit_is_paused_at_a_rejection(tab):
-    page = tab()
+    page = tab("/Step")
+    expect(page.locator(".st-key-recording")).to_contain_text(f"A recording of {demo.title()}")
     expect(page.locator(".ds-badge")).to_contain_text("recorded run")
     expect(page.locator(".ds-verdict").first).to_contain_text("rejected")
     start = at_rest(page, lambda: number(page))
@@ -140,38 +143,39 @@ def test_run_to_its_end(tab):
 
 
 def test_a_click_on_a_node_fills_the_inspector(tab):
-    page = tab()
+    page, node = tab("/Step"), demo.recorded().steps[demo.pause_at()].path[0]
     settled(page)
     verdict = page.locator(".ds-verdict").first
     before = at_rest(page, verdict.inner_text)
-    where = """plot => { const trace = plot.data.find(t => t.name === 'nodes'), l = plot._fullLayout;
+    where = """(plot, node) => { const trace = plot.data.find(t => t.name === 'nodes'), l = plot._fullLayout;
         if (!trace || !l?.xaxis?.d2p) return null;
         const box = plot.getBoundingClientRect();
-        return { x: box.x + l.xaxis._offset + l.xaxis.d2p(trace.x[1]),
-                 y: box.y + l.yaxis._offset + l.yaxis.d2p(trace.y[1]) } }"""
+        return { x: box.x + l.xaxis._offset + l.xaxis.d2p(trace.x[node + 1]),
+                 y: box.y + l.yaxis._offset + l.yaxis.d2p(trace.y[node + 1]) } }"""
     # what is drawn above it, the text for one, may come later and moves it down
-    accepted = at_rest(page, lambda: page.locator(".st-key-tree .js-plotly-plot").evaluate(where))
+    accepted = at_rest(page, lambda: page.locator(".st-key-tree .js-plotly-plot").evaluate(where, node))
     page.mouse.click(accepted["x"] + 20, accepted["y"])
     expect(verdict).not_to_have_text(before)
     expect(verdict).to_contain_text("accepted")
-    expect(page.locator(".ds-facts")).to_contain_text("node 0")
+    expect(page.locator(".ds-facts")).to_contain_text(f"node {node}")
 
 
 def test_a_click_on_a_token_goes_to_its_step(tab):
-    page = tab()
+    page = tab("/Step")
     page.locator("button.ds-tok[data-step='4']").first.click()
     shows(page, 5)
 
 
 def test_the_text_stands_at_the_step_of_the_page_however_late_its_code_comes(tab):
     """The browser makes the calls that wait for the code of the component in any order: one of an older step may be the last."""
-    page, held = tab(), []
+    page, held = tab("/Step"), []
     page.add_init_script(HELD)
     page.route("**/held.js", lambda route: held.append(route))
     page.reload()
     until(page, lambda: held, "the code of the text was not asked for")
     start = at_rest(page, lambda: number(page))
-    for step in (*range(start - 1, start - 5, -1), *range(start - 3, start + 2)):
+    back = min(4, start - 1)
+    for step in (*range(start - 1, start - back - 1, -1), *range(start - back + 1, start + 2)):
         press(page, "Back" if step < number(page) else "Forward")
         until(page, lambda step=step: number(page) == step, f"step {step} is not shown")
     assert not page.locator(".ds-strip").count()

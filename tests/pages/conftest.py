@@ -1,10 +1,15 @@
-"""For all tests of pages: a page never computes."""
+"""For all tests of pages: a page never computes; and a first visit that finds a run of the embedded family."""
 
+from pathlib import Path
 from threading import current_thread
 
 import pytest
 from torch.nn.modules.module import register_module_forward_pre_hook
 
+from decoding.trace import decode_trace
+from pages.parts.shared import recorded_run as demo
+
+EMBEDDED = Path(__file__).parent.parent / "data" / "embedded-run.msgpack"  # speculative sampling, paused at a rejection
 SCRIPT = "ScriptRunner.scriptThread"  # the thread on which Streamlit runs a page
 
 
@@ -22,3 +27,11 @@ def no_model_on_the_thread_of_a_page():
     yield called
     hook.remove()
     assert not called
+
+
+@pytest.fixture
+def opens_with_embedded(monkeypatch):
+    """Step opens with a recorded run of the embedded family, so that its controls make runs of that; Compare opens empty."""
+    trace = decode_trace(EMBEDDED.read_bytes())
+    monkeypatch.setattr(demo, "recorded", lambda: trace)
+    monkeypatch.setattr(demo, "comparison", lambda: ())

@@ -19,7 +19,7 @@ from tests import toys
 from tests.conftest import PATIENCE
 from tests.pages.test_step import ROOT, errors, opened, press, prompt_box, said, state, warnings
 
-pytestmark = pytest.mark.timeout(4 * PATIENCE)
+pytestmark = [pytest.mark.timeout(4 * PATIENCE), pytest.mark.usefixtures("opens_with_embedded")]
 HOSTILE = "<script>alert(1)</script> **bold**"
 HELLO = Message("user", "the cat")
 

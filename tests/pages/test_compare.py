@@ -20,6 +20,8 @@ from tests.samples import sample_trace
 
 PAGE = Path(__file__).parent.parent.parent / "pages" / "2_Compare.py"
 
+pytestmark = pytest.mark.usefixtures("opens_with_embedded")
+
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path, monkeypatch):

@@ -114,6 +114,7 @@ def test_step_shows_the_recorded_run_and_says_what_is_loaded(importing):
     assert not at.exception and at.session_state["draftscope"].cursor == start - 1
 
 
+@pytest.mark.usefixtures("opens_with_embedded")
 def test_what_a_visitor_did_meanwhile_stays(importing):
     at = page(STEP)
     at.button(key="back").click().run()
@@ -129,6 +130,7 @@ def test_what_a_visitor_did_meanwhile_stays(importing):
     assert at.number_input(key="param.speculative_sampling.length").value == demo.recorded().header.params["length"]
 
 
+@pytest.mark.usefixtures("opens_with_embedded")
 def test_a_stored_trace_opened_meanwhile_gets_its_parameters_later(importing, tmp_path, monkeypatch):
     monkeypatch.setenv("DRAFTSCOPE_HOME", str(tmp_path))
     trace = demo.recorded()

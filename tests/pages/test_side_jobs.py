@@ -16,7 +16,7 @@ from tests.conftest import PATIENCE, eventually
 from tests.decoding.test_worker import Gated
 from tests.pages.test_step import errors, opened, press, said, settled, state
 
-pytestmark = pytest.mark.timeout(4 * PATIENCE)
+pytestmark = [pytest.mark.timeout(4 * PATIENCE), pytest.mark.usefixtures("opens_with_embedded")]
 
 
 def run_of(method: str, tokens: int = 24) -> AppTest:

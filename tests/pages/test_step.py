@@ -26,7 +26,7 @@ PARTS = "".join(file.read_text() for file in (ROOT / "pages/parts").rglob("*.py"
 FOLDED = set(re.findall(r'key="(\w+_(?:box|charts))"', PARTS))
 HOSTILE = "<script>alert(1)</script>"
 
-pytestmark = pytest.mark.timeout(4 * PATIENCE)
+pytestmark = [pytest.mark.timeout(4 * PATIENCE), pytest.mark.usefixtures("opens_with_embedded")]
 
 
 def opened(page: Path = STEP, **query: str) -> AppTest:

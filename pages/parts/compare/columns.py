@@ -15,6 +15,7 @@ from decoding.trace import Trace
 from pages.parts.compare.comparison import Runs, comparison
 from pages.parts.compare.race import Column, Race, names
 from pages.parts.compare.race_bar import buttons, progress
+from pages.parts.compare.recording import recording
 from pages.parts.compare.share import share
 from pages.parts.compare.sidebar import compare_sidebar, say_columns, wanted
 from pages.parts.compare.small_tree import draw_small_tree
@@ -95,7 +96,8 @@ def sentence(race: Race) -> str:
 
 
 def notices(session: Session, race: Race, asked: Sequence) -> None:
-    """What was wrong with a link, and what is stale."""
+    """What is recorded, what was wrong with a link, and what is stale."""
+    recording(session, race)
     for note in race.notes:
         st.warning(as_markdown(note), icon=":material/link_off:")
     if not race.columns or race.matches(asked):

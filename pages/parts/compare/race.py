@@ -111,6 +111,8 @@ class Race(RunController, Remembered):
     slots: list[int] = field(default_factory=lambda: list(range(len(FIRST))))  # the columns that the controls speak of
     charted: Any = None  # what the charts show, and since when
     charted_at: float = 0.0
+    visited: bool = False
+    absent: Settings | None = None  # asked for last, and one of its models is not on this machine
 
     # -- what is shown ------------------------------------------------------------------------------------------------
 
@@ -173,7 +175,13 @@ class Race(RunController, Remembered):
     # -- what the buttons do ------------------------------------------------------------------------------------------
 
     def prepare(self, wanted: Sequence[Settings]) -> bool:
-        """Let the columns be those that are wanted; a run that is wanted still is kept. False if none can run."""
+        """Let the columns be those that are wanted; a run that is wanted still is kept. False if none can run, or if their model
+        has to be fetched first: then the columns stay as they are."""
+        self.absent = next((settings for settings in wanted if settings.to_fetch), None)
+        if self.absent is not None and self.recorded and self.matches(wanted):
+            self.absent = None  # all is there to be shown
+        if self.absent is not None:
+            return False
         if not self.matches(wanted):
             old = list(self.columns)
             found = []
@@ -239,7 +247,7 @@ class Race(RunController, Remembered):
         with self.lock:
             self.stop()
             self.close()
-            self.columns, self.calls, self.clock, self.notes = (), 0, 0.0, ()
+            self.columns, self.calls, self.clock, self.notes, self.absent = (), 0, 0.0, (), None
 
     def turn_to(self, mode: Mode) -> None:
         """Another mode, at the place that is shown."""

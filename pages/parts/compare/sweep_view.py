@@ -13,7 +13,8 @@ from pages.parts.compare.race import Race, shown_value
 from pages.parts.compare.share import link_button
 from pages.parts.compare.sidebar import shared_controls
 from pages.parts.compare.sweep import Plan, Sweep, spread, sweepable
-from pages.parts.shared.controls import kept, lacking_methods, method_menu, param_control, param_key, read, remember, value
+from pages.parts.shared.absent import offer
+from pages.parts.shared.controls import kept, lacking_methods, method_menu, param_control, param_key, read, remember, say, value
 from pages.parts.shared.runs import of_tab, timed
 from pages.parts.shared.session import Session
 from pages.parts.shared.setup import dark
@@ -34,7 +35,7 @@ def sweep(session: Session, race: Race) -> None:
     shared_controls(session, lambda: method_rail(session, race))
     plan = range_controls(session, race)
     race.values |= {key: st.session_state[key] for key in st.session_state if str(key).startswith(("sweep.", "param.sweep."))}
-    timed(state, state.tick(), lambda: draw(state, race, plan))
+    timed(state, state.tick(), lambda: draw(session, state, race, plan))
     with st.container(key="sweep_share"):
         link_button(lambda: sweep_parameters(plan.base, plan.parameter), race, "sweep_link")
 
@@ -83,12 +84,14 @@ def range_controls(session: Session, race: Race) -> Plan:
     return Plan(base, parameter, label, spread(min(start, end), max(start, end), points), seeds)
 
 
-def draw(state: Sweep, race: Race, plan: Plan) -> None:
+def draw(session: Session, state: Sweep, race: Race, plan: Plan) -> None:
     said = html.escape(sentence(state, plan))
     st.html(f'<p class="ds-say" role="status" aria-live="polite">{said}</p>')
     for note in race.notes:
         st.warning(as_markdown(note), icon=":material/link_off:")
     buttons(state, plan)
+    if plan.base.to_fetch:
+        offer("sweep", plan.base, lambda base: start(session, state, replace(plan, base=base)))
     progress(state)
     for at, column in state.points:
         if column.problem:
@@ -97,6 +100,13 @@ def draw(state: Sweep, race: Race, plan: Plan) -> None:
         if state.plan != plan and not state.running:
             st.caption("**The settings have changed** since these runs were made.")
         results(state, race)
+
+
+def start(session: Session, state: Sweep, plan: Plan) -> None:
+    """Run it, and let the controls say its prompt and models."""
+    base = plan.base
+    say(session, replace(read(session), prompt=base.prompt, messages=base.messages, target=base.target, draft=base.draft))
+    state.start(plan)
 
 
 def sentence(state: Sweep, plan: Plan) -> str:
@@ -142,7 +152,7 @@ def buttons(state: Sweep, plan: Plan) -> None:
                 on_click=state.go_on,
                 help="Only the runs that are missing.",
             )
-    if problem:
+    if problem and not plan.base.to_fetch:
         st.warning(as_markdown(problem), icon=":material/block:")
 
 

@@ -225,8 +225,8 @@ def method_controls(session: Session) -> None:
 
 
 def lacking_methods(target: str, draft: str | None) -> dict[str, str]:
-    """Method -> why these models cannot serve it."""
-    if problem := models_problem(target, draft):
+    """Method -> why these models cannot serve it; that a model of the catalogue is still to be fetched is no reason."""
+    if (problem := models_problem(target, draft)) and not Settings(target=target, draft=draft).to_fetch:
         return dict.fromkeys(METHODS, problem)
     family = family_named(target, draft)
     return {key: reason for key, method in METHODS.items() if (reason := method.missing(family))}

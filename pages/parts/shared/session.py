@@ -30,6 +30,7 @@ class Session(RunController, Remembered):
     live: Live | None = None  # makes that trace; None for a recorded one
     coming: Live | None = None  # the run that takes its place once it has a step
     coming_settings: Settings | None = None
+    absent: Settings | None = None  # asked for last, and one of its models is not on this machine
     sides: SideJobs = field(default_factory=SideJobs)  # what panels ask beside the run
     runs: int = 0  # shown so far
     cursor: int = -1  # index of the step that is shown; -1 = the prompt
@@ -114,7 +115,7 @@ class Session(RunController, Remembered):
         """What a drawing of the page depends on, beside the controls."""
         waiting = self.waited_for is not None and self.goal is not None
         asked = tuple(live.busy for live in self.sides.lives)
-        return self.runs, self.cursor, self.count, self.problem, self.notes, self.playing, waiting, asked
+        return self.runs, self.cursor, self.count, self.problem, self.absent, self.notes, self.playing, waiting, asked
 
     def was_drawn(self, seconds: float) -> None:
         self.drawn, self.drawn_at, self.draw_seconds = self.look(), monotonic(), seconds
@@ -151,8 +152,9 @@ class Session(RunController, Remembered):
         """Make a new run and take its steps up to index `goal`; nothing changes if the settings cannot be."""
         with self.lock:
             self.playing = False
-            self.problem = settings.problem()
-            if self.problem:
+            self.absent = settings if settings.to_fetch else None
+            self.problem = "" if self.absent else settings.problem()
+            if self.absent or self.problem:
                 return
             live = self.begin(settings.device, settings.maker(), goal + 1)
             if live is None:
@@ -171,7 +173,7 @@ class Session(RunController, Remembered):
     def advance(self, wanted: Settings) -> None:
         """Step: one step on; a new run if there is none or the controls say something else."""
         with self.lock:
-            self.problem = ""
+            self.problem, self.absent = "", None
             if self.coming is not None:
                 return
             if self.trace is None or not self.settings.same_run(wanted):
@@ -191,7 +193,7 @@ class Session(RunController, Remembered):
 
     def run_to_end(self, wanted: Settings) -> None:
         with self.lock:
-            self.playing, self.problem = False, ""
+            self.playing, self.problem, self.absent = False, "", None
             if self.trace is None or not self.settings.same_run(wanted):
                 self.start(wanted, inf)
             elif self.ended:
@@ -209,15 +211,15 @@ class Session(RunController, Remembered):
             if self.playing:
                 self.stop()
                 return
-            self.problem = ""
+            self.problem, self.absent = "", None
             if self.trace is None or not self.settings.same_run(wanted):
                 self.start(wanted)
-            self.playing, self.moved_at = not self.problem, monotonic()
+            self.playing, self.moved_at = not (self.problem or self.absent), monotonic()
 
     def reset(self) -> None:
         """Back to the prompt; the run is made again when the next step is asked for."""
         with self.lock:
-            self.playing, self.problem, self.notes = False, "", ()
+            self.playing, self.problem, self.absent, self.notes = False, "", None, ()
             self.close()
             self.trace = self.settings = self.live = self.coming = self.coming_settings = None
             self.cursor, self.node, self.goal = -1, None, None

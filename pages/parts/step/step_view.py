@@ -7,8 +7,7 @@ import plotly.io
 import streamlit as st
 
 from decoding.methods import METHODS
-from decoding.trace import Step, Trace
-from pages.parts.shared import recorded_run as demo
+from decoding.trace import Trace
 from pages.parts.shared.chart_data import tree_downloads
 from pages.parts.shared.chat_controls import full, go_on, goes_on
 from pages.parts.shared.controls import prompt_of, read, say, stale
@@ -22,12 +21,13 @@ from pages.parts.step.inspector import inspector
 from pages.parts.step.link import link
 from pages.parts.step.method_panel import view_of
 from pages.parts.step.other_method import other_method
+from pages.parts.step.recording import absent, recording
 from pages.parts.step.text_strip import legend, text_strip
 from pages.parts.step.transport import progress, transport
 from viz.step.boxes import wide_enough
 from viz.step.tree import node_table, picked, tree_alt, tree_figure
-from viz.tokens import as_markdown, name
-from viz.words import judgement, narrate
+from viz.tokens import as_markdown
+from viz.words import narrate
 
 plotly.io.templates.default = None  # Streamlit lays its theme over every figure; Plotly's own template only costs time
 WIDTH = 680  # px of the tree on a usual screen
@@ -92,7 +92,7 @@ def draw(session: Session) -> None:
 def answered(session: Session, trace: Trace) -> None:
     """Behind the whole answer of a chat: the way on."""
     messages = trace.header.messages
-    if not messages or not session.ended or session.coming is not None:
+    if not messages or not session.ended or session.coming is not None or (session.recorded and not session.at_end):
         return
     with st.container(horizontal=True, vertical_alignment="center", border=True, key="answered"):
         if goes_on(session, messages, trace.answer):
@@ -115,15 +115,9 @@ def by_letter(session: Session, key: str) -> None:
 
 
 def notices(session: Session) -> None:
-    """The welcome, what went wrong, and what is stale; the run that is shown stays."""
-    if (
-        session.trace is not None
-        and session.trace is demo.recorded()
-        and session.cursor == demo.pause_at()
-        and session.coming is None
-        and not session.playing
-    ):
-        welcome(session)
+    """What is recorded, what went wrong, and what is stale; the run that is shown stays."""
+    recording(session)
+    absent(session)
     if session.problem:
         st.error(as_markdown(session.problem), icon=":material/error:")
     for note in session.notes:
@@ -142,26 +136,6 @@ def loading_notes(session: Session) -> tuple[str, ...]:
     """What was done to the models of this run when they were loaded, and to its prompt; nothing of a stored one."""
     run = session.live.run if session.live is not None else None
     return run.notes if run is not None else ()
-
-
-def welcome(session: Session) -> None:
-    """What there is to see on the first visit, in one sentence with one button."""
-    with st.container(horizontal=True, vertical_alignment="center", border=True, key="welcome"):
-        st.markdown(as_markdown(lesson_words(session.step, session.trace.token_bytes)), width="stretch")
-        st.button("Next", key="next", icon=":material/skip_next:", type="primary", on_click=session.forward)
-
-
-def lesson_words(step: Step, token_bytes: dict[int, bytes]) -> str:
-    """The rejection the recorded run is paused at."""
-    node = next((node for node in step.nodes if node.verdict == "rejected"), None)
-    if node is None or not step.tokens:
-        return "This is a recorded run of the embedded models; every step can be looked at."
-    kept = sum(n.verdict == "accepted" for n in step.nodes)
-    before = f"after {kept} accepted {'guess' if kept == 1 else 'guesses'} " if kept else ""
-    return (
-        f"A recorded run, paused where the target turned a guess down: {before}the drafter wrote {name(node.token, token_bytes)}, "
-        f"{judgement(node, token_bytes, step)}, and the target put {name(step.tokens[-1], token_bytes)} in its place."
-    )
 
 
 def put_back(session: Session) -> None:

@@ -1,0 +1,229 @@
+"""The recorded runs: what ships, what a first visitor finds on Home, Step and Compare, and the ways on from there."""
+
+from pathlib import Path
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from decoding.methods import METHODS
+from decoding.models.catalogue import SMOLLM2
+from decoding.runs import recorded_run
+from decoding.trace import Message
+from pages.parts.shared import recorded_run as demo
+from pages.parts.shared.absent import INSTEAD
+from pages.parts.shared.examples import EXAMPLES
+from pages.parts.shared.fetching import REAL
+from pages.parts.shared.session import Session
+from pages.parts.shared.settings import Settings, settings_of
+from tests.conftest import PATIENCE, eventually
+
+ROOT = Path(__file__).parent.parent.parent
+STEP, COMPARE = "pages/1_Step.py", "pages/2_Compare.py"
+OFFERED = f"**{SMOLLM2.title} is not on this machine yet**, so nothing was run"
+
+pytestmark = pytest.mark.timeout(4 * PATIENCE)
+
+
+@pytest.fixture
+def nothing_fetched(monkeypatch, tmp_path):
+    monkeypatch.setenv("DRAFTSCOPE_CACHE", str(tmp_path))
+
+
+def opened(path: str, **query: str) -> AppTest:
+    at = AppTest.from_file(str(ROOT / path), default_timeout=PATIENCE)
+    for key, value in query.items():
+        at.query_params[key] = value
+    return checked(at.run())
+
+
+def checked(at: AppTest) -> AppTest:
+    assert not at.exception, at.exception
+    return at
+
+
+def press(at: AppTest, key: str) -> AppTest:
+    return checked(at.button(key=key).click().run())
+
+
+def keys(at: AppTest) -> set[str]:
+    return {button.key for button in at.button}
+
+
+def words(at: AppTest) -> str:
+    said = " ".join(element.value for element in (*at.markdown, *at.caption, *at.warning, *at.error))
+    return (said + " ".join(element.proto.body for element in at.get("html"))).replace("\\", "")
+
+
+def until_run(at: AppTest, there) -> AppTest:
+    eventually(lambda: checked(at.run()) and there(), "the run did not come")
+    return at
+
+
+# -- what ships -----------------------------------------------------------------------------------------------------------
+
+
+def test_what_ships_is_one_question_answered_by_every_method():
+    traces = demo.comparison()
+    assert [trace.header.method for trace in traces] == list(recorded_run.METHODS) and demo.recorded() in traces
+    one = traces[0].header
+    for trace in traces:
+        header = trace.header
+        assert header.family == SMOLLM2.name and header.messages[-1].content == recorded_run.QUESTION
+        assert (header.messages, header.seed, header.sampling) == (one.messages, one.seed, one.sampling)
+        assert header.params == settings_of(header).full_params, "the controls say all that the run was made with"
+        assert trace.steps[-1].ending and settings_of(header).problem() in ("", Settings(target=SMOLLM2.name).problem())
+    assert sum(file.stat().st_size for file in recorded_run.FOLDER.iterdir()) < 1e6
+
+
+def test_the_first_one_is_paused_at_a_rejection_that_can_be_read():
+    trace = demo.recorded()
+    step = trace.steps[demo.pause_at()]
+    assert step.path and step.origins[-1] == "correction" and any(node.verdict == "rejected" for node in step.nodes)
+    assert recorded_run.LEAST <= recorded_run.tokens(trace) <= recorded_run.MOST
+    assert recorded_run.lesson(step, trace.token_bytes) == max(recorded_run.lesson(s, trace.token_bytes) for s in trace.steps)
+
+
+def test_a_word_turned_down_for_a_word_teaches_more_than_half_a_word():
+    trace = demo.recorded()
+    step = trace.steps[demo.pause_at()]
+    assert recorded_run.lesson(step, dict.fromkeys(trace.token_bytes, b" word")) > 1
+    assert recorded_run.lesson(step, dict.fromkeys(trace.token_bytes, b"ing")) < 1
+
+
+def test_a_damaged_recording_leaves_the_pages_empty(monkeypatch, tmp_path):
+    monkeypatch.setattr(recorded_run, "FOLDER", tmp_path)
+    (tmp_path / "eagle.msgpack.gz").write_bytes(b"\x1f\x8bnothing")
+    demo.of.cache_clear()
+    try:
+        assert demo.recorded() is None and demo.comparison() == () and demo.title() == "" and demo.pause_at() == -1
+        assert not opened("app.py").get("plotly_chart") and not opened(STEP).get("plotly_chart")
+        assert "press Step or Play" in words(opened(COMPARE))
+    finally:
+        demo.of.cache_clear()
+
+
+# -- Home and Step --------------------------------------------------------------------------------------------------------
+
+
+def test_home_says_whose_run_it_shows(nothing_fetched):
+    assert f"From a recorded run of {SMOLLM2.title}" in words(opened("app.py"))
+
+
+def test_without_the_model_step_shows_the_recording_and_names_every_way_on(nothing_fetched):
+    at = opened(STEP)
+    session = at.session_state["draftscope"]
+    assert session.trace is demo.recorded() and session.live is None and session.cursor == demo.pause_at()
+    assert f"A recording of **{SMOLLM2.title}**" in words(at) and "Paused where the target turned a guess down" in words(at)
+    assert at.button("recording_fetch").label == REAL and at.button("recording_instead").label == INSTEAD
+    assert "live" not in keys(at) and not at.error
+    press(at, "step")
+    assert session.cursor == demo.pause_at() + 1 and session.live is None and "A recording of" in words(at)
+
+
+@pytest.mark.parametrize("button", ["step", "play", "run"])
+def test_a_run_without_its_model_is_a_sentence_and_the_recording_stays(nothing_fetched, button):
+    at = opened(STEP)
+    at.slider("temperature").set_value(0.5).run()
+    press(at, button)
+    session = at.session_state["draftscope"]
+    assert OFFERED in words(at) and {"step_fetch", "step_instead"} <= keys(at) and not session.playing
+    assert session.trace is demo.recorded() and session.live is None and session.coming is None
+    press(at, "put_back")
+    press(at, "back")
+    press(at, "step")
+    assert OFFERED not in words(at) and session.cursor == demo.pause_at()
+
+
+def test_the_embedded_family_is_run_instead_only_when_it_is_asked_for(nothing_fetched):
+    at = opened(STEP)
+    session = at.session_state["draftscope"]
+    press(press(at, "reset"), "step")
+    assert session.trace is None and OFFERED in words(at)
+    press(at, "step_instead")
+    until_run(at, lambda: session.coming is None and session.count)
+    header, settings = session.trace.header, session.settings
+    assert header.family == "embedded" and not header.messages and header.method == recorded_run.FIRST
+    assert (settings.temperature, settings.seed) == (recorded_run.TEMPERATURE, demo.recorded().header.seed)
+    assert at.selectbox("target").value == "embedded" and OFFERED not in words(at)
+
+
+def test_words_of_ones_own_go_along_to_the_embedded_family_and_an_example_does_not():
+    example = settings_of(demo.recorded().header).on_embedded()
+    assert (example.prompt, example.messages, example.target) == (EXAMPLES["once"].prompt, (), "embedded")
+    mine = Settings(target=SMOLLM2.name, messages=(Message("user", "the cat"),), prompt="", seed=7)
+    assert mine.on_embedded() == Settings(prompt="the cat", seed=7)
+
+
+def test_once_the_model_was_brought_the_run_that_was_meant_can_begin(nothing_fetched, tmp_path):
+    at = opened(STEP)
+    press(press(at, "reset"), "step")
+    (tmp_path / "models" / "smollm2").mkdir(parents=True)
+    (tmp_path / "models" / "smollm2" / "draftscope.md").write_text("here")
+    checked(at.run())
+    assert "The model is here now" in words(at) and {"step_run"} <= keys(at) and "step_fetch" not in keys(at)
+
+
+def test_with_the_model_it_goes_on_live_at_the_same_place(smollm2_folder):
+    at = opened(STEP)
+    session, recording = at.session_state["draftscope"], demo.recorded()
+    assert "recording_fetch" not in keys(at) and at.button("live").label == "Run it live"
+    press(at, "live")
+    until_run(at, lambda: session.live is not None and session.goal is None)
+    header = session.trace.header
+    assert (header.family, header.messages, header.seed) == ("smollm2", recording.header.messages, recording.header.seed)
+    assert session.cursor == demo.pause_at() and "A recording of" not in words(at)
+    assert session.trace.steps[0].tokens == recording.steps[0].tokens
+
+
+# -- Compare ----------------------------------------------------------------------------------------------------------------
+
+
+def test_compare_opens_with_a_finished_comparison_that_can_be_played(nothing_fetched):
+    at = opened(COMPARE)
+    race = at.session_state["draftscope_race"]
+    assert [column.settings.method for column in race.columns] == list(recorded_run.METHODS) and race.recorded and race.at_end
+    assert all(title in words(at) for title in (METHODS[key].title for key in recorded_run.METHODS))
+    assert f"A recording of **{SMOLLM2.title}**" in words(at) and at.button("compare_instead").label == INSTEAD
+    assert "settings have changed" not in words(at) and at.get("plotly_chart")
+    press(at, "compare_play")
+    assert race.playing and all(column.live is None for column in race.columns)
+    press(at, "compare_stop")
+    press(at, "compare_back")
+    press(at, "compare_step")
+    assert all(column.live is None for column in race.columns) and not race.absent
+
+
+def test_a_comparison_without_its_model_keeps_the_recording_and_can_be_run_with_the_embedded_family(nothing_fetched):
+    at = opened(COMPARE)
+    race = at.session_state["draftscope_race"]
+    at.slider("temperature").set_value(0.0).run()
+    at.number_input("max_tokens").set_value(6).run()
+    press(at, "compare_step")
+    assert OFFERED in words(at) and all(column.trace is not None for column in race.columns)
+    press(at, "compare_instead")
+    until_run(at, lambda: all(column.count for column in race.columns))
+    assert {column.trace.header.family for column in race.columns} == {"embedded"} and not race.absent
+    assert {column.settings.max_tokens for column in race.columns} == {6} and "A recording of" not in words(at)
+
+
+def test_after_reset_a_comparison_names_every_way_on(nothing_fetched):
+    at = opened(COMPARE)
+    press(press(at, "compare_reset"), "compare_step")
+    assert OFFERED in words(at) and {"compare_fetch", "compare_instead"} <= keys(at)
+
+
+def test_a_link_or_other_settings_open_no_recording():
+    at = opened(COMPARE, v="1", example="once", c1="plain", c2="prompt_lookup")
+    assert not at.session_state["draftscope_race"].columns and "press Step or Play" in words(at)
+    at = AppTest.from_file(str(ROOT / COMPARE), default_timeout=PATIENCE)
+    at.session_state["draftscope"] = Session()
+    assert not checked(at.run()).session_state["draftscope_race"].columns
+
+
+def test_a_sweep_names_every_way_on(nothing_fetched):
+    at = opened(COMPARE, v="1", view="sweep", target=SMOLLM2.name, tokens="4", method="prompt_lookup", sweep="length")
+    assert OFFERED in words(at) and at.button("sweep_run").disabled
+    press(at, "sweep_instead")
+    sweep = at.session_state["draftscope_sweep"]
+    until_run(at, lambda: sweep.points and not sweep.running)
+    assert {trace.header.family for _, trace in sweep.runs} == {"embedded"} and OFFERED not in words(at)
