@@ -81,6 +81,7 @@ def add_run(made: argparse.ArgumentParser) -> None:
     made.add_argument("--top-p", type=float, default=1.0, help="1 is off (1)")
     made.add_argument("--seed", type=int, default=0)
     made.add_argument("--tokens", type=int, default=64, help="to write at most (64)")
+    add_ends(made)
     made.add_argument("--target", default="embedded", help="smollm2, embedded, embedded-small, a folder or a Hub id (embedded)")
     form = made.add_mutually_exclusive_group()
     form.add_argument("--chat", action="store_true", default=None, help="ask in chat form, as is usual with a chat template")
@@ -90,6 +91,12 @@ def add_run(made: argparse.ArgumentParser) -> None:
     made.add_argument("--json", type=Path, metavar="FILE", help="keep the trace there; packed if the name ends in .gz")
     add_family(made)
     made.set_defaults(do=run)
+
+
+def add_ends(made: argparse.ArgumentParser) -> None:
+    made.add_argument("--stop", action="append", default=[], metavar="TOKEN", help="end behind this token too: a text that is one "
+                      "token, with \\n, \\t and \\s for line break, tab and space, or #7 for token 7; may be repeated")  # fmt: skip
+    made.add_argument("--ignore-end", action="store_true", help="go on behind the end of the text")
 
 
 def add_family(made: argparse.ArgumentParser) -> None:
@@ -134,6 +141,7 @@ def run(options: argparse.Namespace) -> int:
     """Decode, printing as it goes; then the numbers, and the trace if it is to be kept."""
     from decoding.methods import METHODS
     from decoding.models.chat import read_options
+    from decoding.models.ends import read_each
     from decoding.runs.run import Run
     from decoding.sample import Sampling
 
@@ -143,10 +151,11 @@ def run(options: argparse.Namespace) -> int:
         check_place(options.json)
     params = values_of(METHODS[options.method], options.params)
     sampling = Sampling(options.temperature, options.top_k, options.top_p)
-    template = read_options(options.template)
+    more = {"template_options": read_options(options.template), "ignore_end": options.ignore_end}
+    more |= {"stop": read_each(options.stop)}
     family = family_of(options)
     prompt = asked(family, options)
-    made = Run(family, options.method, params, prompt, sampling, options.seed, options.tokens, template_options=template)
+    made = Run(family, options.method, params, prompt, sampling, options.seed, options.tokens, **more)
     for note in made.notes:
         print(f"note: {visible(note)}", file=sys.stderr)
     print(visible(made.header.prompt), end="", flush=True)

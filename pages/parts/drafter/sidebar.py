@@ -7,6 +7,7 @@ import streamlit as st
 
 from decoding.methods import METHODS
 from decoding.models.chat import read_options
+from decoding.models.ends import read_stops
 from decoding.runs.prompts import MAX_FILE, MAX_PROMPTS, Prompt, checked, read_prompts, spread
 from decoding.runs.study import Plan
 from decoding.sample import Sampling
@@ -15,6 +16,7 @@ from pages.parts.shared.chat_controls import OPTIONS_HELP, chat_on, chat_toggle
 from pages.parts.shared.controls import (
     DTYPES,
     EMBEDDED,
+    SAMPLING,
     kept,
     lacking_methods,
     method_menu,
@@ -31,7 +33,6 @@ from viz.tokens import as_markdown, plain
 EXAMPLE, TYPED, FILE = "examples", "typed", "a file"
 FIRST_TURNS = "Of each prompt the first turn alone: {:,} further turns need a model with a chat template."
 SIDES = {"A": "speculative_sampling", "B": "prompt_lookup"}  # and the method each begins with
-SAMPLING = ("temperature", "top_k", "top_p", "seed", "max_tokens")
 MODELS = {"target": EMBEDDED, "device": "auto", "dtype": "auto"}
 LONGEST = 200_000  # characters of the box
 FILES = ["txt", "jsonl", "json", "ndjson", "csv", "tsv", "gz"]
@@ -204,5 +205,7 @@ def job(settings: Settings, prompts: tuple[Prompt, ...], side: str, chat: str | 
         max_tokens=settings.max_tokens,
         chat=chat is not None,
         template={} if chat is None else read_options(chat),
+        stop=read_stops(settings.stop),
+        ignore_end=settings.ignore_end,
     )
     return Job(f"{side}: {METHODS[settings.method].title}", settings, plan, plan.key)

@@ -12,6 +12,7 @@ import streamlit as st
 
 from decoding.methods import METHODS
 from decoding.models.catalogue import MODELS, NAMED
+from decoding.models.ends import read_stops
 from decoding.sample import MAX_TEMPERATURE
 from decoding.trace import MAX_TOKENS
 from pages.parts.shared.chat_controls import asked, chat_controls, chat_on, chat_toggle, say_chat, template_of, written
@@ -19,12 +20,27 @@ from pages.parts.shared.examples import EXAMPLES
 from pages.parts.shared.fetching import fetching_controls, memory_line
 from pages.parts.shared.loading import WHY, still_loading
 from pages.parts.shared.session import Session
-from pages.parts.shared.settings import LEAST_TOP_P, MAX_PROMPT, MAX_SEED, Settings, family_named, models_notes, models_problem
+from pages.parts.shared.settings import (
+    LEAST_TOP_P,
+    MAX_PROMPT,
+    MAX_SEED,
+    MAX_STOP,
+    Settings,
+    family_named,
+    models_notes,
+    models_problem,
+)
 from viz.tokens import as_markdown
 
 OWN = "my own prompt"
 EMBEDDED, FOLDER, HUB, NONE = "embedded", "a local folder", "a Hub id", "none"
 DTYPES = ("auto", "float32", "bfloat16", "float16")
+SAMPLING = ("temperature", "top_k", "top_p", "seed", "max_tokens", "stop", "ignore_end")  # settings of the sampling box
+STOP_HELP = (
+    "The run ends behind each of these too. One per line: a text that is one token, with \\n, \\t and \\s for line break, tab and "
+    "space, or #7 for token 7."
+)
+END_HELP = "The token that ends a text is written like any other, and the run goes on to its limit."
 
 
 def param_key(method: str, name: str) -> str:
@@ -43,6 +59,8 @@ def say(session: Session, settings: Settings) -> None:
         "top_p": settings.top_p,
         "seed": settings.seed,
         "max_tokens": settings.max_tokens,
+        "stop": settings.stop,
+        "ignore_end": settings.ignore_end,
         "device": settings.device,
         "dtype": settings.dtype,
         "target": settings.target if settings.target in NAMED else FOLDER,
@@ -98,7 +116,7 @@ def read(session: Session) -> Settings:
     base = Settings()
     method = value(session, "method", base.method)
     params = {f.name: value(session, param_key(method, f.name), f.default) for f in fields(METHODS[method].params)}
-    simple = ("temperature", "top_k", "top_p", "seed", "max_tokens", "device", "dtype")
+    simple = (*SAMPLING, "device", "dtype")
     target = target_of(session)
     chat = chat_on(session, target)
     return Settings(
@@ -156,8 +174,7 @@ def controls(session: Session) -> None:
         session.values |= {param_key(settings.method, name): v for name, v in settings.params.items()}
 
 
-KEYS = ("method", "temperature", "top_k", "top_p", "seed", "max_tokens", "device", "dtype",
-        "target", "target_name", "draft", "draft_name")  # fmt: skip
+KEYS = ("method", *SAMPLING, "device", "dtype", "target", "target_name", "draft", "draft_name")
 
 
 def prompt_controls(session: Session) -> None:
@@ -279,6 +296,12 @@ def sampling_controls(session: Session, prefix: str = "") -> None:
     st.slider("Top-p", LEAST_TOP_P, 1.0, step=0.05, **keep("top_p"), help="The smallest set of this probability stays; 1 is off.")
     st.number_input("Seed", 0, MAX_SEED, step=1, **keep("seed"), help="Every die of the run comes from it: same seed, same run.")
     st.number_input("Token limit", 1, MAX_TOKENS, step=16, **keep("max_tokens"), help="New tokens; the run ends exactly there.")
+    st.text_area("Stop tokens", **keep("stop"), height=68, max_chars=MAX_STOP, placeholder="none of your own", help=STOP_HELP)
+    st.toggle("Go on behind the end of the text", **keep("ignore_end"), help=END_HELP)
+    try:
+        read_stops(st.session_state[prefix + "stop"])
+    except ValueError as error:
+        st.warning(as_markdown(str(error)), icon=":material/error:")
 
 
 def model_controls(session: Session) -> None:
