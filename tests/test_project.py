@@ -65,6 +65,14 @@ def test_a_refusal_has_no_marks_of_a_format():
     assert not marked
 
 
+def test_what_is_optional_is_what_the_tests_have():
+    """Under the name that the sentence gives which misses it."""
+    (extra,) = PROJECT["project"]["optional-dependencies"].items()
+    assert extra == ("accelerate", ["accelerate>=1.10,<2"])
+    assert extra[1][0] in (ROOT / "tests/requirements.txt").read_text("utf-8").splitlines()
+    assert f"draftscope[{extra[0]}]" in (ROOT / "decoding/models/spread.py").read_text("utf-8")
+
+
 def test_the_dependencies_stand_in_one_place():
     assert PROJECT["project"]["dynamic"] == ["dependencies"] and "dependencies" not in PROJECT["project"]
     assert PROJECT["tool"]["setuptools"]["dynamic"]["dependencies"] == {"file": ["requirements.txt"]}

@@ -27,6 +27,7 @@ from pages.parts.shared.controls import (
     value,
 )
 from pages.parts.shared.examples import CHAT_EXAMPLES, EXAMPLES
+from pages.parts.shared.fetching import come, fetching_controls, memory_line, say_come
 from pages.parts.shared.settings import Settings
 from viz.tokens import as_markdown, plain
 
@@ -37,10 +38,14 @@ MODELS = {"target": EMBEDDED, "device": "auto", "dtype": "auto"}
 LONGEST = 200_000  # characters of the box
 FILES = ["txt", "jsonl", "json", "ndjson", "csv", "tsv", "gz"]
 CHAT = "study_chat"  # the switch
+HERE = "study"  # what is fetched for this page
 
 
 def drafter_sidebar(controller: StudyController) -> tuple[tuple[Prompt, ...], str]:
     """Draw the rail; returns the prompts and, if there are none, why."""
+    if name := come(HERE, target_of(controller)):
+        controller.values["study.target"] = st.session_state["study.target"] = name
+        say_come(name)
     with st.sidebar:
         prompts, problem = prompt_source(controller)
         method_box(controller, "A")
@@ -145,8 +150,12 @@ def method_box(controller: StudyController, side: str) -> None:
 def models(controller: StudyController) -> None:
     """The target of both."""
     st.text_input(
-        "Target", **kept(controller, "study.target", EMBEDDED), help="embedded, embedded-small, a model folder, or a Hub id."
+        "Target",
+        **kept(controller, "study.target", EMBEDDED),
+        help="embedded, embedded-small, smollm2, a model folder, a GGUF file, or a Hub id.",
     )
+    memory_line(target_of(controller), value(controller, "study.dtype", "auto"))
+    fetching_controls(HERE, target_of(controller), *(settings_of(controller, side).draft for side in SIDES))
     st.text_input(
         "Device",
         **kept(controller, "study.device", "auto"),

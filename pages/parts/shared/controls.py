@@ -4,6 +4,7 @@ Widgets of one page forget their values on another, so they are kept in `Session
 controls say right now, also inside a callback, before anything was drawn again.
 """
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import Field, fields
 from typing import Any
@@ -17,8 +18,9 @@ from decoding.sample import MAX_TEMPERATURE
 from decoding.trace import MAX_TOKENS
 from pages.parts.shared.chat_controls import asked, chat_controls, chat_on, chat_toggle, say_chat, template_of, written
 from pages.parts.shared.examples import EXAMPLES
-from pages.parts.shared.fetching import fetching_controls, memory_line
+from pages.parts.shared.fetching import come, fetching_controls, memory_line, say_come
 from pages.parts.shared.loading import WHY, still_loading
+from pages.parts.shared.recommended import recommended
 from pages.parts.shared.session import Session
 from pages.parts.shared.settings import (
     LEAST_TOP_P,
@@ -33,6 +35,7 @@ from pages.parts.shared.settings import (
 from viz.tokens import as_markdown
 
 OWN = "my own prompt"
+HERE = "run"  # what is fetched for these controls
 EMBEDDED, FOLDER, HUB, NONE = "embedded", "a local folder", "a Hub id", "none"
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 SAMPLING = ("temperature", "top_k", "top_p", "seed", "max_tokens", "stop", "ignore_end")  # settings of the sampling box
@@ -88,6 +91,18 @@ def begin(session: Session) -> None:
     """Let the controls say the settings of the run that is shown, if they say nothing yet."""
     if not session.values:
         say(session, session.settings or Settings())
+    if name := come(HERE, target_of(session)):
+        session.values.pop("chat", None)  # on, if it has a template
+        say_models(session, name, None)
+        say_come(name)
+
+
+def say_models(session: Session, target: str, draft: str | None) -> None:
+    """Let the fields say a target and a draft model, each by its name of ours, a folder or a Hub id."""
+    kind = lambda name: HUB if "/" in name and not os.path.exists(name) else FOLDER  # noqa: E731
+    values = {"target": target if target in NAMED else kind(target), "target_name": "" if target in NAMED else target}
+    values |= {"draft": NONE if draft is None else EMBEDDED if draft == EMBEDDED else kind(draft), "draft_name": draft or ""}
+    say_values(session, values)
 
 
 def value(session: Session, key: str, default: Any) -> Any:
@@ -307,6 +322,8 @@ def sampling_controls(session: Session, prefix: str = "") -> None:
 def model_controls(session: Session) -> None:
     keep = lambda key, default, options=None: kept(session, key, default, options)  # noqa: E731
     targets, drafts = (*NAMED, FOLDER, HUB), (NONE, EMBEDDED, FOLDER, HUB)
+    if not still_loading():
+        recommended(session, (target_of(session), draft_of(session)), lambda *pair: say_models(session, *pair))
     kind = st.selectbox(
         "Target", targets, **keep("target", EMBEDDED, targets), format_func=lambda k: MODELS[k].title if k in MODELS else k,
         help=" ".join(f"{MODELS[k].title}: {MODELS[k].what}" for k in NAMED),
@@ -325,7 +342,7 @@ def model_controls(session: Session) -> None:
     )
     if kind not in (NONE, EMBEDDED):
         st.text_input(f"Draft model, {kind}", **keep("draft_name", ""), placeholder=hint(kind))
-    fetching_controls(target_of(session), draft_of(session))
+    fetching_controls(HERE, target_of(session), draft_of(session))
     st.text_input(
         "Device", **keep("device", "auto"), help="auto, cpu, cuda, cuda:1 or mps; auto-map spreads a large target over all GPUs"
     )

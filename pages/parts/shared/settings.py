@@ -8,7 +8,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from decoding.methods import METHODS
-from decoding.models.catalogue import MODELS, NAMED
+from decoding.models.catalogue import HEADS, MODELS, NAMED
 from decoding.models.chat import checked_messages, has_template, read_options, write_options
 from decoding.models.ends import read_stops, write_stops
 from decoding.models.fetching import fetched, of_package
@@ -167,14 +167,15 @@ def models_notes(target: str, draft: str | None) -> tuple[str, ...]:
 
 
 def published(draft: str | None) -> dict[str, Path]:
-    """What the name of a draft model stands for if it is a published head: its method and folder."""
+    """What the name of a draft model stands for if it is a published head: its method, and its folder or Hub id."""
     from decoding.models.published_heads import method_of
 
+    folder = draft and (fetched(draft) or draft)
     try:
-        method = method_of(draft)
+        method = method_of(folder and str(folder)) or HEADS.get(draft or "", "")
     except ValueError:  # loading it says why
         return {}
-    return {method: Path(draft)} if method else {}
+    return {method: Path(folder)} if folder and method else {}
 
 
 def settings_of(header: Header) -> Settings:
