@@ -134,7 +134,7 @@ class Family:
         """Token -> its bytes, which may be half a character."""
         return {token: self._token_bytes(token) for token in tokens}
 
-    def stop_tokens(self, stop: Iterable[Stop]) -> tuple[int, ...]:
+    def stop_tokens(self, stop: Stop | Iterable[Stop]) -> tuple[int, ...]:
         """The ids of tokens that a run is to stop at; ValueError for what is no token or a text of several."""
         given = checked_stops(stop)
         encode = lambda text: self.tokenizer(text, add_special_tokens=False)["input_ids"]  # noqa: E731

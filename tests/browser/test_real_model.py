@@ -41,7 +41,7 @@ def test_the_button_brings_the_model_and_the_page_goes_on_with_it(browser, index
     with serving_app(tmp_path / "home", *program, DRAFTSCOPE_CACHE=str(cache), PIP_INDEX_URL=address) as site:
         page = browser.new_page(viewport={"width": 1440, "height": 900})
         page.set_default_timeout(PATIENCE * 1000)
-        page.goto(f"{site}/Step")
+        page.goto(f"{site}/Step?v=1&method=token_recycling&tokens=8")
         rail = page.get_by_test_id("stSidebar")
         rail.get_by_text("Model", exact=True).click()
         rail.get_by_role("button", name="A real model, 93 MB, once").click()
@@ -57,7 +57,7 @@ def test_the_button_brings_the_model_and_the_page_goes_on_with_it(browser, index
         expect(rail.get_by_role("button", name="A real model")).to_have_count(0)
         expect(rail.get_by_text("Chat", exact=True)).to_be_visible()
         page.locator(".st-key-step button").first.click()
-        expect(page.locator(".ds-badge")).to_contain_text("smollm2 on cpu in float32")
+        expect(page.locator(".ds-badge")).to_contain_text("Token Recycling · smollm2 on cpu in float32")
         assert not page.get_by_test_id("stException").count()
         page.close()
 

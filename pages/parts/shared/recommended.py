@@ -31,8 +31,8 @@ def recommended(owner: Remembered, now: tuple[str, str | None], choose: Callable
 
     st.selectbox(
         "Recommended on the Hub", list(BY_NAME), list(BY_NAME).index(shown) if shown else None, key=key, on_change=take,
-        format_func=label, placeholder="a target and what drafts for it",
-        help="Fills the fields below. Nothing is fetched before the button is pressed.",
+        format_func=label, placeholder="choose a pair",
+        help="A target and what drafts for it; choosing fills the fields below. Nothing is fetched before the button is pressed.",
     )  # fmt: skip
     if shown in BY_NAME:
         model, _ = BY_NAME[shown]
