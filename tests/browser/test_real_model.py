@@ -84,7 +84,7 @@ def test_two_turns_with_the_real_model(chatting):
     """Asked, answered to the end, asked again behind its own answer."""
     page = chatting
     rail, main = page.get_by_test_id("stSidebar"), page.get_by_test_id("stMain")
-    expect(page.locator(".ds-badge")).to_contain_text("smollm2 on cpu in float32")
+    expect(page.locator(".ds-badge")).to_contain_text("smollm2 on cpu in float32", timeout=4 * PATIENCE * 1000)  # it is loaded
     settled(page)
     main.get_by_role("button", name=re.compile("Run to end")).first.click()
     go_on = main.get_by_role("button", name=re.compile("Answer and go on"))
