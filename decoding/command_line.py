@@ -14,7 +14,7 @@ from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, NoReturn
 
-from decoding.runs.options import add_family, values_of
+from decoding.runs.options import add_ends, add_family, values_of
 
 if TYPE_CHECKING:
     from decoding.models.family import Family
@@ -82,6 +82,7 @@ def add_run(made: argparse.ArgumentParser) -> None:
     made.add_argument("--top-p", type=float, default=1.0, help="1 is off (1)")
     made.add_argument("--seed", type=int, default=0)
     made.add_argument("--tokens", type=int, default=64, help="to write at most (64)")
+    add_ends(made)
     made.add_argument("--target", default="embedded", help="smollm2, embedded, embedded-small, a folder or a Hub id (embedded)")
     form = made.add_mutually_exclusive_group()
     form.add_argument("--chat", action="store_true", default=None, help="ask in chat form, as is usual with a chat template")
@@ -129,6 +130,7 @@ def run(options: argparse.Namespace) -> int:
     """Decode, printing as it goes; then the numbers, and the trace if it is to be kept."""
     from decoding.methods import METHODS
     from decoding.models.chat import read_options
+    from decoding.models.ends import read_each
     from decoding.runs.run import Run
     from decoding.sample import Sampling
 
@@ -138,10 +140,11 @@ def run(options: argparse.Namespace) -> int:
         check_place(options.json)
     params = values_of(METHODS[options.method], options.params)
     sampling = Sampling(options.temperature, options.top_k, options.top_p)
-    template = read_options(options.template)
+    more = {"template_options": read_options(options.template), "ignore_end": options.ignore_end}
+    more |= {"stop": read_each(options.stop)}
     family = family_of(options)
     prompt = asked(family, options)
-    made = Run(family, options.method, params, prompt, sampling, options.seed, options.tokens, template_options=template)
+    made = Run(family, options.method, params, prompt, sampling, options.seed, options.tokens, **more)
     for note in made.notes:
         print(f"note: {visible(note)}", file=sys.stderr)
     print(visible(made.header.prompt), end="", flush=True)

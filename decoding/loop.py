@@ -68,18 +68,20 @@ def decode(
     rng: Generator,
     max_tokens: int,
     recorded: bool = True,
+    stop: frozenset[int] = frozenset(),
 ) -> Iterator[Step]:
     """Yield one Step per target call until the text ends.
 
     Args:
         prompt: token ids, at least one; the last one is the first root.
+        stop: those of the target's `ends` that are none of its own: somebody wants the run to stop there.
         rng: a CPU generator; every uniform of the run comes from it, in the order propose, judge.
         recorded: False leaves `Step.rows` empty.
     """
     cache = target.new_cache()
     tokens = list(prompt)
     context, full = context_of(target, drafter)
-    limits = Limits(target.ends, len(prompt) + max_tokens, context, full)
+    limits = Limits(target.ends, len(prompt) + max_tokens, context, full, stop)
     drafter.begin(tokens, prefill(target, cache, tokens, drafter, sampling))
     ending: Ending = ""
     while not ending:
@@ -137,6 +139,7 @@ class Limits:
     tokens: int  # prompt and all
     context: int
     full: Ending = "context limit"  # how a text ends that fills it
+    stop: frozenset[int] = frozenset()  # those of `ends` at which somebody wants it to stop
 
     def fitting(self, draft: Draft, length: int) -> Draft:
         """The draft without nodes beyond the context; behind `length` tokens a node of depth d is at length + d - 1."""
@@ -148,8 +151,8 @@ class Limits:
         new = [*(draft.tokens[node] for node in verification.path), verification.token]
         last: Origin = "plain" if not len(draft) else "correction" if draft.children(verification.row - 1) else "bonus"
         origins: tuple[Origin, ...] = ("accepted",) * len(verification.path) + (last,)
-        ends = [i + 1 for i, token in enumerate(new) if token in self.ends][:1]
-        reasons: list[tuple[int, Ending]] = [(count, "end of text") for count in ends]
+        ends = [i for i, token in enumerate(new) if token in self.ends][:1]
+        reasons: list[tuple[int, Ending]] = [(i + 1, "stop token" if new[i] in self.stop else "end of text") for i in ends]
         reasons.extend([(self.tokens - length, "token limit"), (self.context - length, self.full)])
         count, ending = min(reasons, key=lambda reason: reason[0])
         if count > len(new):

@@ -19,7 +19,7 @@ MAX_TOKENS = 4096  # the highest limit that a run may have
 Verdict = Literal["accepted", "rejected", "not judged"]
 Origin = Literal["accepted", "bonus", "correction", "plain"]
 T = TypeVar("T")
-Ending = Literal["", "end of text", "token limit", "context limit", "context limit of the draft model"]
+Ending = Literal["", "end of text", "stop token", "token limit", "context limit", "context limit of the draft model"]
 
 
 class Node(msgspec.Struct, frozen=True):
@@ -133,6 +133,8 @@ class Header(msgspec.Struct, frozen=True):
     messages: tuple[Message, ...] = ()  # of a chat
     template_options: dict[str, int | float | bool | str] = {}
     special_tokens: tuple[int, ...] = ()  # of the tokenizer: marks such as the end of a turn, which are no text
+    stop: tuple[int, ...] = ()  # tokens of one's own that end the run
+    ignore_end: bool = False  # the end of the text did not end it
 
 
 class Trace(msgspec.Struct, frozen=True):

@@ -14,7 +14,8 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -142,28 +143,39 @@ def eventually(true: Callable[[], object], what: str) -> None:
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
     """The app on a free port of this machine, with an empty home, and nothing fetched."""
+    nothing = str(tmp_path_factory.mktemp("nothing-fetched"))
+    with serving_app(tmp_path_factory.mktemp("home"), DRAFTSCOPE_CACHE=nothing) as address:
+        yield address
+
+
+@contextmanager
+def serving_app(home: Path, *program: str, **environment: str) -> Iterator[str]:
+    """The app while the block runs; its address.
+
+    Args:
+        program: what Python is to start in place of Streamlit, and its arguments in front of Streamlit's.
+        environment: variables beside those that are always set.
+    """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "streamlit", "run", "app.py", "--server.port", str(port), "--server.address", "127.0.0.1",
-               "--server.headless", "true"]  # fmt: skip
-    environment = os.environ | {
-        "PYTHONPATH": str(ROOT),
-        "HF_HUB_OFFLINE": "1",
-        "OMP_NUM_THREADS": "1",
-        "DRAFTSCOPE_HOME": str(tmp_path_factory.mktemp("home")),
-        "DRAFTSCOPE_CACHE": str(tmp_path_factory.mktemp("nothing-fetched")),
-    }
-    server = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    command = [sys.executable, *(program or ("-m", "streamlit")), "run", "app.py", "--server.port", str(port),
+               "--server.address", "127.0.0.1", "--server.headless", "true"]  # fmt: skip
+    known = {"PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "DRAFTSCOPE_HOME": str(home)}
+    server = subprocess.Popen(
+        command, cwd=ROOT, env=os.environ | known | environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     end = time.monotonic() + PATIENCE
-    while time.monotonic() < end and server.poll() is None:
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                break
-        time.sleep(0.1)
-    yield f"http://127.0.0.1:{port}"
-    server.terminate()
-    server.wait()
+    try:
+        while time.monotonic() < end and server.poll() is None:
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", port)) == 0:
+                    break
+            time.sleep(0.1)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.terminate()
+        server.wait()
 
 
 @pytest.fixture(scope="module")

@@ -2,12 +2,15 @@
 
 import hashlib
 import json
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
 from urllib.parse import unquote, urlsplit
+
+DROP, PAUSE = 512, 0.2  # bytes, and seconds between them
 
 
 class Server(ThreadingHTTPServer):
@@ -22,6 +25,7 @@ class Server(ThreadingHTTPServer):
         self.ranges: list[str] = []  # that were asked for
         self.knows_ranges = True
         self.breaks_after = 0  # bytes of one answer, then the connection ends; 0: never
+        self.slow = False  # the second half of a file comes in drops
 
     @property
     def address(self) -> str:
@@ -55,9 +59,21 @@ class Handler(BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.end_headers()
         if self.command == "GET":
-            self.wfile.write(body[: self.server.breaks_after or None])
+            self.send(body[: self.server.breaks_after or None])
         if self.server.breaks_after:
             self.close_connection = True
+
+    def send(self, body: bytes) -> None:
+        half = len(body) // 2 if self.server.slow else len(body)
+        self.wfile.write(body[:half])
+        for start in range(half, len(body), DROP):
+            if self.server.slow:
+                time.sleep(PAUSE)
+            self.wfile.write(body[start : start + DROP])
+
+    def handle(self) -> None:
+        with suppress(ConnectionError):  # whoever asked wants no more
+            super().handle()
 
     do_HEAD = do_GET
 

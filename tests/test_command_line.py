@@ -158,6 +158,7 @@ def test_a_study_that_cannot_be_is_a_sentence(capsys, tmp_path):
         (["--params", "length=many"], "must be of kind int"),
         (["--tokens", "0"], "0"),
         (["--chat"], "has no chat template"),
+        (["--stop", "several tokens"], "A run stops at single tokens"),
         (["--draft", str(tmp_path)], str(tmp_path)),
     ):
         assert code([*usual, *more]) == 2 and why in said(capsys)

@@ -53,6 +53,26 @@ def test_every_import_of_a_test_is_declared():
     assert declared("tests/requirements.txt") <= third_party("tests") | TOOLS
 
 
+def test_a_refusal_has_no_marks_of_a_format():
+    """It is shown in a terminal, as Markdown and as HTML alike: a command in it stands at its end, without backticks."""
+    marked = []
+    for file in (file for room in ("decoding", "pages") for file in (ROOT / room).rglob("*.py")):
+        for node in ast.walk(ast.parse(file.read_text("utf-8"))) if file.name != "card.py" else ():
+            calls = isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("refuse", "ValueError")
+            if calls or isinstance(node, ast.Return):
+                texts = [part.value for part in ast.walk(node) if isinstance(part, ast.Constant) and isinstance(part.value, str)]
+                marked += [f"{file.relative_to(ROOT)}:{node.lineno}" for text in texts if "`" in text]
+    assert not marked
+
+
+def test_what_is_optional_is_what_the_tests_have():
+    """Under the name that the sentence gives which misses it."""
+    (extra,) = PROJECT["project"]["optional-dependencies"].items()
+    assert extra == ("accelerate", ["accelerate>=1.10,<2"])
+    assert extra[1][0] in (ROOT / "tests/requirements.txt").read_text("utf-8").splitlines()
+    assert f"draftscope[{extra[0]}]" in (ROOT / "decoding/models/spread.py").read_text("utf-8")
+
+
 def test_the_dependencies_stand_in_one_place():
     assert PROJECT["project"]["dynamic"] == ["dependencies"] and "dependencies" not in PROJECT["project"]
     assert PROJECT["tool"]["setuptools"]["dynamic"]["dependencies"] == {"file": ["requirements.txt"]}

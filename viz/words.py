@@ -4,13 +4,13 @@ Knows traces and tallies. Whatever it says was recorded: where a verdict does no
 it says that the method has a rule of its own instead of printing an inequality that is false.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from decoding.score_names import JUDGE_ONLY, JUDGE_SCORE, TYPICAL_P, TYPICAL_THRESHOLD
-from decoding.trace import Node, Step
+from decoding.trace import Header, Node, Step
 from viz.runs.tally import Tally, modelled_speedup
-from viz.tokens import name, quoted
+from viz.tokens import name, plain, quoted
 
 GLOSSARY = {
     "target": "The model whose text we want. p is its distribution after temperature, top-k and top-p.",
@@ -158,6 +158,22 @@ RULES: dict[str, Callable[[Node], str]] = {  # a score that only one rule leaves
     TYPICAL_THRESHOLD: typical_judgement,
     JUDGE_ONLY: judge_judgement,
 }
+
+
+def stage(headers: Iterable[Header]) -> str:
+    """What model ran, where, and in which number format; of several runs whatever differs, once."""
+    found = dict.fromkeys((model_name(header.family), header.device, header.dtype) for header in headers)
+    return "; ".join(f"{model} on {plain(device, 20)} in {plain(dtype, 20)}" for model, device, dtype in found)
+
+
+def model_name(family: str) -> str:
+    """A family as people call it: of the models that are folders or files their last part.
+
+    >>> model_name("/home/ada/models/llama + HF/draft")
+    'llama + HF/draft'
+    """
+    parts = (part.rstrip("/").rpartition("/")[2] if part[:1] in ("/", ".", "~") else part for part in family.split(" + "))
+    return plain(" + ".join(parts))
 
 
 def narrate(step: Step, number: int, token_bytes: Mapping[int, bytes]) -> str:

@@ -114,4 +114,6 @@ ON_THE_HUB = (
     ),
 )
 MODELS = {model.name: model for model in (SMOLLM2, *SHIPPED, *ON_THE_HUB)}
+PAIRS = tuple((model, other) for model in ON_THE_HUB for other in (*model.drafts, *model.heads.values()))  # and what drafts for it
+HEADS = {head: method for model in MODELS.values() for method, head in model.heads.items()}  # Hub id of a published head -> method
 NAMED = tuple(name for name, model in MODELS.items() if model.origin != "hub")  # loaded by a name of ours, not of the Hub

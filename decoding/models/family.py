@@ -7,8 +7,9 @@ be read over a tree before anybody relies on it.
 import hashlib
 import os
 import re
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import cast
@@ -28,12 +29,13 @@ from decoding.models.checkpoints import (
     vocabulary,
 )
 from decoding.models.draft_tokens import OtherDraft, fitted
+from decoding.models.ends import Stop, checked_stops, stop_ids
 from decoding.models.heads import Head
 from decoding.models.memory import BYTES, check_memory, needs
 from decoding.models.names import DRAFTS_OF, EMBEDDED_TARGETS
 from decoding.models.places import Place, place
 from decoding.models.progress import said, tell
-from decoding.models.published_heads import method_of, read
+from decoding.models.published_heads import method_of, opened
 from decoding.models.self_test import check_tree_reading
 from decoding.models.spread import AUTO_MAP, check_spread, devices
 from decoding.models.target import Target
@@ -132,10 +134,24 @@ class Family:
         """Token -> its bytes, which may be half a character."""
         return {token: self._token_bytes(token) for token in tokens}
 
+    def stop_tokens(self, stop: Stop | Iterable[Stop]) -> tuple[int, ...]:
+        """The ids of tokens that a run is to stop at; ValueError for what is no token or a text of several."""
+        given = checked_stops(stop)
+        encode = lambda text: self.tokenizer(text, add_special_tokens=False)["input_ids"]  # noqa: E731
+        return stop_ids(given, self.target.vocab, encode, self._same_bytes if any(isinstance(s, str) for s in given) else {})
+
+    def ending_at(self, stop: Iterable[int], *, ignore_end: bool) -> "Family":
+        """The same models with other tokens that end a text, also for drafters: these, and with `ignore_end` no others."""
+        ends = frozenset(stop).union(() if ignore_end else self.target.ends)
+        if ends == self.target.ends:
+            return self
+        draft = None if self.draft is None else replace(self.draft, ends=ends)
+        return replace(self, target=replace(self.target, ends=ends), draft=draft)
+
     def published_head(self, method: str) -> Head | None:
         """The published head that was loaded with the family; None if it has none for this method."""
         folder = self.heads.get(method)
-        return None if folder is None else read(folder, self.target)
+        return None if folder is None else opened(folder, self.target)
 
     @cached_property
     def special_tokens(self) -> tuple[int, ...]:
@@ -144,6 +160,14 @@ class Family:
             return ()
         added = {token for token, entry in self.tokenizer.added_tokens_decoder.items() if entry.special}
         return tuple(sorted(added.union(self.tokenizer.all_special_ids)))
+
+    @cached_property
+    def _same_bytes(self) -> dict[bytes, list[int]]:
+        """Bytes -> all tokens that are exactly these."""
+        found: dict[bytes, list[int]] = defaultdict(list)
+        for token in sorted(set(self.tokenizer.get_vocab().values())):
+            found[self._token_bytes(token)].append(token)
+        return dict(found)
 
     @cached_property
     def _token_bytes(self):
@@ -192,7 +216,7 @@ def load(target: str = "embedded", draft: str | None = None, device: str = "auto
     notes += more
     heads = {method: Path(published)} if published else {}
     for folder in heads.values():
-        notes += read(folder, big).notes  # whatever is wrong with it is said now
+        notes += opened(folder, big).notes  # whatever is wrong with it is said now
     if draft is None:
         return Family(name, tokenizer, big, heads=heads, notes=notes)
     other, small, more = open_model(draft, big.device, dtype)

@@ -83,7 +83,7 @@ def refuse_pickles(folder: Path) -> None:
     if pickled and not any(folder.glob("*.safetensors")):
         raise ValueError(
             f"The weights in {str(folder)!r} are pickled ({pickled[0]}), and opening such a file can run what somebody hid in it. "
-            f"`{CONVERT} {folder}` writes them as safetensors without running anything."
+            f"This writes them as safetensors without running anything: {CONVERT} {folder}"
         )
 
 

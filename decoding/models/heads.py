@@ -171,7 +171,7 @@ def head_for(method: str, model: nn.Module, shapes: Shapes) -> Head:
     """
     folder = find(method, model)
     if folder is None:
-        raise ValueError(f"There is no head {method!r} for this model; `{command(method, 'NAME')}` makes one.")
+        raise ValueError(f"There is no head {method!r} for this model. This makes one: {command(method, 'NAME')}")
     return open_head(folder, method, model, shapes)
 
 

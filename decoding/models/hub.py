@@ -160,10 +160,10 @@ def denied(name: str, code: int) -> NoReturn:
         refuse(
             name,
             f"the Hub does not give it to everybody, or there is no such model (it says {code}). If {page(name)} asks for an "
-            "agreement, give it there; then log in with `hf auth login`.",
+            "agreement, give it there; then log in, in a terminal: hf auth login.",
         )
     if code == 404:
-        refuse(name, "there is no such model on the Hub, or it is private: then log in with `hf auth login`.")
+        refuse(name, "there is no such model on the Hub, or it is private: then log in, in a terminal: hf auth login.")
     refuse(name, f"the Hub does not answer: it says {code}. Try again later.")
 
 

@@ -52,4 +52,4 @@ def place(name: str) -> Place:
 def missing(name: str) -> str:
     """What to do about a model of the catalogue that is not here, in a sentence."""
     model = MODELS[name]
-    return f"{name} is not on this machine yet. `draftscope fetch {name}` brings it: {fetching.cost(model)}."
+    return f"{name} is not on this machine yet ({fetching.cost(model)}). This brings it: draftscope fetch {name}"

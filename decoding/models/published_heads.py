@@ -10,9 +10,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import count
 from pathlib import Path
+from weakref import WeakKeyDictionary
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from decoding.models import eagle_head, medusa_heads
 from decoding.models.eagle_head import layer_name
@@ -27,6 +28,7 @@ AUX_IDS = "eagle_aux_hidden_state_layer_ids"
 
 Shape = tuple[int, ...]
 Names = dict[str, str]  # a tensor's name here -> its name in the file
+Stamps = tuple[tuple[str, int, int], ...]
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,23 @@ def read(folder: Path, target: Target) -> Head:
     found = tensors_of(folder, stored, {said.names[name]: shape for name, shape in shapes.items()} | said.more)
     head = Head({name: found[said.names[name]] for name in shapes}, said.settings, notes=files.notes + said.notes)
     return published.finished(folder, head, found, target)
+
+
+_opened: "WeakKeyDictionary[nn.Module, dict[Path, tuple[Stamps, Head]]]" = WeakKeyDictionary()
+
+
+def opened(folder: Path, target: Target) -> Head:
+    """The same, kept for as long as the target's model is; read again if a file of the folder has changed."""
+    kept, now = _opened.setdefault(target.model, {}), stamps(folder)
+    if folder not in kept or kept[folder][0] != now:
+        kept[folder] = now, read(folder, target)
+    return kept[folder][1]
+
+
+def stamps(folder: Path) -> Stamps:
+    """Name, size and time of every file in a folder."""
+    found = ((file.name, file.stat()) for file in sorted(folder.iterdir()))
+    return tuple((name, about.st_size, about.st_mtime_ns) for name, about in found)
 
 
 def check_target(folder: Path, target: Target, width: object, vocab: object, made_for: str = "") -> None:

@@ -16,7 +16,10 @@ AUTO_MAP = "auto-map"  # the device that is all of them
 def check_spread() -> None:
     """Raise ValueError if models cannot be spread here."""
     if find_spec("accelerate") is None:
-        raise ValueError(f"The device {AUTO_MAP!r} spreads a model over all GPUs by accelerate; install it: pip install accelerate")
+        raise ValueError(
+            f"The device {AUTO_MAP!r} spreads a model over all GPUs by accelerate; "
+            "it comes with the extra draftscope[accelerate], or by pip install accelerate"
+        )
 
 
 def hook_with(part: nn.Module, name: str) -> Any:

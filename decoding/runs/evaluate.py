@@ -1,7 +1,7 @@
 """tau of every method on 24 fixed prompts or those of a file, at temperature 0 and 1, as a CSV file and a table.
 
     python -m decoding.runs.evaluate [--out evaluation] [--family embedded] [--draft FOLDER] [--methods plain,dyspec] [--tokens 64]
-        [--prompts FILE [--most 80]] [--chat | --plain]
+        [--prompts FILE [--most 80]] [--chat | --plain] [--stop TOKEN] [--ignore-end]
 
 A model with a chat template is asked in chat form, turn by turn with its own answers between.
 Resumable: a run that is in the CSV file is not made again. A run that breaks is told at the end and left out. tau and the shares
@@ -22,8 +22,10 @@ from transformers.utils.logging import disable_progress_bar
 
 from decoding.methods import METHODS
 from decoding.models.chat import Option, read_options
+from decoding.models.ends import Stop, read_each, write_stops
 from decoding.models.family import Family, load
 from decoding.runs.failures import sentence
+from decoding.runs.options import add_ends
 from decoding.runs.prompts import MAX_PROMPTS, Prompt, read_prompts, spread
 from decoding.runs.run import Run, check_limits
 from decoding.sample import Sampling
@@ -120,6 +122,22 @@ class Result:
         return self.method, self.temperature, self.domain, self.prompt
 
 
+@dataclass(frozen=True)
+class Ends:
+    """Where runs end beside their limit."""
+
+    stop: tuple[Stop, ...] = ()
+    ignored: bool = False  # the end of the text
+
+    def named(self, prompts: Prompts) -> Prompts:
+        """The domains under names of their own, if runs end elsewhere than texts do: they are others."""
+        mark = " past the end" * self.ignored + (f" up to {write_stops(self.stop)}".replace("\n", " or ") if self.stop else "")
+        return {f"{domain}{mark}": texts for domain, texts in prompts.items()}
+
+
+USUAL = Ends()
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     options = parse(arguments)
     rows = options.out / "evaluation.csv"
@@ -133,11 +151,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         chat = family.chats if options.chat is None else options.chat
         if chat and not family.chats:
             raise ValueError(f"The family {family.name} has no chat template; leave out --chat.")
-        prompts = fixed(chat) if options.prompts is None else of_file(options.prompts, options.most, chat)
+        ends = Ends(read_each(options.stop), options.ignore_end)
+        family.stop_tokens(ends.stop)  # whatever is wrong with them is said now
+        prompts = ends.named(fixed(chat) if options.prompts is None else of_file(options.prompts, options.most, chat))
         template = read_options(options.template)
     except (ValueError, OSError) as error:
         sys.exit(str(error))
-    broken = evaluate(family, methods, options.tokens, rows, prompts, chat, template)
+    broken = evaluate(family, methods, options.tokens, rows, prompts, chat, template, ends)
     sizes = {key: METHODS[key].parameters(family) for key in methods}
     text = table([row for row in read(rows) if row.method in methods], sizes)
     (options.out / "evaluation.md").write_text(text, "utf-8")
@@ -209,6 +229,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     form.add_argument("--chat", action="store_true", default=None, help="ask in chat form, as is usual with a chat template")
     form.add_argument("--plain", dest="chat", action="store_false", help="let the model go on from the text of the prompt")
     parser.add_argument("--template", default="", metavar="NAME=VALUE,...", help="options of the chat template")
+    add_ends(parser)
     parser.add_argument("--methods", type=known, default=list(METHODS), help="keys, parted by commas; all of them if left out")
     parser.add_argument("--tokens", type=int, default=64, help="of every run")
     return parser.parse_args(arguments)
@@ -229,6 +250,7 @@ def evaluate(
     prompts: Prompts | None = None,
     chat: bool = False,
     template: Mapping[str, Option] | None = None,
+    ends: Ends = USUAL,
 ) -> dict[Key, str]:
     """Make every run that `rows` does not have, and append it there; why those broke that did."""
     broken: dict[Key, str] = {}
@@ -244,7 +266,7 @@ def evaluate(
     for key in tqdm([key for key in wanted if key not in done], desc="runs", mininterval=2):
         prompt = prompts[key[2]][key[3]]
         try:
-            result = measured(family, key, prompt, tokens, template or {} if chat else None)
+            result = measured(family, key, prompt, tokens, template or {} if chat else None, ends)
         except Exception as error:  # of one run; the others go on
             broken[key] = sentence(error)
         else:
@@ -253,7 +275,7 @@ def evaluate(
 
 
 def measured(
-    family: Family, key: tuple[str, float, str, int], prompt: Prompt, tokens: int, template: Mapping[str, Option] | None
+    family: Family, key: Key, prompt: Prompt, tokens: int, template: Mapping[str, Option] | None, ends: Ends = USUAL
 ) -> Result:
     """One prompt, all its turns if it is asked in chat form.
 
@@ -266,7 +288,7 @@ def measured(
     for _ in prompt.questions if template is not None else (prompt.text,):
         asked = prompt.text if template is None else prompt.messages(answers)
         options = {"sampling": Sampling(temperature), "seed": number, "max_tokens": tokens, "template_options": template}
-        run = Run(family, method, prompt=asked, **options)
+        run = Run(family, method, prompt=asked, **options, stop=ends.stop, ignore_end=ends.ignored)
         steps += run
         answers.append(run.trace.answer)
     return Result(

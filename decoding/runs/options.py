@@ -10,6 +10,12 @@ if TYPE_CHECKING:
 SWITCH = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 
 
+def add_ends(made: argparse.ArgumentParser) -> None:
+    made.add_argument("--stop", action="append", default=[], metavar="TOKEN", help="end behind this token too: a text that is one "
+                      "token, with \\n, \\t and \\s for line break, tab and space, or #7 for token 7; may be repeated")  # fmt: skip
+    made.add_argument("--ignore-end", action="store_true", help="go on behind the end of the text")
+
+
 def add_family(made: argparse.ArgumentParser) -> None:
     made.add_argument("--draft", help="embedded, a folder or a Hub id; left out: what is shipped for the target, if anything")
     made.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps, or auto-map: spread over all GPUs (auto)")

@@ -16,6 +16,7 @@ from torch import Generator
 from decoding.loop import context_of, decode
 from decoding.methods import METHODS
 from decoding.models.chat import Option, checked_messages, checked_options, is_chat
+from decoding.models.ends import Stop
 from decoding.models.family import Family
 from decoding.models.requirements import DraftModel, head_of
 from decoding.sample import Sampling
@@ -30,6 +31,8 @@ class Run:
         prompt: text, messages as [{"role": "user", "content": "Hello"}] for a family with a chat template, or the family's token
             ids, of which the trace then shows the text.
         template_options: of the chat template, as {"enable_thinking": False}.
+        stop: tokens at which the run ends too, each by its id or by a text that is one token.
+        ignore_end: the end of the text does not end the run.
 
     Raises:
         ValueError: an unknown method, a parameter or setting out of range, an empty prompt, one that does not fit the context,
@@ -47,6 +50,8 @@ class Run:
         max_tokens: int = 64,
         record: bool = True,
         template_options: Mapping[str, Option] | None = None,
+        stop: Stop | Sequence[Stop] = (),
+        ignore_end: bool = False,
     ) -> None:
         if method not in METHODS:
             raise ValueError(f"There is no method {method!r}; there are {', '.join(METHODS)}.")
@@ -56,11 +61,13 @@ class Run:
         check_limits(max_tokens, seed)
         messages = checked_messages(prompt) if is_chat(prompt) else ()
         options = checked_options({} if template_options is None else template_options)
-        check_kinds(() if messages else prompt, params, sampling)
+        check_kinds(() if messages else prompt, params, sampling, ignore_end)
+        stops = family.stop_tokens(stop)
+        ending = family.ending_at(stops, ignore_end=ignore_end)
         sampling = sampling or Sampling()
         values = chosen.checked(params or {})
-        drafter, accept = chosen.build(family, values, sampling)
-        limit, full = context_of(family.target, drafter)
+        drafter, accept = chosen.build(ending, values, sampling)
+        limit, full = context_of(ending.target, drafter)
         text, tokens = read_prompt(family, prompt, messages, options, limit, full.removeprefix("context limit"))
         self.family = family
         self.notes = family.notes + (family.prompt_notes(prompt) if isinstance(prompt, str) else ())  # for who looks at the run
@@ -79,13 +86,15 @@ class Run:
             messages=messages,
             template_options=options if messages else {},
             special_tokens=family.special_tokens,
+            stop=stops,
+            ignore_end=ignore_end,
         )
         self.steps: list[Step] = []
-        self.token_bytes: dict[int, bytes] = family.token_bytes(tokens)
+        self.token_bytes: dict[int, bytes] = family.token_bytes((*tokens, *stops))
         rng = Generator().manual_seed(seed)
-        self._decode = decode(
-            family.target, drafter, accept, tokens, sampling=sampling, rng=rng, max_tokens=max_tokens, recorded=record
-        )
+        own = frozenset() if ignore_end else family.target.ends
+        limits = {"max_tokens": max_tokens, "stop": frozenset(stops) - own}
+        self._decode = decode(ending.target, drafter, accept, tokens, sampling=sampling, rng=rng, recorded=record, **limits)
 
     def __iter__(self) -> "Run":
         return self
@@ -141,14 +150,16 @@ def whole(value: object) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def check_kinds(prompt: object, params: object, sampling: object) -> None:
-    """Refuse a prompt, parameters or a sampling of another kind than they can be (ValueError)."""
+def check_kinds(prompt: object, params: object, sampling: object, ignore_end: object) -> None:
+    """Refuse a prompt, parameters, a sampling or a switch of another kind than they can be (ValueError)."""
     if not isinstance(prompt, str) and not (isinstance(prompt, Sequence) and all(map(whole, prompt))):
         raise ValueError(f"The prompt must be text, messages or a list of token ids; it is {prompt!r}.")
     if params is not None and not isinstance(params, Mapping):
         raise ValueError(f"Parameters must be given by name, as {{'length': 5}}; they are {params!r}.")
     if sampling is not None and not isinstance(sampling, Sampling):
         raise ValueError(f"The sampling must be a Sampling, as Sampling(temperature=0.7); it is {sampling!r}.")
+    if not isinstance(ignore_end, bool):
+        raise ValueError(f"ignore_end must be True or False; it is {ignore_end!r}.")
 
 
 def head_name(method: str) -> str:

@@ -20,6 +20,7 @@ from decoding.trace import Message, Step, Trace
 
 if TYPE_CHECKING:
     from decoding.models.chat import Option
+    from decoding.models.ends import Stop
     from decoding.models.family import Family
     from decoding.runs.run import Run
 
@@ -40,11 +41,17 @@ class Plan:
     max_tokens: int = 64
     chat: bool = False
     template: Mapping[str, Option] = field(default_factory=dict)  # options of the chat template
+    stop: tuple[Stop, ...] = ()
+    ignore_end: bool = False
 
     @property
     def key(self) -> str:
-        """A name that depends on everything in the plan that matters; of one without chat the same as before there was any."""
+        """A name that depends on everything in the plan that matters; of one without chat, or without ends of its own, the same as
+        before there were any."""
         said = asdict(self)
+        for name in ("stop", "ignore_end"):
+            if not said[name]:
+                del said[name]
         if not self.chat:
             del said["chat"], said["template"]
             said["prompts"] = [{"text": prompt.text, "domain": prompt.domain} for prompt in self.prompts]
@@ -144,6 +151,8 @@ class Study:
             seed=plan.seed + number,
             max_tokens=plan.max_tokens,
             template_options=plan.template,
+            stop=plan.stop,
+            ignore_end=plan.ignore_end,
         )
 
     def _messages(self, number: int) -> tuple[Message, ...]:

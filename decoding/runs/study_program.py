@@ -18,9 +18,10 @@ from transformers.utils.logging import disable_progress_bar
 from decoding.method import Method
 from decoding.methods import METHODS
 from decoding.models.chat import read_options
+from decoding.models.ends import read_each
 from decoding.models.family import load
 from decoding.runs.evaluate import fixed, of_file
-from decoding.runs.options import add_family, values_of
+from decoding.runs.options import add_ends, add_family, values_of
 from decoding.runs.prompts import Prompt
 from decoding.runs.run import check_limits
 from decoding.runs.store import Store
@@ -71,6 +72,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0, help="of the first prompt; every further one has the next (0)")
     parser.add_argument("--tokens", type=int, default=64, help="of every run at most (64)")
     parser.add_argument("--store", type=Path, help="folder of the kept traces; left out: the app's")
+    add_ends(parser)
     add_family(parser)
     return parser.parse_args(arguments)
 
@@ -82,9 +84,11 @@ def begun(options: argparse.Namespace) -> Study:
     params = asdict(method.checked(values_of(method, options.params)))
     sampling = Sampling(options.temperature, options.top_k, options.top_p)
     template = read_options(options.template)
+    stop = read_each(options.stop)
     store = Store(options.store)
     disable_progress_bar()
     family = load(options.target, options.draft, options.device, options.dtype)
+    family.stop_tokens(stop)  # whatever is wrong with them is said now
     if reason := method.missing(family):
         raise ValueError(reason)
     chat = family.chats if options.chat is None else options.chat
@@ -102,6 +106,8 @@ def begun(options: argparse.Namespace) -> Study:
         max_tokens=options.tokens,
         chat=chat,
         template=template if chat else {},
+        stop=stop,
+        ignore_end=options.ignore_end,
     )
     return Study(family, plan, store)
 

@@ -36,7 +36,7 @@ def test_what_there_is_to_fetch_is_known_without_torch():
 
 def test_what_is_not_here_is_refused_with_what_brings_it(monkeypatch, tmp_path):
     monkeypatch.setenv("DRAFTSCOPE_CACHE", str(tmp_path))
-    sentence = "smollm2 is not on this machine yet. `draftscope fetch smollm2` brings it: 93 MB to download"
+    sentence = r"smollm2 is not on this machine yet \(93 MB to download, .*\). This brings it: draftscope fetch smollm2$"
     for arguments in (("smollm2",), ("embedded", "smollm2")):
         with pytest.raises(ValueError, match=sentence):
             load(*arguments)

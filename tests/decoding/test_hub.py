@@ -93,7 +93,9 @@ def test_no_room_is_said_before_anything_is_downloaded(server, monkeypatch):
 
 def test_a_gated_model_names_the_command_that_helps(server):
     server.gated.add(NAME)
-    with pytest.raises(ValueError, match=rf"The model '{NAME}' cannot be opened: .*403.*/{NAME} asks .* `hf auth login`"):
+    with pytest.raises(
+        ValueError, match=rf"The model '{NAME}' cannot be opened: .*403.*/{NAME} asks .* in a terminal: hf auth login"
+    ):
         load(NAME)
 
 

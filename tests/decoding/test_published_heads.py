@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -142,6 +143,20 @@ def test_a_checkpoint_opens_in_place_of_a_draft_model(name, folder, format_of):
     run = Run(family, method, {}, PROMPTS[0], Sampling(0), max_tokens=24)
     assert [token for step in run for token in step.tokens] == generated(family, PROMPTS[0], 24)
     assert sum(len(step.nodes) for step in run.steps) > 100
+
+
+def test_its_file_is_read_once_and_again_when_it_changes(folder, format_of, monkeypatch):
+    reads, read = [], published_heads.read
+    monkeypatch.setattr(published_heads, "read", lambda *given: reads.append(given) or read(*given))
+    head = format_of("EAGLE")
+    family = load(folder, str(head), device="cpu")
+    for _ in range(2):
+        list(Run(family, "eagle", prompt=PROMPTS[0], max_tokens=2, ignore_end=True))
+    first = family.published_head("eagle")
+    assert len(reads) == 1 and family.published_head("eagle") is first
+    (file,) = head.glob("*.safetensors")
+    os.utime(file, ns=(1, 1))
+    assert family.published_head("eagle") is not first and len(reads) == 2
 
 
 def test_it_is_preferred_to_a_head_that_was_trained_here(folder, format_of):

@@ -1,10 +1,12 @@
 """Sentences carry the recorded numbers and never a false inequality."""
 
+from types import SimpleNamespace
+
 import pytest
 
 from tests.viz_samples import TOKEN_BYTES, chain, node, row, small_tree, step_of
 from viz.runs.tally import tally
-from viz.words import GLOSSARY, METRICS, comparison, filled, filled_speedup, judgement, narrate
+from viz.words import GLOSSARY, METRICS, comparison, filled, filled_speedup, judgement, narrate, stage
 
 
 def test_judgement_shows_the_inequality():
@@ -91,3 +93,11 @@ def test_empty_speedup_says_so():
 def test_the_glossary_covers_the_words_of_the_design():
     words = "target drafter draft root step accepted rejected bonus correction residual u lossless family"
     assert {*words.split(), "not judged"} == set(GLOSSARY)
+
+
+def test_the_stage_names_model_device_and_number_format():
+    head = lambda family, device="cpu", dtype="float32": SimpleNamespace(family=family, device=device, dtype=dtype)  # noqa: E731
+    assert stage([head("smollm2")] * 3) == "smollm2 on cpu in float32"
+    two = stage([head("org/big + /home/ada/small/", "cuda:0", "bfloat16"), head("smollm2")])
+    assert two == "org/big + small on cuda:0 in bfloat16; smollm2 on cpu in float32"
+    assert "\n" not in stage([head("a\nb" * 99)]) and len(stage([head("x" * 999)])) < 100

@@ -26,7 +26,7 @@ from viz.runs.tally import depths, tally
 from viz.step.small_tree import HEIGHT
 from viz.step.text import CSS, committed, legend_html, origins, strip, strip_html
 from viz.tokens import as_markdown
-from viz.words import narrate
+from viz.words import narrate, stage
 
 CHARTS = 1.0  # seconds
 LONGEST = 160  # tokens of text in a column
@@ -65,6 +65,7 @@ def draw(session: Session, race: Race) -> None:
     board(race, titles, asked)
     runs = [(title, part) for title, e in zip(titles, race.columns, strict=False) if (part := race.part(e)) and part.steps]
     if runs:
+        st.html(f'<p class="ds-dim">{html.escape(stage(trace.header for _, trace in runs))}</p>')
         st.html(legend_html(origins(*(trace for _, trace in runs))))
         comparison(charted(race, runs), "compare")
     share(session, race)

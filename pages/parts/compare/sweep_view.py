@@ -22,7 +22,7 @@ from pages.parts.shared.tallies import cost_ratio
 from viz.runs.sweep import HOW_TO_READ_SWEEP, sweep_alt, sweep_figure, sweep_table
 from viz.runs.tally import tally
 from viz.tokens import as_markdown
-from viz.words import number
+from viz.words import number, stage
 
 MOST_POINTS, MOST_SEEDS = 16, 5
 MOST_C = 2.0  # end of the slider
@@ -99,6 +99,7 @@ def draw(session: Session, state: Sweep, race: Race, plan: Plan) -> None:
     if state.runs:
         if state.plan != plan and not state.running:
             st.caption("**The settings have changed** since these runs were made.")
+        st.html(f'<p class="ds-dim">{html.escape(stage(trace.header for _, trace in state.runs))}</p>')
         results(state, race)
 
 

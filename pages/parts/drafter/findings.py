@@ -13,6 +13,7 @@ from decoding.runs.study import results as runs_of
 from decoding.trace import Trace
 from viz.drafter.judgements import judgements, per_prompt
 from viz.drafter.rejections import alarms
+from viz.words import stage
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,7 @@ class Findings:
     judged: pd.DataFrame  # one line per judged token
     tallies: pd.DataFrame  # one line per prompt
     alarms: tuple[str, ...]
+    stage: str  # model, device and number format of the runs
 
 
 @st.cache_resource(max_entries=8, show_spinner="Reading the runs …")
@@ -36,7 +38,7 @@ def found_in(folder: str, key: str, stamp: tuple[int, int], _plan: Plan) -> Find
         ValueError: a kept run is damaged.
     """
     runs = runs_of(Store(Path(folder)), _plan)
-    return Findings(_plan.asked, judgements(runs), per_prompt(runs), tuple(alarms(runs)))
+    return Findings(_plan.asked, judgements(runs), per_prompt(runs), tuple(alarms(runs)), stage(run[3].header for run in runs))
 
 
 @st.cache_resource(max_entries=8, show_spinner=False)

@@ -34,6 +34,7 @@ def findings_view(session: Session, store: Store, found: dict[str, Findings]) ->
     with st.container(border=True, gap="xsmall", key="find.numbers"):
         for label, one in found.items():
             numbers(label, one)
+    st.caption(as_markdown("; ".join(dict.fromkeys(one.stage for one in found.values()))))
     for label, one in found.items():
         for alarm in one.alarms:
             st.warning(as_markdown(f"{label}. {alarm}"), icon=":material/warning:")

@@ -7,6 +7,7 @@ import streamlit as st
 
 from decoding.methods import METHODS
 from decoding.models.chat import read_options
+from decoding.models.ends import read_stops
 from decoding.runs.prompts import MAX_FILE, MAX_PROMPTS, Prompt, checked, read_prompts, spread
 from decoding.runs.study import Plan, family_of_plan
 from decoding.sample import Sampling
@@ -15,6 +16,7 @@ from pages.parts.shared.chat_controls import OPTIONS_HELP, chat_on, chat_toggle
 from pages.parts.shared.controls import (
     DTYPES,
     EMBEDDED,
+    SAMPLING,
     kept,
     lacking_methods,
     method_menu,
@@ -25,21 +27,25 @@ from pages.parts.shared.controls import (
     value,
 )
 from pages.parts.shared.examples import CHAT_EXAMPLES, EXAMPLES
+from pages.parts.shared.fetching import come, fetching_controls, memory_line, say_come
 from pages.parts.shared.settings import Settings
 from viz.tokens import as_markdown, plain
 
 EXAMPLE, TYPED, FILE = "examples", "typed", "a file"
 FIRST_TURNS = "Of each prompt the first turn alone: {:,} further turns need a model with a chat template."
 SIDES = {"A": "speculative_sampling", "B": "prompt_lookup"}  # and the method each begins with
-SAMPLING = ("temperature", "top_k", "top_p", "seed", "max_tokens")
 MODELS = {"target": EMBEDDED, "device": "auto", "dtype": "auto"}
 LONGEST = 200_000  # characters of the box
 FILES = ["txt", "jsonl", "json", "ndjson", "csv", "tsv", "gz"]
 CHAT = "study_chat"  # the switch
+HERE = "study"  # what is fetched for this page
 
 
 def drafter_sidebar(controller: StudyController) -> tuple[tuple[Prompt, ...], str]:
     """Draw the rail; returns the prompts and, if there are none, why."""
+    if name := come(HERE, target_of(controller)):
+        controller.values["study.target"] = st.session_state["study.target"] = name
+        say_come(name)
     with st.sidebar:
         prompts, problem = prompt_source(controller)
         method_box(controller, "A")
@@ -144,8 +150,12 @@ def method_box(controller: StudyController, side: str) -> None:
 def models(controller: StudyController) -> None:
     """The target of both."""
     st.text_input(
-        "Target", **kept(controller, "study.target", EMBEDDED), help="embedded, embedded-small, a model folder, or a Hub id."
+        "Target",
+        **kept(controller, "study.target", EMBEDDED),
+        help="embedded, embedded-small, smollm2, a model folder, a GGUF file, or a Hub id.",
     )
+    memory_line(target_of(controller), value(controller, "study.dtype", "auto"))
+    fetching_controls(HERE, target_of(controller), *(settings_of(controller, side).draft for side in SIDES))
     st.text_input(
         "Device",
         **kept(controller, "study.device", "auto"),
@@ -200,5 +210,7 @@ def job(settings: Settings, prompts: tuple[Prompt, ...], side: str, chat: str | 
         max_tokens=settings.max_tokens,
         chat=chat is not None,
         template={} if chat is None else read_options(chat),
+        stop=read_stops(settings.stop),
+        ignore_end=settings.ignore_end,
     )
     return Job(f"{side}: {METHODS[settings.method].title}", settings, plan, plan.key)

@@ -15,10 +15,11 @@ from decoding import old_names
 from decoding.methods import METHODS
 from decoding.models.catalogue import NAMED
 from decoding.models.chat import checked_messages, has_template, read_options
+from decoding.models.ends import read_stops
 from decoding.sample import Sampling
 from decoding.trace import MAX_TOKENS, Message
 from pages.parts.shared.examples import EXAMPLES
-from pages.parts.shared.settings import LEAST_TOP_P, MAX_PROMPT, MAX_SEED, Settings
+from pages.parts.shared.settings import LEAST_TOP_P, MAX_PROMPT, MAX_SEED, MAX_STOP, Settings
 from viz.tokens import plain
 
 VERSION = "1"
@@ -45,6 +46,8 @@ def parameters(settings: Settings, step: int, node: int | None) -> dict[str, str
     found |= {"temperature": f"{settings.temperature:g}", "top_k": str(settings.top_k), "top_p": f"{settings.top_p:g}"}
     found |= {"target": settings.target} if settings.target in set(NAMED) - {Settings().target} else {}
     found |= {"seed": str(settings.seed), "tokens": str(settings.max_tokens), "step": str(step)}
+    found |= {"stop": settings.stop} if settings.stop.strip() else {}
+    found |= {"ignore_end": "True"} if settings.ignore_end else {}
     return found | ({} if node is None else {"node": str(node)})
 
 
@@ -76,7 +79,7 @@ def parse(query: Mapping[str, str]) -> Place | None:
         return Place(Settings(), complaints=(f"The link is of version {shown(query['v'])}; this page reads version {VERSION}.",))
     complaints: list[str] = []
     settings = Settings()
-    for part in (prompt_of, chat_of, method_of, params_of, sampling_of, numbers_of):
+    for part in (prompt_of, chat_of, method_of, params_of, sampling_of, numbers_of, ends_of):
         settings = part(query, settings, complaints)
     if (target := query.get("target")) in NAMED:
         settings = replace(settings, target=target)
@@ -190,6 +193,26 @@ def numbers_of(query: Mapping[str, str], settings: Settings, complaints: list[st
     return replace(settings, **{FIELD.get(name, name): value for name, value in found.items() if value is not None})
 
 
+def ends_of(query: Mapping[str, str], settings: Settings, complaints: list[str]) -> Settings:
+    """Stop tokens, and whether the end of the text ends the run."""
+    found: dict[str, Any] = {}
+    for name, read in (("stop", stop_of), ("ignore_end", lambda text: converted(text, False))):
+        if name in query:
+            try:
+                found[name] = read(query[name])
+            except ValueError as error:
+                complaints.append(f"{name}: {shown(query[name])} was left out. {readable(error)}")
+    return replace(settings, **found)
+
+
+def stop_of(text: str) -> str:
+    """Stop tokens as they are written; ValueError for what cannot be."""
+    if len(text) > MAX_STOP:
+        raise ValueError(f"It has {len(text):,} characters; at most {MAX_STOP:,} are read.")
+    read_stops(text)
+    return text.replace("\r\n", "\n")
+
+
 def check_int(query: Mapping[str, str], name: str, low: int, high: int, complaints: list[str]) -> int | None:
     """A whole number within its range, or None and a complaint."""
     if name not in query:
@@ -228,6 +251,7 @@ def converted(text: str, example: Any) -> Any:
 def unknown(query: Mapping[str, str], settings: Settings) -> Iterator[str]:
     """Parts of a link that mean nothing here."""
     known = {"v", "example", "prompt", "chat", "template", "method", "temperature", "top_p", "step", "node", *NUMBERS}
+    known |= {"stop", "ignore_end"}
     for name, value in query.items():
         if name in ("target", "draft"):
             if value not in (NAMED if name == "target" else ("embedded",)):

@@ -4,6 +4,7 @@ Widgets of one page forget their values on another, so they are kept in `Session
 controls say right now, also inside a callback, before anything was drawn again.
 """
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import Field, fields
 from typing import Any
@@ -12,19 +13,37 @@ import streamlit as st
 
 from decoding.methods import METHODS
 from decoding.models.catalogue import MODELS, NAMED
+from decoding.models.ends import read_stops
 from decoding.sample import MAX_TEMPERATURE
 from decoding.trace import MAX_TOKENS
 from pages.parts.shared.chat_controls import asked, chat_controls, chat_on, chat_toggle, say_chat, template_of, written
 from pages.parts.shared.examples import EXAMPLES
-from pages.parts.shared.fetching import fetching_controls, memory_line
+from pages.parts.shared.fetching import come, fetching_controls, memory_line, say_come
 from pages.parts.shared.loading import WHY, still_loading
+from pages.parts.shared.recommended import recommended
 from pages.parts.shared.session import Session
-from pages.parts.shared.settings import LEAST_TOP_P, MAX_PROMPT, MAX_SEED, Settings, family_named, models_notes, models_problem
+from pages.parts.shared.settings import (
+    LEAST_TOP_P,
+    MAX_PROMPT,
+    MAX_SEED,
+    MAX_STOP,
+    Settings,
+    family_named,
+    models_notes,
+    models_problem,
+)
 from viz.tokens import as_markdown
 
 OWN = "my own prompt"
+HERE = "run"  # what is fetched for these controls
 EMBEDDED, FOLDER, HUB, NONE = "embedded", "a local folder", "a Hub id", "none"
 DTYPES = ("auto", "float32", "bfloat16", "float16")
+SAMPLING = ("temperature", "top_k", "top_p", "seed", "max_tokens", "stop", "ignore_end")  # settings of the sampling box
+STOP_HELP = (
+    "The run ends behind each of these too. One per line: a text that is one token, with \\n, \\t and \\s for line break, tab and "
+    "space, or #7 for token 7."
+)
+END_HELP = "The token that ends a text is written like any other, and the run goes on to its limit."
 
 
 def param_key(method: str, name: str) -> str:
@@ -43,6 +62,8 @@ def say(session: Session, settings: Settings) -> None:
         "top_p": settings.top_p,
         "seed": settings.seed,
         "max_tokens": settings.max_tokens,
+        "stop": settings.stop,
+        "ignore_end": settings.ignore_end,
         "device": settings.device,
         "dtype": settings.dtype,
         "target": settings.target if settings.target in NAMED else FOLDER,
@@ -70,6 +91,18 @@ def begin(session: Session) -> None:
     """Let the controls say the settings of the run that is shown, if they say nothing yet."""
     if not session.values:
         say(session, session.settings or Settings())
+    if name := come(HERE, target_of(session)):
+        session.values.pop("chat", None)  # on, if it has a template
+        say_models(session, name, None)
+        say_come(name)
+
+
+def say_models(session: Session, target: str, draft: str | None) -> None:
+    """Let the fields say a target and a draft model, each by its name of ours, a folder or a Hub id."""
+    kind = lambda name: HUB if "/" in name and not os.path.exists(name) else FOLDER  # noqa: E731
+    values = {"target": target if target in NAMED else kind(target), "target_name": "" if target in NAMED else target}
+    values |= {"draft": NONE if draft is None else EMBEDDED if draft == EMBEDDED else kind(draft), "draft_name": draft or ""}
+    say_values(session, values)
 
 
 def value(session: Session, key: str, default: Any) -> Any:
@@ -98,7 +131,7 @@ def read(session: Session) -> Settings:
     base = Settings()
     method = value(session, "method", base.method)
     params = {f.name: value(session, param_key(method, f.name), f.default) for f in fields(METHODS[method].params)}
-    simple = ("temperature", "top_k", "top_p", "seed", "max_tokens", "device", "dtype")
+    simple = (*SAMPLING, "device", "dtype")
     target = target_of(session)
     chat = chat_on(session, target)
     return Settings(
@@ -156,8 +189,7 @@ def controls(session: Session) -> None:
         session.values |= {param_key(settings.method, name): v for name, v in settings.params.items()}
 
 
-KEYS = ("method", "temperature", "top_k", "top_p", "seed", "max_tokens", "device", "dtype",
-        "target", "target_name", "draft", "draft_name")  # fmt: skip
+KEYS = ("method", *SAMPLING, "device", "dtype", "target", "target_name", "draft", "draft_name")
 
 
 def prompt_controls(session: Session) -> None:
@@ -279,11 +311,19 @@ def sampling_controls(session: Session, prefix: str = "") -> None:
     st.slider("Top-p", LEAST_TOP_P, 1.0, step=0.05, **keep("top_p"), help="The smallest set of this probability stays; 1 is off.")
     st.number_input("Seed", 0, MAX_SEED, step=1, **keep("seed"), help="Every die of the run comes from it: same seed, same run.")
     st.number_input("Token limit", 1, MAX_TOKENS, step=16, **keep("max_tokens"), help="New tokens; the run ends exactly there.")
+    st.text_area("Stop tokens", **keep("stop"), height=68, max_chars=MAX_STOP, placeholder="none of your own", help=STOP_HELP)
+    st.toggle("Go on behind the end of the text", **keep("ignore_end"), help=END_HELP)
+    try:
+        read_stops(st.session_state[prefix + "stop"])
+    except ValueError as error:
+        st.warning(as_markdown(str(error)), icon=":material/error:")
 
 
 def model_controls(session: Session) -> None:
     keep = lambda key, default, options=None: kept(session, key, default, options)  # noqa: E731
     targets, drafts = (*NAMED, FOLDER, HUB), (NONE, EMBEDDED, FOLDER, HUB)
+    if not still_loading():
+        recommended(session, (target_of(session), draft_of(session)), lambda *pair: say_models(session, *pair))
     kind = st.selectbox(
         "Target", targets, **keep("target", EMBEDDED, targets), format_func=lambda k: MODELS[k].title if k in MODELS else k,
         help=" ".join(f"{MODELS[k].title}: {MODELS[k].what}" for k in NAMED),
@@ -302,7 +342,7 @@ def model_controls(session: Session) -> None:
     )
     if kind not in (NONE, EMBEDDED):
         st.text_input(f"Draft model, {kind}", **keep("draft_name", ""), placeholder=hint(kind))
-    fetching_controls(target_of(session), draft_of(session))
+    fetching_controls(HERE, target_of(session), draft_of(session))
     st.text_input(
         "Device", **keep("device", "auto"), help="auto, cpu, cuda, cuda:1 or mps; auto-map spreads a large target over all GPUs"
     )

@@ -6,7 +6,7 @@ from pathlib import Path
 import streamlit as st
 
 from decoding.models import fetching, hub, places
-from decoding.models.catalogue import SMOLLM2
+from decoding.models.catalogue import MODELS, SMOLLM2
 from decoding.models.memory import BYTES, needs
 from decoding.models.progress import said
 from decoding.runs.worker import Live
@@ -24,24 +24,27 @@ class Fetching(RunController):
 
     name: str = ""
     live: Live | None = None
+    by: str = ""  # the page that asked, in a word of its own
+    instead_of: str = ""  # the target that was chosen then, if what is fetched was not chosen yet
+    here: str = ""  # what has come, and no page knows it yet
 
     @property
     def lives(self) -> tuple[Live, ...]:
         return () if self.live is None else (self.live,)
 
-    def ask(self, name: str) -> None:
+    def ask(self, name: str, by: str = "", instead_of: str = "") -> None:
         """Fetch, or go on with what was stopped."""
         from decoding.runs.fetch_job import Fetch
 
         with self.lock:
             self.close()
-            self.problem, self.name = "", name
+            self.problem, self.name, self.by, self.instead_of, self.here = "", name, by, instead_of, ""
             self.live = self.begin("cpu", lambda: Fetch(name))
 
     def sync(self) -> None:
         with self.lock:
             if self.live is not None and self.live.over:
-                self.problem = self.live.problem
+                self.problem, self.here = self.live.problem, self.name if self.live.state == "ended" else ""
                 self.live = None
 
     def stop(self) -> None:
@@ -50,25 +53,46 @@ class Fetching(RunController):
         self.live = None
 
 
-def fetching_controls(*names: str | None) -> None:
+def this_tab() -> Fetching:
+    return of_tab("draftscope.fetching", Fetching)
+
+
+def come(by: str, target: str) -> str:
+    """The model that has just come and takes the place of `target`; "" if none has, or the visitor chose another one meanwhile."""
+    tab = this_tab()
+    tab.sync()
+    if not tab.here or tab.by != by:
+        return ""
+    name, tab.here = tab.here, ""
+    return name if tab.instead_of == target else ""
+
+
+def say_come(name: str) -> None:
+    title = MODELS[name].title if name in MODELS else name
+    st.toast(as_markdown(f"{title} is here and chosen."), icon=":material/download_done:")
+
+
+def fetching_controls(by: str, target: str, *others: str | None) -> None:
     """The button for what is chosen and not here, else for the real model, and how far a fetch is; nothing if all is here.
 
     Args:
-        names: target and draft model, as chosen.
+        by: the page, in a word of its own: what it asks for comes to it.
+        others: draft models, as chosen.
     """
-    tab = of_tab("draftscope.fetching", Fetching)
+    tab = this_tab()
     tab.sync()
-    chosen = [name for name in names if name and can_be_fetched(name)]
+    chosen = [name for name in (target, *others) if name and can_be_fetched(name)]
+    asked = (chosen[0], by) if chosen else (SMOLLM2.name, by, target)
     if tab.busy or chosen or fetching.fetched(SMOLLM2.name) is None:
-        timed(tab, tab.tick(), lambda: draw(tab, chosen[0] if chosen else SMOLLM2.name, said=bool(chosen)))
+        timed(tab, tab.tick(), lambda: draw(tab, *asked, said=bool(chosen)))
 
 
 def fetch_button(place: str, name: str) -> None:
     """The same for one model, elsewhere on a page."""
-    tab = of_tab("draftscope.fetching", Fetching)
+    tab = this_tab()
     tab.sync()
     with st.container(width="stretch" if tab.busy else "content"):
-        timed(tab, tab.tick(), lambda: draw(tab, name, f"{place}_"))
+        timed(tab, tab.tick(), lambda: draw(tab, name, place=f"{place}_"))
 
 
 def can_be_fetched(name: str) -> bool:
@@ -77,10 +101,12 @@ def can_be_fetched(name: str) -> bool:
     return bool(fetching.of_package(name) or of_hub) and not fetching.fetched(name)
 
 
-def draw(tab: Fetching, name: str, place: str = "", said: bool = False) -> None:
-    """A bar and Stop, or the button.
+def draw(tab: Fetching, name: str, *more: str, place: str = "", said: bool = False) -> None:
+    """The bar of what is being fetched, else the button.
 
     Args:
+        more: of `Fetching.ask`, behind the name.
+        place: in front of the keys, where a page draws it twice.
         said: whether to say that the model was chosen and is not here.
     """
     if tab.live is not None:
@@ -96,7 +122,13 @@ def draw(tab: Fetching, name: str, place: str = "", said: bool = False) -> None:
     label, why = REAL if name == SMOLLM2.name else f"Fetch {name}", words(name)
     why = WHY + why if still_loading() else why
     st.button(
-        label, key=f"{place}fetch", icon=":material/download:", on_click=tab.ask, args=(name,), disabled=still_loading(), help=why
+        label,
+        key=f"{place}fetch",
+        icon=":material/download:",
+        on_click=tab.ask,
+        args=(name, *more),
+        disabled=still_loading(),
+        help=why,
     )
 
 

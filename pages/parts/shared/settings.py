@@ -8,8 +8,9 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from decoding.methods import METHODS
-from decoding.models.catalogue import MODELS
+from decoding.models.catalogue import HEADS, MODELS
 from decoding.models.chat import checked_messages, has_template, read_options, write_options
+from decoding.models.ends import read_stops, write_stops
 from decoding.models.fetching import fetched, of_package
 from decoding.models.names import DRAFTS_OF
 from decoding.models.places import is_gguf
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 MAX_SEED = 2**53 - 1  # what a browser's number can hold
 LEAST_TOP_P = 0.05  # where the slider begins
 MAX_PROMPT = 20_000  # characters in the box and in a link
+MAX_STOP = 2_000  # of all stop tokens as they are written
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,8 @@ class Settings:
     dtype: str = "auto"
     messages: tuple[Message, ...] = ()  # of a chat; () = the prompt is a plain text
     template: str = ""  # options of the chat template, as they are written
+    stop: str = ""  # tokens at which the run ends too, as they are written
+    ignore_end: bool = False
 
     @property
     def full_params(self) -> dict[str, Any]:
@@ -81,7 +85,7 @@ class Settings:
                 check_chat(self)
             elif not self.prompt.strip():
                 return "The prompt is empty. Write a few words for the target to continue."
-            _ = self.full_params, self.sampling
+            _ = self.full_params, self.sampling, read_stops(self.stop)
         except ValueError as error:
             return str(error)
         return ""
@@ -106,6 +110,8 @@ class Settings:
                 self.seed,
                 self.max_tokens,
                 template_options=read_options(self.template) if self.messages else None,
+                stop=read_stops(self.stop),
+                ignore_end=self.ignore_end,
             )
 
         return make
@@ -143,7 +149,8 @@ def models_problem(target: str, draft: str | None) -> str:
             return f"Name the folder or the Hub id of the {what}."
         if name is not None and is_to_fetch(name):
             return (
-                f"{MODELS[name].title} is not on this machine yet; the button under Model brings it, or `draftscope fetch {name}`."
+                f"{MODELS[name].title} is not on this machine yet. The button under Model brings it, or, in a terminal: "
+                f"draftscope fetch {name}"
             )
         if name is not None and is_gguf(name):
             if not os.path.isfile(name):
@@ -178,14 +185,15 @@ def models_notes(target: str, draft: str | None) -> tuple[str, ...]:
 
 
 def published(draft: str | None) -> dict[str, Path]:
-    """What the name of a draft model stands for if it is a published head: its method and folder."""
+    """What the name of a draft model stands for if it is a published head: its method, and its folder or Hub id."""
     from decoding.models.published_heads import method_of
 
+    folder = draft and (fetched(draft) or draft)
     try:
-        method = method_of(draft)
+        method = method_of(folder and str(folder)) or HEADS.get(draft or "", "")
     except ValueError:  # loading it says why
         return {}
-    return {method: Path(draft)} if method else {}
+    return {method: Path(folder)} if folder and method else {}
 
 
 def settings_of(header: Header) -> Settings:
@@ -205,4 +213,6 @@ def settings_of(header: Header) -> Settings:
         top_p=sampling.top_p,
         seed=header.seed,
         max_tokens=header.max_tokens,
+        stop=write_stops(header.stop),
+        ignore_end=header.ignore_end,
     )

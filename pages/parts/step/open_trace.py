@@ -7,6 +7,7 @@ import streamlit as st
 from decoding.methods import METHODS
 from decoding.models.catalogue import NAMED
 from decoding.models.chat import checked_messages, checked_options, write_options
+from decoding.models.ends import write_stops
 from decoding.runs.store import Store
 from decoding.trace import MAX_TOKENS, Header, Trace
 from pages.parts.shared import address
@@ -58,6 +59,8 @@ def settings_for(header: Header) -> tuple[Settings, tuple[str, ...]]:
     sampling = header.sampling
     query = {"method": header.method, "seed": str(header.seed), "tokens": str(header.max_tokens)}
     query |= {"temperature": f"{sampling.temperature:g}", "top_k": str(sampling.top_k), "top_p": f"{sampling.top_p:g}"}
+    query |= {"stop": write_stops(header.stop)} if header.stop else {}
+    query |= {"ignore_end": "True"} if header.ignore_end else {}
     query |= {} if still_loading() else {f"p.{name}": str(value) for name, value in header.params.items()}
     place = address.parse(query)
     target, _, draft = header.family.partition(" + ")

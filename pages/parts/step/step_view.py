@@ -27,7 +27,7 @@ from pages.parts.step.transport import progress, transport
 from viz.step.boxes import wide_enough
 from viz.step.tree import node_table, picked, tree_alt, tree_figure
 from viz.tokens import as_markdown
-from viz.words import narrate
+from viz.words import narrate, stage
 
 plotly.io.templates.default = None  # Streamlit lays its theme over every figure; Plotly's own template only costs time
 WIDTH = 680  # px of the tree on a usual screen
@@ -152,8 +152,9 @@ def narration(session: Session) -> None:
         sentence = narrate(session.step, session.cursor + 1, session.trace.token_bytes)
     kind = METHODS.title(session.settings.method) if session.settings else "No run yet"
     badge = "recorded run · " if session.recorded else ""
+    where = f" · {stage([session.trace.header])}" if session.trace is not None else ""
     st.html(
-        f'<h1 class="ds-title">Step by step <span class="ds-badge">{html.escape(badge + kind)}</span></h1>'
+        f'<h1 class="ds-title">Step by step <span class="ds-badge">{html.escape(badge + kind + where)}</span></h1>'
         f'<p class="ds-say" role="status" aria-live="polite">{html.escape(sentence)}</p>'
     )
 
