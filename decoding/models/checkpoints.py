@@ -17,6 +17,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, Pre
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME as INDEX
 from transformers.utils.hub import cached_file
 
+from decoding.models.panics import is_panic
 from decoding.models.quantised import note as quantised_note
 from decoding.models.quantised import opening_quantised
 from decoding.models.sorted_draft import check_exits
@@ -37,12 +38,17 @@ TREE_ROWS = 1024  # more than a draft tree has
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
+RAISED = (OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError, ImportError, SafetensorError, MemoryError)
+
+
 @contextmanager
 def opening(source: str) -> Iterator[None]:
     """Whatever a damaged or unknown folder makes the libraries raise, as one sentence (ValueError)."""
     try:
         yield
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError, ImportError, SafetensorError) as error:
+    except BaseException as error:
+        if not isinstance(error, RAISED) and not is_panic(error):
+            raise
         raise ValueError(f"The model {source!r} cannot be opened: {first_line(error)}") from error
 
 
@@ -243,5 +249,5 @@ def end_tokens(model, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
     return frozenset(end for end in (*ends, end_token(tokenizer)) if end is not None)
 
 
-def first_line(error: Exception) -> str:
+def first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]

@@ -29,11 +29,16 @@ class Needs:
 def needs(folder: Path, width: int) -> Needs | None:
     """What the model in a folder takes with `width` bytes a number; None if the folder does not say."""
     try:
-        count = sum(map(numbers, folder.glob("*.safetensors")))
+        count = stored_numbers(folder)
         config = json.loads((folder / "config.json").read_text("utf-8"))
         return Needs(count, count * width, cache_of(config.get("text_config") or config, width)) if count else None
     except (OSError, ValueError, TypeError, AttributeError, KeyError):
         return None  # opening it says what is wrong
+
+
+def stored_numbers(folder: Path) -> int:
+    """How many numbers all files of tensors hold; ValueError for a list that cannot be."""
+    return sum(map(numbers, folder.glob("*.safetensors")))
 
 
 def numbers(file: Path) -> int:

@@ -18,6 +18,7 @@ from decoding.models import eagle_head, medusa_heads
 from decoding.models.eagle_head import layer_name
 from decoding.models.head_files import CONFIG, Config, config_of, files_of, names_in, refuse_pickles, refuse_quantised
 from decoding.models.heads import Head, Settings, Shapes, tensors_of
+from decoding.models.model_folder import check_files
 from decoding.models.target import PRE_NORM, Target
 
 UNKNOWN = ("norm_before_fc", "fc_norm", "norm_output")  # switches of EAGLE 3.1 and of speculators that are not supported
@@ -49,6 +50,7 @@ def method_of(source: str | None) -> str:
     folder = Path(source or "")
     if not source or not (folder / CONFIG).is_file():
         return ""
+    check_files(folder)
     refuse_pickles(folder)
     config, names = config_of(folder), names_in(folder)
     if "medusa_num_heads" in config:
