@@ -6,6 +6,7 @@ be read over a tree before anybody relies on it.
 
 import hashlib
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -48,6 +49,7 @@ from decoding.trace import Message
 EMBEDDED = Path(__file__).parent.parent / "embedded"
 DRAFTS = {**EMBEDDED_TARGETS, "embedded": "draft"}  # name as a draft model -> folder
 SHIPPED_DRAFTS = {"embedded": "draft", "smollm2": "smollm2/draft"}  # whose draft model -> folder
+HUB_ID = re.compile(r"[\w.-]{1,96}(/[\w.-]{1,96})?")  # and much that looks like one
 MAX_PROMPT = 100_000  # characters
 
 
@@ -274,6 +276,8 @@ def open_model(
     if dtype != "auto" and dtype not in DTYPES:
         raise ValueError(f"There is no number format {dtype!r}; use auto, {', '.join(DTYPES)}.")
     if not os.path.isdir(source):
+        if HUB_ID.fullmatch(source):
+            raise ValueError(f"The model {source!r} cannot be opened: it is no folder, and nothing on the Hub can be called so.")
         raise ValueError(f"{source!r} is neither a folder nor the id of a model on the Hub.")
     with safe(source) as folder:
         with opening(source):

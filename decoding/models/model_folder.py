@@ -1,8 +1,8 @@
 """The door of a model's folder: what its files may be and may say, before any library opens them. No torch, no transformers.
 
 A folder is untrusted input. Its files are files, they lie in it, and they are no larger than such files are. What a config says
-that would choose code or another file is left out, what would take for ever or all memory is refused. What only shows when a tokenizer
-or a template runs is tried in a process of its own (`decoding.models.probe`).
+that would choose code or another file is left out, what would take for ever or all memory is refused. What only shows when a
+tokenizer or a template runs is tried in a process of its own (`decoding.models.probe`).
 """
 
 import json

@@ -9,11 +9,11 @@ memory; what happens to the process here happens to nobody else. Its weights are
 import json
 import os
 import signal
-import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from subprocess import DEVNULL, Popen, TimeoutExpired
 from tempfile import TemporaryFile
 from time import monotonic
 from typing import Any
@@ -60,22 +60,15 @@ def marks(folder: Path) -> tuple[Any, ...]:
 def tried(folder: Path) -> str:
     """What a process that opens a folder finds wrong, or what becomes of it, in words; "" if nothing."""
     command = [sys.executable, "-m", "decoding.models.probe", str(folder.resolve())]
-    place = {
-        **os.environ,
-        "TOKENIZERS_PARALLELISM": "false",
-        "RUST_BACKTRACE": "0",
-        "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
-    }
-    with (
-        TemporaryFile() as out,
-        ended(subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, env=place)) as one,
-    ):
+    place = {**os.environ, "TOKENIZERS_PARALLELISM": "false", "RUST_BACKTRACE": "0"}
+    place["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
+    with TemporaryFile() as out, ended(Popen(command, stdin=DEVNULL, stdout=out, stderr=out, env=place)) as one:
         end, pause = monotonic() + PATIENCE, HURRY
         while one.poll() is None:
             tell(f"trying the tokenizer of {folder.name} in a process of its own")
             if monotonic() > end:
                 return f"its tokenizer or chat template was not ready after {PATIENCE} seconds; the trial was ended."
-            with suppress(subprocess.TimeoutExpired):
+            with suppress(TimeoutExpired):
                 one.wait(pause)
             pause = min(2 * pause, LOOK)
         out.seek(max(0, out.seek(0, os.SEEK_END) - SAID_MOST))
@@ -83,7 +76,7 @@ def tried(folder: Path) -> str:
 
 
 @contextmanager
-def ended(process: subprocess.Popen[bytes]):
+def ended(process: Popen[bytes]):
     """A process that does not outlive the block."""
     try:
         yield process

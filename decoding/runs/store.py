@@ -15,7 +15,7 @@ from pathlib import Path
 import msgspec
 
 from decoding import old_names
-from decoding.trace import Header, Step, Trace, Version, check_schema, check_steps, convert
+from decoding.trace import Header, Piece, Step, Token, Trace, Version, check_schema, check_steps, convert
 
 FILE = "traces.sqlite"
 LIST_LIMIT = 200  # rows of one page of the list
@@ -211,7 +211,7 @@ class Store:
         return check_steps(Trace(header, token_bytes, steps))
 
 
-TOKEN_BYTES = msgspec.msgpack.Decoder(dict[int, bytes])
+TOKEN_BYTES = msgspec.msgpack.Decoder(dict[Token, Piece])
 STEP = msgspec.msgpack.Decoder(Step)
 
 
