@@ -3,10 +3,11 @@
 import hashlib
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
+from time import sleep
 from urllib.parse import unquote, urlsplit
 
 
@@ -21,6 +22,7 @@ class Server(ThreadingHTTPServer):
         self.requests: list[str] = []
         self.ranges: list[str] = []  # that were asked for
         self.knows_ranges = True
+        self.dribbles = 0.0  # seconds between two bytes of an answer; 0: it comes at once
         self.breaks_after = 0  # bytes of one answer, then the connection ends; 0: never
 
     @property
@@ -54,10 +56,19 @@ class Handler(BaseHTTPRequestHandler):
         for name, value in headers.items():
             self.send_header(name, value)
         self.end_headers()
-        if self.command == "GET":
+        if self.command == "GET" and self.server.dribbles and "/api/" not in path:
+            self.dribble(body)
+        elif self.command == "GET":
             self.wfile.write(body[: self.server.breaks_after or None])
         if self.server.breaks_after:
             self.close_connection = True
+
+    def dribble(self, body: bytes) -> None:
+        """One byte at a time, as long as somebody listens."""
+        with suppress(OSError):
+            for i in range(len(body)):
+                self.wfile.write(body[i : i + 1])
+                sleep(self.server.dribbles)
 
     do_HEAD = do_GET
 

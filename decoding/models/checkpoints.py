@@ -17,6 +17,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, Pre
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME as INDEX
 from transformers.utils.hub import cached_file
 
+from decoding.models.default_format import opening_alone
 from decoding.models.panics import is_panic
 from decoding.models.quantised import note as quantised_note
 from decoding.models.quantised import opening_quantised
@@ -110,7 +111,7 @@ def open_weights(
     options |= {"config": config, "ignore_mismatched_sizes": True, "key_mapping": {WRAPPED: "", **LANGUAGE}}
     options |= {"device_map": "auto"} if device is None else {}
     opener = cast(Any, AutoModelForCausalLM)  # whose types know no loading info, and lose those of `to`
-    with opening_quantised(config):
+    with opening_quantised(config), opening_alone(changes=wanted is not torch.get_default_dtype()):
         try:
             model, loaded = opener.from_pretrained(source, attn_implementation="sdpa", **options)
         except ValueError:  # this architecture has no fused attention

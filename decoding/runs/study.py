@@ -77,7 +77,8 @@ class Study:
     """
 
     def __init__(self, family: Family, plan: Plan, store: Store) -> None:
-        self.family, self.plan, self.store = family, plan, store
+        self.family: Family | None = family  # None once it was let go
+        self.plan, self.store = plan, store
         self.problems: dict[int, str] = {}  # run -> why it was skipped
         self.kept: dict[int, int] = {}  # run that is finished -> id of its trace
         for number, entry in entries_of(store, plan):
@@ -107,6 +108,10 @@ class Study:
                 self._run = None
             return step
 
+    def let_go(self) -> None:
+        """Drop the models; what is kept stays, and no step can follow."""
+        self.family = self._run = None
+
     @property
     def finished(self) -> set[int]:
         """The runs that are kept."""
@@ -126,6 +131,8 @@ class Study:
         from decoding.runs.run import Run  # not at the top: the tables of a study that is over need no torch
 
         plan = self.plan
+        if self.family is None:
+            raise ValueError("This study was closed.")
         return Run(
             self.family,
             plan.method,
