@@ -30,8 +30,9 @@ LOOK = 0.5  # seconds between two looks of one that waits for such a place
 class Job(Protocol):
     """What a worker can run: a run, a study, a question that the models answer. One `next` is one turn.
 
-    It may have `let_go`, which drops what only further turns need, and `aside`, true of what needs no device: its turns are taken
-    on a thread of its own.
+    It may be `unready` from time to time: then `prepare` is called on a thread of its own before the next turn, as if it were made
+    anew. It may have `let_go`, which drops what only further turns need, and `aside`, true of what needs no device: its turns are
+    taken on a thread of its own.
     """
 
     def __next__(self) -> Any: ...
@@ -91,9 +92,8 @@ class Live:
             if self.over:
                 return
             self._wanted = max(self._wanted, steps)
-            if self._run is None and self._attempt is None:
-                self._attempt = object()
-                Thread(target=self._prepare, args=(self._attempt,), name="draftscope-loader", daemon=True).start()
+            if self._run is None:
+                self._load()
             if self.state == "paused":
                 self.state = "waiting"
                 self._worker.enter(self)
@@ -160,12 +160,18 @@ class Live:
         run = self._run
         return 0 if run is None else len(run.steps)
 
+    def _load(self) -> None:
+        """Begin to make the job, or to make it ready again, unless that has begun; the caller holds `changed`."""
+        if self._attempt is None:
+            self._attempt = object()
+            Thread(target=self._prepare, args=(self._attempt,), name="draftscope-loader", daemon=True).start()
+
     def _prepare(self, attempt: object) -> None:
         """Make the job, on a thread of its own; what is given up meanwhile is dropped."""
         made, problem = None, ""
         try:
             with told_to(partial(self._told, attempt)), self._worker.loading(partial(self._told, attempt)):
-                made = self._make()
+                made = self._made()
         except Stopped:
             pass
         except BaseException as error:  # also a panic in Rust, which is no Exception
@@ -173,13 +179,19 @@ class Live:
         with self._worker.changed:
             if self._attempt is not attempt:
                 return
-            self._attempt, self._run = None, made
-            if made is None:
+            self._attempt, self._run = None, self._run if made is None else made
+            if problem or made is None:
                 self._fail(problem)
             elif self.state == "working":  # the line went on without it: it is its turn now
                 self.state = "waiting"
                 self._worker.enter(self, first=True)
             self._worker.changed.notify_all()
+
+    def _made(self) -> Any:
+        if self._run is None:
+            return self._make()
+        self._run.prepare()
+        return self._run
 
     def _told(self, attempt: object, progress: Progress) -> None:
         """How far the loading is; the place where it can be stopped."""
@@ -189,6 +201,8 @@ class Live:
 
     def begin_turn(self) -> bool:
         """Whether a step is to be taken now; the caller holds `changed` and took the run out of the line."""
+        if getattr(self._run, "unready", False):
+            self._load()
         self._worker.changed.wait_for(lambda: self._attempt is None or self._wanted <= 0, MOMENT)
         if self.over:
             return False

@@ -416,6 +416,29 @@ def test_loads_beyond_the_places_wait_for_one(llama, monkeypatch):
     assert lives[1].count == 1
 
 
+def test_a_job_is_made_ready_again_beside_the_line(one_worker, llama):
+    """As a series of studies, whose models differ."""
+
+    class Parts(Once):
+        unready, ended = True, False
+
+        def prepare(self) -> None:
+            load()
+            self.unready = False
+
+    load = Slow(lambda: None)
+    parts = one_worker.live(lambda: Parts(lambda: "answer"))
+    parts.ask()
+    assert load.begun.wait(PATIENCE)
+    quick = one_worker.live(real(llama))
+    quick.ask(FOREVER)
+    quick.wait(PATIENCE)
+    assert quick.state == "ended" and parts.busy and parts.count == 0
+    load.go_on.set()
+    parts.wait(PATIENCE)
+    assert parts.state == "paused" and parts.run.steps == ["answer"]
+
+
 def test_what_needs_no_device_has_a_thread_of_its_own(one_worker, llama):
     release = Event()
 
