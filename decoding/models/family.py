@@ -218,11 +218,12 @@ def weights_mark(source: str | None) -> str:
     """
     smollm2 = EMBEDDED / "smollm2"  # its target never changes, what ships beside it may
     folder = EMBEDDED if source in EMBEDDED_TARGETS else smollm2 if source == smollm2.name else Path(source or "")
-    if source is None or not folder.is_dir():
+    if source is None or not os.path.isdir(folder):
         return ""
     found = hashlib.sha256()
-    for file in sorted(folder.rglob("*.safetensors")):
-        if folder == EMBEDDED and smollm2 in file.parents:
+    ours = folder in (EMBEDDED, smollm2)  # another's weights lie in the folder itself, and what it holds may be a whole disk
+    for file in sorted(folder.rglob("*.safetensors") if ours else folder.glob("*.safetensors")):
+        if not file.is_file() or (folder == EMBEDDED and smollm2 in file.parents):
             continue
         with file.open("rb") as data:
             size = data.seek(0, os.SEEK_END)

@@ -6,6 +6,7 @@ vllm-project/speculators (algorithm eagle3). Nothing is taken on trust: every te
 them, what changes the computation and is not known here is refused by its name, and nothing is ever unpickled.
 """
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import count
@@ -48,7 +49,7 @@ def method_of(source: str | None) -> str:
         ValueError: the folder's weights are pickled only, whatever they are; or a list in it is damaged.
     """
     folder = Path(source or "")
-    if not source or not (folder / CONFIG).is_file():
+    if not source or not os.path.isfile(folder / CONFIG):  # which takes names that no file can have
         return ""
     check_files(folder)
     refuse_pickles(folder)

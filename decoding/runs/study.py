@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from decoding.models.panics import is_panic
 from decoding.runs.failures import sentence
 from decoding.runs.prompts import Prompt
 from decoding.runs.store import Entry, Query, Store
@@ -96,7 +97,9 @@ class Study:
                 self._run = run = self._run or self._start(self._number)
                 step = next(run)
                 self._keep(run, step)
-            except Exception as error:
+            except BaseException as error:
+                if not isinstance(error, Exception) and not is_panic(error):
+                    raise
                 self._run = None
                 self._adopt()
                 if self._number not in self.kept:
@@ -119,6 +122,7 @@ class Study:
     def _adopt(self) -> None:
         """Take over what is whole in the store, whoever ran it."""
         self.kept |= {number: entry.id for number, entry in entries_of(self.store, self.plan) if entry.ended}
+        self.problems = {number: problem for number, problem in self.problems.items() if number not in self.kept}
 
     def let_go(self) -> None:
         """Drop the models; what is kept stays, and no step can follow."""

@@ -5,6 +5,7 @@ import json
 import pickle
 import shutil
 import threading
+import time
 import weakref
 from pathlib import Path
 from weakref import WeakValueDictionary
@@ -188,6 +189,19 @@ def test_tokenizer_larger_than_the_model(tmp_path, tokenizer):
 def test_names_that_are_no_model(name):
     with pytest.raises(ValueError, match="neither a folder nor the id"):
         load(name)
+
+
+ODD = ["x" * 300, "~nosuchuser/x", "/", "\x00", "/dev/null", "/proc/self", "." * 5000]
+
+
+@pytest.mark.parametrize("name", [*ODD, *(f"{name}.gguf" for name in ODD)])
+def test_names_that_no_folder_has_are_sentences_at_once(name):
+    begun = time.monotonic()
+    for target, draft in ((name, None), ("embedded", name)):
+        with pytest.raises(ValueError, match="neither a folder|cannot be opened|There is no file"):
+            load(target, draft, device="cpu")
+    weights_mark(name)
+    assert time.monotonic() - begun < 30
 
 
 @pytest.mark.parametrize("name", ["no-such-model", "nobody/no-such-model", "../..x"])

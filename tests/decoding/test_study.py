@@ -106,7 +106,7 @@ for count, _ in enumerate(Study(load(), PLAN, Store(Path(sys.argv[1])))):
 
 def test_a_killed_study_loses_at_most_a_step(tmp_path):
     """And the steps of its half of a prompt go once the prompt was run to its end."""
-    env = {**os.environ, "PYTHONPATH": os.getcwd()}
+    env = {**os.environ, "PYTHONPATH": os.getcwd(), "OMP_NUM_THREADS": "1"}
     running = subprocess.Popen([sys.executable, "-c", STUDY, str(tmp_path)], stdout=subprocess.PIPE, env=env, text=True)
     for line in running.stdout:
         if int(line) == 3:
