@@ -6,16 +6,41 @@ i + 1 the position behind node i, so node i stands at row `parent + 1`.
 """
 
 from collections.abc import Iterator
-from typing import Literal, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 import msgspec
+from msgspec import Meta
 
 from decoding import old_names
 
 SCHEMA = 2  # what was written before is read through `decoding.old_names`
 MAX_BYTES = 200 * 2**20  # of an encoded trace that is read back
 MAX_TOKENS = 4096  # the highest limit that a run may have
+MAX_NODES = 1024  # of a step; more than any method drafts
+MAX_ROW = 64  # tokens of a row, beside those of nodes
+MAX_PRUNED = 16_384  # candidates of a step that were left out
+MAX_KINDS = 128  # of scores of a node, of facts of a step, of parameters
+MAX_PIECE = 1024  # bytes of a token
+MAX_VOCABULARY = 2**20  # different tokens that occur, and tokens of a prompt
+MAX_TEXT = 2**20  # characters of a prompt or a message
+MAX_WORD = 1000  # characters of a name
+MAX_TURNS = 1000  # messages of a chat
 
+# what is read is held against these; what is made here keeps to them
+Token = Annotated[int, Meta(ge=0, le=2**31 - 1)]
+Place = Annotated[int, Meta(ge=-(2**31), le=2**31 - 1)]  # of a node in its step; -1 is the root
+Count = Annotated[int, Meta(ge=0, le=2**53)]
+Whole = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
+Share = Annotated[float, Meta(ge=0, le=1.01)]  # a probability, and what rounding adds to it
+Bits = Annotated[float, Meta(ge=-1, le=1e6)]
+Milliseconds = Annotated[float, Meta(ge=0, le=1e12)]
+Word = Annotated[str, Meta(max_length=MAX_WORD)]
+Text = Annotated[str, Meta(max_length=MAX_TEXT)]
+Piece = Annotated[bytes, Meta(max_length=MAX_PIECE)]
+Value = Whole | float | bool | Word
+Values = Annotated[dict[Word, Value], Meta(max_length=MAX_KINDS)]
+Numbers = Annotated[dict[Word, float], Meta(max_length=MAX_KINDS)]
+Tokens = Annotated[tuple[Token, ...], Meta(max_length=MAX_VOCABULARY)]
 Verdict = Literal["accepted", "rejected", "not judged"]
 Origin = Literal["accepted", "bonus", "correction", "plain"]
 T = TypeVar("T")
@@ -25,21 +50,21 @@ Ending = Literal["", "end of text", "stop token", "token limit", "context limit"
 class Node(msgspec.Struct, frozen=True):
     """One drafted token and what the target made of it."""
 
-    token: int
-    parent: int  # index in Step.nodes; -1 hangs below the root
-    q: float | None  # probability of the token under the distribution it was drawn from; None for a chosen node
-    p: float  # target probability it is judged with: after its elder siblings were rejected
-    u: float | None  # the uniform it is judged with, accepted if u * q < p; None where the target drew a token instead
+    token: Token
+    parent: Place  # index in Step.nodes; -1 hangs below the root
+    q: Share | None  # probability of the token under the distribution it was drawn from; None for a chosen node
+    p: Share  # target probability it is judged with: after its elder siblings were rejected
+    u: Share | None  # the uniform it is judged with, accepted if u * q < p; None where the target drew a token instead
     verdict: Verdict
-    source: str  # where it came from: "draft model", "prompt", "table", ...
-    scores: dict[str, float]  # method-specific numbers
+    source: Word  # where it came from: "draft model", "prompt", "table", ...
+    scores: Numbers  # method-specific numbers
 
 
 class Pruned(msgspec.Struct, frozen=True):
     """A candidate that the drafter looked at and did not submit; for the pictures only."""
 
-    token: int
-    parent: int  # index in Step.nodes; -1 hangs below the root
+    token: Token
+    parent: Place  # index in Step.nodes; -1 hangs below the root
     score: float  # by which it was left out
 
 
@@ -50,23 +75,26 @@ class Row(msgspec.Struct, frozen=True):
     where those are one-hot, p and q are shown at temperature 1 (what the nodes were judged with stands in the nodes).
     """
 
-    tokens: tuple[int, ...]
-    p: tuple[float, ...]
-    q: tuple[float, ...] | None  # the drafter's; None where it drafted nothing or has no distribution
-    residual: tuple[float, ...]  # what p leaves after every child was rejected; p itself without children
-    entropy: float  # of p, in bits
-    overlap: float | None  # sum of min(p, q) over the whole vocabulary; 1 - overlap is the total variation distance
-    kl: float | None  # KL(p || q) in bits, q floored at 1e-9
-    sampled: int | None  # the token the target drew here, where the rule draws first and matches then
+    tokens: tuple[Token, ...]
+    p: tuple[Share, ...]
+    q: tuple[Share, ...] | None  # the drafter's; None where it drafted nothing or has no distribution
+    residual: tuple[Share, ...]  # what p leaves after every child was rejected; p itself without children
+    entropy: Bits  # of p, in bits
+    overlap: Share | None  # sum of min(p, q) over the whole vocabulary; 1 - overlap is the total variation distance
+    kl: Bits | None  # KL(p || q) in bits, q floored at 1e-9
+    sampled: Token | None  # the token the target drew here, where the rule draws first and matches then
+
+
+Rows = Annotated[tuple[Row | None, ...], Meta(max_length=MAX_NODES + 1)]
 
 
 class Times(msgspec.Struct, frozen=True):
     """Milliseconds of one step."""
 
-    propose: float
-    read: float
-    accept: float
-    commit: float
+    propose: Milliseconds
+    read: Milliseconds
+    accept: Milliseconds
+    commit: Milliseconds
 
     @property
     def total(self) -> float:
@@ -76,16 +104,16 @@ class Times(msgspec.Struct, frozen=True):
 class Step(msgspec.Struct, frozen=True):
     """One target call: the draft tree, the verdicts, and the tokens that were committed."""
 
-    nodes: tuple[Node, ...]  # parents before children, siblings in the order they were drawn
-    rows: tuple[Row | None, ...]  # len(nodes) + 1; None where nothing was drafted or drawn; () if recording was off
-    path: tuple[int, ...]  # the accepted nodes, in order
-    tokens: tuple[int, ...]  # committed: the tokens of the path, then the final one; cut where the text ended
+    nodes: Annotated[tuple[Node, ...], Meta(max_length=MAX_NODES)]  # parents before children, siblings in the order they were drawn
+    rows: Rows  # len(nodes) + 1; None where nothing was drafted or drawn; () if recording was off
+    path: tuple[Place, ...]  # the accepted nodes, in order
+    tokens: tuple[Token, ...]  # committed: the tokens of the path, then the final one; cut where the text ended
     origins: tuple[Origin, ...]  # one per token
-    draft_calls: int  # calls of the drafter's model
+    draft_calls: Count  # calls of the drafter's model
     times: Times
     ending: Ending  # why the run ended with this step; "" if it goes on
-    pruned: tuple[Pruned, ...] = ()
-    facts: dict[str, float] = {}  # method-specific numbers that belong to no node: what was measured, how many rows were read
+    pruned: Annotated[tuple[Pruned, ...], Meta(max_length=MAX_PRUNED)] = ()
+    facts: Numbers = {}  # method-specific numbers that belong to no node: what was measured, how many rows were read
 
     def occurring(self) -> Iterator[int]:
         """Every token the step names, with repeats."""
@@ -104,43 +132,45 @@ class Step(msgspec.Struct, frozen=True):
 
 class SamplingData(msgspec.Struct, frozen=True):
     temperature: float
-    top_k: int  # 0 = off
+    top_k: Count  # 0 = off
     top_p: float  # 1 = off
 
 
 class Message(msgspec.Struct, frozen=True):
     """One turn of a chat."""
 
-    role: str  # "system", "user" or "assistant"
-    content: str
+    role: Word  # "system", "user" or "assistant"
+    content: Text
 
 
 class Header(msgspec.Struct, frozen=True):
     """Everything needed to repeat the run. What has a default was not written by the first versions of this schema."""
 
-    method: str
-    params: dict[str, int | float | bool | str]
-    family: str
+    method: Word
+    params: Values
+    family: Annotated[str, Meta(max_length=4 * MAX_WORD)]  # which can be made of two paths
     sampling: SamplingData
-    seed: int
-    prompt: str  # of a chat: the text that the model's template made of the messages
-    prompt_tokens: tuple[int, ...]
-    max_tokens: int
-    device: str
-    dtype: str
-    versions: dict[str, str]
-    schema: int = SCHEMA
-    messages: tuple[Message, ...] = ()  # of a chat
-    template_options: dict[str, int | float | bool | str] = {}
-    special_tokens: tuple[int, ...] = ()  # of the tokenizer: marks such as the end of a turn, which are no text
-    stop: tuple[int, ...] = ()  # tokens of one's own that end the run
+    seed: Whole
+    prompt: Text  # of a chat: the text that the model's template made of the messages
+    prompt_tokens: Tokens
+    max_tokens: Count
+    device: Word
+    dtype: Word
+    versions: Annotated[dict[Word, Word], Meta(max_length=MAX_KINDS)]
+    schema: Count = SCHEMA
+    messages: Annotated[tuple[Message, ...], Meta(max_length=MAX_TURNS)] = ()  # of a chat
+    template_options: Values = {}
+    special_tokens: Tokens = ()  # of the tokenizer: marks such as the end of a turn, which are no text
+    stop: Tokens = ()  # tokens of one's own that end the run
     ignore_end: bool = False  # the end of the text did not end it
 
 
 class Trace(msgspec.Struct, frozen=True):
+    """All of a run. The bytes of a token may be half a character."""
+
     header: Header
-    token_bytes: dict[int, bytes]  # the bytes of every token that occurs; a piece may be half a character
-    steps: tuple[Step, ...]
+    token_bytes: Annotated[dict[Token, Piece], Meta(max_length=MAX_VOCABULARY)]  # of every token that occurs
+    steps: Annotated[tuple[Step, ...], Meta(max_length=MAX_TOKENS)]
 
     @property
     def is_plain(self) -> bool:
@@ -175,7 +205,7 @@ def encode(trace: Trace) -> bytes:
 class Version(msgspec.Struct):
     """As much of a header as says how to read the rest."""
 
-    schema: int = old_names.OLD_SCHEMA
+    schema: Count = old_names.OLD_SCHEMA
 
 
 class Versioned(msgspec.Struct):
@@ -230,7 +260,7 @@ def check_steps(trace: Trace) -> Trace:
 
 def impossible(step: Step) -> str:
     """What is wrong with the shape of a step, or ""."""
-    nodes = len(step.nodes)
+    nodes, rows = len(step.nodes), [row for row in step.rows if row is not None]
     if any(not -1 <= node.parent < i for i, node in enumerate(step.nodes)):
         return "a node stands before its parent"
     if any(not -1 <= candidate.parent < nodes for candidate in step.pruned):
@@ -245,6 +275,12 @@ def impossible(step: Step) -> str:
         return f"{len(step.rows)} rows for {nodes} nodes"
     if len(step.tokens) != len(step.origins):
         return f"{len(step.tokens)} tokens but {len(step.origins)} origins"
-    if any(len(part) != len(row.tokens) for row in step.rows if row for part in (row.p, row.residual, row.q) if part is not None):
+    if not max(1, len(step.path)) <= len(step.tokens) <= len(step.path) + 1:
+        return f"{len(step.tokens)} tokens for a path of {len(step.path)}"
+    if any(len(part) != len(row.tokens) for row in rows for part in (row.p, row.residual, row.q) if part is not None):
         return "a row whose columns differ in length"
+    if any(len(row.tokens) > MAX_ROW + nodes for row in rows):
+        return "a row of more tokens than a row has"
+    if step.rows and any(step.rows[row] is None for row in (step.end_row, *(node.parent + 1 for node in step.nodes))):
+        return "a node, or the last token, without the row that it stands at"
     return ""

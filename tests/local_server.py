@@ -2,12 +2,12 @@
 
 import hashlib
 import json
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
+from time import sleep
 from urllib.parse import unquote, urlsplit
 
 DROP, PAUSE = 512, 0.2  # bytes, and seconds between them
@@ -24,6 +24,7 @@ class Server(ThreadingHTTPServer):
         self.requests: list[str] = []
         self.ranges: list[str] = []  # that were asked for
         self.knows_ranges = True
+        self.dribbles = 0.0  # seconds between two bytes of an answer; 0: it comes at once
         self.breaks_after = 0  # bytes of one answer, then the connection ends; 0: never
         self.slow = False  # the second half of a file comes in drops
 
@@ -58,7 +59,9 @@ class Handler(BaseHTTPRequestHandler):
         for name, value in headers.items():
             self.send_header(name, value)
         self.end_headers()
-        if self.command == "GET":
+        if self.command == "GET" and self.server.dribbles and "/api/" not in path:
+            self.dribble(body)
+        elif self.command == "GET":
             self.send(body[: self.server.breaks_after or None])
         if self.server.breaks_after:
             self.close_connection = True
@@ -68,8 +71,15 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(body[:half])
         for start in range(half, len(body), DROP):
             if self.server.slow:
-                time.sleep(PAUSE)
+                sleep(PAUSE)
             self.wfile.write(body[start : start + DROP])
+
+    def dribble(self, body: bytes) -> None:
+        """One byte at a time, as long as somebody listens."""
+        with suppress(OSError):
+            for i in range(len(body)):
+                self.wfile.write(body[i : i + 1])
+                sleep(self.server.dribbles)
 
     def handle(self) -> None:
         with suppress(ConnectionError):  # whoever asked wants no more

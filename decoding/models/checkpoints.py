@@ -17,6 +17,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, Pre
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME as INDEX
 from transformers.utils.hub import cached_file
 
+from decoding.models.default_format import opening_alone
+from decoding.models.panics import is_panic
 from decoding.models.quantised import note as quantised_note
 from decoding.models.quantised import opening_quantised
 from decoding.models.sorted_draft import check_exits
@@ -37,12 +39,17 @@ TREE_ROWS = 1024  # more than a draft tree has
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
+RAISED = (OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError, ImportError, SafetensorError, MemoryError)
+
+
 @contextmanager
 def opening(source: str) -> Iterator[None]:
     """Whatever a damaged or unknown folder makes the libraries raise, as one sentence (ValueError)."""
     try:
         yield
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError, ImportError, SafetensorError) as error:
+    except BaseException as error:
+        if not isinstance(error, RAISED) and not is_panic(error):
+            raise
         raise ValueError(f"The model {source!r} cannot be opened: {first_line(error)}") from error
 
 
@@ -104,7 +111,7 @@ def open_weights(
     options |= {"config": config, "ignore_mismatched_sizes": True, "key_mapping": {WRAPPED: "", **LANGUAGE}}
     options |= {"device_map": "auto"} if device is None else {}
     opener = cast(Any, AutoModelForCausalLM)  # whose types know no loading info, and lose those of `to`
-    with opening_quantised(config):
+    with opening_quantised(config), opening_alone(changes=wanted is not torch.get_default_dtype()):
         try:
             model, loaded = opener.from_pretrained(source, attn_implementation="sdpa", **options)
         except ValueError:  # this architecture has no fused attention
@@ -243,5 +250,5 @@ def end_tokens(model, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
     return frozenset(end for end in (*ends, end_token(tokenizer)) if end is not None)
 
 
-def first_line(error: Exception) -> str:
+def first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]

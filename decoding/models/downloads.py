@@ -12,10 +12,14 @@ import ssl
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from http.client import HTTPException
 from pathlib import Path
-from typing import Any
+from queue import Empty, Queue
+from threading import Thread
+from time import monotonic
+from typing import Any, TypeVar
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 from decoding.models.progress import Progress, said
@@ -23,10 +27,12 @@ from decoding.models.progress import Progress, said
 SLICE = 2**20  # bytes between two looks
 PATIENCE = 20  # seconds without a byte
 QUICK = 3  # seconds for an answer that somebody waits for
+LEAST, WINDOW = 1000, 30  # bytes a second at least, on the average of so many seconds of waiting
 TRIES = 4  # in a row that bring nothing
 PAUSE = 0.5  # seconds before another try, times the tries so far
 SPARE = 64 * 2**20  # bytes of a disk that are left alone
 CERTIFICATES = ("SSL_CERT_FILE", "PIP_CERT", "REQUESTS_CA_BUNDLE")  # where they are said to be, if not where Python looks
+T = TypeVar("T")
 BROKEN = (OSError, HTTPException)  # what a connection that breaks raises, in whichever layer
 
 
@@ -101,15 +107,50 @@ def filled(url: str, part: Path, size: int, headers: Mapping[str, str], stage: s
 def slices(url: str, part: Path, there: int, size: int, headers: Mapping[str, str]) -> Iterator[int]:
     """Write what comes behind the first `there` bytes; yields how many there are."""
     ranged = {**headers, "Range": f"bytes={there}-"} if there else dict(headers)
-    with opened(url, ranged) as answer:
+    with answered(partial(opened, url, ranged), PATIENCE) as answer:
         if there and answer.status != 206:  # this server sends all of it again
             there = 0
         with part.open("r+b" if there else "wb") as file:
             file.seek(there)
-            while there < size and (data := answer.read(min(SLICE, size - there))):
+            waited, before, start = 0.0, there, monotonic()
+            while there < size and (data := answer.read1(min(SLICE, size - there))):
                 file.write(data)
                 there += len(data)
+                waited += monotonic() - start
+                if waited > WINDOW:
+                    check_pace(url, (there - before) / waited)
+                    waited, before = 0.0, there
                 yield there
+                start = monotonic()  # not before: whoever takes the slices may rest
+
+
+def check_pace(url: str, pace: float) -> None:
+    """Refuse to wait any longer for what does not come (ValueError)."""
+    if pace < LEAST:
+        raise ValueError(
+            f"{shown(url)} cannot be downloaded: the server sends {said(pace)} a second. What came is kept; try again later."
+        )
+
+
+def answered(ask: Callable[[], T], wait: float) -> T:
+    """What `ask` finds, or raises; a look-up of a name that hangs, or a server that says one letter at a time, is given up:
+    TimeoutError."""
+    answers: Queue[tuple[Any, Exception | None]] = Queue()
+
+    def run() -> None:
+        try:
+            answers.put((ask(), None))
+        except Exception as error:  # handed to the one who waits
+            answers.put((None, error))
+
+    Thread(target=run, name="draftscope-answer", daemon=True).start()
+    try:
+        found, problem = answers.get(timeout=wait)
+    except Empty:
+        raise TimeoutError(f"no answer within {wait:g} s") from None
+    if problem is not None:
+        raise problem
+    return found
 
 
 def checked(part: Path, place: Path, size: int, sha256: str) -> Iterator[Progress]:

@@ -8,7 +8,8 @@ import hashlib
 import os
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -17,6 +18,8 @@ from typing import cast
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from decoding.models import probe
+from decoding.models.catalogue import MODELS
 from decoding.models.chat import Option, rendered
 from decoding.models.checkpoints import (
     DTYPES,
@@ -30,8 +33,10 @@ from decoding.models.checkpoints import (
 )
 from decoding.models.draft_tokens import OtherDraft, fitted
 from decoding.models.ends import Stop, checked_stops, stop_ids
+from decoding.models.fetching import of_package, place_of
 from decoding.models.heads import Head
 from decoding.models.memory import BYTES, check_memory, needs
+from decoding.models.model_folder import check_folder, described
 from decoding.models.names import DRAFTS_OF, EMBEDDED_TARGETS
 from decoding.models.places import Place, place
 from decoding.models.progress import said, tell
@@ -46,7 +51,7 @@ from decoding.trace import Message
 EMBEDDED = Path(__file__).parent.parent / "embedded"
 DRAFTS = {**EMBEDDED_TARGETS, "embedded": "draft"}  # name as a draft model -> folder
 SHIPPED_DRAFTS = {"embedded": "draft", "smollm2": "smollm2/draft"}  # whose draft model -> folder
-HUB_ID = re.compile(r"[\w.-]{1,96}(/[\w.-]{1,96})?")
+HUB_ID = re.compile(r"[\w.-]{1,96}(/[\w.-]{1,96})?")  # and much that looks like one
 MAX_PROMPT = 100_000  # characters
 
 
@@ -237,11 +242,12 @@ def weights_mark(source: str | None) -> str:
     """
     smollm2 = EMBEDDED / "smollm2"  # its target never changes, what ships beside it may
     folder = EMBEDDED if source in EMBEDDED_TARGETS else smollm2 if source == smollm2.name else Path(source or "")
-    if source is None or not folder.is_dir():
+    if source is None or not os.path.isdir(folder):
         return ""
     found = hashlib.sha256()
-    for file in sorted(folder.rglob("*.safetensors")):
-        if folder == EMBEDDED and smollm2 in file.parents:
+    ours = folder in (EMBEDDED, smollm2)  # another's weights lie in the folder itself, and what it holds may be a whole disk
+    for file in sorted(folder.rglob("*.safetensors") if ours else folder.glob("*.safetensors")):
+        if not file.is_file() or (folder == EMBEDDED and smollm2 in file.parents):
             continue
         with file.open("rb") as data:
             size = data.seek(0, os.SEEK_END)
@@ -267,6 +273,26 @@ def find_device(device: str) -> torch.device:
     return where
 
 
+@contextmanager
+def safe(source: str) -> Iterator[str]:
+    """While the block runs, a folder from which config and tokenizer can be opened: of a model from outside only what says nothing
+    of code and other files, after it was looked at and tried in a process of its own. ValueError if that did not go well."""
+    if ships(source):
+        yield source
+        return
+    with opening(source):
+        check_folder(Path(source))
+        probe.check(Path(source))
+    with described(Path(source)) as folder:
+        yield str(folder)
+
+
+def ships(source: str) -> bool:
+    """Whether a folder is one that comes with the app, or whose checksum does."""
+    known = (EMBEDDED, *(place_of(name) for name in MODELS if of_package(name)))
+    return any(Path(source).resolve().is_relative_to(folder.resolve()) for folder in known)
+
+
 def open_model(
     source: str, device: torch.device, dtype: str, *, spread: bool = False
 ) -> tuple[PreTrainedTokenizerBase, Target, tuple[str, ...]]:
@@ -274,18 +300,22 @@ def open_model(
     that is `spread` lies wherever there is room."""
     if dtype != "auto" and dtype not in DTYPES:
         raise ValueError(f"There is no number format {dtype!r}; use auto, {', '.join(DTYPES)}.")
-    if not os.path.isdir(source) and not HUB_ID.fullmatch(source):
+    if not os.path.isdir(source):
+        if HUB_ID.fullmatch(source):
+            raise ValueError(f"The model {source!r} cannot be opened: it is no folder, and nothing on the Hub can be called so.")
         raise ValueError(f"{source!r} is neither a folder nor the id of a model on the Hub.")
-    with opening(source):
-        config = open_config(source)
-    check_architecture(config, source)
+    with safe(source) as folder:
+        with opening(source):
+            config = open_config(folder)
+        check_architecture(config, source)
+        with opening(source):
+            tokenizer, words = open_tokenizer(folder, source)
     found = needs(Path(source), BYTES["float32"] if dtype == "auto" else BYTES[dtype])
     if device.type == "cpu":
         check_memory(found, source)
     shown = "float32" if dtype == "auto" and device.type == "cpu" else "its own number format" if dtype == "auto" else dtype
     tell(f"loading {Path(source).name} on {device} in {shown}{f', {said(found.weights)}' if found else ''}")
     with opening(source):
-        tokenizer, words = open_tokenizer(source)
         model, notes = open_weights(source, config, None if spread else device, dtype)
     vocab, unused = vocabulary(tokenizer, config)
     target = Target(model.eval(), vocab, context(config), end_tokens(model, tokenizer), unused)

@@ -1,45 +1,130 @@
-"""The families in memory: the embedded ones, and at most one other, freed before the next is loaded.
+"""The families in memory: the embedded ones, and of the others those that somebody uses, and the one that was asked for last.
 
-A cache that loads the new model before it lets go of the old one needs room for both.
+A family is in use as long as anybody but this cache holds it, as a run does until it is over. What nobody uses is freed before
+another is loaded; what is in use stays, and together with the new one must fit a budget. Loading one holds up nobody else.
 """
 
 import gc
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from threading import Lock
+from weakref import WeakValueDictionary
 
 import torch
 
-from decoding.models.family import Family, load
+from decoding.models import memory
+from decoding.models.family import Family, find_device, load, opened_from
+from decoding.models.memory import BYTES
 from decoding.models.names import EMBEDDED_TARGETS
+from decoding.models.progress import said
 
 EMBEDDED = tuple((target, None) for target in EMBEDDED_TARGETS)  # targets and draft models
-_lock = Lock()
-_families: dict[tuple[str, str | None, str, str], Family] = {}
+BUDGET = "DRAFTSCOPE_MODEL_GB"  # how much memory the families that are in use may take, beside the embedded ones
+SHARE = 0.6  # of the device's memory, if that is not said
+GIGABYTE = 10**9
+Key = tuple[str, str | None, str, str]  # target, draft model, device, number format
+
+_lock = Lock()  # of what follows; never held while anything is loaded
+_families: dict[Key, Family] = {}  # kept, whether or not they are used
+_alive: WeakValueDictionary[Key, Family] = WeakValueDictionary()  # those, and what others still use
+_coming: dict[Key, int] = {}  # what is being loaded -> bytes that it will take
+_loading: dict[Key, Lock] = {}
 
 
 def family(target: str = "embedded", draft: str | None = None, device: str = "auto", dtype: str = "auto") -> Family:
     """The family with these names (see `decoding.models.family.load`), loaded if it is not in memory.
 
     Raises:
-        ValueError: it cannot be loaded; the embedded families stay in memory.
+        ValueError: it cannot be loaded, or does not fit beside those that are in use; those stay in memory.
     """
     key = (target, draft, device, dtype)
     with _lock:
-        if key not in _families:
-            if key[:2] not in EMBEDDED:
-                free_others()
-            _families[key] = load(*key)
-        return _families[key]
+        own = _loading.setdefault(key, Lock())
+    with own:  # two who want the same one: it is loaded once
+        with _lock:
+            found = _families.get(key) or _alive.get(key)
+        if found is None:
+            with room(key):
+                found = load(*key)
+        with _lock:
+            _families[key] = _alive[key] = found
+        return found
 
 
 def loaded(target: str, draft: str | None) -> Family | None:
     """The family with these models that is in memory, on whatever device; waits for no other that is being loaded."""
-    return next((family for key, family in list(_families.items()) if key[:2] == (target, draft)), None)
+    there = [*_families.items(), *_alive.items()]
+    return next((family for key, family in there if key[:2] == (target, draft)), None)
+
+
+@contextmanager
+def room(key: Key) -> Iterator[None]:
+    """While the block runs, a family is being loaded for which there is room (ValueError if there is none)."""
+    if key[:2] in EMBEDDED:
+        yield
+        return
+    free_others()
+    size = bytes_needed(key)
+    with _lock:
+        check_budget(key, size)
+        _coming[key] = size
+    try:
+        yield
+    finally:
+        with _lock:
+            del _coming[key]
 
 
 def free_others() -> None:
-    """Forget every family but the embedded ones."""
-    for other in [key for key in _families if key[:2] not in EMBEDDED]:
-        del _families[other]
+    """Forget every family but the embedded ones; what nobody uses is freed."""
+    with _lock:
+        for other in [key for key in _families if key[:2] not in EMBEDDED]:
+            del _families[other]
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
+    memory.trim()
+
+
+def check_budget(key: Key, size: int) -> None:
+    """Refuse a family that does not fit beside those that are in use (ValueError); alone it may be as large as the machine."""
+    used = {other: bytes_of(one) for other, one in list(_alive.items()) if other[:2] not in EMBEDDED} | _coming
+    if used and sum(used.values()) + size > (most := budget(key[2])):
+        names = ", ".join(sorted({" + ".join(filter(None, other[:2])) for other in used}))
+        raise ValueError(
+            f"{' + '.join(filter(None, key[:2]))} takes {said(size)} of memory. Runs that are not over use {names}, "
+            f"{said(sum(used.values()))}, and {said(most)} are for all together: end one of them, or wait for it."
+        )
+
+
+def budget(device: str) -> float:
+    """Bytes that the families in use may take."""
+    if (chosen := os.environ.get(BUDGET, "")).replace(".", "", 1).isdigit():
+        return float(chosen) * GIGABYTE
+    where = find_device(device)
+    if where.type == "cuda":
+        return SHARE * torch.cuda.get_device_properties(where).total_memory
+    return SHARE * memory.total()
+
+
+def bytes_needed(key: Key) -> int:
+    """What loading a family will take, told from its files; what is not on this machine is fetched for that. 0 where they do not
+    say: loading it says what is wrong."""
+    target, draft, device, dtype = key
+    width = BYTES.get(dtype, 4 if find_device(device).type == "cpu" else 2)
+    size = 0
+    for name in filter(None, (target, draft)):
+        with suppress(ValueError):
+            found = memory.needs(Path(opened_from(name, EMBEDDED_TARGETS)[0]), width)
+            size += found.weights if found is not None else 0
+    return size
+
+
+def bytes_of(family: Family) -> int:
+    """What the weights of a family take."""
+    models = [target.model for target in (family.target, family.draft) if target is not None]
+    if family.other_draft is not None:
+        models.append(family.other_draft.model.model)
+    return sum(values.nbytes for model in models for values in model.parameters())

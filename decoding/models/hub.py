@@ -11,12 +11,10 @@ import urllib.error
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from queue import Empty, Queue
-from threading import Thread
 from typing import Any, NoReturn
 from urllib.parse import quote
 
-from decoding.models.downloads import BROKEN, QUICK, Denied, download, opened
+from decoding.models.downloads import BROKEN, QUICK, Denied, answered, download, opened
 from decoding.models.progress import Progress
 
 ID = re.compile(r"[\w][\w.-]{0,95}/[\w][\w.-]{0,95}|[\w][\w-]{0,95}")
@@ -97,26 +95,6 @@ def listing(name: str, wait: float = QUICK) -> Listing:
 def asked(name: str, wait: float) -> Any:
     with opened(f"{endpoint()}/api/models/{quote(name)}?blobs=true", headers(), wait) as answer:
         return json.loads(answer.read(MOST))
-
-
-def answered(ask: Any, wait: float) -> Any:
-    """What `ask` finds, or raises; a look-up of a name that hangs is given up: TimeoutError."""
-    answers: Queue[tuple[Any, Exception | None]] = Queue()
-
-    def run() -> None:
-        try:
-            answers.put((ask(), None))
-        except Exception as error:  # handed to the one who waits
-            answers.put((None, error))
-
-    Thread(target=run, name="draftscope-hub", daemon=True).start()
-    try:
-        found, problem = answers.get(timeout=wait)
-    except Empty:
-        raise TimeoutError(f"no answer within {wait:g} s") from None
-    if problem is not None:
-        raise problem
-    return found
 
 
 def chosen(name: str, found: Any) -> Listing:

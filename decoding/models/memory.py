@@ -1,7 +1,10 @@
 """Memory: what a model will take, told from its files before anything is opened. Needs no torch."""
 
+import ctypes
 import json
 import math
+import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +13,8 @@ from decoding.models.progress import said
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 TOLD = 1000  # tokens that the cache is told for
+GROUP = Path("/sys/fs/cgroup")  # of the container, if there is one
+SMALL = 8 * 2**30  # bytes
 MOST = 100 * 2**20  # bytes of a list of tensors
 
 
@@ -29,11 +34,16 @@ class Needs:
 def needs(folder: Path, width: int) -> Needs | None:
     """What the model in a folder takes with `width` bytes a number; None if the folder does not say."""
     try:
-        count = sum(map(numbers, folder.glob("*.safetensors")))
+        count = stored_numbers(folder)
         config = json.loads((folder / "config.json").read_text("utf-8"))
         return Needs(count, count * width, cache_of(config.get("text_config") or config, width)) if count else None
     except (OSError, ValueError, TypeError, AttributeError, KeyError):
         return None  # opening it says what is wrong
+
+
+def stored_numbers(folder: Path) -> int:
+    """How many numbers all files of tensors hold; ValueError for a list that cannot be."""
+    return sum(map(numbers, folder.glob("*.safetensors")))
 
 
 def numbers(file: Path) -> int:
@@ -67,16 +77,33 @@ def free() -> int | None:
     return min(there, *limits()) if limits() else there
 
 
+def total() -> int:
+    """Bytes of memory that this machine, or the container, has; those of a small one if it does not say."""
+    found = [SMALL]
+    with suppress(OSError, ValueError, IndexError, StopIteration):
+        lines = Path("/proc/meminfo").read_text("utf-8").splitlines()
+        found = [next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemTotal"))]
+    with suppress(OSError, ValueError):  # of a container without a limit the file says "max"
+        found.append(int((GROUP / "memory.max").read_text("utf-8")))
+    return min(found)
+
+
 def limits() -> list[int]:
     """What a container leaves of its own limit."""
-    group = Path("/sys/fs/cgroup")
     try:
-        most = int((group / "memory.max").read_text("utf-8"))
-        counted = dict(line.split() for line in (group / "memory.stat").read_text("utf-8").splitlines())
-        used = int((group / "memory.current").read_text("utf-8")) - int(counted.get("inactive_file", 0))
+        most = int((GROUP / "memory.max").read_text("utf-8"))
+        counted = dict(line.split() for line in (GROUP / "memory.stat").read_text("utf-8").splitlines())
+        used = int((GROUP / "memory.current").read_text("utf-8")) - int(counted.get("inactive_file", 0))
     except (OSError, ValueError):
         return []
     return [max(0, most - used)]
+
+
+def trim() -> None:
+    """Give back to the system what was freed, where its allocator keeps it (glibc)."""
+    if sys.platform == "linux":
+        with suppress(OSError, AttributeError):
+            ctypes.CDLL(None).malloc_trim(0)
 
 
 def check_memory(found: Needs | None, name: str) -> None:

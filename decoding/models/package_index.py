@@ -9,10 +9,11 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import partial
 from html.parser import HTMLParser
 from urllib.parse import urldefrag, urljoin
 
-from decoding.models.downloads import BROKEN, opened, shown
+from decoding.models.downloads import BROKEN, answered, opened, shown
 
 PUBLIC = "https://pypi.org/simple"
 VARIABLES = ("PIP_INDEX_URL", "UV_DEFAULT_INDEX", "UV_INDEX_URL")
@@ -45,14 +46,19 @@ def address(package: str, file: str) -> str:
     for index in indexes():
         page = f"{index}/{package}/"
         try:
-            with opened(page, {"Accept": f"{JSON}, text/html;q=0.5"}, WAIT) as answer:
-                kind, text, base = answer.headers.get_content_type(), answer.read(MOST), answer.url
+            kind, text, base = answered(partial(asked, page), 2 * WAIT)
             if found := listed(kind, text.decode("utf-8", "replace"), base).get(file):
                 return found
             problems.append(f"{shown(page)} does not list it")
         except (*BROKEN, ValueError, KeyError, TypeError) as error:
             problems.append(f"{shown(page)}: {getattr(error, 'reason', None) or error}")
     raise ValueError(f"No package index leads to {file}: {'; '.join(problems)}.")
+
+
+def asked(page: str) -> tuple[str, bytes, str]:
+    """The kind of a page, what it says, and where it was in the end."""
+    with opened(page, {"Accept": f"{JSON}, text/html;q=0.5"}, WAIT) as answer:
+        return answer.headers.get_content_type(), answer.read(MOST), answer.url
 
 
 def listed(kind: str, text: str, page: str) -> dict[str, str]:

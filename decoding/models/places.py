@@ -4,6 +4,7 @@ A name is one of the catalogue, a folder, a GGUF file, or an id of the Hub; in t
 """
 
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,8 +38,8 @@ def place(name: str) -> Place:
             raise ValueError(missing(name))
         return Place(str(folder))
     if is_gguf(name):
-        file = Path(name).expanduser()
-        if not file.is_file():
+        file = Path(os.path.expanduser(name))
+        if not os.path.isfile(file):  # which takes names that no file can have
             raise ValueError(f"There is no file {name!r}.")
         told(fetching.convert_gguf(file.resolve()))
         folder = fetching.converted_place(file)

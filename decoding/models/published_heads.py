@@ -6,6 +6,7 @@ vllm-project/speculators (algorithm eagle3). Nothing is taken on trust: every te
 them, what changes the computation and is not known here is refused by its name, and nothing is ever unpickled.
 """
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import count
@@ -19,6 +20,7 @@ from decoding.models import eagle_head, medusa_heads
 from decoding.models.eagle_head import layer_name
 from decoding.models.head_files import CONFIG, Config, config_of, files_of, names_in, refuse_pickles, refuse_quantised
 from decoding.models.heads import Head, Settings, Shapes, tensors_of
+from decoding.models.model_folder import check_files
 from decoding.models.target import PRE_NORM, Target
 
 UNKNOWN = ("norm_before_fc", "fc_norm", "norm_output")  # switches of EAGLE 3.1 and of speculators that are not supported
@@ -49,8 +51,9 @@ def method_of(source: str | None) -> str:
         ValueError: the folder's weights are pickled only, whatever they are; or a list in it is damaged.
     """
     folder = Path(source or "")
-    if not source or not (folder / CONFIG).is_file():
+    if not source or not os.path.isfile(folder / CONFIG):  # which takes names that no file can have
         return ""
+    check_files(folder)
     refuse_pickles(folder)
     config, names = config_of(folder), names_in(folder)
     if "medusa_num_heads" in config:

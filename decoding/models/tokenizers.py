@@ -16,8 +16,12 @@ PROBES = ("the cat sat on the mat", "It was 12 o'clock.", "a b", "caf\u00e9")
 SPACES = ("the  cat", "the cat ")  # which sentencepiece may take out, and transformers leaves
 
 
-def open_tokenizer(source: str) -> tuple[PreTrainedTokenizerBase, tuple[str, ...]]:
+def open_tokenizer(source: str, name: str) -> tuple[PreTrainedTokenizerBase, tuple[str, ...]]:
     """The tokenizer of a model, and notes.
+
+    Args:
+        source: the folder that it is opened from.
+        name: what the model is called in sentences.
 
     Raises:
         ValueError: it is a sentencepiece model that transformers cuts differently, or the package for it is lacking.
@@ -30,7 +34,7 @@ def open_tokenizer(source: str) -> tuple[PreTrainedTokenizerBase, tuple[str, ...
         return AutoTokenizer.from_pretrained(source, trust_remote_code=False), ()
     found = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
     if cuts_alike(found, pieces):
-        return found, space_notes(source, found, pieces)
+        return found, space_notes(name, found, pieces)
     begins, says = pieces.bos_id() >= 0, (folder / SAID).is_file()
     found = LlamaTokenizer.from_pretrained(source, **({} if says else {"add_bos_token": begins}))
     if not cuts_alike(found, pieces):
@@ -39,8 +43,8 @@ def open_tokenizer(source: str) -> tuple[PreTrainedTokenizerBase, tuple[str, ...
             f"does not know. Where it was made, tokenizer.save_pretrained writes a {WHOLE} that says how."
         )
     start = f"texts begin with {found.bos_token}" if begins else "nothing is put before a text"
-    assumed = f"{source!r} has a {PIECES} and no {SAID}, and is taken for a tokenizer like Llama's: {start}."
-    return found, (() if says else (assumed,)) + space_notes(source, found, pieces)
+    assumed = f"{name!r} has a {PIECES} and no {SAID}, and is taken for a tokenizer like Llama's: {start}."
+    return found, (() if says else (assumed,)) + space_notes(name, found, pieces)
 
 
 def sentencepieces(file: Path) -> Any:

@@ -11,6 +11,8 @@ TURN = 0.25  # seconds
 class Fetch:
     """Brings a model here. What is stopped goes on where it was, also in another fetch."""
 
+    aside = True  # it waits for others, and computes nothing on a device
+
     def __init__(self, name: str) -> None:
         self.name = name
         self.steps: list[Progress] = []  # the last of each turn
@@ -25,6 +27,10 @@ class Fetch:
         self.ended = last is None
         self.steps.append(last or Progress(f"{self.name} is here"))
         return self.steps[-1]
+
+    def let_go(self) -> None:
+        """So that another may go on with it."""
+        self._going.close()
 
     @property
     def trace(self) -> Progress:

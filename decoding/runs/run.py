@@ -69,7 +69,7 @@ class Run:
         drafter, accept = chosen.build(ending, values, sampling)
         limit, full = context_of(ending.target, drafter)
         text, tokens = read_prompt(family, prompt, messages, options, limit, full.removeprefix("context limit"))
-        self.family = family
+        self.family: Family | None = family  # None once it was let go
         self.notes = family.notes + (family.prompt_notes(prompt) if isinstance(prompt, str) else ())  # for who looks at the run
         self.header = Header(
             method=method,
@@ -100,18 +100,25 @@ class Run:
         return self
 
     def __next__(self) -> Step:
+        if (family := self.family) is None:
+            raise StopIteration
         try:
             step = next(self._decode)
         except NotFinite as error:
             whose = head_name(self.header.method) if error.model == "drafter" else error.model
-            raise ValueError(not_finite(whose, self.family.name, len(self.steps) + 1, self.header.dtype)) from error
-        self.token_bytes.update(self.family.token_bytes(t for t in step.occurring() if t not in self.token_bytes))
+            raise ValueError(not_finite(whose, family.name, len(self.steps) + 1, self.header.dtype)) from error
+        self.token_bytes.update(family.token_bytes(t for t in step.occurring() if t not in self.token_bytes))
         self.steps.append(step)
         return step
 
     @property
     def ended(self) -> bool:
         return bool(self.steps and self.steps[-1].ending)
+
+    def let_go(self) -> None:
+        """Drop the models and what the loop keeps of them; what was done stays, and no step can follow."""
+        self._decode.close()
+        self.family = None
 
     @property
     def trace(self) -> Trace:

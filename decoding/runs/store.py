@@ -5,20 +5,32 @@ step it was writing. The folder is the user's; what is read from it is checked l
 """
 
 import os
+import shutil
 import sqlite3
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 
 from decoding import old_names
-from decoding.trace import Header, Step, Trace, Version, check_schema, check_steps, convert
+from decoding.trace import Header, Piece, Step, Token, Trace, Version, check_schema, check_steps, convert
 
 FILE = "traces.sqlite"
 LIST_LIMIT = 200  # rows of one page of the list
+VERSION = 1  # of the tables; files from before there was a number have 0, and the same tables
+RESERVE, RESERVED = "traces.reserve", 256 * 1024  # a file that is given up on a full disk, and its bytes
+WORDS = {  # of SQLite, and ours
+    "disk is full": "the disk is full",
+    "disk I/O error": "the disk is full, or damaged",
+    "is locked": "another program is writing there and does not finish",
+    "readonly": "they may only be read there",
+    "unable to open": "the file cannot be opened there",
+    "not a database": "the file holds something else",
+    "malformed": "the file is damaged",
+}
 MAX_NAME, MAX_NOTE = 200, 4000  # characters
 
 TABLES = """
@@ -69,6 +81,7 @@ class Query:
     study: str | None = None  # "" = only traces that belong to no debug run
     since: float | None = None  # seconds since 1970
     until: float | None = None
+    ended: bool | None = None  # only runs that went to their end, or only others
 
 
 def default_folder() -> Path:
@@ -88,14 +101,41 @@ class Store:
         self.path = self.folder / FILE
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            with self._open() as db:
-                db.execute("PRAGMA journal_mode = WAL")
-                db.executescript(TABLES)
-        except (OSError, sqlite3.Error) as error:
-            raise ValueError(f"Traces cannot be kept in {str(self.folder)!r}: {error}.") from error
+            try:
+                self._set_up()
+            except sqlite3.OperationalError:  # on a full disk there is no room to look at it either
+                if not self._release():
+                    raise
+                self._set_up()
+        except (OSError, ValueError, RuntimeError, sqlite3.Error) as error:
+            raise ValueError(f"Traces cannot be kept in {str(self.folder)!r}: {why(error)}.") from error
+
+    def _set_up(self) -> None:
+        """Tables, if there are none, and something to give up once the disk is full; ValueError for a later version's."""
+        with self._connected() as db:
+            version = db.execute("PRAGMA user_version").fetchone()[0]
+            if version > VERSION:
+                raise ValueError(f"a later version of Draftscope made it (version {version}; this one knows {VERSION})")
+            db.execute("PRAGMA auto_vacuum = INCREMENTAL")  # of a file that is new
+            db.execute("PRAGMA journal_mode = WAL")
+            db.executescript(TABLES)
+            if version < VERSION:
+                db.execute(f"PRAGMA user_version = {VERSION}")
+        with suppress(OSError):
+            reserve = self.folder / RESERVE
+            if shutil.disk_usage(self.folder).free > 4 * RESERVED and not reserve.exists():
+                reserve.write_bytes(bytes(RESERVED))
+
+    def _release(self) -> bool:
+        """Give up what was put by; whether there was any."""
+        try:
+            (self.folder / RESERVE).unlink()
+        except OSError:
+            return False
+        return True
 
     @contextmanager
-    def _open(self) -> Iterator[sqlite3.Connection]:
+    def _connected(self) -> Iterator[sqlite3.Connection]:
         """A connection whose statements are one transaction; waits for other processes up to ten seconds."""
         db = sqlite3.connect(self.path, timeout=10)
         try:
@@ -106,34 +146,20 @@ class Store:
         finally:
             db.close()
 
+    @contextmanager
+    def _open(self) -> Iterator[sqlite3.Connection]:
+        """The same; what is wrong with the file or the disk as a sentence (ValueError), and nothing is changed then."""
+        try:
+            with self._connected() as db:
+                yield db
+        except sqlite3.Error as error:
+            raise ValueError(f"The traces in {str(self.folder)!r} could not be read or written: {why(error)}.") from error
+
     # -- writing --
 
     def begin(self, header: Header, token_bytes: dict[int, bytes], name: str, note: str = "", study: str = "") -> int:
         """A new trace without steps; returns its id."""
-        values = (
-            clipped(name, MAX_NAME, "name"),
-            clipped(note, MAX_NOTE, "note"),
-            study,
-            time.time(),
-            header.method,
-            header.family,
-            header.prompt,
-            "",
-            0,
-            0,
-            0,
-            msgspec.msgpack.encode(header),
-            msgspec.msgpack.encode(token_bytes),
-        )
-        with self._open() as db:
-            marks = ", ".join("?" * len(values))
-            cursor = db.execute(
-                "INSERT INTO traces (name, note, study, created, method, family, prompt, text, steps, tokens, ended, header, "
-                f"pieces) VALUES ({marks})",
-                values,
-            )
-            assert cursor.lastrowid is not None  # a line was inserted
-            return cursor.lastrowid
+        return self.keep(Trace(header, token_bytes, ()), name, note, study)
 
     def append(self, trace: int, steps: Sequence[Step], token_bytes: dict[int, bytes]) -> None:
         """More steps of a trace, in one transaction.
@@ -142,24 +168,28 @@ class Store:
             token_bytes: at least those of the tokens that occur in `steps`.
         """
         with self._open() as db:
-            found = db.execute("SELECT steps FROM traces WHERE id = ?", (trace,)).fetchone()
-            if found is None:
-                raise ValueError(f"There is no trace {trace}; it may have been deleted.")
-            for number, step in enumerate(steps, found[0]):
-                own = {token: token_bytes[token] for token in set(step.occurring()) if token in token_bytes}
-                data = (trace, number, msgspec.msgpack.encode(own), msgspec.msgpack.encode(step))
-                db.execute("INSERT INTO steps VALUES (?, ?, ?, ?)", data)
-                text = b"".join(token_bytes.get(t, b"") for t in step.tokens).decode("utf-8", "replace")
-                db.execute(
-                    "UPDATE traces SET steps = steps + 1, tokens = tokens + ?, text = text || ?, ended = ? WHERE id = ?",
-                    (len(step.tokens), text, bool(step.ending), trace),
-                )
+            append(db, trace, steps, token_bytes)
 
     def keep(self, trace: Trace, name: str, note: str = "", study: str = "") -> int:
-        """A whole trace; returns its id."""
-        new = self.begin(trace.header, trace.token_bytes, name, note, study)
-        self.append(new, trace.steps, trace.token_bytes)
-        return new
+        """A whole trace, in one transaction; returns its id."""
+        with self._open() as db:
+            new = insert(db, trace.header, trace.token_bytes, name, note, study)
+            append(db, new, trace.steps, trace.token_bytes)
+            return new
+
+    def settle(self, trace: int) -> int:
+        """Of all runs of a study under the name of `trace`, keep the first that went to its end; returns its id.
+
+        A study may run in two places at once, and one that was killed leaves the steps it had: they go once there is a whole one.
+        """
+        same = "study = (SELECT study FROM traces WHERE id = ?) AND name = (SELECT name FROM traces WHERE id = ?)"
+        with self._open() as db:
+            db.execute("BEGIN IMMEDIATE")
+            found = db.execute(f"SELECT MIN(id) FROM traces WHERE ended AND study != '' AND {same}", (trace, trace)).fetchone()[0]
+            if found is None:
+                return trace
+            db.execute(f"DELETE FROM traces WHERE id != ? AND {same}", (found, trace, trace))
+            return found
 
     def rename(self, trace: int, name: str, note: str) -> None:
         with self._open() as db:
@@ -167,8 +197,26 @@ class Store:
             db.execute("UPDATE traces SET name = ?, note = ? WHERE id = ?", values)
 
     def delete(self, trace: int) -> None:
+        """Take a trace away, and give its room back to the disk. On a full one that needs room too: what is written twice goes
+        first, then what was put by for this."""
+        try:
+            self._delete(trace)
+        except ValueError:
+            self.give_back()
+            self._release()
+            self._delete(trace)
+        self.give_back()
+
+    def _delete(self, trace: int) -> None:
         with self._open() as db:
             db.execute("DELETE FROM traces WHERE id = ?", (trace,))
+
+    def give_back(self) -> None:
+        """Give the disk what the files do not need; another program that reads just now may be in the way, which does no harm."""
+        with suppress(sqlite3.Error), self._connected() as db:
+            db.execute("PRAGMA incremental_vacuum").fetchall()
+            db.commit()
+            db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
     # -- reading --
 
@@ -183,6 +231,11 @@ class Store:
         where, values = conditions(query or Query())
         with self._open() as db:
             return db.execute(f"SELECT COUNT(*) FROM traces {where}", values).fetchone()[0]
+
+    def finished(self, study: str) -> int:
+        """Prompts of a study whose runs went to their end."""
+        with self._open() as db:
+            return db.execute("SELECT COUNT(DISTINCT name) FROM traces WHERE ended AND study = ?", (study,)).fetchone()[0]
 
     def families(self) -> list[str]:
         """The names of all families that occur."""
@@ -211,7 +264,58 @@ class Store:
         return check_steps(Trace(header, token_bytes, steps))
 
 
-TOKEN_BYTES = msgspec.msgpack.Decoder(dict[int, bytes])
+def insert(
+    db: sqlite3.Connection, header: Header, token_bytes: dict[int, bytes], name: str, note: str = "", study: str = ""
+) -> int:
+    """A new trace without steps; returns its id."""
+    values = (
+        clipped(name, MAX_NAME, "name"),
+        clipped(note, MAX_NOTE, "note"),
+        study,
+        time.time(),
+        header.method,
+        header.family,
+        header.prompt,
+        "",
+        0,
+        0,
+        0,
+        msgspec.msgpack.encode(header),
+        msgspec.msgpack.encode(token_bytes),
+    )
+    marks = ", ".join("?" * len(values))
+    cursor = db.execute(
+        "INSERT INTO traces (name, note, study, created, method, family, prompt, text, steps, tokens, ended, header, pieces) "
+        f"VALUES ({marks})",
+        values,
+    )
+    assert cursor.lastrowid is not None  # a line was inserted
+    return cursor.lastrowid
+
+
+def append(db: sqlite3.Connection, trace: int, steps: Sequence[Step], token_bytes: dict[int, bytes]) -> None:
+    """More steps of a trace; ValueError if there is none."""
+    found = db.execute("SELECT steps FROM traces WHERE id = ?", (trace,)).fetchone()
+    if found is None:
+        raise ValueError(f"There is no trace {trace}; it may have been deleted.")
+    for number, step in enumerate(steps, found[0]):
+        own = {token: token_bytes[token] for token in set(step.occurring()) if token in token_bytes}
+        data = (trace, number, msgspec.msgpack.encode(own), msgspec.msgpack.encode(step))
+        db.execute("INSERT INTO steps VALUES (?, ?, ?, ?)", data)
+        text = b"".join(token_bytes.get(t, b"") for t in step.tokens).decode("utf-8", "replace")
+        db.execute(
+            "UPDATE traces SET steps = steps + 1, tokens = tokens + ?, text = text || ?, ended = ? WHERE id = ?",
+            (len(step.tokens), text, bool(step.ending), trace),
+        )
+
+
+def why(error: Exception) -> str:
+    """What is wrong with a file or a disk, in words for people."""
+    said = str(error)
+    return next((words for part, words in WORDS.items() if part in said), said)
+
+
+TOKEN_BYTES = msgspec.msgpack.Decoder(dict[Token, Piece])
 STEP = msgspec.msgpack.Decoder(Step)
 
 
@@ -240,7 +344,7 @@ def conditions(query: Query) -> tuple[str, list]:
         parts.append("(name LIKE ? ESCAPE '\\' OR note LIKE ? ESCAPE '\\' OR prompt LIKE ? ESCAPE '\\' OR text LIKE ? ESCAPE '\\')")
         values += [like] * 4
     exact = (("method = ?", query.method or None), ("family = ?", query.family or None), ("study = ?", query.study))
-    for clause, value in (*exact, ("created >= ?", query.since), ("created <= ?", query.until)):
+    for clause, value in (*exact, ("ended = ?", query.ended), ("created >= ?", query.since), ("created <= ?", query.until)):
         if value is not None:
             parts.append(clause)
             values.append(value)

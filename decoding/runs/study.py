@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from decoding.models.panics import is_panic
 from decoding.runs.failures import sentence
 from decoding.runs.prompts import Prompt
 from decoding.runs.store import Entry, Query, Store
@@ -93,16 +94,13 @@ class Study:
     """
 
     def __init__(self, family: Family, plan: Plan, store: Store) -> None:
-        self.family, self.plan, self.store = family, plan, store
+        self.family: Family | None = family  # None once it was let go
+        self.plan, self.store = plan, store
         self.problems: dict[int, str] = {}  # run -> why it was skipped
         self.kept: dict[int, int] = {}  # run that is finished -> id of its trace
-        for number, entry in entries_of(store, plan):
-            if entry.ended:
-                self.kept[number] = entry.id
-            else:
-                store.delete(entry.id)  # half a prompt: run it again
+        self._adopt()
         self._run: Run | None = None
-        self._number = -1
+        self._number, self._entry = -1, 0  # of the run, and of what is kept of it so far
 
     def __iter__(self) -> Study:
         return self
@@ -114,14 +112,37 @@ class Study:
             try:
                 self._run = run = self._run or self._start(self._number)
                 step = next(run)
-            except Exception as error:
-                self.problems[self._number], self._run = sentence(error), None
-                continue
-            if step.ending:
-                name, domain = self.plan.names[self._number], self.plan.asked[self._number].domain
-                self.kept[self._number] = self.store.keep(run.trace, name, domain, self.plan.key)
+                self._keep(run, step)
+            except BaseException as error:
+                if not isinstance(error, Exception) and not is_panic(error):
+                    raise
                 self._run = None
+                self._adopt()
+                if self._number not in self.kept:
+                    self.problems[self._number] = sentence(error)
+                continue
             return step
+
+    def _keep(self, run: Run, step: Step) -> None:
+        """Write the step down: whatever happens to the process, no more than a step is lost. Half a run that a study left behind
+        goes when there is a whole one, as does the run of another window that was slower."""
+        if len(run.steps) == 1:
+            name, domain = self.plan.names[self._number], self.plan.asked[self._number].domain
+            self._entry = self.store.keep(run.trace, name, domain, self.plan.key)
+        else:
+            self.store.append(self._entry, [step], run.token_bytes)
+        if step.ending:
+            self.kept[self._number] = self.store.settle(self._entry)
+            self._run = None
+
+    def _adopt(self) -> None:
+        """Take over what is whole in the store, whoever ran it."""
+        self.kept |= {number: entry.id for number, entry in entries_of(self.store, self.plan) if entry.ended}
+        self.problems = {number: problem for number, problem in self.problems.items() if number not in self.kept}
+
+    def let_go(self) -> None:
+        """Drop the models; what is kept stays, and no step can follow."""
+        self.family = self._run = None
 
     @property
     def finished(self) -> set[int]:
@@ -133,6 +154,7 @@ class Study:
         return len(self.kept) + len(self.problems) == len(self.plan.places)
 
     def _next_number(self) -> int:
+        self._adopt()
         for number in range(len(self.plan.places)):
             if number not in self.kept and number not in self.problems:
                 return number
@@ -142,6 +164,8 @@ class Study:
         from decoding.runs.run import Run  # not at the top: the tables of a study that is over need no torch
 
         plan = self.plan
+        if self.family is None:
+            raise ValueError("This study was closed.")
         return Run(
             self.family,
             plan.method,
@@ -165,10 +189,20 @@ class Study:
 
 
 def entries_of(store: Store, plan: Plan) -> list[tuple[int, Entry]]:
-    """The runs of a plan that are in the store, and what is known of each, in order."""
+    """The runs of a plan that are in the store, and what is known of each, in order; one for every prompt."""
     numbers = {name: number for number, name in enumerate(plan.names)}
-    entries = store.entries(Query(study=plan.key), limit=len(plan.names) + 1)
-    return sorted(((numbers[entry.name], entry) for entry in entries if entry.name in numbers), key=lambda item: item[0])
+    query = Query(study=plan.key)
+    found: dict[int, Entry] = {}
+    for entry in store.entries(query, limit=store.count(query)):
+        number = numbers.get(entry.name)
+        if number is not None and (number not in found or better(entry, found[number])):
+            found[number] = entry
+    return sorted(found.items())
+
+
+def better(one: Entry, other: Entry) -> bool:
+    """Which of two runs of the same prompt counts: the one that ended, or the first of those, or the longer one."""
+    return (one.ended, -one.id if one.ended else one.steps) > (other.ended, -other.id if other.ended else other.steps)
 
 
 def results(store: Store, plan: Plan) -> list[tuple[int, int, str, Trace]]:

@@ -13,6 +13,7 @@ import pandas as pd
 from decoding import old_names
 from decoding.trace import MAX_BYTES, Node, Row, Step, Trace, Versioned, check_schema, check_steps, convert
 
+MAX_RATIO, MAX_SMALL = 50, 16 * 2**20  # how much more a packed file may unpack to, and bytes that it may in any case
 MAX_UPLOAD = 50 * 2**20  # bytes of a file as it comes
 FORMAT = "draftscope-trace"
 
@@ -42,7 +43,7 @@ def from_json(data: bytes) -> Trace:
     """
     if len(data) > MAX_UPLOAD:
         raise ValueError(f"The file has {len(data):,} bytes; at most {MAX_UPLOAD:,} are read.")
-    text = unpacked(data, MAX_BYTES) if data[:2] == b"\x1f\x8b" else data
+    text = unpacked(data, min(MAX_BYTES, max(MAX_SMALL, MAX_RATIO * len(data)))) if data[:2] == b"\x1f\x8b" else data
     try:
         found = msgspec.json.decode(text, type=VersionedFile)
         if found.format != FORMAT:

@@ -1,26 +1,39 @@
 """The worker: one thread per device takes one step at a time, in turn over all runs that want one.
 
-A page never computes. It asks a `Live` run for steps, looks at its trace, and closes it; cancelling is not asking. No user
-interface is known here, and torch only on the worker's thread: a page that shows a recorded run does without it.
+A page never computes. It asks a `Live` run for steps, looks at its trace, and closes it; cancelling is not asking. Models are
+loaded beside the line, each on a thread of its own, so that nobody waits for another's; steps are taken in the line. Whatever a job
+raises ends that job alone. No user interface is known here, and torch on those threads only: a page that shows a recorded run does
+without.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sized
-from functools import cache
-from threading import Condition, Thread
+from collections.abc import Callable, Iterator, Sized
+from contextlib import contextmanager
+from functools import cache, partial
+from threading import BoundedSemaphore, Condition, Thread
 from typing import Any, Literal, Protocol
 
+from decoding.models import memory
+from decoding.models.default_format import kept
 from decoding.models.progress import Progress, told_to
 from decoding.runs.failures import sentence
 from decoding.trace import Trace
 
 State = Literal["waiting", "working", "paused", "ended", "failed", "closed"]
+MOMENT = 0.05  # seconds that the line waits for a job that is being made; most are made at once
+LOADS = 16  # jobs that are made at the same time
+LOOK = 0.5  # seconds between two looks of one that waits for such a place
 
 
 class Job(Protocol):
-    """What a worker can run: a run, a study, a question that the models answer. One `next` is one turn."""
+    """What a worker can run: a run, a study, a question that the models answer. One `next` is one turn.
+
+    It may be `unready` from time to time: then `prepare` is called on a thread of its own before the next turn, as if it were made
+    anew. It may have `let_go`, which drops what only further turns need, and `aside`, true of what needs no device: its turns are
+    taken on a thread of its own.
+    """
 
     def __next__(self) -> Any: ...
 
@@ -44,6 +57,9 @@ class Once:
         self.steps.append(self._answer())
         return self.steps[-1]
 
+    def let_go(self) -> None:
+        self._answer = refused
+
     @property
     def ended(self) -> bool:
         return bool(self.steps)
@@ -56,13 +72,14 @@ class Stopped(Exception):
 class Live:
     """A job that a page watches. All methods return at once; the worker's thread does the work.
 
-    `make` builds the job, loading models if need be; it is called on the worker's thread, at the first turn.
+    `make` builds the job, loading models if need be; it is called on a thread of its own, once the first turn is asked for.
     """
 
     def __init__(self, worker: Worker, make: Callable[[], Job]) -> None:
         self._worker = worker
         self._make = make
         self._run: Any = None  # a Job
+        self._attempt: object | None = None  # the making that is under way
         self._wanted: float = 0  # steps still to take
         self.state: State = "paused"
         self.problem = ""  # a sentence, once `state` is "failed"
@@ -75,6 +92,8 @@ class Live:
             if self.over:
                 return
             self._wanted = max(self._wanted, steps)
+            if self._run is None:
+                self._load()
             if self.state == "paused":
                 self.state = "waiting"
                 self._worker.enter(self)
@@ -86,17 +105,24 @@ class Live:
                 self.ask(count - self.count)
 
     def pause(self) -> None:
-        """Let the step that is being taken finish, and take no more."""
+        """Let the step that is being taken finish, and take no more; what is being loaded is given up."""
         with self._worker.changed:
             self._wanted = 0
+            if self._give_up() and self.state == "working":
+                self._finish("paused")
 
     def close(self) -> None:
         """Take no more steps, ever."""
         with self._worker.changed:
             self._wanted = 0
-            if self.state != "working":
-                self._finish("closed")
             self._make = refused
+            if self._give_up() or self.state != "working":
+                self._finish("closed")
+
+    def _give_up(self) -> bool:
+        """Forget the making that is under way, which ends at the next word of its progress; whether there was one."""
+        given, self._attempt = self._attempt, None
+        return given is not None
 
     @property
     def busy(self) -> bool:
@@ -134,26 +160,85 @@ class Live:
         run = self._run
         return 0 if run is None else len(run.steps)
 
-    def turn(self) -> None:
-        """One turn, on the worker's thread: make the run if it is not there yet, and take one step."""
+    def _load(self) -> None:
+        """Begin to make the job, or to make it ready again, unless that has begun; the caller holds `changed`."""
+        if self._attempt is None:
+            self._attempt = object()
+            Thread(target=self._prepare, args=(self._attempt,), name="draftscope-loader", daemon=True).start()
+
+    def _prepare(self, attempt: object) -> None:
+        """Make the job, on a thread of its own; what is given up meanwhile is dropped."""
+        made, problem = None, ""
         try:
-            with told_to(self._told):
-                if self._run is None:
-                    self._run = self._make()
-                step = next(self._run, None)
+            with told_to(partial(self._told, attempt)), self._worker.loading(partial(self._told, attempt)):
+                made = self._made()
         except Stopped:
-            with self._worker.changed:
-                self._finish("closed" if self._make is refused else "paused")
-        except Exception as error:  # a thread that died would freeze every run of this device
-            self._fail(sentence(error))
+            pass
+        except BaseException as error:  # also a panic in Rust, which is no Exception
+            problem = sentence(error)
+        with self._worker.changed:
+            if self._attempt is not attempt:
+                return
+            self._attempt, self._run = None, self._run if made is None else made
+            if problem or made is None:
+                self._fail(problem)
+            elif self.state == "working":  # the line went on without it: it is its turn now
+                self.state = "waiting"
+                self._worker.enter(self, first=True)
+            self._worker.changed.notify_all()
+
+    def _made(self) -> Any:
+        if self._run is None:
+            return self._make()
+        self._run.prepare()
+        return self._run
+
+    def _told(self, attempt: object, progress: Progress) -> None:
+        """How far the loading is; the place where it can be stopped."""
+        if self._attempt is not attempt:
+            raise Stopped
+        self.progress = progress
+
+    def begin_turn(self) -> bool:
+        """Whether a step is to be taken now; the caller holds `changed` and took the run out of the line."""
+        if getattr(self._run, "unready", False):
+            self._load()
+        self._worker.changed.wait_for(lambda: self._attempt is None or self._wanted <= 0, MOMENT)
+        if self.over:
+            return False
+        if self._wanted <= 0:  # paused while it stood in line
+            self._finish("paused")
+            return False
+        self.state = "working"
+        if self._attempt is not None:  # it is being made: it comes back by itself
+            return False
+        if getattr(self._run, "aside", False):
+            Thread(target=self._turns, name="draftscope-aside", daemon=True).start()
+            return False
+        return True
+
+    def _turns(self) -> None:
+        """Every turn that is due, on this thread."""
+        while self.state == "working":
+            self.turn()
+
+    def turn(self) -> None:
+        """Take one step."""
+        try:
+            with told_to(self._show), kept():
+                step = next(self._run, None)
+        except BaseException as error:  # a thread that died would freeze every run of this device
+            self.break_off(sentence(error))
         else:
             self._after(step)
 
-    def _told(self, progress: Progress) -> None:
-        """How far the loading is; the place where it can be stopped."""
+    def _show(self, progress: Progress) -> None:
         self.progress = progress
-        if self._run is None and self._wanted <= 0:
-            raise Stopped
+
+    def break_off(self, problem: str) -> None:
+        """End it for the reason that a sentence gives."""
+        with self._worker.changed:
+            self._fail(problem)
 
     def _after(self, step: Any) -> None:
         with self._worker.changed:
@@ -164,19 +249,27 @@ class Live:
                 self._finish("closed")
             elif self._wanted <= 0:
                 self._finish("paused")
-            else:
+            elif not getattr(self._run, "aside", False):
                 self.state = "waiting"
                 self._worker.enter(self)
 
     def _fail(self, problem: str) -> None:
-        with self._worker.changed:
-            self.problem = problem
-            self._finish("failed")
+        self.problem = problem
+        self._finish("failed")
 
     def _finish(self, state: State) -> None:
         self._wanted = 0
         self.state = state
+        if self.over:
+            self._let_go()
         self._worker.changed.notify_all()
+
+    def _let_go(self) -> None:
+        """What it did can be looked at as long as anybody likes; the models and their memory are for others."""
+        self._make = refused
+        if (let_go := getattr(self._run, "let_go", None)) is not None:
+            let_go()
+            memory.trim()
 
     def wait(self, timeout: float = 60) -> None:
         """Block until nothing is due; for scripts and tests."""
@@ -189,36 +282,58 @@ def refused() -> Job:
 
 
 class Worker:
-    """One thread and a first-in-first-out queue; a run that wants more goes to the end of the line after every step."""
+    """One thread and a first-in-first-out queue; a run that wants more goes to the end of the line after every step. A thread that
+    dies is replaced."""
 
     def __init__(self) -> None:
         self.changed = Condition()
         self._queue: deque[Live] = deque()
-        Thread(target=self._serve, name="draftscope-worker", daemon=True).start()
+        self._now: Live | None = None  # whose step is being taken
+        self._places = BoundedSemaphore(LOADS)
+        self._thread = self._begun()
 
     def live(self, make: Callable[[], Job]) -> Live:
         """A new run, not yet made."""
         return Live(self, make)
 
-    def enter(self, live: Live) -> None:
+    def enter(self, live: Live, first: bool = False) -> None:
         """Into the line; the caller holds `changed`."""
-        self._queue.append(live)
+        self._queue.insert(0 if first else len(self._queue), live)
+        if not self._thread.is_alive():
+            broken, self._now = self._now, None
+            if broken is not None:
+                broken.break_off("The worker ended in the middle of this step; it was started again.")
+            self._thread = self._begun()
         self.changed.notify_all()
 
     def place(self, live: Live) -> int:
         with self.changed:
             return self._queue.index(live) + 1 if live in self._queue else 0
 
+    @contextmanager
+    def loading(self, listen: Callable[[Progress], None]) -> Iterator[None]:
+        """While the block runs, one of the places of jobs that are made at the same time; `listen` may end the waiting."""
+        while not self._places.acquire(timeout=LOOK):
+            listen(Progress("waiting until other models are loaded"))
+        try:
+            yield
+        finally:
+            self._places.release()
+
+    def _begun(self) -> Thread:
+        thread = Thread(target=self._serve, name="draftscope-worker", daemon=True)
+        thread.start()
+        return thread
+
     def _serve(self) -> None:
         while True:
             with self.changed:
                 self.changed.wait_for(lambda: self._queue)
-                live = self._queue.popleft()
-                if live._wanted <= 0:  # paused or closed while it stood in line
-                    live._finish("closed" if live.state == "closed" else "paused")
-                    continue
-                live.state = "working"
-            live.turn()
+                self._now = live = self._queue.popleft()
+                ready = live.begin_turn()
+            if ready:
+                live.turn()
+            self._now = None
 
 
 @cache

@@ -1,9 +1,14 @@
 """Families from folders: what loads, what is refused with which sentence, and that no code of a folder ever runs."""
 
+import gc
 import json
 import pickle
 import shutil
+import threading
+import time
+import weakref
 from pathlib import Path
+from weakref import WeakValueDictionary
 
 import pytest
 import torch
@@ -14,6 +19,7 @@ from decoding.models import family_cache
 from decoding.models.checkpoints import check_architecture, context
 from decoding.models.family import EMBEDDED, load, weights_mark
 from decoding.runs.run import Run
+from decoding.runs.worker import Worker
 from decoding.sample import Sampling
 from tests.toys import ARCHITECTURES, END, VOCAB, causal_lm, save
 
@@ -185,6 +191,19 @@ def test_names_that_are_no_model(name):
         load(name)
 
 
+ODD = ["x" * 300, "~nosuchuser/x", "/", "\x00", "/dev/null", "/proc/self", "." * 5000]
+
+
+@pytest.mark.parametrize("name", [*ODD, *(f"{name}.gguf" for name in ODD)])
+def test_names_that_no_folder_has_are_sentences_at_once(name):
+    begun = time.monotonic()
+    for target, draft in ((name, None), ("embedded", name)):
+        with pytest.raises(ValueError, match="neither a folder|cannot be opened|There is no file"):
+            load(target, draft, device="cpu")
+    weights_mark(name)
+    assert time.monotonic() - begun < 30
+
+
 @pytest.mark.parametrize("name", ["no-such-model", "nobody/no-such-model", "../..x"])
 def test_unknown_ids(name):
     with pytest.raises(ValueError, match=f"The model '{name}' cannot be opened: "):
@@ -316,8 +335,13 @@ def test_code_in_the_folder_is_never_executed(folder, tmp_path, model_type):
 # -- the family cache --------------------------------------------------------------------------------------------------
 
 
+class Stand:
+    """For a family."""
+
+
 @pytest.fixture
 def empty_shelf(monkeypatch):
+    monkeypatch.setattr(family_cache, "_alive", WeakValueDictionary())
     monkeypatch.setattr(family_cache, "_families", {})
 
 
@@ -326,7 +350,7 @@ def test_shelf_loads_once_and_frees_the_last_one_before_the_next(empty_shelf, fo
 
     def look(*key) -> object:
         held.append([other[:2] for other in family_cache._families])
-        return object()
+        return Stand()
 
     monkeypatch.setattr(family_cache, "load", look)
     for target, draft in names:
@@ -336,7 +360,7 @@ def test_shelf_loads_once_and_frees_the_last_one_before_the_next(empty_shelf, fo
 
 
 def test_asking_for_the_embedded_family_frees_nothing(empty_shelf, monkeypatch):
-    monkeypatch.setattr(family_cache, "load", lambda *key: object())
+    monkeypatch.setattr(family_cache, "load", lambda *key: Stand())
     other = family_cache.family("folder")
     family_cache.family("embedded")
     assert family_cache.family("folder") is other
@@ -348,6 +372,61 @@ def test_shelf_keeps_the_embedded_family_if_another_cannot_be_loaded(empty_shelf
     with pytest.raises(ValueError, match="neither a folder"):
         family_cache.family("no such folder")
     assert family_cache.family("embedded") is embedded
+
+
+def test_a_family_that_is_used_stays_and_one_that_is_not_goes(empty_shelf, folders):
+    names = [folders("llama"), folders("gpt2"), folders("qwen2")]
+    used, unused = family_cache.family(names[0]), weakref.ref(family_cache.family(names[1]))
+    family_cache.family(names[2])
+    gc.collect()
+    assert unused() is None and family_cache.family(names[0]) is used is family_cache.loaded(names[0], None)
+
+
+def test_families_in_use_keep_to_a_budget(empty_shelf, folders, monkeypatch):
+    names = [folders("llama"), folders("gpt2")]
+    size = family_cache.bytes_of(used := family_cache.family(names[0]))
+    monkeypatch.setenv(family_cache.BUDGET, str(1.5 * size / 10**9))
+    with pytest.raises(ValueError, match=f"Runs that are not over use {names[0]}, .* end one of them"):
+        family_cache.family(names[1])
+    assert family_cache.family(names[0]) is used
+    del used
+    assert family_cache.family(names[1]) and family_cache.loaded(names[0], None) is None  # nobody uses it any more
+    monkeypatch.setenv(family_cache.BUDGET, "0")
+    assert family_cache.family(names[0])  # alone it is only as large as the machine allows
+
+
+def test_a_run_that_is_over_is_no_user(empty_shelf, folders):
+    worker, names = Worker(), [folders("llama"), folders("gpt2")]
+    live = worker.live(lambda: Run(family_cache.family(names[0]), "plain", prompt="the cat", max_tokens=3))
+    live.ask(2)
+    live.wait()
+    family_cache.free_others()
+    kept = weakref.ref(family_cache.loaded(names[0], None))
+    live.close()
+    gc.collect()
+    assert kept() is None and live.count == 2
+
+
+def test_loading_one_family_waits_for_no_other(empty_shelf, monkeypatch):
+    begun, go_on = threading.Event(), threading.Event()
+
+    def slow(target, *key):
+        if target == "slow":
+            begun.set()
+            assert go_on.wait(60)
+        return Stand()
+
+    monkeypatch.setattr(family_cache, "load", slow)
+    monkeypatch.setattr(family_cache, "bytes_needed", lambda key: 0)
+    found = []
+    threads = [threading.Thread(target=lambda: found.append(family_cache.family("slow"))) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    assert begun.wait(60) and family_cache.family("quick") and family_cache.family("embedded") and not found
+    go_on.set()
+    for thread in threads:
+        thread.join(60)
+    assert found[0] is found[1]
 
 
 def test_other_weights_have_another_mark(tmp_path):

@@ -9,6 +9,10 @@ import pytest
 from decoding.models import downloads, fetching, hub
 from decoding.models.family import load
 from decoding.models.progress import told_to
+from decoding.runs.fetch_job import Fetch
+from decoding.runs.run import Run
+from decoding.runs.worker import Worker
+from tests.conftest import eventually
 from tests.local_server import Hub, serving
 
 NAME = "somebody/tiny"
@@ -159,3 +163,42 @@ def test_a_model_of_the_shared_cache_is_not_fetched_again(server, monkeypatch, t
 @pytest.mark.parametrize("name", ["../up", "a/b/c", "", ".hidden", "a//b", "owner/..", "https://x"])
 def test_what_is_no_id_is_not_asked_for(server, name):
     assert not hub.is_id(name)
+
+
+def test_a_hub_that_dribbles_is_given_up_in_time(server, monkeypatch):
+    server.dribbles = 0.02
+    monkeypatch.setattr(downloads, "WINDOW", 0.5)
+    begun = time.monotonic()
+    with pytest.raises(ValueError, match="the server sends .* bytes a second. What came is kept"):
+        list(fetching.fetch(NAME))
+    assert time.monotonic() - begun < 30
+    server.dribbles = 0
+    list(fetching.fetch(NAME))
+    assert fetching.fetched(NAME) and server.ranges  # it went on
+
+
+def test_a_hub_whose_headers_dribble_is_given_up_in_time(server, monkeypatch):
+    monkeypatch.setattr(downloads, "PATIENCE", 0.2)
+    monkeypatch.setattr(downloads, "TRIES", 1)
+    monkeypatch.setattr(downloads, "opened", lambda *_: time.sleep(5))
+    with pytest.raises(ValueError, match=r"cannot be downloaded: no answer within 0\.2 s"):
+        list(fetching.fetch(NAME))
+
+
+def test_a_dribbling_fetch_holds_up_no_run_and_is_stopped_at_once(server, llama):
+    server.dribbles = 0.02
+    worker = Worker()
+    fetch, loading = worker.live(lambda: Fetch(NAME)), worker.live(lambda: Run(load(NAME), "plain", prompt="the cat"))
+    fetch.ask(float("inf"))
+    run = worker.live(lambda: Run(llama, "plain", prompt="the cat", max_tokens=4))
+    run.ask(float("inf"))
+    run.wait(20)
+    assert run.state == "ended" and fetch.busy
+    fetch.pause()
+    fetch.wait(20)
+    assert fetch.state == "paused"
+    fetch.close()
+    loading.ask()
+    eventually(lambda: loading.progress and "downloading" in loading.progress.stage, "it never began")
+    loading.pause()
+    assert loading.state == "paused" and loading.run is None

@@ -1,10 +1,13 @@
 """Saved traces: kept, found, opened again, and never half lost."""
 
 import os
+import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import suppress
 
 import msgspec
 import pytest
@@ -109,3 +112,114 @@ def test_several_processes_write_at_once(tmp_path):
     ]
     assert [writer.wait(60) for writer in writers] == [0, 0, 0]
     assert [entry.steps for entry in Store(tmp_path).entries()] == [40, 40, 40]
+
+
+KEEPER = """
+import sys
+from pathlib import Path
+from decoding.runs.store import Store
+from tests.samples import sample_trace
+trace, store = sample_trace(), Store(Path(sys.argv[1]))
+print("step", flush=True)
+while True:
+    store.keep(trace, "kept")
+"""
+
+
+def killed(program: str, folder, wait: float) -> None:
+    """Run a program until it has written a line and some time has passed."""
+    env = {**os.environ, "PYTHONPATH": os.getcwd()}
+    writer = subprocess.Popen([sys.executable, "-c", program, str(folder)], stdout=subprocess.PIPE, env=env, text=True)
+    assert writer.stdout.readline()
+    time.sleep(wait)
+    writer.send_signal(signal.SIGKILL)
+    writer.communicate()
+
+
+@pytest.mark.parametrize("wait", [0.001, 0.02, 0.05, 0.1])
+def test_a_process_killed_while_it_keeps_leaves_no_shell(tmp_path, wait):
+    killed(KEEPER, tmp_path, wait)
+    store, whole = Store(tmp_path), len(sample_trace().steps)
+    assert all(entry.steps == whole for entry in store.entries(limit=10_000))
+
+
+def test_a_trace_that_cannot_be_written_leaves_nothing(store):
+    trace = sample_trace()
+    odd = msgspec.structs.replace(trace, steps=(*trace.steps, msgspec.structs.replace(trace.steps[0], facts={"a": object()})))
+    with pytest.raises(TypeError):
+        store.keep(odd, "half")
+    assert store.entries() == []
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A disk of 2 MB; skips where nobody may make one."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    made = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(place)], capture_output=True)
+    if made.returncode:
+        pytest.skip("a small disk cannot be made here")
+    yield place
+    subprocess.run(["umount", str(place)], check=True)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a small disk is made by Linux")
+@pytest.mark.parametrize("opened", ["before", "when it is full"])
+def test_on_a_full_disk_keeping_is_a_sentence_and_deleting_works(small_disk, opened):
+    store, kept, trace = Store(small_disk), [], sample_trace()
+    with pytest.raises(ValueError, match="could not be read or written: the disk is full"):
+        while True:
+            kept.append(store.keep(trace, "kept"))
+    with (small_disk / "other").open("wb", buffering=0) as file, suppress(OSError):
+        while file.write(bytes(1024)):
+            pass
+    assert shutil.disk_usage(small_disk).free < 1024
+    store = Store(small_disk) if opened != "before" else store
+    for one in kept[:20]:
+        store.delete(one)
+    assert store.count() == len(kept) - 20 and store.open(kept[-1]) == trace and shutil.disk_usage(small_disk).free > 0
+    assert store.keep(trace, "again")
+
+
+def test_deleting_gives_the_room_back(store):
+    kept = [store.keep(sample_trace(), "kept") for _ in range(40)]
+    store.give_back()
+    before = store.path.stat().st_size
+    for trace in kept:
+        store.delete(trace)
+    assert store.path.stat().st_size < before / 3
+
+
+def test_a_locked_store_and_one_of_a_later_version_are_sentences(store, monkeypatch):
+    connect = sqlite3.connect
+    monkeypatch.setattr(sqlite3, "connect", lambda path, timeout: connect(path, timeout=0.1))
+    kept = store.keep(sample_trace(), "first")
+    with store._connected() as db:
+        db.execute("BEGIN IMMEDIATE")
+        for write in (lambda: store.keep(sample_trace(), "second"), lambda: store.delete(kept)):
+            with pytest.raises(ValueError, match="another program is writing there"):
+                write()
+    assert [entry.name for entry in store.entries()] == ["first"]
+    with store._connected() as db:
+        db.execute("PRAGMA user_version = 99")
+    with pytest.raises(ValueError, match="cannot be kept in .* a later version of Draftscope made it"):
+        Store(store.folder)
+
+
+@pytest.mark.parametrize("name", ["a" * 300, "b" * 300 + "/c", "nul\0", "/dev/null/x"])
+def test_a_folder_that_cannot_be_is_a_sentence(tmp_path, name):
+    with pytest.raises(ValueError, match="cannot be kept"):
+        Store(tmp_path / name)
+
+
+def test_of_the_runs_of_a_prompt_the_first_whole_one_stays(store):
+    trace = sample_trace()
+    whole = msgspec.structs.replace(
+        trace, steps=(*trace.steps[:-1], msgspec.structs.replace(trace.steps[-1], ending="token limit"))
+    )
+    half = msgspec.structs.replace(trace, steps=(msgspec.structs.replace(trace.steps[0], ending=""),))
+    ids = [store.keep(one, "prompt 1", study="s") for one in (half, whole, whole, half)]
+    others = [store.keep(whole, "prompt 2", study="s"), store.keep(whole, "prompt 1", study="t"), store.keep(whole, "prompt 1")]
+    assert store.finished("s") == 2
+    assert store.settle(ids[3]) == ids[1] and store.settle(others[2]) == others[2]
+    assert sorted(entry.id for entry in store.entries()) == [ids[1], *others]

@@ -1,11 +1,15 @@
 """A study over many prompts: stopped anywhere, resumed, nothing run twice."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 
 from decoding.models.family import load
 from decoding.runs import run as runs
 from decoding.runs.prompts import Prompt
-from decoding.runs.store import Store
+from decoding.runs.store import Query, Store
 from decoding.runs.study import Plan, Study, results
 from decoding.sample import Sampling
 
@@ -86,3 +90,51 @@ def results_of(family, store):
 
 def test_another_seed_is_another_study():
     assert Plan("embedded", "plain", (), seed=1).key != Plan("embedded", "plain", ()).key
+
+
+STUDY = """
+import sys
+from pathlib import Path
+from decoding.models.family import load
+from decoding.runs.store import Query, Store
+from decoding.runs.study import Study
+from tests.decoding.test_study import PLAN
+for count, _ in enumerate(Study(load(), PLAN, Store(Path(sys.argv[1])))):
+    print(count + 1, flush=True)
+"""
+
+
+def test_a_killed_study_loses_at_most_a_step(tmp_path):
+    """And the steps of its half of a prompt go once the prompt was run to its end."""
+    env = {**os.environ, "PYTHONPATH": os.getcwd(), "OMP_NUM_THREADS": "1"}
+    running = subprocess.Popen([sys.executable, "-c", STUDY, str(tmp_path)], stdout=subprocess.PIPE, env=env, text=True)
+    for line in running.stdout:
+        if int(line) == 3:
+            running.kill()
+            break
+    running.communicate()
+    store = Store(tmp_path)
+    assert sum(entry.steps for entry in store.entries()) >= 3
+    family = load()
+    list(Study(family, PLAN, store))
+    assert sorted(entry.name for entry in store.entries()) == ["prompt 1", "prompt 2"] and store.finished(PLAN.key) == 2
+
+
+@pytest.mark.parametrize("turns", [(1, 1), (3, 1), (1, 4)])
+def test_the_same_study_twice_at_once_counts_once(family, tmp_path, turns):
+    store = Store(tmp_path)
+    going = [Study(family, PLAN, store) for _ in range(2)]
+    while not all(study.ended for study in going):
+        for study, count in zip(going, turns, strict=True):
+            for _ in range(count):
+                next(study, None)
+    assert [number for number, *_ in results(store, PLAN)] == [0, 1] and store.count(Query(study=PLAN.key)) == 2
+    assert going[0].kept == going[1].kept and set(going[0].problems) == set(going[1].problems) == {2}
+
+
+def test_doubles_of_an_older_store_count_once(family, tmp_path):
+    store = Store(tmp_path)
+    first = results_of(family, store)
+    for number, _, domain, trace in first:
+        store.keep(trace, PLAN.names[number], domain, PLAN.key)
+    assert results(store, PLAN) == first and Study(family, PLAN, store).finished == {0, 1} and store.finished(PLAN.key) == 2

@@ -2,21 +2,36 @@
 
 import gzip
 import json
+import math
 
 import msgspec
 import pandas as pd
 import pytest
+from msgspec.structs import replace
 
 from decoding.runs import trace_files
+from decoding.runs.recorded_run import FILE
 from decoding.runs.trace_files import from_json, nodes_frame, steps_frame, to_json, to_parquet
+from decoding.trace import decode_trace, encode
 from tests.samples import sample_trace
 
+RECORDED = decode_trace(FILE.read_bytes())  # which has rows
 
-def altered(change) -> bytes:
-    """The sample trace as JSON with one change made to the plain data."""
-    data = json.loads(gzip.decompress(to_json(sample_trace())))
+
+def altered(change, trace=None) -> bytes:
+    """The sample trace, or another one, as JSON with one change made to the plain data."""
+    data = json.loads(gzip.decompress(to_json(trace or sample_trace())))
     change(data)
     return json.dumps(data).encode()
+
+
+def last_row_gone(step: dict) -> None:
+    """The row where the last token was drawn, of a step whose drafted nodes all lie elsewhere."""
+    step["rows"][(step["path"] or [-1])[-1] + 1] = None
+
+
+def more_tokens(step: dict, count: int) -> None:
+    step["tokens"], step["origins"] = (step["tokens"] + [0] * count)[:count], (step["origins"] + ["bonus"] * count)[:count]
 
 
 def test_json_comes_back_equal():
@@ -42,6 +57,25 @@ def test_json_comes_back_equal():
         (altered(lambda d: d["trace"]["steps"][0]["nodes"][0].update(verdict="<script>")), "not a Draftscope trace"),
         (altered(lambda d: d["trace"]["steps"][0].update(path=[99])), "not there"),
         (altered(lambda d: d["trace"]["steps"][0]["origins"].append("bonus")), "origins"),
+        (altered(lambda d: d["trace"]["header"].update(seed=2**64)), "<= 9223372036854775807"),
+        (altered(lambda d: d["trace"]["header"]["params"].update(length=10**30)), "damaged"),
+        (altered(lambda d: d["trace"]["header"].update(max_tokens=2**60)), "damaged"),
+        (altered(lambda d: d["trace"]["header"].update(prompt="a" * 2**21)), "length <= 1048576"),
+        (altered(lambda d: d["trace"]["header"].update(method="a" * 2000)), "length <= 1000"),
+        (altered(lambda d: d["trace"]["steps"][0]["tokens"].__setitem__(0, 2**31)), "<= 2147483647"),
+        (altered(lambda d: d["trace"]["steps"][0]["nodes"][0].update(token=-1)), ">= 0"),
+        (altered(lambda d: d["trace"]["steps"][0]["nodes"][0].update(p=1e308)), "<= 1.01"),
+        (altered(lambda d: d["trace"]["steps"][0]["rows"][0].update(p=[1e308]), RECORDED), "<= 1.01"),
+        (altered(lambda d: d["trace"]["steps"][0]["rows"][0].update(entropy=1e308), RECORDED), "damaged"),
+        (altered(lambda d: d["trace"]["steps"][0]["rows"].__setitem__(0, None), RECORDED), "without the row that it stands at"),
+        (altered(lambda d: last_row_gone(d["trace"]["steps"][0]), RECORDED), "without the row that it stands at"),
+        (altered(lambda d: more_tokens(d["trace"]["steps"][0], 9)), "9 tokens for a path of"),
+        (altered(lambda d: d["trace"]["steps"][0].update(tokens=[], origins=[], path=[])), "0 tokens for a path of 0"),
+        (altered(lambda d: d["trace"]["steps"][0].update(nodes=d["trace"]["steps"][0]["nodes"] * 2000)), "length <= 1024"),
+        (altered(lambda d: d["trace"].update(steps=d["trace"]["steps"] * 5000)), "length <= 4096"),
+        (altered(lambda d: d["trace"]["token_bytes"].update({"0": "QUFB" * 400})), "length <= 1024"),
+        (altered(lambda d: d["trace"]["token_bytes"].update({"-1": ""})), "damaged"),
+        (altered(lambda d: d["trace"]["steps"][0]["facts"].update({str(i): 0.0 for i in range(200)})), "length <= 128"),
     ],
 )
 def test_hostile_files_are_refused_with_a_sentence(data, sentence):
@@ -58,6 +92,26 @@ def test_sizes_are_capped_before_and_while_unpacking(monkeypatch):
     monkeypatch.setattr(trace_files, "MAX_BYTES", 10**6)
     with pytest.raises(ValueError, match="unpacks to more than"):
         from_json(bomb)
+
+
+def test_a_small_file_unpacks_to_little(monkeypatch):
+    """What a file costs in memory has to do with its size."""
+    monkeypatch.setattr(trace_files, "MAX_SMALL", 10**6)
+    bomb = gzip.compress(b" " * 20_000_000)
+    with pytest.raises(ValueError, match="unpacks to more than 1,000,000 bytes"):
+        from_json(bomb)
+    many = altered(lambda d: d["trace"].update(steps=d["trace"]["steps"] * 10))
+    assert len(from_json(gzip.compress(many)).steps) >= 10
+
+
+def test_numbers_that_are_none_are_refused():
+    """MessagePack knows them, JSON does not."""
+    trace = sample_trace()
+    step = trace.steps[0]
+    for value in (math.nan, math.inf):
+        for changes in ({"nodes": (replace(step.nodes[0], p=value), *step.nodes[1:])}, {"times": replace(step.times, read=value)}):
+            with pytest.raises(ValueError, match="damaged"):
+                decode_trace(encode(replace(trace, steps=(replace(step, **changes),))))
 
 
 def test_tables_hold_every_node_and_step(tmp_path):

@@ -1,13 +1,22 @@
 """One thread serves all runs of a device: in turn, stoppable after any step, and never stopped by a run that fails."""
 
+import gc
 import time
-from threading import Semaphore, Thread
+import weakref
+from dataclasses import replace
+from threading import Event, Semaphore, Thread
 
 import pytest
 import torch
 
+from decoding.models.progress import tell
+from decoding.runs import worker as module
+from decoding.runs.prompts import Prompt
 from decoding.runs.run import Run
+from decoding.runs.store import Store
+from decoding.runs.study import Plan, Study
 from decoding.runs.worker import Live, Once, Worker, worker
+from tests.conftest import eventually
 from tests.toys import GREEDY
 
 FOREVER = float("inf")
@@ -199,7 +208,7 @@ def test_close_in_the_middle_of_a_step(one_worker, gated, log):
     assert live.state == "closed" and log == ["a"] and live.count == 1
 
 
-def failing(error: Exception):
+def failing(error: BaseException):
     def make():
         raise error
 
@@ -285,3 +294,230 @@ def test_a_step_between_two_reads_of_the_trace_does_not_tear_it(llama):
 
 def test_one_worker_per_device():
     assert worker("cpu") is worker("cpu") and worker("cpu") is not worker("cuda:0")
+
+
+# -- whatever a job does, the others go on -----------------------------------------------------------------------------
+
+
+class PanicException(BaseException):
+    """What a library in Rust raises."""
+
+
+PANIC = PanicException("index out of bounds")
+ENDS = [PANIC, KeyboardInterrupt(), GeneratorExit(), SystemExit(3), MemoryError(), BaseException("?")]
+
+
+@pytest.mark.parametrize("error", ENDS, ids=lambda error: type(error).__name__)
+@pytest.mark.parametrize("where", ["made", "step"])
+def test_nothing_that_a_job_raises_ends_the_worker(one_worker, llama, error, where):
+    broken = one_worker.live(failing(error) if where == "made" else lambda: Once(failing(error)))
+    sound = one_worker.live(real(llama))
+    broken.ask(FOREVER)
+    sound.ask(FOREVER)
+    broken.wait(PATIENCE)
+    sound.wait(PATIENCE)
+    assert broken.state == "failed" and broken.problem.endswith((".", "?", "bounds", "3", ": "))
+    assert sound.state == "ended" and one_worker._thread.is_alive()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_worker_whose_thread_died_is_started_again(one_worker, llama, monkeypatch):
+    lost = one_worker.live(real(llama))
+    monkeypatch.setattr(lost, "turn", failing(SystemExit()))
+    lost.ask()
+    eventually(lambda: not one_worker._thread.is_alive(), "the thread lives on")
+    sound = one_worker.live(real(llama))
+    sound.ask(FOREVER)
+    sound.wait(PATIENCE)
+    assert sound.state == "ended" and lost.state == "failed" and "started again" in lost.problem
+
+
+# -- loading ------------------------------------------------------------------------------------------------------------
+
+
+class Slow:
+    """A load that takes until it is let, or until it hears that nobody wants it."""
+
+    def __init__(self, make) -> None:
+        self.begun, self.go_on, self.given_up, self.make = Event(), Event(), Event(), make
+
+    def __call__(self):
+        self.begun.set()
+        try:
+            while not self.go_on.wait(0.01):
+                tell("downloading")
+        except BaseException:
+            self.given_up.set()
+            raise
+        return self.make()
+
+
+def test_a_load_holds_up_nobody(one_worker, llama):
+    loads = [Slow(real(llama)) for _ in range(4)]
+    slow = [one_worker.live(load) for load in loads]
+    for live in slow:
+        live.ask()
+    quick = one_worker.live(real(llama))
+    quick.ask(FOREVER)
+    quick.wait(PATIENCE)
+    assert quick.state == "ended" and all(live.busy and live.run is None for live in slow)
+    for load, live in zip(loads, slow, strict=True):
+        load.go_on.set()
+        live.wait(PATIENCE)
+        assert live.state == "paused" and live.count == 1
+
+
+@pytest.mark.parametrize("end", ["pause", "close"])
+def test_a_load_is_given_up_at_once(one_worker, llama, end):
+    load = Slow(real(llama))
+    live = one_worker.live(load)
+    live.ask()
+    eventually(lambda: live.state == "working", "it never had its turn")
+    getattr(live, end)()
+    assert live.state == {"pause": "paused", "close": "closed"}[end] and load.given_up.wait(PATIENCE)
+    live.ask()
+    load.go_on.set()
+    live.wait(PATIENCE)
+    assert (live.state, live.count) == (("paused", 1) if end == "pause" else ("closed", 0))
+
+
+def test_a_load_that_hears_nothing_is_dropped_when_it_is_done(one_worker, llama):
+    done, made = Event(), []
+
+    def deaf():
+        done.wait(PATIENCE)
+        made.append(real(llama)())
+        return made[0]
+
+    live = one_worker.live(deaf)
+    live.ask()
+    eventually(lambda: live.state == "working", "it never had its turn")
+    live.close()
+    done.set()
+    eventually(lambda: made, "it was never made")
+    assert live.state == "closed" and live.run is None
+
+
+def test_loads_beyond_the_places_wait_for_one(llama, monkeypatch):
+    monkeypatch.setattr(module, "LOADS", 1)
+    monkeypatch.setattr(module, "LOOK", 0.01)
+    full = Worker()
+    first, second = Slow(real(llama)), Slow(real(llama))
+    lives = [full.live(load) for load in (first, second)]
+    for live, load in zip(lives, (first, second), strict=True):
+        live.ask()
+        eventually(lambda load=load: load is second or load.begun.is_set(), "it never began")
+    eventually(lambda: lives[1].progress is not None, "it says nothing")
+    assert "waiting until other models" in lives[1].progress.stage and not second.begun.is_set()
+    lives[0].close()
+    assert second.begun.wait(PATIENCE)
+    second.go_on.set()
+    lives[1].wait(PATIENCE)
+    assert lives[1].count == 1
+
+
+def test_a_job_is_made_ready_again_beside_the_line(one_worker, llama):
+    """As a series of studies, whose models differ."""
+
+    class Parts(Once):
+        unready, ended = True, False
+
+        def prepare(self) -> None:
+            load()
+            self.unready = False
+
+    load = Slow(lambda: None)
+    parts = one_worker.live(lambda: Parts(lambda: "answer"))
+    parts.ask()
+    assert load.begun.wait(PATIENCE)
+    quick = one_worker.live(real(llama))
+    quick.ask(FOREVER)
+    quick.wait(PATIENCE)
+    assert quick.state == "ended" and parts.busy and parts.count == 0
+    load.go_on.set()
+    parts.wait(PATIENCE)
+    assert parts.state == "paused" and parts.run.steps == ["answer"]
+
+
+def test_what_needs_no_device_has_a_thread_of_its_own(one_worker, llama):
+    release = Event()
+
+    class Waiting(Once):
+        aside = True
+
+    aside = one_worker.live(lambda: Waiting(lambda: release.wait(PATIENCE)))
+    aside.ask(FOREVER)
+    eventually(lambda: aside.state == "working", "it never began")
+    quick = one_worker.live(real(llama))
+    quick.ask(FOREVER)
+    quick.wait(PATIENCE)
+    assert quick.state == "ended" and aside.state == "working"
+    release.set()
+    aside.wait(PATIENCE)
+    assert aside.state == "ended" and aside.run.steps == [True]
+
+
+# -- memory -------------------------------------------------------------------------------------------------------------
+
+
+def caches(family) -> list[weakref.ref]:
+    """Every cache of its target that there is."""
+    kind = type(family.target.new_cache())
+    return [weakref.ref(found) for found in gc.get_objects() if issubclass(type(found), kind)]
+
+
+def gone(*things: weakref.ref) -> bool:
+    gc.collect()
+    return all(thing() is None for thing in things)
+
+
+@pytest.mark.parametrize("end", ["ended", "closed", "failed", "closed while it works"])
+def test_a_run_that_is_over_lets_go_of_models_and_cache(one_worker, llama, end):
+    """Its trace can still be looked at."""
+    family, held, before = replace(llama), [], caches(llama)
+
+    def make():
+        run = Run(held[0], "speculative_sampling", prompt="the cat", sampling=GREEDY, max_tokens=12)
+        held.clear()
+        return run
+
+    held.append(family)
+    live = one_worker.live(make)
+    live.ask(FOREVER if end == "ended" else 2)
+    live.wait(PATIENCE)
+    kept, count = [weakref.ref(family), *(cache for cache in caches(llama) if cache not in before)], live.count
+    assert len(kept) > 1 or end == "ended"
+    del family
+    if end == "failed":
+        live.break_off("The step failed.")
+    if end == "closed while it works":
+        live.ask(FOREVER)
+    if end != "ended":
+        live.close()
+    live.wait(PATIENCE)
+    eventually(lambda: gone(*kept), "the models are still held")
+    assert live.over and live.count >= count and live.trace.steps and live.trace.text_bytes()
+
+
+def test_a_study_that_is_over_lets_go(one_worker, llama, tmp_path):
+    family, held = replace(llama), []
+    held.append(family)
+    plan = Plan("llama", "plain", (Prompt("the cat", ""), Prompt("a dog", "")), sampling=GREEDY, max_tokens=4)
+    live = one_worker.live(lambda: Study(held.pop(), plan, Store(tmp_path)))
+    live.ask(FOREVER)
+    live.wait(PATIENCE)
+    kept = weakref.ref(family)
+    del family
+    eventually(lambda: gone(kept), "the models are still held")
+    assert live.state == "ended" and live.run.finished == {0, 1}
+
+
+def test_what_a_job_of_one_turn_was_asked_is_not_kept(one_worker, llama):
+    family = replace(llama)
+    live = one_worker.live(lambda family=family: Once(lambda: family.name))
+    live.ask()
+    live.wait(PATIENCE)
+    kept = weakref.ref(family)
+    del family
+    eventually(lambda: gone(kept), "the models are still held")
+    assert live.run.steps == [llama.name]

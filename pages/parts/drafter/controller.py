@@ -58,10 +58,24 @@ class Series:
     def __iter__(self) -> "Series":
         return self
 
+    @property
+    def unready(self) -> bool:
+        """Whether the models of the next study have to be loaded first."""
+        return self._study is None and not self.ended
+
+    def prepare(self) -> None:
+        """Load them; not on the worker's thread."""
+        self._study = self.jobs[self._number].maker(self._folder)()
+
+    def let_go(self) -> None:
+        """Drop the models; what was counted stays."""
+        if self._study is not None:
+            self._study.let_go()
+
     def __next__(self) -> Step:
         while not self.ended:
             if self._study is None:
-                self._study = self.jobs[self._number].maker(self._folder)()
+                self.prepare()
             step = next(self._study, None)
             self._note(step)
             if step is not None:
@@ -135,7 +149,7 @@ def controller() -> StudyController:
 
 def finished(store: Store, job: Job) -> int:
     """Prompts of the plan whose runs are in the store."""
-    return store.count(Query(study=job.key))
+    return store.finished(job.key)
 
 
 def stamp(store: Store, job: Job) -> tuple[int, int]:

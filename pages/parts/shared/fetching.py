@@ -1,5 +1,6 @@
 """Bringing a model to this machine from a page: a button, a bar, Stop. The worker does it; a closed tab ends it."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -141,7 +142,7 @@ def words(name: str) -> str:
 
 def memory_line(name: str, dtype: str) -> None:
     """What a model that lies on this machine will take, under its field."""
-    folder = Path(name) if Path(name).is_dir() else fetching.fetched(name)
+    folder = Path(name) if os.path.isdir(name) else fetching.fetched(name)
     width = BYTES.get(dtype, BYTES["float32"])
     if folder is not None and (found := needs(folder, width)) is not None:
         st.caption(f"{found}{' (float32, on a CPU)' if dtype == 'auto' else ''}.")

@@ -1,5 +1,6 @@
 """Keeping runs: which folder they go to, and the button that keeps the one that is shown."""
 
+import os
 import sqlite3
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +28,7 @@ class Kept:
 
 def folder() -> Path:
     """Where traces are kept."""
-    return Path(st.session_state.get(FOLDER) or default_folder()).expanduser()
+    return Path(os.path.expanduser(st.session_state.get(FOLDER) or default_folder()))  # also of a user that there is not
 
 
 def store() -> Store:
