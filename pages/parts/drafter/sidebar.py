@@ -210,7 +210,7 @@ def job(settings: Settings, prompts: tuple[Prompt, ...], side: str, chat: str | 
         max_tokens=settings.max_tokens,
         chat=chat is not None,
         template={} if chat is None else read_options(chat),
-        stop=read_stops(settings.stop),
+        stop=read_stops(settings.stop_tokens),
         ignore_end=settings.ignore_end,
     )
     return Job(f"{side}: {METHODS[settings.method].title}", settings, plan, plan.key)

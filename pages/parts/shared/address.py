@@ -26,7 +26,7 @@ VERSION = "1"
 LONGEST = 4_000  # characters of a prompt that a link carries; browsers and proxies cut longer addresses
 STREAMLITS = {"embed", "embed_options"}
 NUMBERS = {"top_k": (0, 1000), "seed": (0, MAX_SEED), "tokens": (1, MAX_TOKENS)}
-FIELD = {"tokens": "max_tokens"}  # name in the link -> name in the settings
+FIELD = {"tokens": "max_tokens", "stop": "stop_tokens"}  # name in the link -> name in the settings
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ def parameters(settings: Settings, step: int, node: int | None) -> dict[str, str
     found |= {"temperature": f"{settings.temperature:g}", "top_k": str(settings.top_k), "top_p": f"{settings.top_p:g}"}
     found |= {"target": settings.target} if settings.target in set(NAMED) - {Settings().target} else {}
     found |= {"seed": str(settings.seed), "tokens": str(settings.max_tokens), "step": str(step)}
-    found |= {"stop": settings.stop} if settings.stop.strip() else {}
+    found |= {"stop": settings.stop_tokens} if settings.stop_tokens.strip() else {}
     found |= {"ignore_end": "True"} if settings.ignore_end else {}
     return found | ({} if node is None else {"node": str(node)})
 
@@ -199,7 +199,7 @@ def ends_of(query: Mapping[str, str], settings: Settings, complaints: list[str])
     for name, read in (("stop", stop_of), ("ignore_end", lambda text: converted(text, False))):
         if name in query:
             try:
-                found[name] = read(query[name])
+                found[FIELD.get(name, name)] = read(query[name])
             except ValueError as error:
                 complaints.append(f"{name}: {shown(query[name])} was left out. {readable(error)}")
     return replace(settings, **found)

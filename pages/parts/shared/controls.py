@@ -38,7 +38,7 @@ OWN = "my own prompt"
 HERE = "run"  # what is fetched for these controls
 EMBEDDED, FOLDER, HUB, NONE = "embedded", "a local folder", "a Hub id", "none"
 DTYPES = ("auto", "float32", "bfloat16", "float16")
-SAMPLING = ("temperature", "top_k", "top_p", "seed", "max_tokens", "stop", "ignore_end")  # settings of the sampling box
+SAMPLING = ("temperature", "top_k", "top_p", "seed", "max_tokens", "stop_tokens", "ignore_end")  # settings of the sampling box
 STOP_HELP = (
     "The run ends behind each of these too. One per line: a text that is one token, with \\n, \\t and \\s for line break, tab and "
     "space, or #7 for token 7."
@@ -62,7 +62,7 @@ def say(session: Session, settings: Settings) -> None:
         "top_p": settings.top_p,
         "seed": settings.seed,
         "max_tokens": settings.max_tokens,
-        "stop": settings.stop,
+        "stop_tokens": settings.stop_tokens,
         "ignore_end": settings.ignore_end,
         "device": settings.device,
         "dtype": settings.dtype,
@@ -311,10 +311,12 @@ def sampling_controls(session: Session, prefix: str = "") -> None:
     st.slider("Top-p", LEAST_TOP_P, 1.0, step=0.05, **keep("top_p"), help="The smallest set of this probability stays; 1 is off.")
     st.number_input("Seed", 0, MAX_SEED, step=1, **keep("seed"), help="Every die of the run comes from it: same seed, same run.")
     st.number_input("Token limit", 1, MAX_TOKENS, step=16, **keep("max_tokens"), help="New tokens; the run ends exactly there.")
-    st.text_area("Stop tokens", **keep("stop"), height=68, max_chars=MAX_STOP, placeholder="none of your own", help=STOP_HELP)
+    st.text_area(
+        "Stop tokens", **keep("stop_tokens"), height=68, max_chars=MAX_STOP, placeholder="none of your own", help=STOP_HELP
+    )
     st.toggle("Go on behind the end of the text", **keep("ignore_end"), help=END_HELP)
     try:
-        read_stops(st.session_state[prefix + "stop"])
+        read_stops(st.session_state[prefix + "stop_tokens"])
     except ValueError as error:
         st.warning(as_markdown(str(error)), icon=":material/error:")
 

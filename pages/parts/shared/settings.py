@@ -45,7 +45,7 @@ class Settings:
     dtype: str = "auto"
     messages: tuple[Message, ...] = ()  # of a chat; () = the prompt is a plain text
     template: str = ""  # options of the chat template, as they are written
-    stop: str = ""  # tokens at which the run ends too, as they are written
+    stop_tokens: str = ""  # tokens at which the run ends too, as they are written
     ignore_end: bool = False
 
     @property
@@ -85,7 +85,7 @@ class Settings:
                 check_chat(self)
             elif not self.prompt.strip():
                 return "The prompt is empty. Write a few words for the target to continue."
-            _ = self.full_params, self.sampling, read_stops(self.stop)
+            _ = self.full_params, self.sampling, read_stops(self.stop_tokens)
         except ValueError as error:
             return str(error)
         return ""
@@ -110,7 +110,7 @@ class Settings:
                 self.seed,
                 self.max_tokens,
                 template_options=read_options(self.template) if self.messages else None,
-                stop=read_stops(self.stop),
+                stop=read_stops(self.stop_tokens),
                 ignore_end=self.ignore_end,
             )
 
@@ -213,6 +213,6 @@ def settings_of(header: Header) -> Settings:
         top_p=sampling.top_p,
         seed=header.seed,
         max_tokens=header.max_tokens,
-        stop=write_stops(header.stop),
+        stop_tokens=write_stops(header.stop),
         ignore_end=header.ignore_end,
     )
