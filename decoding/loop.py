@@ -14,6 +14,7 @@ from torch import Generator, Tensor
 
 from decoding import record
 from decoding.draft import Draft, TargetOutput
+from decoding.limits import check_nodes
 from decoding.method import NOTHING, Drafter
 from decoding.sample import Sampling
 from decoding.trace import Ending, Origin, Pruned, Step, Times
@@ -88,6 +89,7 @@ def decode(
         started = perf_counter()
         draft = limits.fitting(drafter.propose(tokens, rng), len(tokens))
         check_numbers(draft)
+        check_nodes(len(draft))
         proposed = synced_time(target, recorded)
         output = draft.reading.read(target, cache, tokens, draft, sampling, drafter.aux_hidden_layers)
         read = synced_time(target, recorded)

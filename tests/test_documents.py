@@ -15,7 +15,7 @@ CARD = ROOT / "decoding" / "embedded" / "README.md"
 NAMES = ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md")
 DOCUMENTS = [*(ROOT / name for name in NAMES), *sorted((ROOT / "docs").glob("*.md")), CARD]
 FOLDERS = ("decoding", "viz", "pages", "tests")
-PLACES = (*FOLDERS, "docs", ".ci", ".github", ".streamlit")  # a path that begins elsewhere is none of ours
+PLACES = (*FOLDERS, "deploy", "docs", ".ci", ".github", ".streamlit")  # a path that begins elsewhere is none of ours
 MOST = 10_000  # bytes of the README: a page that is read to its end
 LAYERS = ("decoding", "viz", "pages", "tests")
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import msgspec
 
+from decoding.limits import limits
 from decoding.models.catalogue import MODELS
 from decoding.trace import Message
 
@@ -150,6 +151,8 @@ def has_template(source: str) -> bool | None:
     """Whether a target has a chat template, from the files of its folder alone; None where that cannot be told."""
     if source in MODELS:
         return MODELS[source].chat
+    if not limits().allows(source):
+        return False
     folder = Path(source) if os.path.isdir(source) else hub_folder(source)
     if folder is None:
         return None

@@ -18,6 +18,7 @@ from typing import cast
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from decoding.limits import check_models
 from decoding.models import probe
 from decoding.models.catalogue import MODELS
 from decoding.models.chat import Option, rendered
@@ -207,6 +208,7 @@ def load(target: str = "embedded", draft: str | None = None, device: str = "auto
     for what, given in (("target", target), ("draft model", draft or ""), ("device", device), ("number format", dtype)):
         if not isinstance(given, str):
             raise ValueError(f"The {what} must be given by its name; it is {given!r}.")
+    check_models(target, draft, device, dtype)
     where = find_device(device)
     name = target if draft is None else f"{target} + {draft}"
     own, asked = DRAFTS_OF.get(target), draft

@@ -22,6 +22,7 @@ from tokenizers import Tokenizer
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase
 
+from decoding.limits import check_datastore
 from decoding.models.cache_folder import cache_folder
 from decoding.models.family import Family
 from decoding.retrieval.datastore import (
@@ -169,6 +170,7 @@ def open_or_build(folder: Path, tokenizer: PreTrainedTokenizerBase) -> Datastore
             return open_store(folder, tokenizer)
         except ValueError:  # it is our own and can be made again
             shutil.rmtree(folder)
+    check_datastore()
     try:
         write_store(folder, tokenizer, default_parts(tokenizer))
     finally:

@@ -2,6 +2,7 @@
 
 from time import monotonic
 
+from decoding.limits import check_download
 from decoding.models.fetching import fetch
 from decoding.models.progress import Progress
 
@@ -14,6 +15,7 @@ class Fetch:
     aside = True  # it waits for others, and computes nothing on a device
 
     def __init__(self, name: str) -> None:
+        check_download(name)
         self.name = name
         self.steps: list[Progress] = []  # the last of each turn
         self.ended = False

@@ -12,6 +12,7 @@ from itertools import chain, zip_longest
 from pathlib import PurePath
 from typing import Any
 
+from decoding.limits import check_upload
 from decoding.runs.trace_files import unpacked
 from decoding.trace import Message
 
@@ -65,6 +66,7 @@ def read_prompts(data: bytes, name: str) -> list[Prompt]:
     """
     if len(data) > MAX_FILE:
         raise ValueError(f"The file has {len(data):,} bytes; at most {MAX_FILE:,} are read.")
+    check_upload(len(data))
     data = unpacked(data, MAX_UNPACKED, f"The file {name!r}") if data[:2] == b"\x1f\x8b" else data
     try:
         text = data.decode("utf-8-sig")

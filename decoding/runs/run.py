@@ -13,6 +13,7 @@ import torch
 import transformers
 from torch import Generator
 
+from decoding.limits import check_params, check_prompt, check_tokens
 from decoding.loop import context_of, decode
 from decoding.methods import METHODS
 from decoding.models.chat import Option, checked_messages, checked_options, is_chat
@@ -59,6 +60,7 @@ class Run:
         if reason := chosen.missing(family):
             raise ValueError(reason)
         check_limits(max_tokens, seed)
+        check_server(max_tokens, prompt, params or {})
         messages = checked_messages(prompt) if is_chat(prompt) else ()
         options = checked_options({} if template_options is None else template_options)
         check_kinds(() if messages else prompt, params, sampling, ignore_end)
@@ -151,6 +153,17 @@ def check_limits(max_tokens: object, seed: object) -> None:
         raise ValueError(f"The token limit must lie between 1 and {MAX_TOKENS:,}; it is {max_tokens!r}.")
     if not whole(seed) or not 0 <= seed < 2**63:
         raise ValueError(f"The seed must be a whole number from 0 to 2^63 - 1; it is {seed!r}.")
+
+
+def check_server(max_tokens: int, prompt: Any, params: object) -> None:
+    """Refuse what goes beyond the limits of this server (ValueError)."""
+    check_tokens(max_tokens)
+    if isinstance(prompt, str):
+        check_prompt(len(prompt))
+    elif is_chat(prompt):
+        check_prompt(sum(len(message.content) for message in checked_messages(prompt)))
+    if isinstance(params, Mapping):
+        check_params(params)
 
 
 def whole(value: object) -> TypeGuard[int]:

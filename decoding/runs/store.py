@@ -9,13 +9,14 @@ import shutil
 import sqlite3
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 
 from decoding import old_names
+from decoding.limits import check_kept, check_trace, limits
 from decoding.trace import Header, Piece, Step, Token, Trace, Version, check_schema, check_steps, convert
 
 FILE = "traces.sqlite"
@@ -158,7 +159,7 @@ class Store:
     # -- writing --
 
     def begin(self, header: Header, token_bytes: dict[int, bytes], name: str, note: str = "", study: str = "") -> int:
-        """A new trace without steps; returns its id."""
+        """A new trace without steps; returns its id. A ValueError where this server keeps no more."""
         return self.keep(Trace(header, token_bytes, ()), name, note, study)
 
     def append(self, trace: int, steps: Sequence[Step], token_bytes: dict[int, bytes]) -> None:
@@ -167,11 +168,15 @@ class Store:
         Args:
             token_bytes: at least those of the tokens that occur in `steps`.
         """
+        check_trace(len(steps), max((len(step.nodes) for step in steps), default=0))
         with self._open() as db:
             append(db, trace, steps, token_bytes)
 
     def keep(self, trace: Trace, name: str, note: str = "", study: str = "") -> int:
-        """A whole trace, in one transaction; returns its id."""
+        """A whole trace, in one transaction; returns its id. A ValueError where this server keeps no more."""
+        check_trace(len(trace.steps), max((len(step.nodes) for step in trace.steps), default=0))
+        if limits().public:
+            check_kept(self.count(), self.size)
         with self._open() as db:
             new = insert(db, trace.header, trace.token_bytes, name, note, study)
             append(db, new, trace.steps, trace.token_bytes)
@@ -199,17 +204,22 @@ class Store:
     def delete(self, trace: int) -> None:
         """Take a trace away, and give its room back to the disk. On a full one that needs room too: what is written twice goes
         first, then what was put by for this."""
+        self._delete("WHERE id = ?", (trace,))
+        self.give_back()
+
+    def _delete(self, where: str, values: tuple[float, ...]) -> int:
+        """Returns how many went."""
+
+        def once() -> int:
+            with self._open() as db:
+                return db.execute(f"DELETE FROM traces {where}", values).rowcount
+
         try:
-            self._delete(trace)
+            return once()
         except ValueError:
             self.give_back()
             self._release()
-            self._delete(trace)
-        self.give_back()
-
-    def _delete(self, trace: int) -> None:
-        with self._open() as db:
-            db.execute("DELETE FROM traces WHERE id = ?", (trace,))
+            return once()
 
     def give_back(self) -> None:
         """Give the disk what the files do not need; another program that reads just now may be in the way, which does no harm."""
@@ -218,7 +228,21 @@ class Store:
             db.commit()
             db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
+    def forget(self, before: float | None = None) -> int:
+        """Delete all traces, or those kept before a time (seconds since 1970), and give their room back; returns how many."""
+        count = self._delete("", ()) if before is None else self._delete("WHERE created < ?", (before,))
+        if count:
+            with suppress(sqlite3.Error), closing(sqlite3.connect(self.path, timeout=10, isolation_level=None)) as db:
+                db.execute("VACUUM")  # nothing of them stays in the file, also in one from before; it stands in no transaction
+            self.give_back()
+        return count
+
     # -- reading --
+
+    @property
+    def size(self) -> int:
+        """Bytes on the disk."""
+        return sum(file.stat().st_size for file in self.folder.glob(f"{FILE}*"))
 
     def entries(self, query: Query | None = None, page: int = 0, limit: int = LIST_LIMIT) -> list[Entry]:
         """The newest first."""

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from decoding.limits import check_prompts
 from decoding.models.panics import is_panic
 from decoding.runs.failures import sentence
 from decoding.runs.prompts import Prompt
@@ -94,6 +95,7 @@ class Study:
     """
 
     def __init__(self, family: Family, plan: Plan, store: Store) -> None:
+        check_prompts(len(plan.places))
         self.family: Family | None = family  # None once it was let go
         self.plan, self.store = plan, store
         self.problems: dict[int, str] = {}  # run -> why it was skipped

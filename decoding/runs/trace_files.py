@@ -11,6 +11,7 @@ import msgspec
 import pandas as pd
 
 from decoding import old_names
+from decoding.limits import check_trace, check_upload
 from decoding.trace import MAX_BYTES, Node, Row, Step, Trace, Versioned, check_schema, check_steps, convert
 
 MAX_RATIO, MAX_SMALL = 50, 16 * 2**20  # how much more a packed file may unpack to, and bytes that it may in any case
@@ -39,10 +40,12 @@ def from_json(data: bytes) -> Trace:
     """Gzipped or plain JSON -> Trace.
 
     Raises:
-        ValueError: too large (also once unpacked), damaged, truncated, another format or version, or numbers that cannot be.
+        ValueError: too large (also once unpacked), damaged, truncated, another format or version, numbers that cannot be, or more
+            than this server opens.
     """
     if len(data) > MAX_UPLOAD:
         raise ValueError(f"The file has {len(data):,} bytes; at most {MAX_UPLOAD:,} are read.")
+    check_upload(len(data))
     text = unpacked(data, min(MAX_BYTES, max(MAX_SMALL, MAX_RATIO * len(data)))) if data[:2] == b"\x1f\x8b" else data
     try:
         found = msgspec.json.decode(text, type=VersionedFile)
@@ -51,6 +54,7 @@ def from_json(data: bytes) -> Trace:
         trace = read(text, found.trace.header.schema)
     except (msgspec.DecodeError, msgspec.ValidationError, RecursionError) as error:
         raise ValueError(f"This is not a Draftscope trace, or it is damaged: {error}") from error
+    check_trace(len(trace.steps), max((len(step.nodes) for step in trace.steps), default=0))
     return check_steps(trace)
 
 

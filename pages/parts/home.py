@@ -9,6 +9,7 @@ from pages.parts.shared.setup import PLOT_CONFIG, dark
 from viz.step.boxes import extent_of
 from viz.step.text import CSS, strip, strip_html
 from viz.step.tree import tree_alt, tree_figure
+from viz.tokens import as_markdown
 from viz.words import GLOSSARY, narrate
 
 SENTENCES = (
@@ -65,5 +66,6 @@ def picture() -> None:
         figure = tree_figure(step, trace.token_bytes, dark=dark(), root=trace.root(index), width=1100, extent=extent_of([step]))
         st.plotly_chart(figure, key="first_tree", config=PLOT_CONFIG, alt=tree_alt(step, trace.token_bytes))
         st.caption(
-            f"From a recorded run of {demo.title()} that ships with the app. Blue was kept, orange turned down, grey never read."
+            f"From a recorded run of {as_markdown(demo.title())} that ships with the app. Blue was kept, orange turned down, grey "
+            "never read."
         )

@@ -15,10 +15,11 @@ from typing import Any, Literal
 import msgspec
 
 from decoding.methods import METHODS
+from decoding.runs.failures import told
 from decoding.runs.worker import Live
 from decoding.trace import Step, Trace
 from pages.parts.shared.remembered import Remembered
-from pages.parts.shared.runs import LAG, PATIENCE, RunController, handed, of_tab
+from pages.parts.shared.runs import LAG, PATIENCE, RunController, handed, of_tab, refusal
 from pages.parts.shared.settings import Settings
 from viz.runs.compare import duration, until
 
@@ -73,11 +74,11 @@ class Column:
         """Be ready to run: what was closed or failed is made anew, and takes the same steps."""
         if self.ended or (self.live is not None and not self.live.lost):
             return
-        self.problem = self.settings.problem()
+        self.problem = refusal(self.settings)
         try:
             self.live = None if self.problem else handed(self.settings.device, self.settings.maker())
         except ValueError as error:
-            self.problem = str(error)
+            self.problem = told(error)
 
     def ask(self, goal: float) -> None:
         """Have its steps up to number `goal` taken."""

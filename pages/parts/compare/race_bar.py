@@ -7,6 +7,7 @@ import streamlit as st
 from pages.parts.compare.race import Race
 from pages.parts.shared.letter_keys import letters
 from pages.parts.shared.settings import Settings
+from viz.tokens import as_markdown
 
 MODES = {
     "lock-step": "Lock-step: the same number of target calls",
@@ -85,7 +86,7 @@ def mode(race: Race) -> None:
         format_func=lambda key: MODES[key].split(":")[0],
         required=True,
         on_change=lambda: race.turn_to(st.session_state["compare_mode"]),
-        help=". ".join(MODES.values()) + ".",
+        help=as_markdown(". ".join(MODES.values())) + ".",
     )
 
 
@@ -128,12 +129,12 @@ def progress(race: Race) -> None:
         tokens = sum(len(step.tokens) for e in race.columns if e.trace for step in e.trace.steps)
         if not tokens:
             st.info(
-                race.loading(),
+                as_markdown(race.loading()),
                 icon=":material/hourglass_top:",
             )
         elif race.mode != "lock-step":
             done = sum(column.done for column in race.columns)
             st.progress(
                 min(1.0, tokens / limit),
-                text=f"{tokens} of at most {limit} tokens; {done} of {len(race.columns)} runs finished",
+                text=f"{tokens:,} of at most {limit:,} tokens; {done:,} of {len(race.columns)} runs finished",
             )

@@ -11,6 +11,7 @@ from pages.parts.shared.absent import offer, row, ways_on
 from pages.parts.shared.controls import begin, read, say
 from pages.parts.shared.session import Session
 from pages.parts.shared.settings import Settings, settings_of
+from viz.tokens import as_markdown
 
 LINE = (
     "A recording of **{}**: one question, one seed, {} methods, made beforehand one after the other on one machine, whose "
@@ -54,7 +55,7 @@ def recording(session: Session, race: Race) -> None:
     elif is_recording(race):
         base = race.columns[0].settings
         with st.container(border=True, key="compare_recording", gap="small"):
-            name, line = base.to_fetch, LINE.format(demo.title(), len(race.columns))
+            name, line = base.to_fetch, LINE.format(as_markdown(demo.title()), len(race.columns))
             st.caption(f"{line} For runs of your own:" if name else line)
             with row("compare"):
                 if name:

@@ -6,6 +6,7 @@ from datetime import datetime
 import streamlit as st
 
 from decoding.methods import METHODS
+from decoding.runs.failures import told
 from decoding.runs.store import Entry, Query, Store
 from decoding.trace import Trace
 from pages.parts.compare.comparison import comparison
@@ -22,7 +23,7 @@ def saved(session: Session, race: Race) -> None:
         store = keep.store()
         entries = found(store, race)
     except (ValueError, sqlite3.Error) as error:
-        st.error(as_markdown(str(error)), icon=":material/error:")
+        st.error(as_markdown(told(error)), icon=":material/error:")
         return
     if not entries:
         if st.session_state.get("saved_words"):
@@ -76,7 +77,7 @@ def opened(store: Store, entries: list[Entry]) -> list[tuple[str, Trace]]:
         try:
             now[key] = before.get(key) or store.open(entry.id)
         except ValueError as error:
-            st.warning(as_markdown(f"{entry.name}: {error}"), icon=":material/broken_image:")
+            st.warning(as_markdown(f"{entry.name}: {told(error)}"), icon=":material/broken_image:")
             continue
         if now[key].steps:
             name = entry.name if entry.name not in dict(runs) else f"{entry.name} #{entry.id}"

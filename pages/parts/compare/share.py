@@ -4,6 +4,8 @@ import sqlite3
 
 import streamlit as st
 
+from decoding.limits import limits
+from decoding.runs.failures import told
 from decoding.runs.store import MAX_NAME
 from pages.parts.compare import address as compare_address
 from pages.parts.compare.race import Race, names
@@ -37,8 +39,9 @@ def kept(race: Race) -> str:
         for name, trace in runs:
             store.keep(trace, f"Compare: {name}"[:MAX_NAME])
     except (ValueError, sqlite3.Error) as error:
-        return f"The runs were not kept: {error}"
-    return f"Kept {len(runs)} runs in {store.folder}."
+        return f"The runs were not kept: {told(error)}"
+    where = "for this browser" if limits().public else f"in {store.folder}"
+    return f"Kept {len(runs)} runs {where}."
 
 
 def link_button(make, race: Race, key: str) -> None:
@@ -48,7 +51,7 @@ def link_button(make, race: Race, key: str) -> None:
     try:
         params = make()
     except ValueError as error:
-        st.caption(as_markdown(str(error)))
+        st.caption(as_markdown(told(error)))
         return
     race.opened = repr(sorted(params.items()))
     st.query_params.from_dict(params)

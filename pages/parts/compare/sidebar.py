@@ -26,6 +26,7 @@ from pages.parts.shared.controls import (
 )
 from pages.parts.shared.session import Session
 from pages.parts.shared.settings import Settings
+from viz.tokens import as_markdown
 
 
 def method_key(slot: int) -> str:
@@ -92,7 +93,7 @@ def column_controls(session: Session, race: Race) -> None:
     st.markdown("**Columns**", help=f"{LEAST} to {MOST} methods, or one method with different parameters.")
     titles = names(wanted(session, race))
     for number, (slot, title) in enumerate(zip(race.slots, titles, strict=True), 1):
-        with st.expander(f"{number} · {title}", key=f"compare_column_{slot}"):
+        with st.expander(f"{number:,} · {as_markdown(title)}", key=f"compare_column_{slot}"):
             one_column(session, race, slot, number)
     with st.container(horizontal=True, gap="small", key="compare_columns"):
         st.button(

@@ -16,7 +16,7 @@ from decoding.runs.study import Plan, Study
 from decoding.runs.worker import Live
 from decoding.trace import Step
 from pages.parts.shared.remembered import Remembered
-from pages.parts.shared.runs import RunController, of_tab
+from pages.parts.shared.runs import RunController, of_tab, refusal
 from pages.parts.shared.settings import Settings
 
 
@@ -124,7 +124,7 @@ class StudyController(RunController, Remembered):
     def start(self, jobs: Sequence[Job], folder: Path) -> None:
         """Run what is missing; a paused run of the same plans goes on in the middle of its prompt."""
         with self.lock:
-            self.problem = next((p for job in jobs if (p := job.settings.problem())), "")
+            self.problem = next((p for job in jobs if (p := refusal(job.settings))), "")
             if self.problem or self.busy:
                 return
             same = [job.key for job in jobs] == [job.key for job in self.jobs]

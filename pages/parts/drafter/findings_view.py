@@ -7,6 +7,7 @@ import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
+from decoding.runs.failures import told
 from decoding.runs.store import Store
 from pages.parts.drafter.findings import Findings, opened
 from pages.parts.drafter.rejections import disagreeing, rejections
@@ -111,15 +112,15 @@ def filters(judged: pd.DataFrame) -> dict:
 def several(label: str, options: list[str], key: str) -> list[str] | None:
     """Any number of the options; none chosen means all."""
     st.session_state[key] = [option for option in st.session_state.get(key, []) if option in options]
-    return st.multiselect(label, options, key=key, placeholder="all", format_func=lambda o: plain(o, 40)) or None
+    return st.multiselect(as_markdown(label), options, key=key, placeholder="all", format_func=lambda o: plain(o, 40)) or None
 
 
 def between(label: str, low: float, high: float, step: float, key: str) -> tuple[float, float] | None:
     """A range within `low` to `high`, or None for all of it."""
     if high <= low:
-        st.caption(f"{label}: {low:g} only")
+        st.caption(f"{as_markdown(label)}: {low:g} only")
         return None
-    chosen = st.slider(label, low, high, (low, high), step, key=f"{key}.{high:g}")
+    chosen = st.slider(as_markdown(label), low, high, (low, high), step, key=f"{key}.{high:g}")
     return None if chosen == (low, high) else chosen
 
 
@@ -129,7 +130,7 @@ def between(label: str, low: float, high: float, step: float, key: str) -> tuple
 def chart(title: str, figure: go.Figure, alt: str, read: str, table: Callable[[], pd.DataFrame], key: str) -> None:
     """A chart with its title, how to read it, and its data."""
     with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
-        st.markdown(f"**{title}**", width="content")
+        st.markdown(f"**{as_markdown(title)}**", width="content")
         data_box(table, key)
     st.plotly_chart(figure, key=key, config=PLOT_CONFIG, alt=alt)
     st.caption(as_markdown(read))
@@ -192,7 +193,7 @@ def heat(store: Store, found: Mapping[str, Findings], chosen: Mapping) -> None:
     try:
         trace = opened(str(store.folder), int(lines[number]["trace"]))
     except ValueError as error:
-        st.error(as_markdown(str(error)), icon=":material/error:")
+        st.error(as_markdown(told(error)), icon=":material/error:")
         return
     with st.container(border=True):
         st.html(heat_strip(trace, by))

@@ -106,7 +106,7 @@ def disagreeing(session: Session, store: Store, judged: Mapping[str, pd.DataFram
     )  # fmt: skip
     with st.container(horizontal=True):
         for label in (a, b):
-            if st.button(f"Open at {label}", key=f"find.open_{label[0]}", icon=":material/open_in_new:"):
+            if st.button(f"Open at {as_markdown(label)}", key=f"find.open_{label[0]}", icon=":material/open_in_new:"):
                 row = rows[chosen]
                 open_stored(session, store, *(int(row[f"{what}, {label}"]) for what in ("trace", "step", "node")))
         data_box(lambda: table, "find.apart_data")

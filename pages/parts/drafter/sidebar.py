@@ -5,9 +5,11 @@ from dataclasses import fields
 
 import streamlit as st
 
+from decoding.limits import check_models, limits
 from decoding.methods import METHODS
 from decoding.models.chat import read_options
 from decoding.models.ends import read_stops
+from decoding.runs.failures import told
 from decoding.runs.prompts import MAX_FILE, MAX_PROMPTS, Prompt, checked, read_prompts, spread
 from decoding.runs.study import Plan, family_of_plan
 from decoding.sample import Sampling
@@ -24,6 +26,7 @@ from pages.parts.shared.controls import (
     param_key,
     remember,
     sampling_controls,
+    title_of,
     value,
 )
 from pages.parts.shared.examples import CHAT_EXAMPLES, EXAMPLES
@@ -78,8 +81,9 @@ def prompt_source(controller: StudyController) -> tuple[tuple[Prompt, ...], str]
     try:
         found = {EXAMPLE: examples, TYPED: typed, FILE: uploaded}[source](controller)
     except ValueError as error:
-        st.error(as_markdown(plain(str(error), 300)), icon=":material/error:")
-        return (), f"The prompts cannot be read. {error}"
+        said = told(error)
+        st.error(as_markdown(plain(said, 300)), icon=":material/error:")
+        return (), f"The prompts cannot be read. {said}"
     most = st.number_input(
         "At most so many prompts",
         0,
@@ -117,7 +121,7 @@ def typed(controller: StudyController) -> tuple[Prompt, ...]:
 def uploaded(controller: StudyController) -> tuple[Prompt, ...]:
     """Prompts of a file; they stay when the visitor leaves the page."""
     file = st.file_uploader(
-        "Text, CSV or JSON", type=FILES, key="study_file", max_upload_size=MAX_FILE // 2**20,
+        "Text, CSV or JSON", type=FILES, key="study_file", max_upload_size=min(MAX_FILE, limits().upload or MAX_FILE) // 2**20,
         help="Text: an empty line parts prompts; without one every line is a prompt. JSON, JSONL and CSV: as in Spec-Bench (turns, "
         "category), ShareGPT (conversations), messages, Alpaca (instruction, input), GSM8K (question), HumanEval (prompt), or text "
         "and domain. Also packed with gzip.",
@@ -139,7 +143,7 @@ def method_box(controller: StudyController, side: str) -> None:
         key = method_menu(controller, f"study.{side}.method", SIDES[side], lacking, f"Drafter {side}", menu=drafters)
         for spec in fields(METHODS[key].params):
             param_control(controller, f"{side}.{key}", spec)
-        if any(one.part == "draft" for one in METHODS[key].requirements):
+        if limits().paths and any(one.part == "draft" for one in METHODS[key].requirements):
             st.text_input(
                 "Draft model", **kept(controller, f"study.{side}.draft", ""), placeholder="the target’s own",
                 help="A folder or a Hub id; with another tokenizer than the target's for Universal assisted drafting alone. Empty: "
@@ -149,6 +153,10 @@ def method_box(controller: StudyController, side: str) -> None:
 
 def models(controller: StudyController) -> None:
     """The target of both."""
+    if not limits().paths:
+        menu = limits().models or ()
+        st.selectbox("Target", menu, **kept(controller, "study.target", EMBEDDED, menu), format_func=title_of)
+        return
     st.text_input(
         "Target",
         **kept(controller, "study.target", EMBEDDED),
@@ -199,6 +207,7 @@ def job(settings: Settings, prompts: tuple[Prompt, ...], side: str, chat: str | 
     Args:
         chat: options of the chat template, as they are written; None: the prompts are plain texts.
     """
+    check_models(settings.target, settings.draft, settings.device, settings.dtype)  # before its files are looked at
     sampling = Sampling(settings.temperature, settings.top_k, settings.top_p)
     plan = Plan(
         family_of_plan(settings.target, settings.draft, settings.dtype),

@@ -2,6 +2,7 @@
 
 import streamlit as st
 
+from decoding.runs.failures import told
 from decoding.runs.prompts import Prompt
 from decoding.runs.store import Store
 from decoding.runs.study import Plan
@@ -21,7 +22,7 @@ def study_view(controller: StudyController, session: Session, prompts: tuple[Pro
         store = keep.store()
         wanted = jobs(controller, prompts)
     except ValueError as error:
-        st.error(as_markdown(str(error)), icon=":material/error:")
+        st.error(as_markdown(told(error)), icon=":material/error:")
         return
     controller.sync()
     busy = controller.busy  # asked once: a run that ends while this page is drawn must still get its timer
@@ -75,8 +76,8 @@ def progress(controller: StudyController) -> None:
     series = controller.series
     if series is None:
         if said := controller.in_line():
-            st.info(said, icon=":material/hourglass_top:")
-        st.progress(0.0, text=controller.loading())
+            st.info(as_markdown(said), icon=":material/hourglass_top:")
+        st.progress(0.0, text=as_markdown(controller.loading()))
         return
     for job, done in zip(series.jobs, series.done, strict=True):
         total = len(job.plan.places)
@@ -87,7 +88,7 @@ def progress(controller: StudyController) -> None:
     if series.count:
         said = f" · tau so far {series.tokens / series.count:.2f} over {series.count:,} target calls"
     with st.container(horizontal=True, vertical_alignment="center"):
-        st.caption(f"{seconds:.0f} s{said}", width="content")
+        st.caption(f"{seconds:.0f} s{as_markdown(said)}", width="content")
         if any(series.done) and st.button("Show what is there", key="study_look", type="tertiary", icon=":material/refresh:"):
             controller.looked.clear()
             st.rerun()

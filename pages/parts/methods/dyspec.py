@@ -49,7 +49,7 @@ def estimates(session: Session) -> None:
     alt = reliability_alt(frame, noun="estimate before the draw, where accepted means reached", short="estimate")
     st.plotly_chart(figure, key="dyspec_reached", config=PLOT_CONFIG, alt=alt)
     st.caption(
-        f"{sum_words(steps)} A point on the diagonal: of the draws made with an estimate of x, a share of x was reached. Below "
-        "it the drafter is too sure of its branches and the tree grows too deep; above it, too wide."
+        f"{as_markdown(sum_words(steps))} A point on the diagonal: of the draws made with an estimate of x, a share of x was "
+        "reached. Below it the drafter is too sure of its branches and the tree grows too deep; above it, too wide."
     )
     st.dataframe(reliability_table(frame), hide_index=True, key="dyspec_reached_table")

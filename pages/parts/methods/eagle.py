@@ -20,6 +20,7 @@ from viz.methods.eagle import (
     left_out,
 )
 from viz.methods.eagle_drift import drift_alt, drift_figure, drift_table, drift_words, has_cosines, mix, mix_html
+from viz.tokens import as_markdown
 
 
 def view(session: Session) -> None:
@@ -39,8 +40,8 @@ def worth(session: Session) -> None:
     figure = cut_figure(step, token_bytes, both, dark())
     st.plotly_chart(figure, key="eagle_cut", config=PLOT_CONFIG, alt=cut_alt(step, token_bytes))
     st.caption(
-        f"{cut_words(step)} A line leads from a token to the one it follows, and never upwards: no path is worth more than its "
-        "beginning."
+        f"{as_markdown(cut_words(step))} A line leads from a token to the one it follows, and never upwards: no path is worth "
+        "more than its beginning."
     )
     st.html(joints_html(step, token_bytes))
     st.caption(
@@ -62,7 +63,7 @@ def outcome(session: Session) -> None:
     """Confidence in bins against acceptance."""
     steps = session.trace.steps[: session.cursor + 1]
     if any(map(is_sampled, steps)):
-        st.caption(forecast_words(steps))
+        st.caption(as_markdown(forecast_words(steps)))
         return
     frames = confidence(steps)
     figure = reliability_figure(frames, dark(), x="the head's confidence", y="accepted", short="confidence",
@@ -70,11 +71,11 @@ def outcome(session: Session) -> None:
     alt = reliability_alt(frames, noun="the head's confidence", short="confidence", none="nothing was drafted")
     st.plotly_chart(figure, key="eagle_confidence", config=PLOT_CONFIG, alt=alt)
     st.caption(
-        f"{forecast_words(steps)} On the diagonal the head is as sure as it should be. It does not know the run's temperature: "
-        "below 1 more is accepted than it expects, if its first choice is the target's."
+        f"{as_markdown(forecast_words(steps))} On the diagonal the head is as sure as it should be. It does not know the run's "
+        "temperature: below 1 more is accepted than it expects, if its first choice is the target's."
     )
     for label, frame in frames.items():
-        st.markdown(f"*{label}*")
+        st.markdown(f"*{as_markdown(label)}*")
         st.dataframe(reliability_table(frame), hide_index=True, key=f"eagle_bins_{label.split()[0]}")
 
 
@@ -82,13 +83,13 @@ def drifting(session: Session) -> None:
     """Acceptance and cosine by depth, with their table."""
     steps = session.trace.steps[: session.cursor + 1]
     if not has_cosines(steps):
-        st.caption(drift_words(steps))
+        st.caption(as_markdown(drift_words(steps)))
         return
     true = "the mix of the target's layers that it stands for" if any(map(mix, steps)) else "the target's own"
     st.plotly_chart(drift_figure(steps, dark()), key="eagle_drift", config=PLOT_CONFIG, alt=drift_alt(steps))
     st.caption(
         f"Bars: tokens accepted at a depth, of the steps in which all before was. Line: behind such a token the head went on from "
         f"a state of its own; the cosine between that and {true}, known once the tree was read (1: the same direction). "
-        f"{drift_words(steps)} It says nothing about tokens that were turned down."
+        f"{as_markdown(drift_words(steps))} It says nothing about tokens that were turned down."
     )
     st.dataframe(drift_table(steps), hide_index=True, key="eagle_drift_table")

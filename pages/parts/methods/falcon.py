@@ -38,8 +38,9 @@ def blocks(session: Session) -> None:
     step, token_bytes = session.step, session.trace.token_bytes
     st.html(blocks_html(step, token_bytes))
     st.caption(
-        f"A frame holds what one pass of the head guessed. {calls_words(step)} Inside a frame the candidates of a place are the "
-        "same behind every candidate of the place before: the head does not know which one was picked until the next pass. "
+        f"A frame holds what one pass of the head guessed. {as_markdown(calls_words(step))} Inside a frame the candidates of a "
+        "place are the same behind every candidate of the place before: the head does not know which one was picked until the "
+        "next pass. "
         f"{as_markdown(blind_words(step, token_bytes))}"
     )
     with st.expander("All nodes as a table"):
@@ -57,7 +58,7 @@ def mask(session: Session) -> None:
         return
     figure = mask_figure(block, slots, dark())
     st.plotly_chart(figure, key="falcon_mask", config=PLOT_CONFIG, alt=mask_alt(block, slots))
-    st.caption(mask_words(block, slots))
+    st.caption(as_markdown(mask_words(block, slots)))
 
 
 def saw(session: Session) -> None:
@@ -65,7 +66,7 @@ def saw(session: Session) -> None:
     steps = session.trace.steps[: session.cursor + 1]
     st.plotly_chart(saw_figure(steps, dark()), key="falcon_saw", config=PLOT_CONFIG, alt=saw_alt(steps))
     st.caption(
-        f"Of the steps in which every token before was accepted. {run_words(steps)} Where the picture is a saw, it is the mark of "
-        "the method: the first place of a block has seen the picks above it, the last has not."
+        f"Of the steps in which every token before was accepted. {as_markdown(run_words(steps))} Where the picture is a saw, "
+        "it is the mark of the method: the first place of a block has seen the picks above it, the last has not."
     )
     st.dataframe(saw_table(steps), hide_index=True, key="falcon_saw_table")

@@ -50,7 +50,7 @@ def bottleneck(session: Session) -> None:
     st.caption(
         as_markdown(meter_words(trace, cursor))
         + " Where this fails, the vector did not yield what the target knew; whether the draft suffers from it is counted here. "
-        + meter_run_words(trace.steps[: cursor + 1])
+        + as_markdown(meter_run_words(trace.steps[: cursor + 1]))
     )
 
 

@@ -5,6 +5,7 @@ import streamlit as st
 from pages.parts.shared.session import Session
 from pages.parts.shared.setup import PLOT_CONFIG, dark
 from viz.methods.jacobi import cut_words, pace_words, window_alt, window_figure, window_table
+from viz.tokens import as_markdown
 
 
 def view(session: Session) -> None:
@@ -15,7 +16,7 @@ def view(session: Session) -> None:
     st.caption(
         "A row is a target call, a column a place of the text. Every call answers all guesses at once; what is not settled is "
         f"guessed again from its answers, = as before or ≠ anew, and the text settles from left to right. "
-        f"{pace_words(trace, cursor)}{cut_words(trace, cursor)}"
+        f"{as_markdown(pace_words(trace, cursor))}{as_markdown(cut_words(trace, cursor))}"
     )
     with st.expander("The window as a table"):
         st.dataframe(window_table(trace, cursor), hide_index=True, key="jacobi_window_table")

@@ -23,6 +23,7 @@ from viz.methods.judge import (
 from viz.runs.tally import tally
 from viz.step.text import CSS as TEXT_CSS
 from viz.step.text import strip, strip_html
+from viz.tokens import as_markdown
 from viz.words import number
 
 
@@ -62,7 +63,7 @@ def counters(session: Session, threshold: float) -> None:
     """Who let how many through, the expected deviation, and other thresholds on the same drafts."""
     steps = session.trace.steps[: session.cursor + 1]
     total = count(steps, threshold)
-    st.caption(count_words(total))
+    st.caption(as_markdown(count_words(total)))
     with st.expander("Counters, and the same drafts under other thresholds", key="judge_count_box", on_change="rerun") as box:
         if not box.open:
             return

@@ -65,8 +65,8 @@ def drafted(session: Session, threshold: float) -> None:
     st.markdown("**Every layer reads every token once**")
     st.html(ladder_html(step, token_bytes))
     st.caption(
-        f"{cost_words(step)} The states behind the first layers are handed on, so the call begins where the draft ended. The "
-        "adapter has no rung for the last token: nothing was drafted behind it."
+        f"{as_markdown(cost_words(step))} The states behind the first layers are handed on, so the call begins where the draft "
+        "ended. The adapter has no rung for the last token: nothing was drafted behind it."
     )
     with st.expander("The drafted tokens as a table"):
         st.dataframe(tokens_table(step, token_bytes), hide_index=True, key="kangaroo_table")
@@ -77,8 +77,8 @@ def record(session: Session) -> None:
     steps = session.trace.steps[: session.cursor + 1]
     st.plotly_chart(worth_figure(steps, dark()), key="kangaroo_worth", config=PLOT_CONFIG, alt=worth_alt(steps))
     st.caption(
-        f"{reasons_words(steps)} Stopping pays if what is drafted with little confidence is seldom accepted. Where a model has few "
-        "layers, the first ones are a large part of its work: a small model cannot show the gain of a large one."
+        f"{as_markdown(reasons_words(steps))} Stopping pays if what is drafted with little confidence is seldom accepted. Where "
+        "a model has few layers, the first ones are a large part of its work: a small model cannot show the gain of a large one."
     )
     st.markdown("**How many tokens a step yields**")
     left, right = st.columns([3, 2])
@@ -99,8 +99,9 @@ def others(session: Session) -> None:
     layers = st.slider("Layers of the target, for the modelled cost", low, high, found.layers, key=key)
     c = ratio(found.exit, layers)
     st.caption(
-        f"c = ({found.exit} + 1/3) / {layers} = {number(c)}: what a drafted token costs, in passes of a target of {layers} layers "
-        f"that is left behind layer {found.exit}; this one has {found.layers}. The adapter counts as a third of a layer, the "
+        f"c = ({found.exit:,} + 1/3) / {layers:,} = {number(c)}: what a drafted token costs, in passes of a target of {layers:,} "
+        f"layers that is left behind layer {found.exit:,}; this one has {found.layers:,}. The adapter counts as a third of a "
+        "layer, the "
         "language-model head is not counted."
     )
     settings(steps, own, c)
@@ -132,8 +133,9 @@ def deeper(steps: Sequence[Step], own: Knobs, layers: int) -> None:
     st.markdown("**A deeper target, left behind the same layer (modelled)**")
     st.plotly_chart(depth_figure(steps, own, layers, dark()), key="kangaroo_depth", config=PLOT_CONFIG, alt=f"Modelled. {words}")
     st.caption(
-        f"{words} Modelled, not measured: E / (1 + γc) with E = (1 − α^(γ+1)) / (1 − α), as if γ tokens were drafted every time "
-        "and each was accepted with the same chance α, whatever the depth; the other line has the drafts of this run, which the "
+        f"{as_markdown(words)} Modelled, not measured: E / (1 + γc) with E = (1 − α^(γ+1)) / (1 − α), as if γ tokens were drafted "
+        "every time and each was accepted with the same chance α, whatever the depth; the other line has the drafts of this run, "
+        "which the "
         "confidence cut short. Reading several tokens at once is taken to cost a layer no more than reading one. Where a model has "
         "few layers, the first ones are a large part of its work: a small model cannot show the method's gain."
     )

@@ -35,7 +35,7 @@ def heads(session: Session) -> None:
     st.caption(
         "Every head reads the same state, the one the root was drawn from; head k does not know what head k − 1 picked. A mark "
         f"says what became of a token: ✓ accepted, ✗ turned down, none: never looked at. "
-        f"{as_markdown(torn_words(step, token_bytes))} {typical_words(step)}"
+        f"{as_markdown(torn_words(step, token_bytes))} {as_markdown(typical_words(step))}"
     )
     with st.expander("Heads, ranks and worth as a table"):
         st.dataframe(heads_table(step, token_bytes), hide_index=True, key="medusa_table")

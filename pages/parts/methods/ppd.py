@@ -20,6 +20,7 @@ from viz.methods.ppd import (
     states_figure,
     states_table,
 )
+from viz.tokens import as_markdown
 
 
 def view(session: Session) -> None:
@@ -39,8 +40,9 @@ def tree(session: Session) -> None:
     step, token_bytes = session.step, session.trace.token_bytes
     st.plotly_chart(prompt_tokens_figure(step, token_bytes, dark()), key="ppd", config=PLOT_CONFIG, alt=prompt_tokens_alt(step))
     st.caption(
-        f"{prompt_tokens_alt(step)} {rows_words(step)} Diamonds are prompt tokens, trained vectors in place of a token; no guess "
-        "sees them. The filled ones hang where acceptance ended: what they say fills the next tree, one level each."
+        f"{as_markdown(prompt_tokens_alt(step))} {as_markdown(rows_words(step))} Diamonds are prompt tokens, trained vectors in "
+        "place of a token; no guess sees them. The filled ones hang where acceptance ended: what they say fills the next tree, "
+        "one level each."
     )
     with st.expander("The guesses as a table"):
         st.dataframe(guesses_table(step, token_bytes), hide_index=True, key="ppd_table")
@@ -60,7 +62,7 @@ def record(session: Session) -> None:
         "that ends at the root leads to the deepest one."
     )
     if not curve_of(steps):
-        st.caption(f"The rows of a pass were given: {budget_of(steps) or 'not known'}. Nothing was measured.")
+        st.caption(f"The rows of a pass were given: {as_markdown(str(budget_of(steps) or 'not known'))}. Nothing was measured.")
         return
     st.plotly_chart(curve_figure(steps, dark()), key="ppd_curve", config=PLOT_CONFIG, alt=curve_alt(steps))
     st.caption(

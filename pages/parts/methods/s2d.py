@@ -59,7 +59,7 @@ def over_the_run(steps) -> None:
     """The exits so far."""
     st.markdown("**The exits, up to this step**")
     st.plotly_chart(exits_figure(steps, dark()), key="s2d_exits", config=PLOT_CONFIG, alt=exits_alt(steps))
-    st.caption(f"{work_words(steps)} {threshold_words(steps)}")
+    st.caption(f"{as_markdown(work_words(steps))} {as_markdown(threshold_words(steps))}")
     with st.expander("The exits as a table"):
         st.dataframe(exits_table(steps), hide_index=True, key="s2d_exits_table")
     st.caption(

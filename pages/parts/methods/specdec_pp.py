@@ -15,6 +15,7 @@ from viz.methods.specdec_pp import (
     stop_words,
     waste_words,
 )
+from viz.tokens import as_markdown
 
 
 def view(session: Session) -> None:
@@ -30,8 +31,9 @@ def view(session: Session) -> None:
         figure = acceptance_figure(step, trace.token_bytes, float(threshold), dark())
         st.plotly_chart(figure, key="specdec", config=PLOT_CONFIG, alt=acceptance_alt(step, trace.token_bytes))
         st.caption(
-            f"{stop_words(step, float(threshold), int(shortest), int(longest))} The last token has no prediction: it came with the "
-            "last call of the draft model and is submitted without having been fed to it. Tokens behind a rejection were not "
+            f"{as_markdown(stop_words(step, float(threshold), int(shortest), int(longest)))} The last token has no prediction: "
+            "it came with the last call of the draft model and is submitted without having been fed to it. Tokens behind a "
+            "rejection were not "
             "judged, but their chances are known."
         )
         with st.expander("The predictions as a table"):
@@ -39,7 +41,7 @@ def view(session: Session) -> None:
     else:
         st.caption("Nothing was drafted in this step.")
     folded("Was the head right? The run so far", "specdec_box", reliable, steps)
-    st.caption(waste_words(steps))
+    st.caption(as_markdown(waste_words(steps)))
 
 
 def reliable(steps) -> None:
@@ -47,8 +49,9 @@ def reliable(steps) -> None:
     words = reliability_words(steps)
     st.plotly_chart(reliability_figure(steps, dark()), key="specdec_reliability", config=PLOT_CONFIG, alt=words)
     st.caption(
-        f"{words} The head was trained with refusals counting six times, so its predictions are pessimistic on purpose: for a true "
-        "chance P it predicts P / (P + 6 (1 − P)). With the weight taken out they should lie on the diagonal. Larger dots hold "
+        f"{as_markdown(words)} The head was trained with refusals counting six times, so its predictions are pessimistic on "
+        "purpose: for a true chance P it predicts P / (P + 6 (1 − P)). With the weight taken out they should lie on the "
+        "diagonal. Larger dots hold "
         "more tokens."
     )
     st.dataframe(reliability_table(steps), hide_index=True, key="specdec_reliability_table")

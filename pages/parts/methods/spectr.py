@@ -2,6 +2,7 @@
 
 import streamlit as st
 
+from decoding.runs.failures import told
 from decoding.trace import Row
 from pages.parts.shared.session import Session
 from pages.parts.shared.setup import PLOT_CONFIG, dark
@@ -25,7 +26,7 @@ def view(session: Session) -> None:
     )
     st.caption(
         f"A strand is a draft sequence; strands run side by side where they agree (×3: three of them), which costs the target one "
-        f"row. {cost_words(step)}"
+        f"row. {as_markdown(cost_words(step))}"
     )
     with st.expander("The bundle as a table"):
         st.dataframe(bundle_table(step, token_bytes), hide_index=True, key="spectr_bundle_table")
@@ -57,7 +58,7 @@ def at_position(session: Session, position: Position) -> None:
     row, k = step.rows[position.row], position.guesses
     where = "at the root" if position.row == 0 else f"behind {as_markdown(name(step.nodes[position.row - 1].token, token_bytes))}"
     guesses = "one guess" if k == 1 else f"{k} guesses"
-    st.markdown(f"**The position of the selected node, {where}: {guesses}**")
+    st.markdown(f"**The position of the selected node, {where}: {as_markdown(guesses)}**")
     st.dataframe(trials_table(step, position, token_bytes), hide_index=True, key="spectr_trials")
     st.caption(
         "In the order of trial; every copy of a repeated token has its own u, and a token is accepted if u × q < p/ρ. The tree and "
@@ -80,7 +81,7 @@ def rho(row: Row, position: Position) -> None:
         f"g(ρ) = 1 − (1 − β)^k − ρβ with β(ρ) = Σ min(q, p/ρ). Its root is the smallest ρ that keeps the target's law: "
         f"ρ* = {number(position.rho, 4)}, β = {number(position.beta, 4)}. To the left of it the residual would turn negative, to "
         f"the right fewer guesses are accepted. ρ* was found over the whole vocabulary; the curve is exact at 1, ρ* and "
-        f"k = {position.guesses}, and between them the tokens that the trace did not keep are interpolated."
+        f"k = {position.guesses:,}, and between them the tokens that the trace did not keep are interpolated."
     )
     with st.expander("g(ρ) as a table"):
         st.dataframe(g_table(row, position), hide_index=True, key="spectr_g_table")
@@ -91,7 +92,7 @@ def overlap(row: Row, position: Position, token_bytes: dict[int, bytes]) -> None
     shared = f"p and ρq share {number(position.accepted, 4)}"
     st.plotly_chart(overlap_figure(row, position, token_bytes, dark()), key="spectr_overlap", config=PLOT_CONFIG, alt=shared)
     st.caption(
-        f"{shared}: the chance that a guess is accepted here. What p has over ρq is the residual, "
+        f"{as_markdown(shared)}: the chance that a guess is accepted here. What p has over ρq is the residual, "
         f"{number(max(0.0, 1 - position.accepted), 4)}, from which the correction is drawn; a refused token has none of it."
     )
     with st.expander("p against ρq as a table"):
@@ -116,11 +117,11 @@ def solved(row: Row, position: Position) -> None:
     try:
         found = transport(row, position.guesses)
     except ValueError as error:
-        st.warning(as_markdown(str(error)))
+        st.warning(as_markdown(told(error)))
         return
     st.markdown(
-        f"The largest flow over the {found.tokens} likeliest recorded tokens and all others taken as one "
-        f"({found.sets:,} sets of {position.guesses} guesses) accepts **{number(found.solved, 5)}**; the sorted tokens give "
+        f"The largest flow over the {found.tokens:,} likeliest recorded tokens and all others taken as one "
+        f"({found.sets:,} sets of {position.guesses:,} guesses) accepts **{number(found.solved, 5)}**; the sorted tokens give "
         f"{number(found.read, 5)} for the same problem. Over the whole vocabulary the optimum is {number(position.optimum, 5)}: it "
         f"cannot be larger, because taking tokens together makes every guess among them count as a hit."
     )

@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 from decoding import old_names
+from decoding.limits import check_params, limits
 from decoding.methods import METHODS
 from decoding.models.catalogue import NAMED
 from decoding.models.chat import checked_messages, has_template, read_options
@@ -102,9 +103,10 @@ def shown(text: str) -> str:
 
 def prompt_of(query: Mapping[str, str], settings: Settings, complaints: list[str]) -> Settings:
     if "prompt" in query:
-        if query["prompt"].strip() and len(query["prompt"]) <= MAX_PROMPT:
+        most = limits().prompt or MAX_PROMPT
+        if query["prompt"].strip() and len(query["prompt"]) <= most:
             return replace(settings, prompt=query["prompt"].replace("\r\n", "\n"))
-        complaints.append(f"The prompt in the link is empty or longer than {MAX_PROMPT:,} characters; it was left out.")
+        complaints.append(f"The prompt in the link is empty or longer than {most:,} characters; it was left out.")
     elif "example" in query:
         if query["example"] in EXAMPLES:
             return replace(settings, prompt=EXAMPLES[query["example"]].prompt)
@@ -131,8 +133,8 @@ def chat_of(query: Mapping[str, str], settings: Settings, complaints: list[str])
 
 def read_chat(text: str) -> tuple[Message, ...]:
     """Messages as a link carries them: a JSON list of pairs of role and content."""
-    if len(text) > MAX_PROMPT:
-        raise ValueError(f"It has {len(text):,} characters; at most {MAX_PROMPT:,} are read.")
+    if len(text) > (most := limits().prompt or MAX_PROMPT):
+        raise ValueError(f"It has {len(text):,} characters; at most {most:,} are read.")
     try:
         pairs = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -163,6 +165,7 @@ def params_of(query: Mapping[str, str], settings: Settings, complaints: list[str
         try:
             value = converted(text, kinds[name].default)
             method.checked({name: value})
+            check_params({name: value})
         except ValueError as error:
             complaints.append(f"{kinds[name].metadata['label']}: {shown(text)} was left out. {readable(error)}")
         else:
@@ -189,7 +192,8 @@ def sampling_of(query: Mapping[str, str], settings: Settings, complaints: list[s
 
 
 def numbers_of(query: Mapping[str, str], settings: Settings, complaints: list[str]) -> Settings:
-    found = {name: check_int(query, name, low, high, complaints) for name, (low, high) in NUMBERS.items()}
+    most = {"tokens": limits().tokens or MAX_TOKENS}
+    found = {name: check_int(query, name, low, most.get(name, high), complaints) for name, (low, high) in NUMBERS.items()}
     return replace(settings, **{FIELD.get(name, name): value for name, value in found.items() if value is not None})
 
 

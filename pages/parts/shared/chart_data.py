@@ -8,11 +8,12 @@ import streamlit as st
 from decoding.runs.trace_files import to_parquet
 from decoding.runs.tree_files import to_graphml, to_node_link
 from decoding.trace import Step
+from viz.tokens import as_markdown
 
 
 def data_box(table: Callable[[], pd.DataFrame], key: str, label: str = "Data") -> None:
     """A button that opens the table and its downloads; `table` is only called once they are wanted."""
-    with st.popover(label, icon=":material/table_view:", type="tertiary", key=f"{key}.data", on_change="rerun") as box:
+    with st.popover(as_markdown(label), icon=":material/table_view:", type="tertiary", key=f"{key}.data", on_change="rerun") as box:
         if box.open:
             st.dataframe(table(), hide_index=True, key=f"{key}.table", height=260)
         name = key.replace(".", "_")

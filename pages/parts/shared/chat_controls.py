@@ -13,6 +13,7 @@ from decoding.models.chat import MAX_MESSAGES, has_template
 from decoding.trace import Message
 from pages.parts.shared.examples import CHAT_EXAMPLES
 from pages.parts.shared.remembered import Remembered
+from viz.tokens import as_markdown
 
 MAX_TURN = 20_000  # characters of a box
 OWN = "my own messages"
@@ -111,7 +112,9 @@ def text_box(owner: Remembered, name: str, label: str, shows: str, height: int =
             owner.values[name] = new
             owner.box_says(name, new)
 
-    st.text_area(label, shows, key=key, height=height, max_chars=MAX_TURN, on_change=take, help=help)
+    st.text_area(
+        as_markdown(label), shows, key=key, height=height, max_chars=MAX_TURN, on_change=take, help=help and as_markdown(help)
+    )
 
 
 def chat_controls(owner: Remembered) -> None:

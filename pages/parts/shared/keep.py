@@ -7,8 +7,12 @@ from pathlib import Path
 
 import streamlit as st
 
+from decoding.limits import limits
+from decoding.runs.failures import told
 from decoding.runs.store import MAX_NAME, MAX_NOTE, Store, default_folder
+from decoding.runs.visitors import folder_of
 from decoding.trace import Trace
+from pages.parts.shared import visitor
 from pages.parts.shared.session import Session
 from viz.tokens import as_markdown, plain
 
@@ -27,13 +31,23 @@ class Kept:
 
 
 def folder() -> Path:
-    """Where traces are kept."""
+    """Where traces are kept: on a public server the visitor's own, whatever the session's state says."""
+    if limits().public:
+        return folder_of(visitor.root(), visitor.key())
     return Path(os.path.expanduser(st.session_state.get(FOLDER) or default_folder()))  # also of a user that there is not
 
 
 def store() -> Store:
     """The store of that folder; ValueError if it cannot be written."""
-    return Store(folder())
+    return visitor.own_store() if limits().public else Store(folder())
+
+
+def terms() -> str:
+    """What a visitor should know before something is kept."""
+    rules = limits()
+    if not rules.public:
+        return "kept in your folder, to be found on the page Traces."
+    return f"kept for this browser alone, for {rules.kept_days:,} days, at most {rules.kept:,} runs; see the page Traces."
 
 
 def keep(session: Session) -> None:
@@ -65,7 +79,7 @@ def outcome(session: Session, kept: Kept | None) -> None:
     if problem:
         st.error(as_markdown(problem), icon=":material/error:")
     elif kept is None:
-        st.caption("Name, note, every step: kept in your folder, to be found on the page Traces.")
+        st.caption(as_markdown(f"Name, note, every step: {terms()}"))
     elif kept.steps == session.count:
         st.caption(as_markdown(f"Kept as “{plain(kept.name, 32)}”, {steps(kept.steps)}; see the page Traces."))
     else:
@@ -78,7 +92,7 @@ def take(session: Session, kept: Kept | None, name: str, note: str) -> None:
     try:
         number = added(store(), kept, trace, name, note)
     except (ValueError, sqlite3.Error) as error:
-        st.session_state["keep_problem"] = f"The run was not kept: {error}"
+        st.session_state["keep_problem"] = f"The run was not kept: {told(error)}"
         return
     st.session_state["keep_problem"] = ""
     st.session_state["kept"] = Kept(session.runs, folder(), number, len(trace.steps), name)

@@ -9,6 +9,7 @@ from decoding.trace import Step
 from pages.parts.shared.session import Session
 from pages.parts.shared.setup import PLOT_CONFIG, dark
 from viz.methods.shared.head_bars import records, records_alt, records_figure, records_table
+from viz.tokens import as_markdown
 
 
 def drawable(step: Step, known: bool, lacking: str, empty: str = "Nothing was drafted in this step.") -> bool:
@@ -21,13 +22,13 @@ def drawable(step: Step, known: bool, lacking: str, empty: str = "Nothing was dr
     """
     if step.nodes and known:
         return True
-    st.caption(lacking if step.nodes else empty)
+    st.caption(as_markdown(lacking) if step.nodes else as_markdown(empty))
     return False
 
 
 def folded(title: str, key: str, draw: Callable[..., None], *args: Any) -> None:
     """A folded box; what is in it is drawn when it is open, and costs nothing before."""
-    with st.expander(title, key=key, on_change="rerun") as box:
+    with st.expander(as_markdown(title), key=key, on_change="rerun") as box:
         if box.open:
             draw(*args)
 

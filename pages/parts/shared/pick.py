@@ -6,6 +6,8 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
+from viz.tokens import as_markdown
+
 
 def pick(frame: pd.DataFrame, names: Sequence[Any], key: str, label: str, format_func: Callable[[Any], str], **look: Any) -> Any:
     """Draw the table; returns the name of the chosen line.
@@ -28,4 +30,4 @@ def pick(frame: pd.DataFrame, names: Sequence[Any], key: str, label: str, format
     st.dataframe(frame, key=table, hide_index=True, on_select=choose, selection_mode="single-row", **look)
     if st.session_state.get(chosen) not in names:
         st.session_state[chosen] = names[0]
-    return st.selectbox(label, list(names), key=chosen, on_change=unmark, format_func=format_func)
+    return st.selectbox(as_markdown(label), list(names), key=chosen, on_change=unmark, format_func=format_func)

@@ -25,6 +25,7 @@ from viz.methods.shared.retrieved import (
     source_figure,
     source_table,
 )
+from viz.tokens import as_markdown
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -44,7 +45,7 @@ def tree(session: Session) -> None:
         return
     figure = source_figure(step, token_bytes, dark(), root=session.root)
     st.plotly_chart(figure, key="sources", config=PLOT_CONFIG, alt=source_alt(step))
-    st.caption(source_alt(step) + " Filled nodes are in the text; an edge is as wide as its share of the occurrences.")
+    st.caption(as_markdown(source_alt(step)) + " Filled nodes are in the text; an edge is as wide as its share of the occurrences.")
     with st.expander("The sources as a table", key="sources_box", on_change="rerun") as box:
         if box.open:
             st.dataframe(source_table(step, token_bytes), hide_index=True, key="sources_table")
@@ -68,7 +69,7 @@ def match(session: Session, longest: int, shortest: int, too_weak: str = "") -> 
         if known is None:
             n, count = here.n, here.count if here.n else 0
     st.html(context_html(tokens, n, trace.token_bytes))
-    st.caption(match_words(n, count, shortest, bool(session.step.nodes), too_weak))
+    st.caption(as_markdown(match_words(n, count, shortest, bool(session.step.nodes), too_weak)))
     if sources is None:
         st.caption("Where it stands can be looked up for a run that was made here, while its models are in memory.")
     elif n:
@@ -94,7 +95,7 @@ def occurrences(sources: Sources, here: Match, tokenizer: PreTrainedTokenizerBas
             st.html(occurrence_html(places))
             st.dataframe(occurrence_table(places), hide_index=True, key="places_table")
     counts = ", ".join(f"{source.name}: {source.tokens:,} tokens" for source in sources.store.sources)
-    st.caption(f"Looked in: {counts or 'no datastore'}{'; the text so far' if sources.with_text else ''}.")
+    st.caption(f"Looked in: {as_markdown(counts) or 'no datastore'}{'; the text so far' if sources.with_text else ''}.")
 
 
 def places_of(sources: Sources, here: Match, tokenizer: PreTrainedTokenizerBase) -> list[Occurrence]:

@@ -12,7 +12,7 @@ from decoding.runs.worker import Live
 from decoding.trace import Step, Trace
 from pages.parts.shared import recorded_run as demo
 from pages.parts.shared.remembered import Remembered
-from pages.parts.shared.runs import LAG, PATIENCE, RunController, of_tab
+from pages.parts.shared.runs import LAG, PATIENCE, RunController, of_tab, refusal
 from pages.parts.shared.settings import Settings, settings_of
 from pages.parts.shared.side_job import SideJobs
 from viz.step.boxes import extent_of, final_index, has_final
@@ -37,6 +37,7 @@ class Session(RunController, Remembered):
     node: int | None = None  # selected; None = the page's choice
     goal: float | None = None  # step the cursor is on its way to
     goal_node: int | None = None
+    linked: tuple[Settings, int, int | None] | None = None  # run, index of the step and node of a link that waits for a click
     playing: bool = False
     moved_at: float = 0.0
     pace: float = 1.0
@@ -151,9 +152,9 @@ class Session(RunController, Remembered):
     def start(self, settings: Settings, goal: float = 0, node: int | None = None) -> None:
         """Make a new run and take its steps up to index `goal`; nothing changes if the settings cannot be."""
         with self.lock:
-            self.playing = False
+            self.playing, self.linked = False, None
             self.absent = settings if settings.to_fetch else None
-            self.problem = "" if self.absent else settings.problem()
+            self.problem = "" if self.absent else refusal(settings)
             if self.absent or self.problem:
                 return
             live = self.begin(settings.device, settings.maker(), goal + 1)
@@ -222,7 +223,7 @@ class Session(RunController, Remembered):
             self.playing, self.problem, self.absent, self.notes = False, "", None, ()
             self.close()
             self.trace = self.settings = self.live = self.coming = self.coming_settings = None
-            self.cursor, self.node, self.goal = -1, None, None
+            self.cursor, self.node, self.goal, self.linked = -1, None, None, None
 
     def close(self) -> None:
         super().close()

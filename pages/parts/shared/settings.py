@@ -7,6 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+from decoding.limits import check_models, check_params, check_prompt, check_tokens, limits
 from decoding.methods import METHODS
 from decoding.models.catalogue import HEADS, MODELS
 from decoding.models.chat import checked_messages, has_template, read_options, write_options
@@ -77,6 +78,9 @@ class Settings:
     def problem(self) -> str:
         """What is wrong with them, as far as it can be told without a model; "" if nothing is."""
         try:
+            check_models(self.target, self.draft, self.device, self.dtype)
+            check_tokens(self.max_tokens)
+            check_prompt(sum(len(message.content) for message in self.messages) or len(self.prompt))
             if reason := models_problem(self.target, self.draft):
                 return reason
             if reason := METHODS[self.method].missing(family_named(self.target, self.draft)):
@@ -85,7 +89,8 @@ class Settings:
                 check_chat(self)
             elif not self.prompt.strip():
                 return "The prompt is empty. Write a few words for the target to continue."
-            _ = self.full_params, self.sampling, read_stops(self.stop_tokens)
+            check_params(self.full_params)
+            _ = self.sampling, read_stops(self.stop_tokens)
         except ValueError as error:
             return str(error)
         return ""
@@ -138,12 +143,16 @@ def check_chat(settings: Settings) -> None:
 
 
 def is_to_fetch(name: str) -> bool:
-    """Whether a name is one of the catalogue whose model is not on this machine."""
-    return bool(of_package(name)) and not fetched(name)
+    """Whether a name is one of the catalogue whose model is not on this machine; not of what this server does not offer."""
+    return limits().allows(name) and bool(of_package(name)) and not fetched(name)
 
 
 def models_problem(target: str, draft: str | None) -> str:
     """What is wrong with the names of the models, before anything is loaded; "" if nothing can be told."""
+    try:
+        check_models(target, draft)
+    except ValueError as error:
+        return str(error)
     for what, name in (("target", target), ("draft model", draft)):
         if name == "":
             return f"Name the folder or the Hub id of the {what}."
@@ -188,6 +197,8 @@ def published(draft: str | None) -> dict[str, Path]:
     """What the name of a draft model stands for if it is a published head: its method, and its folder or Hub id."""
     from decoding.models.published_heads import method_of
 
+    if not limits().allows(draft):
+        return {}
     folder = draft and (fetched(draft) or draft)
     try:
         method = method_of(folder and str(folder)) or HEADS.get(draft or "", "")

@@ -7,7 +7,10 @@ from typing import Any
 import streamlit as st
 from streamlit.errors import StreamlitAPIException
 
+from decoding.limits import limits
 from pages.parts.shared.loading import loading_line
+from pages.parts.shared.visitor import remember_visitor
+from viz.tokens import as_markdown
 
 PAGES = {
     "app.py": "Home",
@@ -64,6 +67,13 @@ def setup(title: str) -> None:
     """Call first on every page, however the visitor came to it."""
     st.set_page_config(page_title=f"{title} · Draftscope", page_icon="🌿", layout="wide", initial_sidebar_state="expanded")
     st.html(CSS)
+    try:
+        rules = limits()
+    except ValueError as error:
+        st.error(as_markdown(str(error)), icon=":material/error:")
+        st.stop()
+    if rules.public:
+        st.set_option("client.showErrorDetails", "none")  # a traceback names the server's folders
     with st.sidebar, st.container(horizontal=True, gap="small", key="pages"):
         for path, label in PAGES.items():
             try:
@@ -71,6 +81,10 @@ def setup(title: str) -> None:
             except StreamlitAPIException:  # a page that was started by itself, without app.py, knows no other
                 break
     loading_line()
+    if rules.public:
+        remember_visitor()
+        with st.sidebar:
+            st.caption(as_markdown(rules.words))
 
 
 def dark() -> bool:

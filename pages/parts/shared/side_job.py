@@ -16,6 +16,7 @@ import streamlit as st
 from decoding.runs.worker import Job, Live
 from pages.parts.shared.loading import WHY, still_loading
 from pages.parts.shared.runs import PATIENCE, RunController
+from viz.tokens import as_markdown
 
 KEPT = 16  # answers
 
@@ -118,7 +119,7 @@ def offer(sides: SideJobs, question: Question, label: str, key: str) -> None:
         st.button("Stop", key=f"stop_{key}", icon=":material/stop:", on_click=sides.stop, help="The step under way is the last.")
     elif live is not None and live.count:
         st.button("Go on", key=key, icon=":material/play_arrow:", on_click=sides.go_on, args=(question,))
-        st.caption(f"Stopped after {live.count} {'step' if live.count == 1 else 'steps'}.")
+        st.caption(f"Stopped after {live.count:,} {'step' if live.count == 1 else 'steps'}.")
     elif sides.answer(question.panel, question.about) is None:
-        why = WHY if still_loading() else None
-        st.button(label, key=key, on_click=sides.ask, args=(question,), disabled=still_loading(), help=why)
+        help = as_markdown(WHY) if still_loading() else None
+        st.button(as_markdown(label), key=key, on_click=sides.ask, args=(question,), disabled=still_loading(), help=help)

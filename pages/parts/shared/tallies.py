@@ -65,7 +65,7 @@ def numbers(total: Tally) -> None:
     }
     with st.container(horizontal=True, gap="small", key="tally"):
         for label, (value, help_) in cells.items():
-            st.metric(label, value, help=help_, width="content")
+            st.metric(as_markdown(label), value, help=help_, width="content")
 
 
 def two(value: float | None, digits: int = 2) -> str:
@@ -102,7 +102,7 @@ def measured(session: Session, total: Tally) -> None:
             st.markdown(f"### {ratio:.2f} ×")
             st.caption(
                 f"{total.tokens_per_second:.1f} tokens per second in this run, {base.tokens_per_second:.1f} in plain decoding "
-                f"({base.tokens} tokens, measured on this machine, {session.trace.header.device})."
+                f"({base.tokens:,} tokens, measured on this machine, {as_markdown(session.trace.header.device)})."
             )
     else:
         st.caption("Not measured yet." + (" This run was recorded: make it here to compare." if session.recorded else ""))

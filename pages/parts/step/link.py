@@ -2,7 +2,10 @@
 
 import streamlit as st
 
+from decoding.limits import limits
+from decoding.methods import METHODS
 from decoding.models.catalogue import NAMED
+from decoding.runs.failures import told
 from pages.parts.shared import address
 from pages.parts.shared.controls import say
 from pages.parts.shared.loading import WHY, still_loading
@@ -26,7 +29,7 @@ def link(session: Session) -> None:
         try:
             params = address.parameters(session.settings, session.cursor + 1, session.node)
         except ValueError as error:
-            st.caption(as_markdown(str(error)))
+            st.caption(as_markdown(told(error)))
             return
         session.opened = repr(sorted(params.items()))
         st.query_params.from_dict(params)
@@ -49,5 +52,24 @@ def open_link(session: Session) -> None:
         return
     session.notes = place.complaints
     say(session, place.settings)
-    if place.step:
+    if not place.step:
+        return
+    most = limits().link_steps
+    if most is None or place.step <= most:
         session.start(place.settings, place.step - 1, place.node)
+    else:
+        session.linked = place.settings, place.step - 1, place.node
+
+
+def linked(session: Session) -> None:
+    """The button that makes the run of a link whose way is long, or that strangers may have sent: no link works without a click."""
+    if session.linked is None:
+        return
+    settings, step, node = session.linked
+    with st.container(horizontal=True, vertical_alignment="center", border=True, key="linked"):
+        words = f"This link leads to step {step + 1:,} of a run of {METHODS[settings.method].title}, which is not made yet."
+        st.markdown(as_markdown(words), width="stretch")
+        st.button(
+            "Make the run", key="linked_go", type="primary", icon=":material/skip_next:", on_click=session.start,
+            args=(settings, step, node),
+        )  # fmt: skip

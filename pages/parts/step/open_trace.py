@@ -8,6 +8,7 @@ from decoding.methods import METHODS
 from decoding.models.catalogue import NAMED
 from decoding.models.chat import checked_messages, checked_options, write_options
 from decoding.models.ends import write_stops
+from decoding.runs.failures import told
 from decoding.runs.store import Store
 from decoding.trace import MAX_TOKENS, Header, Trace
 from pages.parts.shared import address
@@ -84,7 +85,7 @@ def with_chat(settings: Settings, header: Header, complaints: list[str]) -> Sett
     try:
         messages, options = checked_messages(header.messages), checked_options(header.template_options)
     except ValueError as error:
-        complaints.append(plain(str(error), 200))
+        complaints.append(plain(told(error), 200))
         return settings
     return replace(settings, prompt="", messages=messages, template=write_options(options))
 
@@ -94,6 +95,6 @@ def open_stored(session: Session, store: Store, trace: int, cursor: int = 0, nod
     try:
         show(session, store.open(trace), cursor, node)
     except ValueError as error:
-        st.error(as_markdown(str(error)), icon=":material/error:")
+        st.error(as_markdown(told(error)), icon=":material/error:")
         return
     st.switch_page("pages/1_Step.py")

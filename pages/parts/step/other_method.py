@@ -49,7 +49,7 @@ def beside(session: Session, answer: Trace) -> None:
     """The other draft, and the bars of both methods where they have heads that guess depth by depth."""
     step, title = answer.steps[0], METHODS[answer.header.method].title
     token_bytes = session.trace.token_bytes | answer.token_bytes
-    st.markdown(f"**{title}**")
+    st.markdown(f"**{as_markdown(title)}**")
     st.caption(
         as_markdown(f"{narrate(step, session.cursor + 1, token_bytes)} {beside_words(session.step, step, title, token_bytes)}")
     )

@@ -20,7 +20,7 @@ def recording(session: Session) -> None:
     if session.trace is None or session.trace is not demo.recorded() or session.coming is not None or session.absent is not None:
         return
     paused = session.cursor == demo.pause_at() and not session.playing
-    name, line = session.settings.to_fetch, LINE.format(demo.title())
+    name, line = session.settings.to_fetch, LINE.format(as_markdown(demo.title()))
     with st.container(border=True, key="recording", gap="small"):
         if paused:
             st.markdown(as_markdown(lesson_words(session.step, session.trace.token_bytes)))

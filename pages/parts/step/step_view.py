@@ -18,7 +18,7 @@ from pages.parts.shared.session import Session
 from pages.parts.shared.setup import PLOT_CONFIG, dark
 from pages.parts.shared.tallies import tallies
 from pages.parts.step.inspector import inspector
-from pages.parts.step.link import link
+from pages.parts.step.link import link, linked
 from pages.parts.step.method_panel import view_of
 from pages.parts.step.other_method import other_method
 from pages.parts.step.recording import absent, recording
@@ -118,6 +118,7 @@ def notices(session: Session) -> None:
     """What is recorded, what went wrong, and what is stale; the run that is shown stays."""
     recording(session)
     absent(session)
+    linked(session)
     if session.problem:
         st.error(as_markdown(session.problem), icon=":material/error:")
     for note in session.notes:

@@ -8,6 +8,7 @@ import streamlit as st
 from pages.parts.shared.controls import read, stale
 from pages.parts.shared.loading import WHY, still_loading
 from pages.parts.shared.session import Session
+from viz.tokens import as_markdown
 
 
 def transport(session: Session) -> None:
@@ -24,7 +25,9 @@ def transport(session: Session) -> None:
         st.button(
             "Step", key="step", icon=":material/skip_next:", type="primary", shortcut="Right", disabled=over or off,
             on_click=lambda: session.advance(read(session)),
-            help=f"{why}One step on (also K): one draft, one target call. Steps that were taken already are only shown again.",
+            help=f"{as_markdown(why)}One step on (also K): one draft, one target call. Steps that were taken already are only "
+            "shown "
+            "again.",
         )  # fmt: skip
         st.button(
             "Forward", key="forward", icon=":material/arrow_forward:", shortcut="Shift+Right", on_click=session.forward,
@@ -33,7 +36,8 @@ def transport(session: Session) -> None:
         st.button(
             "Pause" if session.playing else "Play", key="play", shortcut="P", disabled=off or (over and not session.playing),
             icon=":material/pause:" if session.playing else ":material/play_arrow:",
-            on_click=lambda: session.toggle_play(read(session)), help=f"{why}Step after step, at the pace on the right.",
+            on_click=lambda: session.toggle_play(read(session)),
+            help=f"{as_markdown(why)}Step after step, at the pace on the right.",
         )  # fmt: skip
         if running and not session.playing:
             st.button(
@@ -48,7 +52,7 @@ def transport(session: Session) -> None:
             st.button(
                 "Run to end", key="run", icon=":material/last_page:", shortcut="E", disabled=over or off or session.playing,
                 on_click=lambda: session.run_to_end(read(session)),
-                help=f"{why}All steps until the text ends or the token limit is reached.",
+                help=f"{as_markdown(why)}All steps until the text ends or the token limit is reached.",
             )  # fmt: skip
         st.button("Reset", key="reset", icon=":material/restart_alt:", on_click=session.reset, help="Back to the prompt.")
         go_to(session)
@@ -70,7 +74,7 @@ def go_to(session: Session) -> None:
         session.box_says("go_to", (*shows[:2], wanted))
 
     st.number_input(
-        f"Step (of {session.count})", 0, max(limit, session.count), session.cursor + 1, step=1, key=key, on_change=go, width=128,
+        f"Step (of {session.count:,})", 0, max(limit, session.count), session.cursor + 1, step=1, key=key, on_change=go, width=128,
         disabled=not session.count, help="Go to a step that was taken; 0 is the prompt.",
     )  # fmt: skip
 
@@ -111,7 +115,7 @@ def progress(session: Session) -> None:
         waiting(session.loading())
     elif session.goal == inf and session.trace is not None:
         limit, done = session.trace.header.max_tokens, session.tokens
-        st.progress(min(1.0, done / limit), text=f"{done} of at most {limit} tokens, {session.count} target calls")
+        st.progress(min(1.0, done / limit), text=f"{done:,} of at most {limit:,} tokens, {session.count:,} target calls")
     elif seconds > 1 and not session.playing:
         waiting(f"Taking the step … {seconds:.0f} s")
 

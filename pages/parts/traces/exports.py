@@ -6,6 +6,7 @@ from pathlib import Path
 
 import streamlit as st
 
+from decoding.runs.failures import told
 from decoding.runs.store import Entry, Store
 from decoding.runs.trace_files import nodes_frame, steps_frame, to_json, to_parquet
 from decoding.trace import Trace
@@ -33,12 +34,12 @@ def exports(store: Store, entry: Entry) -> None:
     with st.container(horizontal=True, key="traces.exports"):
         for label, (ending, mime, make, help_) in files.items():
             st.download_button(
-                label,
+                as_markdown(label),
                 maker(store.folder, entry.id, make),
                 f"{file_name(entry.name)}.{ending}",
                 mime,
                 key=f"traces.export.{ending}",
-                icon=":material/download:", on_click="ignore", help=help_,
+                icon=":material/download:", on_click="ignore", help=as_markdown(help_),
             )  # fmt: skip
 
 
@@ -70,7 +71,7 @@ def picture(store: Store, entry: Entry) -> None:
     try:
         trace = opened(str(store.folder), entry.id)
     except ValueError as error:
-        st.error(as_markdown(str(error)), icon=":material/error:")
+        st.error(as_markdown(told(error)), icon=":material/error:")
         return
     if not trace.steps:
         st.info("No step was kept.")

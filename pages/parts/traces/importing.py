@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 import streamlit as st
 
+from decoding.limits import limits
+from decoding.runs.failures import told
 from decoding.runs.store import MAX_NAME
 from decoding.runs.trace_files import MAX_UPLOAD, from_json
 from decoding.trace import Trace
@@ -24,9 +26,10 @@ class Imported:
 
 def importing(session: Session) -> None:
     """The upload, and what can be done with a good file."""
+    most = min(MAX_UPLOAD, limits().upload or MAX_UPLOAD) // 2**20
     file = st.file_uploader(
-        "Import a trace", type=["json", "gz"], key="import", max_upload_size=MAX_UPLOAD // 2**20,
-        help=f"A JSON file that was exported here, at most {MAX_UPLOAD // 2**20} MiB, packed or not.",
+        "Import a trace", type=["json", "gz"], key="import", max_upload_size=most,
+        help=f"A JSON file that was exported here, at most {most:,} MiB, packed or not.",
     )  # fmt: skip
     if file is None:
         st.session_state.pop("imported", None)
@@ -59,7 +62,7 @@ def read(file) -> Imported:
             raise ValueError(f"It has {file.size:,} bytes; at most {MAX_UPLOAD:,} are read.")
         return Imported(file.file_id, from_json(file.getvalue()))
     except ValueError as error:
-        return Imported(file.file_id, None, plain(str(error), 300))
+        return Imported(file.file_id, None, plain(told(error), 300))
 
 
 def keep_it(trace: Trace, name: str) -> None:
@@ -68,7 +71,7 @@ def keep_it(trace: Trace, name: str) -> None:
     try:
         keep.store().keep(trace, name, "imported")
     except ValueError as error:
-        st.error(as_markdown(str(error)), icon=":material/error:")
+        st.error(as_markdown(told(error)), icon=":material/error:")
         return
     st.session_state["traces.said"] = f"“{plain(name, 80)}” is kept."
 
@@ -78,6 +81,6 @@ def open_it(session: Session, trace: Trace) -> None:
     try:
         show(session, trace)
     except ValueError as error:
-        st.error(as_markdown(str(error)), icon=":material/error:")
+        st.error(as_markdown(told(error)), icon=":material/error:")
         return
     st.switch_page("pages/1_Step.py")

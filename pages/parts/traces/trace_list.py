@@ -8,12 +8,15 @@ from pathlib import Path
 import pandas as pd
 import streamlit as st
 
+from decoding.limits import limits
 from decoding.methods import METHODS
+from decoding.runs.failures import told
 from decoding.runs.store import MAX_NAME, MAX_NOTE, Entry, Query, Store
 from pages.parts.shared import keep
 from pages.parts.shared.pick import pick
 from pages.parts.shared.session import Session
 from pages.parts.step.open_trace import open_stored
+from pages.parts.traces.everything import whose
 from pages.parts.traces.exports import exports, picture_box
 from pages.parts.traces.importing import importing
 from viz.tokens import as_markdown, plain
@@ -27,12 +30,16 @@ SHOWN = 600  # characters of prompt and text in the details
 def traces(session: Session) -> None:
     """All of the page below its title."""
     with st.sidebar:
-        folder_box()
+        if limits().paths:
+            folder_box()
         importing(session)
     try:
-        browse(session, keep.store())
+        store = keep.store()
+        if limits().public:
+            whose(store)
+        browse(session, store)
     except (ValueError, sqlite3.Error) as error:
-        st.error(as_markdown(str(error)), icon=":material/error:")
+        st.error(as_markdown(told(error)), icon=":material/error:")
 
 
 def folder_box() -> None:
@@ -79,7 +86,8 @@ def nothing(folder: Path) -> None:
             "**Nothing is kept yet.** Make a run on the page Step and press *Keep this run*, run prompts on the page Drafter, or "
             "import a trace on the left."
         )
-        st.html(f'<p class="ds-dim">The folder is {html.escape(str(folder))}.</p>')
+        if limits().paths:
+            st.html(f'<p class="ds-dim">The folder is {html.escape(str(folder))}.</p>')
         if st.button("Open the stepper", key="traces.to_step", type="primary", icon=":material/skip_next:"):
             st.switch_page("pages/1_Step.py")
 
@@ -137,7 +145,8 @@ def listing(store: Store, query: Query, found: int, total: int) -> Entry:
     entries = store.entries(query, number, PAGE)
     words = f"{found:,} of {total:,} traces" if found < total else f"{total:,} {'trace' if total == 1 else 'traces'}"
     st.caption(
-        f"{words}, the newest first. A click on a line selects it." + (f" Page {number + 1} of {pages}." if pages > 1 else "")
+        f"{as_markdown(words)}, the newest first. A click on a line selects it."
+        + (f" Page {number + 1:,} of {pages:,}." if pages > 1 else "")
     )
     by_id = {entry.id: entry for entry in entries}
     chosen = pick(

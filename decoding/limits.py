@@ -1,0 +1,198 @@
+"""Who may do what: the limits of a server, in one place.
+
+`DRAFTSCOPE_MODE` is `local` (the default: one user, who may do everything) or `public` (a demo: strangers on one machine). Every
+door of the backend asks here and refuses, with a sentence, what goes beyond; nothing is cut off in silence. What no mode allows
+(the token limit of a trace, the size of a file) stays where it is.
+
+`DRAFTSCOPE_MODELS` names, parted by commas, the models that a public server offers beside its own: Hub ids or folders.
+"""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+MODES = ("local", "public")
+OWN = ("embedded", "embedded-small", "smollm2")  # models of the catalogue that are called by a name of ours
+COUNTED = {"nodes": "Tree size", "drafted": "Drafted nodes", "retrieved": "Retrieved nodes"}  # parameters that are nodes of a step
+
+
+class Refused(ValueError):
+    """What is asked for goes beyond the limits of this server."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one mode allows; None: no limit of its own."""
+
+    mode: str = "local"
+    models: tuple[str, ...] | None = None  # that may be loaded
+    prompt: int | None = None  # characters, all messages of a chat together
+    tokens: int | None = None  # of a run
+    nodes: int | None = None  # drafted in one step
+    jobs_each: int | None = None  # at work at a time for one visitor
+    jobs: int | None = None  # for all together
+    prompts: int | None = None  # of a study
+    upload: int | None = None  # bytes of a trace file or a file of prompts, as they come
+    kept: int | None = None  # runs that a visitor may keep
+    kept_bytes: int | None = None  # that they may fill
+    kept_days: int | None = None  # until they are forgotten
+    link_steps: int | None = None  # steps that a link may take by itself; beyond, a click is asked for
+    downloads: bool = True  # models may be fetched from a page
+    datastores: bool = True  # may be built when a method asks for one
+    paths: bool = True  # pages may name folders of the server
+
+    @property
+    def public(self) -> bool:
+        return self.mode == "public"
+
+    def allows(self, model: str | None) -> bool:
+        """Whether a model may be loaded, or looked for, by this name."""
+        return self.models is None or model is None or model in self.models
+
+    @property
+    def words(self) -> str:
+        """What a visitor should know beforehand, in a line; "" where there is nothing to know."""
+        if not self.public:
+            return ""
+        return (
+            f"This demo: up to {self.tokens:,} tokens, prompts of up to {self.prompt:,} characters, trees of up to {self.nodes:,} "
+            f"nodes, {self.jobs_each:,} runs at a time, studies of up to {self.prompts:,} prompts, files of up to "
+            f"{megabytes(self.upload)}. Kept runs are yours alone: up to {self.kept:,} of them and {megabytes(self.kept_bytes)}, "
+            f"for {self.kept_days:,} days."
+        )
+
+
+LOCAL = Limits(link_steps=64)
+PUBLIC = Limits(
+    "public",
+    models=OWN,
+    prompt=4_000,
+    tokens=256,
+    nodes=128,
+    jobs_each=8,  # a comparison has six columns
+    jobs=64,
+    prompts=20,
+    upload=5 * 2**20,
+    kept=50,
+    kept_bytes=25 * 2**20,
+    kept_days=30,
+    link_steps=0,
+    downloads=False,
+    datastores=False,
+    paths=False,
+)
+
+
+def limits() -> Limits:
+    """Those of this process; read anew each time, which is cheap.
+
+    Raises:
+        ValueError: `DRAFTSCOPE_MODE` is neither; nothing is allowed then.
+    """
+    mode = os.environ.get("DRAFTSCOPE_MODE", "").strip() or "local"
+    if mode not in MODES:
+        raise ValueError(f"DRAFTSCOPE_MODE must be local or public; it is {mode!r}.")
+    if mode == "local":
+        return LOCAL
+    named = tuple(name.strip() for name in os.environ.get("DRAFTSCOPE_MODELS", "").split(",") if name.strip())
+    return Limits(**{**vars(PUBLIC), "models": (*OWN, *named)}) if named else PUBLIC
+
+
+def megabytes(count: int | None) -> str:
+    return f"{(count or 0) / 2**20:g} MB"
+
+
+def over(value: int, most: int | None) -> bool:
+    return most is not None and value > most
+
+
+# -- the doors ------------------------------------------------------------------------------------------------------------
+
+
+def check_models(target: str, draft: str | None = None, device: str = "auto", dtype: str = "auto") -> None:
+    """Refuse a model that is not offered, and a device or format of the visitor's choice. Looks at no disk."""
+    rules = limits()
+    for what, name in (("target", target), ("draft model", draft)):
+        if not rules.allows(name):
+            raise Refused(
+                f"This demo offers the models {', '.join(rules.models or ())}; the {what} “{str(name)[:60]}” is none of them."
+            )
+    if rules.public and (device, dtype) != ("auto", "auto"):
+        raise Refused(f"This demo chooses device and number format itself; “{device[:20]}” and “{dtype[:20]}” were asked for.")
+
+
+def check_tokens(count: int) -> None:
+    if over(count, most := limits().tokens):
+        raise Refused(f"This demo writes at most {most:,} tokens in a run; the token limit is {count:,}.")
+
+
+def check_prompt(characters: int) -> None:
+    if over(characters, most := limits().prompt):
+        raise Refused(f"This demo reads prompts of at most {most:,} characters; this one has {characters:,}.")
+
+
+def check_nodes(count: int) -> None:
+    """Of one step's draft."""
+    if over(count, most := limits().nodes):
+        raise Refused(f"This demo reads at most {most:,} drafted tokens per step; this draft has {count:,}. Choose a smaller tree.")
+
+
+def check_params(params: Mapping[str, Any]) -> None:
+    """Refuse parameters that ask for more nodes than a step may have; what they grow into is checked when it is there."""
+    counted = {name: value for name, value in params.items() if name in COUNTED and isinstance(value, int)}
+    if over(sum(counted.values()), most := limits().nodes):
+        said = " and ".join(f"{COUNTED[name]} {value:,}" for name, value in counted.items())
+        raise Refused(f"This demo reads at most {most:,} drafted tokens per step; {said} are more.")
+
+
+def check_prompts(count: int) -> None:
+    """Of a study."""
+    if over(count, most := limits().prompts):
+        raise Refused(
+            f"This demo studies at most {most:,} prompts at a time; there are {count:,}. Take fewer under “At most so many”."
+        )
+
+
+def check_upload(size: int) -> None:
+    if over(size, most := limits().upload):
+        raise Refused(f"This demo reads files of at most {megabytes(most)}; this one has {size / 2**20:.1f} MB.")
+
+
+def check_datastore() -> None:
+    """Before one is built."""
+    if not limits().datastores:
+        raise Refused("This demo builds no datastores, and there is none for this model yet. Choose a method without one.")
+
+
+def check_download(name: str) -> None:
+    """Before a model is fetched."""
+    if not limits().downloads:
+        raise Refused(f"This demo fetches no models; “{name[:60]}” is not here.")
+
+
+def check_jobs(own: int, all: int) -> None:
+    """Before another one begins: how many of the visitor's, and of all visitors', are at work."""
+    rules = limits()
+    if rules.jobs_each is not None and own >= rules.jobs_each:
+        raise Refused(f"You have {own:,} runs at work, as many as this demo takes from one visitor. Stop one, or wait for its end.")
+    if rules.jobs is not None and all >= rules.jobs:
+        raise Refused(f"This demo works for {all:,} runs now, as many as it can. Try again in a minute.")
+
+
+def check_trace(steps: int, largest: int) -> None:
+    """Of a trace that is opened or kept: its steps, and the nodes of its largest draft."""
+    if over(steps, most := limits().tokens):
+        raise Refused(f"This demo opens and keeps runs of at most {most:,} steps; this one has {steps:,}.")
+    check_nodes(largest)
+
+
+def check_kept(runs: int, size: int) -> None:
+    """Before another run is kept: how many there are, and the bytes they fill."""
+    rules = limits()
+    if rules.kept is not None and runs >= rules.kept:
+        raise Refused(f"You have kept {runs:,} runs, as many as this demo keeps for you. Delete some on the page Traces.")
+    if over(size, rules.kept_bytes):
+        raise Refused(
+            f"Your kept runs fill {megabytes(rules.kept_bytes)}, as much as this demo keeps for you. Delete some on Traces."
+        )

@@ -1,0 +1,88 @@
+"""Whose kept runs are whose on a server for many: a folder per visitor, named by a hash of a random key that only they have.
+
+The key is never written down here; who has it has the runs. What nobody came back to is forgotten, and the disk is never filled.
+"""
+
+import hashlib
+import re
+import secrets
+import shutil
+import time
+from pathlib import Path
+from threading import Lock
+
+from decoding.limits import Refused
+from decoding.runs.store import FILE, Store
+
+FOLDER = "visitors"
+KEY = re.compile(r"[A-Za-z0-9_-]{32,64}")  # 24 random bytes and more
+LEAST_FREE = 2**30  # bytes of the disk that visitors never fill
+DAY = 86_400  # seconds
+EVERY = 3_600  # seconds between two looks for what can be forgotten, everywhere and with one visitor
+_lock = Lock()
+_looked: dict[Path, float] = {}  # folder -> when
+
+
+def new_key() -> str:
+    return secrets.token_urlsafe(32)
+
+
+def is_key(text: object) -> bool:
+    return isinstance(text, str) and KEY.fullmatch(text) is not None
+
+
+def folder_of(root: Path, key: str) -> Path:
+    """The folder of whoever has the key.
+
+    Raises:
+        ValueError: it is no key, as one that somebody made up to reach another place.
+    """
+    if not is_key(key):
+        raise ValueError("This is no visitor's key.")
+    return root / FOLDER / hashlib.sha256(key.encode()).hexdigest()[:40]
+
+
+def store_of(root: Path, key: str, days: int | None) -> Store:
+    """The visitor's store, without what is older than so many days; now and then those of visitors who stayed away are removed.
+
+    Raises:
+        ValueError: it is no key, the disk is nearly full, or the folder cannot be written.
+    """
+    folder = folder_of(root, key)
+    root.mkdir(parents=True, exist_ok=True)
+    if days is not None:
+        forget(root, days)
+    if not (folder / FILE).exists() and shutil.disk_usage(root).free < LEAST_FREE:
+        raise Refused("The disk of this demo is nearly full, so it keeps no runs now. Export what you need as a file.")
+    store = Store(folder)
+    if days is not None and due(folder):
+        store.forget(time.time() - days * DAY)
+    return store
+
+
+def forget(root: Path, days: int) -> list[Path]:
+    """Remove the folders of visitors that were not written for so many days, at most once an hour; returns them."""
+    if not due(root):
+        return []
+    old = [folder for folder in (root / FOLDER).glob("*") if time.time() - last_written(folder) > days * DAY]
+    for folder in old:
+        shutil.rmtree(folder, ignore_errors=True)
+    return old
+
+
+def due(place: Path) -> bool:
+    """Whether nothing was forgotten there for an hour; says so once."""
+    now = time.time()
+    with _lock:
+        if now - _looked.get(place, 0) < EVERY:
+            return False
+        _looked[place] = now
+        return True
+
+
+def last_written(folder: Path) -> float:
+    """When anything in a folder was last written; now, if that cannot be told."""
+    try:
+        return max(file.stat().st_mtime for file in (folder, *folder.iterdir()))
+    except OSError:
+        return time.time()

@@ -1,0 +1,100 @@
+"""Who the visitor of a public server is: nobody but whoever has a random key. On a server of one's own there is one owner.
+
+The key lies in the browser, as a cookie and, for pages inside of another page, in its local storage. The first visit makes one. A
+link carries it to another browser, which asks before it takes it: a link from a stranger must not make their folder yours.
+"""
+
+from pathlib import Path
+
+import streamlit as st
+
+from decoding.limits import limits
+from decoding.runs.store import Store, default_folder
+from decoding.runs.visitors import is_key, new_key, store_of
+
+NAME = "draftscope_visitor"  # of the cookie, and of the place in the browser's store
+KEY = "visitor.key"  # in the session's state
+OFFERED = "visitor.offered"  # in the session's state: a key that came with a link
+PARAMETER = "visitor"  # of "my link"
+SCRIPT = """
+const stored = (name) => { try { return localStorage.getItem(name); } catch { return null; } };
+const cookie = (name) => document.cookie.split("; ").map(c => c.split("=")).filter(c => c[0] === name).map(c => c[1])[0];
+export default function({ data, setTriggerValue }) {
+  const known = cookie(data.name) || stored(data.name);
+  if (known && known !== data.key && !data.take) { setTriggerValue("known", known); return; }
+  const secure = location.protocol === "https:" ? "; Secure" : "";
+  document.cookie = `${data.name}=${data.key}; Path=/; Max-Age=${data.seconds}; SameSite=Strict${secure}`;
+  try { localStorage.setItem(data.name, data.key); } catch { /* it stays a cookie */ }
+}
+"""
+component = st.components.v2.component("draftscope_visitor", html="<span></span>", js=SCRIPT)
+
+
+def cookie() -> str | None:
+    """The key that the browser sent when this tab was opened."""
+    try:
+        return st.context.cookies.get(NAME)
+    except (AttributeError, KeyError, TypeError):
+        return None
+
+
+def key() -> str:
+    """The visitor's key; a new one on the first visit."""
+    if KEY not in st.session_state:
+        sent = cookie()
+        st.session_state[KEY] = sent if is_key(sent) else new_key()
+    return st.session_state[KEY]
+
+
+def remember_visitor() -> None:
+    """Have the browser keep the key, and look at what a link offers; on every page of a public server, nothing on one's own."""
+    if not limits().public:
+        return
+    if is_key(offered := st.query_params.get(PARAMETER, "")) and offered != key():
+        st.session_state[OFFERED] = offered
+    if PARAMETER in st.query_params:
+        del st.query_params[PARAMETER]  # whoever looks at the screen, or is sent the address, must not get it
+
+    def known() -> None:
+        if is_key(found := st.session_state["visitor"].known):
+            st.session_state[KEY] = found
+        else:  # whatever lies there is no key: it is written over
+            st.session_state["visitor.take"] = True
+
+    seconds = (limits().kept_days or 365) * 86_400
+    data = {"name": NAME, "key": key(), "seconds": seconds, "take": bool(st.session_state.get("visitor.take"))}
+    component(key="visitor", data=data, on_known_change=known, height=1)
+    if OFFERED in st.session_state:
+        offer()
+
+
+def offer() -> None:
+    """Asks whether this browser is to have the kept runs that a link leads to."""
+
+    def take(wanted: bool) -> None:
+        offered = st.session_state.pop(OFFERED, None)
+        if wanted and is_key(offered):
+            st.session_state[KEY], st.session_state["visitor.take"] = offered, True
+
+    with st.container(horizontal=True, vertical_alignment="center", border=True, key="visitor_offer"):
+        st.markdown(
+            "**This link carries the kept runs of another browser.** Take them if it is a link of your own: this browser shows "
+            "those from then on and no longer its own, and what you keep can be seen there.",
+            width="stretch",
+        )
+        st.button("Take them", key="visitor_take", on_click=take, args=(True,))
+        st.button("No", key="visitor_leave", on_click=take, args=(False,))
+
+
+def my_link() -> str:
+    """The address that carries the key to another browser."""
+    return f"{(st.context.url or '').split('?')[0]}?{PARAMETER}={key()}"
+
+
+def own_store() -> Store:
+    """The store of the visitor of a public server; ValueError if it cannot be written."""
+    return store_of(root(), key(), limits().kept_days)
+
+
+def root() -> Path:
+    return default_folder().expanduser()

@@ -1,0 +1,68 @@
+"""All kept runs of a visitor of a public server: whose they are and for how long, my link, download all, delete all."""
+
+import io
+import zipfile
+
+import streamlit as st
+
+from decoding.limits import limits
+from decoding.runs.store import Store
+from decoding.runs.trace_files import to_json
+from pages.parts.shared import visitor
+from pages.parts.traces.exports import file_name
+
+
+def whose(store: Store) -> None:
+    """One line, and a folded box with what goes for all runs."""
+    rules, count = limits(), store.count()
+    st.caption(
+        f"Yours alone, in this browser: {count:,} of at most {rules.kept:,} runs, {store.size / 2**20:.1f} of "
+        f"{(rules.kept_bytes or 0) / 2**20:g} MB. A run is forgotten {rules.kept_days:,} days after it was kept."
+    )
+    with st.expander("My link, download all, delete all", key="traces.everything", on_change="rerun") as box:
+        if box.open:
+            everything(store, count)
+
+
+def everything(store: Store, count: int) -> None:
+    st.caption("My link opens these runs in another browser. Whoever has it can see, change and delete them: keep it to yourself.")
+    st.code(visitor.my_link(), language=None, wrap_lines=True)
+    with st.container(horizontal=True, key="traces.all"):
+        st.download_button(
+            "Download all", lambda: archive(store), "draftscope_runs.zip", "application/zip", key="traces.all.zip",
+            on_click="ignore", icon=":material/download:", disabled=not count,
+            help="Every run as a JSON file that can be imported again.",
+        )  # fmt: skip
+        pressed = st.button(
+            "Delete all", key="traces.all.delete", icon=":material/delete:", disabled=not count, help="Asks before it does."
+        )
+        if pressed:
+            ask_all(store, count)
+
+
+def archive(store: Store) -> bytes:
+    """A zip file of all runs; a damaged one is left out."""
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as files:  # what is inside is packed already
+        for entry in store.entries():
+            try:
+                files.writestr(f"{entry.id}_{file_name(entry.name)}.json.gz", to_json(store.open(entry.id)))
+            except ValueError:
+                continue
+    return out.getvalue()
+
+
+@st.dialog("Delete all kept runs?", icon=":material/delete:")
+def ask_all(store: Store, count: int) -> None:
+    """Once, before they are gone."""
+    st.markdown(f"{count:,} kept runs, those of studies among them, will be gone for good. Download them first if in doubt.")
+    with st.container(horizontal=True):
+        sure = st.button("Delete for good", key="traces.all.really", type="primary", icon=":material/delete_forever:",
+                         on_click=remove_all, args=(store,))  # fmt: skip
+        if st.button("Leave them", key="traces.all.leave") or sure:
+            st.rerun()  # closes the dialog
+
+
+def remove_all(store: Store) -> None:
+    store.forget()
+    st.session_state["traces.said"] = "All kept runs are deleted."

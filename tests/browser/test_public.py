@@ -1,0 +1,90 @@
+"""A public server in real browsers: whose kept runs are whose, my link, and a stranger who clears the caches."""
+
+import os
+import re
+
+import pytest
+from streamlit.proto.BackMsg_pb2 import BackMsg
+
+from pages.parts.shared.visitor import NAME
+from tests.browser.test_keep import keep_as
+from tests.conftest import PATIENCE, button, settled, until
+
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(8 * PATIENCE)]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def mode():
+    """Before the server starts."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(os.environ, "DRAFTSCOPE_MODE", "public")
+        yield
+
+
+CLEAR = """([address, message]) => new Promise((done, failed) => {
+  const socket = new WebSocket(address, ["streamlit"]);
+  socket.onerror = failed;
+  socket.onopen = () => { socket.send(new Uint8Array(message)); setTimeout(() => { socket.close(); done(true); }, 200); };
+})"""
+
+
+def visit(browser, address: str):
+    """Another browser, with nothing in it."""
+    page = browser.new_context(viewport={"width": 1440, "height": 900}).new_page()
+    page.set_default_timeout(PATIENCE * 1000)
+    page.goto(address)
+    return page
+
+
+def key_of(page) -> str | None:
+    return next((cookie["value"] for cookie in page.context.cookies() if cookie["name"] == NAME), None)
+
+
+def test_kept_runs_stay_with_their_browser_and_go_along_with_my_link(site, browser):
+    alice, bob = visit(browser, f"{site}/Step"), visit(browser, f"{site}/Traces")
+    until(alice, lambda: key_of(alice) and key_of(bob), "the browser keeps no key")
+    assert key_of(alice) != key_of(bob)
+    keep_as(alice, site, "run of alice")
+    tab = alice.context.new_page()
+    tab.goto(f"{site}/Traces")
+    tab.locator(".ds-verdict", has_text="run of alice").wait_for()
+    bob.reload()
+    bob.get_by_text("Nothing is kept yet").wait_for()
+    tab.get_by_text("My link, download all, delete all").click()
+    link = tab.locator("code", has_text="visitor=").inner_text().strip()
+    bob.goto(link)
+    button(bob, "Take them").click()
+    until(bob, lambda: key_of(bob) == key_of(alice), "the key was not taken")
+    assert "visitor=" not in bob.url
+    bob.goto(f"{site}/Traces")
+    bob.locator(".ds-verdict", has_text="run of alice").wait_for()
+    for page in (alice, bob):
+        page.context.close()
+
+
+def test_the_key_is_found_again_without_a_cookie(site, browser):
+    """Inside of another page a browser may refuse cookies."""
+    page = visit(browser, f"{site}/Traces")
+    until(page, lambda: key_of(page), "the browser keeps no key")
+    key = key_of(page)
+    page.context.clear_cookies()
+    page.reload()
+    page.get_by_text("My link, download all, delete all").click()
+    until(page, lambda: key in page.locator("code", has_text="visitor=").inner_text(), "another key is used")
+    page.context.close()
+
+
+def test_a_stranger_who_clears_the_caches_stops_no_run(site, browser):
+    page = visit(browser, f"{site}/Step?v=1&prompt=Once+upon+a+time&method=plain&tokens=256&seed=3")
+    button(page, "Run to end").wait_for()
+    settled(page)
+    button(page, "Run to end").click()
+    stranger = visit(browser, site)
+    message = list(BackMsg(clear_cache=True).SerializeToString())
+    for _ in range(5):
+        stranger.evaluate(CLEAR, [f"{site.replace('http', 'ws')}/_stcore/stream", message])
+        page.wait_for_timeout(300)
+    said = page.locator(".ds-say").first
+    until(page, lambda: re.search(r"Step (2\d\d|1\d\d)\b", said.inner_text()), "the run was stopped")
+    for one in (page, stranger):
+        one.context.close()

@@ -1,0 +1,352 @@
+"""A public server as its visitors find it: limits, what is theirs, what errors say, links that wait for a click."""
+
+import io
+import json
+import re
+import time
+import zipfile
+from pathlib import Path
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from decoding import limits as rules
+from decoding.limits import PUBLIC, limits
+from decoding.runs.failures import sentence, shows_the_machine, told
+from decoding.runs.store import Store
+from decoding.runs.visitors import folder_of, forget, is_key, new_key, store_of
+from decoding.runs.worker import Once
+from pages.parts.shared import runs, visitor
+from pages.parts.shared.address import parse
+from pages.parts.shared.session import Session
+from pages.parts.shared.settings import Settings
+from pages.parts.step.open_trace import settings_for
+from pages.parts.traces.everything import archive
+from tests.conftest import PATIENCE, eventually
+from tests.samples import sample_trace
+from tests.viz_samples import trace_of
+
+APP = Path(__file__).parent.parent.parent / "app.py"
+ALICE, BOB = "a" * 43, "b" * 43
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path, monkeypatch):
+    monkeypatch.setenv("DRAFTSCOPE_MODE", "public")
+    monkeypatch.setenv("DRAFTSCOPE_HOME", str(tmp_path))
+    monkeypatch.setenv("DRAFTSCOPE_LOG", str(tmp_path / "log.jsonl"))
+    return tmp_path
+
+
+def page(name: str, who: str = "", state: dict | None = None, **query: str) -> AppTest:
+    """A page as a visitor finds it; `who` is the key that the browser has."""
+    at = AppTest.from_file(str(APP), default_timeout=PATIENCE).switch_page(f"pages/{name}")
+    for key, value in (({visitor.KEY: who} if who else {}) | (state or {})).items():
+        at.session_state[key] = value
+    for key, value in query.items():
+        at.query_params[key] = value
+    return checked(at.run())
+
+
+def checked(at: AppTest) -> AppTest:
+    assert not at.exception, at.exception
+    return at
+
+
+def everything(at: AppTest) -> str:
+    """All text that was sent to the browser."""
+    protos = (getattr(element, "proto", None) for element in at._tree)
+    return "\n".join(str(proto) for proto in protos if proto is not None).replace("\\\\", "")
+
+
+def text(at: AppTest) -> str:
+    elements = [*at.markdown, *at.caption, *at.info, *at.success, *at.error, *at.warning, *at.get("html")]
+    return "\n".join(str(getattr(e, "value", None) or getattr(e.proto, "body", "")) for e in elements).replace("\\", "")
+
+
+def logged(home: Path) -> list[dict]:
+    file = home / "log.jsonl"
+    return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+
+
+def keys(at: AppTest) -> set[str]:
+    return {element.key for element in at._tree if getattr(element, "key", None)}
+
+
+# -- limits -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["1_Step.py", "2_Compare.py", "3_Drafter.py", "4_Methods.py", "5_Traces.py"])
+def test_every_page_says_the_limits_and_names_no_folder(name, home):
+    at = page(name)
+    assert limits().words in text(at)
+    assert str(home) not in everything(at)
+    assert not {"traces.folder", "target_name", "draft_name", "device", "dtype", "study.device", "fetch"} & keys(at)
+
+
+def test_a_mode_that_is_neither_shows_nothing(monkeypatch):
+    monkeypatch.setenv("DRAFTSCOPE_MODE", "open")
+    at = page("5_Traces.py")
+    assert "must be local or public" in text(at) and "traces.words" not in keys(at)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (Settings(max_tokens=257), "at most 256 tokens"),
+        (Settings(prompt="a" * 4001), "this one has 4,001"),
+        (Settings(target="/etc"), "offers the models"),
+        (Settings(target="org/model"), "offers the models"),
+        (Settings(draft="../x"), "the draft model “../x” is none of them"),
+        (Settings(device="cuda:7"), "chooses device"),
+        (Settings(method="token_recycling", params={"nodes": 80}), ""),
+        (Settings(method="dyspec", params={"nodes": 768}), "at most 128 drafted tokens per step"),
+    ],
+)
+def test_settings_beyond_the_limits_are_a_sentence(settings, said):
+    assert said in settings.problem() and bool(said) == bool(settings.problem())
+
+
+def test_no_folder_is_looked_for(home, monkeypatch):
+    """A folder that is there and one that is not give the same words."""
+    (home / "there").mkdir()
+    words = [Settings(target=str(home / name)).problem().replace(name, "") for name in ("there", "missing")]
+    assert words[0] == words[1]
+
+
+def test_a_link_beyond_the_limits_is_refused_and_not_cut():
+    place = parse({"tokens": "4096", "prompt": "a" * 4001, "method": "dyspec", "p.nodes": "768", "target": "/etc"})
+    assert place.settings.max_tokens == Settings().max_tokens and place.settings.prompt == Settings().prompt
+    assert place.settings.target == "embedded" and "nodes" not in place.settings.params
+    said = " ".join(place.complaints)
+    assert "from 1 to 256" in said and "longer than 4,000" in said and "at most 128 drafted" in said and "never loaded" in said
+
+
+def test_an_opened_trace_of_another_model_loads_nothing(home):
+    settings, notes = settings_for(trace_of(family=str(home)).header)
+    session = Session(trace=sample_trace(), settings=settings, notes=notes)
+    at = page("1_Step.py", state={"draftscope": session})
+    assert at.selectbox(key="target").value == "embedded"
+    assert "offers the models" in settings.problem()
+
+
+def test_one_visitor_has_so_many_jobs_and_all_have_so_many(monkeypatch):
+    monkeypatch.setattr(rules, "PUBLIC", rules.Limits(**{**vars(PUBLIC), "jobs_each": 1, "jobs": 2}))
+    tabs = runs.Tabs(lambda tab: True)
+    monkeypatch.setattr(runs, "tabs", tabs)
+    who, held = "", []
+    monkeypatch.setattr(runs, "cleanup", lambda: tabs.tab(who, who))
+    for name in ("alice", "bob"):
+        who = name
+        live = runs.handed("auto", lambda: Once(lambda: time.sleep(0.5)))
+        live.state = "waiting"  # at work, without a worker
+        held.append(live)
+        with pytest.raises(ValueError, match="1 runs at work"):
+            runs.handed("auto", lambda: Once(int))
+    who = "carol"
+    with pytest.raises(ValueError, match="works for 2 runs"):
+        runs.handed("auto", lambda: Once(int))
+    with pytest.raises(ValueError, match="chooses the device"):
+        runs.handed("cpu", lambda: Once(int))
+
+
+# -- what is theirs ---------------------------------------------------------------------------------------------------
+
+
+def test_two_visitors_never_see_each_others_runs(home):
+    store_of(home, ALICE, 30).keep(sample_trace(), "run of alice", "her note")
+    mine, other = page("5_Traces.py", ALICE), page("5_Traces.py", BOB)
+    assert "run of alice" in everything(mine) and "run of alice" not in everything(other)
+    assert "Nothing is kept yet" in text(other)
+    for name in ("2_Compare.py", "3_Drafter.py"):
+        at = page(name, BOB, {"compare_view": "saved", "store_folder": str(folder_of(home, ALICE)), "saved_runs": [1]})
+        assert "alice" not in everything(at)
+
+
+def test_the_folder_of_the_state_opens_no_other_place(home):
+    Store(home / "elsewhere").keep(sample_trace(), "secret")
+    at = page("5_Traces.py", BOB, {"store_folder": str(home / "elsewhere"), "traces.folder": str(home / "elsewhere")})
+    assert "secret" not in everything(at)
+
+
+def test_what_is_kept_on_the_step_page_is_found_by_the_same_visitor_alone(home):
+    at = page("1_Step.py", ALICE)
+    checked(at.button(key="keep").click().run())
+    assert "for 30 days, at most 50 runs" in text(page("1_Step.py", BOB))
+    assert store_of(home, ALICE, 30).count() == 1 and store_of(home, BOB, 30).count() == 0
+    assert Store(home).count() == 0
+
+
+def test_a_key_reaches_no_other_folder(home):
+    for key in ("", "..", "../../x", "a" * 31, "a" * 65, "a" * 40 + "/", "a" * 40 + "\n", None, 3):
+        assert not is_key(key)
+        with pytest.raises((ValueError, TypeError)):
+            folder_of(home, key)
+    assert is_key(new_key()) and new_key() != new_key()
+    assert ALICE not in str(folder_of(home, ALICE))
+
+
+def test_the_browsers_key_is_taken_and_a_forged_one_is_not(monkeypatch):
+    for sent, taken in ((ALICE, True), ("../../etc", False), ("", False), (None, False)):
+        monkeypatch.setattr(visitor, "cookie", lambda sent=sent: sent)
+        found = page("5_Traces.py").session_state[visitor.KEY]
+        assert is_key(found) and (found == sent) is taken
+
+
+def test_my_link_is_taken_after_a_click_and_leaves_the_address(home):
+    store_of(home, ALICE, 30).keep(sample_trace(), "run of alice")
+    at = page("5_Traces.py", BOB, visitor=ALICE)
+    assert "visitor" not in at.query_params and "run of alice" not in everything(at)
+    checked(at.button(key="visitor_leave").click().run())
+    assert at.session_state[visitor.KEY] == BOB and "visitor_take" not in keys(at)
+    at = page("5_Traces.py", BOB, visitor=ALICE)
+    checked(at.button(key="visitor_take").click().run())
+    assert "run of alice" in everything(at) and "visitor_take" not in keys(at)
+    assert "visitor_take" not in keys(page("5_Traces.py", BOB, visitor="../../etc"))
+
+
+def test_all_can_be_downloaded_and_deleted(home):
+    for who in (ALICE, BOB):
+        store_of(home, who, 30).keep(sample_trace(), who)
+    at = page("5_Traces.py", ALICE, {"traces.everything": True})
+    assert f"?visitor={ALICE}" in at.code[0].value
+    assert len(zipfile.ZipFile(io.BytesIO(archive(store_of(home, ALICE, 30)))).namelist()) == 1
+    checked(at.button(key="traces.all.delete").click().run())
+    checked(at.button(key="traces.all.really").click().run())
+    assert "Nothing is kept yet" in text(at)
+    assert store_of(home, ALICE, 30).count() == 0 and store_of(home, BOB, 30).count() == 1
+
+
+def test_what_is_old_is_forgotten(home, monkeypatch):
+    store_of(home, ALICE, 30).keep(sample_trace(), "old")
+    later = time.time() + 31 * 86_400
+    monkeypatch.setattr(time, "time", lambda: later)
+    assert store_of(home, ALICE, 30).count() == 0
+    assert forget(home, 30) == [] and not (home / "visitors").joinpath("x").exists()  # at most once an hour
+    monkeypatch.setattr(time, "time", lambda: later + 40 * 86_400)
+    assert [folder.name for folder in forget(home, 30)] == [folder_of(home, ALICE).name]
+
+
+def test_a_full_disk_keeps_nothing_new(home, monkeypatch):
+    store_of(home, ALICE, 30)
+    monkeypatch.setattr("decoding.runs.visitors.LEAST_FREE", 2**80)
+    with pytest.raises(ValueError, match="nearly full"):
+        store_of(home, BOB, 30)
+    assert store_of(home, ALICE, 30).count() == 0
+
+
+def test_on_a_server_of_ones_own_there_is_one_owner(home, monkeypatch):
+    monkeypatch.setenv("DRAFTSCOPE_MODE", "local")
+    Store(home).keep(sample_trace(), "kept before")
+    at = page("5_Traces.py")
+    assert "kept before" in everything(at) and visitor.KEY not in at.session_state
+    assert "traces.folder" in keys(at) and "traces.everything" not in keys(at)
+
+
+# -- what errors say --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ValueError("There is no folder '/srv/models/x' for the target."),
+        ValueError("Traces cannot be kept in 'C:\\Users\\x': full."),
+        OSError(2, "No such file or directory", "/etc/shadow"),
+        RuntimeError("boom at line 3"),
+        ValueError("It lies in ~/x/y."),
+    ],
+)
+def test_an_error_shows_nothing_of_the_machine(error, home):
+    for said in (told(error), sentence(error)):
+        number = re.search(r"number ([0-9a-f]{8})", said)[1]
+        assert not shows_the_machine(said) and "boom" not in said
+        line = next(line for line in logged(home) if line["number"] == number)
+        assert line["event"] == "failed" and str(error) in line["error"]
+
+
+def test_a_sentence_for_the_visitor_stays_a_sentence(home):
+    assert told(ValueError("The seed must be 3; it is “4/5”.")) == "The seed must be 3; it is “4/5”."
+    assert logged(home)[-1]["event"] == "refused" and "said" not in logged(home)[-1]
+
+
+def test_locally_all_is_said(monkeypatch, home):
+    monkeypatch.setenv("DRAFTSCOPE_MODE", "local")
+    assert told(ValueError("No '/a/b'.")) == "No '/a/b'." and not logged(home)
+
+
+def test_a_store_that_cannot_be_written_is_a_number(home):
+    (home / "visitors").write_text("in the way")
+    at = page("5_Traces.py", ALICE)
+    assert "under the number" in text(at) and str(home) not in everything(at)
+
+
+def test_no_page_shows_the_text_of_an_error_by_itself():
+    allowed = {"settings.py", "address.py", "setup.py"}  # checks of what a visitor said, before any file is looked at
+    for file in (APP.parent / "pages").rglob("*.py"):
+        if file.name not in allowed:
+            assert not re.search(r"str\(error\)|\{error[!}]", file.read_text()), file
+
+
+def test_a_run_is_a_line_in_the_log_without_its_prompt(home, monkeypatch):
+    for switched in ("0", "1"):
+        monkeypatch.setenv("DRAFTSCOPE_LOG_PROMPTS", switched)
+        at = page("1_Step.py", ALICE)
+        session = at.session_state["draftscope"]
+        at.button(key="step").click().run()
+        session.start(Settings(prompt="my secret", method="plain", max_tokens=4), 0)
+        eventually(lambda s=session: not s.busy, "the run does not end")
+        line = next(line for line in reversed(logged(home)) if line["event"] == "run")
+        assert line["method"] == "plain" and line["max_tokens"] == 4
+        assert (line.get("prompt") == "my secret") is (switched == "1")
+
+
+# -- links, and other visitors ----------------------------------------------------------------------------------------
+
+
+def test_a_link_runs_nothing_without_a_click():
+    at = page("1_Step.py", v="1", prompt="Tom had a red", method="plain", tokens="8", step="4096")
+    assert not at.session_state["draftscope"].busy and at.session_state["draftscope"].coming is None
+    at = page("1_Step.py", v="1", prompt="Tom had a red", method="plain", tokens="8", step="3")
+    session = at.session_state["draftscope"]
+    assert session.coming is None and "step 3 of a run of Plain" in text(at)
+    at.button(key="linked_go").click().run()
+    eventually(lambda: not session.busy and (checked(at.run()), session.cursor == 2)[1], "the click makes no run")
+    assert "linked_go" not in keys(at)
+
+
+def test_a_long_link_waits_for_a_click_on_every_server(monkeypatch):
+    monkeypatch.setenv("DRAFTSCOPE_MODE", "local")
+    at = page("1_Step.py", v="1", prompt="Tom had a red", method="plain", tokens="4096", step="4096")
+    assert at.session_state["draftscope"].coming is None and "linked_go" in keys(at)
+
+
+def test_who_clears_the_caches_stops_nobody():
+    from streamlit.runtime.caching import cache_data, cache_resource
+
+    there = {"alice", "bob"}
+    tabs = runs.Tabs(lambda tab: tab in there, every=0.01)
+    lives = {tab: Closing() for tab in there}
+    for tab, live in lives.items():
+        tabs.tab(tab, tab).lives.add(live)
+    cache_data.clear()
+    cache_resource.clear()
+    tabs.look()
+    assert not any(live.closed for live in lives.values())
+    there.remove("bob")
+    eventually(lambda: lives["bob"].closed, "a tab that is gone goes on")
+    assert not lives["alice"].closed
+
+
+def test_nothing_in_a_cache_of_streamlits_stops_work_when_it_is_cleared():
+    for file in (APP.parent / "pages").rglob("*.py"):
+        assert "on_release" not in file.read_text() or file.name == "runs.py", file
+    assert "on_release=" not in Path(runs.__file__).read_text()
+
+
+class Closing:
+    """A job that can be closed."""
+
+    busy = closed = False
+
+    def close(self) -> None:
+        self.closed = True
