@@ -65,5 +65,5 @@ def picture() -> None:
         figure = tree_figure(step, trace.token_bytes, dark=dark(), root=trace.root(index), width=1100, extent=extent_of([step]))
         st.plotly_chart(figure, key="first_tree", config=PLOT_CONFIG, alt=tree_alt(step, trace.token_bytes))
         st.caption(
-            f"From a recorded run of {demo.title()} that ships with the app. Blue was kept, orange turned down, grey never read."
+            f"From a recorded run of {demo.title()} that ships with the app. Blue was kept, orange turned down, grey never judged."
         )
