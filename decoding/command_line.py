@@ -131,7 +131,7 @@ def run(options: argparse.Namespace) -> int:
     from decoding.methods import METHODS
     from decoding.models.chat import read_options
     from decoding.models.ends import read_each
-    from decoding.runs.run import Run
+    from decoding.runs.run import Run, check_limits
     from decoding.sample import Sampling
 
     if options.method not in METHODS:
@@ -139,6 +139,8 @@ def run(options: argparse.Namespace) -> int:
     if options.json is not None:
         check_place(options.json)
     params = values_of(METHODS[options.method], options.params)
+    METHODS[options.method].checked(params)  # here: a large model takes long to load
+    check_limits(options.tokens, options.seed)
     sampling = Sampling(options.temperature, options.top_k, options.top_p)
     more = {"template_options": read_options(options.template), "ignore_end": options.ignore_end}
     more |= {"stop": read_each(options.stop)}
@@ -164,6 +166,8 @@ def asked(family: "Family", options: argparse.Namespace) -> "str | tuple[Message
     chat = family.chats if options.chat is None else options.chat
     if options.system and not chat:
         raise ValueError("Only a chat has a system message: --system needs a model with a chat template, and no --plain.")
+    if options.template and not chat:
+        raise ValueError("Only a chat has template options: --template needs a model with a chat template, and no --plain.")
     return Prompt(options.prompt, "", system=options.system).messages(()) if chat else options.prompt
 
 

@@ -4,7 +4,8 @@
 `decoding.models.target` is); the door for scripts, pages and benchmarks is `decoding.runs.run.Run`.
 """
 
-from collections.abc import Iterator, Sequence
+from collections import abc
+from collections.abc import Sequence
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Any, Protocol
@@ -70,7 +71,7 @@ def decode(
     max_tokens: int,
     recorded: bool = True,
     stop: frozenset[int] = frozenset(),
-) -> Iterator[Step]:
+) -> abc.Generator[Step, None, None]:
     """Yield one Step per target call until the text ends.
 
     Args:

@@ -58,7 +58,14 @@ def test_a_model_with_a_template_is_asked_in_chat_form(capsys, tmp_path):
     assert main([*usual, "--plain"]) == 0
     assert capsys.readouterr().out.startswith("the cat")
     assert main([*usual, "--plain", "--system", "a mat"]) == 2 and "Only a chat has a system message" in said(capsys)
+    assert main([*usual, "--plain", "--template", "loud=on"]) == 2 and "Only a chat has template options" in said(capsys)
     assert main(["run", "the cat", "--chat"]) == 2 and "has no chat template" in said(capsys)
+
+
+@pytest.mark.parametrize("wrong", [["--params", "length=99"], ["--tokens", "0"]])
+def test_what_is_wrong_with_a_run_is_said_before_a_model_is_loaded(wrong, capsys):
+    assert main(["run", "the cat", "--target", "/nowhere/at/all", *wrong]) == 2
+    assert "/nowhere" not in said(capsys)
 
 
 def test_the_printed_text_is_that_of_the_trace(capsys, tmp_path):

@@ -99,7 +99,7 @@ def judgement(node: Node, token_bytes: Mapping[int, bytes] | None = None, step: 
             return said
     if node.u is None:
         return sampled_judgement(node, token_bytes or {}, step)
-    if node.p in (0, 1) and node.q in (None, 0, 1):
+    if all(one_hot(other) for other in (node, *(step.nodes if step else ()))):
         return greedy_judgement(node, token_bytes or {})
     weight = 1.0 if node.q is None else node.q
     if (node.u * weight < node.p) != (node.verdict == "accepted"):
@@ -116,6 +116,11 @@ def not_judged_reason(node: Node, step: Step | None) -> str:
     if any(other.parent == node.parent and other.verdict == "accepted" for other in step.nodes):
         return "a sibling was accepted"
     return "the walk ended before it"
+
+
+def one_hot(node: Node) -> bool:
+    """Whether the node can be one of a greedy run. A single one of a sampled run can look so too: the last sibling that is left."""
+    return node.p in (0, 1) and node.q in (None, 0, 1)
 
 
 def greedy_judgement(node: Node, token_bytes: Mapping[int, bytes]) -> str:

@@ -32,7 +32,7 @@ class Model:
 SMOLLM2 = Model(
     "smollm2",
     "SmolLM2 135M Instruct",
-    "The smallest model that answers sensibly; runs on any machine.",
+    "The smallest model that answers sensibly; runs on any machine. A draft model and nine heads for it ship with Draftscope.",
     "package",
     134_515_008,
     "Apache-2.0",

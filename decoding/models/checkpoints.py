@@ -56,6 +56,8 @@ def opening(source: str) -> Iterator[None]:
 def open_config(source: str) -> PreTrainedConfig:
     """What config.json says, without what would choose code to be fetched and run; of a model of texts, images and sound
     what it says of texts."""
+    if Path(source).is_dir() and not (Path(source) / "config.json").is_file():
+        raise ValueError("there is no config.json in that folder")
     config = AutoConfig.from_pretrained(source, trust_remote_code=False)
     for part in {id(one): one for one in (config, config.get_text_config())}.values():
         for name in IMPLEMENTATIONS & vars(part).keys():

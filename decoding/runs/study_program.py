@@ -20,7 +20,7 @@ from decoding.methods import METHODS
 from decoding.models.chat import read_options
 from decoding.models.ends import read_each
 from decoding.models.family import load
-from decoding.runs.evaluate import fixed, of_file
+from decoding.runs.evaluate import check_template, chosen
 from decoding.runs.options import add_ends, add_family, values_of
 from decoding.runs.prompts import Prompt
 from decoding.runs.run import check_limits
@@ -94,7 +94,8 @@ def begun(options: argparse.Namespace) -> Study:
     chat = family.chats if options.chat is None else options.chat
     if chat and not family.chats:
         raise ValueError(f"The family {family.name} has no chat template; leave out --chat.")
-    found = fixed(chat) if options.prompts is None else of_file(options.prompts, options.most, chat)
+    check_template(template, chat)
+    found = chosen(options.prompts, options.most, chat)
     asked: tuple[Prompt, ...] = tuple(prompt for prompts in found.values() for prompt in prompts)
     plan = Plan(
         family_of_plan(options.target, options.draft, options.dtype),
@@ -105,7 +106,7 @@ def begun(options: argparse.Namespace) -> Study:
         seed=options.seed,
         max_tokens=options.tokens,
         chat=chat,
-        template=template if chat else {},
+        template=template,
         stop=stop,
         ignore_end=options.ignore_end,
     )

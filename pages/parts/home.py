@@ -67,5 +67,5 @@ def picture() -> None:
         st.plotly_chart(figure, key="first_tree", config=PLOT_CONFIG, alt=tree_alt(step, trace.token_bytes))
         st.caption(
             f"From a recorded run of {as_markdown(demo.title())} that ships with the app. Blue was kept, orange turned down, grey "
-            "never read."
+            "never judged."
         )

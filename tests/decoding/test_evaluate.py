@@ -118,6 +118,15 @@ def test_a_model_with_a_template_is_asked_turn_by_turn(chatter, tmp_path, capsys
     assert "| chat: writing, T = 0 |" in out and "plain, T = 0, chat: coding 1: The prompt has " in err
 
 
+def test_what_would_be_passed_over_is_refused(chatter, tmp_path):
+    """Some of the fixed prompts, and options of a template that nobody fills in."""
+    common = ["--family", chatter, "--methods", "plain", "--out", str(tmp_path)]
+    plain = ["--plain", "--template", "loud=true"]
+    for more, why in ((["--most", "3"], "--most 3 takes prompts of a file"), (plain, "Only a chat")):
+        with pytest.raises(SystemExit, match=why):
+            program.main([*common, *more])
+
+
 def test_the_same_prompts_as_plain_text(chatter, tmp_path, capsys):
     rows = evaluated(tmp_path, chatter, "--plain", "--most", "2", "--draft", chatter)
     assert {(row.domain, row.prompt, row.tokens) for row in rows} == {("writing", 0, 3), ("coding", 0, 3)}

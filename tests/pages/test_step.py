@@ -387,6 +387,18 @@ def test_a_bad_value_in_a_link_is_reported_and_left_out(name):
     assert place.settings.same_run(Settings()) and place.settings.target == "embedded" and place.settings.draft is None
 
 
+def test_a_link_carries_the_embedded_draft_model():
+    settings = Settings(target="smollm2", draft="embedded", method="universal_assisted")
+    place = address.parse(address.parameters(settings, 1, None))
+    assert not place.complaints and place.settings.same_run(settings) and not address.left_out(settings)
+
+
+def test_what_a_link_leaves_out_of_the_models_is_said():
+    assert "runs on the embedded family" in address.left_out(Settings(target="/my/model"))
+    assert "your own draft model" in address.left_out(Settings(target="smollm2", draft="/my/draft"))
+    assert not address.left_out(Settings(target="smollm2"))
+
+
 def test_a_link_full_of_nonsense_is_reported_and_the_page_stands():
     at = opened(**BAD)
     assert not at.exception and "never loaded" in warnings(at) and "There is no method" in warnings(at)

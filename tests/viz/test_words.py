@@ -36,6 +36,13 @@ def test_greedy_reads_as_a_choice():
     assert judgement(refused, TOKEN_BYTES) == "greedy: ␣the is not the target's choice here: rejected"
 
 
+def test_the_last_sibling_of_a_sampled_run_is_not_called_greedy():
+    """Drawn without replacement, it is all that is left: q 1, and often p 0."""
+    elder, last = node(0, verdict="rejected", u=0.9, q=0.8, p=0.3), node(1, verdict="rejected", u=0.68, q=1.0, p=0.0)
+    step = step_of((elder, last), (), "correction")
+    assert judgement(last, TOKEN_BYTES, step) == "0.68 × 1.00 = 0.68 ≥ 0.00: rejected"
+
+
 def test_drawn_tokens_are_named():
     nodes = (node(0, verdict="rejected", u=None), node(2, u=None))
     step = step_of(nodes, (1,), "bonus", rows=(row(sampled=2), row(), row()))

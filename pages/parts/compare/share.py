@@ -11,8 +11,9 @@ from pages.parts.compare import address as compare_address
 from pages.parts.compare.race import Race, names
 from pages.parts.compare.sidebar import say_columns, set_value, wanted
 from pages.parts.shared import address, keep
-from pages.parts.shared.controls import begin, say
+from pages.parts.shared.controls import begin, read, say
 from pages.parts.shared.session import Session
+from pages.parts.shared.settings import Settings
 from viz.tokens import as_markdown
 
 VIEW = "compare_view"
@@ -28,7 +29,8 @@ def share(session: Session, race: Race) -> None:
             help="Stores every run as far as it went; find them under Saved runs and on the page Traces.",
         ):
             st.caption(as_markdown(kept(race)))
-        link_button(lambda: compare_address.column_parameters(wanted(session, race), race.mode), race, "compare_link")
+        make = lambda: compare_address.column_parameters(wanted(session, race), race.mode)  # noqa: E731
+        link_button(make, race, "compare_link", read(session))
 
 
 def kept(race: Race) -> str:
@@ -44,8 +46,8 @@ def kept(race: Race) -> str:
     return f"Kept {len(runs)} runs {where}."
 
 
-def link_button(make, race: Race, key: str) -> None:
-    """A button that writes the link into the address bar and shows it for copying."""
+def link_button(make, race: Race, key: str, settings: Settings) -> None:
+    """A button that writes the link into the address bar and shows it for copying; `settings` name the models."""
     if not st.button("Link to these settings", key=key, icon=":material/link:", help="Whoever opens it finds the same settings."):
         return
     try:
@@ -56,6 +58,8 @@ def link_button(make, race: Race, key: str) -> None:
     race.opened = repr(sorted(params.items()))
     st.query_params.from_dict(params)
     st.code(address.address(st.context.url or "", params), language=None, wrap_lines=True)
+    if lacking := address.left_out(settings):
+        st.caption(lacking)
 
 
 def open_compare_link(session: Session, race: Race) -> None:

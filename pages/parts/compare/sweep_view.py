@@ -37,7 +37,7 @@ def sweep(session: Session, race: Race) -> None:
     race.values |= {key: st.session_state[key] for key in st.session_state if str(key).startswith(("sweep.", "param.sweep."))}
     timed(state, state.tick(), lambda: draw(session, state, race, plan))
     with st.container(key="sweep_share"):
-        link_button(lambda: sweep_parameters(plan.base, plan.parameter), race, "sweep_link")
+        link_button(lambda: sweep_parameters(plan.base, plan.parameter), race, "sweep_link", plan.base)
 
 
 def method_rail(session: Session, race: Race) -> None:

@@ -25,6 +25,7 @@ from viz.tokens import plain
 
 VERSION = "1"
 LONGEST = 4_000  # characters of a prompt that a link carries; browsers and proxies cut longer addresses
+DRAFTS = ("embedded",)  # draft models that a link may name
 STREAMLITS = {"embed", "embed_options"}
 NUMBERS = {"top_k": (0, 1000), "seed": (0, MAX_SEED), "tokens": (1, MAX_TOKENS)}
 FIELD = {"tokens": "max_tokens", "stop": "stop_tokens"}  # name in the link -> name in the settings
@@ -46,6 +47,7 @@ def parameters(settings: Settings, step: int, node: int | None) -> dict[str, str
     found |= {"method": settings.method} | {f"p.{name}": str(value) for name, value in settings.full_params.items()}
     found |= {"temperature": f"{settings.temperature:g}", "top_k": str(settings.top_k), "top_p": f"{settings.top_p:g}"}
     found |= {"target": settings.target} if settings.target in set(NAMED) - {Settings().target} else {}
+    found |= {"draft": settings.draft} if settings.draft in DRAFTS else {}
     found |= {"seed": str(settings.seed), "tokens": str(settings.max_tokens), "step": str(step)}
     found |= {"stop": settings.stop_tokens} if settings.stop_tokens.strip() else {}
     found |= {"ignore_end": "True"} if settings.ignore_end else {}
@@ -67,6 +69,15 @@ def chat_parameters(settings: Settings) -> dict[str, str]:
     return {"chat": chat} | ({"template": settings.template} if settings.template else {})
 
 
+def left_out(settings: Settings) -> str:
+    """What of the models a link cannot carry, in a sentence; "" if it carries all."""
+    if settings.target not in NAMED:
+        return "The link does not carry your own models: opened elsewhere it runs on the embedded family."
+    if settings.draft not in (None, *DRAFTS):
+        return "The link does not carry your own draft model: opened elsewhere it runs with the one that the target brings."
+    return ""
+
+
 def address(base: str, params: Mapping[str, str]) -> str:
     return f"{base.split('?')[0]}?{urlencode(params)}"
 
@@ -84,6 +95,8 @@ def parse(query: Mapping[str, str]) -> Place | None:
         settings = part(query, settings, complaints)
     if (target := query.get("target")) in NAMED:
         settings = replace(settings, target=target)
+    if (draft := query.get("draft")) in DRAFTS:
+        settings = replace(settings, draft=draft)
     complaints += unknown(query, settings)
     step = check_int(query, "step", 0, MAX_TOKENS, complaints)
     if settings.messages and has_template(settings.target) is False:
@@ -258,7 +271,7 @@ def unknown(query: Mapping[str, str], settings: Settings) -> Iterator[str]:
     known |= {"stop", "ignore_end"}
     for name, value in query.items():
         if name in ("target", "draft"):
-            if value not in (NAMED if name == "target" else ("embedded",)):
+            if value not in (NAMED if name == "target" else DRAFTS):
                 yield (
                     f"The link names the model {shown(value)}. Models named in links are never loaded; the embedded family is "
                     "used. Choose the model under Model if you trust it."

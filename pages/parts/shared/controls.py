@@ -4,7 +4,6 @@ Widgets of one page forget their values on another, so they are kept in `Session
 controls say right now, also inside a callback, before anything was drawn again.
 """
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import Field, fields
 from typing import Any
@@ -15,6 +14,7 @@ from decoding.limits import limits
 from decoding.methods import METHODS
 from decoding.models.catalogue import MODELS, NAMED
 from decoding.models.ends import read_stops
+from decoding.models.hub import is_id
 from decoding.runs.failures import told
 from decoding.sample import MAX_TEMPERATURE
 from decoding.trace import MAX_TOKENS
@@ -68,12 +68,9 @@ def say(session: Session, settings: Settings) -> None:
         "ignore_end": settings.ignore_end,
         "device": settings.device,
         "dtype": settings.dtype,
-        "target": settings.target if settings.target in NAMED else FOLDER,
-        "target_name": "" if settings.target in NAMED else settings.target,
-        "draft": NONE if settings.draft is None else EMBEDDED if settings.draft == EMBEDDED else FOLDER,
-        "draft_name": settings.draft or "",
     }
     say_values(session, values)
+    say_models(session, settings.target, settings.draft)
     say_params(session, settings)
 
 
@@ -101,7 +98,7 @@ def begin(session: Session) -> None:
 
 def say_models(session: Session, target: str, draft: str | None) -> None:
     """Let the fields say a target and a draft model, each by its name of ours, a folder or a Hub id."""
-    kind = lambda name: HUB if "/" in name and not os.path.exists(name) else FOLDER  # noqa: E731
+    kind = lambda name: HUB if "/" in name and is_id(name) else FOLDER  # noqa: E731
     values = {"target": target if target in NAMED else kind(target), "target_name": "" if target in NAMED else target}
     values |= {"draft": NONE if draft is None else EMBEDDED if draft == EMBEDDED else kind(draft), "draft_name": draft or ""}
     say_values(session, values)

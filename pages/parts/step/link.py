@@ -4,7 +4,6 @@ import streamlit as st
 
 from decoding.limits import limits
 from decoding.methods import METHODS
-from decoding.models.catalogue import NAMED
 from decoding.runs.failures import told
 from pages.parts.shared import address
 from pages.parts.shared.controls import say
@@ -34,8 +33,8 @@ def link(session: Session) -> None:
         session.opened = repr(sorted(params.items()))
         st.query_params.from_dict(params)
         st.code(address.address(st.context.url or "", params), language=None, wrap_lines=True)
-    if session.settings.target not in NAMED:
-        st.caption("The link does not carry your own models: opened elsewhere it runs on the embedded family.")
+    if lacking := address.left_out(session.settings):
+        st.caption(lacking)
 
 
 def open_link(session: Session) -> None:
