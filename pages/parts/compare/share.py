@@ -59,7 +59,7 @@ def link_button(make, race: Race, key: str, settings: Settings) -> None:
     st.query_params.from_dict(params)
     st.code(address.address(st.context.url or "", params), language=None, wrap_lines=True)
     if lacking := address.left_out(settings):
-        st.caption(lacking)
+        st.caption(as_markdown(lacking))
 
 
 def open_compare_link(session: Session, race: Race) -> None:

@@ -34,7 +34,7 @@ def link(session: Session) -> None:
         st.query_params.from_dict(params)
         st.code(address.address(st.context.url or "", params), language=None, wrap_lines=True)
     if lacking := address.left_out(session.settings):
-        st.caption(lacking)
+        st.caption(as_markdown(lacking))
 
 
 def open_link(session: Session) -> None:
