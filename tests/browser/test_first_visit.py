@@ -48,3 +48,13 @@ def test_the_recorded_run_is_there_before_torch_is(page, site):
     page.get_by_role("button", name=INSTEAD).click()
     expect(page.locator(".ds-badge")).not_to_contain_text("recorded run")
     expect(page.get_by_role("textbox", name="Prompt")).to_have_value("Tom had a red")
+
+
+@pytest.mark.parametrize(("width", "closed"), [(390, "true"), (1024, "false")])
+def test_the_rail_does_not_lie_over_the_page_of_a_phone(browser, site, width, closed):
+    page = browser.new_page(viewport={"width": width, "height": 844})
+    page.set_default_timeout(PATIENCE * 1000)
+    page.goto(site)
+    expect(page.get_by_role("heading", name="See speculative decoding happen")).to_be_visible()
+    expect(page.get_by_test_id("stSidebar")).to_have_attribute("data-collapsed", closed)
+    page.close()

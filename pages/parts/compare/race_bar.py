@@ -15,7 +15,8 @@ MODES = {
     "end": "Each to its end",
 }
 EXPLAINED = {
-    "lock-step": "Every column has made the same number of target calls. The columns take turns on one worker, step by step.",
+    "lock-step": "Every column has made the same number of target calls, or as many as its text took. The columns take turns on "
+    "one worker, step by step.",
     "race": "Every column has had the same time. The runs are recorded one after the other on one worker, never two "
     "at once; then their measured milliseconds are replayed on one clock. Reading the prompt is not counted.",
     "end": "Every run goes to its end; the columns take turns on one worker, step by step, and show the newest step.",

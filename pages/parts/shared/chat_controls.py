@@ -18,6 +18,7 @@ from viz.tokens import as_markdown
 MAX_TURN = 20_000  # characters of a box
 OWN = "my own messages"
 WHY = "The messages go to the model in the form that it was trained on, by its chat template. Off: it goes on from a plain text."
+SYSTEM_HELP = "What the model is told beforehand; empty: what its template says by itself, if anything."
 OPTIONS_HELP = "Some templates have switches, such as enable_thinking=false. Written NAME=VALUE, parted by commas."
 
 
@@ -120,7 +121,7 @@ def text_box(owner: Remembered, name: str, label: str, shows: str, height: int =
 def chat_controls(owner: Remembered) -> None:
     """Examples, system, turns and options of the template."""
     example_menu(owner)
-    text_box(owner, "system", "System", written(owner, "system", ""), 68, "What the model is told beforehand; empty: nothing.")
+    text_box(owner, "system", "System", written(owner, "system", ""), 68, SYSTEM_HELP)
     speakers = roles(owner)
     for number, role in enumerate(speakers):
         counted = f", turn {speakers[: number + 1].count(role)}" if speakers.count(role) > 1 else ""

@@ -65,7 +65,7 @@ dl.ds-facts { display: grid; grid-template-columns: max-content 1fr; gap: 0.1rem
 
 def setup(title: str) -> None:
     """Call first on every page, however the visitor came to it."""
-    st.set_page_config(page_title=f"{title} · Draftscope", page_icon="🌿", layout="wide", initial_sidebar_state="expanded")
+    st.set_page_config(page_title=f"{title} · Draftscope", page_icon="🌿", layout="wide", initial_sidebar_state="auto")
     st.html(CSS)
     try:
         rules = limits()
