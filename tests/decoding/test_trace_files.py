@@ -3,6 +3,7 @@
 import gzip
 import json
 import math
+from pathlib import Path
 
 import msgspec
 import pandas as pd
@@ -10,12 +11,11 @@ import pytest
 from msgspec.structs import replace
 
 from decoding.runs import trace_files
-from decoding.runs.recorded_run import FILE
 from decoding.runs.trace_files import from_json, nodes_frame, steps_frame, to_json, to_parquet
 from decoding.trace import decode_trace, encode
 from tests.samples import sample_trace
 
-RECORDED = decode_trace(FILE.read_bytes())  # which has rows
+RECORDED = decode_trace((Path(__file__).parent.parent / "data" / "embedded-run.msgpack").read_bytes())  # which has rows
 
 
 def altered(change, trace=None) -> bytes:
