@@ -220,7 +220,7 @@ def test_a_plain_draft_model_goes_on_as_a_sorted_one(chat_model, chat_file, tmp_
 def test_acceptance_is_learned_from_what_the_model_said_itself(chat_model, tmp_path, monkeypatch):
     file, rng = tmp_path / "chat.jsonl", np.random.default_rng(0)
     talk = lambda own: " ".join(rng.choice(WORDS[:6] if own else WORDS[6:], 9))  # noqa: E731
-    lines = [{"messages": said(talk(i % 2), talk(i % 2)), "own": bool(i % 2)} for i in range(400)]
+    lines = [{"messages": said(talk(i % 3), talk(i % 3)), "own": bool(i % 3)} for i in range(400)]  # 20, 40, 80, ... are held out
     file.write_text("".join(json.dumps(line) + "\n" for line in lines), "utf-8")
     monkeypatch.setattr(specdec_pp, "PROMPT", 4)
     monkeypatch.setattr(specdec_pp, "LENGTH", 16)
