@@ -12,6 +12,7 @@ from decoding.models.progress import Progress
 from decoding.runs import fetch_job
 from tests.conftest import eventually
 from tests.test_imports import ROOT
+from viz.tokens import as_markdown
 
 
 @pytest.fixture
@@ -75,7 +76,7 @@ def test_once_it_is_here_there_is_no_button_and_its_memory_is_told(cache, folder
         at.selectbox("target").set_value("smollm2").run()
         assert "fetch" not in [one.key for one in at.button]
         found = needs(whole.parent, 4)
-        assert any(str(found) in one.value for one in at.caption) and not at.exception
+        assert any(as_markdown(str(found)) in one.value for one in at.caption) and not at.exception
     finally:
         whole.unlink()
 
@@ -141,7 +142,7 @@ def test_recommended_pairs_fill_the_fields(cache):
     menu = next(one for one in at.selectbox if one.label == "Recommended on the Hub")
     assert menu.value == pair
     assert any("0.4 B parameters, about 724 MB to download" in one.value.replace("\\", "") for one in at.caption)
-    assert at.button("fetch").label == f"Fetch {pair[0]}" and not at.exception
+    assert at.button("fetch").label == as_markdown(f"Fetch {pair[0]}") and not at.exception
     menu.set_value(("Qwen/Qwen3-8B", "RedHatAI/Qwen3-8B-speculator.eagle3")).run()
     at.selectbox("method").set_value("eagle").run()
     assert not any("needs a head" in one.value for one in at.warning) and not at.exception
