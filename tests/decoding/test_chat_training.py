@@ -205,7 +205,7 @@ def test_a_sorted_draft_model_answers_after_each_of_its_exits(chat_model, chat_f
     overlaps = re.findall(r"exit (\d): .*expected acceptance ([\d.]+)", capsys.readouterr().out)[-2:]
     assert [int(layer) for layer, _ in overlaps] == [1, 2] and all(float(overlap) > 0.35 for _, overlap in overlaps), overlaps
     run = Run(load(str(chat_model), str(tmp_path / "sorted")), "s2d", prompt="the cat sat", max_tokens=12)
-    assert list(run) and {source for step in run.trace.steps for source in step.nodes.source} <= {"layer 1", "layers 1 to 2"}
+    assert list(run) and {node.source for step in run.trace.steps for node in step.nodes} <= {"layer 1", "layers 1 to 2"}
 
 
 def test_a_plain_draft_model_goes_on_as_a_sorted_one(chat_model, chat_file, tmp_path, capsys):
