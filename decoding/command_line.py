@@ -14,7 +14,7 @@ from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, NoReturn
 
-from decoding.runs.options import add_ends, add_family, values_of
+from decoding.runs.options import add_ends, add_family, add_form, values_of
 
 if TYPE_CHECKING:
     from decoding.models.family import Family
@@ -84,11 +84,8 @@ def add_run(made: argparse.ArgumentParser) -> None:
     made.add_argument("--tokens", type=int, default=64, help="to write at most (64)")
     add_ends(made)
     made.add_argument("--target", default="embedded", help="smollm2, embedded, embedded-small, a folder or a Hub id (embedded)")
-    form = made.add_mutually_exclusive_group()
-    form.add_argument("--chat", action="store_true", default=None, help="ask in chat form, as is usual with a chat template")
-    form.add_argument("--plain", dest="chat", action="store_false", help="let the model go on from the text of the prompt")
+    add_form(made)
     made.add_argument("--system", default="", help="what the system says in front of a chat")
-    made.add_argument("--template", default="", metavar="NAME=VALUE,...", help="options of the chat template")
     made.add_argument("--json", type=Path, metavar="FILE", help="keep the trace there; packed if the name ends in .gz")
     add_family(made)
     made.set_defaults(do=run)

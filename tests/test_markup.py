@@ -23,7 +23,7 @@ DOORS = {"as_markdown"}
 NUMBERS = {"len", "number", "round", "two", "min", "max"}  # what they return has no letter that Markdown reads
 PLAIN = {  # file -> parts that were written here, or went through the door before
     "absent": {"help"},
-    "chat_controls": {"help"},
+    "chat_controls": {"help", "label"},
     "comparison": {"where", "list(views)", "verdict", "', '.join((f'{t:g}' for t in warm))"},
     "controls": {"rules['label']", "rules['help']", "rules['low']", "rules['high']", "kind", "help", "label"},
     "eagle": {"true"},

@@ -25,7 +25,7 @@ from decoding.models.chat import Option, read_options
 from decoding.models.ends import Stop, read_each, write_stops
 from decoding.models.family import Family, load
 from decoding.runs.failures import sentence
-from decoding.runs.options import add_ends
+from decoding.runs.options import add_ends, add_form, add_prompts
 from decoding.runs.prompts import MAX_PROMPTS, Prompt, read_prompts, spread
 from decoding.runs.run import Run, check_limits
 from decoding.sample import Sampling
@@ -239,12 +239,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=Path("evaluation"), help="folder for evaluation.csv and evaluation.md")
     parser.add_argument("--family", default="embedded", help="embedded, a folder or a Hub id")
     parser.add_argument("--draft", help="draft model or published head; left out: what is shipped for the family, if anything")
-    parser.add_argument("--prompts", type=Path, metavar="FILE", help="text, CSV, JSON or JSONL; 24 fixed prompts if left out")
-    parser.add_argument("--most", type=int, default=0, help="prompts of the file to take, from all its categories; 0 takes all")
-    form = parser.add_mutually_exclusive_group()
-    form.add_argument("--chat", action="store_true", default=None, help="ask in chat form, as is usual with a chat template")
-    form.add_argument("--plain", dest="chat", action="store_false", help="let the model go on from the text of the prompt")
-    parser.add_argument("--template", default="", metavar="NAME=VALUE,...", help="options of the chat template")
+    add_prompts(parser)
+    add_form(parser)
     add_ends(parser)
     parser.add_argument("--methods", type=known, default=list(METHODS), help="keys, parted by commas; all of them if left out")
     parser.add_argument("--tokens", type=int, default=64, help="of every run")

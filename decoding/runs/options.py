@@ -2,12 +2,25 @@
 
 import argparse
 from collections.abc import Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from decoding.method import Method
 
 SWITCH = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
+
+
+def add_prompts(made: argparse.ArgumentParser) -> None:
+    made.add_argument("--prompts", type=Path, metavar="FILE", help="text, CSV, JSON or JSONL; 24 fixed prompts if left out")
+    made.add_argument("--most", type=int, default=0, help="prompts of the file to take, from all its categories; 0 takes all")
+
+
+def add_form(made: argparse.ArgumentParser) -> None:
+    form = made.add_mutually_exclusive_group()
+    form.add_argument("--chat", action="store_true", default=None, help="ask in chat form, as is usual with a chat template")
+    form.add_argument("--plain", dest="chat", action="store_false", help="let the model go on from the text of the prompt")
+    made.add_argument("--template", default="", metavar="NAME=VALUE,...", help="options of the chat template")
 
 
 def add_ends(made: argparse.ArgumentParser) -> None:

@@ -21,7 +21,7 @@ from decoding.models.chat import read_options
 from decoding.models.ends import read_each
 from decoding.models.family import load
 from decoding.runs.evaluate import check_template, chosen
-from decoding.runs.options import add_ends, add_family, values_of
+from decoding.runs.options import add_ends, add_family, add_form, add_prompts, values_of
 from decoding.runs.prompts import Prompt
 from decoding.runs.run import check_limits
 from decoding.runs.store import Store
@@ -60,12 +60,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--params", nargs="+", action="extend", default=[], metavar="NAME=VALUE", help="parameters of the method")
     parser.add_argument("--family", "--target", dest="target", default="embedded", help="embedded, smollm2, a folder or a Hub id")
-    parser.add_argument("--prompts", type=Path, metavar="FILE", help="text, CSV, JSON or JSONL; 24 fixed prompts if left out")
-    parser.add_argument("--most", type=int, default=0, help="prompts of the file to take, from all its categories; 0 takes all")
-    form = parser.add_mutually_exclusive_group()
-    form.add_argument("--chat", action="store_true", default=None, help="ask in chat form, as is usual with a chat template")
-    form.add_argument("--plain", dest="chat", action="store_false", help="let the model go on from the text of the prompt")
-    parser.add_argument("--template", default="", metavar="NAME=VALUE,...", help="options of the chat template")
+    add_prompts(parser)
+    add_form(parser)
     parser.add_argument("--temperature", type=float, default=1.0, help="0 is greedy (1)")
     parser.add_argument("--top-k", type=int, default=0, help="0 is off (0)")
     parser.add_argument("--top-p", type=float, default=1.0, help="1 is off (1)")

@@ -75,7 +75,7 @@ def test_the_key_is_found_again_without_a_cookie(site, browser):
 
 
 def test_a_stranger_who_clears_the_caches_stops_no_run(site, browser):
-    page = visit(browser, f"{site}/Step?v=1&prompt=Once+upon+a+time&method=plain&tokens=256&seed=3")
+    page = visit(browser, f"{site}/Step?v=1&prompt=Once+upon+a+time&method=plain&tokens=256&seed=3&ignore_end=True")
     button(page, "Run to end").wait_for()
     settled(page)
     button(page, "Run to end").click()

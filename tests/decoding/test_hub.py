@@ -201,4 +201,5 @@ def test_a_dribbling_fetch_holds_up_no_run_and_is_stopped_at_once(server, llama)
     loading.ask()
     eventually(lambda: loading.progress and "downloading" in loading.progress.stage, "it never began")
     loading.pause()
+    loading.wait(20)  # it may stand in the line still
     assert loading.state == "paused" and loading.run is None

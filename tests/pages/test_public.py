@@ -8,6 +8,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from streamlit import config
 from streamlit.testing.v1 import AppTest
 
 from decoding import limits as rules
@@ -23,6 +24,7 @@ from pages.parts.shared.settings import Settings
 from pages.parts.step.open_trace import settings_for
 from pages.parts.traces.everything import archive
 from tests.conftest import PATIENCE, eventually
+from tests.pages.test_recorded_runs import checked
 from tests.samples import sample_trace
 from tests.viz_samples import trace_of
 
@@ -35,7 +37,9 @@ def home(tmp_path, monkeypatch):
     monkeypatch.setenv("DRAFTSCOPE_MODE", "public")
     monkeypatch.setenv("DRAFTSCOPE_HOME", str(tmp_path))
     monkeypatch.setenv("DRAFTSCOPE_LOG", str(tmp_path / "log.jsonl"))
-    return tmp_path
+    shown = config.get_option("client.showErrorDetails")
+    yield tmp_path
+    config.set_option("client.showErrorDetails", shown)  # a public server switches it off, for the whole process
 
 
 def page(name: str, who: str = "", state: dict | None = None, **query: str) -> AppTest:
@@ -46,11 +50,6 @@ def page(name: str, who: str = "", state: dict | None = None, **query: str) -> A
     for key, value in query.items():
         at.query_params[key] = value
     return checked(at.run())
-
-
-def checked(at: AppTest) -> AppTest:
-    assert not at.exception, at.exception
-    return at
 
 
 def everything(at: AppTest) -> str:

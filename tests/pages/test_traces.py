@@ -132,13 +132,23 @@ def test_a_header_that_cannot_be_shown_is_a_sentence(store, header):
 
 def test_a_hostile_header_moves_no_control_out_of_its_range(store):
     trace = sample_trace()
-    sampling = replace_sampling(trace, temperature=1e308, top_k=-5, top_p=0.001)
+    sampling = replace_sampling(trace, temperature=1e308, top_k=10**6, top_p=0.001)
     store.keep(other(sampling, seed=-1, params={"length": 10**9, "x": "y"}, prompt=HARMFUL), HARMFUL, HARMFUL)
     at = press(page(), "traces.open")
     session = at.session_state["draftscope"]
     assert session.trace.header.seed == -1
     assert len(session.notes) >= 4
     assert HARMFUL not in "\n".join(e.value for e in [*at.markdown, *at.caption, *at.warning])
+
+
+def test_a_header_that_cannot_be_is_a_sentence_and_the_session_stays(store):
+    trace = sample_trace()
+    store.keep(replace_sampling(trace, top_k=-5), "odd", "")
+    at = page()
+    before = at.session_state["draftscope"].trace
+    press(at, "traces.open")
+    assert "sampling.top_k" in " ".join(box.value for box in at.error).replace("\\", "")
+    assert at.session_state["draftscope"].trace is before
 
 
 def replace_sampling(trace, **values):

@@ -105,7 +105,11 @@ def chat_toggle(owner: Remembered, target: str, name: str = "chat") -> bool:
 
 
 def text_box(owner: Remembered, name: str, label: str, shows: str, height: int = 96, help: str | None = None) -> None:
-    """A box whose text the page may change too; see `Remembered.box`."""
+    """A box whose text the page may change too; see `Remembered.box`.
+
+    Args:
+        label: one of ours: a screen reader says it as it is written, escapes and all.
+    """
     key = owner.box(name, shows)
 
     def take() -> None:
@@ -113,9 +117,7 @@ def text_box(owner: Remembered, name: str, label: str, shows: str, height: int =
             owner.values[name] = new
             owner.box_says(name, new)
 
-    st.text_area(
-        as_markdown(label), shows, key=key, height=height, max_chars=MAX_TURN, on_change=take, help=help and as_markdown(help)
-    )
+    st.text_area(label, shows, key=key, height=height, max_chars=MAX_TURN, on_change=take, help=help and as_markdown(help))
 
 
 def chat_controls(owner: Remembered) -> None:
