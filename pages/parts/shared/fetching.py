@@ -83,6 +83,8 @@ def fetching_controls(by: str, target: str, *others: str | None) -> None:
     """
     tab = this_tab()
     tab.sync()
+    if tab.here and tab.by == by:  # it came while this page was drawn: the fields above do not know it yet
+        st.rerun()
     chosen = [name for name in (target, *others) if name and can_be_fetched(name)]
     asked = (chosen[0], by) if chosen else (SMOLLM2.name, by, target)
     offered = limits().downloads and fetching.fetched(SMOLLM2.name) is None
