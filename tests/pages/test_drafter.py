@@ -10,9 +10,10 @@ from decoding.runs.prompts import Prompt
 from decoding.runs.store import Store
 from decoding.runs.study import Plan, Study, results
 from pages.parts.drafter.controller import Series, finished
-from pages.parts.drafter.sidebar import job
+from pages.parts.drafter.sidebar import job, settings_of
 from pages.parts.shared.settings import Settings
 from tests.conftest import PATIENCE, eventually
+from tests.decoding.test_published_heads import MEDUSA, medusa_tensors, written
 from viz.drafter.judgements import per_prompt
 from viz.drafter.pairs import paired_taus
 from viz.runs.tally import tally
@@ -207,3 +208,21 @@ def test_a_target_of_ones_own_breaks_no_menu(store):
     assert any("needs a draft model" in warning.value for warning in at.warning)
     at.text_input(key="study.target").set_value("embedded").run()
     assert not at.exception and not any("needs a draft model" in warning.value for warning in at.warning)
+
+
+def test_a_published_head_drafts_here_too(store, tmp_path, embedded):
+    config = embedded.target.model.config
+    head = written(tmp_path / "head", MEDUSA, medusa_tensors(3, config.hidden_size, config.vocab_size))
+    at = typed(method="medusa", text=PROMPTS[0])
+    assert not any(box.key == "study.A.draft" for box in at.text_input)
+    at.text_input(key="study.A.head").set_value(str(head)).run()
+    [one] = run(at).session_state["desk"].jobs
+    assert one.settings.draft == str(head) and not at.error
+    assert [trace.header.family for *_, trace in results(store, one.plan)] == [f"embedded + {head}"]
+
+
+def test_what_another_method_was_given_is_not_passed_on(store, tmp_path):
+    """A draft model that was named for one method is of no use to one without a field for it, and would rename its family."""
+    at = typed(method="speculative_sampling", **{"study.A.draft": str(EMBEDDED / "draft")})
+    at.selectbox(key="study.A.method").set_value("prompt_lookup").run()
+    assert settings_of(at.session_state["desk"], "A").draft is None and not at.exception

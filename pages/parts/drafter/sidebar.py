@@ -37,6 +37,14 @@ from viz.tokens import as_markdown, plain
 EXAMPLE, TYPED, FILE = "examples", "typed", "a file"
 FIRST_TURNS = "Of each prompt the first turn alone: {:,} further turns need a model with a chat template."
 SIDES = {"A": "speculative_sampling", "B": "prompt_lookup"}  # and the method each begins with
+PARTS = {
+    "draft": (
+        "Draft model",
+        "A folder or a Hub id; with another tokenizer than the target's for Universal assisted drafting alone. Empty: the target's "
+        "own.",
+    ),
+    "head": ("Published head", "A folder or a Hub id, in the format of the method's authors or of speculators. Empty: ours."),
+}
 MODELS = {"target": EMBEDDED, "device": "auto", "dtype": "auto"}
 LONGEST = 200_000  # characters of the box
 FILES = ["txt", "jsonl", "json", "ndjson", "csv", "tsv", "gz"]
@@ -143,12 +151,18 @@ def method_box(controller: StudyController, side: str) -> None:
         key = method_menu(controller, f"study.{side}.method", SIDES[side], lacking, f"Drafter {side}", menu=drafters)
         for spec in fields(METHODS[key].params):
             param_control(controller, f"{side}.{key}", spec)
-        if limits().paths and any(one.part == "draft" for one in METHODS[key].requirements):
-            st.text_input(
-                "Draft model", **kept(controller, f"study.{side}.draft", ""), placeholder="the target’s own",
-                help="A folder or a Hub id; with another tokenizer than the target's for Universal assisted drafting alone. Empty: "
-                "the target's own.",
-            )  # fmt: skip
+        if limits().paths and (part := draft_part(key)):
+            label, help = PARTS[part]
+            st.text_input(label, **kept(controller, f"study.{side}.{part}", ""), placeholder="the target’s own", help=help)
+
+
+def draft_part(method: str) -> str:
+    """What a drafter of this method may bring of its own beside the target: "draft", "head" (a published one), or nothing, ""."""
+    from decoding.models.published_heads import FORMATS
+
+    if any(one.part == "draft" for one in METHODS[method].requirements):
+        return "draft"
+    return "head" if method in FORMATS else ""
 
 
 def models(controller: StudyController) -> None:
@@ -183,11 +197,12 @@ def settings_of(controller: StudyController, side: str) -> Settings:
     method = value(controller, f"study.{side}.method", SIDES[side])
     params = {f.name: value(controller, param_key(f"{side}.{method}", f.name), f.default) for f in fields(METHODS[method].params)}
     models = {name: str(value(controller, f"study.{name}", default)).strip() or default for name, default in MODELS.items()}
-    draft = str(value(controller, f"study.{side}.draft", "")).strip() or None
+    part = draft_part(method)
+    draft = str(value(controller, f"study.{side}.{part}", "")).strip() if part else ""
     return Settings(
         method=method,
         params=params,
-        draft=draft,
+        draft=draft or None,
         **{name: value(controller, f"study.{name}", getattr(base, name)) for name in SAMPLING},
         **models,
     )

@@ -12,7 +12,7 @@ import streamlit as st
 
 from decoding.limits import limits
 from decoding.methods import METHODS
-from decoding.models.catalogue import MODELS, NAMED
+from decoding.models.catalogue import MODELS, NAMED, SMOLLM2
 from decoding.models.ends import read_stops
 from decoding.models.hub import is_id
 from decoding.runs.failures import told
@@ -39,6 +39,7 @@ from viz.tokens import as_markdown
 OWN = "my own prompt"
 HERE = "run"  # what is fetched for these controls
 EMBEDDED, FOLDER, HUB, NONE = "embedded", "a local folder", "a Hub id", "none"
+DRAFTS = (EMBEDDED, SMOLLM2.name)  # what drafts for another target by a name of ours
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 SAMPLING = ("temperature", "top_k", "top_p", "seed", "max_tokens", "stop_tokens", "ignore_end")  # settings of the sampling box
 STOP_HELP = (
@@ -100,7 +101,8 @@ def say_models(session: Session, target: str, draft: str | None) -> None:
     """Let the fields say a target and a draft model, each by its name of ours, a folder or a Hub id."""
     kind = lambda name: HUB if "/" in name and is_id(name) else FOLDER  # noqa: E731
     values = {"target": target if target in NAMED else kind(target), "target_name": "" if target in NAMED else target}
-    values |= {"draft": NONE if draft is None else EMBEDDED if draft == EMBEDDED else kind(draft), "draft_name": draft or ""}
+    values |= {"draft": NONE if draft is None else draft if draft in DRAFTS else kind(draft)}
+    values["draft_name"] = "" if draft in DRAFTS else draft or ""
     say_values(session, values)
 
 
@@ -124,7 +126,7 @@ def draft_of(session: Session) -> str | None:
     draft = value(session, "draft", NONE)
     if draft in (limits().models or ()):
         return draft
-    return None if draft == NONE else draft if draft == EMBEDDED else value(session, "draft_name", "").strip()
+    return None if draft == NONE else draft if draft in DRAFTS else value(session, "draft_name", "").strip()
 
 
 def read(session: Session) -> Settings:
@@ -347,7 +349,7 @@ def model_controls(session: Session) -> None:
         offered_models(session)
         return
     keep = lambda key, default, options=None: kept(session, key, default, options)  # noqa: E731
-    targets, drafts = (*NAMED, FOLDER, HUB), (NONE, EMBEDDED, FOLDER, HUB)
+    targets, drafts = (*NAMED, FOLDER, HUB), (NONE, *DRAFTS, FOLDER, HUB)
     if not still_loading():
         recommended(session, (target_of(session), draft_of(session)), lambda *pair: say_models(session, *pair))
     kind = st.selectbox(
@@ -361,12 +363,12 @@ def model_controls(session: Session) -> None:
         "Draft model",
         drafts,
         **keep("draft", NONE, drafts),
-        format_func=lambda k: "the target's own" if k == NONE else k,
+        format_func=title_of,
         help="With the tokenizer of the target it serves every method that needs one; with another it serves Universal assisted "
         "drafting. The embedded targets and smollm2 bring one of their own, others do not. A folder with a published head for the "
         "target (EAGLE, EAGLE-3, speculators, Medusa) goes here too.",
     )
-    if kind not in (NONE, EMBEDDED):
+    if kind not in (NONE, *DRAFTS):
         st.text_input(f"Draft model, {kind}", **keep("draft_name", ""), placeholder=hint(kind))
     fetching_controls(HERE, target_of(session), draft_of(session))
     st.text_input(
