@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -135,3 +136,13 @@ UPWARDS = ("import streamlit", "from viz.step.tree import f", "if 1:\n  from pag
 @pytest.mark.parametrize("source", UPWARDS)
 def test_the_check_notices(source):
     assert wrong(source, FORBIDDEN["decoding"])
+
+
+@pytest.mark.parametrize(("said", "taken"), [(None, "passive"), ("active", "active")])
+def test_threads_that_wait_leave_the_cores_to_others_unless_somebody_says_otherwise(said, taken):
+    """It counts only if it is said before torch reads it."""
+    code = "import os, sys, decoding; print(os.environ['OMP_WAIT_POLICY'], 'torch' in sys.modules)"
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    environment |= {"OMP_WAIT_POLICY": said} if said else {}
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == [taken, "False"]

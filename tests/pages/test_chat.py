@@ -13,6 +13,7 @@ from decoding.runs.study import results
 from decoding.trace import Message
 from pages.parts.compare import address as compare_address
 from pages.parts.shared import address
+from pages.parts.shared.examples import CHAT_EXAMPLES
 from pages.parts.shared.settings import Settings
 from pages.parts.step.text_strip import payload
 from tests import toys
@@ -123,6 +124,15 @@ def test_a_link_carries_the_messages():
     assert "has no chat template" in found.complaints[0]
     columns = compare_address.column_parameters([settings, settings], "race")
     assert compare_address.parse(columns).settings.messages == settings.messages
+
+
+def test_a_link_that_says_nothing_to_ask_asks_as_a_fresh_page_would(monkeypatch):
+    """A chat where the model knows one; a plain text where it does not, or where the link has one."""
+    monkeypatch.setattr(address, "has_template", lambda target: target == "smollm2")
+    [message] = address.parse({"target": "smollm2"}).settings.messages
+    assert message == Message("user", next(iter(CHAT_EXAMPLES.values())).prompt)
+    for query in ({"target": "embedded"}, {"target": "smollm2", "prompt": "Once"}, {"target": "smollm2", "example": "story"}):
+        assert not address.parse(query).settings.messages and address.parse(query).settings.prompt
 
 
 @pytest.mark.parametrize(

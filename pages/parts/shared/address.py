@@ -19,7 +19,7 @@ from decoding.models.chat import checked_messages, has_template, read_options
 from decoding.models.ends import read_stops
 from decoding.sample import Sampling
 from decoding.trace import MAX_TOKENS, Message
-from pages.parts.shared.examples import EXAMPLES
+from pages.parts.shared.examples import CHAT_EXAMPLES, EXAMPLES
 from pages.parts.shared.settings import LEAST_TOP_P, MAX_PROMPT, MAX_SEED, MAX_STOP, Settings
 from viz.tokens import plain
 
@@ -29,6 +29,7 @@ DRAFTS = ("embedded",)  # draft models that a link may name
 STREAMLITS = {"embed", "embed_options"}
 NUMBERS = {"top_k": (0, 1000), "seed": (0, MAX_SEED), "tokens": (1, MAX_TOKENS)}
 FIELD = {"tokens": "max_tokens", "stop": "stop_tokens"}  # name in the link -> name in the settings
+ASKED = {"prompt", "example", "chat"}  # what says what is asked
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,8 @@ def parse(query: Mapping[str, str]) -> Place | None:
         settings = part(query, settings, complaints)
     if (target := query.get("target")) in NAMED:
         settings = replace(settings, target=target)
+    if not ASKED & query.keys() and has_template(settings.target):  # as on a page that nobody has written on yet
+        settings = replace(settings, prompt="", messages=(Message("user", next(iter(CHAT_EXAMPLES.values())).prompt),))
     if (draft := query.get("draft")) in DRAFTS:
         settings = replace(settings, draft=draft)
     complaints += unknown(query, settings)
