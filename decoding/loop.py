@@ -102,10 +102,8 @@ def decode(
         observed = drafter.observe(draft, output, kept) or NOTHING
         tokens += new
         committed = verification.ended(draft, len(new))
-        rows = record.rows(draft, output, committed, greedy=sampling.greedy) if recorded else ()
+        nodes, rows, facts = record.recorded(draft, output, committed, observed, greedy=sampling.greedy, full=recorded)
         times = Times(*(1000 * t for t in (proposed - started, read - proposed, judged - read, perf_counter() - judged)))
-        nodes = record.nodes(draft, committed, {**draft.scores, **observed.scores})
-        facts = {**draft.facts, **observed.facts}
         pruned = tuple(Pruned(*candidate) for candidate in draft.pruned) if recorded else ()
         yield Step(nodes, rows, committed.path, tuple(new), origins, draft.calls, times, ending, pruned, facts)
 

@@ -21,7 +21,7 @@ class Observed:
     """Numbers that are known once a draft of n nodes was judged; the step has them beside those of the draft."""
 
     scores: Mapping[str, Tensor] = field(default_factory=dict)  # (n,) each, NaN for nodes that have no such number
-    facts: Mapping[str, float] = field(default_factory=dict)
+    facts: Mapping[str, float | Tensor] = field(default_factory=dict)  # numbers, or tensors of one that are still on the device
 
 
 NOTHING = Observed()

@@ -1,12 +1,13 @@
 """From tensors to the trace: what one step leaves behind, reduced on the device, copied once."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import isnan
 
 import torch
 from torch import Tensor
 
 from decoding.draft import Draft, TargetOutput
+from decoding.method import Observed
 from decoding.trace import Node, Row
 from decoding.verify import NotFinite, Verification
 
@@ -15,9 +16,28 @@ TINY = 1e-30
 FLOOR = 1e-9  # of q inside KL(p || q), which would be infinite where a cut-off q is 0
 
 
-def nodes(draft: Draft, verification: Verification, scores: Mapping[str, Tensor]) -> tuple[Node, ...]:
-    """One Node per drafted token; `scores` are the draft's and those that were observed, (n,) each."""
-    found = copied(scores)
+@torch.inference_mode()
+def recorded(
+    draft: Draft, output: TargetOutput, verification: Verification, observed: Observed, *, greedy: bool, full: bool = True
+) -> tuple[tuple[Node, ...], tuple[Row | None, ...], dict[str, float]]:
+    """Nodes, rows and facts of a step. Whatever of them is still on a device comes to the host in one copy.
+
+    Args:
+        full: False leaves out the rows.
+    """
+    scores, facts = {**draft.scores, **observed.scores}, {**draft.facts, **observed.facts}
+    table = Table(draft, output, verification, greedy=greedy) if full else None
+    given = {"rows": table.packed} if table else {}
+    given |= {f"score {name}": values for name, values in scores.items()}
+    given |= {f"fact {name}": value for name, value in facts.items() if isinstance(value, Tensor)}
+    found = copied(given)
+    numbers = {name: found[f"score {name}"] for name in scores}
+    known = {name: found[f"fact {name}"][0] if f"fact {name}" in found else float(value) for name, value in facts.items()}
+    return nodes(draft, verification, numbers), table.rows(found["rows"]) if table else (), known
+
+
+def nodes(draft: Draft, verification: Verification, scores: Mapping[str, Sequence[float]]) -> tuple[Node, ...]:
+    """One Node per drafted token; `scores` have a number for each, NaN where there is none."""
     return tuple(
         Node(
             token,
@@ -27,43 +47,57 @@ def nodes(draft: Draft, verification: Verification, scores: Mapping[str, Tensor]
             verification.u[i],
             verification.verdicts[i],
             draft.source[i],
-            {name: values[i] for name, values in found.items() if values[i] == values[i]}  # NaN: this node has no such number
+            {name: values[i] for name, values in scores.items() if values[i] == values[i]}
             | (verification.scores[i] if verification.scores else {}),
         )
         for i, token in enumerate(draft.tokens)
     )
 
 
-def copied(scores: Mapping[str, Tensor]) -> dict[str, list[float]]:
-    """The same numbers on the host; one copy for all that are still on a device."""
-    away = [name for name, values in scores.items() if values.device.type != "cpu"]
-    found = dict(zip(away, torch.stack([scores[name].float() for name in away]).tolist(), strict=True)) if away else {}
-    return {name: found[name] if name in found else values.tolist() for name, values in scores.items()}
+def copied(tensors: Mapping[str, Tensor]) -> dict[str, list[float]]:
+    """The numbers of tensors on the host, each in one line; one copy for all that are still on a device."""
+    away = {name: values.reshape(-1) for name, values in tensors.items() if values.device.type != "cpu"}
+    found = {name: values.reshape(-1).tolist() for name, values in tensors.items() if name not in away}
+    if away:
+        wide = torch.float32 if any(values.device.type == "mps" for values in away.values()) else torch.float64
+        line = torch.cat([values.to(wide) for values in away.values()]).tolist()
+        for name, values in away.items():
+            found[name], line = line[: len(values)], line[len(values) :]
+    return found
 
 
-@torch.inference_mode()
-def rows(draft: Draft, output: TargetOutput, verification: Verification, *, greedy: bool) -> tuple[Row | None, ...]:
-    """One Row for every position where something was drafted or drawn, None for the others: the top of p and q, every child's
-    token and the final one, with p, q and the residual.
+class Table:
+    """One Row for every position where something was drafted or drawn: the top of p and q, every child's token and the final one,
+    with p, q and the residual.
 
     Full distributions stay on the device. In a greedy run p and q are one-hot, which shows nothing: there p is shown at
     temperature 1, and q as the drafter believed it.
     """
-    wanted = [row for row in range(len(draft) + 1) if row == verification.row or draft.children(row - 1)]
-    index = torch.tensor(wanted, device=output.probs.device)
-    p = output.logits[index].softmax(-1) if greedy else output.probs[index]
-    heads = [draft.children(row - 1)[0] if draft.children(row - 1) else 0 for row in wanted]
-    believed = drafted(draft)
-    q = None if believed is None else believed[heads]
-    tokens = torch.cat([tops(p), *([] if q is None else [tops(q)]), of_interest(draft, verification, wanted, p.device)], 1)
-    columns = [p, verification.residual[index], *([] if q is None else [q])]
-    packed = torch.cat([spread(p, q), tokens.to(p.dtype), *(column.gather(1, tokens) for column in columns)], 1)
-    made: list[Row | None] = [None] * (len(draft) + 1)
-    for row, values in zip(wanted, packed.tolist(), strict=True):  # the one copy from the device
-        if q is not None and draft.children(row - 1) and isnan(values[1]):
-            raise NotFinite("drafter")
-        made[row] = build(values, tokens.shape[1], q is not None and bool(draft.children(row - 1)), verification.sampled.get(row))
-    return tuple(made)
+
+    def __init__(self, draft: Draft, output: TargetOutput, verification: Verification, *, greedy: bool) -> None:
+        self.draft, self.verification = draft, verification
+        self.wanted = [row for row in range(len(draft) + 1) if row == verification.row or draft.children(row - 1)]
+        index = torch.tensor(self.wanted, device=output.probs.device)
+        p = output.logits[index].softmax(-1) if greedy else output.probs[index]
+        heads = [draft.children(row - 1)[0] if draft.children(row - 1) else 0 for row in self.wanted]
+        believed = drafted(draft)
+        q = None if believed is None else believed[heads]
+        tokens = torch.cat([tops(p), *([] if q is None else [tops(q)]), of_interest(draft, verification, self.wanted, p.device)], 1)
+        columns = [p, verification.residual[index], *([] if q is None else [q])]
+        self.size, self.has_q = tokens.shape[1], q is not None
+        self.packed = torch.cat([spread(p, q), tokens.to(p.dtype), *(column.gather(1, tokens) for column in columns)], 1)
+
+    def rows(self, numbers: list[float]) -> tuple[Row | None, ...]:
+        """From all numbers of `packed`; None for the other positions."""
+        made: list[Row | None] = [None] * (len(self.draft) + 1)
+        width = self.packed.shape[1]
+        for i, row in enumerate(self.wanted):
+            values = numbers[i * width : (i + 1) * width]
+            has_q = self.has_q and bool(self.draft.children(row - 1))
+            if has_q and isnan(values[1]):
+                raise NotFinite("drafter")
+            made[row] = build(values, self.size, has_q, self.verification.sampled.get(row))
+        return tuple(made)
 
 
 def drafted(draft: Draft) -> Tensor | None:

@@ -76,7 +76,8 @@ class Pool:
         tokens, parents, own = torch.cat(self.tokens), torch.cat(self.parents), torch.cat(self.own)
         columns = (tokens, parents, kept, barred, read, worth.exp(), own.exp())
         packed = torch.stack([column.double() for column in columns]).tolist()  # the one copy from the device
-        return gathered(packed, torch.cat(self.logits), torch.cat(self.rows)[kept])
+        places = torch.tensor([place for place, taken in enumerate(packed[2]) if taken], device=worth.device, dtype=torch.long)
+        return gathered(packed, torch.cat(self.logits), torch.cat(self.rows)[places])
 
 
 @torch.inference_mode()

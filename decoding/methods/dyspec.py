@@ -141,10 +141,11 @@ class DynamicTree(Drafter):
         """One more child of u, drawn from what its q has left; returns its node."""
         q = self.left[u] / self.mass[u]
         token = q.argmax()[None] if self.chosen else draw(q[None], torch.rand(1, generator=rng).to(q.device))
-        weight = self._weight(tree, u) * float(self.left[u][token])
-        child = tree.add(int(token), u, q=q, before=self._value(tree, u), weight=weight)
-        self.left[u] = self.left[u].scatter(0, token, 0.0)
-        self.mass[u] = max(0.0, float(self.left[u].sum()))
+        left = self.left[u].scatter(0, token, 0.0)
+        numbers = torch.stack((token[0].double(), self.left[u][token][0].double(), left.sum().double()))
+        number, share, mass = numbers.tolist()  # the one copy of a draw: which comes next depends on it
+        child = tree.add(int(number), u, q=q, before=self._value(tree, u), weight=self._weight(tree, u) * share)
+        self.left[u], self.mass[u] = left, max(0.0, mass)
         return child
 
     def _draft(self, tree: TreeBuilder) -> Draft:

@@ -186,22 +186,19 @@ class Eagle(Drafter):
             if len(self.aux_hidden_layers) > 1
             else []
         )
-        parts: list[Tensor] = []
-        if shares:
-            parts.append(heads.shares([part[:1] for part in self.pending]))
+        mix = heads.shares([part[:1] for part in self.pending]) if shares else ()
+        facts = dict(zip(shares, mix, strict=False))  # all of it stays on the device until the step is recorded
         # a draft that was cut at the end of the context lost its deepest levels, which stand last: places stay right
         known = [k for k, node in enumerate(path) if self.read[node] >= 0]
-        if known:
-            rows = torch.tensor([[k + 1 for k in known], [self.read[path[k]] + 1 for k in known]], device=self.target.device)
-            true = heads.mixed([part[rows[0]] for part in self.pending])
-            parts.append(F.cosine_similarity(self.reader.outputs[rows[1]].float(), true.float(), dim=-1))
-        numbers = torch.cat(parts).tolist() if parts else []  # the one copy from the device
-        facts = dict(zip(shares, numbers, strict=False))
         if not known:
             return Observed(facts=facts)
-        cosines = torch.full((nodes,), torch.nan)
-        cosines[[path[k] for k in known]] = torch.tensor(numbers[len(shares) :])
-        return Observed({COSINE: cosines}, facts)
+        places = torch.tensor(
+            [[k + 1 for k in known], [self.read[path[k]] + 1 for k in known], [path[k] for k in known]], device=self.target.device
+        )
+        true = heads.mixed([part[places[0]] for part in self.pending])
+        found = F.cosine_similarity(self.reader.outputs[places[1]].float(), true.float(), dim=-1)
+        cosines = torch.full((nodes,), torch.nan, device=found.device)
+        return Observed({COSINE: cosines.index_copy(0, places[2], found)}, facts)
 
 
 def counts_of(paths: Sequence[Path]) -> list[list[int]]:

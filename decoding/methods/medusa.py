@@ -105,7 +105,9 @@ class Medusa(Drafter):
         self.values = torch.tensor([worth(ranks, path) for path in self.paths])
         self.parents = parents_of(self.paths)
         self.head = torch.tensor([len(path) - 1 for path in self.paths], device=target.device)
-        self.rank = torch.tensor([path[-1] for path in self.paths], device=target.device)
+        ranks_from_0 = [path[-1] for path in self.paths]
+        self.rank = torch.tensor(ranks_from_0, device=target.device)
+        self.widest, self.shown_ranks = max(ranks_from_0) + 1, torch.tensor(ranks_from_0) + 1.0
         self.source = tuple(f"head {len(path)}" for path in self.paths)
         self.aux_hidden_layers = (target.last_hidden,)
         self.shown = Sampling() if sampling.greedy else sampling
@@ -119,7 +121,7 @@ class Medusa(Drafter):
             return EMPTY
         deepest = len(self.paths[-1])
         logits = torch.cat([self.heads.scored(self.hidden, k, self.target) for k in range(deepest)])  # (heads, vocab)
-        best, found = logits.softmax(-1).topk(int(self.rank.max()) + 1)
+        best, found = logits.softmax(-1).topk(self.widest)
         packed = torch.stack((found[self.head, self.rank].double(), best[self.head, self.rank].double()))
         drafted, probabilities = packed.tolist()  # the one copy from the device
         return Draft(
@@ -127,7 +129,7 @@ class Medusa(Drafter):
             self.parents,
             draft_probabilities=self.shown.probabilities(logits)[self.head],
             source=self.source,
-            scores={HEAD_PROBABILITY: torch.tensor(probabilities), RANK: self.rank.cpu() + 1.0, TREE_VALUE: self.values},
+            scores={HEAD_PROBABILITY: torch.tensor(probabilities), RANK: self.shown_ranks, TREE_VALUE: self.values},
             calls=1,
         )
 

@@ -187,15 +187,16 @@ class Ppd(Drafter):
         if not tree.paths:
             return Draft((), (), reading=reading, facts=self.facts())
         prompt_token = torch.tensor([len(path) - 1 for path in tree.paths], device=self.target.device)
-        rank = torch.tensor([path[-1] for path in tree.paths], device=self.target.device)
-        best, found = self.logits.softmax(-1).topk(int(max(path[-1] for path in tree.paths)) + 1)
+        ranks = [path[-1] for path in tree.paths]
+        rank = torch.tensor(ranks, device=self.target.device)
+        best, found = self.logits.softmax(-1).topk(max(ranks) + 1)
         drafted, probabilities = torch.stack(
             (found[prompt_token, rank].double(), best[prompt_token, rank].double())
         ).tolist()  # the one copy
         n = len(tree.paths)
         scores = {
             PROMPT_TOKEN_PROBABILITY: torch.tensor(probabilities),
-            RANK: rank.cpu() + 1.0,
+            RANK: torch.tensor(ranks) + 1.0,
             TREE_VALUE: torch.tensor(tree.values),
         }
         return Draft(

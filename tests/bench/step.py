@@ -91,7 +91,7 @@ def timed(family: Family, method: str, params: dict, sampling: Sampling, tokens:
     started, count, steps = perf_counter(), 0, 0
     for seed, prompt in enumerate(PROMPTS):
         run = Run(family, method, params, prompt, sampling, seed=seed, max_tokens=tokens, record=traced)
-        with spent.around(record, "rows", "nodes"):
+        with spent.around(record, "recorded"):
             made: list[Step] = list(run)
         count += sum(len(step.tokens) for step in made)
         steps += len(made)
