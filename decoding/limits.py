@@ -30,7 +30,8 @@ class Limits:
     prompt: int | None = None  # characters, all messages of a chat together
     tokens: int | None = None  # of a run
     nodes: int | None = None  # drafted in one step
-    jobs_each: int | None = None  # at work at a time for one visitor
+    at_once: int | None = None  # runs of one visitor that take turns; the columns of a comparison are one run
+    jobs_each: int | None = None  # of one visitor that are at work or in line, every column counted
     jobs: int | None = None  # for all together
     prompts: int | None = None  # of a study
     upload: int | None = None  # bytes of a trace file or a file of prompts, as they come
@@ -57,7 +58,7 @@ class Limits:
             return ""
         return (
             f"This demo: up to {self.tokens:,} tokens, prompts of up to {self.prompt:,} characters, trees of up to {self.nodes:,} "
-            f"nodes, {self.jobs_each:,} runs at a time, studies of up to {self.prompts:,} prompts, files of up to "
+            f"nodes, {self.at_once:,} runs at a time while others wait, studies of up to {self.prompts:,} prompts, files of up to "
             f"{megabytes(self.upload)}. Kept runs are yours alone: up to {self.kept:,} of them and {megabytes(self.kept_bytes)}, "
             f"for {self.kept_days:,} days."
         )
@@ -70,6 +71,7 @@ PUBLIC = Limits(
     prompt=4_000,
     tokens=256,
     nodes=128,
+    at_once=2,
     jobs_each=8,  # a comparison has six columns
     jobs=64,
     prompts=20,
@@ -172,10 +174,12 @@ def check_download(name: str) -> None:
 
 
 def check_jobs(own: int, all: int) -> None:
-    """Before another one begins: how many of the visitor's, and of all visitors', are at work."""
+    """Before another one begins: how many of the visitor's, and of all visitors', are at work or in line."""
     rules = limits()
     if rules.jobs_each is not None and own >= rules.jobs_each:
-        raise Refused(f"You have {own:,} runs at work, as many as this demo takes from one visitor. Stop one, or wait for its end.")
+        raise Refused(
+            f"You have {own:,} runs at work or in line, as many as this demo takes from one visitor. Stop one, or wait for its end."
+        )
     if rules.jobs is not None and all >= rules.jobs:
         raise Refused(f"This demo works for {all:,} runs now, as many as it can. Try again in a minute.")
 

@@ -1,26 +1,29 @@
 """The runs of a page: handed to the worker in one place, looked after by one controller, ended with the tab."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from math import inf
 from threading import Lock, RLock, Thread
 from time import monotonic, sleep
-from typing import ClassVar, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar
 from weakref import WeakSet
 
 import streamlit as st
 from streamlit import runtime
 from streamlit.runtime.scriptrunner import get_script_run_ctx
 
-from decoding.limits import Refused, check_jobs, limits
+from decoding.limits import Refused, check_jobs, limits, over
 from decoding.runs.failures import told
 from decoding.runs.log import log
-from decoding.runs.worker import Job, Live, worker
+from decoding.runs.worker import Job, Live, Owner, worker
 from pages.parts.shared import visitor
 
 POLL = 0.3  # seconds between two looks at the worker
+SLOWER = ((3, 1), (8, 2), (30, 4))  # seconds without anything new -> by how much the looks become rarer
+SLOWEST = 8
 PATIENCE = 0.15  # seconds a click waits for its step before the page turns to polling
 LOOK = 2.0  # seconds between two looks which tabs are gone
+GRACE = 60.0  # seconds that the runs of a tab go on without a browser: a network that is away for a moment costs nothing
 LAG = 0.05  # seconds from a look until the browser waits for the next one
 T = TypeVar("T")
 
@@ -41,7 +44,12 @@ class RunController:
 
     problem: str = ""  # why what was asked for cannot be, in a sentence
     asked_at: float = 0.0
+    drawn: tuple = ()  # the `look` of the last drawing
+    drawn_at: float = 0.0
+    draw_seconds: float = 0.0
+    news_at: float = 0.0  # when a look was last another one
     lock: RLock = field(default_factory=RLock)
+    group: Hashable = field(default_factory=object)  # its runs are one of those that a visitor may have at once
     poll: ClassVar[float] = POLL
 
     @property
@@ -59,6 +67,11 @@ class RunController:
         return next((live for live in self.lives if live.busy), None)
 
     @property
+    def held(self) -> bool:
+        """Whether it waits for other runs of the same visitor."""
+        return (live := self.waited_for) is not None and live.held
+
+    @property
     def waited(self) -> float:
         """Seconds since the worker was asked."""
         return monotonic() - self.asked_at
@@ -66,9 +79,16 @@ class RunController:
     def in_line(self) -> str:
         """That others are served first, in a sentence; "" if they are not, or nobody could have noticed yet."""
         live = self.waited_for
-        place = live.place if live is not None and live.state == "waiting" and self.waited > 1 else 0
+        if live is None or live.state != "waiting" or self.waited <= 1:
+            return ""
+        if live.held:
+            return (
+                f"In line: you have {live.owner.at_once} runs at work, as many as take turns for one visitor. This one goes on as "
+                "soon as one of them has ended or was stopped."
+            )
+        place = live.place
         others = "step of another run comes" if place == 1 else "steps of other runs come"
-        return f"In line: {place} {others} first." if place else ""
+        return f"In line: {place:,} {others} first." if place else ""
 
     def loading(self) -> str:
         """What is being loaded for the run that is waited for, and for how long."""
@@ -79,13 +99,36 @@ class RunController:
 
     def tick(self) -> float | None:
         """Seconds until the page should look again; None: nothing moves by itself."""
-        return self.poll if self.busy else None
+        return self.rarer(self.poll) if self.busy else None
+
+    def rarer(self, seconds: float) -> float:
+        """Between two looks: the longer nothing new came, the longer. So the fuller a server is, the less it is asked."""
+        waited = monotonic() - max(self.asked_at, self.news_at)
+        return seconds * next((slower for until, slower in SLOWER if waited < until), SLOWEST)
+
+    def look(self) -> tuple:
+        """What a drawing of the page depends on, beside the controls: where two are equal, nothing has to be drawn again."""
+        return (self.problem, *((live.state, live.count) for live in self.lives))
+
+    def looked(self) -> tuple:
+        """`look`, noting when it is news."""
+        if (look := self.look()) != self.drawn:
+            self.news_at = monotonic()
+        return look
+
+    def was_drawn(self, look: tuple, seconds: float) -> None:
+        """Note a drawing, what it depended on, and how long it took."""
+        self.drawn, self.drawn_at, self.draw_seconds = look, monotonic(), seconds
+
+    def due(self) -> bool:
+        """Whether the page should be drawn again: there is something new, and a slow machine has had time to breathe."""
+        return self.look() != self.drawn and monotonic() - self.drawn_at > 2 * self.draw_seconds
 
     def begin(self, device: str, make: Callable[[], Job], count: float = inf) -> Live | None:
         """Hand a job to the worker and have its steps up to number `count` taken; None, with the reason in `problem`, if there is
         no such device."""
         try:
-            live = handed(device, make)
+            live = handed(device, make, self.group)
         except ValueError as error:
             self.problem = told(error)
             return None
@@ -121,10 +164,16 @@ class RunCleanup:
         self.tab = tab  # id of Streamlit's session; "" outside of a page
         self.visitor = visitor  # of a public server
         self.lives: WeakSet[Live] = WeakSet()  # a job that nobody looks at and no worker has in line needs no end
+        self.gone_at: float | None = None  # when it was first found without a browser
 
     @property
     def busy(self) -> int:
         return sum(live.busy for live in list(self.lives))
+
+    @property
+    def groups(self) -> set[Hashable]:
+        """What counts as one run, of those that are busy."""
+        return {live.group for live in list(self.lives) if live.busy}
 
     def release(self) -> None:
         for live in list(self.lives):
@@ -133,10 +182,20 @@ class RunCleanup:
 
 class Tabs:
     """All tabs that have jobs. A thread looks which are gone, because what Streamlit says of a closed tab (`on_release`) it says of
-    all tabs as soon as one of them clears the caches."""
+    all tabs as soon as one of them clears the caches.
 
-    def __init__(self, is_there: Callable[[str], bool], every: float = LOOK) -> None:
-        self._is_there, self._every = is_there, every
+    The jobs of a tab end when it was gone for `grace` seconds: a browser that has lost the network finds its session again, and
+    its runs as far as they went meanwhile.
+    """
+
+    def __init__(
+        self,
+        is_there: Callable[[str], bool],
+        every: float = LOOK,
+        grace: float = GRACE,
+        clock: Callable[[], float] = monotonic,
+    ) -> None:
+        self._is_there, self._every, self._grace, self._clock = is_there, every, grace, clock
         self._tabs: dict[str, RunCleanup] = {}
         self._lock = Lock()
         self._thread: Thread | None = None
@@ -155,11 +214,27 @@ class Tabs:
         return sum(tab.busy for tab in list(self._tabs.values()) if visitor in (None, tab.visitor))
 
     def look(self) -> None:
-        """End the jobs of tabs that are gone."""
-        for tab in [tab for tab in list(self._tabs.values()) if not self._is_there(tab.tab)]:
-            with self._lock:
-                self._tabs.pop(tab.tab, None)
-            tab.release()
+        """End the jobs of tabs that have been gone for long enough."""
+        now = self._clock()
+        for tab in list(self._tabs.values()):
+            if self._is_there(tab.tab):
+                tab.gone_at = None
+            elif tab.gone_at is None:
+                tab.gone_at = now
+            if tab.gone_at is not None and now - tab.gone_at >= self._grace:
+                with self._lock:
+                    self._tabs.pop(tab.tab, None)
+                tab.release()
+
+    def make_room(self, visitor: str) -> None:
+        """Before a visitor has another job done: what goes on in tabs of theirs that are gone ends, if the new one would have to
+        wait for it or be refused."""
+        rules, own = limits(), [tab for tab in list(self._tabs.values()) if tab.visitor == visitor]
+        groups = len(set().union(*(tab.groups for tab in own)))
+        if over(groups + 1, rules.at_once) or over(sum(tab.busy for tab in own) + 1, rules.jobs_each):
+            for tab in own:
+                if not self._is_there(tab.tab):
+                    tab.release()
 
     def _watch(self) -> None:
         while True:
@@ -184,8 +259,13 @@ def cleanup() -> RunCleanup:
     return tabs.tab(context.session_id if context is not None else "", visitor.key() if limits().public else "")
 
 
-def handed(device: str, make: Callable[[], Job]) -> Live:
+def handed(device: str, make: Callable[[], Job], group: Hashable = None) -> Live:
     """A job of the worker that serves the device, not begun yet. Every job of a page is made here, so that a closed tab ends it.
+
+    A visitor of a public server has one share of the device, whatever they do in how many tabs; elsewhere every tab has one.
+
+    Args:
+        group: jobs of one group count as one of those that a visitor may have at once.
 
     Raises:
         ValueError: there is no such device, or the visitor or all visitors have as many at work as this server allows.
@@ -194,9 +274,12 @@ def handed(device: str, make: Callable[[], Job]) -> Live:
 
     if limits().public and device != "auto":
         raise Refused(f"This demo chooses the device itself; “{device[:20]}” was asked for.")
-    tab = cleanup()
+    tab, rules = cleanup(), limits()
+    if rules.public:
+        tabs.make_room(tab.visitor)
     check_jobs(tabs.busy(tab.visitor), tabs.busy())
-    live = worker(str(find_device(device))).live(noted(make))
+    owner = Owner(tab.visitor or tab.tab, rules.at_once)
+    live = worker(str(find_device(device))).live(noted(make), owner, group)
     tab.lives.add(live)
     return live
 
@@ -232,14 +315,78 @@ def of_tab(key: str, make: Callable[[], T]) -> T:
 
 
 def timed(controller: RunController, every: float | None, draw: Callable[[], None]) -> None:
-    """Follow the worker and draw, every so many seconds. The timer belongs to the fragment as the whole page defined it, so the
-    page is run again as soon as the controller wants another one."""
+    """Follow the worker and draw, every so many seconds; the whole page is run again when something begins to move or comes to
+    rest. For what stands on a page where more than this depends on that."""
 
     def once() -> None:
         controller.wait()
         controller.sync()
-        if controller.tick() != every:
+        if (controller.tick() is None) != (every is None):
             st.rerun()
         draw()
 
     st.fragment(once, run_every=every)()
+
+
+def followed(controller: RunController, key: str, draw: Callable[[Callable[[], None]], None], line: Callable[[], None]) -> None:
+    """Draw in a fragment, and again as soon as the worker has something new; meanwhile a line that says what is waited for.
+
+    The whole page is not run for that: the timer is a fragment inside of the fragment, which draws the line alone. It begins, ends
+    and becomes slower when what is around it is drawn.
+
+    Args:
+        key: of the fragment, one on a page.
+        draw: puts the line where it belongs, by calling what it is given.
+        line: draws it; nothing if nothing is waited for.
+    """
+    said, pace, whole = controls_said(), None, False
+
+    def once() -> None:
+        nonlocal pace, whole
+        if controls_said() != said:  # a button in here has changed the controls, which stand outside
+            st.rerun()
+        controller.wait()
+        controller.sync()
+        look, pace, began = controller.looked(), controller.tick(), monotonic()  # first: what comes meanwhile is news
+        whole = True
+        try:
+            draw(st.fragment(timer, key=f"{key}.timer"))
+        finally:
+            whole = False
+        controller.was_drawn(look, monotonic() - began)
+
+    def timer() -> None:
+        every = pace if whole else controller.tick() or controller.poll
+        around = [True]  # what is drawn now is drawn by what is around it
+
+        def tick() -> None:
+            if not around:
+                controller.sync()
+                now = controller.tick()
+                if now is None or controller.due():
+                    st.rerun(scope=key)
+                if now != every:
+                    st.rerun(scope=f"{key}.timer")
+            around.clear()
+            line()
+
+        if every is None:
+            line()
+        else:
+            st.fragment(tick, run_every=every)()
+
+    st.fragment(once, key=key)()
+
+
+SAID = "draftscope_controls_said"  # in the session's state
+
+
+def controls_said() -> int:
+    """How often the page itself, not the visitor, has changed what the controls say."""
+    return st.session_state.get(SAID, 0)
+
+
+def say_control(key: str, value: Any) -> None:
+    """Let a control say something, before it is drawn or in a callback."""
+    st.session_state[key] = value
+    st.session_state[SAID] = controls_said() + 1
