@@ -33,6 +33,7 @@ class Limits:
     at_once: int | None = None  # runs of one visitor that take turns; the columns of a comparison are one run
     jobs_each: int | None = None  # of one visitor that are at work or in line, every column counted
     jobs: int | None = None  # for all together
+    held: int | None = None  # drafted tokens of all steps of all runs that a visitor has on their pages, which lie in memory
     prompts: int | None = None  # of a study
     upload: int | None = None  # bytes of a trace file or a file of prompts, as they come
     kept: int | None = None  # runs that a visitor may keep
@@ -74,6 +75,7 @@ PUBLIC = Limits(
     at_once=2,
     jobs_each=8,  # a comparison has six columns
     jobs=64,
+    held=40_000,
     prompts=20,
     upload=5 * 2**20,
     kept=50,
@@ -182,6 +184,15 @@ def check_jobs(own: int, all: int) -> None:
         )
     if rules.jobs is not None and all >= rules.jobs:
         raise Refused(f"This demo works for {all:,} runs now, as many as it can. Try again in a minute.")
+
+
+def check_held(nodes: int) -> None:
+    """Of the runs that a visitor has on their pages: the drafted tokens of all their steps."""
+    if over(nodes, most := limits().held):
+        raise Refused(
+            f"The runs on your pages hold {nodes:,} drafted tokens, and this demo remembers {most:,} for one visitor. Press Reset "
+            "on Compare, or reload the pages that you need no more."
+        )
 
 
 def check_trace(steps: int, largest: int) -> None:

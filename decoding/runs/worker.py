@@ -131,13 +131,20 @@ class Live:
             if self._give_up() or self.state == "waiting":
                 self._finish("paused")
 
-    def close(self) -> None:
-        """Take no more steps, ever."""
+    def close(self, problem: str = "") -> None:
+        """Take no more steps, ever.
+
+        Args:
+            problem: why it ends, if whoever looks at it should know: then it has failed.
+        """
         with self._worker.changed:
+            if self.over:
+                return
             self._wanted = 0
             self._make = refused
+            self.problem = problem
             if self._give_up() or self.state != "working":
-                self._finish("closed")
+                self._finish("failed" if problem else "closed")
 
     def _give_up(self) -> bool:
         """Forget the making that is under way, which ends at the next word of its progress; whether there was one."""
@@ -281,7 +288,7 @@ class Live:
             if step is None or (self._run is not None and self._run.ended):
                 self._finish("ended")
             elif self._make is refused:
-                self._finish("closed")
+                self._finish("failed" if self.problem else "closed")
             elif self._wanted <= 0:
                 self._finish("paused")
             elif not getattr(self._run, "aside", False):

@@ -1,5 +1,6 @@
 """The runs of a page: handed to the worker in one place, looked after by one controller, ended with the tab."""
 
+import gc
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from math import inf
@@ -12,7 +13,8 @@ import streamlit as st
 from streamlit import runtime
 from streamlit.runtime.scriptrunner import get_script_run_ctx
 
-from decoding.limits import Refused, check_jobs, limits, over
+from decoding.limits import Refused, check_held, check_jobs, limits, over
+from decoding.models import memory
 from decoding.runs.failures import told
 from decoding.runs.log import log
 from decoding.runs.worker import Job, Live, Owner, worker
@@ -24,6 +26,8 @@ SLOWEST = 8
 PATIENCE = 0.15  # seconds a click waits for its step before the page turns to polling
 LOOK = 2.0  # seconds between two looks which tabs are gone
 GRACE = 60.0  # seconds that the runs of a tab go on without a browser: a network that is away for a moment costs nothing
+KEPT = 120.0  # seconds that what a tab shows is kept without one; Streamlit's disconnectedSessionTTL has to be longer
+CLEAN = 30.0  # seconds between two collections of what closed tabs left, which hold everybody up for a moment
 LAG = 0.05  # seconds from a look until the browser waits for the next one
 T = TypeVar("T")
 
@@ -175,27 +179,42 @@ class RunCleanup:
         """What counts as one run, of those that are busy."""
         return {live.group for live in list(self.lives) if live.busy}
 
-    def release(self) -> None:
+    @property
+    def nodes(self) -> int:
+        """Drafted tokens of all steps of its runs, which lie in memory as long as a page shows them."""
+        return sum(len(getattr(step, "nodes", ())) for live in list(self.lives) for step in getattr(live.run, "steps", ()))
+
+    def release(self, problem: str = "") -> None:
         for live in list(self.lives):
-            live.close()
+            if live.busy or not problem:
+                live.close(problem)
 
 
 class Tabs:
     """All tabs that have jobs. A thread looks which are gone, because what Streamlit says of a closed tab (`on_release`) it says of
     all tabs as soon as one of them clears the caches.
 
-    The jobs of a tab end when it was gone for `grace` seconds: a browser that has lost the network finds its session again, and
-    its runs as far as they went meanwhile.
+    The jobs of a tab end when it was gone for GRACE seconds: a browser that has lost the network finds its session again, and
+    its runs as far as they went meanwhile. After KEPT seconds all of its session goes, and the memory of that.
+
+    Args:
+        is_there: whether a tab has a browser.
+        forget: ends the session of a tab.
+        clean: gives memory back, once that is done.
+        every: seconds between two looks.
     """
 
     def __init__(
         self,
         is_there: Callable[[str], bool],
+        forget: Callable[[str], None] = lambda tab: None,
+        clean: Callable[[], None] = lambda: None,
         every: float = LOOK,
-        grace: float = GRACE,
         clock: Callable[[], float] = monotonic,
     ) -> None:
-        self._is_there, self._every, self._grace, self._clock = is_there, every, grace, clock
+        self._is_there, self._forget, self._clean, self._every, self._clock = is_there, forget, clean, every, clock
+        self._litter = False
+        self._cleaned_at = -CLEAN
         self._tabs: dict[str, RunCleanup] = {}
         self._lock = Lock()
         self._thread: Thread | None = None
@@ -214,22 +233,48 @@ class Tabs:
         return sum(tab.busy for tab in list(self._tabs.values()) if visitor in (None, tab.visitor))
 
     def look(self) -> None:
-        """End the jobs of tabs that have been gone for long enough."""
+        """End the jobs of tabs that have been gone for long enough, and of visitors whose runs have grown beyond all measure."""
         now = self._clock()
+        if self._litter and now - self._cleaned_at >= CLEAN:  # of tabs that were forgotten at an earlier look
+            self._litter, self._cleaned_at = False, now
+            self._clean()
         for tab in list(self._tabs.values()):
             if self._is_there(tab.tab):
                 tab.gone_at = None
-            elif tab.gone_at is None:
+                continue
+            if tab.gone_at is None:
                 tab.gone_at = now
-            if tab.gone_at is not None and now - tab.gone_at >= self._grace:
+            if now - tab.gone_at >= GRACE:
+                tab.release()
+            if now - tab.gone_at >= KEPT:
                 with self._lock:
                     self._tabs.pop(tab.tab, None)
-                tab.release()
+                self._forget(tab.tab)
+                self._litter = True
+        if limits().held is not None:
+            self.measure()
+
+    def measure(self) -> None:
+        """End the jobs of visitors whose runs hold more than they may."""
+        for one in {tab.visitor for tab in list(self._tabs.values()) if tab.busy}:
+            try:
+                check_held(self.nodes(one))
+            except Refused as error:
+                for tab in self.of(one):
+                    tab.release(told(error))
+
+    def of(self, visitor: str) -> list[RunCleanup]:
+        """The tabs of a visitor."""
+        return [tab for tab in list(self._tabs.values()) if tab.visitor == visitor]
+
+    def nodes(self, visitor: str) -> int:
+        """Drafted tokens that the runs of a visitor hold."""
+        return sum(tab.nodes for tab in self.of(visitor))
 
     def make_room(self, visitor: str) -> None:
         """Before a visitor has another job done: what goes on in tabs of theirs that are gone ends, if the new one would have to
         wait for it or be refused."""
-        rules, own = limits(), [tab for tab in list(self._tabs.values()) if tab.visitor == visitor]
+        rules, own = limits(), self.of(visitor)
         groups = len(set().union(*(tab.groups for tab in own)))
         if over(groups + 1, rules.at_once) or over(sum(tab.busy for tab in own) + 1, rules.jobs_each):
             for tab in own:
@@ -250,7 +295,19 @@ def is_there(tab: str) -> bool:
     return not runtime.exists() or runtime.get_instance().is_active_session(tab)
 
 
-tabs = Tabs(is_there)
+def forget(tab: str) -> None:
+    """Have Streamlit end a session that no browser is connected to: by itself it does so only when another one is disconnected."""
+    if runtime.exists():
+        runtime.get_instance()._close_inactive_session_on_event_loop(tab)
+
+
+def clean() -> None:
+    """What closed tabs left is tied in circles, and lies in the allocator's hands."""
+    gc.collect()
+    memory.trim()
+
+
+tabs = Tabs(is_there, forget, clean)
 
 
 def cleanup() -> RunCleanup:
@@ -277,6 +334,7 @@ def handed(device: str, make: Callable[[], Job], group: Hashable = None) -> Live
     tab, rules = cleanup(), limits()
     if rules.public:
         tabs.make_room(tab.visitor)
+        check_held(tabs.nodes(tab.visitor))
     check_jobs(tabs.busy(tab.visitor), tabs.busy())
     owner = Owner(tab.visitor or tab.tab, rules.at_once)
     live = worker(str(find_device(device))).live(noted(make), owner, group)

@@ -9,6 +9,7 @@ from streamlit.errors import StreamlitAPIException
 
 from decoding.limits import limits
 from pages.parts.shared.loading import loading_line
+from pages.parts.shared.runs import cleanup
 from pages.parts.shared.visitor import remember_visitor
 from viz.tokens import as_markdown
 
@@ -85,6 +86,7 @@ def setup(title: str) -> None:
         remember_visitor()
         with st.sidebar:
             st.caption(as_markdown(rules.words))
+    cleanup()
 
 
 def dark() -> bool:
