@@ -10,6 +10,7 @@ from streamlit.runtime import Runtime
 
 from decoding import limits as rules
 from decoding.limits import PUBLIC, limits
+from decoding.runs.visitors import new_key
 from decoding.runs.worker import Once
 from pages.parts.shared import runs
 from tests.conftest import PATIENCE, eventually
@@ -117,6 +118,31 @@ def test_memory_is_cleaned_now_and_then_not_at_every_closed_tab(site):
 def test_streamlit_can_end_a_session():
     """By a method that is not part of what it promises."""
     assert callable(Runtime._close_inactive_session_on_event_loop)
+
+
+def test_a_tab_that_was_reloaded_goes_on(site, public):
+    live = site.run("old", "alice")
+    old = site.tabs.tab("old", "alice")
+    old.kept["draftscope"] = "what it shows"
+    new = site.tabs.tab("new", "alice")
+    site.there.add("new")
+    assert site.tabs.take_over(old.key, new) == {}  # a second tab beside the first, whose browser is there
+    site.there.remove("old")
+    assert site.tabs.take_over(old.key, new) == {"draftscope": "what it shows"} == new.kept
+    site.after(0), site.after(runs.KEPT)
+    assert live.busy and new.busy == 1 and site.forgotten == ["old"]
+    assert site.tabs.take_over(old.key, new) == {}
+
+
+def test_nobody_gets_another_visitors_tab(site, public):
+    live = site.run("alices", "alice")
+    alices = site.tabs.tab("alices", "alice")
+    alices.kept["draftscope"] = "what it shows"
+    site.there.clear()
+    bobs = site.tabs.tab("bobs", "bob")
+    for key in (alices.key, "alices", "", new_key()):
+        assert site.tabs.take_over(key, bobs) == {}
+    assert live.busy and alices.busy == 1
 
 
 class Large:

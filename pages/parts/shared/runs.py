@@ -17,6 +17,7 @@ from decoding.limits import Refused, check_held, check_jobs, limits, over
 from decoding.models import memory
 from decoding.runs.failures import told
 from decoding.runs.log import log
+from decoding.runs.visitors import new_key
 from decoding.runs.worker import Job, Live, Owner, worker
 from pages.parts.shared import visitor
 
@@ -169,6 +170,8 @@ class RunCleanup:
         self.visitor = visitor  # of a public server
         self.lives: WeakSet[Live] = WeakSet()  # a job that nobody looks at and no worker has in line needs no end
         self.gone_at: float | None = None  # when it was first found without a browser
+        self.key = new_key()  # what the browser knows it by: whoever has it, and is its visitor, gets what it shows
+        self.kept: dict[str, Any] = {}  # what it keeps, by its names
 
     @property
     def busy(self) -> int:
@@ -262,6 +265,25 @@ class Tabs:
             except Refused as error:
                 for tab in self.of(one):
                     tab.release(told(error))
+
+    def take_over(self, key: str, to: RunCleanup) -> dict[str, Any]:
+        """Give a tab what another one of the same visitor kept, whose browser is gone: it was reloaded.
+
+        Args:
+            key: of the other.
+
+        Returns:
+            what that is, by its names; nothing if there is no such tab.
+        """
+        with self._lock:
+            for old in self.of(to.visitor):
+                if old is not to and old.key == key and not self._is_there(old.tab):
+                    found, old.kept = old.kept, {}
+                    lives, old.lives = old.lives, WeakSet()
+                    to.lives.update(lives)
+                    to.kept |= found
+                    return found
+        return {}
 
     def of(self, visitor: str) -> list[RunCleanup]:
         """The tabs of a visitor."""
@@ -369,7 +391,18 @@ def of_tab(key: str, make: Callable[[], T]) -> T:
     """What this tab keeps under a name; made when it is first asked for."""
     if key not in st.session_state:
         st.session_state[key] = make()
+    cleanup().kept[key] = st.session_state[key]
     return st.session_state[key]
+
+
+def found_again(key: str) -> None:
+    """In a callback, of a tab that was reloaded: go on with what it kept before, and let the controls say that."""
+    found = tabs.take_over(key, cleanup())
+    st.session_state.update(found)
+    for owner in found.values():
+        for name, value in getattr(owner, "values", {}).items():
+            if name in st.session_state:
+                say_control(name, value)
 
 
 def timed(controller: RunController, every: float | None, draw: Callable[[], None]) -> None:
