@@ -243,13 +243,15 @@ class Live:
 
     def begin_turn(self) -> bool:
         """Whether a step is to be taken now; the caller holds `changed` and took the run out of the line."""
-        if self._run is None or getattr(self._run, "unready", False):
+        if self._run is None:
             self._load()
         self._worker.changed.wait_for(lambda: self._attempt is None or self.state != "waiting", MOMENT)
         if self.state != "waiting" or self._worker.stands(self):  # stopped meanwhile, and perhaps asked again
             return False
         self.state = "working"
-        if self._attempt is not None:  # it is being made: it comes back by itself
+        if self._attempt is None and getattr(self._run, "unready", False):
+            self._load()
+        if self._attempt is not None or self.over:  # it is being made: it comes back by itself
             return False
         if getattr(self._run, "aside", False):
             Thread(target=self._turns, name="draftscope-aside", daemon=True).start()
@@ -312,7 +314,8 @@ class Live:
         self._make = refused
         if (let_go := getattr(self._run, "let_go", None)) is not None:
             let_go()
-        memory.trim()
+        if self._run is not None or self.problem:  # a failed load leaves half of a model
+            memory.trim()
 
     def wait(self, timeout: float = 60) -> None:
         """Block until nothing is due; for scripts and tests."""

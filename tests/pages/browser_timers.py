@@ -6,11 +6,18 @@ from dataclasses import dataclass, field
 from typing import Any
 from unittest.mock import patch
 
+from streamlit.proto.WidgetStates_pb2 import WidgetState, WidgetStates
 from streamlit.runtime.scriptrunner_utils.script_requests import RerunData
 from streamlit.testing.v1 import AppTest, local_script_runner
+from streamlit.testing.v1.element_tree import ElementTree
 from streamlit.testing.v1.local_script_runner import LocalScriptRunner, ScriptRunnerEvent
 
 PAGE = "page"  # a run of the whole page
+
+
+def unchanged():
+    """While the block runs AppTest sends no values of widgets: it knows those of the last run of a whole page."""
+    return patch.object(ElementTree, "get_widget_states", lambda tree: WidgetStates())
 
 
 @dataclass
@@ -22,20 +29,19 @@ class Browser:
     runs: list[str] = field(default_factory=list)  # keys of fragments, "timer" for those without one, or PAGE
     messages: int = 0  # to the browser
 
-    def open(self) -> "Browser":
-        with self._noting():
+    def open(self, **changed: Any) -> "Browser":
+        """The page as a whole, once the controls say what was `changed`."""
+        for key, value in changed.items():
+            self.at.session_state[key] = value
+        with self._noting(), unchanged():
             self.at.run()
         assert not self.at.exception, self.at.exception
         return self
 
     def click(self, button: str, fragment: str) -> None:
         """Press a button that lies in the fragment with this key."""
-        found = self.at.button(key=button)
-        found.click()
-        try:
-            self._run(self.storage.resolve_target(fragment)[0])
-        finally:
-            found._value = False
+        state = WidgetState(id=self.at.button(key=button).id, trigger_value=True)
+        self._run(self.storage.resolve_target(fragment)[0], state)
 
     def tick(self) -> None:
         """The time of every timer has come."""
@@ -47,13 +53,13 @@ class Browser:
     def storage(self):
         return self.at._fragment_storage
 
-    def _run(self, fragment: str) -> None:
+    def _run(self, fragment: str, *changed: WidgetState) -> None:
         tree, data = self.at._tree, RerunData
 
         def rerun_data(**options: Any) -> RerunData:
-            return data(**options, fragment_id=fragment)
+            return data(**(options | {"fragment_id": fragment, "widget_states": WidgetStates(widgets=changed)}))
 
-        with self._noting(), patch.object(local_script_runner, "RerunData", rerun_data):
+        with self._noting(), unchanged(), patch.object(local_script_runner, "RerunData", rerun_data):
             self.at.run()
         assert not self.at.exception, self.at.exception
         self.at._tree = tree  # the other elements stay on the page
@@ -87,7 +93,7 @@ class Browser:
             self.messages += 1
             message = data["forward_msg"]
             if message.HasField("auto_rerun"):
-                self.timers[message.auto_rerun.fragment_id] = message.auto_rerun.interval
+                self.timers[message.auto_rerun.fragment_id] = round(message.auto_rerun.interval, 3)  # from float32
             elif message.HasField("stop_auto_rerun"):
                 for fragment in message.stop_auto_rerun.fragment_ids:
                     self.timers.pop(fragment, None)

@@ -1,6 +1,7 @@
 """Tabs whose browser is gone: a short break of the network costs nothing, after a minute their runs end. With a clock of a test."""
 
 import tomllib
+from math import inf
 from pathlib import Path
 from threading import Event
 from types import SimpleNamespace
@@ -11,11 +12,24 @@ from streamlit.runtime import Runtime
 from decoding import limits as rules
 from decoding.limits import PUBLIC, limits
 from decoding.runs.visitors import new_key
-from decoding.runs.worker import Once
 from pages.parts.shared import runs
 from tests.conftest import PATIENCE, eventually
 
 ROOT = Path(__file__).parent.parent.parent
+
+
+class Waiting:
+    """A job that takes steps for ever, from when it may."""
+
+    ended = False
+
+    def __init__(self, go_on: Event) -> None:
+        self.steps, self.go_on = [], go_on
+
+    def __next__(self) -> int:
+        assert self.go_on.wait(PATIENCE)
+        self.steps.append(0)
+        return 0
 
 
 class Site:
@@ -34,8 +48,8 @@ class Site:
         """A job that is at work until `go_on`."""
         self.there.add(tab)
         self.here = tab, visitor
-        live = runs.handed("auto", lambda: Once(lambda: self.go_on.wait(PATIENCE)), group)
-        live.ask()
+        live = runs.handed("auto", lambda: Waiting(self.go_on), group)
+        live.ask(inf)
         return live
 
     def after(self, seconds: float) -> None:
@@ -82,9 +96,10 @@ def test_after_a_minute_they_end(site):
     assert gone.busy
     site.after(0.1)
     site.go_on.set()
-    gone.wait(PATIENCE), there.wait(PATIENCE)
-    assert gone.state == "closed" and there.state == "ended"
-    assert site.tabs.busy() == 0 and not site.forgotten
+    gone.wait(PATIENCE)
+    there.pause()
+    there.wait(PATIENCE)
+    assert gone.state == "closed" and there.state == "paused" and not site.forgotten
 
 
 def test_after_two_minutes_their_session_goes_and_its_memory_comes_back(site):
@@ -130,7 +145,7 @@ def test_a_tab_that_was_reloaded_goes_on(site, public):
     site.there.remove("old")
     assert site.tabs.take_over(old.key, new) == {"draftscope": "what it shows"} == new.kept
     site.after(0), site.after(runs.KEPT)
-    assert live.busy and new.busy == 1 and site.forgotten == ["old"]
+    assert live.wanted and list(new.lives) == [live] and site.forgotten == ["old"]
     assert site.tabs.take_over(old.key, new) == {}
 
 
@@ -142,7 +157,7 @@ def test_nobody_gets_another_visitors_tab(site, public):
     bobs = site.tabs.tab("bobs", "bob")
     for key in (alices.key, "alices", "", new_key()):
         assert site.tabs.take_over(key, bobs) == {}
-    assert live.busy and alices.busy == 1
+    assert live.wanted and list(alices.lives) == [live]
 
 
 class Large:
@@ -188,12 +203,12 @@ def test_runs_that_hold_too_much_end_and_say_so(site, public):
 
 
 def test_a_tab_that_comes_back_later_can_have_new_runs(site):
-    site.run("a")
+    before = site.run("a")
     site.there.clear()
     site.after(0), site.after(runs.GRACE)
     again = site.run("a")
     site.after(2)
-    assert again.busy and site.tabs.busy() == 1
+    assert again.busy and again.wanted and not before.wanted
 
 
 def test_streamlit_keeps_the_session_for_as_long():
@@ -208,14 +223,14 @@ def test_what_is_left_in_a_gone_tab_makes_room(site, public):
     site.there.remove("old")
     new = site.run("new", "alice")
     assert not new.held and other.busy
-    assert {live.state for live in left} <= {"closed", "working"} and all(live._wanted == 0 for live in left)
+    assert {live.state for live in left} <= {"closed", "working"} and all(live.wanted == 0 for live in left)
 
 
 def test_what_would_not_be_in_the_way_goes_on(site, public):
     left = site.run("old", "alice")
     site.there.remove("old")
     new = site.run("new", "alice")
-    assert left.busy and left._wanted and not new.held
+    assert left.busy and left.wanted and not new.held
 
 
 def test_a_visitors_tabs_share_what_they_may_have_at_once(site, public):

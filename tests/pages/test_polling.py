@@ -48,8 +48,7 @@ def clock(monkeypatch) -> list[float]:
 def step(made, clock) -> Browser:
     """The Step page, with settings of its own."""
     browser = Browser(AppTest.from_file(str(STEP), default_timeout=PATIENCE)).open()
-    browser.at.number_input("seed").set_value(5)
-    browser.open()
+    browser.open(seed=5)
     browser.runs.clear()
     browser.messages = 0
     return browser
@@ -147,8 +146,7 @@ def test_a_button_of_the_view_that_changes_the_controls_runs_the_page(step, made
     run = pressed(step, made)
     taken(step, run, 1)
     step.tick()
-    step.at.number_input("seed").set_value(6)
-    step.open()
+    step.open(seed=6)
     step.runs.clear()
     step.click("put_back", "step_view")
     assert step.runs[-1] == PAGE and step.at.session_state["seed"] == 5

@@ -11,7 +11,7 @@ from weakref import WeakSet
 
 import streamlit as st
 from streamlit import runtime
-from streamlit.runtime.scriptrunner import get_script_run_ctx
+from streamlit.runtime.scriptrunner import RerunData, get_script_run_ctx
 
 from decoding.limits import Refused, check_held, check_jobs, limits, over
 from decoding.models import memory
@@ -455,9 +455,9 @@ def followed(controller: RunController, key: str, draw: Callable[[Callable[[], N
                 controller.sync()
                 now = controller.tick()
                 if now is None or controller.due():
-                    st.rerun(scope=key)
-                if now != every:
-                    st.rerun(scope=f"{key}.timer")
+                    run_fragment(key)
+                elif now != every:
+                    run_fragment(f"{key}.timer")
             around.clear()
             line()
 
@@ -467,6 +467,22 @@ def followed(controller: RunController, key: str, draw: Callable[[Callable[[], N
             st.fragment(tick, run_every=every)()
 
     st.fragment(once, key=key)()
+
+
+def run_fragment(key: str) -> None:
+    """Have a fragment of the page run next, from within another one, which ends with what it draws now. `st.rerun` does the same,
+    but takes the key of a fragment in callbacks alone."""
+    context = get_script_run_ctx()
+    if context is not None and context.script_requests is not None:
+        data = RerunData(
+            query_string=context.query_string,
+            page_script_hash=context.page_script_hash,
+            fragment_id_queue=context.fragment_storage.resolve_target(key),
+            is_fragment_scoped_rerun=True,
+            cached_message_hashes=context.cached_message_hashes,
+            context_info=context.context_info,
+        )
+        context.script_requests.request_rerun(data)
 
 
 SAID = "draftscope_controls_said"  # in the session's state
