@@ -1,6 +1,8 @@
 """What a tab remembers of its controls, from page to page."""
 
+from collections.abc import Container
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Any
 
 
@@ -22,6 +24,11 @@ class Remembered:
         before, number = self.boxes.get(name, (shows, 0))
         self.boxes[name] = (shows, number + (before != shows))
         return f"{name}.{self.boxes[name][1]}"
+
+    def other_boxes(self, known: Container[str]) -> None:
+        """Let all boxes be others, none of those that are `known`, which show something else."""
+        for name, (shows, number) in self.boxes.items():
+            self.boxes[name] = (shows, next(n for n in count(number + 1) if f"{name}.{n}" not in known))
 
     def box_says(self, name: str, value: Any) -> None:
         """The visitor chose `value` in the box."""

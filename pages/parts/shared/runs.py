@@ -20,6 +20,7 @@ from decoding.runs.log import log
 from decoding.runs.visitors import new_key
 from decoding.runs.worker import Job, Live, Owner, worker
 from pages.parts.shared import visitor
+from pages.parts.shared.remembered import Remembered
 
 POLL = 0.3  # seconds between two looks at the worker
 SLOWER = ((3, 1), (8, 2), (30, 4))  # seconds without anything new -> by how much the looks become rarer
@@ -400,9 +401,11 @@ def found_again(key: str) -> None:
     found = tabs.take_over(key, cleanup())
     st.session_state.update(found)
     for owner in found.values():
-        for name, value in getattr(owner, "values", {}).items():
-            if name in st.session_state:
-                say_control(name, value)
+        if isinstance(owner, Remembered):
+            owner.other_boxes(st.session_state)
+            for name, value in owner.values.items():
+                if name in st.session_state:
+                    say_control(name, value)
 
 
 def timed(controller: RunController, every: float | None, draw: Callable[[], None]) -> None:
@@ -428,7 +431,7 @@ def followed(controller: RunController, key: str, draw: Callable[[Callable[[], N
     Args:
         key: of the fragment, one on a page.
         draw: puts the line where it belongs, by calling what it is given.
-        line: draws it; nothing if nothing is waited for.
+        line: draws it; called only while something moves.
     """
     said, pace, whole = controls_said(), None, False
 
@@ -462,7 +465,7 @@ def followed(controller: RunController, key: str, draw: Callable[[Callable[[], N
             line()
 
         if every is None:
-            line()
+            st.empty()  # in the place of the line, which would stay: a browser keeps what a fragment inside has drawn
         else:
             st.fragment(tick, run_every=every)()
 
