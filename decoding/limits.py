@@ -33,7 +33,7 @@ class Limits:
     at_once: int | None = None  # runs of one visitor that take turns; the columns of a comparison are one run
     jobs_each: int | None = None  # of one visitor that are at work or in line, every column counted
     jobs: int | None = None  # for all together
-    held: int | None = None  # drafted tokens of all steps of all runs that a visitor has on their pages, which lie in memory
+    held: int | None = None  # positions that a visitor's runs may hold in memory: of every step the root and the drafted tokens
     prompts: int | None = None  # of a study
     upload: int | None = None  # bytes of a trace file or a file of prompts, as they come
     kept: int | None = None  # runs that a visitor may keep
@@ -101,6 +101,9 @@ def limits() -> Limits:
         return LOCAL
     named = tuple(name.strip() for name in os.environ.get("DRAFTSCOPE_MODELS", "").split(",") if name.strip())
     return Limits(**{**vars(PUBLIC), "models": (*OWN, *named)}) if named else PUBLIC
+
+
+POSITION = 4_096  # bytes that a position of a recorded step takes in memory at most; a test measures it
 
 
 def megabytes(count: int | None) -> str:
@@ -186,12 +189,12 @@ def check_jobs(own: int, all: int) -> None:
         raise Refused(f"This demo works for {all:,} runs now, as many as it can. Try again in a minute.")
 
 
-def check_held(nodes: int) -> None:
-    """Of the runs that a visitor has on their pages: the drafted tokens of all their steps."""
-    if over(nodes, most := limits().held):
+def check_held(positions: int) -> None:
+    """Of the runs that a visitor has on their pages: of all their steps the roots and the drafted tokens."""
+    if over(positions, most := limits().held):
         raise Refused(
-            f"The runs on your pages hold {nodes:,} drafted tokens, and this demo remembers {most:,} for one visitor. Press Reset "
-            "on Compare, or reload the pages that you need no more."
+            f"The runs on your pages hold {positions:,} positions, and this demo remembers {most:,} for one visitor. Press Reset "
+            "on Step and Compare, or close the tabs that you need no more."
         )
 
 

@@ -169,7 +169,7 @@ class Large:
         self.steps, self.nodes = [], nodes
 
     def __next__(self):
-        self.steps.append(SimpleNamespace(nodes=range(self.nodes)))
+        self.steps.append(SimpleNamespace(nodes=range(self.nodes - 1)))  # and the root
         return self.steps[-1]
 
 
@@ -191,11 +191,11 @@ def test_runs_that_hold_too_much_end_and_say_so(site, public):
     site.after(2)
     block.set()
     small.wait(PATIENCE)
-    said = f"hold {4 * (PUBLIC.held // 4) + 3:,} drafted tokens, and this demo remembers {PUBLIC.held:,}"
+    said = f"hold {4 * (PUBLIC.held // 4) + 3:,} positions, and this demo remembers {PUBLIC.held:,}"
     assert small.state == "failed" and said in small.problem and small.count == 4
     assert large.state == "paused" and other.state == "paused"
     site.here = "a", "alice"
-    with pytest.raises(ValueError, match="Press Reset on Compare"):
+    with pytest.raises(ValueError, match="Press Reset on Step and Compare"):
         runs.handed("auto", lambda: Large(1))
     del large
     site.here = "b", "bob"

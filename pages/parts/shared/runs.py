@@ -184,9 +184,9 @@ class RunCleanup:
         return {live.group for live in list(self.lives) if live.busy}
 
     @property
-    def nodes(self) -> int:
-        """Drafted tokens of all steps of its runs, which lie in memory as long as a page shows them."""
-        return sum(len(getattr(step, "nodes", ())) for live in list(self.lives) for step in getattr(live.run, "steps", ()))
+    def positions(self) -> int:
+        """Of all steps of its runs the root and the drafted tokens, which lie in memory as long as a page shows them."""
+        return sum(1 + len(getattr(step, "nodes", ())) for live in list(self.lives) for step in getattr(live.run, "steps", ()))
 
     def release(self, problem: str = "") -> None:
         for live in list(self.lives):
@@ -262,7 +262,7 @@ class Tabs:
         """End the jobs of visitors whose runs hold more than they may."""
         for one in {tab.visitor for tab in list(self._tabs.values()) if tab.busy}:
             try:
-                check_held(self.nodes(one))
+                check_held(self.positions(one))
             except Refused as error:
                 for tab in self.of(one):
                     tab.release(told(error))
@@ -290,9 +290,9 @@ class Tabs:
         """The tabs of a visitor."""
         return [tab for tab in list(self._tabs.values()) if tab.visitor == visitor]
 
-    def nodes(self, visitor: str) -> int:
-        """Drafted tokens that the runs of a visitor hold."""
-        return sum(tab.nodes for tab in self.of(visitor))
+    def positions(self, visitor: str) -> int:
+        """Positions that the runs of a visitor hold."""
+        return sum(tab.positions for tab in self.of(visitor))
 
     def make_room(self, visitor: str) -> None:
         """Before a visitor has another job done: what goes on in tabs of theirs that are gone ends, if the new one would have to
@@ -357,7 +357,7 @@ def handed(device: str, make: Callable[[], Job], group: Hashable = None) -> Live
     tab, rules = cleanup(), limits()
     if rules.public:
         tabs.make_room(tab.visitor)
-        check_held(tabs.nodes(tab.visitor))
+        check_held(tabs.positions(tab.visitor))
     check_jobs(tabs.busy(tab.visitor), tabs.busy())
     owner = Owner(tab.visitor or tab.tab, rules.at_once)
     live = worker(str(find_device(device))).live(noted(make), owner, group)
