@@ -13,6 +13,7 @@ from decoding import limits as rules
 from decoding.limits import PUBLIC, limits
 from decoding.runs.visitors import new_key
 from pages.parts.shared import runs
+from pages.parts.shared.tabs import GRACE, KEPT, LOOK, Tabs
 from tests.conftest import PATIENCE, eventually
 
 ROOT = Path(__file__).parent.parent.parent
@@ -39,7 +40,7 @@ class Site:
         self.now, self.there, self.here = 0.0, set(), ("", "")
         self.forgotten, self.cleaned = [], []
         clean = lambda: self.cleaned.append(self.now)  # noqa: E731
-        self.tabs = runs.Tabs(lambda tab: tab in self.there, self.forgotten.append, clean, 1e9, lambda: self.now)
+        self.tabs = Tabs(lambda tab: tab in self.there, self.forgotten.append, clean, 1e9, lambda: self.now)
         self.go_on = Event()
         monkeypatch.setattr(runs, "tabs", self.tabs)
         monkeypatch.setattr(runs, "cleanup", lambda: self.tabs.tab(*self.here))
@@ -84,7 +85,7 @@ def test_a_short_break_costs_nothing(site):
     site.after(2)
     site.there.remove("a")
     site.after(2)
-    site.after(runs.GRACE - 1)  # a second break, counted anew
+    site.after(GRACE - 1)  # a second break, counted anew
     assert live.busy
 
 
@@ -92,7 +93,7 @@ def test_after_a_minute_they_end(site):
     gone, there = site.run("a"), site.run("b")
     site.there.remove("a")
     site.after(1)
-    site.after(runs.GRACE - 0.1)
+    site.after(GRACE - 0.1)
     assert gone.busy
     site.after(0.1)
     site.go_on.set()
@@ -106,7 +107,7 @@ def test_after_two_minutes_their_session_goes_and_its_memory_comes_back(site):
     site.run("a"), site.run("b"), site.run("c")
     site.there -= {"a", "b"}
     site.after(0)
-    site.after(runs.KEPT - 0.1)
+    site.after(KEPT - 0.1)
     assert not site.forgotten
     site.there.add("b")  # which came back in time
     site.after(0.1)
@@ -114,7 +115,7 @@ def test_after_two_minutes_their_session_goes_and_its_memory_comes_back(site):
     site.after(2)  # the server has ended the session meanwhile
     assert site.cleaned == [site.now]
     site.there.clear()
-    site.after(2), site.after(runs.KEPT)
+    site.after(2), site.after(KEPT)
     assert site.forgotten == ["a", "b", "c"]
     site.after(2)
     assert len(site.cleaned) == 2
@@ -144,7 +145,7 @@ def test_a_tab_that_was_reloaded_goes_on(site, public):
     assert site.tabs.take_over(old.key, new) == {}  # a second tab beside the first, whose browser is there
     site.there.remove("old")
     assert site.tabs.take_over(old.key, new) == {"draftscope": "what it shows"} == new.kept
-    site.after(0), site.after(runs.KEPT)
+    site.after(0), site.after(KEPT)
     assert live.wanted and list(new.lives) == [live] and site.forgotten == ["old"]
     assert site.tabs.take_over(old.key, new) == {}
 
@@ -205,7 +206,7 @@ def test_runs_that_hold_too_much_end_and_say_so(site, public):
 def test_a_tab_that_comes_back_later_can_have_new_runs(site):
     before = site.run("a")
     site.there.clear()
-    site.after(0), site.after(runs.GRACE)
+    site.after(0), site.after(GRACE)
     again = site.run("a")
     site.after(2)
     assert again.busy and again.wanted and not before.wanted
@@ -213,7 +214,7 @@ def test_a_tab_that_comes_back_later_can_have_new_runs(site):
 
 def test_streamlit_keeps_the_session_for_as_long():
     config = tomllib.loads((ROOT / ".streamlit" / "config.toml").read_text())
-    assert config["server"]["disconnectedSessionTTL"] > runs.KEPT + 2 * runs.LOOK
+    assert config["server"]["disconnectedSessionTTL"] > KEPT + 2 * LOOK
 
 
 def test_what_is_left_in_a_gone_tab_makes_room(site, public):

@@ -20,7 +20,7 @@ from pages.parts.compare.share import share
 from pages.parts.compare.sidebar import compare_sidebar, say_columns, wanted
 from pages.parts.compare.small_tree import draw_small_tree
 from pages.parts.shared.controls import say
-from pages.parts.shared.runs import followed
+from pages.parts.shared.following import followed
 from pages.parts.shared.session import Session
 from viz.runs.tally import depths, tally
 from viz.step.small_tree import HEIGHT

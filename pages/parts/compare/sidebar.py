@@ -24,7 +24,7 @@ from pages.parts.shared.controls import (
     sampling_controls,
     value,
 )
-from pages.parts.shared.runs import say_control
+from pages.parts.shared.remembered import say_control
 from pages.parts.shared.session import Session
 from pages.parts.shared.settings import Settings
 from viz.tokens import as_markdown

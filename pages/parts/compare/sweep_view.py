@@ -16,7 +16,8 @@ from pages.parts.compare.sidebar import shared_controls
 from pages.parts.compare.sweep import Plan, Sweep, spread, sweepable
 from pages.parts.shared.absent import offer
 from pages.parts.shared.controls import kept, lacking_methods, method_menu, param_control, param_key, read, remember, say, value
-from pages.parts.shared.runs import followed, of_tab
+from pages.parts.shared.following import followed
+from pages.parts.shared.runs import of_tab
 from pages.parts.shared.session import Session
 from pages.parts.shared.setup import dark
 from pages.parts.shared.tallies import cost_ratio

@@ -5,6 +5,10 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
 
+import streamlit as st
+
+SAID = "draftscope_controls_said"  # in the session's state
+
 
 @dataclass(eq=False)
 class Remembered:
@@ -33,3 +37,14 @@ class Remembered:
     def box_says(self, name: str, value: Any) -> None:
         """The visitor chose `value` in the box."""
         self.boxes[name] = (value, self.boxes[name][1])
+
+
+def controls_said() -> int:
+    """How often the page itself, not the visitor, has changed what the controls say."""
+    return st.session_state.get(SAID, 0)
+
+
+def say_control(key: str, value: Any) -> None:
+    """Let a control say something, before it is drawn or in a callback."""
+    st.session_state[key] = value
+    st.session_state[SAID] = controls_said() + 1

@@ -11,9 +11,9 @@ from decoding.trace import Trace
 from pages.parts.shared.chart_data import tree_downloads
 from pages.parts.shared.chat_controls import full, go_on, goes_on
 from pages.parts.shared.controls import prompt_of, read, say, stale
+from pages.parts.shared.following import followed
 from pages.parts.shared.keep import keep
 from pages.parts.shared.loading import still_loading
-from pages.parts.shared.runs import followed
 from pages.parts.shared.scrolled import scrolled
 from pages.parts.shared.session import Session
 from pages.parts.shared.setup import PLOT_CONFIG, dark
