@@ -76,7 +76,7 @@ def test_a_page_at_rest_has_no_timer(step):
 def test_a_step_that_is_waited_for_runs_no_whole_page(step, made):
     """A click, looks, and one drawing of what is new."""
     run = pressed(step, made)
-    assert step.runs == ["step_view"] and list(step.timers.values()) == [runs.POLL]
+    assert step.runs == ["step_view"] and list(step.timers.values()) == [runs.POLL / 2]
     for _ in range(5):
         step.tick()
     assert step.runs == ["step_view", *["timer"] * 5]
@@ -104,13 +104,13 @@ def test_looks_become_rarer_the_longer_nothing_comes(step, made, clock):
         clock[0] += next(iter(step.timers.values()))
         step.tick()
         looks += 1
-    assert looks <= 32 and list(step.timers.values()) == [4 * runs.POLL]
-    assert set(step.runs[1:]) == {"timer", "step_view.timer"} and step.runs.count("step_view.timer") == 2
+    assert looks <= 34 and list(step.timers.values()) == [4 * runs.POLL]
+    assert set(step.runs[1:]) == {"timer", "step_view.timer"} and step.runs.count("step_view.timer") == 3
     taken(step, run, 1)
     step.tick()
     assert step.runs[-1] == "step_view" and step.timers == {} and PAGE not in step.runs
     step.click("step", "step_view")  # what is asked anew is looked for at once
-    assert list(step.timers.values()) == [runs.POLL]
+    assert list(step.timers.values()) == [runs.POLL / 2]
 
 
 def test_a_run_to_the_end_draws_what_is_new_and_comes_to_rest(step, made, clock):
@@ -158,7 +158,7 @@ def test_a_comparison_that_is_waited_for_runs_no_whole_page(made, clock):
     compare.click("compare_step", "compare_view")
     race = compare.at.session_state["draftscope_race"]
     eventually(lambda: len(made) == len(race.columns), "the runs were not made")
-    assert compare.runs == ["compare_view"] and list(compare.timers.values()) == [runs.POLL]
+    assert compare.runs == ["compare_view"] and list(compare.timers.values()) == [runs.POLL / 2]
     for _ in range(5):
         compare.tick()
     assert compare.runs[1:] == ["timer"] * 5

@@ -279,7 +279,7 @@ class Race(RunController, Remembered):
     def wait(self) -> None:
         if self.goal in (None, inf) or self.playing:
             return
-        until_then = monotonic() + 2 * PATIENCE
+        until_then = monotonic() + PATIENCE
         for live in self.lives:
             if live.busy and monotonic() < until_then:
                 live.wait(until_then - monotonic())

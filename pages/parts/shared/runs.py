@@ -19,9 +19,9 @@ from pages.parts.shared.remembered import Remembered, say_control
 from pages.parts.shared.tabs import RunCleanup, Tabs, clean, forget, is_there
 
 POLL = 0.3  # seconds between two looks at the worker
-SLOWER = ((3, 1), (8, 2), (30, 4))  # seconds without anything new -> by how much the looks become rarer
+SLOWER = ((1, 0.5), (4, 1), (8, 2), (30, 4))  # seconds without anything new -> by how much the looks become rarer
 SLOWEST = 8
-PATIENCE = 0.15  # seconds a click waits for its step before the page turns to polling
+PATIENCE = 0.3  # seconds a click waits for its step before the page turns to polling: a drawing without news costs more than that
 LAG = 0.05  # seconds from a look until the browser waits for the next one
 T = TypeVar("T")
 
