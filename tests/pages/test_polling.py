@@ -87,6 +87,32 @@ def test_a_step_that_is_waited_for_runs_no_whole_page(step, made):
     assert session.count == 1 and session.cursor == 0 and session.settings.seed == 5
 
 
+def test_a_click_that_brings_nothing_at_once_draws_the_timer_alone(step, made):
+    """The view would be the same again."""
+    run = pressed(step, made)
+    taken(step, run, 1)
+    step.tick()
+    step.runs.clear()
+    before = step.messages
+    step.click("step", "step_view")
+    assert step.runs == ["step_view", "step_view.timer"]  # the first as far as its callback
+    assert step.messages - before < 15
+    assert list(step.timers.values()) == [runs.POLL / 2]
+    taken(step, run, 1)
+    step.tick()
+    assert step.runs[-1] == "step_view" and step.timers == {} and step.at.session_state["draftscope"].cursor == 1
+
+
+def test_a_click_that_brings_a_step_at_once_draws_it(step, made):
+    run = pressed(step, made)
+    taken(step, run, 1)
+    step.tick()
+    step.runs.clear()
+    run.let(1)
+    step.click("step", "step_view")
+    assert step.runs == ["step_view"] and step.timers == {} and step.at.session_state["draftscope"].cursor == 1
+
+
 def test_a_look_that_finds_nothing_sends_nearly_nothing(step, made):
     pressed(step, made)
     before = step.messages

@@ -74,6 +74,28 @@ def followed(controller: RunController, key: str, draw: Callable[[Callable[[], N
     st.fragment(once, key=key)()
 
 
+def asking(controller: RunController, key: str, ask: Callable[[], None]) -> Callable[[], None]:
+    """What a button of a followed fragment does when pressed: it asks the worker. If that brings nothing new at once, the timer
+    begins and the rest of the fragment, which would be the same again, is not drawn.
+
+    Args:
+        key: of the fragment.
+    """
+
+    def pressed() -> None:
+        said = controls_said()
+        ask()
+        context = get_script_run_ctx()
+        if context is None or not context.fragment_ids_this_run:  # a run of the whole page, which cannot be cut short
+            return
+        controller.wait()
+        controller.sync()
+        if controller.look() == controller.drawn and controller.tick() is not None and controls_said() == said:
+            st.rerun(scope=f"{key}.timer")
+
+    return pressed
+
+
 def run_fragment(key: str) -> None:
     """Have a fragment of the page run next, from within another one, which ends with what it draws now. `st.rerun` does the same,
     but takes the key of a fragment in callbacks alone."""

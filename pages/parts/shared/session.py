@@ -87,6 +87,11 @@ class Session(RunController, Remembered):
         return rejected[0] if rejected else step.path[-1] if step.path else last
 
     @property
+    def far(self) -> bool:
+        """Whether more than the next step is waited for, so that it can be stopped."""
+        return self.goal is not None and self.goal > self.cursor + 1 and self.waited_for is not None
+
+    @property
     def tokens(self) -> int:
         """Committed so far, without the prompt."""
         return sum(len(step.tokens) for step in self.trace.steps) if self.trace else 0
@@ -112,9 +117,9 @@ class Session(RunController, Remembered):
         return self.measured[2]
 
     def look(self) -> tuple:
-        waiting = self.waited_for is not None and self.goal is not None
         asked = tuple(live.busy for live in self.sides.lives)
-        return self.runs, self.cursor, self.count, self.problem, self.absent, self.notes, self.playing, waiting, asked
+        told = self.problem, self.absent, self.notes, self.linked
+        return self.runs, self.cursor, self.count, self.node, told, self.playing, self.far, self.coming is None, asked
 
     # -- looking around -----------------------------------------------------------------------------------------------
 
