@@ -30,8 +30,10 @@ class Limits:
     prompt: int | None = None  # characters, all messages of a chat together
     tokens: int | None = None  # of a run
     nodes: int | None = None  # drafted in one step
-    jobs_each: int | None = None  # at work at a time for one visitor
+    at_once: int | None = None  # runs of one visitor that take turns; the columns of a comparison are one run
+    jobs_each: int | None = None  # of one visitor that are at work or in line, every column counted
     jobs: int | None = None  # for all together
+    held: int | None = None  # positions that a visitor's runs may hold in memory: of every step the root and the drafted tokens
     prompts: int | None = None  # of a study
     upload: int | None = None  # bytes of a trace file or a file of prompts, as they come
     kept: int | None = None  # runs that a visitor may keep
@@ -57,7 +59,7 @@ class Limits:
             return ""
         return (
             f"This demo: up to {self.tokens:,} tokens, prompts of up to {self.prompt:,} characters, trees of up to {self.nodes:,} "
-            f"nodes, {self.jobs_each:,} runs at a time, studies of up to {self.prompts:,} prompts, files of up to "
+            f"nodes, {self.at_once:,} runs at a time while others wait, studies of up to {self.prompts:,} prompts, files of up to "
             f"{megabytes(self.upload)}. Kept runs are yours alone: up to {self.kept:,} of them and {megabytes(self.kept_bytes)}, "
             f"for {self.kept_days:,} days."
         )
@@ -70,8 +72,10 @@ PUBLIC = Limits(
     prompt=4_000,
     tokens=256,
     nodes=128,
+    at_once=2,
     jobs_each=8,  # a comparison has six columns
     jobs=64,
+    held=40_000,
     prompts=20,
     upload=5 * 2**20,
     kept=50,
@@ -97,6 +101,9 @@ def limits() -> Limits:
         return LOCAL
     named = tuple(name.strip() for name in os.environ.get("DRAFTSCOPE_MODELS", "").split(",") if name.strip())
     return Limits(**{**vars(PUBLIC), "models": (*OWN, *named)}) if named else PUBLIC
+
+
+POSITION = 4_096  # bytes that a position of a recorded step takes in memory at most; a test measures it
 
 
 def megabytes(count: int | None) -> str:
@@ -172,12 +179,23 @@ def check_download(name: str) -> None:
 
 
 def check_jobs(own: int, all: int) -> None:
-    """Before another one begins: how many of the visitor's, and of all visitors', are at work."""
+    """Before another one begins: how many of the visitor's, and of all visitors', are at work or in line."""
     rules = limits()
     if rules.jobs_each is not None and own >= rules.jobs_each:
-        raise Refused(f"You have {own:,} runs at work, as many as this demo takes from one visitor. Stop one, or wait for its end.")
+        raise Refused(
+            f"You have {own:,} runs at work or in line, as many as this demo takes from one visitor. Stop one, or wait for its end."
+        )
     if rules.jobs is not None and all >= rules.jobs:
         raise Refused(f"This demo works for {all:,} runs now, as many as it can. Try again in a minute.")
+
+
+def check_held(positions: int) -> None:
+    """Of the runs that a visitor has on their pages: of all their steps the roots and the drafted tokens."""
+    if over(positions, most := limits().held):
+        raise Refused(
+            f"The runs on your pages hold {positions:,} positions, and this demo remembers {most:,} for one visitor. Press Reset "
+            "on Step and Compare, or close the tabs that you need no more."
+        )
 
 
 def check_trace(steps: int, largest: int) -> None:

@@ -8,11 +8,10 @@ from pages.parts.shared.controls import controls  # noqa: E402  after setup: the
 from pages.parts.shared.session import session  # noqa: E402
 from pages.parts.step.link import open_link  # noqa: E402
 from pages.parts.step.open_trace import settle  # noqa: E402
-from pages.parts.step.step_view import poll_timer, step_view  # noqa: E402
+from pages.parts.step.step_view import step_view  # noqa: E402
 
 here = session()
 settle(here)
 open_link(here)
 controls(here)
-poll_timer(here)
 step_view(here)

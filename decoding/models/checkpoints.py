@@ -50,6 +50,10 @@ def opening(source: str) -> Iterator[None]:
     except BaseException as error:
         if not isinstance(error, RAISED) and not is_panic(error):
             raise
+        if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+            raise ValueError(
+                f"The model {source!r} does not fit into the memory that is left ({first_line(error)}). Choose a smaller model."
+            ) from error
         raise ValueError(f"The model {source!r} cannot be opened: {first_line(error)}") from error
 
 

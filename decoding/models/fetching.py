@@ -90,9 +90,15 @@ def alone(place: Path, name: str, steps: Callable[[], Iterator[Progress]]) -> It
     """Make what lies at `place`, unless another program has just made it; what another lets go of, as after Stop, is waited for.
 
     Raises:
-        ValueError: another program goes on making it.
+        ValueError: another program goes on making it, or nothing can be written there.
     """
-    work_of(place).mkdir(parents=True, exist_ok=True)
+    try:
+        work_of(place).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(
+            f"Models cannot be kept in {str(place.parent)!r}: {error.strerror or error}. Set DRAFTSCOPE_CACHE to a folder that can "
+            "be written."
+        ) from error
     lock = FileLock(place.with_name(f".{place.name}.lock"), thread_local=False)
     end = monotonic() + LETTING_GO
     while True:

@@ -1,24 +1,33 @@
-"""The worker: one thread per device takes one step at a time, in turn over all runs that want one.
+"""The worker: one thread per device takes one step at a time, for whoever has had the least of the device's time.
 
 A page never computes. It asks a `Live` run for steps, looks at its trace, and closes it; cancelling is not asking. Models are
 loaded beside the line, each on a thread of its own, so that nobody waits for another's; steps are taken in the line. Whatever a job
 raises ends that job alone. No user interface is known here, and torch on those threads only: a page that shows a recorded run does
 without.
+
+The line is start-time fair queueing (Goyal et al. 1996) over the owners of the runs: each owner has an account of the seconds that
+their steps took, and the run of the smallest account comes next; among the runs of one owner it goes round. Whoever comes anew
+starts where the owner who is served stands, so they wait for one step at most, and the time before they came is nobody's credit or
+debt. So large steps get fewer turns than small ones, and both the same time.
 """
 
 from __future__ import annotations
 
+import math
 from collections import deque
-from collections.abc import Callable, Iterator, Sized
+from collections.abc import Callable, Hashable, Iterator, Sized
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from functools import cache, partial
+from itertools import count
 from threading import BoundedSemaphore, Condition, Thread
+from time import perf_counter
 from typing import Any, Literal, Protocol
 
 from decoding.models import memory
 from decoding.models.default_format import kept
 from decoding.models.progress import Progress, told_to
-from decoding.runs.failures import sentence
+from decoding.runs.failures import sentence, told
 from decoding.trace import Trace
 
 State = Literal["waiting", "working", "paused", "ended", "failed", "closed"]
@@ -69,15 +78,26 @@ class Stopped(Exception):
     """Nobody wants what is being loaded any more."""
 
 
+@dataclass(frozen=True)
+class Owner:
+    """Whose runs they are: all runs of one owner together get one share of the device's time."""
+
+    key: Hashable = ""
+    at_once: int | None = None  # groups of runs that take turns, the others wait until one has nothing to do; None: all
+
+
 class Live:
     """A job that a page watches. All methods return at once; the worker's thread does the work.
 
-    `make` builds the job, loading models if need be; it is called on a thread of its own, once the first turn is asked for.
+    `make` builds the job, loading models if need be; it is called on a thread of its own, once the first turn is asked for. Runs
+    of the same `group` count as one of those that their owner may have at once.
     """
 
-    def __init__(self, worker: Worker, make: Callable[[], Job]) -> None:
+    def __init__(self, worker: Worker, make: Callable[[], Job], owner: Owner = Owner(), group: Hashable = None) -> None:
         self._worker = worker
         self._make = make
+        self.owner = owner
+        self.group = self if group is None else group
         self._run: Any = None  # a Job
         self._attempt: object | None = None  # the making that is under way
         self._wanted: float = 0  # steps still to take
@@ -92,11 +112,11 @@ class Live:
             if self.over:
                 return
             self._wanted = max(self._wanted, steps)
-            if self._run is None:
-                self._load()
             if self.state == "paused":
                 self.state = "waiting"
                 self._worker.enter(self)
+            if self._run is None and not self.held:
+                self._load()
 
     def reach(self, count: float) -> None:
         """Take steps until there are `count`; nothing happens if there are so many."""
@@ -108,16 +128,23 @@ class Live:
         """Let the step that is being taken finish, and take no more; what is being loaded is given up."""
         with self._worker.changed:
             self._wanted = 0
-            if self._give_up() and self.state == "working":
+            if self._give_up() or self.state == "waiting":
                 self._finish("paused")
 
-    def close(self) -> None:
-        """Take no more steps, ever."""
+    def close(self, problem: str = "") -> None:
+        """Take no more steps, ever.
+
+        Args:
+            problem: why it ends, if whoever looks at it should know: then it has failed.
+        """
         with self._worker.changed:
+            if self.over:
+                return
             self._wanted = 0
             self._make = refused
+            self.problem = problem
             if self._give_up() or self.state != "working":
-                self._finish("closed")
+                self._finish("failed" if problem else "closed")
 
     def _give_up(self) -> bool:
         """Forget the making that is under way, which ends at the next word of its progress; whether there was one."""
@@ -139,9 +166,20 @@ class Live:
         return self.state in ("failed", "closed")
 
     @property
+    def wanted(self) -> float:
+        """Steps still to take."""
+        return self._wanted
+
+    @property
     def place(self) -> int:
-        """How many turns of other runs come first."""
+        """How many turns of other runs come first, if each takes as long as the last one of its owner did; 0 for one that does
+        not stand in line, or is held."""
         return self._worker.place(self)
+
+    @property
+    def held(self) -> bool:
+        """Whether it gets no turn before another run of its owner has nothing more to do."""
+        return self._worker.held(self)
 
     @property
     def run(self) -> Any:
@@ -164,7 +202,11 @@ class Live:
         """Begin to make the job, or to make it ready again, unless that has begun; the caller holds `changed`."""
         if self._attempt is None:
             self._attempt = object()
-            Thread(target=self._prepare, args=(self._attempt,), name="draftscope-loader", daemon=True).start()
+            try:
+                Thread(target=self._prepare, args=(self._attempt,), name="draftscope-loader", daemon=True).start()
+            except RuntimeError as error:  # the machine has no thread left
+                self._attempt = None
+                self._fail(sentence(error))
 
     def _prepare(self, attempt: object) -> None:
         """Make the job, on a thread of its own; what is given up meanwhile is dropped."""
@@ -176,13 +218,13 @@ class Live:
             pass
         except BaseException as error:  # also a panic in Rust, which is no Exception
             problem = sentence(error)
-        with self._worker.changed:
+        with self._worker.changed:  # the error is gone by now, and with it all that was half made
             if self._attempt is not attempt:
                 return
             self._attempt, self._run = None, self._run if made is None else made
-            if problem or made is None:
+            if made is None:
                 self._fail(problem)
-            elif self.state == "working":  # the line went on without it: it is its turn now
+            elif self.state == "working":  # the line went on without it: it is first among its owner's
                 self.state = "waiting"
                 self._worker.enter(self, first=True)
             self._worker.changed.notify_all()
@@ -201,16 +243,15 @@ class Live:
 
     def begin_turn(self) -> bool:
         """Whether a step is to be taken now; the caller holds `changed` and took the run out of the line."""
-        if getattr(self._run, "unready", False):
+        if self._run is None:
             self._load()
-        self._worker.changed.wait_for(lambda: self._attempt is None or self._wanted <= 0, MOMENT)
-        if self.over:
-            return False
-        if self._wanted <= 0:  # paused while it stood in line
-            self._finish("paused")
+        self._worker.changed.wait_for(lambda: self._attempt is None or self.state != "waiting", MOMENT)
+        if self.state != "waiting" or self._worker.stands(self):  # stopped meanwhile, and perhaps asked again
             return False
         self.state = "working"
-        if self._attempt is not None:  # it is being made: it comes back by itself
+        if self._attempt is None and getattr(self._run, "unready", False):
+            self._load()
+        if self._attempt is not None or self.over:  # it is being made: it comes back by itself
             return False
         if getattr(self._run, "aside", False):
             Thread(target=self._turns, name="draftscope-aside", daemon=True).start()
@@ -224,13 +265,16 @@ class Live:
 
     def turn(self) -> None:
         """Take one step."""
+        step = problem = None
         try:
             with told_to(self._show), kept():
                 step = next(self._run, None)
         except BaseException as error:  # a thread that died would freeze every run of this device
-            self.break_off(sentence(error))
-        else:
+            problem = sentence(error)
+        if problem is None:
             self._after(step)
+        else:  # the error is gone by now: it held what the step had in its hands, and the memory of that
+            self.break_off(problem)
 
     def _show(self, progress: Progress) -> None:
         self.progress = progress
@@ -246,7 +290,7 @@ class Live:
             if step is None or (self._run is not None and self._run.ended):
                 self._finish("ended")
             elif self._make is refused:
-                self._finish("closed")
+                self._finish("failed" if self.problem else "closed")
             elif self._wanted <= 0:
                 self._finish("paused")
             elif not getattr(self._run, "aside", False):
@@ -260,6 +304,7 @@ class Live:
     def _finish(self, state: State) -> None:
         self._wanted = 0
         self.state = state
+        self._worker.leave(self)
         if self.over:
             self._let_go()
         self._worker.changed.notify_all()
@@ -269,6 +314,7 @@ class Live:
         self._make = refused
         if (let_go := getattr(self._run, "let_go", None)) is not None:
             let_go()
+        if self._run is not None or self.problem:  # a failed load leaves half of a model
             memory.trim()
 
     def wait(self, timeout: float = 60) -> None:
@@ -281,34 +327,107 @@ def refused() -> Job:
     raise ValueError("This run was closed.")
 
 
-class Worker:
-    """One thread and a first-in-first-out queue; a run that wants more goes to the end of the line after every step. A thread that
-    dies is replaced."""
+@dataclass(eq=False)
+class Account:
+    """What one owner had of the device, and what of theirs wants more."""
 
-    def __init__(self) -> None:
+    used: float  # seconds, from where they came to the line
+    last: float = 0.0  # seconds of their last turn; 0: none yet
+    since: int = 0  # number of the moment since which they wait
+    at_once: int | None = None
+    busy: dict[Live, None] = field(default_factory=dict)  # in line or at work, in the order in which they were asked
+    waiting: deque[Live] = field(default_factory=deque)  # those in line
+
+    @property
+    def free(self) -> list[Live]:
+        """Those in line that may take turns."""
+        groups = self.groups
+        return [live for live in self.waiting if live.group in groups]
+
+    @property
+    def groups(self) -> set[Hashable]:
+        """Whose runs may take turns: those that were asked first."""
+        return set(list(dict.fromkeys(live.group for live in self.busy))[: self.at_once])
+
+    def turns(self, until: float, since: int, now: Live | None) -> int:
+        """Turns that it gets before one whose account stands at `until` seconds and who waits since the moment `since`.
+
+        Args:
+            now: of its runs the one that has a turn now, which is not counted.
+        """
+        used = self.used + self.last * (now is not None)
+        wanted = sum(live.wanted for live in self.free) + (now.wanted - 1 if now is not None else 0)
+        if used > until or (used == until and (now is not None or self.since > since)):
+            return 0
+        many = math.ceil((until - used) / self.last) if self.last else 1
+        return int(max(0, min(max(1, many), wanted)))
+
+
+class Worker:
+    """One thread, and the line of those who wait for it.
+
+    Args:
+        clock: seconds, which tell how long a step took.
+    """
+
+    def __init__(self, clock: Callable[[], float] = perf_counter) -> None:
         self.changed = Condition()
-        self._queue: deque[Live] = deque()
+        self._clock = clock
+        self._accounts: dict[Hashable, Account] = {}  # of owners who are busy, or had more than others
+        self._level = 0.0  # where the account stood that was served last: the others do not stand below
+        self._moments = count(1)
         self._now: Live | None = None  # whose step is being taken
         self._places = BoundedSemaphore(LOADS)
         self._thread = self._begun()
 
-    def live(self, make: Callable[[], Job]) -> Live:
+    def live(self, make: Callable[[], Job], owner: Owner = Owner(), group: Hashable = None) -> Live:
         """A new run, not yet made."""
-        return Live(self, make)
+        return Live(self, make, owner, group)
 
     def enter(self, live: Live, first: bool = False) -> None:
         """Into the line; the caller holds `changed`."""
-        self._queue.insert(0 if first else len(self._queue), live)
-        if not self._thread.is_alive():
-            broken, self._now = self._now, None
-            if broken is not None:
-                broken.break_off("The worker ended in the middle of this step; it was started again.")
+        account = self._accounts.setdefault(live.owner.key, Account(self._level))
+        account.at_once = live.owner.at_once
+        if not account.free:
+            account.used, account.since = max(account.used, self._level), next(self._moments)
+        account.busy.setdefault(live)
+        account.waiting.insert(0 if first else len(account.waiting), live)
+        if not self._thread.is_alive():  # whatever ended it: those in line are served by another
             self._thread = self._begun()
         self.changed.notify_all()
 
+    def leave(self, live: Live) -> None:
+        """It wants no more turns; the caller holds `changed`."""
+        account = self._accounts.get(live.owner.key)
+        if account is not None and live in account.busy:
+            del account.busy[live]
+            if live in account.waiting:
+                account.waiting.remove(live)
+
+    def stands(self, live: Live) -> bool:
+        """Whether it stands in line; the caller holds `changed`."""
+        account = self._accounts.get(live.owner.key)
+        return account is not None and live in account.waiting
+
+    def held(self, live: Live) -> bool:
+        with self.changed:
+            account = self._accounts.get(live.owner.key)
+            return account is not None and live in account.waiting and live.group not in account.groups
+
     def place(self, live: Live) -> int:
         with self.changed:
-            return self._queue.index(live) + 1 if live in self._queue else 0
+            account = self._accounts.get(live.owner.key)
+            if account is None or live not in (free := account.free):
+                return 0
+            ahead = free.index(live)
+            now = self._now if self._now is not None and self._now.state == "working" else None
+            turns, until = (0 if now is None else 1) + ahead, account.used + account.last * ahead
+            if now is not None and now.owner.key == live.owner.key:
+                until += account.last
+            for key, other in self._accounts.items():
+                if other is not account:
+                    turns += other.turns(until, account.since, now if now is not None and now.owner.key == key else None)
+            return turns
 
     @contextmanager
     def loading(self, listen: Callable[[Progress], None]) -> Iterator[None]:
@@ -327,13 +446,45 @@ class Worker:
 
     def _serve(self) -> None:
         while True:
-            with self.changed:
-                self.changed.wait_for(lambda: self._queue)
-                self._now = live = self._queue.popleft()
-                ready = live.begin_turn()
-            if ready:
-                live.turn()
+            try:
+                self._turn()
+            except BaseException as error:  # in what surrounds a step, which catches its own
+                said = told(error, "The worker broke off in the middle of this step, and goes on with the others.")
+                with self.changed:
+                    broken, self._now = self._now, None
+                    if broken is not None:
+                        broken.break_off(said)
+
+    def _turn(self) -> None:
+        """Wait for the next one in line, and take its step."""
+        with self.changed:
+            while (live := self._next()) is None:
+                self.changed.wait()
+            self._now = live
+            account = self._accounts[live.owner.key]
+            account.waiting.remove(live)
+            account.used = self._level = max(account.used, self._level)
+            began = self._clock()
+            ready = live.begin_turn()
+        if ready:
+            live.turn()
+        with self.changed:
             self._now = None
+            self._charge(account, self._clock() - began)
+
+    def _next(self) -> Live | None:
+        """Whose turn it is: of the owners who had least the one who waits longest."""
+        wait = [(account.used, account.since, free[0]) for account in self._accounts.values() if (free := account.free)]
+        return min(wait, key=lambda found: found[:2])[2] if wait else None
+
+    def _charge(self, account: Account, seconds: float) -> None:
+        """Write down a turn; forget the accounts that tell nothing. The caller holds `changed`."""
+        account.used, account.last, account.since = account.used + seconds, seconds, next(self._moments)
+        if self._next() is None:  # nobody waits for the device: nobody owes it to anybody
+            self._level = 0.0
+            for one in self._accounts.values():
+                one.used = 0.0
+        self._accounts = {key: one for key, one in self._accounts.items() if one.busy or one.used > self._level}
 
 
 @cache

@@ -74,6 +74,31 @@ def test_the_key_is_found_again_without_a_cookie(site, browser):
     page.context.close()
 
 
+def test_a_reload_goes_on_with_the_run(site, browser):
+    page = visit(browser, f"{site}/Step?v=1&prompt=Once+upon+a+time&method=plain&tokens=64&seed=3&ignore_end=True")
+    button(page, "Step").wait_for()
+    settled(page)
+    prompt = page.get_by_role("textbox", name="Prompt")
+    prompt.fill("Tom had a red")
+    prompt.press("Control+Enter")
+    settled(page)
+    button(page, "Step").click()
+    said = page.locator(".ds-say").first
+    until(page, lambda: "Step 1:" in said.inner_text(), "no step was taken")
+    button(page, "Step").click()
+    until(page, lambda: "Step 2:" in said.inner_text(), "no second step was taken")
+    told = said.inner_text()
+    page.reload()
+    until(page, lambda: said.inner_text() == told, "the run is gone")
+    until(page, lambda: prompt.input_value() == "Tom had a red", "the controls say something else")
+    other = page.context.new_page()
+    other.goto(f"{site}/Step")
+    button(other, "Step").wait_for()
+    settled(other)
+    assert other.locator(".ds-say").first.inner_text() != told  # another tab of the same visitor begins anew
+    page.context.close()
+
+
 def test_a_stranger_who_clears_the_caches_stops_no_run(site, browser):
     page = visit(browser, f"{site}/Step?v=1&prompt=Once+upon+a+time&method=plain&tokens=256&seed=3&ignore_end=True")
     button(page, "Run to end").wait_for()

@@ -1,8 +1,10 @@
 """One thread serves all runs of a device: in turn, stoppable after any step, and never stopped by a run that fails."""
 
 import gc
+import itertools
 import time
 import weakref
+from collections.abc import Callable
 from dataclasses import replace
 from threading import Event, Semaphore, Thread
 
@@ -15,7 +17,7 @@ from decoding.runs.prompts import Prompt
 from decoding.runs.run import Run
 from decoding.runs.store import Store
 from decoding.runs.study import Plan, Study
-from decoding.runs.worker import Live, Once, Worker, worker
+from decoding.runs.worker import Live, Once, Owner, Worker, worker
 from tests.conftest import eventually
 from tests.toys import GREEDY
 
@@ -320,16 +322,212 @@ def test_nothing_that_a_job_raises_ends_the_worker(one_worker, llama, error, whe
     assert sound.state == "ended" and one_worker._thread.is_alive()
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_a_worker_whose_thread_died_is_started_again(one_worker, llama, monkeypatch):
-    lost = one_worker.live(real(llama))
-    monkeypatch.setattr(lost, "turn", failing(SystemExit()))
-    lost.ask()
-    eventually(lambda: not one_worker._thread.is_alive(), "the thread lives on")
-    sound = one_worker.live(real(llama))
-    sound.ask(FOREVER)
-    sound.wait(PATIENCE)
-    assert sound.state == "ended" and lost.state == "failed" and "started again" in lost.problem
+# -- fairness -----------------------------------------------------------------------------------------------------------
+
+
+class Timed:
+    """A job whose every step takes `cost` seconds of a clock that stands still between; it notes whose step it was."""
+
+    ended = False
+
+    def __init__(self, hall: "Hall", name: str, cost: float, often: Callable[[int], None]) -> None:
+        self.hall, self.name, self.cost, self.often = hall, name, cost, often
+        self.steps: list[float] = []
+
+    def __next__(self) -> float:
+        self.hall.now += self.cost
+        self.hall.log.append(self.name)
+        self.steps.append(self.hall.now)
+        self.often(len(self.steps))
+        return self.hall.now
+
+
+class Hall:
+    """A worker with a clock of its own, and a first step that lasts until the test has said who else is there."""
+
+    def __init__(self) -> None:
+        self.now, self.log, self.begun, self.go_on = 0.0, [], Event(), Event()
+        self.lives: dict[str, Live] = {}
+        self.worker = Worker(lambda: self.now)
+        first = self.worker.live(lambda: Once(self._hold), Owner("door"))
+        first.ask()
+        assert self.begun.wait(PATIENCE)
+
+    def _hold(self) -> None:
+        self.begun.set()
+        assert self.go_on.wait(PATIENCE)
+
+    def run(
+        self,
+        name: str,
+        cost: float,
+        steps: float = FOREVER,
+        owner: Owner | None = None,
+        group: object = None,
+        often: Callable[[int], None] = lambda count: None,
+    ) -> Live:
+        """One more who wants so many steps; `often` is called in each of them."""
+        job = Timed(self, name, cost, often)
+        live = self.lives[name] = self.worker.live(lambda: job, owner or Owner(name), group)
+        live.ask(steps)
+        eventually(lambda: live.run is not None or live.held, "it was never made")
+        return live
+
+    def served(self, count: int) -> list[str]:
+        """Let them go on until `count` steps were taken; whose they were."""
+        self.go_on.set()
+        eventually(lambda: len(self.log) >= count or not any(live.busy for live in self.lives.values()), "the line stands")
+        for live in self.lives.values():
+            live.close()
+        return self.log[:count]
+
+
+def test_time_is_shared_not_steps():
+    """Steps of 768 nodes, of a model of 135 M, and of a small tree."""
+    hall = Hall()
+    costs = {"large": 10.0, "model": 4.0, "small": 1.0}
+    for name, cost in costs.items():
+        hall.run(name, cost)
+    log = hall.served(600)
+    spent = {name: cost * log.count(name) for name, cost in costs.items()}
+    assert max(spent.values()) - min(spent.values()) <= 2 * max(costs.values())  # of more than 600 seconds each
+    assert min(spent.values()) > 300
+
+
+def test_a_small_run_waits_for_one_large_step_at_most():
+    hall = Hall()
+    for i in range(4):
+        hall.run(f"large {i}", 10.0)
+    hall.run("small", 0.1)
+    log = hall.served(2000)
+    small = [i for i, name in enumerate(log) if name == "small"]
+    between = [log[a + 1 : b] for a, b in itertools.pairwise(small)]
+    debt = [names for names in between if names]  # large steps come in rounds, once the small one has had as much
+    assert len(small) > 1000 and all(sorted(names) == sorted(set(names)) for names in debt)
+
+
+def test_one_owners_many_runs_get_one_share():
+    hall = Hall()
+    for i in range(6):
+        hall.run(f"column {i}", 1.0, owner=Owner("six"), group="comparison")
+    hall.run("alone", 1.0)
+    log = hall.served(240)
+    assert abs(log.count("alone") - 120) <= 1
+    counts = [log.count(f"column {i}") for i in range(6)]
+    assert max(counts) - min(counts) <= 1  # and among them it goes round
+
+
+def test_a_newcomer_comes_next_and_no_more():
+    """Neither does the past count for them, nor can they take what others had before."""
+    hall = Hall()
+
+    def at(count: int) -> None:
+        if count == 100:
+            hall.run("new", 1.0)
+
+    hall.run("old", 1.0, often=at)
+    hall.run("other", 1.0)
+    log = hall.served(400)
+    came = log.index("new")
+    assert came <= [i for i, name in enumerate(log) if name == "old"][99] + 2
+    after = log[came:]
+    counts = [after[:150].count(name) for name in ("old", "other", "new")]
+    assert max(counts) - min(counts) <= 1
+
+
+def test_who_comes_again_and_again_is_no_newcomer():
+    """A visitor who asks step by step for large steps does not get more than one who runs to the end."""
+    hall = Hall()
+    hall.run("steady", 1.0, often=lambda count: clicks.ask())
+    clicks = hall.run("clicks", 5.0, 1)
+    log = hall.served(300)
+    assert log.count("clicks") > 30 and 5 * log.count("clicks") <= log.count("steady") + 10
+
+
+def test_an_idle_device_forgets():
+    """Nobody owes time that nobody else wanted."""
+    hall = Hall()
+    alone = hall.run("alone", 10.0, 20)
+    hall.go_on.set()
+    alone.wait(PATIENCE)
+    eventually(lambda: hall.worker._now is None and not hall.worker._accounts, "accounts are kept")
+    gate = Event()
+    door = hall.worker.live(lambda: Once(lambda: gate.wait(PATIENCE)), Owner("door"))
+    door.ask()
+    eventually(lambda: door.state == "working", "it never began")
+    hall.run("alone", 1.0, 5), hall.run("other", 1.0, 5)
+    gate.set()
+    assert hall.served(30)[20:] == ["alone", "other"] * 5
+
+
+def test_the_place_in_line_counts_turns():
+    hall = Hall()
+    six = [hall.run(f"column {i}", 1.0, 3, Owner("six"), "comparison") for i in range(3)]
+    alone = hall.run("alone", 1.0, 3)
+    assert [live.place for live in six] == [1, 2, 3] and alone.place == 2  # behind the step at work, and one of the six
+    alone.pause()
+    assert alone.place == 0 and [live.place for live in six] == [1, 2, 3]
+
+
+def test_the_place_in_line_is_kept_where_steps_are_as_long_as_before():
+    """The place that a run is told is the number of turns that come."""
+    hall, told = Hall(), []
+
+    def look(count: int) -> None:
+        if count in (3, 8):
+            told.append((len(hall.log), hall.lives["large"].place))
+
+    hall.run("large", 10.0)
+    hall.run("small", 1.0, often=look)
+    hall.run("middle", 3.0)
+    log = hall.served(60)
+    for at, place in told:
+        assert log[at - 1 :].index("large") == place
+    assert len(told) == 2 and told[0][1] > 2
+
+
+# -- what a visitor may have at once ------------------------------------------------------------------------------------
+
+
+def test_a_third_run_waits_for_one_of_the_first_two():
+    hall, alice = Hall(), Owner("alice", at_once=2)
+    first, second, third = (hall.run(name, 1.0, steps, alice) for name, steps in (("a", 6), ("b", 3), ("c", 3)))
+    assert third.held and third.place == 0 and third.run is None and not (first.held or second.held)
+    other = hall.run("other", 1.0, 12)
+    assert not other.held
+    log = hall.served(24)
+    assert not third.held and log.index("c") > max(i for i, name in enumerate(log) if name == "b")
+    assert sorted(log) == sorted(["a"] * 6 + ["b"] * 3 + ["c"] * 3 + ["other"] * 12)
+
+
+@pytest.mark.parametrize("end", ["pause", "close"])
+def test_a_third_run_goes_on_when_another_is_stopped(end):
+    hall, alice = Hall(), Owner("alice", at_once=2)
+    lives = [hall.run(name, 1.0, 4, alice) for name in "abc"]
+    getattr(lives[0], end)()
+    assert not lives[2].held
+    assert sorted(hall.served(8)) == ["b"] * 4 + ["c"] * 4
+
+
+def test_a_held_run_can_be_stopped():
+    hall, alice = Hall(), Owner("alice", at_once=1)
+    hall.run("a", 1.0, 4, alice)
+    second = hall.run("b", 1.0, 4, alice)
+    assert second.held
+    second.pause()
+    assert second.state == "paused" and not second.held
+    assert hall.served(8) == ["a"] * 4
+
+
+def test_the_columns_of_a_comparison_are_one_run():
+    hall, alice = Hall(), Owner("alice", at_once=2)
+    six = [hall.run(f"column {i}", 1.0, 2, alice, "comparison") for i in range(6)]
+    step = hall.run("step", 1.0, 2, alice)
+    third = hall.run("third", 1.0, 2, alice)
+    assert not any(live.held for live in (*six, step)) and third.held
+    log = hall.served(16)
+    before = log[: log.index("third")]
+    assert len(log) == 16 and sum(name.startswith("column") for name in before) == 12
 
 
 # -- loading ------------------------------------------------------------------------------------------------------------

@@ -17,10 +17,11 @@ from decoding.runs.failures import sentence, shows_the_machine, told
 from decoding.runs.store import Store
 from decoding.runs.visitors import folder_of, forget, is_key, new_key, store_of
 from decoding.runs.worker import Once
-from pages.parts.shared import runs, visitor
+from pages.parts.shared import runs, tabs, visitor
 from pages.parts.shared.address import parse
 from pages.parts.shared.session import Session
 from pages.parts.shared.settings import Settings
+from pages.parts.shared.tabs import GRACE, Tabs
 from pages.parts.step.open_trace import settings_for
 from pages.parts.traces.everything import archive
 from tests.conftest import PATIENCE, eventually
@@ -131,10 +132,10 @@ def test_an_opened_trace_of_another_model_loads_nothing(home):
 
 def test_one_visitor_has_so_many_jobs_and_all_have_so_many(monkeypatch):
     monkeypatch.setattr(rules, "PUBLIC", rules.Limits(**{**vars(PUBLIC), "jobs_each": 1, "jobs": 2}))
-    tabs = runs.Tabs(lambda tab: True)
-    monkeypatch.setattr(runs, "tabs", tabs)
+    all_tabs = Tabs(lambda tab: True)
+    monkeypatch.setattr(runs, "tabs", all_tabs)
     who, held = "", []
-    monkeypatch.setattr(runs, "cleanup", lambda: tabs.tab(who, who))
+    monkeypatch.setattr(runs, "cleanup", lambda: all_tabs.tab(who, who))
     for name in ("alice", "bob"):
         who = name
         live = runs.handed("auto", lambda: Once(lambda: time.sleep(0.5)))
@@ -323,23 +324,26 @@ def test_who_clears_the_caches_stops_nobody():
     from streamlit.runtime.caching import cache_data, cache_resource
 
     there = {"alice", "bob"}
-    tabs = runs.Tabs(lambda tab: tab in there, every=0.01)
+    now = [0.0]
+    all_tabs = Tabs(lambda tab: tab in there, every=1e9, clock=lambda: now[0])
     lives = {tab: Closing() for tab in there}
     for tab, live in lives.items():
-        tabs.tab(tab, tab).lives.add(live)
+        all_tabs.tab(tab, tab).lives.add(live)
     cache_data.clear()
     cache_resource.clear()
-    tabs.look()
+    all_tabs.look()
     assert not any(live.closed for live in lives.values())
     there.remove("bob")
-    eventually(lambda: lives["bob"].closed, "a tab that is gone goes on")
-    assert not lives["alice"].closed
+    all_tabs.look()
+    now[0] += GRACE
+    all_tabs.look()
+    assert lives["bob"].closed and not lives["alice"].closed
 
 
 def test_nothing_in_a_cache_of_streamlits_stops_work_when_it_is_cleared():
     for file in (APP.parent / "pages").rglob("*.py"):
-        assert "on_release" not in file.read_text() or file.name == "runs.py", file
-    assert "on_release=" not in Path(runs.__file__).read_text()
+        assert "on_release" not in file.read_text() or file.name == "tabs.py", file
+    assert "on_release=" not in Path(tabs.__file__).read_text()
 
 
 class Closing:
@@ -347,5 +351,5 @@ class Closing:
 
     busy = closed = False
 
-    def close(self) -> None:
+    def close(self, problem: str = "") -> None:
         self.closed = True

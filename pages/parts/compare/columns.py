@@ -4,7 +4,7 @@ Everything here that changes with a step stands in one fragment, timed only whil
 """
 
 import html
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import islice
 from time import monotonic
 
@@ -20,7 +20,7 @@ from pages.parts.compare.share import share
 from pages.parts.compare.sidebar import compare_sidebar, say_columns, wanted
 from pages.parts.compare.small_tree import draw_small_tree
 from pages.parts.shared.controls import say
-from pages.parts.shared.runs import timed
+from pages.parts.shared.following import followed
 from pages.parts.shared.session import Session
 from viz.runs.tally import depths, tally
 from viz.step.small_tree import HEIGHT
@@ -52,15 +52,15 @@ STYLE = f"""
 def columns(session: Session, race: Race) -> None:
     """The view: rail, columns, and the comparison of what they show."""
     compare_sidebar(session, race)
-    timed(race, race.tick(), lambda: draw(session, race))
+    followed(race, "compare_view", lambda line: draw(session, race, line), lambda: progress(race))
 
 
-def draw(session: Session, race: Race) -> None:
+def draw(session: Session, race: Race, line: Callable[[], None]) -> None:
     asked = wanted(session, race)
     st.html(f'<p class="ds-say" role="status" aria-live="polite">{html.escape(sentence(race))}</p>')
     notices(session, race, asked)
     buttons(race, lambda: wanted(session, race))
-    progress(race)
+    line()
     titles = names([column.settings for column in race.columns] or asked)
     board(race, titles, asked)
     runs = [(title, part) for title, e in zip(titles, race.columns, strict=False) if (part := race.part(e)) and part.steps]
@@ -173,8 +173,7 @@ def state_words(race: Race, column: Column) -> str:
         return f"finished after {shown} target calls: {step.ending}"
     calls = f"{shown} target {'call' if shown == 1 else 'calls'}"
     if column.busy:
-        place = column.live.place
-        return calls + (f", {place} in line" if place > 1 else ", working")
+        return calls + (", in line" if column.live.held else ", working")
     return calls + (f" of {column.count} recorded" if column.count > shown else "")
 
 

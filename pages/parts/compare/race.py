@@ -5,7 +5,7 @@ is a function of their traces and of one position for all, counted in target cal
 in milliseconds of the recorded steps.
 """
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 from math import inf
@@ -70,13 +70,13 @@ class Column:
         if self.live.state == "failed":
             self.problem = self.live.problem
 
-    def enter(self) -> None:
-        """Be ready to run: what was closed or failed is made anew, and takes the same steps."""
+    def enter(self, group: Hashable = None) -> None:
+        """Be ready to run, as one of a group: what was closed or failed is made anew, and takes the same steps."""
         if self.ended or (self.live is not None and not self.live.lost):
             return
         self.problem = refusal(self.settings)
         try:
-            self.live = None if self.problem else handed(self.settings.device, self.settings.maker())
+            self.live = None if self.problem else handed(self.settings.device, self.settings.maker(), group)
         except ValueError as error:
             self.problem = told(error)
 
@@ -171,7 +171,11 @@ class Race(RunController, Remembered):
     def tick(self) -> float | None:
         if self.playing:
             return QUICKEST if self.mode == "race" else max(QUICKEST, self.pace) - LAG
-        return self.poll if self.moving else None
+        return self.rarer(self.poll) if self.moving else None
+
+    def look(self) -> tuple:
+        columns = ((self.shown(e), e.count == 0, e.busy, e.busy and e.live.held, e.problem) for e in self.columns)
+        return self.mode, self.calls, self.clock, self.goal, self.playing, self.moving, self.absent, self.notes, *columns
 
     # -- what the buttons do ------------------------------------------------------------------------------------------
 
@@ -197,7 +201,7 @@ class Race(RunController, Remembered):
                 self.calls, self.clock = 0, 0.0
             self.columns = tuple(found)
         for column in self.columns:
-            column.enter()
+            column.enter(self.group)
         self.notes, self.asked_at = (), monotonic()
         return not all(column.problem for column in self.columns)
 
@@ -275,7 +279,7 @@ class Race(RunController, Remembered):
     def wait(self) -> None:
         if self.goal in (None, inf) or self.playing:
             return
-        until_then = monotonic() + 2 * PATIENCE
+        until_then = monotonic() + PATIENCE
         for live in self.lives:
             if live.busy and monotonic() < until_then:
                 live.wait(until_then - monotonic())

@@ -128,11 +128,8 @@ def progress(race: Race) -> None:
     elif race.goal is not None or race.busy:
         limit = sum(column.settings.max_tokens for column in race.columns if not column.problem) or 1
         tokens = sum(len(step.tokens) for e in race.columns if e.trace for step in e.trace.steps)
-        if not tokens:
-            st.info(
-                as_markdown(race.loading()),
-                icon=":material/hourglass_top:",
-            )
+        if race.held or not tokens:
+            st.info(as_markdown(race.in_line() or race.loading()), icon=":material/hourglass_top:")
         elif race.mode != "lock-step":
             done = sum(column.done for column in race.columns)
             st.progress(

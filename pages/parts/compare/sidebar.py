@@ -24,6 +24,7 @@ from pages.parts.shared.controls import (
     sampling_controls,
     value,
 )
+from pages.parts.shared.remembered import say_control
 from pages.parts.shared.session import Session
 from pages.parts.shared.settings import Settings
 from viz.tokens import as_markdown
@@ -65,7 +66,8 @@ def say_columns(race: Race, columns: Sequence[Settings]) -> None:
 
 
 def set_value(race: Race, key: str, new: Any) -> None:
-    race.values[key] = st.session_state[key] = new
+    race.values[key] = new
+    say_control(key, new)
 
 
 def shared_controls(session: Session, middle) -> None:

@@ -54,7 +54,10 @@ class Sweep(RunController):
         return lives_of([column for _, column in self.points])
 
     def tick(self) -> float | None:
-        return self.poll if self.running else None
+        return self.rarer(self.poll) if self.running else None
+
+    def look(self) -> tuple:
+        return self.running, self.done, self.plan, *(column.problem for _, column in self.points)
 
     @property
     def runs(self) -> list[tuple[float, Trace]]:
@@ -78,7 +81,7 @@ class Sweep(RunController):
     def go_on(self) -> None:
         """The runs that are missing."""
         for _, column in self.points:
-            column.enter()
+            column.enter(self.group)
         self.running = True
         self.sync()
 

@@ -1,6 +1,7 @@
 """The view of a sweep: which parameter, from where to where; the chart of what it does, and the cost ratio."""
 
 import html
+from collections.abc import Callable
 from dataclasses import fields, replace
 
 import pandas as pd
@@ -15,7 +16,8 @@ from pages.parts.compare.sidebar import shared_controls
 from pages.parts.compare.sweep import Plan, Sweep, spread, sweepable
 from pages.parts.shared.absent import offer
 from pages.parts.shared.controls import kept, lacking_methods, method_menu, param_control, param_key, read, remember, say, value
-from pages.parts.shared.runs import of_tab, timed
+from pages.parts.shared.following import followed
+from pages.parts.shared.runs import of_tab
 from pages.parts.shared.session import Session
 from pages.parts.shared.setup import dark
 from pages.parts.shared.tallies import cost_ratio
@@ -35,7 +37,7 @@ def sweep(session: Session, race: Race) -> None:
     shared_controls(session, lambda: method_rail(session, race))
     plan = range_controls(session, race)
     race.values |= {key: st.session_state[key] for key in st.session_state if str(key).startswith(("sweep.", "param.sweep."))}
-    timed(state, state.tick(), lambda: draw(session, state, race, plan))
+    followed(state, "sweep_view", lambda line: draw(session, state, race, plan, line), lambda: progress(state))
     with st.container(key="sweep_share"):
         link_button(lambda: sweep_parameters(plan.base, plan.parameter), race, "sweep_link", plan.base)
 
@@ -84,7 +86,7 @@ def range_controls(session: Session, race: Race) -> Plan:
     return Plan(base, parameter, label, spread(min(start, end), max(start, end), points), seeds)
 
 
-def draw(session: Session, state: Sweep, race: Race, plan: Plan) -> None:
+def draw(session: Session, state: Sweep, race: Race, plan: Plan, line: Callable[[], None]) -> None:
     said = html.escape(sentence(state, plan))
     st.html(f'<p class="ds-say" role="status" aria-live="polite">{said}</p>')
     for note in race.notes:
@@ -92,7 +94,7 @@ def draw(session: Session, state: Sweep, race: Race, plan: Plan) -> None:
     buttons(state, plan)
     if plan.base.to_fetch:
         offer("sweep", plan.base, lambda base: start(session, state, replace(plan, base=base)))
-    progress(state)
+    line()
     for at, column in state.points:
         if column.problem:
             st.warning(as_markdown(f"{state.plan.label} {shown_value(at)}: {column.problem}"), icon=":material/error:")
@@ -163,7 +165,7 @@ def progress(state: Sweep) -> None:
         at, column = state.now
         tokens = sum(len(step.tokens) for step in column.trace.steps) if column.trace else 0
         now = f"{state.plan.label} = {shown_value(at)}, {tokens} of at most {column.settings.max_tokens} tokens"
-        text = f"{state.done} of {len(state.points)} runs finished; now {now}"
+        text = f"{state.done} of {len(state.points)} runs finished; {state.in_line() or f'now {now}'}"
         st.progress(state.done / len(state.points), text=as_markdown(text))
 
 

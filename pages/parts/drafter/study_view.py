@@ -11,7 +11,7 @@ from pages.parts.drafter.findings import Findings, found_in
 from pages.parts.drafter.findings_view import findings_view
 from pages.parts.drafter.sidebar import jobs
 from pages.parts.shared import keep
-from pages.parts.shared.runs import timed
+from pages.parts.shared.following import timed
 from pages.parts.shared.session import Session
 from viz.tokens import as_markdown, plain
 

@@ -23,6 +23,7 @@ from pages.parts.shared.examples import EXAMPLES
 from pages.parts.shared.fetching import come, fetching_controls, memory_line, say_come
 from pages.parts.shared.loading import WHY, still_loading
 from pages.parts.shared.recommended import recommended
+from pages.parts.shared.remembered import say_control
 from pages.parts.shared.session import Session
 from pages.parts.shared.settings import (
     LEAST_TOP_P,
@@ -84,7 +85,7 @@ def say_params(session: Session, settings: Settings) -> None:
 def say_values(session: Session, values: Mapping[str, Any]) -> None:
     session.values.update(values)
     for key, value in values.items():
-        st.session_state[key] = value
+        say_control(key, value)
 
 
 def begin(session: Session) -> None:

@@ -12,8 +12,9 @@ from decoding.models.catalogue import MODELS, SMOLLM2
 from decoding.models.memory import BYTES, needs
 from decoding.models.progress import said
 from decoding.runs.worker import Live
+from pages.parts.shared.following import timed
 from pages.parts.shared.loading import WHY, still_loading
-from pages.parts.shared.runs import RunController, of_tab, timed
+from pages.parts.shared.runs import RunController, of_tab
 from pages.parts.shared.settings import models_problem
 from viz.tokens import as_markdown
 

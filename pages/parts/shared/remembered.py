@@ -1,7 +1,13 @@
 """What a tab remembers of its controls, from page to page."""
 
+from collections.abc import Container
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Any
+
+import streamlit as st
+
+SAID = "draftscope_controls_said"  # in the session's state
 
 
 @dataclass(eq=False)
@@ -23,6 +29,22 @@ class Remembered:
         self.boxes[name] = (shows, number + (before != shows))
         return f"{name}.{self.boxes[name][1]}"
 
+    def other_boxes(self, known: Container[str]) -> None:
+        """Let all boxes be others, none of those that are `known`, which show something else."""
+        for name, (shows, number) in self.boxes.items():
+            self.boxes[name] = (shows, next(n for n in count(number + 1) if f"{name}.{n}" not in known))
+
     def box_says(self, name: str, value: Any) -> None:
         """The visitor chose `value` in the box."""
         self.boxes[name] = (value, self.boxes[name][1])
+
+
+def controls_said() -> int:
+    """How often the page itself, not the visitor, has changed what the controls say."""
+    return st.session_state.get(SAID, 0)
+
+
+def say_control(key: str, value: Any) -> None:
+    """Let a control say something, before it is drawn or in a callback."""
+    st.session_state[key] = value
+    st.session_state[SAID] = controls_said() + 1

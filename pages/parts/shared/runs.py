@@ -1,26 +1,27 @@
 """The runs of a page: handed to the worker in one place, looked after by one controller, ended with the tab."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from math import inf
-from threading import Lock, RLock, Thread
-from time import monotonic, sleep
+from threading import RLock
+from time import monotonic
 from typing import ClassVar, Protocol, TypeVar
-from weakref import WeakSet
 
 import streamlit as st
-from streamlit import runtime
 from streamlit.runtime.scriptrunner import get_script_run_ctx
 
-from decoding.limits import Refused, check_jobs, limits
+from decoding.limits import Refused, check_held, check_jobs, limits
 from decoding.runs.failures import told
 from decoding.runs.log import log
-from decoding.runs.worker import Job, Live, worker
+from decoding.runs.worker import Job, Live, Owner, worker
 from pages.parts.shared import visitor
+from pages.parts.shared.remembered import Remembered, say_control
+from pages.parts.shared.tabs import RunCleanup, Tabs, clean, forget, is_there
 
 POLL = 0.3  # seconds between two looks at the worker
-PATIENCE = 0.15  # seconds a click waits for its step before the page turns to polling
-LOOK = 2.0  # seconds between two looks which tabs are gone
+SLOWER = ((1, 0.5), (4, 1), (8, 2), (30, 4))  # seconds without anything new -> by how much the looks become rarer
+SLOWEST = 8
+PATIENCE = 0.3  # seconds a click waits for its step before the page turns to polling: a drawing without news costs more than that
 LAG = 0.05  # seconds from a look until the browser waits for the next one
 T = TypeVar("T")
 
@@ -41,7 +42,12 @@ class RunController:
 
     problem: str = ""  # why what was asked for cannot be, in a sentence
     asked_at: float = 0.0
+    drawn: tuple = ()  # the `look` of the last drawing
+    drawn_at: float = 0.0
+    draw_seconds: float = 0.0
+    news_at: float = 0.0  # when a look was last another one
     lock: RLock = field(default_factory=RLock)
+    group: Hashable = field(default_factory=object)  # its runs are one of those that a visitor may have at once
     poll: ClassVar[float] = POLL
 
     @property
@@ -59,6 +65,11 @@ class RunController:
         return next((live for live in self.lives if live.busy), None)
 
     @property
+    def held(self) -> bool:
+        """Whether it waits for other runs of the same visitor."""
+        return (live := self.waited_for) is not None and live.held
+
+    @property
     def waited(self) -> float:
         """Seconds since the worker was asked."""
         return monotonic() - self.asked_at
@@ -66,9 +77,16 @@ class RunController:
     def in_line(self) -> str:
         """That others are served first, in a sentence; "" if they are not, or nobody could have noticed yet."""
         live = self.waited_for
-        place = live.place if live is not None and live.state == "waiting" and self.waited > 1 else 0
+        if live is None or live.state != "waiting" or self.waited <= 1:
+            return ""
+        if live.held:
+            return (
+                f"In line: you have {live.owner.at_once} runs at work, as many as take turns for one visitor. This one goes on as "
+                "soon as one of them has ended or was stopped."
+            )
+        place = live.place
         others = "step of another run comes" if place == 1 else "steps of other runs come"
-        return f"In line: {place} {others} first." if place else ""
+        return f"In line: {place:,} {others} first." if place else ""
 
     def loading(self) -> str:
         """What is being loaded for the run that is waited for, and for how long."""
@@ -79,13 +97,36 @@ class RunController:
 
     def tick(self) -> float | None:
         """Seconds until the page should look again; None: nothing moves by itself."""
-        return self.poll if self.busy else None
+        return self.rarer(self.poll) if self.busy else None
+
+    def rarer(self, seconds: float) -> float:
+        """Between two looks: the longer nothing new came, the longer. So the fuller a server is, the less it is asked."""
+        waited = monotonic() - max(self.asked_at, self.news_at)
+        return seconds * next((slower for until, slower in SLOWER if waited < until), SLOWEST)
+
+    def look(self) -> tuple:
+        """What a drawing of the page depends on, beside the controls: where two are equal, nothing has to be drawn again."""
+        return (self.problem, *((live.state, live.count) for live in self.lives))
+
+    def looked(self) -> tuple:
+        """`look`, noting when it is news."""
+        if (look := self.look()) != self.drawn:
+            self.news_at = monotonic()
+        return look
+
+    def was_drawn(self, look: tuple, seconds: float) -> None:
+        """Note a drawing, what it depended on, and how long it took."""
+        self.drawn, self.drawn_at, self.draw_seconds = look, monotonic(), seconds
+
+    def due(self) -> bool:
+        """Whether the page should be drawn again: there is something new, and a slow machine has had time to breathe."""
+        return self.look() != self.drawn and monotonic() - self.drawn_at > 2 * self.draw_seconds
 
     def begin(self, device: str, make: Callable[[], Job], count: float = inf) -> Live | None:
         """Hand a job to the worker and have its steps up to number `count` taken; None, with the reason in `problem`, if there is
         no such device."""
         try:
-            live = handed(device, make)
+            live = handed(device, make, self.group)
         except ValueError as error:
             self.problem = told(error)
             return None
@@ -113,69 +154,7 @@ class RunController:
 
 # -- the tab -----------------------------------------------------------------------------------------------------------
 
-
-class RunCleanup:
-    """What dies with the tab: its claims on the worker, but not its traces."""
-
-    def __init__(self, tab: str = "", visitor: str = "") -> None:
-        self.tab = tab  # id of Streamlit's session; "" outside of a page
-        self.visitor = visitor  # of a public server
-        self.lives: WeakSet[Live] = WeakSet()  # a job that nobody looks at and no worker has in line needs no end
-
-    @property
-    def busy(self) -> int:
-        return sum(live.busy for live in list(self.lives))
-
-    def release(self) -> None:
-        for live in list(self.lives):
-            live.close()
-
-
-class Tabs:
-    """All tabs that have jobs. A thread looks which are gone, because what Streamlit says of a closed tab (`on_release`) it says of
-    all tabs as soon as one of them clears the caches."""
-
-    def __init__(self, is_there: Callable[[str], bool], every: float = LOOK) -> None:
-        self._is_there, self._every = is_there, every
-        self._tabs: dict[str, RunCleanup] = {}
-        self._lock = Lock()
-        self._thread: Thread | None = None
-
-    def tab(self, tab: str, visitor: str) -> RunCleanup:
-        with self._lock:
-            found = self._tabs.setdefault(tab, RunCleanup(tab, visitor))
-            found.visitor = visitor
-            if self._thread is None:
-                self._thread = Thread(target=self._watch, name="draftscope-tabs", daemon=True)
-                self._thread.start()
-            return found
-
-    def busy(self, visitor: str | None = None) -> int:
-        """Jobs that are at work or in line: of one visitor, or of all."""
-        return sum(tab.busy for tab in list(self._tabs.values()) if visitor in (None, tab.visitor))
-
-    def look(self) -> None:
-        """End the jobs of tabs that are gone."""
-        for tab in [tab for tab in list(self._tabs.values()) if not self._is_there(tab.tab)]:
-            with self._lock:
-                self._tabs.pop(tab.tab, None)
-            tab.release()
-
-    def _watch(self) -> None:
-        while True:
-            sleep(self._every)
-            try:
-                self.look()
-            except Exception as error:  # the thread goes on, or closed tabs would work for ever
-                told(error)
-
-
-def is_there(tab: str) -> bool:
-    """Whether a browser is connected to this session, or there is no server that could tell."""
-    return not runtime.exists() or runtime.get_instance().is_active_session(tab)
-
-
-tabs = Tabs(is_there)
+tabs = Tabs(is_there, forget, clean)
 
 
 def cleanup() -> RunCleanup:
@@ -184,8 +163,13 @@ def cleanup() -> RunCleanup:
     return tabs.tab(context.session_id if context is not None else "", visitor.key() if limits().public else "")
 
 
-def handed(device: str, make: Callable[[], Job]) -> Live:
+def handed(device: str, make: Callable[[], Job], group: Hashable = None) -> Live:
     """A job of the worker that serves the device, not begun yet. Every job of a page is made here, so that a closed tab ends it.
+
+    A visitor of a public server has one share of the device, whatever they do in how many tabs; elsewhere every tab has one.
+
+    Args:
+        group: jobs of one group count as one of those that a visitor may have at once.
 
     Raises:
         ValueError: there is no such device, or the visitor or all visitors have as many at work as this server allows.
@@ -194,9 +178,13 @@ def handed(device: str, make: Callable[[], Job]) -> Live:
 
     if limits().public and device != "auto":
         raise Refused(f"This demo chooses the device itself; “{device[:20]}” was asked for.")
-    tab = cleanup()
+    tab, rules = cleanup(), limits()
+    if rules.public:
+        tabs.make_room(tab.visitor)
+        check_held(tabs.positions(tab.visitor))
     check_jobs(tabs.busy(tab.visitor), tabs.busy())
-    live = worker(str(find_device(device))).live(noted(make))
+    owner = Owner(tab.visitor or tab.tab, rules.at_once)
+    live = worker(str(find_device(device))).live(noted(make), owner, group)
     tab.lives.add(live)
     return live
 
@@ -228,18 +216,17 @@ def of_tab(key: str, make: Callable[[], T]) -> T:
     """What this tab keeps under a name; made when it is first asked for."""
     if key not in st.session_state:
         st.session_state[key] = make()
+    cleanup().kept[key] = st.session_state[key]
     return st.session_state[key]
 
 
-def timed(controller: RunController, every: float | None, draw: Callable[[], None]) -> None:
-    """Follow the worker and draw, every so many seconds. The timer belongs to the fragment as the whole page defined it, so the
-    page is run again as soon as the controller wants another one."""
-
-    def once() -> None:
-        controller.wait()
-        controller.sync()
-        if controller.tick() != every:
-            st.rerun()
-        draw()
-
-    st.fragment(once, run_every=every)()
+def found_again(key: str) -> None:
+    """In a callback, of a tab that was reloaded: go on with what it kept before, and let the controls say that."""
+    found = tabs.take_over(key, cleanup())
+    st.session_state.update(found)
+    for owner in found.values():
+        if isinstance(owner, Remembered):
+            owner.other_boxes(st.session_state)
+            for name, value in owner.values.items():
+                if name in st.session_state:
+                    say_control(name, value)

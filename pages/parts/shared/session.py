@@ -42,10 +42,9 @@ class Session(RunController, Remembered):
     moved_at: float = 0.0
     pace: float = 1.0
     measured: tuple[Trace | None, int, tuple[int, float]] = (None, 0, (0, 0))  # for `extent`
-    timer: float | None = None  # seconds between looks, as the page was last set up
-    drawn: tuple = ()
-    drawn_at: float = 0.0
-    draw_seconds: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.sides.group = self.group  # a run and what is asked about it are one
 
     # -- what is shown ------------------------------------------------------------------------------------------------
 
@@ -88,6 +87,11 @@ class Session(RunController, Remembered):
         return rejected[0] if rejected else step.path[-1] if step.path else last
 
     @property
+    def far(self) -> bool:
+        """Whether more than the next step is waited for, so that it can be stopped."""
+        return self.goal is not None and self.goal > self.cursor + 1 and self.waited_for is not None
+
+    @property
     def tokens(self) -> int:
         """Committed so far, without the prompt."""
         return sum(len(step.tokens) for step in self.trace.steps) if self.trace else 0
@@ -99,7 +103,7 @@ class Session(RunController, Remembered):
     def tick(self) -> float | None:
         if self.playing:
             return self.pace - LAG
-        return self.poll if self.busy or self.coming is not None else None
+        return self.rarer(self.poll) if self.busy or self.coming is not None else None
 
     def extent(self) -> tuple[int, float]:
         """Columns and rows to reserve, so that the picture keeps still: they hold every tree of the shown run but the giants, which
@@ -113,19 +117,9 @@ class Session(RunController, Remembered):
         return self.measured[2]
 
     def look(self) -> tuple:
-        """What a drawing of the page depends on, beside the controls."""
-        waiting = self.waited_for is not None and self.goal is not None
         asked = tuple(live.busy for live in self.sides.lives)
-        return self.runs, self.cursor, self.count, self.problem, self.absent, self.notes, self.playing, waiting, asked
-
-    def was_drawn(self, seconds: float) -> None:
-        self.drawn, self.drawn_at, self.draw_seconds = self.look(), monotonic(), seconds
-
-    def due(self) -> bool:
-        """Whether the page should be drawn again: there is something new, and a slow machine has had time to breathe."""
-        if self.tick() != self.timer:
-            return True
-        return self.look() != self.drawn and monotonic() - self.drawn_at > 2 * self.draw_seconds
+        told = self.problem, self.absent, self.notes, self.linked
+        return self.runs, self.cursor, self.count, self.node, told, self.playing, self.far, self.coming is None, asked
 
     # -- looking around -----------------------------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ from streamlit.errors import StreamlitAPIException
 
 from decoding.limits import limits
 from pages.parts.shared.loading import loading_line
+from pages.parts.shared.runs import cleanup, found_again
 from pages.parts.shared.visitor import remember_visitor
 from viz.tokens import as_markdown
 
@@ -81,8 +82,9 @@ def setup(title: str) -> None:
             except StreamlitAPIException:  # a page that was started by itself, without app.py, knows no other
                 break
     loading_line()
+    tab = cleanup()
     if rules.public:
-        remember_visitor()
+        remember_visitor(tab.key, found_again)
         with st.sidebar:
             st.caption(as_markdown(rules.words))
 

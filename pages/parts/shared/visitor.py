@@ -4,6 +4,7 @@ The key lies in the browser, as a cookie and, for pages inside of another page, 
 link carries it to another browser, which asks before it takes it: a link from a stranger must not make their folder yours.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 
 import streamlit as st
@@ -25,6 +26,11 @@ export default function({ data, setTriggerValue }) {
   const secure = location.protocol === "https:" ? "; Secure" : "";
   document.cookie = `${data.name}=${data.key}; Path=/; Max-Age=${data.seconds}; SameSite=Strict${secure}`;
   try { localStorage.setItem(data.name, data.key); } catch { /* it stays a cookie */ }
+  try {
+    const was = sessionStorage.getItem(data.name);  // of this tab, before it was reloaded
+    if (was && was !== data.tab && !data.again) setTriggerValue("tab", was);
+    else sessionStorage.setItem(data.name, data.tab);
+  } catch { /* a reload begins anew */ }
 }
 """
 component = st.components.v2.component("draftscope_visitor", html="<span></span>", js=SCRIPT)
@@ -46,8 +52,13 @@ def key() -> str:
     return st.session_state[KEY]
 
 
-def remember_visitor() -> None:
-    """Have the browser keep the key, and look at what a link offers; on every page of a public server, nothing on one's own."""
+def remember_visitor(tab: str, found_again: Callable[[str], None]) -> None:
+    """Have the browser keep the key, and look at what a link offers; on every page of a public server, nothing on one's own.
+
+    Args:
+        tab: what this session is called by in the browser's tab.
+        found_again: told what it was called before the tab was reloaded, once.
+    """
     if not limits().public:
         return
     if is_key(offered := st.query_params.get(PARAMETER, "")) and offered != key():
@@ -61,9 +72,15 @@ def remember_visitor() -> None:
         else:  # whatever lies there is no key: it is written over
             st.session_state["visitor.take"] = True
 
+    def again() -> None:
+        st.session_state["visitor.again"] = True
+        if is_key(found := st.session_state["visitor"].tab):
+            found_again(found)
+
     seconds = (limits().kept_days or 365) * 86_400
     data = {"name": NAME, "key": key(), "seconds": seconds, "take": bool(st.session_state.get("visitor.take"))}
-    component(key="visitor", data=data, on_known_change=known, height=1)
+    data |= {"tab": tab, "again": bool(st.session_state.get("visitor.again"))}
+    component(key="visitor", data=data, on_known_change=known, on_tab_change=again, height=1)
     if OFFERED in st.session_state:
         offer()
 

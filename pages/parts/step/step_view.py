@@ -1,7 +1,7 @@
-"""The step view: everything on the Step page that changes with a step, in one fragment; a small timed one looks at the worker."""
+"""The step view: everything on the Step page that changes with a step, in one fragment."""
 
 import html
-from time import monotonic
+from collections.abc import Callable
 
 import plotly.io
 import streamlit as st
@@ -11,6 +11,7 @@ from decoding.trace import Trace
 from pages.parts.shared.chart_data import tree_downloads
 from pages.parts.shared.chat_controls import full, go_on, goes_on
 from pages.parts.shared.controls import prompt_of, read, say, stale
+from pages.parts.shared.following import followed
 from pages.parts.shared.keep import keep
 from pages.parts.shared.loading import still_loading
 from pages.parts.shared.scrolled import scrolled
@@ -33,39 +34,14 @@ plotly.io.templates.default = None  # Streamlit lays its theme over every figure
 WIDTH = 680  # px of the tree on a usual screen
 
 
-def poll_timer(session: Session) -> None:
-    """The line that says what is waited for, and the only timer of the page; draws the rest anew when there is something new."""
-    whole = [True]  # this run of the page; the timer's runs come after it
-
-    def poll() -> None:
-        session.sync()
-        if not whole and session.due():
-            st.rerun()
-        whole.clear()
-        progress(session)
-
-    session.sync()
-    session.timer = session.tick()
-    with st.container(key="poll_timer"):
-        st.fragment(poll, run_every=session.timer)()
-
-
 def step_view(session: Session) -> None:
-    """Draw it; a click draws it again, and the whole page only if the timer has to start or stop."""
-
-    def once() -> None:
-        session.wait()
-        session.sync()
-        if session.tick() != session.timer:
-            st.rerun()
-        began = monotonic()
-        draw(session)
-        session.was_drawn(monotonic() - began)
-
-    st.fragment(once)()
+    """Draw it; a click draws it again, and so does what the worker has done."""
+    followed(session, "step_view", lambda line: draw(session, line), lambda: progress(session))
 
 
-def draw(session: Session) -> None:
+def draw(session: Session, line: Callable[[], None]) -> None:
+    with st.container(key="poll_timer"):
+        line()
     narration(session)
     transport(session)  # above whatever comes and goes: a bar that moves under the pointer is missed
     notices(session)

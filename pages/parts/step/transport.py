@@ -6,6 +6,7 @@ from math import inf
 import streamlit as st
 
 from pages.parts.shared.controls import read, stale
+from pages.parts.shared.following import asking
 from pages.parts.shared.loading import WHY, still_loading
 from pages.parts.shared.session import Session
 from viz.tokens import as_markdown
@@ -13,8 +14,7 @@ from viz.tokens import as_markdown
 
 def transport(session: Session) -> None:
     """Draw the bar. Keys stand on the buttons; J and K do the same as the left and right arrow."""
-    far = session.waited_for is not None and session.goal is not None and session.goal > session.cursor + 1
-    running = session.playing or far or session.sides.long
+    running = session.playing or session.far or session.sides.long
     over = session.ended and session.at_end and not stale(session)
     off, why = still_loading(), WHY if still_loading() else ""
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small", key="transport"):
@@ -24,7 +24,7 @@ def transport(session: Session) -> None:
         )  # fmt: skip
         st.button(
             "Step", key="step", icon=":material/skip_next:", type="primary", shortcut="Right", disabled=over or off,
-            on_click=lambda: session.advance(read(session)),
+            on_click=asking(session, "step_view", lambda: session.advance(read(session))),
             help=f"{as_markdown(why)}One step on (also K): one draft, one target call. Steps that were taken already are only "
             "shown "
             "again.",

@@ -1,0 +1,188 @@
+"""Tabs: whose jobs go on without a browser, for how long, and what becomes of the memory that a closed tab held."""
+
+import gc
+from collections.abc import Callable, Hashable
+from threading import Lock, Thread
+from time import monotonic, sleep
+from typing import Any
+from weakref import WeakSet
+
+from streamlit import runtime
+
+from decoding.limits import Refused, check_held, limits, over
+from decoding.models import memory
+from decoding.runs.failures import told
+from decoding.runs.visitors import new_key
+from decoding.runs.worker import Live
+
+LOOK = 2.0  # seconds between two looks which tabs are gone
+GRACE = 60.0  # seconds that the runs of a tab go on without a browser: a network that is away for a moment costs nothing
+KEPT = 120.0  # seconds that what a tab shows is kept without one; Streamlit's disconnectedSessionTTL has to be longer
+CLEAN = 30.0  # seconds between two collections of what closed tabs left, which hold everybody up for a moment
+
+
+class RunCleanup:
+    """What dies with the tab: its claims on the worker, but not its traces."""
+
+    def __init__(self, tab: str = "", visitor: str = "") -> None:
+        self.tab = tab  # id of Streamlit's session; "" outside of a page
+        self.visitor = visitor  # of a public server
+        self.lives: WeakSet[Live] = WeakSet()  # a job that nobody looks at and no worker has in line needs no end
+        self.gone_at: float | None = None  # when it was first found without a browser
+        self.key = new_key()  # what the browser knows it by: whoever has it, and is its visitor, gets what it shows
+        self.kept: dict[str, Any] = {}  # what it keeps, by its names
+
+    @property
+    def busy(self) -> int:
+        return sum(live.busy for live in list(self.lives))
+
+    @property
+    def groups(self) -> set[Hashable]:
+        """What counts as one run, of those that are busy."""
+        return {live.group for live in list(self.lives) if live.busy}
+
+    @property
+    def positions(self) -> int:
+        """Of all steps of its runs the root and the drafted tokens, which lie in memory as long as a page shows them."""
+        return sum(1 + len(getattr(step, "nodes", ())) for live in list(self.lives) for step in getattr(live.run, "steps", ()))
+
+    def release(self, problem: str = "") -> None:
+        for live in list(self.lives):
+            if live.busy or not problem:
+                live.close(problem)
+
+
+class Tabs:
+    """All tabs that have jobs. A thread looks which are gone, because what Streamlit says of a closed tab (`on_release`) it says of
+    all tabs as soon as one of them clears the caches.
+
+    The jobs of a tab end when it was gone for GRACE seconds: a browser that has lost the network finds its session again, and
+    its runs as far as they went meanwhile. After KEPT seconds all of its session goes, and the memory of that.
+
+    Args:
+        is_there: whether a tab has a browser.
+        forget: ends the session of a tab.
+        clean: gives memory back, once that is done.
+        every: seconds between two looks.
+    """
+
+    def __init__(
+        self,
+        is_there: Callable[[str], bool],
+        forget: Callable[[str], None] = lambda tab: None,
+        clean: Callable[[], None] = lambda: None,
+        every: float = LOOK,
+        clock: Callable[[], float] = monotonic,
+    ) -> None:
+        self._is_there, self._forget, self._clean, self._every, self._clock = is_there, forget, clean, every, clock
+        self._litter = False
+        self._cleaned_at = -CLEAN
+        self._tabs: dict[str, RunCleanup] = {}
+        self._lock = Lock()
+        self._thread: Thread | None = None
+
+    def tab(self, tab: str, visitor: str) -> RunCleanup:
+        with self._lock:
+            found = self._tabs.setdefault(tab, RunCleanup(tab, visitor))
+            found.visitor = visitor
+            if self._thread is None:
+                self._thread = Thread(target=self._watch, name="draftscope-tabs", daemon=True)
+                self._thread.start()
+            return found
+
+    def busy(self, visitor: str | None = None) -> int:
+        """Jobs that are at work or in line: of one visitor, or of all."""
+        return sum(tab.busy for tab in list(self._tabs.values()) if visitor in (None, tab.visitor))
+
+    def look(self) -> None:
+        """End the jobs of tabs that have been gone for long enough, and of visitors whose runs have grown beyond all measure."""
+        now = self._clock()
+        if self._litter and now - self._cleaned_at >= CLEAN:  # of tabs that were forgotten at an earlier look
+            self._litter, self._cleaned_at = False, now
+            self._clean()
+        for tab in list(self._tabs.values()):
+            if self._is_there(tab.tab):
+                tab.gone_at = None
+                continue
+            if tab.gone_at is None:
+                tab.gone_at = now
+            if now - tab.gone_at >= GRACE:
+                tab.release()
+            if now - tab.gone_at >= KEPT:
+                with self._lock:
+                    self._tabs.pop(tab.tab, None)
+                self._forget(tab.tab)
+                self._litter = True
+        if limits().held is not None:
+            self.measure()
+
+    def measure(self) -> None:
+        """End the jobs of visitors whose runs hold more than they may."""
+        for one in {tab.visitor for tab in list(self._tabs.values()) if tab.busy}:
+            try:
+                check_held(self.positions(one))
+            except Refused as error:
+                for tab in self.of(one):
+                    tab.release(told(error))
+
+    def take_over(self, key: str, to: RunCleanup) -> dict[str, Any]:
+        """Give a tab what another one of the same visitor kept, whose browser is gone: it was reloaded.
+
+        Args:
+            key: of the other.
+
+        Returns:
+            what that is, by its names; nothing if there is no such tab.
+        """
+        with self._lock:
+            for old in self.of(to.visitor):
+                if old is not to and old.key == key and not self._is_there(old.tab):
+                    found, old.kept = old.kept, {}
+                    lives, old.lives = old.lives, WeakSet()
+                    to.lives.update(lives)
+                    to.kept |= found
+                    return found
+        return {}
+
+    def of(self, visitor: str) -> list[RunCleanup]:
+        """The tabs of a visitor."""
+        return [tab for tab in list(self._tabs.values()) if tab.visitor == visitor]
+
+    def positions(self, visitor: str) -> int:
+        """Positions that the runs of a visitor hold."""
+        return sum(tab.positions for tab in self.of(visitor))
+
+    def make_room(self, visitor: str) -> None:
+        """Before a visitor has another job done: what goes on in tabs of theirs that are gone ends, if the new one would have to
+        wait for it or be refused."""
+        rules, own = limits(), self.of(visitor)
+        groups = len(set().union(*(tab.groups for tab in own)))
+        if over(groups + 1, rules.at_once) or over(sum(tab.busy for tab in own) + 1, rules.jobs_each):
+            for tab in own:
+                if not self._is_there(tab.tab):
+                    tab.release()
+
+    def _watch(self) -> None:
+        while True:
+            sleep(self._every)
+            try:
+                self.look()
+            except Exception as error:  # the thread goes on, or closed tabs would work for ever
+                told(error)
+
+
+def is_there(tab: str) -> bool:
+    """Whether a browser is connected to this session, or there is no server that could tell."""
+    return not runtime.exists() or runtime.get_instance().is_active_session(tab)
+
+
+def forget(tab: str) -> None:
+    """Have Streamlit end a session that no browser is connected to: by itself it does so only when another one is disconnected."""
+    if runtime.exists():
+        runtime.get_instance()._close_inactive_session_on_event_loop(tab)
+
+
+def clean() -> None:
+    """What closed tabs left is tied in circles, and lies in the allocator's hands."""
+    gc.collect()
+    memory.trim()
