@@ -7,6 +7,7 @@ draft this way. The tree is deterministic, not sampled: exact with `verify.match
 """
 
 from collections.abc import Callable, Collection
+from math import isnan
 
 import torch
 from torch import Tensor
@@ -115,6 +116,8 @@ def grow(
 def gathered(packed: list[list[float]], logits: Tensor, rows: Tensor) -> TreeBuilder:
     """Number the kept candidates anew."""
     tokens, parents, kept, barred, read, joint, own = packed
+    if any(map(isnan, joint)):
+        raise ValueError("What the drafter gives its tokens is no probability (NaN): numbers in its weights are far too large.")
     place = {-1: -1}
     for old, keep in enumerate(kept):
         if keep:

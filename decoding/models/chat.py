@@ -188,6 +188,10 @@ class Endless(Exception):
     """A template took too long or wrote too much."""
 
 
+class Refusal(Exception):
+    """A template does not take the messages, in its own words."""
+
+
 def rendered(tokenizer: Any, messages: Sequence[Message], options: Mapping[str, Option], name: str) -> str:
     """The text that the template makes of the messages, with the beginning of the answer.
 
@@ -200,10 +204,10 @@ def rendered(tokenizer: Any, messages: Sequence[Message], options: Mapping[str, 
     """
     chat = [{"role": message.role, "content": message.content} for message in messages]
     try:
-        text = filled_here(tokenizer, chat, options) if comes_with_us(name) else filled_apart(tokenizer, chat, options)
+        text = (filled_here if comes_with_us(name) else filled_apart)(tokenizer, chat, options)
     except Endless as error:
         raise ValueError(f"The chat template of {name} {error}; it was ended.") from None
-    except Exception as error:  # it is somebody's program: it may raise anything
+    except Refusal as error:
         raise ValueError(f"The chat template of {name} does not take these messages: {said(error)}") from error
     if len(text) > MAX_RENDERED:
         raise ValueError(f"The chat template of {name} writes {len(text):,} characters; at most {MAX_RENDERED:,} are read.")
@@ -220,20 +224,29 @@ def comes_with_us(name: str) -> bool:
 
 
 def filled_here(tokenizer: Any, chat: list[dict[str, str]], options: Mapping[str, Option]) -> str:
-    with watched():
-        return tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True, **options)
+    """Fill in a template in this thread (Endless, Refusal)."""
+    try:
+        with watched():
+            return tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True, **options)
+    except Endless:
+        raise
+    except Exception as error:  # it is somebody's program: it may raise anything
+        raise Refusal(said(error)) from error
 
 
 def filled_apart(tokenizer: Any, chat: list[dict[str, str]], options: Mapping[str, Option]) -> str:
-    """The same in a process of its own, which can be ended whatever it does (Endless); RuntimeError: what the template says."""
+    """The same in a process of its own, which can be ended whatever it does; who listens to the progress may end it, too."""
     values = {"messages": chat, "add_generation_prompt": True, **tokenizer.special_tokens_map, **options}
-    asked = {"template": tokenizer.get_chat_template(), "values": values, "most": MAX_RENDERED}
+    try:
+        asked = {"template": tokenizer.get_chat_template(), "values": values, "most": MAX_RENDERED}
+    except ValueError as error:  # there are several, and none is the usual one
+        raise Refusal(said(error)) from error
     steps = apart.run(SANDBOX, [str(RENDERING.seconds)], RENDERING, json.dumps(asked).encode())
     end = apart.end_of(steps, "filling in the chat template in a process of its own")
     if end.code == 0:
         answer = json.loads(end.answer)
         if "refused" in answer:
-            raise RuntimeError(answer["refused"])
+            raise Refusal(answer["refused"])
         return answer["text"]
     if end.code == 1:
         raise Endless(end.last_line)

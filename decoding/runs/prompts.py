@@ -282,8 +282,8 @@ READ: dict[str, Callable[[Mapping[str, Any], int], Prompt | None]] = dict(
 
 
 def word(value: object) -> str:
-    """A word or a number of a row as text, "" for anything else; with a mark in place of every half of a character, which JSON can hold
-    and no text can.
+    """A word or a number of a row as text, "" for anything else; with a mark in place of every half of a character, which JSON can
+    hold and no text can.
 
     >>> word("a\\ud800b"), word(7), word(["x"])
     ('a?b', '7', '')

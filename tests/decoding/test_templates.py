@@ -34,7 +34,7 @@ TEMPLATES = {
 }
 REFUSING = {
     "a sentence": "{{ raise_exception('Roles must alternate') }}",
-    "a class": "{{ ''.__class__ }}",
+    "a class": "{{ ''.__class__.__mro__ }}",
     "a name in a namespace": "{% set n = namespace(_a=1) %}",
     "another name": "{% set n = namespace() %}{% set n['_a'] = 1 %}{{ n }}",
     "a change": "{{ messages.append(1) }}",
@@ -75,9 +75,9 @@ ENDLESS = {
         "memory|writes",
     ),
     "a product": ("{{ 'a' * 1000000 * 1000000 }}", "memory|MemoryError|writes more"),
-    "a power": ("{{ 9 ** 9 ** 9 }}", "takes longer than 1 seconds"),
+    "a power": ("{{ 9 ** (9 ** 9) }}", "takes longer than 1 seconds"),
     "a filter": ("{{ 'a' | center(10 ** 11) }}", "memory|MemoryError"),
-    "a list": ("{{ ([0] * 1000000 * 1000) | length }}", "memory|MemoryError|writes"),
+    "a list": ("{{ ([0] * 1000000 * 1000) | length }}", "memory|takes longer"),
     "words of no sense": ("{{ lipsum(n=1000000) }}", "takes longer than 1 seconds"),
     "a macro": ("{% macro a(n) %}{{ a(n + 1) ~ a(n + 1) }}{% endmacro %}{{ a(0) }}", "recursion|takes longer|memory"),
     "only for some": (

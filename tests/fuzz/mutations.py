@@ -167,7 +167,7 @@ def value(dice: Random) -> Any:
     if kind == 6:
         return dice.choice((None, True, False, [], {}, [[]], {"": {}}, [None] * 2_000))
     deep: Any = []
-    for _ in range(dice.choice((40, 600))):
+    for _ in range(dice.choice((20, 100))):
         deep = [deep] if dice.random() < 0.5 else {"a": deep}
     return deep
 

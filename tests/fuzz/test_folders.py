@@ -87,7 +87,8 @@ def numbers_broken(file: Path, dice: Random) -> None:
     """Numbers that are none, or far too large."""
     tensors = load_file(file)
     name = dice.choice(sorted(name for name, values in tensors.items() if values.is_floating_point()))
-    tensors[name] = torch.full_like(tensors[name], dice.choice((float("nan"), float("inf"), 1e38)))
+    most = torch.finfo(tensors[name].dtype).max
+    tensors[name] = torch.full_like(tensors[name], dice.choice((float("nan"), float("inf"), most)))
     save_file(tensors, file, {"format": "pt"})
 
 

@@ -26,7 +26,6 @@ from pages.parts.compare.sweep_view import best_words
 from pages.parts.drafter.findings import Findings
 from pages.parts.drafter.findings_view import findings_view
 from pages.parts.shared import retrieved
-from pages.parts.shared.panel import heads_so_far
 from pages.parts.shared.session import Session
 from pages.parts.step import step_view
 from pages.parts.step.open_trace import show
@@ -97,12 +96,10 @@ def around(session: Session, other: Trace) -> None:
     """What is drawn of a step when another part of the app answers, or on other pages."""
     trace, step = session.trace, session.step
     draw_small_tree(step, trace.token_bytes, "fuzz_small", session.root, 350, 6)
-    st.html(guesses_html(trace, session.cursor))
+    if bars := guesses_html(trace, session.cursor):
+        st.html(bars)
     lesson_words(step, trace.token_bytes)
-    if trace.header.method != "infinigram":  # whose panel draws the same parts
-        with st.container():
-            retrieved.source_alt(step)
-    heads_so_far(session)
+    retrieved.source_alt(step)
     if other.steps:
         beside_words(step, other.steps[0], "Other", trace.token_bytes | other.token_bytes)
     for row in range(len(step.rows)):
