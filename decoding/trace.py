@@ -25,7 +25,7 @@ MAX_VOCABULARY = 2**20  # different tokens that occur, and tokens of a prompt
 MAX_TEXT = 2**20  # characters of a prompt or a message
 MAX_WORD = 1000  # characters of a name
 MAX_TURNS = 1000  # messages of a chat
-MAX_PARAMETER = 2**53  # the largest number that a picture believes
+MAX_BELIEVED = 2**53  # the largest number of a parameter, or of a score that counts
 
 # what is read is held against these; what is made here keeps to them
 Token = Annotated[int, Meta(ge=0, le=2**31 - 1)]
@@ -167,14 +167,15 @@ class Header(msgspec.Struct, frozen=True):
     ignore_end: bool = False  # the end of the text did not end it
 
 
-def number_in(params: Mapping[str, Value], name: str, usual: N) -> N:
-    """A parameter that a picture needs, as a number of the kind of `usual`; that itself if the trace has none that could be.
+def number_in(said: Mapping[str, Value], name: str, usual: N) -> N:
+    """A parameter, or a score, that a picture needs, as a number of the kind of `usual`; that itself if none is there that could
+    be.
 
     >>> number_in({"a": 3}, "a", 0.5), number_in({"b": "x"}, "b", 2), number_in({"c": 1e308}, "c", 2)
     (3.0, 2, 2)
     """
-    value = params.get(name)
-    good = isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= MAX_PARAMETER
+    value = said.get(name)
+    good = isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= MAX_BELIEVED
     return type(usual)(value) if good else usual
 
 

@@ -231,7 +231,7 @@ def filled_here(tokenizer: Any, chat: list[dict[str, str]], options: Mapping[str
     except Endless:
         raise
     except Exception as error:  # it is somebody's program: it may raise anything
-        raise Refusal(said(error)) from error
+        raise Refusal(str(error) or type(error).__name__) from error
 
 
 def filled_apart(tokenizer: Any, chat: list[dict[str, str]], options: Mapping[str, Option]) -> str:
@@ -240,7 +240,7 @@ def filled_apart(tokenizer: Any, chat: list[dict[str, str]], options: Mapping[st
     try:
         asked = {"template": tokenizer.get_chat_template(), "values": values, "most": MAX_RENDERED}
     except ValueError as error:  # there are several, and none is the usual one
-        raise Refusal(said(error)) from error
+        raise Refusal(str(error)) from error
     steps = apart.run(SANDBOX, [str(RENDERING.seconds)], RENDERING, json.dumps(asked).encode())
     end = apart.end_of(steps, "filling in the chat template in a process of its own")
     if end.code == 0:

@@ -199,7 +199,7 @@ def in_its_own(monkeypatch):
 def test_a_file_is_converted_in_a_process_of_its_own(tmp_path, in_its_own, monkeypatch):
     """Nothing of it is read here, and how far it is comes across."""
     monkeypatch.setattr(gguf_files, "convert", lambda file, folder: pytest.fail("it was converted here"))
-    model, told = gguf_samples.write(tmp_path / "a.gguf", quant="Q8_0"), []
+    model, told = gguf_samples.write(tmp_path / "a.gguf", quant="Q8_0", facts={"general.name": "apart"}), []
     with told_to(told.append):
         check_same(load(str(tmp_path / "a.gguf"), device="cpu"), model)
     assert any("of its own" in step.stage for step in told)

@@ -115,6 +115,27 @@ def scores(data: Plain, dice: Random) -> None:
             node["scores"][name] = dice.choice(FLOATS)
 
 
+def one_for_all(data: Plain, dice: Random, name: str = "") -> None:
+    """One score, or one fact, of the whole run.
+
+    Args:
+        name: of it; one that the run has if none is given.
+    """
+    holders = [node["scores"] for step in data["steps"] for node in step["nodes"]] + [step["facts"] for step in data["steps"]]
+    names = sorted({one for holder in holders for one in holder})
+    if name or names:
+        name, number = name or dice.choice(names), dice.choice(FLOATS)
+        for holder in holders:
+            holder |= {name: number} if name in holder else {}
+
+
+def names_of(trace: Trace) -> list[str]:
+    """The scores and facts of a run."""
+    return sorted(
+        {name for step in trace.steps for holder in (step.facts, *(node.scores for node in step.nodes)) for name in holder}
+    )
+
+
 def no_scores(data: Plain, dice: Random) -> None:
     for node in (step_in(data, dice) or {"nodes": ()})["nodes"]:
         node["scores"] = {}
@@ -283,7 +304,7 @@ def ends(data: Plain, dice: Random) -> None:
 
 
 ODDITIES: tuple[Callable[[Plain, Random], None], ...] = (
-    shares, shares, verdicts, sources, scores, scores, scores, no_scores, facts, facts, rows, rows, short_rows, no_rows, no_q,
-    parents, many_nodes, pruned, last_token, no_path, times, no_times, endings, steps, pieces, no_pieces, method, params, params,
-    sampling, header, prompt_tokens, chat, ends,
+    shares, shares, verdicts, sources, scores, scores, scores, one_for_all, one_for_all, no_scores, facts, facts, rows, rows,
+    short_rows, no_rows, no_q, parents, many_nodes, pruned, last_token, no_path, times, no_times, endings, steps, pieces, no_pieces,
+    method, params, params, sampling, header, prompt_tokens, chat, ends,
 )  # fmt: skip

@@ -3,11 +3,14 @@
 import gzip
 import inspect
 import pkgutil
+import re
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from importlib import import_module
 from random import Random
+from types import CodeType, FunctionType
+from typing import Any
 
 import msgspec
 import pytest
@@ -19,13 +22,21 @@ from decoding.runs.trace_files import from_json, to_json
 from decoding.trace import Trace, decode_trace, encode
 from pages.parts.step.open_trace import settings_for
 from tests.fuzz.mutations import BOMBS, case, cases, changed, damaged, opened
-from tests.fuzz.odd_traces import mutable, odd, plain
-from tests.fuzz.views import all_open, drawn, files_of  # noqa: F401  a fixture
+from tests.fuzz.odd_traces import mutable, names_of, odd, one_for_all, plain
+from tests.fuzz.views import ALL, all_open, drawn, files_of  # noqa: F401  a fixture
 from tests.hostile import hostile
+from tests.viz_samples import grown, trace_of
 
-BROKEN, BLIND, ODD, PER_METHOD = 150, 150, 120, 1
+BROKEN, BLIND, ODD = 150, 150, 100
 METHOD_KEYS = list(METHODS)
-DRAWN = {"Step", "Trace", "Row", "Node"}  # a function of `viz` that takes one of these, or several, draws a trace
+DRAWN = ("Step", "Trace", "Row", "Node")  # a function of `viz` that takes one of these, or several, draws a trace
+
+
+MORE_RUNS: tuple[tuple[Any, ...], ...] = (  # whose pictures are others: method, temperature, tokens, parameters
+    ("jacobi", 0.0, 24, {}), ("medusa", 0.8, 10, {"rule": "typical"}), ("judge", 0.8, 10, {"threshold": 0.01}),
+    ("speculative_sampling", 0.0, 10, {}), ("dyspec", 0.8, 10, {"nodes": 96}),
+)  # fmt: skip
+SELDOM = {"misfit_words"}  # are drawn of rare numbers only
 
 
 @pytest.fixture(scope="module")
@@ -49,15 +60,16 @@ def showable(trace: Trace) -> bool:
     return bool(opened(door))
 
 
-def look_at(trace: Trace, other: Trace, store: Store, dice: Random) -> None:
-    """Keep it, open it again, make files of it, draw it."""
+def look_at(trace: Trace, other: Trace, store: Store, dice: Random, parts: frozenset[str] | None = None) -> None:
+    """Keep it, open it again, make files of it, draw it; of what does not change with the step a part that the dice choose."""
     number = store.keep(trace, "fuzz", "")
     assert encode(store.open(number)) == encode(trace)
     files_of(trace, store.folder)
     if showable(trace):
         cursor = dice.randint(-1, len(trace.steps) - 1)
         node = dice.choice((None, None, -1, 0, len(trace.steps[cursor].nodes) if trace.steps else 0))
-        drawn(trace, other, store, number, cursor, node)
+        chosen = frozenset(dice.sample(sorted(ALL), dice.randint(0, 1))) if parts is None else parts
+        drawn(trace, other, store, number, cursor, node, chosen)
 
 
 # -- what is refused, or opens ---------------------------------------------------------------------------------------------
@@ -117,38 +129,57 @@ def test_odd_traces_are_drawn(recorded, store, all_open):  # noqa: F811
     assert looked > ODD / 2
 
 
+def test_every_number_of_every_method(recorded, store, all_open):  # noqa: F811
+    """Each score and each fact that a method writes, in the whole run something else: none, infinite, negative, far too large."""
+    for method in METHOD_KEYS:
+        trace = recorded(method)
+        for number in names_of(trace):
+            for name, dice in cases(f"{method}, {number}", 1):
+                one_for_all(data := mutable(plain(trace)), dice, number)
+                with case(name, packed := msgspec.msgpack.encode(data)):
+                    odd_one = decode_trace(packed)
+                    files_of(odd_one, store.folder)
+                    drawn(odd_one, trace, store, 0, fullest(odd_one), None, frozenset())
+
+
 def test_every_picture_is_among_them(recorded, store, all_open, tmp_path):  # noqa: F811
     """Of a run of every method every function of `viz` that takes a trace, or a part of one, is called by what these tests draw."""
-    called: set[tuple[str, str]] = set()
+    traces = [recorded(method) for method in METHOD_KEYS] + [recorded(*one, **params) for *one, params in MORE_RUNS]
+    traces += [trace_of(grown((40, 80, 60)))]  # too many nodes to be drawn one by one
+    alone, greedy, called = recorded("plain"), recorded("eagle", 0.0), set[CodeType]()
 
     def note(frame, event, argument) -> None:
-        if event == "call":
-            called.add((frame.f_globals.get("__name__", ""), frame.f_code.co_name))
+        called.add(frame.f_code)
 
-    threading.setprofile(note)
-    sys.setprofile(note)
+    threading.settrace(note)
+    sys.settrace(note)
     try:
-        for method in METHOD_KEYS:
-            look_at(recorded(method), recorded("eagle"), store, Random(3))
+        for trace in traces:
+            for cursor in {fullest(trace), len(trace.steps) - 1} if trace in traces[len(METHOD_KEYS) :] else {fullest(trace)}:
+                drawn(trace, alone, store, 0, cursor, None, frozenset())
+        drawn(greedy, recorded("medusa", 0.0), store, store.keep(greedy, "greedy"), 0, None, ALL)
+        drawn(alone, recorded("plain", 0.0), store, 0, 0, None, ALL - {"findings"})
+        files_of(greedy, tmp_path)
     finally:
-        threading.setprofile(None)
-        sys.setprofile(None)
-    missing = sorted(f"{module}.{name}" for module, name in pictures() if (module, name) not in called)
-    assert not missing
+        threading.settrace(None)
+        sys.settrace(None)
+    drawers = [one for one in pictures() if one.__name__ not in SELDOM]
+    missing = sorted(f"{one.__module__}.{one.__name__}" for one in drawers if inspect.unwrap(one).__code__ not in called)
+    assert not missing, ", ".join(missing)
 
 
-def pictures() -> Iterator[tuple[str, str]]:
-    """Module and name of every function of `viz` that draws a trace."""
+def fullest(trace: Trace) -> int:
+    """The step with the most nodes."""
+    return max(range(len(trace.steps)), key=lambda i: len(trace.steps[i].nodes))
+
+
+def pictures() -> Iterator[FunctionType]:
+    """Every function of `viz` that draws a trace."""
     for found in pkgutil.walk_packages(viz.__path__, "viz."):
         if found.ispkg:
             continue
         module = import_module(found.name)
-        for name, function in inspect.getmembers(module, inspect.isfunction):
-            said = " ".join(str(one) for one in function.__annotations__.values())
-            if function.__module__ == module.__name__ and any(
-                kind in said.replace(".", " ").split() or f"{kind}" in said for kind in DRAWN
-            ):
-                yield module.__name__, name
-
-
-Opened = Callable[[bytes], Trace]
+        for _, function in inspect.getmembers(module, inspect.isfunction):
+            said = " ".join(map(str, function.__annotations__.values()))
+            if function.__module__ == module.__name__ and re.search(rf"\bdecoding\.trace\.({'|'.join(DRAWN)})\b", said):
+                yield function

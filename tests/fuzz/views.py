@@ -38,11 +38,13 @@ from viz.methods import guesses_html
 from viz.methods.spectr import position_of
 from viz.methods.spectr_transport import transport
 from viz.replay.replay import replay_html
+from viz.runs.compare import duration, until
 from viz.runs.sweep import sweep_alt, sweep_figure, sweep_table
 from viz.step.beside import beside_words
 from viz.words import stage
 
-GIVEN = "fuzz"  # in the session's state: (trace, another one, store, id of the trace in it, cursor, node)
+GIVEN = "fuzz"  # in the session's state: what `drawn` was given
+ALL = frozenset({"comparison", "findings", "sweep"})  # parts of the page beside the views of one step
 
 
 @pytest.fixture(scope="package")
@@ -54,10 +56,18 @@ def all_open():
         yield
 
 
-def drawn(trace: Trace, other: Trace, store: Store, number: int, cursor: int, node: int | None) -> AppTest:
-    """The page that draws all of a trace; it has no traceback, and no text from outside on it is markup."""
+def drawn(
+    trace: Trace, other: Trace, store: Store, number: int, cursor: int, node: int | None, parts: frozenset[str] = ALL
+) -> AppTest:
+    """The page that draws all of a trace; it has no traceback, and no text from outside on it is markup.
+
+    Args:
+        other: compared with it.
+        number: under which the trace is in the store.
+        parts: which of ALL are drawn.
+    """
     at = AppTest.from_function(page, default_timeout=PATIENCE)
-    at.session_state[GIVEN] = (trace, other, store, number, cursor, node)
+    at.session_state[GIVEN] = (trace, other, store, number, cursor, node, parts)
     return clean(at.run())
 
 
@@ -68,7 +78,7 @@ def page() -> None:
 
 
 def draw() -> None:
-    trace, other, store, number, cursor, node = st.session_state[GIVEN]
+    trace, other, store, number, cursor, node, parts = st.session_state[GIVEN]
     session = Session()
     show(session, trace, cursor, node)  # a trace of which the page says why not is drawn no further
     step_view.draw(session)
@@ -76,13 +86,21 @@ def draw() -> None:
         around(session, other)
     if not trace.steps:
         return
-    comparison([("one", trace), ("other", other), ("the same", trace)], "fuzz_compare")
-    st.html(tally_html(trace) + text_html(trace))
+    if "comparison" in parts:
+        comparison([("one", trace), ("other", other)], "fuzz_compare")
+        st.html(tally_html(trace) + text_html(trace))
+    if "findings" in parts:
+        findings(trace, other, store, number)
+    if "sweep" in parts:
+        sweep([(1, trace), (2, other), (3, trace)])
+
+
+def findings(trace: Trace, other: Trace, store: Store, number: int) -> None:
+    """What the Drafter page says of them, as if either were a study."""
     runs = {"A · one": [(0, number, "stories", trace)], "B · other": [(0, number, "stories", other)]}
     found = {label: findings_of(label_runs) for label, label_runs in runs.items()}
     if all(len(one.judged) for one in found.values()):
-        findings_view(session, store, found)
-    sweep([(1, trace), (2, other), (3, trace)])
+        findings_view(Session(), store, found)
 
 
 def findings_of(runs: Sequence) -> Findings:
@@ -99,6 +117,7 @@ def around(session: Session, other: Trace) -> None:
     if bars := guesses_html(trace, session.cursor):
         st.html(bars)
     lesson_words(step, trace.token_bytes)
+    until(trace, duration(trace) / 2)
     retrieved.source_alt(step)
     if other.steps:
         beside_words(step, other.steps[0], "Other", trace.token_bytes | other.token_bytes)
