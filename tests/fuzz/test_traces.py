@@ -27,7 +27,7 @@ from tests.fuzz.views import ALL, all_open, drawn, files_of  # noqa: F401  a fix
 from tests.hostile import hostile
 from tests.viz_samples import grown, trace_of
 
-BROKEN, BLIND, ODD = 150, 150, 100
+BROKEN, BLIND, ODD = 120, 120, 80
 METHOD_KEYS = list(METHODS)
 DRAWN = ("Step", "Trace", "Row", "Node")  # a function of `viz` that takes one of these, or several, draws a trace
 

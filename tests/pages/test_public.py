@@ -119,6 +119,7 @@ def test_a_sweep_has_so_many_runs(monkeypatch):
     state.start(more)
     assert not state.points and state.plan is None
     at = page("2_Compare.py", state={"compare_view": "sweep", "sweep.points": 16, "sweep.seeds": 5})
+    checked(at.selectbox(key="target").set_value("embedded").run())
     assert "at most 16 runs" in text(at) and at.button(key="sweep_run").disabled
     monkeypatch.setenv("DRAFTSCOPE_MODE", "local")
     assert not more.problem
@@ -131,8 +132,9 @@ def test_a_model_that_is_not_here_is_not_to_be_fetched(home, monkeypatch):
     assert asked.problem() == "This demo does not have SmolLM2 135M Instruct; choose another model under Model."
     with pytest.raises(ValueError, match="This demo does not have SmolLM2 135M Instruct; choose another model"):
         places.place("smollm2")
-    at = page("1_Step.py", state={"target": "smollm2"})
-    checked(at.button(key="step").click().run())
+    at = page("1_Step.py")
+    at.session_state["draftscope"].start(replace(asked, method="plain"))
+    checked(at.run())
     assert "This demo does not have SmolLM2 135M Instruct" in text(at) and "step_instead" in keys(at)
     assert "draftscope fetch" not in everything(at) and not {key for key in keys(at) if key.endswith("fetch")}
     monkeypatch.setenv("DRAFTSCOPE_MODE", "local")
