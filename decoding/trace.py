@@ -175,8 +175,9 @@ def number_in(said: Mapping[str, Value], name: str, usual: N) -> N:
     (3.0, 2, 2)
     """
     value = said.get(name)
-    good = isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= MAX_BELIEVED
-    return type(usual)(value) if good else usual
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= MAX_BELIEVED:
+        return type(usual)(value)
+    return usual
 
 
 class Trace(msgspec.Struct, frozen=True):
