@@ -14,6 +14,7 @@ from torch import Tensor
 
 from decoding.drafting.tree_builder import TreeBuilder
 from decoding.score_names import JOINT, OWN
+from decoding.verify import NotFinite
 
 READ = "read"  # known of a node: its place among those that were handed to `extend`, -1 if it was not
 
@@ -114,10 +115,10 @@ def grow(
 
 
 def gathered(packed: list[list[float]], logits: Tensor, rows: Tensor) -> TreeBuilder:
-    """Number the kept candidates anew."""
+    """Number the kept candidates anew. NotFinite if they have no order, so that a node may be kept without its parent."""
     tokens, parents, kept, barred, read, joint, own = packed
     if any(map(isnan, joint)):
-        raise ValueError("What the drafter gives its tokens is no probability (NaN): numbers in its weights are far too large.")
+        raise NotFinite("drafter")
     place = {-1: -1}
     for old, keep in enumerate(kept):
         if keep:

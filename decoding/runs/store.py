@@ -364,8 +364,9 @@ def step_of(data: bytes) -> Step:
 def entry_of(row: Sequence[object]) -> Entry:
     """A line of the list. A value that is none of ours, in a file that somebody changed, becomes nothing: the list is still there.
 
-    >>> entry_of((1, "a", 7, "", "x", "plain", "", "", "", 2**60, -1, 1))
-    Entry(id=1, name='a', note='', study='', created=0.0, method='plain', family='', prompt='', text='', steps=0, tokens=0, ended=True)
+    >>> found = entry_of((1, "a", 7, "", "x", "plain", "", "", "", 2**60, -1, 1))
+    >>> found.id, found.name, found.note, found.created, found.method, found.steps, found.ended
+    (1, 'a', '', 0.0, 'plain', 0, True)
     """
     number, name, note, study, created, method, family, prompt, text, steps, tokens, ended = row
     texts = [value if isinstance(value, str) else "" for value in (name, note, study, method, family, prompt, text)]
