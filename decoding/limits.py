@@ -35,6 +35,7 @@ class Limits:
     jobs: int | None = None  # for all together
     held: int | None = None  # positions that a visitor's runs may hold in memory: of every step the root and the drafted tokens
     prompts: int | None = None  # of a study
+    sweep: int | None = None  # runs of a swept parameter, all values and seeds together
     upload: int | None = None  # bytes of a trace file or a file of prompts, as they come
     kept: int | None = None  # runs that a visitor may keep
     kept_bytes: int | None = None  # that they may fill
@@ -59,9 +60,9 @@ class Limits:
             return ""
         return (
             f"This demo: up to {self.tokens:,} tokens, prompts of up to {self.prompt:,} characters, trees of up to {self.nodes:,} "
-            f"nodes, {self.at_once:,} runs at a time while others wait, studies of up to {self.prompts:,} prompts, files of up to "
-            f"{megabytes(self.upload)}. Kept runs are yours alone: up to {self.kept:,} of them and {megabytes(self.kept_bytes)}, "
-            f"for {self.kept_days:,} days."
+            f"nodes, {self.at_once:,} runs at a time while others wait, studies of up to {self.prompts:,} prompts, sweeps of up to "
+            f"{self.sweep:,} runs, files of up to {megabytes(self.upload)}. Kept runs are yours alone: up to {self.kept:,} of them "
+            f"and {megabytes(self.kept_bytes)}, for {self.kept_days:,} days."
         )
 
 
@@ -77,6 +78,7 @@ PUBLIC = Limits(
     jobs=64,
     held=40_000,
     prompts=20,
+    sweep=16,
     upload=5 * 2**20,
     kept=50,
     kept_bytes=25 * 2**20,
@@ -159,6 +161,12 @@ def check_prompts(count: int) -> None:
         raise Refused(
             f"This demo studies at most {most:,} prompts at a time; there are {count:,}. Take fewer under “At most so many”."
         )
+
+
+def check_sweep(count: int) -> None:
+    """Of a swept parameter: its values times its seeds."""
+    if over(count, most := limits().sweep):
+        raise Refused(f"This demo sweeps a parameter in at most {most:,} runs; these are {count:,}. Take fewer points or seeds.")
 
 
 def check_upload(size: int) -> None:

@@ -5,7 +5,7 @@ No torch here. Everything the pages draw is a function of a Trace and a cursor; 
 i + 1 the position behind node i, so node i stands at row `parent + 1`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Literal, TypeVar
 
 import msgspec
@@ -25,6 +25,7 @@ MAX_VOCABULARY = 2**20  # different tokens that occur, and tokens of a prompt
 MAX_TEXT = 2**20  # characters of a prompt or a message
 MAX_WORD = 1000  # characters of a name
 MAX_TURNS = 1000  # messages of a chat
+MAX_BELIEVED = 2**53  # the largest number of a parameter, or of a score that counts
 
 # what is read is held against these; what is made here keeps to them
 Token = Annotated[int, Meta(ge=0, le=2**31 - 1)]
@@ -44,6 +45,7 @@ Tokens = Annotated[tuple[Token, ...], Meta(max_length=MAX_VOCABULARY)]
 Verdict = Literal["accepted", "rejected", "not judged"]
 Origin = Literal["accepted", "bonus", "correction", "plain"]
 T = TypeVar("T")
+N = TypeVar("N", int, float)
 Ending = Literal["", "end of text", "stop token", "token limit", "context limit", "context limit of the draft model"]
 
 
@@ -163,6 +165,19 @@ class Header(msgspec.Struct, frozen=True):
     special_tokens: Tokens = ()  # of the tokenizer: marks such as the end of a turn, which are no text
     stop: Tokens = ()  # tokens of one's own that end the run
     ignore_end: bool = False  # the end of the text did not end it
+
+
+def number_in(said: Mapping[str, Value], name: str, usual: N) -> N:
+    """A parameter, or a score, that a picture needs, as a number of the kind of `usual`; that itself if none is there that could
+    be.
+
+    >>> number_in({"a": 3}, "a", 0.5), number_in({"b": "x"}, "b", 2), number_in({"c": 1e308}, "c", 2)
+    (3.0, 2, 2)
+    """
+    value = said.get(name)
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= MAX_BELIEVED:
+        return type(usual)(value)
+    return usual
 
 
 class Trace(msgspec.Struct, frozen=True):

@@ -1,7 +1,8 @@
 """The app with the headers that browsers want of a public server: `streamlit run deploy/serve.py`. What it shows is `app.py`.
 
-Nothing from another site is loaded, so a picture that got into a page by a hole would not be fetched. `DRAFTSCOPE_FRAMES` names the
-sites that may show the app inside of their own pages, parted by blanks; none without it.
+The key that says who a visitor is comes as a cookie that no script can read, with the first page. Nothing from another site is
+loaded, so a picture that got into a page by a hole would not be fetched. `DRAFTSCOPE_FRAMES` names the sites that may show the app
+inside of their own pages, parted by blanks; none without it.
 """
 
 import os
@@ -9,8 +10,20 @@ import sys
 from pathlib import Path
 
 import streamlit as st
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))  # Streamlit adds the folder of this file, and the packages lie beside `app.py`
+
+from decoding.limits import limits  # noqa: E402  the path comes first
+from decoding.runs import visitors  # noqa: E402
+from decoding.runs.visitors import CHECK, COOKIE, ROUTE, is_key, new_key  # noqa: E402
+
+LONGEST = 200  # bytes of a key that is handed over
 
 
 def headers(frames: str) -> dict[str, str]:
@@ -54,6 +67,63 @@ class SecurityHeaders:
         await self.app(scope, receive, sent if scope["type"] == "http" else send)
 
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))  # Streamlit adds the folder of this file, and the packages lie beside `app.py`
-app = st.App(ROOT / "app.py", middleware=[Middleware(SecurityHeaders)])
+class VisitorCookie:
+    """Gives every visitor of a public server a key, as a cookie that no script can read, and takes another one for it on POST."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or not limits().public:
+            await self.app(scope, receive, send)
+        elif scope["method"] == "POST" and scope["path"].endswith(ROUTE):
+            await (await taken(Request(scope, receive)))(scope, receive, send)
+        else:
+            await self.app(scope, receive, with_cookie(scope, send) if scope["method"] == "GET" else send)
+
+
+def with_cookie(scope: Scope, send: Send) -> Send:
+    """Sends what `send` does; a page goes with the visitor's key, old or new, and into no cache on the way."""
+
+    async def sent(message: Message) -> None:
+        if message["type"] == "http.response.start" and message["status"] == 200:
+            headers = MutableHeaders(raw=message["headers"] if isinstance(message["headers"], list) else list(message["headers"]))
+            if headers.get("content-type", "").startswith("text/html"):
+                headers["cache-control"] = "no-store"
+                headers.append("set-cookie", cookie(key_in(scope) or new_key(), scope))
+                message["headers"] = headers.raw
+        await send(message)
+
+    return sent
+
+
+async def taken(request: Request) -> Response:
+    """The answer to a page that hands over a key: of the visitor's other browser, or one that an earlier version kept elsewhere.
+    Another site cannot send the header without being asked about it, and no site but this one is answered."""
+    if CHECK not in request.headers or request.headers.get("sec-fetch-site", "same-origin") != "same-origin":
+        return Response(status_code=403)
+    body = b""
+    async for part in request.stream():
+        body += part
+        if len(body) > LONGEST:
+            return Response(status_code=413)
+    if not is_key(found := body.decode("ascii", "replace")):
+        return Response(status_code=400)
+    return Response(status_code=204, headers={"set-cookie": cookie(found, request.scope), "cache-control": "no-store"})
+
+
+def key_in(scope: Scope) -> str | None:
+    """The key that a request brings; None if it brings none, or something else."""
+    found = Request(scope).cookies.get(COOKIE)
+    return found if is_key(found) else None
+
+
+def cookie(key: str, scope: Scope) -> str:
+    """The header that has a browser keep the key."""
+    secure = "https" in (scope.get("scheme"), Headers(scope=scope).get("x-forwarded-proto"))
+    seconds = (limits().kept_days or 365) * 86_400
+    return f"{COOKIE}={key}; Path=/; Max-Age={seconds}; SameSite=Strict; HttpOnly" + "; Secure" * secure
+
+
+visitors.by_server = True
+app = st.App(ROOT / "app.py", middleware=[Middleware(SecurityHeaders), Middleware(VisitorCookie)])

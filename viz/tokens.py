@@ -155,5 +155,6 @@ def as_plotly(text: str) -> str:
 
 
 def as_markdown(text: str) -> str:
-    """Plain text -> Markdown that shows that text: no tags, links, maths or Streamlit directives."""
-    return re.sub(r"([!-/:-@\[-`{-~])", r"\\\1", text)
+    """Plain text -> Markdown that shows that text: no tags, links, maths or Streamlit directives; half of a character, which cannot
+    be sent to a browser, becomes a question mark."""
+    return re.sub(r"([!-/:-@\[-`{-~])", r"\\\1", text.encode("utf-8", "replace").decode())

@@ -7,12 +7,14 @@ draft this way. The tree is deterministic, not sampled: exact with `verify.match
 """
 
 from collections.abc import Callable, Collection
+from math import isnan
 
 import torch
 from torch import Tensor
 
 from decoding.drafting.tree_builder import TreeBuilder
 from decoding.score_names import JOINT, OWN
+from decoding.verify import NotFinite
 
 READ = "read"  # known of a node: its place among those that were handed to `extend`, -1 if it was not
 
@@ -114,8 +116,10 @@ def grow(
 
 
 def gathered(packed: list[list[float]], logits: Tensor, rows: Tensor) -> TreeBuilder:
-    """Number the kept candidates anew."""
+    """Number the kept candidates anew. NotFinite if they have no order, so that a node may be kept without its parent."""
     tokens, parents, kept, barred, read, joint, own = packed
+    if any(map(isnan, joint)):
+        raise NotFinite("drafter")
     place = {-1: -1}
     for old, keep in enumerate(kept):
         if keep:

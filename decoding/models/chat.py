@@ -1,7 +1,8 @@
 """Chat: messages -> the text that a model's template makes of them, and what can be told of a chat without a model. No torch.
 
-A template is a program that comes with a model: it runs in the sandbox of transformers, is ended when it takes too long or writes
-too much, and whatever it raises is a sentence.
+A template is a program that comes with a model. Those of the models that come with the app run here, in the sandbox of
+transformers; another's runs in such a sandbox in a process of its own. Either is ended when it takes too long or writes too much,
+and whatever it raises is a sentence.
 """
 
 import json
@@ -17,7 +18,9 @@ from typing import Any
 import msgspec
 
 from decoding.limits import limits
-from decoding.models.catalogue import MODELS
+from decoding.models import apart
+from decoding.models.apart import RENDERING
+from decoding.models.catalogue import MODELS, NAMED
 from decoding.trace import Message
 
 ROLES = ("system", "user", "assistant")
@@ -25,7 +28,8 @@ EXAMPLE = "[{'role': 'user', 'content': 'Hello'}]"
 MAX_MESSAGES = 200
 MAX_CHAT = 100_000  # characters of all messages together
 MAX_RENDERED = 4 * MAX_CHAT  # characters that a template may write
-MAX_SECONDS = 5.0  # that it may take
+MAX_SECONDS = 5.0  # that it may take here
+SANDBOX = "decoding.models.template_sandbox"
 MAX_OPTIONS, MAX_OPTION = 16, 200  # how many, and characters of one
 MAX_CONFIG = 16 * 2**20  # bytes of a tokenizer_config.json that is looked into
 OPTION = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
@@ -184,6 +188,10 @@ class Endless(Exception):
     """A template took too long or wrote too much."""
 
 
+class Refusal(Exception):
+    """A template does not take the messages, in its own words."""
+
+
 def rendered(tokenizer: Any, messages: Sequence[Message], options: Mapping[str, Option], name: str) -> str:
     """The text that the template makes of the messages, with the beginning of the answer.
 
@@ -196,15 +204,55 @@ def rendered(tokenizer: Any, messages: Sequence[Message], options: Mapping[str, 
     """
     chat = [{"role": message.role, "content": message.content} for message in messages]
     try:
-        with watched():
-            text = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True, **options)
+        text = (filled_here if comes_with_us(name) else filled_apart)(tokenizer, chat, options)
     except Endless as error:
         raise ValueError(f"The chat template of {name} {error}; it was ended.") from None
-    except Exception as error:  # it is somebody's program: it may raise anything
+    except Refusal as error:
         raise ValueError(f"The chat template of {name} does not take these messages: {said(error)}") from error
     if len(text) > MAX_RENDERED:
         raise ValueError(f"The chat template of {name} writes {len(text):,} characters; at most {MAX_RENDERED:,} are read.")
     return text
+
+
+def comes_with_us(name: str) -> bool:
+    """Whether the target of a family is shipped, or fetched by its checksum.
+
+    >>> comes_with_us("smollm2 + embedded"), comes_with_us("Qwen/Qwen3-1.7B"), comes_with_us("smollm2x")
+    (True, False, False)
+    """
+    return name in NAMED or name.startswith(tuple(f"{one} + " for one in NAMED))
+
+
+def filled_here(tokenizer: Any, chat: list[dict[str, str]], options: Mapping[str, Option]) -> str:
+    """Fill in a template in this thread (Endless, Refusal)."""
+    try:
+        with watched():
+            return tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True, **options)
+    except Endless:
+        raise
+    except Exception as error:  # it is somebody's program: it may raise anything
+        raise Refusal(str(error) or type(error).__name__) from error
+
+
+def filled_apart(tokenizer: Any, chat: list[dict[str, str]], options: Mapping[str, Option]) -> str:
+    """The same in a process of its own, which can be ended whatever it does; who listens to the progress may end it, too."""
+    values = {"messages": chat, "add_generation_prompt": True, **tokenizer.special_tokens_map, **options}
+    try:
+        asked = {"template": tokenizer.get_chat_template(), "values": values, "most": MAX_RENDERED}
+    except ValueError as error:  # there are several, and none is the usual one
+        raise Refusal(str(error)) from error
+    steps = apart.run(SANDBOX, [str(RENDERING.seconds)], RENDERING, json.dumps(asked).encode())
+    end = apart.end_of(steps, "filling in the chat template in a process of its own")
+    if end.code == 0:
+        answer = json.loads(end.answer)
+        if "refused" in answer:
+            raise Refusal(answer["refused"])
+        return answer["text"]
+    if end.code == 1:
+        raise Endless(end.last_line)
+    if end.spent or end.code is None:
+        raise Endless(f"takes longer than {RENDERING.seconds} seconds")
+    raise Endless(f"ends the process that fills it in (signal {-end.code})")
 
 
 def said(error: Exception) -> str:

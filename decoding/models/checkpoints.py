@@ -4,6 +4,7 @@ Untrusted input: only safetensors are opened, and no code of a model folder is e
 """
 
 import json
+import logging
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -35,11 +37,15 @@ LANGUAGE = {r"^language_model\.lm_head": "lm_head", r"^(model\.)?language_model\
 OTHER_SENSES = re.compile(r"(^|\.)(vision_\w+|audio_\w+|multi_modal_projector|embed_vision|embed_audio)\.")
 IMPLEMENTATIONS = {"_attn_implementation_internal", "_experts_implementation_internal"}  # fields that name kernels to be fetched
 SHARD = re.compile(r"[\w-][\w.-]*\.safetensors")
+REPORTS = "transformers.modeling_utils"  # the logger that prints what weights lack
 TREE_ROWS = 1024  # more than a draft tree has
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
-RAISED = (OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError, ImportError, SafetensorError, MemoryError)
+RAISED = (
+    OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, AssertionError, RuntimeError, ImportError,
+    EOFError, SafetensorError, StrictDataclassError, MemoryError,
+)  # fmt: skip
 
 
 @contextmanager
@@ -117,7 +123,7 @@ def open_weights(
     options |= {"config": config, "ignore_mismatched_sizes": True, "key_mapping": {WRAPPED: "", **LANGUAGE}}
     options |= {"device_map": "auto"} if device is None else {}
     opener = cast(Any, AutoModelForCausalLM)  # whose types know no loading info, and lose those of `to`
-    with opening_quantised(config), opening_alone(changes=wanted is not torch.get_default_dtype()):
+    with opening_quantised(config), opening_alone(changes=wanted is not torch.get_default_dtype()), without_report():
         try:
             model, loaded = opener.from_pretrained(source, attn_implementation="sdpa", **options)
         except ValueError:  # this architecture has no fused attention
@@ -127,6 +133,21 @@ def open_weights(
     stored = quantised_note(source, config, str(model.dtype).removeprefix("torch."))
     notes = (*prefix_notes(source), *stored, *senses_notes(source, others))
     return transpose_weights(model if device is None else model.to(device)), notes
+
+
+@contextmanager
+def without_report() -> Iterator[None]:
+    """While the block runs, transformers does not print at length what a model lacks: `check_complete` says it in a sentence."""
+    logger = logging.getLogger(REPORTS)
+    logger.addFilter(no_report)
+    try:
+        yield
+    finally:
+        logger.removeFilter(no_report)
+
+
+def no_report(record: logging.LogRecord) -> bool:
+    return "LOAD REPORT" not in record.getMessage()
 
 
 def check_complete(loaded: Mapping[str, Any]) -> None:

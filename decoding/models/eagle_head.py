@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from torch import Tensor, nn
 from transformers import LlamaConfig
 from transformers.models.llama.modeling_llama import LlamaMLP, LlamaRMSNorm
@@ -16,7 +17,7 @@ from transformers.models.llama.modeling_llama import LlamaMLP, LlamaRMSNorm
 from decoding.checks import check_int
 from decoding.models.attention import Attention, Sizes
 from decoding.models.cache import TreeCache
-from decoding.models.checkpoints import transpose_weights
+from decoding.models.checkpoints import first_line, transpose_weights
 from decoding.models.heads import Head, Settings, check_ranks, head_for
 from decoding.models.layers import embedding, unembedding
 from decoding.models.target import PRE_NORM, Target
@@ -143,8 +144,8 @@ def llama(layer: dict[str, Any]) -> LlamaConfig:
     more = ("rms_norm_eps", "rope_parameters", "attention_bias", "qkv_bias", "mlp_bias", "max_position_embeddings")
     try:
         return LlamaConfig(**{name: layer[name] for name in (*LIMITS, *more) if name in layer})
-    except (TypeError, KeyError, ValueError, ArithmeticError) as error:
-        raise ValueError(f"A layer of these sizes cannot be: {error}") from error
+    except (TypeError, KeyError, ValueError, ArithmeticError, StrictDataclassError) as error:
+        raise ValueError(f"A layer of these sizes cannot be: {first_line(error)}") from error
 
 
 def shapes(settings: Settings) -> dict[str, tuple[int, ...]]:

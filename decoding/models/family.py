@@ -46,7 +46,7 @@ from decoding.models.self_test import check_tree_reading
 from decoding.models.spread import AUTO_MAP, check_spread, devices
 from decoding.models.target import Target
 from decoding.models.token_bytes import token_bytes_maker
-from decoding.models.tokenizers import open_tokenizer
+from decoding.models.tokenizers import check_usable, open_tokenizer
 from decoding.trace import Message
 
 EMBEDDED = Path(__file__).parent.parent / "embedded"
@@ -312,6 +312,7 @@ def open_model(
         check_architecture(config, source)
         with opening(source):
             tokenizer, words = open_tokenizer(folder, source)
+            check_usable(tokenizer)
     found = needs(Path(source), BYTES["float32"] if dtype == "auto" else BYTES[dtype])
     if device.type == "cpu":
         check_memory(found, source)

@@ -18,6 +18,7 @@ from filelock import FileLock, Timeout
 from decoding.models import hub, package_index
 from decoding.models.cache_folder import cache_folder
 from decoding.models.catalogue import MODELS, NAMED, SMOLLM2, Model
+from decoding.models.converting import convert_apart
 from decoding.models.downloads import PATIENCE, SLICE, check_room, checked, download
 from decoding.models.progress import Progress, said
 
@@ -210,7 +211,7 @@ def converted_place(file: Path) -> Path:
 
 
 def convert_gguf(file: Path) -> Iterator[Progress]:
-    """Make a GGUF file a folder that can be opened, once; nothing happens if that was done.
+    """Make a GGUF file a folder that can be opened, once, in a process of its own; nothing happens if that was done.
 
     Raises:
         ValueError: it is no GGUF file, is cut short, holds what cannot be opened, or the disk is full.
@@ -221,10 +222,8 @@ def convert_gguf(file: Path) -> Iterator[Progress]:
 
 
 def converted(file: Path, place: Path) -> Iterator[Progress]:
-    from decoding.models.gguf_files import convert
-
     fresh = work_of(place) / "new"
     shutil.rmtree(fresh, ignore_errors=True)
-    yield from convert(file, fresh)
+    yield from convert_apart(file, fresh)
     (fresh / WHOLE).write_text(f"# {file.name}\n\nMade of {file} by Draftscope.\n", "utf-8")
     finish(fresh, place)

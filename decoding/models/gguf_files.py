@@ -21,6 +21,7 @@ from transformers.integrations.gguf.gguf_tokenizer_mapping import GGUF_PRE_TOKEN
 from transformers.modeling_gguf_pytorch_utils import TENSOR_PROCESSORS, TensorProcessor, get_gguf_hf_weights_map
 
 from decoding.models.downloads import check_room
+from decoding.models.model_folder import check_numbers
 from decoding.models.progress import Progress
 
 MAGIC = b"GGUF"
@@ -45,6 +46,7 @@ def convert(file: Path, folder: Path) -> Iterator[Progress]:
     """
     reader = opened(file)
     config = config_of(file, reader)
+    check_numbers(config.to_dict())
     check_room(folder, sum(int(tensor.n_elements) for tensor in reader.tensors) * stored(reader).itemsize, file.name)
     folder.mkdir(parents=True, exist_ok=True)
     yield Progress("converting", 0, sum(int(tensor.n_bytes) for tensor in reader.tensors))

@@ -12,13 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from decoding.models.checkpoints import INDEX, PREFIXES, listed, shards_of
-from decoding.models.heads import MAX_FACTS, Stored, stored_in
+from decoding.models.heads import FLOATS, MAX_FACTS, Stored, stored_in
 
 CONFIG, CONVERT = "config.json", "python -m decoding.training.convert"
 PICKLED = ("*.bin", "*.pt", "*.pth")
 MAX_INDEX = 64 * 2**20  # bytes
 WRAPPED = re.compile("^(?:" + "|".join(map(re.escape, (*PREFIXES, "model."))) + ")+")
-FLOATS = ("F64", "F32", "F16", "BF16")
 WHOLE = ("d2t", "t2d")  # tensors that hold no weights
 # what formats of quantisation put beside a matrix, or in its place
 QUANTISED = re.compile(

@@ -36,6 +36,7 @@ EMBEDDED = SHIPPED / "heads"
 SHIPPED_FOR = {"embedded": EMBEDDED, "smollm2": SHIPPED / "smollm2" / "heads"}  # family -> its heads
 WEIGHTS, FACTS = "model.safetensors", "head.json"
 MAX_FACTS = 2 * 2**20  # bytes
+FLOATS, LARGEST = ("F64", "F32", "F16", "BF16"), 2**20  # formats of weights, and the largest number that one can be
 SAMPLES = 4  # values looked at in every parameter
 LOOSE, TINY = 2**-7, 2**-23  # relative: one unit of bfloat16's last place; absolute: two of float16's smallest number
 
@@ -311,6 +312,9 @@ def tensors_of(place: Path, stored: Mapping[str, Stored], expected: Mapping[str,
             tensors |= {name: opened.get_tensor(one.name).float() for name, one in stored.items() if one.file == file}
     if strange := [name for name, values in tensors.items() if not values.isfinite().all()]:
         raise ValueError(f"{strange[0]} in {str(place)!r} holds numbers that are not finite.")
+    weights = {name: values for name, values in tensors.items() if stored[name].dtype in FLOATS and values.numel()}
+    if large := [(name, most) for name, values in weights.items() if (most := float(values.abs().max())) > LARGEST]:
+        raise ValueError(f"{large[0][0]} in {str(place)!r} holds {large[0][1]:,.0f}; no weight is above {LARGEST:,}.")
     return tensors
 
 

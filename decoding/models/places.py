@@ -8,6 +8,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from decoding.limits import limits
 from decoding.models import fetching, hub
 from decoding.models.catalogue import MODELS
 from decoding.models.progress import told
@@ -53,4 +54,6 @@ def place(name: str) -> Place:
 def missing(name: str) -> str:
     """What to do about a model of the catalogue that is not here, in a sentence."""
     model = MODELS[name]
+    if not limits().downloads:
+        return f"This demo does not have {model.title}; choose another model."
     return f"{name} is not on this machine yet ({fetching.cost(model)}). This brings it: draftscope fetch {name}"

@@ -7,27 +7,17 @@ memory; what happens to the process here happens to nobody else. Its weights are
 """
 
 import json
-import os
-import signal
 import sys
 from collections.abc import Callable
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
-from subprocess import DEVNULL, Popen, TimeoutExpired
-from tempfile import TemporaryFile
-from time import monotonic
 from typing import Any
 
+from decoding.models import apart
+from decoding.models.apart import TRIAL, Ended, fail, limited
 from decoding.models.model_folder import SAID, SIZES, TEMPLATES, WORDS, largest
-from decoding.models.progress import tell
 
 PIECES, TEMPLATE = "tokenizer.model", "chat_template.jinja"
-SECONDS = 30  # of a processor
-PATIENCE = 120  # seconds of waiting for that: the processor may be somebody else's
-MEMORY = 4 * 2**30  # bytes of addresses
-SAID_MOST = 4096  # bytes of what it says
-LOOK = 0.05  # seconds between two looks
-HURRY = 0.002  # and before the first
 KEPT = 64  # folders whose trial is remembered
 RUNS = 400  # how often one character is repeated
 TEXTS = ("", "The cat sat on the mat.", "caf\u00e9 \u4e2d\u6587 \U0001f600 \u0301", " \t\n \r\n", "<|endoftext|></s>[INST]")
@@ -59,44 +49,23 @@ def marks(folder: Path) -> tuple[Any, ...]:
 
 def tried(folder: Path) -> str:
     """What a process that opens a folder finds wrong, or what becomes of it, in words; "" if nothing."""
-    command = [sys.executable, "-m", "decoding.models.probe", str(folder.resolve())]
-    place = {**os.environ, "TOKENIZERS_PARALLELISM": "false", "RUST_BACKTRACE": "0"}
-    place["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
-    with TemporaryFile() as out, ended(Popen(command, stdin=DEVNULL, stdout=out, stderr=out, env=place)) as one:
-        end, pause = monotonic() + PATIENCE, HURRY
-        while one.poll() is None:
-            tell(f"trying the tokenizer of {folder.name} in a process of its own")
-            if monotonic() > end:
-                return f"its tokenizer or chat template was not ready after {PATIENCE} seconds; the trial was ended."
-            with suppress(TimeoutExpired):
-                one.wait(pause)
-            pause = min(2 * pause, LOOK)
-        out.seek(max(0, out.seek(0, os.SEEK_END) - SAID_MOST))
-        return outcome(one.returncode, out.read().decode("utf-8", "replace"))
+    steps = apart.run(__name__, [str(folder.resolve())], TRIAL)
+    return outcome(apart.end_of(steps, f"trying the tokenizer of {folder.name} in a process of its own"))
 
 
-@contextmanager
-def ended(process: Popen[bytes]):
-    """A process that does not outlive the block."""
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.wait()
-
-
-def outcome(code: int, said: str) -> str:
+def outcome(end: Ended) -> str:
     """What the end of the process means."""
-    if code == 0:
+    if end.code == 0:
         return ""
-    if code == 1:
-        line = next((line for line in reversed(said.splitlines()) if line.strip()), "it says nothing")
-        return "".join(c if c.isprintable() else " " for c in line)[:300]
-    if code in (-getattr(signal, "SIGXCPU", 0), -getattr(signal, "SIGKILL", 0)):
-        return f"its tokenizer or chat template takes more than {SECONDS} seconds or all memory; it was ended."
+    if end.code is None:
+        return f"its tokenizer or chat template was not ready after {TRIAL.patience:g} seconds; the trial was ended."
+    if end.code == 1:
+        return end.last_line
+    if end.spent:
+        return f"its tokenizer or chat template takes more than {TRIAL.seconds} seconds or all memory; it was ended."
     return (
-        f"its tokenizer or chat template ends the process that opens it (signal {-code}), out of memory as a rule; at most "
-        f"{MEMORY // 2**30} GB are given."
+        f"its tokenizer or chat template ends the process that opens it (signal {-end.code}), out of memory as a rule; at most "
+        f"{TRIAL.memory // 2**30} GB are given."
     )
 
 
@@ -105,7 +74,7 @@ def outcome(code: int, said: str) -> str:
 
 def main() -> None:
     """Try a folder; the last line says what is wrong with it."""
-    limited()
+    limited(TRIAL)
     folder = Path(sys.argv[1])
     try:
         try_tokenizer(folder)
@@ -115,28 +84,10 @@ def main() -> None:
             for template in found:
                 try_template(template)
     except MemoryError:
-        fail(f"its tokenizer or chat template takes more than {MEMORY // 2**30} GB of memory.")
+        fail(f"its tokenizer or chat template takes more than {TRIAL.memory // 2**30} GB of memory.")
     except BaseException as error:  # a panic of the library is no Exception
         said = str(error) or type(error).__name__
         fail(said if said.startswith("its ") else f"its tokenizer or chat template cannot be used: {said}")
-
-
-def fail(problem: str) -> None:
-    sys.stdout.flush()
-    os.write(2, f"\n{' '.join(problem.split())[:300]}\n".encode())
-    os._exit(1)  # whatever state the libraries are in
-
-
-def limited() -> None:
-    """As much time and memory as there should be, where the system knows such limits."""
-    try:
-        import resource
-    except ImportError:
-        return
-    for what, most in ((resource.RLIMIT_CPU, SECONDS), (resource.RLIMIT_AS, MEMORY), (resource.RLIMIT_CORE, 0)):
-        with suppress(ValueError, OSError):
-            _, hard = resource.getrlimit(what)
-            resource.setrlimit(what, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard))
 
 
 def try_tokenizer(folder: Path) -> None:

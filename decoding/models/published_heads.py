@@ -135,7 +135,7 @@ def medusa(folder: Path, config: Config, found: Mapping[str, Shape], target: Tar
         f"config.json in {str(folder)!r} says {said} Medusa heads and the file holds {there}; all {there} are used, as the "
         "authors' code does."
     )
-    return Described(settings, names, notes=(note,) if there > said else ())
+    return Described(settings, names, notes=(note,) if heads and there > said else ())
 
 
 def without_padding(folder: Path, head: Head, found: Mapping[str, Tensor], target: Target) -> Head:

@@ -47,6 +47,13 @@ def open_tokenizer(source: str, name: str) -> tuple[PreTrainedTokenizerBase, tup
     return found, (() if says else (assumed,)) + space_notes(name, found, pieces)
 
 
+def check_usable(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Refuse a tokenizer whose settings it cannot work with (ValueError, or whatever the library raises)."""
+    if not isinstance(most := tokenizer.model_max_length, (int, float)):
+        raise ValueError(f"model_max_length in {SAID} is {str(most)[:80]}, which is no number of tokens.")
+    tokenizer.decode(tokenizer(PROBES[0])["input_ids"])
+
+
 def sentencepieces(file: Path) -> Any:
     """The model in a file of sentencepiece; None for a file of another kind. ValueError if the package is lacking."""
     try:

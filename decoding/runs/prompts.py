@@ -189,13 +189,13 @@ def from_row(row: object, number: int) -> Prompt:
     {"instruction", "input"} as Alpaca, {"question"} as GSM8K, {"prompt"} as HumanEval, or {"text"}."""
     if not isinstance(row, dict):
         raise ValueError(f"Line {number} is a {type(row).__name__}, not an object with a prompt.")
-    domain = " ".join(str(row.get("domain") or row.get("category") or "").split())[:MAX_DOMAIN]
+    domain = " ".join(word(row.get("domain") or row.get("category")).split())[:MAX_DOMAIN]
     for name, read in READ.items():
         if (prompt := read(row, number) if row.get(name) else None) is not None:
             return replace(prompt, domain=domain or prompt.domain)
     if any(name in row and row[name] == "" for name in ("question", "prompt", "text", "instruction")):
         raise ValueError(f"Prompt {number} is empty.")
-    names = ", ".join(str(name)[:40] for name in list(row)[:8])
+    names = ", ".join(word(name)[:40] for name in list(row)[:8])
     raise ValueError(f"Line {number} has no {', '.join(KNOWN[:-1])} or {KNOWN[-1]} that can be read; it has {names}.")
 
 
@@ -222,7 +222,7 @@ def dialogue(parts: object, who: tuple[str, ...], what: tuple[str, ...], number:
     for part in parts:
         if not isinstance(part, dict):
             raise ValueError(f"Line {number} has a turn that is a {type(part).__name__}, not an object.")
-        speaker = str(next((part[key] for key in who if key in part), ""))
+        speaker = word(next((part[key] for key in who if key in part), ""))
         said = next((part[key] for key in what if key in part), None)
         role = FROM.get(speaker.lower())
         if role is None:
@@ -281,9 +281,21 @@ READ: dict[str, Callable[[Mapping[str, Any], int], Prompt | None]] = dict(
 )
 
 
+def word(value: object) -> str:
+    """A word or a number of a row as text, "" for anything else; with a mark in place of every half of a character, which JSON can
+    hold and no text can.
+
+    >>> word("a\\ud800b"), word(7), word(["x"])
+    ('a?b', '7', '')
+    """
+    return str(value).encode("utf-8", "replace").decode() if isinstance(value, (str, int, float)) else ""
+
+
 def checked(text: str, number: int) -> str:
     if not text.strip():
         raise ValueError(f"Prompt {number} is empty.")
+    if alone := [c for c in text if 0xD800 <= ord(c) <= 0xDFFF]:
+        raise ValueError(f"Prompt {number} holds half of a character (U+{ord(alone[0]):04X}), which no text can; take it out.")
     if len(text) > MAX_CHARACTERS:
         raise ValueError(f"Prompt {number} has {len(text):,} characters; at most {MAX_CHARACTERS:,} are read.")
     return text

@@ -47,6 +47,7 @@ CREATE TABLE IF NOT EXISTS steps (
     data BLOB NOT NULL, PRIMARY KEY (trace, number)
 );
 """
+MOST_COUNTED, LATEST = 2**53, 2**37  # of a number in the list; seconds since 1970, some four thousand years
 COLUMNS = "id, name, note, study, created, method, family, prompt, text, steps, tokens, ended"
 
 
@@ -249,7 +250,7 @@ class Store:
         where, values = conditions(query or Query())
         with self._open() as db:
             sql = f"SELECT {COLUMNS} FROM traces {where} ORDER BY created DESC, id DESC LIMIT ? OFFSET ?"
-            return [Entry(*[*row[:-1], bool(row[-1])]) for row in db.execute(sql, (*values, limit, page * limit))]
+            return [entry_of(row) for row in db.execute(sql, (*values, limit, page * limit))]
 
     def count(self, query: Query | None = None) -> int:
         where, values = conditions(query or Query())
@@ -264,7 +265,7 @@ class Store:
     def families(self) -> list[str]:
         """The names of all families that occur."""
         with self._open() as db:
-            return [name for (name,) in db.execute("SELECT DISTINCT family FROM traces ORDER BY family")]
+            return [name for (name,) in db.execute("SELECT DISTINCT family FROM traces ORDER BY family") if isinstance(name, str)]
 
     def open(self, trace: int) -> Trace:
         """The whole trace.
@@ -358,6 +359,20 @@ def step_of(data: bytes) -> Step:
         return STEP.decode(data)
     except msgspec.ValidationError:
         return convert(old_names.step(msgspec.msgpack.decode(data)), Step)
+
+
+def entry_of(row: Sequence[object]) -> Entry:
+    """A line of the list. A value that is none of ours, in a file that somebody changed, becomes nothing: the list is still there.
+
+    >>> found = entry_of((1, "a", 7, "", "x", "plain", "", "", "", 2**60, -1, 1))
+    >>> found.id, found.name, found.note, found.created, found.method, found.steps, found.ended
+    (1, 'a', '', 0.0, 'plain', 0, True)
+    """
+    number, name, note, study, created, method, family, prompt, text, steps, tokens, ended = row
+    texts = [value if isinstance(value, str) else "" for value in (name, note, study, method, family, prompt, text)]
+    counts = [value if isinstance(value, int) and 0 <= value <= MOST_COUNTED else 0 for value in (number, steps, tokens)]
+    when = float(created) if isinstance(created, (int, float)) and 0 <= created <= LATEST else 0.0
+    return Entry(counts[0], *texts[:3], when, *texts[3:], *counts[1:], bool(ended))
 
 
 def conditions(query: Query) -> tuple[str, list]:

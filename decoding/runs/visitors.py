@@ -15,10 +15,13 @@ from decoding.limits import Refused
 from decoding.runs.store import FILE, Store
 
 FOLDER = "visitors"
+COOKIE = "draftscope_visitor"  # its name, and that of the place in a browser's store
+ROUTE, CHECK = "/visitor", "x-draftscope"  # where `deploy/serve.py` takes another key, and the header that other sites cannot send
 KEY = re.compile(r"[A-Za-z0-9_-]{32,64}")  # 24 random bytes and more
 LEAST_FREE = 2**30  # bytes of the disk that visitors never fill
 DAY = 86_400  # seconds
 EVERY = 3_600  # seconds between two looks for what can be forgotten, everywhere and with one visitor
+by_server = False  # whether the server itself sets the cookie, which no script can read then: `deploy/serve.py` says so
 _lock = Lock()
 _looked: dict[Path, float] = {}  # folder -> when
 

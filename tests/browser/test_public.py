@@ -8,7 +8,7 @@ from streamlit.proto.BackMsg_pb2 import BackMsg
 
 from pages.parts.shared.visitor import NAME
 from tests.browser.test_keep import keep_as
-from tests.conftest import PATIENCE, button, settled, until
+from tests.conftest import PATIENCE, button, serving_app, settled, until
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(8 * PATIENCE)]
 
@@ -113,3 +113,72 @@ def test_a_stranger_who_clears_the_caches_stops_no_run(site, browser):
     until(page, lambda: re.search(r"Step (2\d\d|1\d\d)\b", said.inner_text()), "the run was stopped")
     for one in (page, stranger):
         one.context.close()
+
+
+# -- a key that no script can read ------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory):
+    """The app as `deploy/serve.py` serves it."""
+    nothing = str(tmp_path_factory.mktemp("nothing-fetched"))
+    with serving_app(tmp_path_factory.mktemp("home"), script="deploy/serve.py", DRAFTSCOPE_CACHE=nothing) as address:
+        yield address
+
+
+def hidden(page) -> bool:
+    """Whether no script of the page finds the key."""
+    return NAME not in page.evaluate("document.cookie") and page.evaluate(f"localStorage.getItem('{NAME}')") is None
+
+
+def said_key(page) -> str:
+    """The key in "my link", as the server knows it."""
+    page.get_by_text("My link, download all, delete all").click()
+    return page.locator("code", has_text="visitor=").inner_text().strip().split("visitor=")[1]
+
+
+def test_no_script_reads_the_key_and_it_stays(served, browser):
+    page = visit(browser, f"{served}/Traces")
+    key = key_of(page)
+    assert key and next(c for c in page.context.cookies() if c["name"] == NAME)["httpOnly"]
+    until(page, lambda: said_key(page) == key, "the pages have another key than the browser")
+    settled(page)
+    assert hidden(page)
+    page.reload()
+    page.get_by_text("My link, download all, delete all").wait_for()
+    assert key_of(page) == key and hidden(page)
+    page.context.close()
+
+
+def test_my_link_changes_the_key_that_no_script_reads(served, browser):
+    alice, bob = visit(browser, f"{served}/Traces"), visit(browser, f"{served}/Traces")
+    assert key_of(alice) != key_of(bob)
+    bob.goto(f"{served}/Traces?visitor={key_of(alice)}")
+    button(bob, "Take them").click()
+    until(bob, lambda: key_of(bob) == key_of(alice), "the key was not taken")
+    assert next(c for c in bob.context.cookies() if c["name"] == NAME)["httpOnly"] and hidden(bob)
+    bob.goto(f"{served}/Traces")
+    until(bob, lambda: said_key(bob) == key_of(alice), "the next visit is another's")
+    for page in (alice, bob):
+        page.context.close()
+
+
+def test_a_key_of_an_earlier_version_is_handed_over(served, browser):
+    page, old = visit(browser, f"{served}/_stcore/health"), "o" * 43
+    page.evaluate(f"localStorage.setItem('{NAME}', '{old}')")
+    page.goto(f"{served}/Traces")
+    until(page, lambda: key_of(page) == old and hidden(page), "the old key is lost")
+    until(page, lambda: said_key(page) == old, "the pages have another key")
+    page.context.close()
+
+
+def test_another_site_cannot_hand_over_a_key(served, site, browser):
+    """The other server of these tests is another origin."""
+    page = visit(browser, f"{served}/Traces")
+    key = key_of(page)
+    page.goto(site)
+    more = "method: 'POST', headers: {'x-draftscope': '1'}, body: 'e'.repeat(43), credentials: 'include'"
+    request = f"fetch('{served}/visitor', {{{more}}})"
+    assert page.evaluate(f"{request}.then(() => 'answered', () => 'refused')") == "refused"
+    assert key_of(page) == key
+    page.context.close()

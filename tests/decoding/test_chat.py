@@ -2,7 +2,6 @@
 
 import copy
 import json
-import time
 from dataclasses import replace
 from inspect import signature
 
@@ -204,15 +203,16 @@ def with_template(family, template: str):
         ("{{ 'a' * 500000 }}", "writes .* at most 400,000 are read|writes more than"),
         ("{% for i in range(9999) %}{{ 'a' * 9999 }}{% endfor %}", "writes more than 400,000 characters; it was ended"),
         ("{% set x = namespace(v='a') %}{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}",
-         "takes longer than 0.3 seconds; it was ended"),
+         "takes longer than (0.3|1) seconds; it was ended"),
     ],
 )  # fmt: skip
 def test_a_template_that_fails_or_does_not_end_is_a_sentence(family, monkeypatch, template, sentence):
     monkeypatch.setattr(chat, "MAX_SECONDS", 0.3)
-    began = time.monotonic()
-    with pytest.raises(ValueError, match=sentence):
-        Run(with_template(family, template), "plain", prompt=HELLO)
-    assert time.monotonic() - began < 20
+    monkeypatch.setattr(chat, "RENDERING", replace(chat.RENDERING, seconds=1))
+    shipped = replace(family, name="smollm2")  # whose template is filled in here
+    for one in (family, shipped):
+        with pytest.raises(ValueError, match=sentence):
+            Run(with_template(one, template), "plain", prompt=HELLO)
 
 
 def test_several_templates_need_one_called_default(family):

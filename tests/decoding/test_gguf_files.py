@@ -4,15 +4,23 @@ import numpy as np
 import pytest
 import torch
 
-from decoding.models import downloads, fetching, gguf_files
+from decoding.models import apart, converting, downloads, fetching, gguf_files
+from decoding.models.apart import Ended, conversion
 from decoding.models.family import load
 from decoding.models.gguf_files import LLAMA3, llama3_factors
 from decoding.models.progress import told_to
 from tests import gguf_samples, toys
 
+APART = fetching.convert_apart
 QUANTS = ("F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1")
 ROUNDED = {"BF16": 2e-2, "F16": 2e-3}  # of a norm's weight, or of a block's scale
 WORDS = "the cat and a dog"
+
+
+@pytest.fixture(autouse=True)
+def in_this_process(monkeypatch):
+    """Most of these files are converted here: a process of its own imports torch and transformers for each."""
+    monkeypatch.setattr(fetching, "convert_apart", gguf_files.convert)
 
 
 def logits_of(model, ids: tuple[int, ...]) -> torch.Tensor:
@@ -172,6 +180,57 @@ def test_an_architecture_that_nobody_maps_is_named(tmp_path, tiny_gguf):
     (tmp_path / "a.gguf").write_bytes(data)
     with pytest.raises(ValueError, match="holds a model of the kind 'ollma', which cannot be opened"):
         load(str(tmp_path / "a.gguf"), device="cpu")
+
+
+def test_sizes_that_no_model_has_are_refused_at_once(tmp_path):
+    gguf_samples.write(tmp_path / "a.gguf", facts={"llama.block_count": 10**6})
+    with pytest.raises(ValueError, match="num_hidden_layers .* is 1,000,000; at most 1,000 can be read"):
+        load(str(tmp_path / "a.gguf"), device="cpu")
+
+
+# -- in a process of its own -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def in_its_own(monkeypatch):
+    monkeypatch.setattr(fetching, "convert_apart", APART)
+
+
+def test_a_file_is_converted_in_a_process_of_its_own(tmp_path, in_its_own, monkeypatch):
+    """Nothing of it is read here, and how far it is comes across."""
+    monkeypatch.setattr(gguf_files, "convert", lambda file, folder: pytest.fail("it was converted here"))
+    model, told = gguf_samples.write(tmp_path / "a.gguf", quant="Q8_0", facts={"general.name": "apart"}), []
+    with told_to(told.append):
+        check_same(load(str(tmp_path / "a.gguf"), device="cpu"), model)
+    assert any("of its own" in step.stage for step in told)
+
+
+def test_what_is_wrong_with_a_file_comes_across(tmp_path, in_its_own):
+    (tmp_path / "a.gguf").write_bytes(b"GGUF" + b"\xff" * 400)
+    with pytest.raises(ValueError, match="is cut short, or is no GGUF file that can be read"):
+        load(str(tmp_path / "a.gguf"), device="cpu")
+    assert not (fetching.converted_place(tmp_path / "a.gguf") / fetching.WHOLE).exists()
+
+
+def test_how_a_conversion_ends_is_a_sentence(tmp_path, monkeypatch):
+    """Killed for its memory or its time, ended by a signal, or never heard of again."""
+    file = tmp_path / "a.gguf"
+    file.write_bytes(b"GGUF")
+    for end, words in (
+        (Ended(-9, ""), "takes more than 120 seconds of a processor, or all memory"),
+        (Ended(-11, ""), r"ends the process that converts it \(signal 11\)"),
+        (Ended(None, ""), "nothing was heard of it for 300 seconds"),
+        (Ended(1, "a\nIt is wrong.\n"), "It is wrong."),
+    ):
+
+        def ended(*arguments, end=end):
+            yield None
+            return end
+
+        monkeypatch.setattr(apart, "run", ended)
+        with pytest.raises(ValueError, match=words):
+            list(converting.convert_apart(file, tmp_path / "new"))
+    assert conversion(10**9).memory > 8 * 10**9 and conversion(10**9).seconds > conversion(1).seconds
 
 
 def test_no_room_is_said(tmp_path, monkeypatch):

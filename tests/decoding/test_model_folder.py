@@ -1,13 +1,16 @@
 """The door of a model's folder: files, fields, numbers; and the trial of its tokenizer and template in a process of its own."""
 
 import json
+import logging
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file, save_file
 
-from decoding.models import probe
+from decoding.models import checkpoints, probe
 from decoding.models.family import EMBEDDED, load
 from decoding.models.model_folder import check_folder, described, without
 from decoding.models.progress import told_to
@@ -116,6 +119,27 @@ def test_a_folder_without_such_fields_is_opened_as_it_is(folder):
     assert without({"a": [1, {"b": None}]}) == {"a": [1, {"b": None}]}
 
 
+def test_what_weights_lack_is_a_sentence_and_no_report(folder, monkeypatch):
+    said: list[str] = []
+    listener = logging.Handler()
+    listener.emit = lambda record: said.append(record.getMessage())
+    logger = logging.getLogger(checkpoints.REPORTS)
+    logger.addHandler(listener)
+    tensors = load_file(folder / "model.safetensors")
+    tensors.pop("model.norm.weight")
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    try:
+        with pytest.raises(ValueError, match="missing: model.norm.weight"):
+            load(str(folder), device="cpu")
+        assert not said and not logger.filters
+        monkeypatch.setattr(checkpoints, "no_report", lambda record: True)
+        with pytest.raises(ValueError, match="missing: model.norm.weight"):
+            load(str(folder), device="cpu")
+        assert any("LOAD REPORT" in one for one in said)  # what it would have said
+    finally:
+        logger.removeHandler(listener)
+
+
 # -- numbers -----------------------------------------------------------------------------------------------------------
 
 NUMBERS = {
@@ -198,7 +222,7 @@ TEMPLATES = {
 @pytest.mark.parametrize("fault", TEMPLATES)
 @pytest.mark.parametrize("file", ["tokenizer_config.json", "chat_template.jinja", "additional_chat_templates/other.jinja"])
 def test_a_template_that_need_not_end_is_a_sentence(folder, fault, file, monkeypatch):
-    monkeypatch.setattr(probe, "PATIENCE", 3)  # of the one without an end
+    monkeypatch.setattr(probe, "TRIAL", replace(probe.TRIAL, patience=3))  # of the one without an end
     if file.endswith(".json"):
         changed(folder / file, chat_template=[{"name": "default", "template": TEMPLATES[fault]}])
     else:

@@ -49,7 +49,7 @@ def test_instructions_have_the_form_of_alpaca_and_a_turn():
     assert alone.turns == ("Go",) and "Input" not in alone.text and "paired with an input" not in alone.text
 
 
-PACKED = gzip.compress(b'{"text": "a", "category": "x"}\r\n{"text": "b"}\r\n')
+PACKED = gzip.compress(b'{"text": "a", "category": "x"}\r\n{"text": "b"}\r\n', mtime=0)
 
 
 @pytest.mark.parametrize(
@@ -65,7 +65,7 @@ PACKED = gzip.compress(b'{"text": "a", "category": "x"}\r\n{"text": "b"}\r\n')
         (b"\xef\xbb\xbftext,category\r\na,x\r\nb,y\r\n", "x.csv"),
         (b'"Text";"category"\n"a";x\n\n"b";y', "x.CSV"),
         (b"id\ttext\n1\ta\n2\tb", "x.tsv"),
-        (gzip.compress(b"text\na\nb\n"), "x.csv.gz"),
+        (gzip.compress(b"text\na\nb\n", mtime=0), "x.csv.gz"),
         (b"\xef\xbb\xbfa\r\n\r\nb", "x.TXT"),
     ],
 )
@@ -132,7 +132,7 @@ def test_sizes_are_capped(monkeypatch):
     monkeypatch.setattr(prompts, "MAX_UNPACKED", 1000)
     monkeypatch.setattr(prompts, "MAX_FILE", 100)
     with pytest.raises(ValueError, match="unpacks to more than 1,000"):
-        read_prompts(gzip.compress(b"a" * 1001), "x.txt.gz")
+        read_prompts(gzip.compress(b"a" * 1001, mtime=0), "x.txt.gz")
     monkeypatch.setattr(prompts, "MAX_TURNS", 2)
     with pytest.raises(ValueError, match="Line 1 has 3 turns of a user; at most 2"):
         read_prompts(lines({"turns": ["a"] * 3}), "x.jsonl")

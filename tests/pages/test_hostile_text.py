@@ -1,12 +1,10 @@
-"""A trace, a store, a link and prompts whose every text is markup of all kinds: on no page is any of it drawn as markup.
+"""A trace, a store, a link and prompts whose every text is markup of all kinds: on no page is any of it drawn as markup."""
 
-Every special character of the payload follows the letters zq, so that one that reaches Markdown or HTML unescaped is found by
-looking for the pair.
-"""
-
-import re
-from collections.abc import Iterator
+import gzip
+import json
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import msgspec
 import pytest
@@ -17,77 +15,22 @@ from decoding.runs import fetch_job
 from decoding.runs.prompts import Prompt
 from decoding.runs.run import Run
 from decoding.runs.store import Store
+from decoding.runs.trace_files import to_json
 from decoding.sample import Sampling
-from decoding.trace import Message, Step, Trace
+from decoding.trace import Trace
+from pages.parts.compare.race import Column, Race
+from pages.parts.compare.sweep import Plan, Sweep
 from pages.parts.drafter.controller import StudyController
+from pages.parts.drafter.sidebar import jobs
+from pages.parts.shared import recorded_run as demo
 from pages.parts.shared.controls import FOLDER, HUB
+from pages.parts.shared.examples import EXAMPLES
 from pages.parts.shared.session import Session
 from pages.parts.step.open_trace import settings_for
 from tests.conftest import PATIENCE, eventually
+from tests.hostile import PAYLOAD, clean, hostile, leaks
 
 PAGES = Path(__file__).parent.parent.parent
-MARKS = (
-    "**b**", "_i_", "[t](http://evil.test/a)", "![p](http://evil.test/p.png)", "$x^2$", ":red[r]", ":smile:", ":material/home:",
-    "<img src=http://evil.test/q onerror=alert(1)>", '"onmouseover="x', "`c`", "# h", "| a |", "\n- l", "~~s~~", "&lt;", "\\",
-)  # fmt: skip
-PAYLOAD = " ".join(re.sub(r"([^\w\s])", r"zq\1", mark) for mark in MARKS)
-LEAK = re.compile(r"zq[!-/:-@\[^-`{-~]")  # a special character that no backslash stands before
-TAG = re.compile(r"""zq(<img|"onmouse)""")
-NOT_MARKDOWN = {  # (message, field): drawn as text, or read by the component alone
-    ("Code", "code_text"), ("TextInput", "default"), ("TextInput", "value"), ("TextInput", "placeholder"), ("TextArea", "default"),
-    ("TextArea", "value"), ("TextArea", "placeholder"), ("Selectbox", "options"), ("Selectbox", "raw_value"),
-    ("Selectbox", "placeholder"), ("MultiSelect", "options"), ("MultiSelect", "raw_values"), ("MultiSelect", "placeholder"),
-    ("Html", "body"), ("PlotlyChart", "spec"), ("PlotlyChart", "config"), ("PlotlyChart", "alt"), ("BidiComponent", "json"),
-    ("BidiComponent", "mixed"), ("Dataframe", "columns"), ("Dataframe", "alt"), ("Arrow", "alt"), ("DownloadButton", "url"),
-}  # fmt: skip
-
-
-def strings(proto) -> Iterator[tuple[str, str, str]]:
-    """(message, field, text) of every string inside."""
-    for field, value in proto.ListFields():
-        several = value if field.is_repeated else [value]
-        for one in several:
-            if isinstance(one, str):
-                yield proto.DESCRIPTOR.name, field.name, one
-            elif hasattr(one, "ListFields"):
-                yield from strings(one)
-
-
-def leaks(at: AppTest) -> list[str]:
-    """What of the payload would be drawn as markup on the page."""
-    found = []
-    for element in at._tree:
-        proto = getattr(element, "proto", None)
-        for message, field, text in strings(proto) if hasattr(proto, "ListFields") else ():
-            if field in ("id", "key", "form_id", "element_id") or "zq" not in text:
-                continue
-            wrong = TAG if (message, field) == ("Html", "body") else LEAK if (message, field) not in NOT_MARKDOWN else None
-            if wrong and (hit := wrong.search(text)):
-                found.append(f"{message}.{field}: …{text[max(0, hit.start() - 60) : hit.end() + 20]}…")
-    return found
-
-
-def clean(at: AppTest) -> AppTest:
-    assert not at.exception, at.exception
-    assert not (found := leaks(at)), "\n".join(found)
-    return at
-
-
-def hostile(trace: Trace) -> Trace:
-    """The trace with markup in every text."""
-    replaced = msgspec.structs.replace
-
-    def changed(step: Step) -> Step:
-        nodes = (replaced(n, source=n.source + PAYLOAD, scores={**n.scores, PAYLOAD: 0.5}) for n in step.nodes)
-        return replaced(step, nodes=tuple(nodes), facts={**step.facts, PAYLOAD: 1.0})
-
-    header = replaced(
-        trace.header, family=PAYLOAD, prompt=PAYLOAD, device=PAYLOAD, dtype=PAYLOAD, versions={PAYLOAD: PAYLOAD},
-        messages=(Message("user", PAYLOAD),), template_options={"zq_option": PAYLOAD},
-    )  # fmt: skip
-    marks = (MARKS * (len(trace.token_bytes) // len(MARKS) + 1))[: len(trace.token_bytes)]
-    pieces = {token: re.sub(r"([^\w\s])", r"zq\1", mark).encode() for token, mark in zip(trace.token_bytes, marks, strict=True)}
-    return Trace(header, pieces, tuple(map(changed, trace.steps)))
 
 
 @pytest.fixture(scope="module")
@@ -131,7 +74,7 @@ def test_the_test_sees_what_is_drawn_raw():
     def page():
         import streamlit as st
 
-        from tests.pages.test_hostile_text import PAYLOAD
+        from tests.hostile import PAYLOAD
 
         st.button("a", help=PAYLOAD)
         st.html(f"<p>{PAYLOAD}</p>")
@@ -235,3 +178,108 @@ def test_errors(what, made, store):
     opened("1_Step.py", {"draftscope": session})
     desk = StudyController(problem=PAYLOAD)
     opened("3_Drafter.py", {"desk": desk})
+
+
+def test_the_first_visit_finds_it(made, store, monkeypatch):
+    """As if it were the run that ships: on Home, Step and Compare."""
+    traces = tuple(
+        msgspec.structs.replace(made(key), header=msgspec.structs.replace(made(key).header, family="smollm2")) for key in METHODS
+    )
+    monkeypatch.setattr(demo, "recorded", lambda: traces[list(METHODS).index("eagle")])
+    monkeypatch.setattr(demo, "comparison", lambda: traces[:6])
+    clean(AppTest.from_file(PAGES / "app.py", default_timeout=PATIENCE).run())
+    for page in ("1_Step.py", "2_Compare.py"):
+        unfolded(opened(page))
+
+
+def test_runs_side_by_side(made, store):
+    """Columns, a column that cannot run, notes of a link, and the tabs below."""
+    columns = [Column(settings_for(made(key).header)[0], trace=made(key)) for key in ("plain", "eagle", "medusa", "spectr")]
+    failed = Column(settings_for(made("rest").header)[0], problem=PAYLOAD)
+    race = Race(columns=(*columns, failed), calls=3, notes=(PAYLOAD,))
+    at = unfolded(opened("2_Compare.py", {"draftscope_race": race}))
+    for tab in ("Numbers", "Text", "Acceptance", "Time"):
+        at.session_state["compare_tabs"] = tab
+        unfolded(clean(at.run()))
+
+
+def test_a_swept_parameter(made, store):
+    """Points, a point that failed, and what is wrong with the models."""
+    base = replace(settings_for(made("speculative_sampling").header)[0], target=PAYLOAD[:200])
+    points = [(i, Column(base, trace=made("speculative_sampling"))) for i in (1, 2)] + [(3, Column(base, problem=PAYLOAD))]
+    sweep = Sweep(plan=Plan(base, "length", "Length", (1, 2, 3)), points=points, problem=PAYLOAD)
+    state = {"draftscope_sweep": sweep, "compare_view": "sweep", "target": FOLDER, "target_name": PAYLOAD[:200]}
+    unfolded(opened("2_Compare.py", state))
+
+
+def test_files_that_are_imported(made, store):
+    """Their names, what they hold, and why they are refused."""
+    good = to_json(made("eagle"))
+    bad = gzip.compress(msgspec.json.encode({"format": PAYLOAD, "trace": {"header": {"schema": 2}}}))
+    for name, data in ((f"{PAYLOAD}.json.gz", good), (f"{PAYLOAD}.json", bad), (f"{PAYLOAD}.json", PAYLOAD.encode())):
+        at = opened("5_Traces.py")
+        clean(at.file_uploader(key="import").set_value((name, data, "application/json")).run())
+        for key in ("import.keep", "import.open"):
+            if any(button.key == key for button in at.button):
+                clean(at.button(key=key).click().run())
+    assert any("zq" in entry.name for entry in store.entries())
+    unfolded(opened("5_Traces.py"))
+
+
+def test_files_of_prompts(store):
+    """Their names, their prompts and domains, and why they are refused: a row that says a name, an answer, and a role."""
+    rows = ({"text": PAYLOAD, "domain": PAYLOAD}, {PAYLOAD: PAYLOAD}, {"messages": [{"role": PAYLOAD, "content": PAYLOAD}]})
+    for row in rows:
+        at = opened("3_Drafter.py", {"study.source": "a file"})
+        file = (f"{PAYLOAD}.jsonl", json.dumps(row).encode(), "text/plain")
+        unfolded(clean(at.file_uploader(key="study_file").set_value(file).run()))
+    at = opened("3_Drafter.py", {"study.source": "a file"})
+    clean(at.file_uploader(key="study_file").set_value((f"{PAYLOAD}.txt", b"\xff", "text/plain")).run())
+
+
+def test_a_study_with_hostile_reasons(store):
+    """Why prompts were skipped, and that a run could not begin."""
+    desk = StudyController(problem=PAYLOAD)
+    at = opened("3_Drafter.py", {"desk": desk})
+    wanted = jobs(desk, tuple(Prompt(e.prompt, "x") for e in EXAMPLES.values()))
+    desk.problems = {job.key: {0: PAYLOAD} for job in wanted}
+    desk.jobs = wanted
+    unfolded(clean(at.run()))
+
+
+@pytest.mark.parametrize("page", ["1_Step.py", "2_Compare.py"])
+def test_the_messages_of_a_chat(page, store):
+    """In the boxes of the controls, with options of a template."""
+    turns = [["system", PAYLOAD], ["user", PAYLOAD], ["assistant", PAYLOAD], ["user", PAYLOAD]]
+    query = {
+        "v": "1",
+        "target": "smollm2",
+        "chat": json.dumps(turns),
+        "template": "zq_option=*b*",
+        "stop": "zq*",
+        "method": "plain",
+    }
+    unfolded(opened(page, query=query))
+
+
+def test_what_a_run_says_of_its_models(made, store):
+    """Notes of the loading, and those that the controls leave out."""
+    settings, notes = settings_for(made("plain").header)
+    live = SimpleNamespace(run=SimpleNamespace(notes=(PAYLOAD,), family=None), count=0, state="paused", busy=False, lost=False,
+    problem="",
+                           place=0, over=False, close=lambda: None, wait=lambda seconds: None, pause=lambda: None)  # fmt: skip
+    session = Session(trace=made("plain"), settings=settings, notes=(*notes, PAYLOAD), cursor=0)
+    session.live = live
+    unfolded(opened("1_Step.py", {"draftscope": session}))
+
+
+def test_where_a_run_was_kept(made, store):
+    """Name and note of the form that keeps a run, and why it was not kept."""
+    settings, notes = settings_for(made("plain").header)
+    session = Session(trace=made("plain"), settings=settings, notes=notes, cursor=0)
+    at = opened("1_Step.py", {"draftscope": session})
+    clean(at.text_input(key="keep_name.0").set_value(PAYLOAD[:190]).run())
+    clean(at.text_area(key="keep_note.0").set_value(PAYLOAD).run())
+    clean(at.button(key="keep").click().run())
+    at.session_state["keep_problem"] = PAYLOAD
+    clean(at.run())

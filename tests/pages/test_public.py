@@ -5,6 +5,7 @@ import json
 import re
 import time
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,10 +14,12 @@ from streamlit.testing.v1 import AppTest
 
 from decoding import limits as rules
 from decoding.limits import PUBLIC, limits
+from decoding.models import places
 from decoding.runs.failures import sentence, shows_the_machine, told
 from decoding.runs.store import Store
 from decoding.runs.visitors import folder_of, forget, is_key, new_key, store_of
 from decoding.runs.worker import Once
+from pages.parts.compare.sweep import Plan, Sweep
 from pages.parts.shared import runs, tabs, visitor
 from pages.parts.shared.address import parse
 from pages.parts.shared.session import Session
@@ -105,6 +108,38 @@ def test_a_mode_that_is_neither_shows_nothing(monkeypatch):
 )
 def test_settings_beyond_the_limits_are_a_sentence(settings, said):
     assert said in settings.problem() and bool(said) == bool(settings.problem())
+
+
+def test_a_sweep_has_so_many_runs(monkeypatch):
+    base = Settings(method="speculative_sampling")
+    plan = Plan(base, "length", "Length", tuple(range(1, 9)), seeds=2)
+    assert not plan.problem
+    more = replace(plan, seeds=3)
+    assert more.problem == "This demo sweeps a parameter in at most 16 runs; these are 24. Take fewer points or seeds."
+    state = Sweep()
+    state.start(more)
+    assert not state.points and state.plan is None
+    at = page("2_Compare.py", state={"compare_view": "sweep", "sweep.points": 16, "sweep.seeds": 5})
+    checked(at.selectbox(key="target").set_value("embedded").run())
+    assert "at most 16 runs" in text(at) and at.button(key="sweep_run").disabled
+    monkeypatch.setenv("DRAFTSCOPE_MODE", "local")
+    assert not more.problem
+
+
+def test_a_model_that_is_not_here_is_not_to_be_fetched(home, monkeypatch):
+    """A visitor has no terminal and no button: another model is offered."""
+    monkeypatch.setenv("DRAFTSCOPE_CACHE", str(home / "cache"))
+    asked = Settings(target="smollm2")
+    assert asked.problem() == "This demo does not have SmolLM2 135M Instruct; choose another model under Model."
+    with pytest.raises(ValueError, match="This demo does not have SmolLM2 135M Instruct; choose another model"):
+        places.place("smollm2")
+    at = page("1_Step.py")
+    at.session_state["draftscope"].start(replace(asked, method="plain"))
+    checked(at.run())
+    assert "This demo does not have SmolLM2 135M Instruct" in text(at) and "step_instead" in keys(at)
+    assert "draftscope fetch" not in everything(at) and not {key for key in keys(at) if key.endswith("fetch")}
+    monkeypatch.setenv("DRAFTSCOPE_MODE", "local")
+    assert "draftscope fetch smollm2" in asked.problem()
 
 
 def test_no_folder_is_looked_for(home, monkeypatch):
@@ -281,7 +316,7 @@ def test_a_store_that_cannot_be_written_is_a_number(home):
 
 
 def test_no_page_shows_the_text_of_an_error_by_itself():
-    allowed = {"settings.py", "address.py", "setup.py"}  # checks of what a visitor said, before any file is looked at
+    allowed = {"settings.py", "address.py", "setup.py", "sweep.py"}  # checks of what a visitor said, before any file is looked at
     for file in (APP.parent / "pages").rglob("*.py"):
         if file.name not in allowed:
             assert not re.search(r"str\(error\)|\{error[!}]", file.read_text()), file

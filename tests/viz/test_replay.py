@@ -9,6 +9,8 @@ import pytest
 from playwright.sync_api import expect
 
 from decoding.trace import Row
+from tests.conftest import until
+from tests.local_server import serving
 from tests.viz_samples import HOSTILE, TOKEN_BYTES, chain, grown, node, row, small_tree, step_of, trace_of
 from viz.replay.replay import as_json, columns, digest, opening, replay_html, running, tally_data
 from viz.runs.tally import tally
@@ -288,3 +290,54 @@ def test_no_steps_and_no_rows_have_a_sentence(opened):
     expect(page.locator("#look")).to_contain_text("No distribution was recorded here.")
     page.locator("summary").click()
     expect(page.locator("#table")).to_have_text("Nothing was drafted in this step.")
+
+
+INJECTED = """(address) => {
+  const tags = [["img", "src"], ["script", "src"], ["iframe", "src"], ["video", "src"], ["audio", "src"], ["embed", "src"],
+                ["object", "data"], ["link", "href"], ["source", "srcset"], ["track", "src"]];
+  for (const [tag, name] of tags) {
+    const element = document.createElement(tag);
+    if (tag === "link") element.rel = "stylesheet";
+    element.setAttribute(name, `${address}/${tag}`);
+    document.body.append(element);
+  }
+  document.body.insertAdjacentHTML("beforeend", `<p style="background: url(${address}/style)"><style>
+    @import url(${address}/import); @font-face { font-family: f; src: url(${address}/font); } p { font-family: f; } </style>x</p>
+    <svg><image href="${address}/svg"></image></svg><img srcset="${address}/srcset 1x">`);
+  const asked = [() => fetch(`${address}/fetch`, { mode: "no-cors" }), () => navigator.sendBeacon(`${address}/beacon`, "x"),
+                 () => new WebSocket(`${address.replace("http", "ws")}/socket`), () => new EventSource(`${address}/events`),
+                 () => new Worker(`${address}/worker`), () => import(`${address}/module`)];
+  for (const ask of asked) { try { Promise.resolve(ask()).catch(() => 0); } catch { /* refused */ } }
+}"""
+
+
+@pytest.fixture
+def outside(tmp_path):
+    """A server on this machine that writes down what it is asked."""
+    with serving(tmp_path) as server:
+        yield server
+
+
+@pytest.mark.browser
+def test_what_is_put_into_the_page_asks_nobody(browser, tmp_path, outside):
+    """Were there a hole: the policy lets no picture, script, style, frame, font or request through; without it they come."""
+    address, asked = outside.address, outside.requests
+    whole = replay_html(TRACE)
+    without = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", whole)
+    assert without != whole
+    found = {}
+    for name, html in (("with", whole), ("without", without)):
+        (tmp_path / f"{name}.html").write_text(html, encoding="utf-8")
+        page = browser.new_page()
+        page.goto((tmp_path / f"{name}.html").as_uri())
+        page.evaluate(INJECTED, address)
+        if name == "without":
+            until(
+                page, lambda: {"/img", "/script", "/iframe", "/fetch"} <= set(asked), "nothing is asked for without a policy either"
+            )
+        else:
+            expect(page.locator("#count")).to_have_text(re.compile("Step"))
+            page.wait_for_timeout(1000)
+        found[name] = set(asked)
+        page.close()
+    assert found["with"] == set()

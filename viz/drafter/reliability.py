@@ -24,7 +24,7 @@ HOW_TO_READ_RELIABILITY = (
 
 def reliability_table(frame: pd.DataFrame, bins: int = BINS) -> pd.DataFrame:
     """Equal bins of the drafted probability: how often their tokens were accepted. Empty bins are left out."""
-    known = frame[frame["confidence"].notna()]
+    known = frame[usable(frame)]
     place = np.minimum((known["confidence"].to_numpy() * bins).astype(int), bins - 1)
     rows = []
     for b, part in known.groupby(place):
@@ -33,6 +33,11 @@ def reliability_table(frame: pd.DataFrame, bins: int = BINS) -> pd.DataFrame:
         rows.append((*ends, judged, accepted, accepted / judged, *wilson(accepted, judged)))
     columns = ["from", "to", "mean q", "judged", "accepted", "alpha", "low", "high"]
     return pd.DataFrame(rows, columns=columns)
+
+
+def usable(frame: pd.DataFrame) -> pd.Series:
+    """Which lines have a drafted probability that can be one."""
+    return frame["confidence"].between(0, 1.01)
 
 
 def calibration_error(frame: pd.DataFrame, bins: int = BINS) -> float | None:
@@ -46,7 +51,7 @@ def calibration_error(frame: pd.DataFrame, bins: int = BINS) -> float | None:
 
 def excluded(frame: pd.DataFrame) -> str:
     """Which tokens the reliability diagram leaves out, and why; "" if none."""
-    missing = int(frame["confidence"].isna().sum())
+    missing = int((~usable(frame)).sum())
     if not missing:
         return ""
     return (

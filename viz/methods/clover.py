@@ -12,7 +12,7 @@ from itertools import accumulate
 import pandas as pd
 
 from decoding.score_names import GATE, JOINT, MOVED
-from decoding.trace import Step, Trace
+from decoding.trace import Step, Trace, number_in
 from viz.methods.shared.head_bars import Guess, guess_bars, has_numbers, in_words, line, line_html, offers, side_by_side
 from viz.runs.tally import depths
 from viz.style import SERIES_LINE, tint
@@ -26,7 +26,7 @@ Params = Mapping[str, int | float | bool | str]
 
 def reasons(offered: Sequence[Guess], params: Params) -> list[Guess]:
     """The same guesses, those that were cut with the rule that did it."""
-    top_p, ratio = float(params.get("top_p", 1.0)), float(params.get("ratio", 0.0))
+    top_p, ratio = number_in(params, "top_p", 1.0), number_in(params, "ratio", 0.0)
     best = max((g.probability for g in offered), default=0.0)
     before = [0.0, *accumulate(g.probability for g in offered)]
 
@@ -151,7 +151,7 @@ def shared_words(step: Step, token_bytes: Mapping[int, bytes]) -> str:
 
 def budget_table(step: Step, params: Params) -> pd.DataFrame:
     """One row per level: parents, nodes kept, the budget left behind it, and the best of what was cut, with the rule."""
-    rows, left = [], int(params.get("nodes", len(step.nodes)))
+    rows, left = [], number_in(params, "nodes", len(step.nodes))
     levels = depths(step)
     for level in range(1, max(levels, default=0) + 1):
         parents = [-1] if level == 1 else [i for i, depth in enumerate(levels) if depth == level - 1]

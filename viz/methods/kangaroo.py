@@ -12,7 +12,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from decoding.score_names import CONFIDENCE, EXIT_LAYER, LAYERS, STOPPED
-from decoding.trace import Step
+from decoding.trace import Step, number_in
 from viz.runs.lines import LINES, empty_figure, framed
 from viz.style import (
     COLOR,
@@ -66,7 +66,7 @@ def stop_words(step: Step, threshold: float, token_bytes: Mapping[int, bytes]) -
         FULL: "that is the longest draft, or the context ends there",
         ENDED: "the text ends there",
     }
-    reason = reasons.get(int(last.scores.get(STOPPED, 0)), "the text or the context ends there")
+    reason = reasons.get(number_in(last.scores, STOPPED, 0), "the text or the context ends there")
     return f"Drafting stopped behind {count}: {reason}. {hindsight(step, token_bytes)}"
 
 
@@ -274,7 +274,7 @@ def lengths_alt(steps: Sequence[Step]) -> str:
 
 def reasons_words(steps: Sequence[Step]) -> str:
     """How often drafting stopped for which reason; plain text."""
-    reasons = [int(step.nodes[-1].scores.get(STOPPED, 0)) for step in steps if depths_of(step)]
+    reasons = [number_in(step.nodes[-1].scores, STOPPED, 0) for step in steps if depths_of(step)]
     said = (
         (UNSURE, "was not sure enough"),
         (FULL, "had drafted as many as it may"),

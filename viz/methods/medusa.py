@@ -11,7 +11,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from decoding.score_names import HEAD_PROBABILITY, RANK, TREE_VALUE, TYPICAL_P, TYPICAL_THRESHOLD
-from decoding.trace import Node, Step, Trace
+from decoding.trace import Node, Step, Trace, number_in
 from viz.methods.shared import head_bars as depths_view
 from viz.methods.shared.head_bars import Guess, Record, guess_bars, in_words, side_by_side
 from viz.methods.shared.misfits import LIKELY, misfit_words, misfits, p_behind_parent
@@ -37,7 +37,7 @@ def guesses(step: Step) -> list[list[Guess]]:
 
 def guess(nodes: Sequence[Node]) -> Guess:
     best = min(nodes, key=lambda node: ("accepted", "rejected", "not judged").index(node.verdict))
-    return Guess(best.token, int(best.scores[RANK]), best.scores[HEAD_PROBABILITY], len(nodes), best.verdict)
+    return Guess(best.token, number_in(best.scores, RANK, 0), best.scores[HEAD_PROBABILITY], len(nodes), best.verdict)
 
 
 def guesses_html(trace: Trace, cursor: int) -> str:
@@ -66,7 +66,7 @@ def heads_table(step: Step, token_bytes: Mapping[int, bytes]) -> pd.DataFrame:
         rows.append(
             (
                 depth,
-                int(node.scores[RANK]),
+                number_in(node.scores, RANK, 0),
                 full_name(node.token, token_bytes),
                 above,
                 node.scores.get(TREE_VALUE),

@@ -26,7 +26,7 @@ from decoding.score_names import (
     YIELD,
     part_of,
 )
-from decoding.trace import Step
+from decoding.trace import Step, number_in
 from viz.runs.tally import depths
 from viz.step.tidy import tidy
 from viz.style import COLOR, GRID, LOOKS, MONO, SERIES, SERIES_LINE, fill, ink, layout, muted, with_mark
@@ -43,7 +43,8 @@ def prompt_tokens_of(step: Step) -> list[int] | None:
     if not step.nodes:
         return None
     counts = [step.facts.get(ROOT_PROMPT_TOKENS, -1.0), *(node.scores.get(PROMPT_TOKENS, -1.0) for node in step.nodes)]
-    known = all(0 <= count <= MOST for count in counts) and all(STATE in node.scores for node in step.nodes)
+    states = [node.scores.get(STATE, -1.0) for node in step.nodes]
+    known = all(0 <= count <= MOST for count in (*counts, *states))
     return [int(count) for count in counts] if known else None
 
 
@@ -176,11 +177,11 @@ def guesses_table(step: Step, token_bytes: Mapping[int, bytes]) -> pd.DataFrame:
     rows = [
         (
             depth,
-            int(node.scores.get(RANK, 0)),
+            number_in(node.scores, RANK, 0),
             full_name(node.token, token_bytes),
             node.scores.get(PROMPT_TOKEN_PROBABILITY),
             node.scores.get(TREE_VALUE),
-            int(node.scores.get(PROMPT_TOKENS, 0)),
+            number_in(node.scores, PROMPT_TOKENS, 0),
             with_mark(node.verdict),
         )
         for node, depth in zip(step.nodes, depths(step), strict=True)

@@ -33,11 +33,12 @@ class Guess:
 
 
 def guesses(step: Step) -> list[Guess]:
-    """The step's chain with its predictions; those of a trace that carries none are None."""
+    """The step's chain with its predictions; those that a trace does not carry, or that cannot be, are None."""
     chain: list[Guess] = []
     product: float | None = 1.0
     for node in step.nodes:
-        predicted = node.scores.get(PREDICTED)
+        said = node.scores.get(PREDICTED, -1.0)
+        predicted = said if 0 <= said <= 1 else None
         product = None if predicted is None or product is None else product * predicted
         chain.append(Guess(node, predicted, product, min(1.0, node.p / node.q) if node.q else None))
     return chain

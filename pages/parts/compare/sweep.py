@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, fields, replace
 from math import inf
 from typing import TYPE_CHECKING
 
+from decoding.limits import check_sweep
 from decoding.runs.worker import Live
 from decoding.sample import MAX_TEMPERATURE
 from decoding.trace import Trace
@@ -34,6 +35,15 @@ class Plan:
         """Value and settings of every run."""
         found = [(at, self.settings(at)) for at in self.values]
         return [(at, replace(one, seed=one.seed + i)) for at, one in found for i in range(self.seeds)]
+
+    @property
+    def problem(self) -> str:
+        """What is wrong with it, as far as it can be told without a model; "" if nothing is."""
+        try:
+            check_sweep(len(self.values) * self.seeds)
+        except ValueError as error:
+            return str(error)
+        return self.base.problem()
 
     def settings(self, at: float) -> Settings:
         if self.parameter == TEMPERATURE:
@@ -74,6 +84,9 @@ class Sweep(RunController):
         return next((point for point in self.points if not point[1].done), None)
 
     def start(self, plan: Plan) -> None:
+        """Make its runs; nothing happens if they cannot be, which the page says."""
+        if plan.problem:
+            return
         self.close()
         self.plan, self.points = plan, [(at, Column(settings)) for at, settings in plan.runs]
         self.go_on()

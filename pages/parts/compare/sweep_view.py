@@ -126,7 +126,7 @@ def sentence(state: Sweep, plan: Plan) -> str:
 
 
 def buttons(state: Sweep, plan: Plan) -> None:
-    problem = plan.base.problem()
+    problem = plan.problem
     with st.container(horizontal=True, vertical_alignment="center", gap="small", key="sweep_buttons"):
         st.button(
             "Run the sweep",

@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from decoding.trace import Trace
+from decoding.trace import Trace, number_in
 from pages.parts.shared.session import Session
 from pages.parts.shared.setup import PLOT_CONFIG, dark
 from pages.parts.shared.side_job import Question, offer
@@ -30,7 +30,7 @@ from viz.words import number
 def view(session: Session) -> None:
     """Draw it for the step that is shown, and for the run up to it."""
     trace, step = session.trace, session.step
-    threshold = float(trace.header.params.get("threshold", 0.5))
+    threshold = number_in(trace.header.params, "threshold", 0.5)
     st.markdown("**The judge beside the standard rule** :orange-badge[lossy]")
     if scored(step):
         alt = scores_alt(step, trace.token_bytes, threshold)

@@ -2,6 +2,7 @@
 
 import streamlit as st
 
+from decoding.trace import number_in
 from pages.parts.shared import retrieved
 from pages.parts.shared.session import Session
 from pages.parts.shared.setup import PLOT_CONFIG, dark
@@ -11,7 +12,8 @@ from viz.methods.rasd import gain, gain_figure, gain_table
 def view(session: Session) -> None:
     params = session.trace.header.params
     retrieved.tree(session)
-    retrieved.match(session, int(params.get("longest", 16)), int(params.get("shortest", 2)), "the draft model left nothing of it.")
+    longest, shortest = number_in(params, "longest", 16), number_in(params, "shortest", 2)
+    retrieved.match(session, longest, shortest, "the draft model left nothing of it.")
     won(session)
     retrieved.run_so_far(session)
 

@@ -1,9 +1,12 @@
 """S2D on the Step page: how deep every token went, what each exit brought, and on demand what the other sub-models would say."""
 
+from math import isnan, nan
+
 import streamlit as st
 
 from decoding.models.names import EMBEDDED_TARGETS
 from decoding.runs.worker import Once
+from decoding.trace import number_in
 from pages.parts.shared.session import Session
 from pages.parts.shared.setup import PLOT_CONFIG, dark
 from pages.parts.shared.side_job import Question, offer
@@ -49,10 +52,9 @@ def view(session: Session) -> None:
 
 def thresholds(session: Session, exits: list[int]) -> dict[int, float]:
     """Exit -> threshold, as the run's parameters say."""
-    params = session.trace.header.params
-    first, middle = params.get("first"), params.get("middle")
+    first, middle = (number_in(session.trace.header.params, name, nan) for name in ("first", "middle"))
     found = {level: first if i == 0 else middle for i, level in enumerate(exits[:-1])}
-    return {level: float(value) for level, value in found.items() if isinstance(value, int | float)}
+    return {level: value for level, value in found.items() if not isnan(value)}
 
 
 def over_the_run(steps) -> None:

@@ -2,6 +2,7 @@
 
 import streamlit as st
 
+from decoding.trace import number_in
 from pages.parts.shared.panel import folded
 from pages.parts.shared.session import Session
 from pages.parts.shared.setup import PLOT_CONFIG, dark
@@ -21,17 +22,15 @@ from viz.tokens import as_markdown
 def view(session: Session) -> None:
     """Draw it for the step that is shown, and for the run up to it."""
     step, trace = session.step, session.trace
-    params = trace.header.params
-    threshold, shortest, longest = (
-        params.get(key, default) for key, default in (("threshold", 0.7), ("shortest", 2), ("length", 20))
-    )
+    usual = (("threshold", 0.7), ("shortest", 2), ("length", 20))
+    threshold, shortest, longest = (number_in(trace.header.params, key, default) for key, default in usual)
     steps = trace.steps[: session.cursor + 1]
     st.markdown("**Predicted against actual acceptance**")
     if step.nodes:
-        figure = acceptance_figure(step, trace.token_bytes, float(threshold), dark())
+        figure = acceptance_figure(step, trace.token_bytes, threshold, dark())
         st.plotly_chart(figure, key="specdec", config=PLOT_CONFIG, alt=acceptance_alt(step, trace.token_bytes))
         st.caption(
-            f"{as_markdown(stop_words(step, float(threshold), int(shortest), int(longest)))} The last token has no prediction: "
+            f"{as_markdown(stop_words(step, threshold, int(shortest), int(longest)))} The last token has no prediction: "
             "it came with the last call of the draft model and is submitted without having been fed to it. Tokens behind a "
             "rejection were not "
             "judged, but their chances are known."

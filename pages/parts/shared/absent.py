@@ -1,10 +1,12 @@
-"""What a page offers where the model that was asked for is not on this machine: to bring it, or to take the embedded family."""
+"""What a page offers where the model that was asked for is not on this machine: to bring it, where that may be, or to take the
+embedded family."""
 
 from collections.abc import Callable
 
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
+from decoding.limits import limits
 from decoding.models.catalogue import MODELS
 from pages.parts.shared.fetching import fetch_button
 from pages.parts.shared.loading import WHY, still_loading
@@ -24,7 +26,9 @@ def offer(place: str, wanted: Settings, start: Callable[[Settings], None]) -> No
     """
     with st.container(border=True, key=f"{place}_absent"):
         if name := wanted.to_fetch:
-            st.markdown(f"**{as_markdown(MODELS[name].title)} is not on this machine yet**, so nothing was run.")
+            title = MODELS[name].title
+            said = f"{title} is not on this machine yet" if limits().downloads else f"This demo does not have {title}"
+            st.markdown(f"**{as_markdown(said)}**, so nothing was run.")
             with row(place):
                 ways_on(place, name, lambda: start(wanted.on_embedded()))
         else:
@@ -33,8 +37,9 @@ def offer(place: str, wanted: Settings, start: Callable[[Settings], None]) -> No
 
 
 def ways_on(place: str, name: str, embedded: Callable[[], None]) -> None:
-    """Two buttons: bring the model, or run the embedded one, which `embedded` does."""
-    fetch_button(place, name)
+    """Two buttons: bring the model, where models may be fetched, or run the embedded one, which `embedded` does."""
+    if limits().downloads:
+        fetch_button(place, name)
     help = (WHY if still_loading() else "") + ITS_OWN
     st.button(INSTEAD, key=f"{place}_instead", on_click=embedded, disabled=still_loading(), help=help)
 

@@ -230,7 +230,7 @@ def stop_of(text: str) -> str:
     if len(text) > MAX_STOP:
         raise ValueError(f"It has {len(text):,} characters; at most {MAX_STOP:,} are read.")
     read_stops(text)
-    return text.replace("\r\n", "\n")
+    return text.replace("\r\n", "\n") if text.strip() else ""
 
 
 def check_int(query: Mapping[str, str], name: str, low: int, high: int, complaints: list[str]) -> int | None:

@@ -157,6 +157,8 @@ def models_problem(target: str, draft: str | None) -> str:
         if name == "":
             return f"Name the folder or the Hub id of the {what}."
         if name is not None and is_to_fetch(name):
+            if not limits().downloads:
+                return f"This demo does not have {MODELS[name].title}; choose another model under Model."
             return (
                 f"{MODELS[name].title} is not on this machine yet. The button under Model brings it, or, in a terminal: "
                 f"draftscope fetch {name}"

@@ -1,7 +1,8 @@
 """Who the visitor of a public server is: nobody but whoever has a random key. On a server of one's own there is one owner.
 
-The key lies in the browser, as a cookie and, for pages inside of another page, in its local storage. The first visit makes one. A
-link carries it to another browser, which asks before it takes it: a link from a stranger must not make their folder yours.
+The key lies in the browser. `deploy/serve.py` sets it as a cookie that no script can read; a browser that refuses that, or a server
+that was started in another way, has it as a plain cookie and in the local storage, written by the page. The first visit makes one.
+A link carries it to another browser, which asks before it takes it: a link from a stranger must not make their folder yours.
 """
 
 from collections.abc import Callable
@@ -10,17 +11,27 @@ from pathlib import Path
 import streamlit as st
 
 from decoding.limits import limits
+from decoding.runs import visitors
 from decoding.runs.store import Store, default_folder
-from decoding.runs.visitors import is_key, new_key, store_of
+from decoding.runs.visitors import CHECK, COOKIE, ROUTE, is_key, new_key, store_of
 
-NAME = "draftscope_visitor"  # of the cookie, and of the place in the browser's store
+NAME = COOKIE
 KEY = "visitor.key"  # in the session's state
 OFFERED = "visitor.offered"  # in the session's state: a key that came with a link
 PARAMETER = "visitor"  # of "my link"
 SCRIPT = """
 const stored = (name) => { try { return localStorage.getItem(name); } catch { return null; } };
+const forget = (name) => { try { localStorage.removeItem(name); } catch { /* nothing lies there */ } };
 const cookie = (name) => document.cookie.split("; ").map(c => c.split("=")).filter(c => c[0] === name).map(c => c[1])[0];
+const hand = (data, key) =>
+  fetch(new URL(data.route, document.baseURI), { method: "POST", headers: { [data.check]: "1" }, body: key });
 export default function({ data, setTriggerValue }) {
+  if (data.served) {  // the server's cookie says who this is: what an earlier visit wrote here is handed to it, once
+    const old = stored(data.name), given = data.take ? data.key : old && old !== data.key ? old : null;
+    const done = () => { forget(data.name); if (given && given !== data.key) setTriggerValue("known", given); };
+    if (given) hand(data, given).then(done); else forget(data.name);
+    return;
+  }
   const known = cookie(data.name) || stored(data.name);
   if (known && known !== data.key && !data.take) { setTriggerValue("known", known); return; }
   const secure = location.protocol === "https:" ? "; Secure" : "";
@@ -80,6 +91,8 @@ def remember_visitor(tab: str, found_again: Callable[[str], None]) -> None:
     seconds = (limits().kept_days or 365) * 86_400
     data = {"name": NAME, "key": key(), "seconds": seconds, "take": bool(st.session_state.get("visitor.take"))}
     data |= {"tab": tab, "again": bool(st.session_state.get("visitor.again"))}
+    served = visitors.by_server and is_key(cookie())  # else the browser refused the server's, as it may inside of another page
+    data |= {"served": served, "route": ROUTE.lstrip("/"), "check": CHECK}
     component(key="visitor", data=data, on_known_change=known, on_tab_change=again, height=1)
     if OFFERED in st.session_state:
         offer()

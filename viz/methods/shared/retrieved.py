@@ -11,7 +11,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from decoding.score_names import BOTH, COUNT, DRAFT_VALUE, DRAFTED, MATCHED, OCCURRENCES, RETRIEVED, SHARE, WEIGHT
-from decoding.trace import Node, Step
+from decoding.trace import Node, Step, number_in
 from viz.step.boxes import HALF, Box, Frame, boxes_of, frame_of
 from viz.step.tree import curve, tree_layout
 from viz.style import GRID, LOOKS, MONO, PHASE_COLOR, SERIES, ink, layout, muted
@@ -59,7 +59,7 @@ def match_of(step: Step) -> tuple[int, int] | None:
     if not step.nodes:
         return None
     scores = step.nodes[0].scores
-    return int(scores.get(MATCHED, 0)), int(scores.get(OCCURRENCES, 0))
+    return number_in(scores, MATCHED, 0), number_in(scores, OCCURRENCES, 0)
 
 
 # -- the tree --------------------------------------------------------------------------------------------------------------

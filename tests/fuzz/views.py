@@ -1,0 +1,151 @@
+"""Everything that draws a trace, drawn on one page: the Step page with every box open, a comparison, the Drafter page's findings;
+and the files that are made of it."""
+
+import json
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import streamlit as st
+from streamlit.elements.lib.mutable_expander_container import ExpanderContainer
+from streamlit.elements.lib.mutable_popover_container import PopoverContainer
+from streamlit.elements.lib.mutable_tab_container import TabContainer
+from streamlit.testing.v1 import AppTest
+
+from decoding.runs.prompts import Prompt
+from decoding.runs.store import Store
+from decoding.runs.trace_files import nodes_frame, steps_frame, to_json, to_parquet
+from decoding.runs.tree_files import to_graphml, to_node_link
+from decoding.trace import Trace
+from pages.parts.compare.columns import tally_html, text_html
+from pages.parts.compare.comparison import comparison
+from pages.parts.compare.small_tree import draw_small_tree
+from pages.parts.compare.sweep_view import best_words
+from pages.parts.drafter.findings import Findings
+from pages.parts.drafter.findings_view import findings_view
+from pages.parts.shared import retrieved
+from pages.parts.shared.session import Session
+from pages.parts.step import step_view
+from pages.parts.step.open_trace import show
+from pages.parts.step.recording import lesson_words
+from tests.conftest import PATIENCE
+from tests.hostile import clean
+from viz.drafter.judgements import judgements, per_prompt, positions
+from viz.drafter.rejections import alarms
+from viz.methods import guesses_html
+from viz.methods.spectr import position_of
+from viz.methods.spectr_transport import transport
+from viz.replay.replay import replay_html
+from viz.runs.compare import duration, until
+from viz.runs.sweep import sweep_alt, sweep_figure, sweep_table
+from viz.step.beside import beside_words
+from viz.words import stage
+
+GIVEN = "fuzz"  # in the session's state: what `drawn` was given
+ALL = frozenset({"comparison", "findings", "sweep"})  # parts of the page beside the views of one step
+
+
+@pytest.fixture(scope="package")
+def all_open():
+    """Every folded box, popover and tab is open, so that what is in it is drawn."""
+    with pytest.MonkeyPatch.context() as patch:
+        for kind in (ExpanderContainer, PopoverContainer, TabContainer):
+            patch.setattr(kind, "open", property(lambda self: True, lambda self, value: None))
+        yield
+
+
+def drawn(
+    trace: Trace, other: Trace, store: Store, number: int, cursor: int, node: int | None, parts: frozenset[str] = ALL
+) -> AppTest:
+    """The page that draws all of a trace; it has no traceback, and no text from outside on it is markup.
+
+    Args:
+        other: compared with it.
+        number: under which the trace is in the store.
+        parts: which of ALL are drawn.
+    """
+    at = AppTest.from_function(page, default_timeout=PATIENCE)
+    at.session_state[GIVEN] = (trace, other, store, number, cursor, node, parts)
+    return clean(at.run())
+
+
+def page() -> None:
+    from tests.fuzz.views import draw
+
+    draw()
+
+
+def draw() -> None:
+    trace, other, store, number, cursor, node, parts = st.session_state[GIVEN]
+    session = Session()
+    show(session, trace, cursor, node)  # a trace of which the page says why not is drawn no further
+    step_view.draw(session)
+    if session.step is not None:
+        around(session, other)
+    if not trace.steps:
+        return
+    if "comparison" in parts:
+        comparison([("one", trace), ("other", other)], "fuzz_compare")
+        st.html(tally_html(trace) + text_html(trace))
+    if "findings" in parts:
+        findings(trace, other, store, number)
+    if "sweep" in parts:
+        sweep([(1, trace), (2, other), (3, trace)])
+
+
+def findings(trace: Trace, other: Trace, store: Store, number: int) -> None:
+    """What the Drafter page says of them, as if either were a study."""
+    runs = {"A · one": [(0, number, "stories", trace)], "B · other": [(0, number, "stories", other)]}
+    found = {label: findings_of(label_runs) for label, label_runs in runs.items()}
+    if all(len(one.judged) for one in found.values()):
+        findings_view(Session(), store, found)
+
+
+def findings_of(runs: Sequence) -> Findings:
+    prompts = (Prompt("Once upon a time", "stories"),)
+    words = stage(run[3].header for run in runs)
+    positions(runs)
+    return Findings(prompts, judgements(runs), per_prompt(runs), tuple(alarms(runs)), words)
+
+
+def around(session: Session, other: Trace) -> None:
+    """What is drawn of a step when another part of the app answers, or on other pages."""
+    trace, step = session.trace, session.step
+    draw_small_tree(step, trace.token_bytes, "fuzz_small", session.root, 350, 6)
+    if bars := guesses_html(trace, session.cursor):
+        st.html(bars)
+    lesson_words(step, trace.token_bytes)
+    until(trace, duration(trace) / 2)
+    retrieved.source_alt(step)
+    if other.steps:
+        beside_words(step, other.steps[0], "Other", trace.token_bytes | other.token_bytes)
+    for row in range(len(step.rows)):
+        position = position_of(step, row)
+        if position is not None and step.rows[row] is not None:
+            with suppress(ValueError):  # too many sets of guesses, which the page says
+                transport(step.rows[row], position.guesses)
+            break
+
+
+def sweep(points: Sequence[tuple[int, Trace]]) -> None:
+    """A swept parameter whose runs these are."""
+    points = [(value, trace) for value, trace in points if trace.steps]
+    table = sweep_table(points, "length", 0.25)
+    best_words(table, "length", 0.25)
+    st.plotly_chart(sweep_figure(points, "length", 0.25), key="fuzz_sweep", alt=sweep_alt(points, "length", 0.25))
+
+
+def files_of(trace: Trace, folder: Path) -> None:
+    """Every file that is made of a trace; each can be read again."""
+    replay = replay_html(trace, trace.header.prompt[:200])
+    text = replay.split('<script type="application/json" id="data">', 1)[1].split("</script>", 1)[0]
+    assert len(json.loads(text)["steps"]) == len(trace.steps)
+    assert to_json(trace)
+    for name, frame in (("nodes", nodes_frame(trace)), ("steps", steps_frame(trace))):
+        (folder / f"{name}.parquet").write_bytes(to_parquet(frame))
+        assert len(pd.read_parquet(folder / f"{name}.parquet")) == len(frame)
+        frame.to_csv(index=False)
+    for step in trace.steps[:2]:
+        assert to_graphml(step, trace.token_bytes).startswith(b"<?xml") and json.loads(to_node_link(step, trace.token_bytes))

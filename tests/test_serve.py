@@ -1,0 +1,115 @@
+"""`deploy/serve.py`: what it adds to the answers of a public server, and the key of a visitor that no script can read."""
+
+import asyncio
+import importlib.util
+import re
+
+import pytest
+
+from decoding.limits import limits
+from decoding.runs import visitors
+from decoding.runs.visitors import CHECK, COOKIE, ROUTE, is_key
+from tests.test_imports import ROOT
+
+KEY = "k" * 43
+HTML = [(b"content-type", b"text/html; charset=utf-8"), (b"cache-control", b"no-cache")]
+
+
+@pytest.fixture
+def serve(monkeypatch):
+    monkeypatch.setenv("DRAFTSCOPE_MODE", "public")
+    monkeypatch.setattr(visitors, "by_server", False)  # put back afterwards
+    spec = importlib.util.spec_from_file_location("serve", ROOT / "deploy" / "serve.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert visitors.by_server
+    return module
+
+
+def asked(
+    serve, path: str = "/", method: str = "GET", body: bytes = b"", scheme: str = "http", answer=HTML, status=200, **headers: str
+):
+    """(status, headers) of an answer, with both of the server's layers around an app that answers with `answer`."""
+    sent = []
+
+    async def app(scope, receive, send):
+        await send({"type": "http.response.start", "status": status, "headers": list(answer)})
+        await send({"type": "http.response.body", "body": b"x"})
+
+    async def receive():
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    async def send(message):
+        sent.append(message)
+
+    named = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
+    scope = {"type": "http", "method": method, "path": path, "headers": named, "scheme": scheme, "query_string": b""}
+    asyncio.run(serve.SecurityHeaders(serve.VisitorCookie(app))(scope, receive, send))
+    found: dict[str, list[str]] = {}
+    for name, value in sent[0]["headers"]:
+        found.setdefault(name.decode().lower(), []).append(value.decode())
+    return sent[0]["status"], found
+
+
+def key_of(headers: dict[str, list[str]]) -> str | None:
+    found = [re.match(f"{COOKIE}=([^;]*)", one) for one in headers.get("set-cookie", ())]
+    return found[0][1] if found and found[0] else None
+
+
+def test_a_page_brings_a_key_that_no_script_reads(serve):
+    """Another one for every visitor, and never through a cache."""
+    keys = set()
+    for _ in range(3):
+        status, headers = asked(serve, "/Step")
+        (cookie,) = headers["set-cookie"]
+        assert status == 200 and headers["cache-control"] == ["no-store"] and is_key(key_of(headers))
+        assert cookie.endswith("; HttpOnly") and "SameSite=Strict" in cookie and "Path=/" in cookie
+        assert f"Max-Age={limits().kept_days * 86_400};" in cookie
+        keys.add(key_of(headers))
+    assert len(keys) == 3
+
+
+def test_a_key_that_is_there_stays(serve):
+    """Also one that a page had written, which scripts can read no longer; what is none gives way."""
+    assert key_of(asked(serve, cookie=f"a=b; {COOKIE}={KEY}; c=d")[1]) == KEY
+    for wrong in ("x", "../../etc", "a" * 100, ""):
+        assert key_of(asked(serve, cookie=f"{COOKIE}={wrong}")[1]) != wrong
+
+
+def test_over_https_it_goes_nowhere_else(serve):
+    assert asked(serve, scheme="https")[1]["set-cookie"][0].endswith("; Secure")
+    assert asked(serve, x_forwarded_proto="https")[1]["set-cookie"][0].endswith("; Secure")
+    assert "Secure" not in asked(serve)[1]["set-cookie"][0]
+
+
+@pytest.mark.parametrize(
+    "what",
+    [{"answer": [(b"content-type", b"text/javascript")]}, {"status": 404}, {"status": 304}, {"method": "HEAD"}, {"method": "POST"}],
+)
+def test_what_is_no_page_brings_none(serve, what):
+    assert "set-cookie" not in asked(serve, **what)[1]
+
+
+def test_a_page_hands_another_key_over(serve):
+    """Only one of this site, and only a key."""
+    good = {"path": ROUTE, "method": "POST", "body": KEY.encode(), CHECK.replace("-", "_"): "1"}
+    status, headers = asked(serve, **good)
+    assert status == 204 and key_of(headers) == KEY and headers["set-cookie"][0].endswith("HttpOnly")
+    assert asked(serve, **good, sec_fetch_site="same-origin")[0] == 204
+    assert asked(serve, **good, sec_fetch_site="cross-site")[0] == 403
+    assert asked(serve, path=ROUTE, method="POST", body=KEY.encode())[0] == 403
+    for body, status in ((b"", 400), (b"../../etc", 400), (b"\xff" * 40, 400), (b"k" * 100_000, 413)):
+        answer = asked(serve, **(good | {"body": body}))
+        assert answer[0] == status and "set-cookie" not in answer[1]
+
+
+def test_on_a_server_of_ones_own_there_is_no_key(serve, monkeypatch):
+    monkeypatch.setenv("DRAFTSCOPE_MODE", "local")
+    assert "set-cookie" not in asked(serve)[1]
+
+
+def test_every_answer_has_the_headers(serve):
+    for what in ({}, {"status": 404}, {"path": ROUTE, "method": "POST"}):
+        headers = asked(serve, **what)[1]
+        policy = headers["content-security-policy"][0]
+        assert "default-src 'self'" in policy and "frame-ancestors 'none'" in policy and headers["x-frame-options"] == ["DENY"]
