@@ -10,6 +10,7 @@ from pathlib import Path
 
 import streamlit as st
 from starlette.middleware import Middleware
+from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 
@@ -56,4 +57,7 @@ class SecurityHeaders:
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # Streamlit adds the folder of this file, and the packages lie beside `app.py`
-app = st.App(ROOT / "app.py", middleware=[Middleware(SecurityHeaders)])
+
+from deploy.readiness import Readiness  # noqa: E402
+
+app = st.App(ROOT / "app.py", middleware=[Middleware(SecurityHeaders)], routes=[Route("/ready", Readiness().answer)])

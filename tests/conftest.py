@@ -149,17 +149,18 @@ def site(tmp_path_factory):
 
 
 @contextmanager
-def serving_app(home: Path, *program: str, **environment: str) -> Iterator[str]:
+def serving_app(home: Path, *program: str, script: str = "app.py", **environment: str) -> Iterator[str]:
     """The app while the block runs; its address.
 
     Args:
         program: what Python is to start in place of Streamlit, and its arguments in front of Streamlit's.
+        script: what Streamlit runs.
         environment: variables beside those that are always set.
     """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = [sys.executable, *(program or ("-m", "streamlit")), "run", "app.py", "--server.port", str(port),
+    command = [sys.executable, *(program or ("-m", "streamlit")), "run", script, "--server.port", str(port),
                "--server.address", "127.0.0.1", "--server.headless", "true"]  # fmt: skip
     known = {"PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "DRAFTSCOPE_HOME": str(home)}
     server = subprocess.Popen(
