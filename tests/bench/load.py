@@ -225,7 +225,7 @@ async def play(server: Server, sessions: int, steps: int, think: float, seconds:
         try:
             await asyncio.sleep(0.2 * number)  # people come one after another
             level.opening.append(await ready(tab))
-        except (Closed, TimeoutError, OSError) as error:
+        except (Closed, TimeoutError) as error:
             level.lost += 1
             level.complaints.append(f"session {number + 1}: {error}")
             await there.wait()

@@ -16,7 +16,8 @@ from streamlit.proto.BackMsg_pb2 import BackMsg
 from streamlit.proto.Delta_pb2 import Delta
 from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed
+from websockets.exceptions import WebSocketException
+from websockets.typing import Origin, Subprotocol
 
 SAID = re.compile(r'class="ds-say"[^>]*>Step (\d+):')  # the sentence above every tree
 WHOLE = (ForwardMsg.FINISHED_SUCCESSFULLY, ForwardMsg.FINISHED_FRAGMENT_RUN_SUCCESSFULLY)
@@ -39,7 +40,7 @@ class Kept:
 
 
 class Closed(Exception):
-    """The server has closed the connection."""
+    """The server has closed the connection, or took none."""
 
 
 class Tab:
@@ -73,16 +74,19 @@ class Tab:
         self._over: Exception | None = None
 
     async def open(self) -> None:
-        """Connect and ask for the page; returns at once after that."""
+        """Connect and ask for the page; returns at once after that. Closed if the server takes no connection."""
         address = self.address.replace("http", "ws", 1) + "/_stcore/stream"
-        self._socket = await connect(
-            address,
-            origin=self.address,  # type: ignore[arg-type]
-            subprotocols=["streamlit"],  # type: ignore[list-item]
-            max_size=None,
-            ping_interval=None,  # a browser sends none
-            open_timeout=60,
-        )
+        try:
+            self._socket = await connect(
+                address,
+                origin=Origin(self.address),
+                subprotocols=[Subprotocol("streamlit")],
+                max_size=None,
+                ping_interval=None,  # a browser sends none
+                open_timeout=60,
+            )
+        except (OSError, WebSocketException) as error:
+            raise Closed(f"No connection: {error!r}") from error
         self._reader = asyncio.create_task(self._read(self._socket))
         await self._rerun()
 
@@ -95,7 +99,7 @@ class Tab:
             await self._reader
 
     async def press(self, key: str) -> None:
-        """Press a button; ValueError if there is none of that key, or it is disabled."""
+        """Press a button; ValueError if there is none of that key, or it is disabled; Closed as in `until`."""
         button = self.buttons.get(key)
         if button is None or button.disabled:
             raise ValueError(f"The page {self.page or 'Home'!r} has no button {key!r} that can be pressed.")
@@ -128,11 +132,15 @@ class Tab:
         state.cached_message_hashes.extend(self._kept)
         if pressed:
             state.widget_states.widgets.add(id=pressed, trigger_value=True)
-        if self._socket is not None:
+        if self._socket is None:
+            raise Closed("The tab is not open.")
+        try:
             await self._socket.send(message.SerializeToString())
+        except WebSocketException as error:
+            raise Closed(f"The connection has ended: {error!r}") from error
 
     async def _tick(self, fragment: str, interval: float) -> None:
-        with suppress(ConnectionClosed):
+        with suppress(Closed):
             while True:
                 await asyncio.sleep(interval)
                 await self._rerun(fragment, auto=True)
@@ -185,14 +193,16 @@ class Tab:
         elif kind == "stop_auto_rerun":
             for fragment in message.stop_auto_rerun.fragment_ids:
                 self._stop_timers(fragment)
+        elif kind == "navigation":
+            self._script = message.navigation.page_script_hash
         elif kind == "page_info_changed":
             self.query = message.page_info_changed.query_string
 
     def _begun(self, message: ForwardMsg) -> None:
-        self._script = message.new_session.page_script_hash
         self._longest = message.new_session.config.max_cached_message_age
         self._fragments = list(message.metadata.run.fragment_ids)
         if not self._fragments:
+            self._script = message.new_session.page_script_hash
             self._stop_timers()
             self.charts.clear()
 
