@@ -59,28 +59,16 @@ def test_a_worker_that_turns_is_ready(workers):
     assert answers(Readiness(PATIENCE)) == [(200, {"ready": True})]
 
 
-def test_a_worker_that_hangs_is_not_ready_and_gets_one_job_however_often_it_is_asked(stuck):
+def test_a_worker_that_hangs_is_not_ready_and_gets_one_job_however_often_it_is_asked(stuck, monkeypatch):
     line, over = stuck
-    asked = Readiness(patience=0.05, kept=0)
+    asked, given, live = Readiness(patience=0.05, kept=0), [], line.live
+    monkeypatch.setattr(line, "live", lambda make: given.append(make) or live(make))
     for _ in range(5):
         ((status, said),) = answers(asked)
         assert status == 503 and not said["ready"] and "no turn" in said["reason"]
-    assert len(line._queue) == 1
+    assert len(given) == 1
     over.set()
     eventually(lambda: answers(asked) == [(200, {"ready": True})], "the worker turns, and is said not to")
-
-
-def test_a_worker_whose_thread_died_is_ready_again(workers, monkeypatch):
-    line = workers("cpu")
-
-    def dies(live) -> None:
-        raise SystemExit
-
-    with monkeypatch.context() as patch:
-        patch.setattr(module.Live, "turn", dies)
-        line.live(lambda: Once(lambda: True)).ask()
-        eventually(lambda: not line._thread.is_alive(), "the thread lives")
-    assert answers(Readiness(PATIENCE)) == [(200, {"ready": True})]
 
 
 def test_many_who_ask_at_once_have_one_answer(stuck, monkeypatch):

@@ -27,7 +27,14 @@ SUITE = "bookworm"  # as in the name of the base image
 PACKAGES = "python3,python3-venv,ca-certificates"
 PATH = "/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 REACHED = ("PIP_", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy", "SSL_CERT_", "REQUESTS_CA_")
-LENT = ("/etc/pip.conf", "/etc/xdg/pip", "/etc/ssl/certs", "/etc/resolv.conf", "/etc/hosts")  # how packages are reached here
+LENT = (
+    "/etc/pip.conf",
+    "/etc/xdg/pip",
+    "/root/.config/pip",
+    "/etc/ssl/certs",
+    "/etc/resolv.conf",
+    "/etc/hosts",
+)  # how packages are reached here
 START = 180  # seconds until the app has to be healthy
 
 
@@ -66,7 +73,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--root", type=Path, help="a folder for the image; made and filled if it is not there")
     parser.add_argument("--build-arg", action="append", default=[], metavar="NAME=VALUE")
-    parser.add_argument("--lend", action="append", default=[], metavar="FOLDER", help="copied: where pip finds packages")
+    parser.add_argument(
+        "--lend", action="append", default=[], metavar="FOLDER", help="seen in the image while it is made: where pip finds packages"
+    )
     parser.add_argument("--keep", action="store_true", help="leave the folder there")
     options = parser.parse_args()
     if os.geteuid() or not shutil.which("debootstrap"):
@@ -75,8 +84,10 @@ def main() -> None:
     image = Image(root, given=dict(word.partition("=")[::2] for word in options.build_arg))
     try:
         base(root)
-        for path in (*LENT, *options.lend):
+        for path in LENT:
             lend(root, path)
+        for path in options.lend:
+            mount(root, path, "--bind", "--options", "ro")
         for step in instructions(FILE.read_text("utf-8")):
             print(f"--- {step.kind} {step.text[:110]}", flush=True)
             carry_out(image, step)
@@ -84,7 +95,7 @@ def main() -> None:
     finally:
         unmounted(root)
         if not options.keep:
-            shutil.rmtree(root)
+            subprocess.run(["rm", "-rf", "--one-file-system", str(root)], check=True)
 
 
 def base(root: Path) -> None:
@@ -94,15 +105,21 @@ def base(root: Path) -> None:
         subprocess.run(["debootstrap", "--variant=minbase", f"--include={PACKAGES}", SUITE, str(root)], check=True,
                        stdout=subprocess.DEVNULL)  # fmt: skip
         print(f"A bare Debian in {time.monotonic() - began:.0f} s", flush=True)
-    for folder in ("proc", "dev"):
-        (root / folder).mkdir(exist_ok=True)
-        if not os.path.ismount(root / folder):
-            subprocess.run(["mount", "--rbind", f"/{folder}", str(root / folder)], check=True)
-            subprocess.run(["mount", "--make-rslave", str(root / folder)], check=True)
+    mount(root, "/proc", "--rbind", "--make-rslave")
+    mount(root, "/dev", "--rbind", "--make-rslave")
     subprocess.run(["chroot", str(root), "python3", "-m", "venv", "/usr/local"], check=True)
 
 
+def mount(root: Path, path: str, *how: str) -> None:
+    """Show a folder of this machine in the image at the same place, until all is done."""
+    there = root / path.lstrip("/")
+    there.mkdir(parents=True, exist_ok=True)
+    if not os.path.ismount(there):
+        subprocess.run(["mount", *how, path, str(there)], check=True)
+
+
 def lend(root: Path, path: str) -> None:
+    """Copy what pip and the network need to be told."""
     there = root / path.lstrip("/")
     if Path(path).is_dir():
         shutil.copytree(path, there, dirs_exist_ok=True, symlinks=False, ignore_dangling_symlinks=True)
@@ -112,9 +129,10 @@ def lend(root: Path, path: str) -> None:
 
 
 def unmounted(root: Path) -> None:
-    for folder in ("proc", "dev"):
-        if os.path.ismount(root / folder):
-            subprocess.run(["umount", "--recursive", str(root / folder)], check=True)
+    """Before anything is deleted: what is lent is not the image's."""
+    mounts = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+    for there in reversed([path for path in mounts if Path(path).is_relative_to(root.resolve())]):
+        subprocess.run(["umount", there], check=True)
 
 
 def carry_out(image: Image, step: Instruction) -> None:
