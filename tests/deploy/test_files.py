@@ -1,10 +1,12 @@
 """What lies in `deploy/` fits together and fits the app, as far as files can say; `tests/deploy/try_image.py` carries it out."""
 
 import re
+import shlex
 
 import pytest
 import yaml
 
+from decoding.command_line import parser
 from decoding.limits import PUBLIC
 from tests.deploy.dockerfile import FILE, ROOT, Instruction, command, filled, instructions
 from tests.test_documents import programs, runs
@@ -88,6 +90,15 @@ def test_what_a_build_step_runs_is_there():
     lines = (ROOT / "requirements.txt").read_text("utf-8").splitlines()
     assert [[line for line in lines if re.search(pattern, line)] for pattern in patterns] == [[lines[1]]]
     assert lines[1].startswith("torch>=")
+
+
+def test_the_commands_that_make_a_server_ready_are_understood():
+    """Those of a build step, and those that the document gives."""
+    text = " ; ".join(step.text for step in of("RUN"))
+    given = re.findall(r"python -m decoding\.command_line ([^;&]+)", text)
+    given += re.findall(r"`draftscope ([^`]+)`", (ROOT / "docs/hosting.md").read_text("utf-8"))
+    understood = [parser().parse_args(shlex.split(command)) for command in given]
+    assert len(understood) >= 4 and {options.do.__name__ for options in understood} == {"fetch", "run"}
 
 
 def test_the_ports_agree():

@@ -27,6 +27,7 @@ SUITE = "bookworm"  # as in the name of the base image
 PACKAGES = "python3,python3-venv,ca-certificates"
 PATH = "/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 REACHED = ("PIP_", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy", "SSL_CERT_", "REQUESTS_CA_")
+# How packages are reached here.
 LENT = (
     "/etc/pip.conf",
     "/etc/xdg/pip",
@@ -34,7 +35,7 @@ LENT = (
     "/etc/ssl/certs",
     "/etc/resolv.conf",
     "/etc/hosts",
-)  # how packages are reached here
+)
 START = 180  # seconds until the app has to be healthy
 
 
@@ -71,16 +72,18 @@ class Image:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--root", type=Path, help="a folder for the image; made and filled if it is not there")
+    parser.add_argument("--root", type=Path, help="a folder for the image, which is not there yet")
     parser.add_argument("--build-arg", action="append", default=[], metavar="NAME=VALUE")
     parser.add_argument(
-        "--lend", action="append", default=[], metavar="FOLDER", help="seen in the image while it is made: where pip finds packages"
+        "--lend", action="append", default=[], metavar="FOLDER", help="shown in the image too: where pip finds packages"
     )
     parser.add_argument("--keep", action="store_true", help="leave the folder there")
     options = parser.parse_args()
     if os.geteuid() or not shutil.which("debootstrap"):
         sys.exit("This needs root, and the program debootstrap.")
     root = options.root or Path(tempfile.mkdtemp(prefix="image-", dir="/var/tmp"))
+    if root.exists() and any(root.iterdir()):
+        sys.exit(f"There is something in {root} already.")
     image = Image(root, given=dict(word.partition("=")[::2] for word in options.build_arg))
     try:
         base(root)
@@ -100,11 +103,10 @@ def main() -> None:
 
 def base(root: Path) -> None:
     """What stands for the base image: Debian, and Python whose programs lie in front."""
-    if not (root / "usr/bin/python3").exists():
-        began = time.monotonic()
-        subprocess.run(["debootstrap", "--variant=minbase", f"--include={PACKAGES}", SUITE, str(root)], check=True,
-                       stdout=subprocess.DEVNULL)  # fmt: skip
-        print(f"A bare Debian in {time.monotonic() - began:.0f} s", flush=True)
+    began = time.monotonic()
+    made = ["debootstrap", "--variant=minbase", f"--include={PACKAGES}", SUITE, str(root)]
+    subprocess.run(made, check=True, stdout=subprocess.DEVNULL)
+    print(f"A bare Debian in {time.monotonic() - began:.0f} s", flush=True)
     mount(root, "/proc", "--rbind", "--make-rslave")
     mount(root, "/dev", "--rbind", "--make-rslave")
     subprocess.run(["chroot", str(root), "python3", "-m", "venv", "/usr/local"], check=True)
@@ -119,12 +121,14 @@ def mount(root: Path, path: str, *how: str) -> None:
 
 
 def lend(root: Path, path: str) -> None:
-    """Copy what pip and the network need to be told."""
+    """Copy what pip and the network need to be told; what is there goes first, since a link in it leads out of the image."""
     there = root / path.lstrip("/")
+    there.parent.mkdir(parents=True, exist_ok=True)
     if Path(path).is_dir():
-        shutil.copytree(path, there, dirs_exist_ok=True, symlinks=False, ignore_dangling_symlinks=True)
+        shutil.rmtree(there, ignore_errors=True)
+        shutil.copytree(path, there, ignore_dangling_symlinks=True)
     elif Path(path).is_file():
-        there.parent.mkdir(parents=True, exist_ok=True)
+        there.unlink(missing_ok=True)
         shutil.copyfile(path, there)
 
 
