@@ -19,9 +19,7 @@ from viz.step.boxes import extent_of, final_index, has_final
 
 OTHER_METHOD = "other method"  # the panel that asks for a step of it
 MOST = (9, 8)  # columns and rows that are reserved for trees to come
-UNSAID = (
-    1.0  # seconds a step may take before the page says so; a click waits as long, since to be drawn twice is the dearest of all
-)
+UNSAID = 1.0  # seconds a step may take before the page says that it waits; a click waits as long, since drawing twice is dear
 
 
 @dataclass(eq=False)
