@@ -14,6 +14,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -22,6 +23,7 @@ sys.path.insert(0, str(ROOT))  # Streamlit adds the folder of this file, and the
 from decoding.limits import limits  # noqa: E402  the path comes first
 from decoding.runs import visitors  # noqa: E402
 from decoding.runs.visitors import CHECK, COOKIE, ROUTE, is_key, new_key  # noqa: E402
+from deploy.readiness import Readiness  # noqa: E402
 
 LONGEST = 200  # bytes of a key that is handed over
 
@@ -126,4 +128,8 @@ def cookie(key: str, scope: Scope) -> str:
 
 
 visitors.by_server = True
-app = st.App(ROOT / "app.py", middleware=[Middleware(SecurityHeaders), Middleware(VisitorCookie)])
+app = st.App(
+    ROOT / "app.py",
+    middleware=[Middleware(SecurityHeaders), Middleware(VisitorCookie)],
+    routes=[Route("/ready", Readiness().answer)],
+)

@@ -18,7 +18,7 @@ TOOLS = {
     "ruff",
     "pyright",
 }  # of tests/requirements.txt, used without being imported
-IMPORTED_AS = {"pillow": "pil"}  # where the name of a package is another
+IMPORTED_AS = {"pillow": "pil", "pyyaml": "yaml"}  # where the name of a package is another
 PARQUET = "pyarrow"  # which pandas imports for `to_parquet`
 
 
@@ -38,7 +38,7 @@ def third_party(*places: str) -> set[str]:
                 found |= {alias.name.split(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and node.module:
                 found.add(node.module.split(".")[0])
-    return {name.lower() for name in found} - set(sys.stdlib_module_names) - {"decoding", "viz", "pages", "tests"}
+    return {name.lower() for name in found} - set(sys.stdlib_module_names) - {"decoding", "viz", "pages", "tests", "deploy"}
 
 
 def test_every_import_is_declared_and_every_declaration_is_imported():

@@ -7,6 +7,7 @@ from collections import Counter
 from itertools import pairwise
 from math import hypot
 
+import plotly.graph_objects as go
 import pytest
 
 from tests.viz_samples import HOSTILE, TOKEN_BYTES, chain, grown, node, row, small_tree, step_of
@@ -40,6 +41,14 @@ def test_every_node_is_drawn_once_in_the_look_of_its_verdict(step, dark):
         state = "prompt" if i == ROOT else step.origins[-1] if i == final_index(step) else step.nodes[i].verdict
         assert (color, symbol, ink) == (LOOKS[state].color, LOOKS[state].symbol, text_color(state, dark))
     assert sum(shape.path.count("M") for shape in figure.layout.shapes) == len(step.nodes) + 2
+
+
+@pytest.mark.parametrize("step", [*STEPS, WIDE])
+def test_plotly_accepts_what_is_drawn_without_asking_it(step):
+    figure = tree_figure(step, TOKEN_BYTES, ROOT)
+    assert go.Figure(figure.to_dict()).to_dict() == figure.to_dict()
+    with pytest.raises(ValueError, match="colour"):
+        go.Figure({"data": [trace | {"colour": 1} for trace in figure.to_dict()["data"]]})
 
 
 def test_borders_are_dashed_by_state():

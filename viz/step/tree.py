@@ -11,7 +11,7 @@ in `step.nodes`, `ROOT` (-1, as in `Node.parent`) for the root, `len(step.nodes)
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import plotly.graph_objects as go
 
@@ -24,6 +24,8 @@ from viz.words import judgement, number
 
 if TYPE_CHECKING:
     import pandas as pd
+
+Trace = dict[str, Any]  # of a Plotly figure
 
 
 def picked(points: Sequence[Mapping]) -> int | None:
@@ -55,16 +57,20 @@ def tree_figure(
     """
     boxes = boxes_of(step, root, selected)
     frame = frame_of(boxes, step, width, extent)
-    figure = go.Figure(layout=tree_layout(frame, dark))
-    figure.update_layout(shapes=outlines(boxes, frame))
-    for i, box in enumerate(boxes):
-        if box.index == selected:
-            figure.add_shape(selection(i, frame, dark))
-    figure.add_traces(edge_traces(boxes, frame))
-    figure.add_trace(hit_trace(boxes, frame, step, token_bytes))
-    figure.add_trace(node_trace(boxes, frame, step, token_bytes, dark))
-    figure.add_traces(count_traces(boxes, frame, dark))
-    return figure.add_traces(legend_traces(boxes, dark))
+    shapes = outlines(boxes, frame) + [selection(i, frame, dark) for i, box in enumerate(boxes) if box.index == selected]
+    traces = [
+        *edge_traces(boxes, frame),
+        hit_trace(boxes, frame, step, token_bytes),
+        node_trace(boxes, frame, step, token_bytes, dark),
+        *count_traces(boxes, frame, dark),
+        *legend_traces(boxes, dark),
+    ]
+    # at once and unchecked, which is seven times as fast: this is drawn with every step, and a test has Plotly check it
+    return go.Figure({"data": traces, "layout": tree_layout(frame, dark) | {"shapes": shapes}}, _validate=False)
+
+
+def scatter(**what: Any) -> Trace:
+    return {"type": "scatter", **what}
 
 
 def tree_layout(frame: Frame, dark: bool) -> dict:
@@ -124,7 +130,7 @@ def selection(i: int, frame: Frame, dark: bool) -> dict:
     return {"type": "path", "path": box_path(i, frame, grow), "line": {"color": ink(dark), "width": 2.5}}
 
 
-def edge_traces(boxes: Sequence[Box], frame: Frame) -> list[go.Scatter]:
+def edge_traces(boxes: Sequence[Box], frame: Frame) -> list[Trace]:
     """One trace per state, its edges parted by None; the accepted ones last, on top."""
     traces = []
     for state in sorted({box.state for box in boxes[1:]}, key=lambda s: LOOKS[s].width):
@@ -135,7 +141,7 @@ def edge_traces(boxes: Sequence[Box], frame: Frame) -> list[go.Scatter]:
                 curve(xs, ys, i, box.parent, frame)
         look = LOOKS[state]
         line = {"color": look.line, "dash": look.dash, "width": frame.stroke(look.width)}
-        traces.append(go.Scatter(x=xs, y=ys, mode="lines", line=line, hoverinfo="skip", showlegend=False, name=f"{state} edges"))
+        traces.append(scatter(x=xs, y=ys, mode="lines", line=line, hoverinfo="skip", showlegend=False, name=f"{state} edges"))
     return traces
 
 
@@ -150,10 +156,10 @@ def curve(xs: list[float | None], ys: list[float | None], child: int, parent: in
     ys.append(None)
 
 
-def node_trace(boxes: Sequence[Box], frame: Frame, step: Step, token_bytes: Mapping[int, bytes], dark: bool) -> go.Scatter:
+def node_trace(boxes: Sequence[Box], frame: Frame, step: Step, token_bytes: Mapping[int, bytes], dark: bool) -> Trace:
     """One point per box: the symbol of its state on the left border, its label behind it."""
     looks = [LOOKS[box.state] for box in boxes]
-    return go.Scatter(
+    return scatter(
         name="nodes",
         x=[column - HALF for column in frame.column],
         y=frame.row,
@@ -177,10 +183,10 @@ def node_trace(boxes: Sequence[Box], frame: Frame, step: Step, token_bytes: Mapp
     )
 
 
-def hit_trace(boxes: Sequence[Box], frame: Frame, step: Step, token_bytes: Mapping[int, bytes]) -> go.Scatter:
+def hit_trace(boxes: Sequence[Box], frame: Frame, step: Step, token_bytes: Mapping[int, bytes]) -> Trace:
     """Two unseen points per box, middle and right: Plotly finds the nearest point, and a box is wider than a symbol."""
     hover = [hover_text(box, step, token_bytes) for box in boxes]
-    return go.Scatter(
+    return scatter(
         name="hits",
         x=[column + shift for shift in (0, HALF * 0.9) for column in frame.column],
         y=frame.row * 2,
@@ -251,14 +257,14 @@ def node_lines(index: int, step: Step, token_bytes: Mapping[int, bytes]) -> list
     return [*lines, f"node {index}, token id {node.token}"]
 
 
-def count_traces(boxes: Sequence[Box], frame: Frame, dark: bool) -> list[go.Scatter]:
+def count_traces(boxes: Sequence[Box], frame: Frame, dark: bool) -> list[Trace]:
     """'+k' at the right end of a box with k nodes below it that are not drawn."""
     places = [i for i, box in enumerate(boxes) if box.hidden]
     if not places:
         return []
     colors = [text_color(boxes[i].state, dark) for i in places]
     return [
-        go.Scatter(
+        scatter(
             name="collapsed",
             x=[frame.column[i] + HALF for i in places],
             y=[frame.row[i] for i in places],
@@ -276,11 +282,11 @@ def count_text(box: Box) -> str:
     return f"+{box.hidden}" if box.hidden else ""
 
 
-def legend_traces(boxes: Sequence[Box], dark: bool) -> list[go.Scatter]:
+def legend_traces(boxes: Sequence[Box], dark: bool) -> list[Trace]:
     """A legend entry for each state in the tree; they draw nothing."""
     present = {box.state for box in boxes[1:]}
     return [
-        go.Scatter(
+        scatter(
             name=with_mark(state),
             x=[None],
             y=[None],

@@ -5,6 +5,7 @@ It begins when the browser says that the first page is painted: an import holds 
 would wait for it.
 """
 
+import gc
 import html
 import sys
 from importlib import import_module
@@ -66,6 +67,7 @@ class Importing:
             from decoding.methods import METHODS
 
             tuple(METHODS.values())
+            gc.freeze()  # half a million objects that stay: looking at them all in a collection holds everybody up for a second
         finally:  # what cannot be imported fails again where a page asks for it, and is said there
             self.done = True
 

@@ -19,6 +19,7 @@ from viz.step.boxes import extent_of, final_index, has_final
 
 OTHER_METHOD = "other method"  # the panel that asks for a step of it
 MOST = (9, 8)  # columns and rows that are reserved for trees to come
+UNSAID = 1.0  # seconds a step may take before the page says that it waits; a click waits as long, since drawing twice is dear
 
 
 @dataclass(eq=False)
@@ -233,7 +234,7 @@ class Session(RunController, Remembered):
         self.sides.wait()
         live = self.coming or self.live
         if live is not None and live.busy and not self.playing and self.goal != inf:
-            live.wait(PATIENCE)
+            live.wait(PATIENCE if live is self.coming else UNSAID)
 
     def sync(self) -> None:
         with self.lock:

@@ -8,7 +8,7 @@ import streamlit as st
 from pages.parts.shared.controls import read, stale
 from pages.parts.shared.following import asking
 from pages.parts.shared.loading import WHY, still_loading
-from pages.parts.shared.session import Session
+from pages.parts.shared.session import UNSAID, Session
 from viz.tokens import as_markdown
 
 
@@ -116,7 +116,7 @@ def progress(session: Session) -> None:
     elif session.goal == inf and session.trace is not None:
         limit, done = session.trace.header.max_tokens, session.tokens
         st.progress(min(1.0, done / limit), text=f"{done:,} of at most {limit:,} tokens, {session.count:,} target calls")
-    elif seconds > 1 and not session.playing:
+    elif seconds > UNSAID and not session.playing:
         waiting(f"Taking the step … {seconds:.0f} s")
 
 
