@@ -20,17 +20,20 @@ PARAMETER = "visitor"  # of "my link"
 SCRIPT = """
 const stored = (name) => { try { return localStorage.getItem(name); } catch { return null; } };
 const cookie = (name) => document.cookie.split("; ").map(c => c.split("=")).filter(c => c[0] === name).map(c => c[1])[0];
+const reloaded = (data, setTriggerValue) => {  // once it is known whose tab it is
+  try {
+    const was = sessionStorage.getItem(data.name);  // what this tab was called before it was reloaded
+    if (was && was !== data.tab && !data.again) setTriggerValue("tab", was);
+    else sessionStorage.setItem(data.name, data.tab);
+  } catch { /* a reload begins anew */ }
+};
 export default function({ data, setTriggerValue }) {
   const known = cookie(data.name) || stored(data.name);
   if (known && known !== data.key && !data.take) { setTriggerValue("known", known); return; }
   const secure = location.protocol === "https:" ? "; Secure" : "";
   document.cookie = `${data.name}=${data.key}; Path=/; Max-Age=${data.seconds}; SameSite=Strict${secure}`;
   try { localStorage.setItem(data.name, data.key); } catch { /* it stays a cookie */ }
-  try {
-    const was = sessionStorage.getItem(data.name);  // of this tab, before it was reloaded
-    if (was && was !== data.tab && !data.again) setTriggerValue("tab", was);
-    else sessionStorage.setItem(data.name, data.tab);
-  } catch { /* a reload begins anew */ }
+  reloaded(data, setTriggerValue);
 }
 """
 component = st.components.v2.component("draftscope_visitor", html="<span></span>", js=SCRIPT)
