@@ -12,6 +12,7 @@ import sys
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from subprocess import Popen, TimeoutExpired
 from tempfile import TemporaryFile
 from time import monotonic
@@ -145,7 +146,10 @@ def tail(file: IO[bytes], most: int) -> str:
 
 
 def limited(bounds: Bounds) -> None:
-    """As much time and memory as there should be, where the system knows such limits."""
+    """As much time and memory as there should be, where the system knows such limits; and where memory ends all the same, this
+    process is the first to go."""
+    with suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("1000")
     try:
         import resource
     except ImportError:
