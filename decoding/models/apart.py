@@ -35,9 +35,7 @@ class Bounds:
     seconds: int  # of a processor
     memory: int  # bytes
     patience: float  # seconds without a word from it: the processor may be somebody else's
-    addresses: bool = (
-        True  # memory is counted in addresses, of which torch alone takes more than it uses; else in what it writes to
-    )
+    addresses: bool = True  # what is counted: addresses, of which torch takes more than it uses, or else what it writes to
     answer: int = 2**20  # bytes of its answer that are read
 
 
@@ -63,6 +61,11 @@ class Ended:
     def last_line(self) -> str:
         line = next((line for line in reversed(self.said.splitlines()) if line.strip()), "it says nothing")
         return "".join(c if c.isprintable() else " " for c in line)[:LONGEST]
+
+    @property
+    def late(self) -> bool:
+        """Whether it was ended for its time."""
+        return self.code in (None, -getattr(signal, "SIGXCPU", 0))
 
     @property
     def spent(self) -> bool:
