@@ -246,12 +246,13 @@ def method(data: Plain, dice: Random) -> None:
     data["header"]["method"] = dice.choice(list(METHODS))
 
 
-def params(data: Plain, dice: Random) -> None:
+def params(data: Plain, dice: Random, name: str = "") -> None:
+    """One parameter, by its name or any."""
     header = data["header"]
     known = [*header["params"], "threshold", "longest", "shortest", "rule", "length", "eta", "exit", "where", "budget"]
     if dice.random() < 0.3:
         header["params"] = {}
-    header["params"][dice.choice(known)] = dice.choice(VALUES)
+    header["params"][name or dice.choice(known)] = dice.choice(VALUES)
 
 
 def sampling(data: Plain, dice: Random) -> None:
