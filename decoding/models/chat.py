@@ -250,7 +250,7 @@ def filled_apart(tokenizer: Any, chat: list[dict[str, str]], options: Mapping[st
         return answer["text"]
     if end.code == 1:
         raise Endless(end.last_line)
-    if end.late:
+    if end.code is None or end.late:
         raise Endless(f"takes longer than {RENDERING.seconds} seconds")
     raise Endless(f"ends the process that fills it in (signal {-end.code}), out of memory as a rule")
 

@@ -46,10 +46,7 @@ from viz.step.beside import beside_words
 from viz.words import stage
 
 GIVEN = "fuzz"  # in the session's state: what `drawn` was given
-STEP, PANEL = (
-    "step",
-    "panel",
-)  # parts of the page: all of the Step page, or of it the tree, the inspector and the method's own panel
+STEP, PANEL = "step", "panel"  # the whole Step page, or of it the tree, the inspector and the method's own panel
 ALL = frozenset({STEP, "comparison", "findings", "sweep"})
 
 
