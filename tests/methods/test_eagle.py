@@ -467,6 +467,7 @@ def test_the_facts_of_a_step_tell_the_mix_at_the_root(kind, monkeypatch):
         text += step.tokens
 
 
+@pytest.mark.parametrize("kind", KINDS)
 def test_they_cost_no_copy_of_their_own(kind, monkeypatch):
     """What they are made of stays on the device until the step is recorded."""
     copies = []
