@@ -11,6 +11,7 @@ from viz.tokens import quoted
 from viz.words import comparison, not_judged_reason, number, one_hot
 
 KEPT = {"accepted": "kept", "rejected": "turned down", "not judged": "not judged"}
+NARROW = "\N{NARROW NO-BREAK SPACE}"
 LEAST = 0.001  # a share that is smaller is called so
 
 
@@ -33,17 +34,17 @@ def in_words(step: Step, index: int, token_bytes: Mapping[int, bytes]) -> str:
 
 
 def percent(share: float) -> str:
-    """A probability as people say it.
+    """A probability as people say it; number and sign stay on one line.
 
-    >>> percent(0.89), percent(0.0042), percent(0.99963), percent(0.0), percent(1.0), percent(2e-6)
-    ('89 %', '0.4 %', '99.96 %', '0 %', '100 %', 'less than 0.1 %')
+    >>> [percent(share).replace(NARROW, " ") for share in (0.89, 0.0042, 0.99963, 0.0, 1.0, 2e-6)]
+    ['89 %', '0.4 %', '99.96 %', '0 %', '100 %', 'less than 0.1 %']
     """
     if 0 < share < LEAST:
-        return "less than 0.1 %"
+        return f"less than 0.1{NARROW}%"
     if 0.99995 <= share < 1:
-        return "nearly 100 %"
+        return f"nearly 100{NARROW}%"
     digits = 1 if 0 < share < 0.0995 and not (100 * share).is_integer() else 2 if 0.995 <= share < 1 else 0
-    return f"{100 * share:.{digits}f}".removesuffix(".0") + " %"
+    return f"{100 * share:.{digits}f}".removesuffix(".0") + f"{NARROW}%"
 
 
 def die(step: Step, node: Node, this: str) -> str:

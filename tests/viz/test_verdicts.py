@@ -7,14 +7,14 @@ from decoding.runs.run import Run
 from decoding.sample import Sampling
 from decoding.score_names import JUDGE_ONLY, JUDGE_SCORE, TYPICAL_P, TYPICAL_THRESHOLD
 from tests.viz_samples import TOKEN_BYTES, node, row, small_tree, step_of
-from viz.verdicts import in_words, percent
+from viz.verdicts import NARROW, in_words, percent
 
 THE = "␣the"
 
 
 def said(*nodes, path=(), final="correction", rows=(), of=-1, **more) -> str:
     step = step_of(nodes, path, final, rows=rows, **more)
-    return in_words(step, len(nodes) + of, TOKEN_BYTES)
+    return in_words(step, len(nodes) + of, TOKEN_BYTES).replace(NARROW, " ")
 
 
 def test_the_die_decides():
@@ -88,7 +88,7 @@ def test_what_nobody_judged_says_why():
     ],
 )  # fmt: skip
 def test_percent(share, words):
-    assert percent(share) == words
+    assert percent(share) == words.replace(" %", f"{NARROW}%")
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
