@@ -23,6 +23,7 @@ from pages.parts.shared.controls import say
 from pages.parts.shared.following import followed
 from pages.parts.shared.session import Session
 from viz.runs.tally import depths, tally
+from viz.runs.winner import winner_words
 from viz.step.small_tree import HEIGHT
 from viz.step.text import CSS, committed, legend_html, origins, strip, strip_html
 from viz.tokens import as_markdown
@@ -58,12 +59,14 @@ def columns(session: Session, race: Race) -> None:
 def draw(session: Session, race: Race, line: Callable[[], None]) -> None:
     asked = wanted(session, race)
     st.html(f'<p class="ds-say" role="status" aria-live="polite">{html.escape(sentence(race))}</p>')
+    titles = names([column.settings for column in race.columns] or asked)
+    runs = [(title, part) for title, e in zip(titles, race.columns, strict=False) if (part := race.part(e)) and part.steps]
+    if len(runs) == len(race.columns) and (found := winner_words(runs)):
+        st.html(f'<p class="ds-say">{html.escape(found)}</p>')
     notices(session, race, asked)
     buttons(race, lambda: wanted(session, race))
     line()
-    titles = names([column.settings for column in race.columns] or asked)
     board(race, titles, asked)
-    runs = [(title, part) for title, e in zip(titles, race.columns, strict=False) if (part := race.part(e)) and part.steps]
     if runs:
         st.html(f'<p class="ds-dim">{html.escape(stage(trace.header for _, trace in runs))}</p>')
         st.html(legend_html(origins(*(trace for _, trace in runs))))
