@@ -154,7 +154,9 @@ class Sums:
 
     def __init__(self, p: Tensor, q: Tensor) -> None:
         p, q = wide(p), wide(q)
-        self.ratio, order = torch.where(q > 0, p / q, torch.inf).sort(1)  # what q cannot draw is never refused
+        ratio = torch.where(q > 0, p / q, torch.inf)  # what q cannot draw is never refused
+        order = ascending(ratio)
+        self.ratio = ratio.gather(1, order)
         self.p, self.q = (self._running(values.gather(1, order)) for values in (p, q))
 
     @staticmethod
@@ -199,6 +201,11 @@ class Sums:
             t = t + missed
             missed = torch.where(k > tried, 1 - t * self.beta(t), missed)
         return 1 - missed
+
+
+def ascending(values: Tensor) -> Tensor:
+    """(rows, n) -> the places of the values in ascending order, equal ones in any. On a CPU numpy sorts several times as fast."""
+    return torch.from_numpy(values.numpy().argsort(1)) if values.device.type == "cpu" else values.argsort(1)
 
 
 def any_of(beta: Tensor, k: Tensor) -> Tensor:
