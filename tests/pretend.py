@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
-from torch.utils.backend_registration import _DummyBackendModule, _setup_privateuseone_for_python_backend
+from torch.utils.backend_registration import _DummyBackendModule, _DummyPrivateUse1Hook, _setup_privateuseone_for_python_backend
 
 NAME = "pretend"
 _apply, _Generator = nn.Module._apply, torch.Generator
@@ -68,16 +68,29 @@ class Pretended(Tensor):
 
 
 class Backend(_DummyBackendModule):
-    """What torch asks of a backend."""
+    """What torch asks of a backend. Outside of `pretended` there is no such device: other tests must not find one."""
+
+    def is_available(self) -> bool:
+        return _now is not None
+
+    def device_count(self) -> int:
+        return int(_now is not None)
 
     def get_amp_supported_dtype(self) -> list[torch.dtype]:
         return [torch.bfloat16, torch.float16]
 
 
+class Hook(_DummyPrivateUse1Hook):
+    """The same, asked from the other side."""
+
+    def is_available(self) -> bool:
+        return _now is not None
+
+
 @cache
 def device() -> torch.device:
     """The one device, made known to torch when it is first asked for."""
-    _setup_privateuseone_for_python_backend(NAME, Backend())
+    _setup_privateuseone_for_python_backend(NAME, Backend(), Hook())
     return torch.device(NAME, 0)
 
 

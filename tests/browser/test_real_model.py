@@ -4,6 +4,7 @@ import re
 import zipfile
 
 import pytest
+from filelock import FileLock, Timeout
 from playwright.sync_api import expect
 
 from decoding.models import fetching
@@ -50,6 +51,7 @@ def test_the_button_brings_the_model_and_the_page_goes_on_with_it(browser, index
         rail.get_by_role("button", name="Stop").click()
         expect(bar(page)).to_have_count(0)
         assert fetched_in(cache) is None
+        until(page, lambda: let_go(cache), "the stopped fetch holds on")  # what is on its way would come at once
         index.slow = False
         rail.get_by_role("button", name="A real model, 93 MB, once").click()
         expect(rail.get_by_role("combobox", name="Target")).to_have_value("Tiny")
@@ -60,6 +62,14 @@ def test_the_button_brings_the_model_and_the_page_goes_on_with_it(browser, index
         expect(page.locator(".ds-badge")).to_contain_text("Token Recycling · smollm2 on cpu in float32")
         assert not page.get_by_test_id("stException").count()
         page.close()
+
+
+def let_go(cache):
+    try:
+        with FileLock(cache / "models" / ".smollm2.lock", timeout=0):
+            return True
+    except Timeout:
+        return False
 
 
 def fetched_in(cache):

@@ -85,7 +85,7 @@ def draw() -> None:
     session = Session()
     show(session, trace, cursor, node)  # a trace of which the page says why not is drawn no further
     if STEP in parts:
-        step_view.draw(session)
+        step_view.draw(session, lambda: None)
     if STEP in parts and session.step is not None:
         around(session, other)
     if PANEL in parts:
