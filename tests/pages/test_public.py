@@ -1,12 +1,15 @@
 """A public server as its visitors find it: limits, what is theirs, what errors say, links that wait for a click."""
 
+import ast
 import io
 import json
 import re
 import time
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from threading import Event, Semaphore
 
 import pytest
 from streamlit import config
@@ -22,6 +25,7 @@ from decoding.runs.worker import Once
 from pages.parts.compare.sweep import Plan, Sweep
 from pages.parts.shared import runs, tabs, visitor
 from pages.parts.shared.address import parse
+from pages.parts.shared.files import on_demand
 from pages.parts.shared.session import Session
 from pages.parts.shared.settings import Settings
 from pages.parts.shared.tabs import GRACE, Tabs
@@ -250,6 +254,43 @@ def test_all_can_be_downloaded_and_deleted(home):
     checked(at.button(key="traces.all.really").click().run())
     assert "Nothing is kept yet" in text(at)
     assert store_of(home, ALICE, 30).count() == 0 and store_of(home, BOB, 30).count() == 1
+
+
+def test_so_many_files_are_made_at_once_for_a_visitor(monkeypatch):
+    """Also when it breaks, a place is free again; nobody waits for another's."""
+    who = [ALICE]
+    monkeypatch.setattr(visitor, "key", lambda: who[0])
+    going, inside = Event(), Semaphore(0)
+
+    def slow() -> str:
+        inside.release()
+        assert going.wait(PATIENCE)
+        raise OSError
+
+    with ThreadPoolExecutor(PUBLIC.files) as threads:
+        at_work = [threads.submit(on_demand(slow)) for _ in range(PUBLIC.files)]
+        for _ in at_work:
+            assert inside.acquire(timeout=PATIENCE)
+        mine = on_demand(lambda: "alice")
+        who[0] = BOB
+        bobs = on_demand(lambda: "bob")
+        with pytest.raises(rules.Refused, match="at most 2 files"):
+            mine()
+        assert bobs() == "bob"
+        going.set()
+    assert all(isinstance(one.exception(), OSError) for one in at_work) and mine() == "alice"
+
+
+def test_every_file_that_is_made_on_demand_has_its_place():
+    """A download button without one is a way around it."""
+    for file in (APP.parent / "pages").rglob("*.py"):
+        buttons = [
+            call
+            for call in ast.walk(ast.parse(file.read_text()))
+            if isinstance(call, ast.Call) and getattr(call.func, "attr", "") == "download_button"
+        ]
+        for button in buttons:
+            assert isinstance(made := button.args[1], ast.Call) and getattr(made.func, "id", "") == "on_demand", file
 
 
 def test_what_is_old_is_forgotten(home, monkeypatch):
