@@ -11,6 +11,7 @@ import msgspec
 import pandas as pd
 
 from decoding import old_names
+from decoding.checks import Quoted
 from decoding.limits import check_trace, check_upload
 from decoding.trace import MAX_BYTES, Node, Row, Step, Trace, Versioned, check_schema, check_steps, convert
 
@@ -50,10 +51,10 @@ def from_json(data: bytes) -> Trace:
     try:
         found = msgspec.json.decode(text, type=VersionedFile)
         if found.format != FORMAT:
-            raise ValueError(f"The file says it is {found.format[:40]!r}, not {FORMAT!r}.")
+            raise Quoted(f"The file says it is {found.format[:40]!r}, not {FORMAT!r}.")
         trace = read(text, found.trace.header.schema)
     except (msgspec.DecodeError, msgspec.ValidationError, RecursionError) as error:
-        raise ValueError(f"This is not a Draftscope trace, or it is damaged: {error}") from error
+        raise Quoted(f"This is not a Draftscope trace, or it is damaged: {error}") from error
     check_trace(len(trace.steps), max((len(step.nodes) for step in trace.steps), default=0))
     return check_steps(trace)
 

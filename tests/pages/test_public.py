@@ -18,10 +18,13 @@ from streamlit.testing.v1 import AppTest
 from decoding import limits as rules
 from decoding.limits import PUBLIC, limits
 from decoding.models import places
+from decoding.models.ends import stop_ids
 from decoding.runs.failures import sentence, shows_the_machine, told
 from decoding.runs.store import Store
+from decoding.runs.trace_files import from_json
 from decoding.runs.visitors import folder_of, forget, is_key, new_key, store_of
 from decoding.runs.worker import Once
+from decoding.trace import SCHEMA
 from pages.parts.compare.sweep import Plan, Sweep
 from pages.parts.shared import runs, tabs, visitor
 from pages.parts.shared.address import parse
@@ -343,6 +346,17 @@ def test_an_error_shows_nothing_of_the_machine(error, home):
 def test_a_sentence_for_the_visitor_stays_a_sentence(home):
     assert told(ValueError("The seed must be 3; it is “4/5”.")) == "The seed must be 3; it is “4/5”."
     assert logged(home)[-1]["event"] == "refused" and "said" not in logged(home)[-1]
+
+
+@pytest.mark.parametrize("stop", ["</s> and", "a /etc/passwd", "<|/x.py|>"])
+def test_words_of_the_visitor_that_look_like_a_path_are_said_and_not_logged(stop, home):
+    with pytest.raises(ValueError) as caught:
+        stop_ids((stop,), 9, lambda text: [1, 2], {})
+    with pytest.raises(ValueError) as file:
+        from_json(json.dumps({"format": stop, "trace": {"header": {"schema": SCHEMA}}}).encode())
+    for error in (caught.value, file.value):
+        assert stop in told(error) and stop in sentence(error)
+    assert stop not in "".join(map(json.dumps, logged(home))) and {line["event"] for line in logged(home)} == {"refused"}
 
 
 def test_locally_all_is_said(monkeypatch, home):
