@@ -31,6 +31,7 @@ from transformers import PreTrainedTokenizerBase
 
 from decoding.models.checkpoints import end_token
 from decoding.models.family import Family, load
+from decoding.models.progress import tell
 from decoding.models.writing import OPENING, sampled
 
 FORMAT = 1
@@ -251,6 +252,7 @@ def write_store(folder: Path, tokenizer: PreTrainedTokenizerBase, parts: Mapping
     try:
         temporary.mkdir(parents=True)
         np.save(temporary / TOKENS, tokens, allow_pickle=False)
+        tell(f"building the datastore, once on this machine: sorting {count:,} tokens")
         np.save(temporary / SUFFIXES, sort_suffixes(tokens), allow_pickle=False)
         digests = {name: digest(temporary / name) for name in (TOKENS, SUFFIXES)}
         card = Card(checksum(tokenizer), len(tokenizer), separator, count, sources, starts, titles, digests)

@@ -12,12 +12,13 @@ import shutil
 import sys
 import sysconfig
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock
 from weakref import WeakKeyDictionary
 
 import numpy as np
-from filelock import FileLock
+from filelock import BaseFileLock, FileLock, Timeout
 from tokenizers import Tokenizer
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase
@@ -25,6 +26,7 @@ from transformers import PreTrainedTokenizerBase
 from decoding.limits import check_datastore
 from decoding.models.cache_folder import cache_folder
 from decoding.models.family import Family
+from decoding.models.progress import tell
 from decoding.retrieval.datastore import (
     EMPTY,
     FORMAT,
@@ -41,6 +43,7 @@ from decoding.retrieval.datastore import (
 from decoding.retrieval.python_source import HOLD_OUT_EVERY, NOT_SOURCE
 
 LIMIT = 5_500_000  # tokens of Python source: enough for long matches, and built in tens of seconds with any tokenizer
+LOOK = 0.5  # seconds between two looks whether another's store is there
 NOT_OURS = {"site-packages", "dist-packages", "__pycache__"}
 FOLDER = Path(__file__).parent.parent / "embedded"
 OUTPUTS = FOLDER / "outputs.npy"  # uint16 tokens; every text ends with the end token
@@ -49,10 +52,10 @@ OUTPUTS = FOLDER / "outputs.npy"  # uint16 tokens; every text ends with the end 
 
 
 def up_to(documents: Documents, limit: int) -> Iterator[tuple[str, np.ndarray]]:
-    """Whole documents until they hold `limit` tokens; `building` says how far they are."""
+    """Whole documents until they hold `limit` tokens; tells how far they are, where the building can be stopped."""
     count = 0
     for title, tokens in documents:
-        _shares[:] = [min(1.0, count / limit)]
+        tell(f"building the datastore, once on this machine: {min(1.0, count / limit):.0%} of the texts are read")
         if count >= limit:
             return
         count += len(tokens) + 1
@@ -105,7 +108,6 @@ def default_parts(tokenizer: PreTrainedTokenizerBase) -> dict[str, Documents]:
 # -- the store of a family ---------------------------------------------------------------------------------------------
 
 _lock = Lock()
-_shares: list[float] = []  # of the store that is being built
 _opened: "WeakKeyDictionary[PreTrainedTokenizerBase, tuple[tuple, Datastore]]" = WeakKeyDictionary()
 
 
@@ -129,7 +131,7 @@ def of_family(family: Family) -> Datastore:
     """
     if family.tokenizer is None:
         return EMPTY
-    with _lock:
+    with waited_for(_lock):
         chosen = os.environ.get("DRAFTSCOPE_DATASTORE"), cache_folder(), LIMIT
         known = _opened.get(family.tokenizer)
         if known is None or known[0] != chosen:
@@ -143,9 +145,22 @@ def opened(tokenizer: PreTrainedTokenizerBase) -> Datastore | None:
     return None if known is None else known[1]
 
 
-def building() -> float | None:
-    """How much of its text was read of the store that is being built now; 1.0 while it is sorted; None: none is built."""
-    return _shares[0] if _shares else None
+@contextmanager
+def waited_for(lock: "Lock | BaseFileLock") -> Iterator[None]:
+    """While the block runs the lock is held; whoever waits for it tells so, and can be stopped."""
+    while not acquired(lock):
+        tell("waiting for the datastore that another run builds")
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def acquired(lock: "Lock | BaseFileLock") -> bool:
+    try:
+        return bool(lock.acquire(timeout=LOOK))
+    except Timeout:
+        return False
 
 
 def made(folder: Path, tokenizer: PreTrainedTokenizerBase) -> Datastore:
@@ -155,7 +170,7 @@ def made(folder: Path, tokenizer: PreTrainedTokenizerBase) -> Datastore:
         return open_store(folder, tokenizer)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder.parent / "building.lock"):
+        with waited_for(FileLock(folder.parent / "building.lock")):
             return open_or_build(folder, tokenizer)
     except OSError as error:
         raise ValueError(
@@ -171,8 +186,5 @@ def open_or_build(folder: Path, tokenizer: PreTrainedTokenizerBase) -> Datastore
         except ValueError:  # it is our own and can be made again
             shutil.rmtree(folder)
     check_datastore()
-    try:
-        write_store(folder, tokenizer, default_parts(tokenizer))
-    finally:
-        _shares.clear()
+    write_store(folder, tokenizer, default_parts(tokenizer))
     return open_store(folder, tokenizer)

@@ -369,10 +369,19 @@ def entry_of(row: Sequence[object]) -> Entry:
     (1, 'a', '', 0.0, 'plain', 0, True)
     """
     number, name, note, study, created, method, family, prompt, text, steps, tokens, ended = row
-    texts = [value if isinstance(value, str) else "" for value in (name, note, study, method, family, prompt, text)]
-    counts = [value if isinstance(value, int) and 0 <= value <= MOST_COUNTED else 0 for value in (number, steps, tokens)]
     when = float(created) if isinstance(created, (int, float)) and 0 <= created <= LATEST else 0.0
-    return Entry(counts[0], *texts[:3], when, *texts[3:], *counts[1:], bool(ended))
+    return Entry(
+        counted(number), said(name), said(note), said(study), when, said(method), said(family), said(prompt), said(text),
+        counted(steps), counted(tokens), bool(ended),
+    )  # fmt: skip
+
+
+def said(value: object) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def counted(value: object) -> int:
+    return value if isinstance(value, int) and 0 <= value <= MOST_COUNTED else 0
 
 
 def conditions(query: Query) -> tuple[str, list]:

@@ -5,6 +5,7 @@ import html
 import streamlit as st
 
 from pages.parts.shared import recorded_run as demo
+from pages.parts.shared.scrolled import scrolled
 from pages.parts.shared.setup import PLOT_CONFIG, dark
 from viz.step.boxes import extent_of
 from viz.step.text import CSS, strip, strip_html
@@ -12,6 +13,7 @@ from viz.step.tree import tree_alt, tree_figure
 from viz.tokens import as_markdown
 from viz.words import GLOSSARY, narrate
 
+WIDTH = 680  # px of the tree at least
 SENTENCES = (
     "A large language model writes one token per call, and the call is what takes the time. Speculative decoding lets something "
     "cheap guess several tokens ahead, as a tree; the large model reads all guesses in one call and keeps those it agrees with. "
@@ -63,8 +65,9 @@ def picture() -> None:
         written = [span for span in strip(trace, index) if not asked or span["step"] is not None]
         said = f'<p class="ds-dim">Asked: {html.escape(asked)}</p>' if asked else ""
         st.html(CSS + said + strip_html(written, index))
-        figure = tree_figure(step, trace.token_bytes, dark=dark(), root=trace.root(index), width=1100, extent=extent_of([step]))
-        st.plotly_chart(figure, key="first_tree", config=PLOT_CONFIG, alt=tree_alt(step, trace.token_bytes))
+        figure = tree_figure(step, trace.token_bytes, dark=dark(), root=trace.root(index), width=WIDTH, extent=extent_of([step]))
+        with scrolled("first_tree_scroll", WIDTH):
+            st.plotly_chart(figure, key="first_tree", config=PLOT_CONFIG, alt=tree_alt(step, trace.token_bytes))
         st.caption(
             f"From a recorded run of {as_markdown(demo.title())} that ships with the app. Blue was kept, orange turned down, grey "
             "never judged."

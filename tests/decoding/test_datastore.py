@@ -9,15 +9,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from filelock import FileLock
 from transformers import AutoTokenizer
 
 from decoding.models import writing
 from decoding.models.cache_folder import cache_folder
 from decoding.models.family import Family
+from decoding.models.progress import told_to
 from decoding.retrieval import datastore, default_datastore
 from decoding.retrieval.datastore import Datastore, checksum, main, of_tokens, open_store, write_store
 from decoding.retrieval.python_source import HOLD_OUT_EVERY, python_source
 from decoding.retrieval.search import Sources, Text, trie_of
+from decoding.runs.worker import Stopped
 from decoding.training import outputs
 from tests.toys import VOCAB
 
@@ -316,17 +319,42 @@ def test_a_family_gets_a_store_once(small, llama, monkeypatch):
     assert [path.name for path in (small / "datastores").iterdir() if path.suffix != ".lock"] == [folders[0].name]
 
 
-def test_a_store_that_is_built_says_how_far_it_is(small, llama, monkeypatch):
-    seen, sort = [], datastore.sort_suffixes
-    monkeypatch.setattr(datastore, "sort_suffixes", lambda tokens: (seen.append(default_datastore.building()), sort(tokens))[1])
-    default_datastore.of_family(llama)
-    assert seen == [1.0] and default_datastore.building() is None
-    default_datastore._opened.clear()
-    monkeypatch.setattr(default_datastore, "LIMIT", 21_000)
-    monkeypatch.setattr(datastore, "sort_suffixes", lambda tokens: 1 / 0)
-    with pytest.raises(ZeroDivisionError):
+def test_a_store_that_is_built_says_how_far_it_is(small, llama):
+    said: list[str] = []
+    with told_to(lambda progress: said.append(progress.stage)):
         default_datastore.of_family(llama)
-    assert default_datastore.building() is None
+    reading = [int(stage.partition(": ")[2].partition("%")[0]) for stage in said[:-1]]
+    assert reading[0] == 0 and reading == sorted(reading) and reading[-1] == 100 and "sorting" in said[-1]
+
+
+def test_building_can_be_stopped_and_leaves_nothing(small, llama, monkeypatch):
+    """On a page Stop makes the listener raise."""
+
+    def stopping(progress) -> None:
+        if " 0%" not in progress.stage:
+            raise Stopped
+
+    with pytest.raises(Stopped), told_to(stopping):
+        default_datastore.of_family(llama)
+    assert [path.name for path in (small / "datastores").iterdir()] == ["building.lock"]
+    assert len(default_datastore.of_family(llama))
+
+
+def test_who_waits_for_another_s_store_can_be_stopped(small, llama, monkeypatch):
+    monkeypatch.setattr(default_datastore, "LOOK", 0.01)
+    said: list[str] = []
+
+    def stopping(progress) -> None:
+        said.append(progress.stage)
+        if len(said) == 3:
+            raise Stopped
+
+    (small / "datastores").mkdir(parents=True)
+    for lock in (default_datastore._lock, FileLock(small / "datastores" / "building.lock")):
+        said.clear()
+        with lock, pytest.raises(Stopped), told_to(stopping):
+            default_datastore.of_family(llama)
+        assert set(said) == {"waiting for the datastore that another run builds"}
 
 
 def test_two_that_build_at_once_build_once(small, tokenizer, monkeypatch):

@@ -91,6 +91,21 @@ def close(a: float | None, b: float | None) -> bool:
     return a is b if a is None or b is None else a == pytest.approx(b, **NEAR)
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+@pytest.mark.parametrize("key", list(METHODS))
+def test_a_run_on_a_gpu_is_that_of_the_host(key, temperature, embedded, on_gpu):
+    """Without pretence: the same rounding cannot be had, so the tokens of a run decide."""
+    found, wanted = (traced(family, key, temperature) for family in (on_gpu, embedded))
+    assert [step.tokens for step in found.steps] == [step.tokens for step in wanted.steps]
+
+
+@pytest.fixture(scope="module")
+def on_gpu() -> Family:
+    return load("embedded", device="cuda", dtype="float32")
+
+
 # -- the pretence itself -----------------------------------------------------------------------------------------------
 
 

@@ -95,7 +95,7 @@ def test_what_a_build_step_runs_is_there():
 def test_the_commands_that_make_a_server_ready_are_understood():
     """Those of a build step, and those that the document gives."""
     text = " ; ".join(step.text for step in of("RUN"))
-    given = re.findall(r"python -m decoding\.command_line ([^;&]+)", text)
+    given = re.findall(r"-m decoding\.command_line ([^;&]+)", text)
     given += re.findall(r"`draftscope ([^`]+)`", (ROOT / "docs/hosting.md").read_text("utf-8"))
     understood = [parser().parse_args(shlex.split(command)) for command in given]
     assert len(understood) >= 4 and {options.do.__name__ for options in understood} == {"fetch", "run"}

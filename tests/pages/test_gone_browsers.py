@@ -4,7 +4,6 @@ import tomllib
 from math import inf
 from pathlib import Path
 from threading import Event
-from types import SimpleNamespace
 
 import pytest
 from streamlit.runtime import Runtime
@@ -12,6 +11,7 @@ from streamlit.runtime import Runtime
 from decoding import limits as rules
 from decoding.limits import PUBLIC, limits
 from decoding.runs.visitors import new_key
+from decoding.trace import Node, Step, Times
 from pages.parts.shared import runs
 from pages.parts.shared.tabs import GRACE, KEPT, LOOK, Tabs
 from tests.conftest import PATIENCE, eventually
@@ -170,7 +170,9 @@ class Large:
         self.steps, self.nodes = [], nodes
 
     def __next__(self):
-        self.steps.append(SimpleNamespace(nodes=range(self.nodes - 1)))  # and the root
+        node = Node(0, -1, None, 0.5, None, "not judged", "table", {})
+        nodes = (node,) * (self.nodes - 1)  # and the root
+        self.steps.append(Step(nodes, (), (), (0,), ("correction",), 0, Times(0, 0, 0, 0), ""))
         return self.steps[-1]
 
 

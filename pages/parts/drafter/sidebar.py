@@ -153,7 +153,8 @@ def method_box(controller: StudyController, side: str) -> None:
             param_control(controller, f"{side}.{key}", spec)
         if limits().paths and (part := draft_part(key)):
             label, help = PARTS[part]
-            st.text_input(label, **kept(controller, f"study.{side}.{part}", ""), placeholder="the target’s own", help=help)
+            boxed = kept(controller, f"study.{side}.{part}", "")
+            st.text_input(as_markdown(label), **boxed, placeholder="the target’s own", help=as_markdown(help))
 
 
 def draft_part(method: str) -> str:

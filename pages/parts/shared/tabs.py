@@ -14,6 +14,7 @@ from decoding.models import memory
 from decoding.runs.failures import told
 from decoding.runs.visitors import new_key
 from decoding.runs.worker import Live
+from decoding.trace import Step
 
 LOOK = 2.0  # seconds between two looks which tabs are gone
 GRACE = 60.0  # seconds that the runs of a tab go on without a browser: a network that is away for a moment costs nothing
@@ -22,7 +23,7 @@ CLEAN = 30.0  # seconds between two collections of what closed tabs left, which 
 
 
 class RunCleanup:
-    """What dies with the tab: its claims on the worker, but not its traces."""
+    """What dies with the tab: first its claims on the worker, later what it shows."""
 
     def __init__(self, tab: str = "", visitor: str = "") -> None:
         self.tab = tab  # id of Streamlit's session; "" outside of a page
@@ -44,7 +45,8 @@ class RunCleanup:
     @property
     def positions(self) -> int:
         """Of all steps of its runs the root and the drafted tokens, which lie in memory as long as a page shows them."""
-        return sum(1 + len(getattr(step, "nodes", ())) for live in list(self.lives) for step in getattr(live.run, "steps", ()))
+        steps = (step for live in list(self.lives) for step in getattr(live.run, "steps", ()))
+        return sum(1 + len(step.nodes) for step in steps if isinstance(step, Step))
 
     def release(self, problem: str = "") -> None:
         for live in list(self.lives):

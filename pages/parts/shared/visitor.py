@@ -25,19 +25,19 @@ const forget = (name) => { try { localStorage.removeItem(name); } catch { /* not
 const cookie = (name) => document.cookie.split("; ").map(c => c.split("=")).filter(c => c[0] === name).map(c => c[1])[0];
 const hand = (data, key) =>
   fetch(new URL(data.route, document.baseURI), { method: "POST", headers: { [data.check]: "1" }, body: key });
-const again = (data, setTriggerValue) => {
+const reloaded = (data, setTriggerValue) => {  // once it is known whose tab it is
   try {
-    const was = sessionStorage.getItem(data.name);  // of this tab, before it was reloaded
+    const was = sessionStorage.getItem(data.name);  // what this tab was called before it was reloaded
     if (was && was !== data.tab && !data.again) setTriggerValue("tab", was);
     else sessionStorage.setItem(data.name, data.tab);
   } catch { /* a reload begins anew */ }
 };
 export default function({ data, setTriggerValue }) {
-  again(data, setTriggerValue);
   if (data.served) {  // the server's cookie says who this is: what an earlier visit wrote here is handed to it, once
     const old = stored(data.name), given = data.take ? data.key : old && old !== data.key ? old : null;
     const done = () => { forget(data.name); if (given && given !== data.key) setTriggerValue("known", given); };
     if (given) hand(data, given).then(done); else forget(data.name);
+    reloaded(data, setTriggerValue);
     return;
   }
   const known = cookie(data.name) || stored(data.name);
@@ -45,6 +45,7 @@ export default function({ data, setTriggerValue }) {
   const secure = location.protocol === "https:" ? "; Secure" : "";
   document.cookie = `${data.name}=${data.key}; Path=/; Max-Age=${data.seconds}; SameSite=Strict${secure}`;
   try { localStorage.setItem(data.name, data.key); } catch { /* it stays a cookie */ }
+  reloaded(data, setTriggerValue);
 }
 """
 component = st.components.v2.component("draftscope_visitor", html="<span></span>", js=SCRIPT)

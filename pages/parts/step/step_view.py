@@ -31,7 +31,7 @@ from viz.tokens import as_markdown
 from viz.words import narrate, stage
 
 plotly.io.templates.default = None  # Streamlit lays its theme over every figure; Plotly's own template only costs time
-WIDTH = 680  # px of the tree on a usual screen
+WIDTH = 680  # px of the tree on a usual screen, and the least that it gets: its labels are cut for so many
 
 
 def step_view(session: Session) -> None:
@@ -152,7 +152,7 @@ def tree(session: Session) -> None:
 
     width = max(WIDTH, wide_enough(step))
     figure = tree_figure(step, token_bytes, session.selected, dark(), root=session.root, width=width, extent=session.extent())
-    with scrolled("tree_scroll", width if width > WIDTH else 0):
+    with scrolled("tree_scroll", width):
         st.plotly_chart(
             figure,
             key="tree",

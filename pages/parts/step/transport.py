@@ -102,15 +102,11 @@ def progress(session: Session) -> None:
     live = session.waited_for
     if live is None:
         return
-    from decoding.retrieval.default_datastore import building  # not at the top: it needs torch
-
     seconds = session.waited
     if live in session.sides.lives:
         waiting(session.sides.line())
     elif said := session.in_line():
         waiting(said)
-    elif live is session.coming and (share := building()) is not None:
-        st.progress(share, text="Building the datastore, once on this machine: reading texts, then sorting …")
     elif live is session.coming:
         waiting(session.loading())
     elif session.goal == inf and session.trace is not None:
