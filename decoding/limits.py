@@ -37,6 +37,7 @@ class Limits:
     prompts: int | None = None  # of a study
     sweep: int | None = None  # runs of a swept parameter, all values and seeds together
     upload: int | None = None  # bytes of a trace file or a file of prompts, as they come
+    unpacked: int | None = None  # bytes of a packed one once it is unpacked
     kept: int | None = None  # runs that a visitor may keep
     kept_bytes: int | None = None  # that they may fill
     kept_days: int | None = None  # until they are forgotten
@@ -81,6 +82,7 @@ PUBLIC = Limits(
     prompts=20,
     sweep=16,
     upload=5 * 2**20,
+    unpacked=32 * 2**20,  # traces of runs unpack to some four times as much; reading takes up to ten times as much memory
     kept=50,
     kept_bytes=25 * 2**20,
     kept_days=30,

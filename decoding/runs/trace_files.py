@@ -12,7 +12,7 @@ import pandas as pd
 
 from decoding import old_names
 from decoding.checks import Quoted
-from decoding.limits import check_trace, check_upload
+from decoding.limits import check_trace, check_upload, limits
 from decoding.trace import MAX_BYTES, Node, Row, Step, Trace, Versioned, check_schema, check_steps, convert
 
 MAX_RATIO, MAX_SMALL = 50, 16 * 2**20  # how much more a packed file may unpack to, and bytes that it may in any case
@@ -47,7 +47,8 @@ def from_json(data: bytes) -> Trace:
     if len(data) > MAX_UPLOAD:
         raise ValueError(f"The file has {len(data):,} bytes; at most {MAX_UPLOAD:,} are read.")
     check_upload(len(data))
-    text = unpacked(data, min(MAX_BYTES, max(MAX_SMALL, MAX_RATIO * len(data)))) if data[:2] == b"\x1f\x8b" else data
+    most = min(limits().unpacked or MAX_BYTES, max(MAX_SMALL, MAX_RATIO * len(data)), MAX_BYTES)
+    text = unpacked(data, most) if data[:2] == b"\x1f\x8b" else data
     try:
         found = msgspec.json.decode(text, type=VersionedFile)
         if found.format != FORMAT:

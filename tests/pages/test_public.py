@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from threading import Event, Semaphore
+from types import SimpleNamespace
 
 import pytest
 from streamlit import config
@@ -33,6 +34,7 @@ from pages.parts.shared.session import Session
 from pages.parts.shared.settings import Settings
 from pages.parts.shared.tabs import GRACE, Tabs
 from pages.parts.step.open_trace import settings_for
+from pages.parts.traces import importing
 from pages.parts.traces.everything import archive
 from tests.conftest import PATIENCE, eventually
 from tests.pages.test_recorded_runs import checked
@@ -282,6 +284,24 @@ def test_so_many_files_are_made_at_once_for_a_visitor(monkeypatch):
         assert bobs() == "bob"
         going.set()
     assert all(isinstance(one.exception(), OSError) for one in at_work) and mine() == "alice"
+
+
+def test_one_trace_is_read_at_a_time(monkeypatch):
+    """Whoever sends many has them read one after the other: each may take hundreds of megabytes meanwhile."""
+    now, most = [], []
+
+    def slow(data: bytes) -> None:
+        now.append(1)
+        most.append(len(now))
+        time.sleep(0.01)
+        now.pop()
+        raise ValueError("no trace")
+
+    monkeypatch.setattr(importing, "from_json", slow)
+    file = SimpleNamespace(file_id="x", size=1, getvalue=lambda: b"x")
+    with ThreadPoolExecutor(8) as threads:
+        found = list(threads.map(importing.read, [file] * 8))
+    assert most == [1] * 8 and all(one.trace is None and "no trace" in one.problem for one in found)
 
 
 def test_every_file_that_is_made_on_demand_has_its_place():

@@ -1,6 +1,8 @@
 """Import of a trace file: read once, strictly; a file that does not fit is refused with a sentence and changes nothing."""
 
 from dataclasses import dataclass
+from threading import Lock
+from time import monotonic, sleep
 
 import streamlit as st
 
@@ -13,6 +15,9 @@ from pages.parts.shared import keep
 from pages.parts.shared.session import Session
 from pages.parts.step.open_trace import show
 from viz.tokens import as_markdown, plain
+
+BREATH = 3  # times as long as a file took to read, nobody reads another: all else stands still meanwhile
+_reading = Lock()  # one file at a time, for its memory too
 
 
 @dataclass(frozen=True)
@@ -60,7 +65,13 @@ def read(file) -> Imported:
     try:
         if file.size > MAX_UPLOAD:
             raise ValueError(f"It has {file.size:,} bytes; at most {MAX_UPLOAD:,} are read.")
-        return Imported(file.file_id, from_json(file.getvalue()))
+        with _reading:
+            began = monotonic()
+            try:
+                return Imported(file.file_id, from_json(file.getvalue()))
+            finally:
+                if limits().public:
+                    sleep(BREATH * (monotonic() - began))
     except ValueError as error:
         return Imported(file.file_id, None, plain(told(error), 300))
 
