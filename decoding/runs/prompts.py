@@ -67,11 +67,8 @@ def read_prompts(data: bytes, name: str) -> list[Prompt]:
     if len(data) > MAX_FILE:
         raise ValueError(f"The file has {len(data):,} bytes; at most {MAX_FILE:,} are read.")
     check_upload(len(data))
-    data = (
-        unpacked(data, min(MAX_UNPACKED, limits().upload or MAX_UNPACKED), f"The file {name!r}")
-        if data[:2] == b"\x1f\x8b"
-        else data
-    )
+    if data[:2] == b"\x1f\x8b":
+        data = unpacked(data, min(MAX_UNPACKED, limits().upload or MAX_UNPACKED), f"The file {name!r}")
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
