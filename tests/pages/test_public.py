@@ -22,7 +22,7 @@ from decoding.models import places
 from decoding.models.ends import stop_ids
 from decoding.runs.failures import sentence, shows_the_machine, told
 from decoding.runs.store import Store
-from decoding.runs.trace_files import from_json
+from decoding.runs.trace_files import from_json, to_json
 from decoding.runs.visitors import folder_of, forget, is_key, new_key, store_of
 from decoding.runs.worker import Once
 from decoding.trace import SCHEMA
@@ -284,6 +284,24 @@ def test_so_many_files_are_made_at_once_for_a_visitor(monkeypatch):
         assert bobs() == "bob"
         going.set()
     assert all(isinstance(one.exception(), OSError) for one in at_work) and mine() == "alice"
+
+
+def test_what_is_imported_and_opened_counts_as_held(home, monkeypatch):
+    """A small file may be a large trace: one in every tab would fill the memory. The same one twice in a tab is one."""
+    monkeypatch.setattr(runs, "tabs", Tabs(lambda tab: True))
+    trace, data = sample_trace(), to_json(sample_trace())
+    at = page("5_Traces.py", ALICE)
+    shown = runs.tabs.positions(ALICE)  # of a first visit
+    at.file_uploader(key="import").set_value(("run.json.gz", data, "application/gzip")).run()
+    assert runs.tabs.positions(ALICE) == shown + tabs.positions(trace) > shown
+    at.button(key="import.open").click().run()
+    assert at.session_state["draftscope"].trace == trace and runs.tabs.positions(ALICE) == tabs.positions(trace)
+    monkeypatch.setattr(rules, "PUBLIC", replace(PUBLIC, held=2 * tabs.positions(trace) - 1))
+    file = SimpleNamespace(file_id="x", size=len(data), getvalue=lambda: data)
+    monkeypatch.setattr(visitor, "key", lambda: ALICE)
+    assert "The runs on your pages hold" in importing.read(file).problem
+    monkeypatch.setattr(visitor, "key", lambda: BOB)
+    assert importing.read(file).trace == trace
 
 
 def test_one_trace_is_read_at_a_time(monkeypatch):

@@ -12,6 +12,7 @@ from decoding.runs.store import MAX_NAME
 from decoding.runs.trace_files import MAX_UPLOAD, from_json
 from decoding.trace import Trace
 from pages.parts.shared import keep
+from pages.parts.shared.runs import check_replayed, cleanup
 from pages.parts.shared.session import Session
 from pages.parts.step.open_trace import show
 from viz.tokens import as_markdown, plain
@@ -28,6 +29,11 @@ class Imported:
     trace: Trace | None
     problem: str = ""
 
+    @property
+    def replayed(self) -> Trace | None:
+        """What of it lies in memory."""
+        return self.trace
+
 
 def importing(session: Session) -> None:
     """The upload, and what can be done with a good file."""
@@ -37,11 +43,12 @@ def importing(session: Session) -> None:
         help=f"A JSON file that was exported here, at most {most:,} MiB, packed or not.",
     )  # fmt: skip
     if file is None:
-        st.session_state.pop("imported", None)
+        forget()
         return
     found: Imported | None = st.session_state.get("imported")
     if found is None or found.file != file.file_id:
-        found = st.session_state["imported"] = read(file)
+        forget()
+        found = st.session_state["imported"] = cleanup().kept["imported"] = read(file)
     if found.trace is None:
         st.error(as_markdown(f"The file was not imported. {found.problem}"), icon=":material/error:")
         return
@@ -60,6 +67,12 @@ def importing(session: Session) -> None:
         open_it(session, found.trace)
 
 
+def forget() -> None:
+    """What was imported before."""
+    st.session_state.pop("imported", None)
+    cleanup().kept.pop("imported", None)
+
+
 def read(file) -> Imported:
     """An upload -> a trace, or the sentence that says why not."""
     try:
@@ -68,7 +81,8 @@ def read(file) -> Imported:
         with _reading:
             began = monotonic()
             try:
-                return Imported(file.file_id, from_json(file.getvalue()))
+                check_replayed(trace := from_json(file.getvalue()))
+                return Imported(file.file_id, trace)
             finally:
                 if limits().public:
                     sleep(BREATH * (monotonic() - began))
