@@ -338,18 +338,19 @@ def test_what_is_old_is_forgotten(home, monkeypatch):
     store_of(home, ALICE, 30).keep(sample_trace(), "old")
     later = time.time() + 31 * 86_400
     monkeypatch.setattr(time, "time", lambda: later)
-    assert store_of(home, ALICE, 30).count() == 0
-    assert forget(home, 30) == [] and not (home / "visitors").joinpath("x").exists()  # at most once an hour
+    assert store_of(home, ALICE, 30).count() == 0 and not folder_of(home, ALICE).exists()
+    store_of(home, ALICE, 30).keep(sample_trace(), "new")
+    assert forget(home, 30) == []  # at most once an hour
     monkeypatch.setattr(time, "time", lambda: later + 40 * 86_400)
     assert [folder.name for folder in forget(home, 30)] == [folder_of(home, ALICE).name]
 
 
 def test_a_full_disk_keeps_nothing_new(home, monkeypatch):
-    store_of(home, ALICE, 30)
+    store_of(home, ALICE, 30).keep(sample_trace(), "a run")
     monkeypatch.setattr("decoding.runs.visitors.LEAST_FREE", 2**80)
     with pytest.raises(ValueError, match="nearly full"):
         store_of(home, BOB, 30)
-    assert store_of(home, ALICE, 30).count() == 0
+    assert store_of(home, ALICE, 30).count() == 1
 
 
 def test_on_a_server_of_ones_own_there_is_one_owner(home, monkeypatch):
@@ -404,8 +405,24 @@ def test_locally_all_is_said(monkeypatch, home):
 
 def test_a_store_that_cannot_be_written_is_a_number(home):
     (home / "visitors").write_text("in the way")
-    at = page("5_Traces.py", ALICE)
+    with pytest.raises(ValueError) as caught:
+        store_of(home, ALICE, 30).keep(sample_trace(), "a run")
+    said = told(caught.value)
+    assert "under the number" in said and str(home) not in said
+    at = page("1_Step.py", ALICE)
+    at.button(key="keep").click().run()
     assert "under the number" in text(at) and str(home) not in everything(at)
+
+
+@pytest.mark.parametrize("name", ["1_Step.py", "2_Compare.py", "3_Drafter.py", "4_Methods.py", "5_Traces.py"])
+def test_whoever_only_looks_leaves_nothing_on_the_disk(name, home):
+    page(name, ALICE)
+    assert not (home / "visitors").exists()
+    store = store_of(home, ALICE, 30)
+    assert (store.count(), store.size, store.entries(), store.families(), store.forget()) == (0, 0, [], [], 0)
+    with pytest.raises(ValueError, match="no trace 1"):
+        store.open(1)
+    assert not (home / "visitors").exists() and store.keep(sample_trace(), "a run") == 1 and store.count() == 1
 
 
 def test_no_page_shows_the_text_of_an_error_by_itself():
