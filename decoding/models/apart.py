@@ -12,6 +12,7 @@ import sys
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from subprocess import Popen, TimeoutExpired
 from tempfile import TemporaryFile
 from time import monotonic
@@ -34,9 +35,7 @@ class Bounds:
     seconds: int  # of a processor
     memory: int  # bytes
     patience: float  # seconds without a word from it: the processor may be somebody else's
-    addresses: bool = (
-        True  # memory is counted in addresses, of which torch alone takes more than it uses; else in what it writes to
-    )
+    addresses: bool = True  # what is counted: addresses, of which torch takes more than it uses, or else what it writes to
     answer: int = 2**20  # bytes of its answer that are read
 
 
@@ -62,6 +61,11 @@ class Ended:
     def last_line(self) -> str:
         line = next((line for line in reversed(self.said.splitlines()) if line.strip()), "it says nothing")
         return "".join(c if c.isprintable() else " " for c in line)[:LONGEST]
+
+    @property
+    def late(self) -> bool:
+        """Whether it was ended for its time."""
+        return self.code in (None, -getattr(signal, "SIGXCPU", 0))
 
     @property
     def spent(self) -> bool:
@@ -145,7 +149,10 @@ def tail(file: IO[bytes], most: int) -> str:
 
 
 def limited(bounds: Bounds) -> None:
-    """As much time and memory as there should be, where the system knows such limits."""
+    """As much time and memory as there should be, where the system knows such limits; and where memory ends all the same, this
+    process is the first to go."""
+    with suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("1000")
     try:
         import resource
     except ImportError:

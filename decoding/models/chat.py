@@ -250,9 +250,9 @@ def filled_apart(tokenizer: Any, chat: list[dict[str, str]], options: Mapping[st
         return answer["text"]
     if end.code == 1:
         raise Endless(end.last_line)
-    if end.spent or end.code is None:
+    if end.code is None or end.late:
         raise Endless(f"takes longer than {RENDERING.seconds} seconds")
-    raise Endless(f"ends the process that fills it in (signal {-end.code})")
+    raise Endless(f"ends the process that fills it in (signal {-end.code}), out of memory as a rule")
 
 
 def said(error: Exception) -> str:

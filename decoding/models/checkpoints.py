@@ -278,4 +278,10 @@ def end_tokens(model, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
 
 
 def first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+    """What an error says, and where that only announces something, the line behind it.
+
+    >>> first_line(ValueError("It is wrong.\\nTrace: ...")), first_line(TypeError("Wrong field:\\n  it is 7\\n"))
+    ('It is wrong.', 'Wrong field: it is 7')
+    """
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return " ".join(map(str.strip, lines[: 2 if lines[0].endswith(":") else 1]))[:300]

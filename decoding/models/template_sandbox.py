@@ -22,8 +22,6 @@ from jinja2.utils import Namespace
 
 from decoding.models.apart import RENDERING, done, fail, limited
 
-ENDLESS = "writes more than"  # how the sentence about a text that is too long begins
-
 
 class Generation(Extension):
     """The tag `generation` of transformers, around what an assistant wrote: its content, as it stands."""
@@ -109,7 +107,7 @@ def main() -> None:
         for part in parts(given["template"], given["values"]):
             count += len(part)
             if count > given["most"]:
-                fail(f"{ENDLESS} {given['most']:,} characters")
+                fail(f"writes more than {given['most']:,} characters")
             found.append(part)
         answer = {"text": "".join(found)}
     except MemoryError:

@@ -87,7 +87,7 @@ def test_first_visit_is_paused_at_a_rejection(tab):
     page = tab("/Step")
     expect(page.locator(".st-key-recording")).to_contain_text(f"A recording of {demo.title()}")
     expect(page.locator(".ds-badge")).to_contain_text("recorded run")
-    expect(page.locator(".ds-verdict").first).to_contain_text("rejected")
+    expect(page.locator(".ds-verdict").first).to_contain_text("turned down")
     start = at_rest(page, lambda: number(page))
     press(page, "Next")
     shows(page, start + 1)
@@ -156,7 +156,7 @@ def test_a_click_on_a_node_fills_the_inspector(tab):
     accepted = at_rest(page, lambda: page.locator(".st-key-tree .js-plotly-plot").evaluate(where, node))
     page.mouse.click(accepted["x"] + 20, accepted["y"])
     expect(verdict).not_to_have_text(before)
-    expect(verdict).to_contain_text("accepted")
+    expect(verdict).to_contain_text("kept")
     expect(page.locator(".ds-facts")).to_contain_text(f"node {node}")
 
 

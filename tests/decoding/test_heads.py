@@ -55,6 +55,13 @@ def opened(folder, model, method: str = KEY) -> Head:
     return open_head(folder, method, model, judge.shapes)
 
 
+def test_numbers_that_no_weight_has_are_refused(model, tmp_path):
+    """What is drafted with them would be no probability, or none that anybody could trust."""
+    save(tmp_path / "large", KEY, model, tensors() | {"weight": torch.full((WIDTH,), 3e38)}, {"width": WIDTH}, {})
+    with pytest.raises(ValueError, match="weight in .* holds 3.*; no weight is above 1,048,576"):
+        opened(tmp_path / "large", model)
+
+
 # -- eight bits --------------------------------------------------------------------------------------------------------
 
 

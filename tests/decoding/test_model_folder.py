@@ -140,6 +140,21 @@ def test_what_weights_lack_is_a_sentence_and_no_report(folder, monkeypatch):
         logger.removeHandler(listener)
 
 
+@pytest.mark.parametrize(
+    ("file", "fields", "words"),
+    [
+        ("config.json", {"tie_word_embeddings": "yes"}, "Validation error for field 'tie_word_embeddings'"),
+        ("config.json", {"layer_types": ["x"]}, "layer_types"),
+        ("config.json", {"num_attention_heads": 0}, "by zero"),
+        ("tokenizer_config.json", {"model_max_length": {"a": 1}}, "model_max_length in tokenizer_config.json is .* no number"),
+    ],
+)
+def test_fields_of_another_kind_are_a_sentence(folder, file, fields, words):
+    changed(folder / file, **fields)
+    with pytest.raises(ValueError, match=f"cannot be opened: .*{words}"):
+        load(str(folder), device="cpu")
+
+
 # -- numbers -----------------------------------------------------------------------------------------------------------
 
 NUMBERS = {

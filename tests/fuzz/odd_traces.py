@@ -19,29 +19,11 @@ SHARES = (0, 0.0, 1.0, 1, 1.01, 0.5, 1e-320, 1e-12, 0.999999)
 BITS = (0.0, -1.0, 1e6, 1e-320, 3.5)
 FLOATS = (0.0, -0.0, 1.0, -1.0, 0.5, 2.0, 17.0, 1e-320, 1e308, -1e308, 2.0**53, -(2.0**63), math.nan, math.inf, -math.inf)
 VALUES = (
-    0,
-    1,
-    -1,
-    10**9,
-    2**63 - 1,
-    0.0,
-    0.3,
-    -2.5,
-    1e308,
-    math.nan,
-    math.inf,
-    True,
-    False,
-    "",
-    "typical",
-    "7",
-    "0.5",
-    "nan",
-    PAYLOAD,
-)
+    0, 1, -1, 10**9, 2**63 - 1, 0.0, 0.3, -2.5, 1e308, math.nan, math.inf, True, False, "", "typical", "7", "0.5", "nan", PAYLOAD,
+)  # fmt: skip
 PIECES = (
-    b"", b" ", b"\x00", b"\n\n\n", b"\xff", b"\xc3", b"\xa9", b"<script>alert(1)</script>", b"]]>", "\u202e\u2066".encode(), b"a" *
-    1024, "\u0301\u0301".encode(), "\ud55c\uae00".encode(), b"&lt;", b"$x$", PAYLOAD.encode()[:1000],
+    b"", b" ", b"\x00", b"\n\n\n", b"\xff", b"\xc3", b"\xa9", b"<script>alert(1)</script>", b"]]>", "\u202e\u2066".encode(),
+    b"a" * 1024, "\u0301\u0301".encode(), "\ud55c\uae00".encode(), b"&lt;", b"$x$", PAYLOAD.encode()[:1000],
     "\U0001f468\u200d\U0001f469".encode(),
 )  # fmt: skip
 NAMES = sorted(
@@ -264,19 +246,18 @@ def method(data: Plain, dice: Random) -> None:
     data["header"]["method"] = dice.choice(list(METHODS))
 
 
-def params(data: Plain, dice: Random) -> None:
+def params(data: Plain, dice: Random, name: str = "") -> None:
+    """One parameter, by its name or any."""
     header = data["header"]
     known = [*header["params"], "threshold", "longest", "shortest", "rule", "length", "eta", "exit", "where", "budget"]
     if dice.random() < 0.3:
         header["params"] = {}
-    header["params"][dice.choice(known)] = dice.choice(VALUES)
+    header["params"][name or dice.choice(known)] = dice.choice(VALUES)
 
 
 def sampling(data: Plain, dice: Random) -> None:
-    data["header"]["sampling"] = {
-        "temperature": dice.choice((0, 0.0, 1.0, *FLOATS)), "top_k": dice.choice((0, 1, 2**53)), "top_p": dice.choice((1.0,
-        *FLOATS)),
-    }  # fmt: skip
+    temperature, top_k, top_p = dice.choice((0, 0.0, 1.0, *FLOATS)), dice.choice((0, 1, 2**53)), dice.choice((1.0, *FLOATS))
+    data["header"]["sampling"] = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
 
 
 def header(data: Plain, dice: Random) -> None:

@@ -7,6 +7,7 @@ import re
 import sys
 import threading
 from collections.abc import Iterator
+from functools import partial
 from importlib import import_module
 from random import Random
 from types import CodeType, FunctionType
@@ -22,12 +23,12 @@ from decoding.runs.trace_files import from_json, to_json
 from decoding.trace import Trace, decode_trace, encode
 from pages.parts.step.open_trace import settings_for
 from tests.fuzz.mutations import BOMBS, case, cases, changed, damaged, opened
-from tests.fuzz.odd_traces import mutable, names_of, odd, one_for_all, plain
-from tests.fuzz.views import ALL, all_open, drawn, files_of  # noqa: F401  a fixture
+from tests.fuzz.odd_traces import mutable, names_of, odd, one_for_all, params, plain
+from tests.fuzz.views import ALL, PANEL, STEP, all_open, drawn, files_of  # noqa: F401  a fixture
 from tests.hostile import hostile
 from tests.viz_samples import grown, trace_of
 
-BROKEN, BLIND, ODD = 120, 120, 80
+BROKEN, BLIND, ODD = 120, 120, 60
 METHOD_KEYS = list(METHODS)
 DRAWN = ("Step", "Trace", "Row", "Node")  # a function of `viz` that takes one of these, or several, draws a trace
 
@@ -60,7 +61,7 @@ def showable(trace: Trace) -> bool:
     return bool(opened(door))
 
 
-def look_at(trace: Trace, other: Trace, store: Store, dice: Random, parts: frozenset[str] | None = None) -> None:
+def look_at(trace: Trace, other: Trace, store: Store, dice: Random) -> None:
     """Keep it, open it again, make files of it, draw it; of what does not change with the step a part that the dice choose."""
     number = store.keep(trace, "fuzz", "")
     assert encode(store.open(number)) == encode(trace)
@@ -68,7 +69,7 @@ def look_at(trace: Trace, other: Trace, store: Store, dice: Random, parts: froze
     if showable(trace):
         cursor = dice.randint(-1, len(trace.steps) - 1)
         node = dice.choice((None, None, -1, 0, len(trace.steps[cursor].nodes) if trace.steps else 0))
-        chosen = frozenset(dice.sample(sorted(ALL), dice.randint(0, 1))) if parts is None else parts
+        chosen = frozenset({STEP, *dice.sample(sorted(ALL), dice.randint(0, 1))})
         drawn(trace, other, store, number, cursor, node, chosen)
 
 
@@ -130,16 +131,18 @@ def test_odd_traces_are_drawn(recorded, store, all_open):  # noqa: F811
 
 
 def test_every_number_of_every_method(recorded, store, all_open):  # noqa: F811
-    """Each score and each fact that a method writes, in the whole run something else: none, infinite, negative, far too large."""
+    """Each score and each fact that a method writes, in the whole run something else: none, infinite, negative, far too large; and
+    each of its parameters, which need not be a number then."""
     for method in METHOD_KEYS:
         trace = recorded(method)
-        for number in names_of(trace):
-            for name, dice in cases(f"{method}, {number}", 1):
-                one_for_all(data := mutable(plain(trace)), dice, number)
+        changes = [partial(one_for_all, name=name) for name in names_of(trace)]
+        changes += [partial(params, name=name) for name in vars(METHODS[method].params())]
+        for change in changes:
+            for name, dice in cases(f"{method}, {change.keywords['name']}", 1):
+                change(data := mutable(plain(trace)), dice)
                 with case(name, packed := msgspec.msgpack.encode(data)):
                     odd_one = decode_trace(packed)
-                    files_of(odd_one, store.folder)
-                    drawn(odd_one, trace, store, 0, fullest(odd_one), None, frozenset())
+                    drawn(odd_one, trace, store, 0, fullest(odd_one), None, frozenset({PANEL}))
 
 
 def test_every_picture_is_among_them(recorded, store, all_open, tmp_path):  # noqa: F811
@@ -156,7 +159,7 @@ def test_every_picture_is_among_them(recorded, store, all_open, tmp_path):  # no
     try:
         for trace in traces:
             for cursor in {fullest(trace), len(trace.steps) - 1} if trace in traces[len(METHOD_KEYS) :] else {fullest(trace)}:
-                drawn(trace, alone, store, 0, cursor, None, frozenset())
+                drawn(trace, alone, store, 0, cursor, None, frozenset({STEP}))
         drawn(greedy, recorded("medusa", 0.0), store, store.keep(greedy, "greedy"), 0, None, ALL)
         drawn(alone, recorded("plain", 0.0), store, 0, 0, None, ALL - {"findings"})
         files_of(greedy, tmp_path)

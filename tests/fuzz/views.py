@@ -28,6 +28,8 @@ from pages.parts.drafter.findings_view import findings_view
 from pages.parts.shared import retrieved
 from pages.parts.shared.session import Session
 from pages.parts.step import step_view
+from pages.parts.step.inspector import inspector
+from pages.parts.step.method_panel import view_of
 from pages.parts.step.open_trace import show
 from pages.parts.step.recording import lesson_words
 from tests.conftest import PATIENCE
@@ -44,7 +46,8 @@ from viz.step.beside import beside_words
 from viz.words import stage
 
 GIVEN = "fuzz"  # in the session's state: what `drawn` was given
-ALL = frozenset({"comparison", "findings", "sweep"})  # parts of the page beside the views of one step
+STEP, PANEL = "step", "panel"  # the whole Step page, or of it the tree, the inspector and the method's own panel
+ALL = frozenset({STEP, "comparison", "findings", "sweep"})
 
 
 @pytest.fixture(scope="package")
@@ -64,7 +67,7 @@ def drawn(
     Args:
         other: compared with it.
         number: under which the trace is in the store.
-        parts: which of ALL are drawn.
+        parts: which of ALL are drawn; or PANEL alone.
     """
     at = AppTest.from_function(page, default_timeout=PATIENCE)
     at.session_state[GIVEN] = (trace, other, store, number, cursor, node, parts)
@@ -81,9 +84,12 @@ def draw() -> None:
     trace, other, store, number, cursor, node, parts = st.session_state[GIVEN]
     session = Session()
     show(session, trace, cursor, node)  # a trace of which the page says why not is drawn no further
-    step_view.draw(session)
-    if session.step is not None:
+    if STEP in parts:
+        step_view.draw(session)
+    if STEP in parts and session.step is not None:
         around(session, other)
+    if PANEL in parts:
+        panel(session)
     if not trace.steps:
         return
     if "comparison" in parts:
@@ -93,6 +99,14 @@ def draw() -> None:
         findings(trace, other, store, number)
     if "sweep" in parts:
         sweep([(1, trace), (2, other), (3, trace)])
+
+
+def panel(session: Session) -> None:
+    """What of a step depends on the numbers of its method."""
+    step_view.tree(session)
+    inspector(session)
+    if (own := view_of(session.trace.header.method)) is not None:
+        own(session)
 
 
 def findings(trace: Trace, other: Trace, store: Store, number: int) -> None:

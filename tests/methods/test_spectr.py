@@ -663,6 +663,12 @@ def test_without_a_q_there_is_no_problem_to_solve(trace):
     row = msgspec.structs.replace(trace.steps[0].rows[0], q=None)
     with pytest.raises(ValueError, match="no transport problem"):
         transport_view.transport(row, 2)
+    drawn = msgspec.structs.replace(row, q=row.p)
+    with pytest.raises(ValueError, match="at most 64 guesses; there are 600"):
+        transport_view.transport(drawn, 600)
+    empty = msgspec.structs.replace(drawn, tokens=(), p=(), q=(), residual=())
+    with pytest.raises(ValueError, match="no transport problem"):
+        transport_view.transport(empty, 2)
 
 
 @pytest.mark.parametrize("dark", [False, True])

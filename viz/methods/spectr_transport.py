@@ -11,6 +11,7 @@ from networkx.algorithms.flow import shortest_augmenting_path
 from decoding.trace import Row
 
 SETS = 3100  # of guesses, at most, in the transport problem
+GUESSES = 64  # beyond which the number of their orders, and what it is multiplied with, leave what a float can hold
 UNITS = 2**52  # a probability of 1 as a capacity: whole numbers flow without rounding
 
 
@@ -31,10 +32,12 @@ def transport(row: Row, k: int) -> Transport:
     At most all of the set's probability leaves it, and at most p arrives at a token.
 
     Raises:
-        ValueError: the row has no q.
+        ValueError: the row has no q, or there are more guesses than can be told apart in numbers.
     """
-    if row.q is None:
+    if row.q is None or not row.tokens:
         raise ValueError("Nothing was drawn from a distribution here: there is no transport problem.")
+    if k > GUESSES:
+        raise ValueError(f"The transport problem is solved for at most {GUESSES} guesses; there are {k:,}.")
     p, q = together(row, k)
     sets = list(combinations_with_replacement(range(len(p)), k))
     return Transport(len(p) - 1, len(sets), largest_flow(p, q, sets), best(p, q, k))

@@ -11,6 +11,7 @@ from viz.step.probabilities import probability_bars, probability_table, uniform_
 from viz.step.tree import score_name
 from viz.style import LOOKS
 from viz.tokens import full, name, plain
+from viz.verdicts import in_words
 from viz.words import judgement, number
 
 
@@ -62,10 +63,11 @@ def say(sentence: str, kind: str = "ds-dim") -> None:
 
 
 def node_facts(step: Step, index: int, token_bytes: dict[int, bytes]) -> None:
-    """Verdict with its numbers, the uniforms, and where the node came from."""
+    """Verdict in words and in numbers, the uniforms, and where the node came from."""
     node = step.nodes[index]
     look = LOOKS[node.verdict]
-    say(f"{look.mark} {judgement(node, token_bytes, step)}", "ds-verdict")
+    say(f"{look.mark} {in_words(step, index, token_bytes)}", "ds-verdict")
+    say(f"In numbers: {judgement(node, token_bytes, step)}.")
     if rule := uniform_rule(node):
         say("u × q against p: the die u decides.")
         st.html(rule)

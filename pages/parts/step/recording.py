@@ -10,7 +10,7 @@ from pages.parts.shared.loading import WHY, still_loading
 from pages.parts.shared.session import Session
 from pages.parts.shared.settings import Settings
 from viz.tokens import as_markdown, name
-from viz.words import judgement
+from viz.verdicts import in_words
 
 LINE = "A recording of **{}**, made beforehand: every step can be looked at, and no model is loaded."
 
@@ -54,12 +54,11 @@ def start(session: Session, settings: Settings) -> None:
 
 def lesson_words(step: Step, token_bytes: dict[int, bytes]) -> str:
     """The rejection the recorded run is paused at."""
-    node = next((node for node in step.nodes if node.verdict == "rejected"), None)
-    if node is None or not step.tokens:
+    index = next((index for index, node in enumerate(step.nodes) if node.verdict == "rejected"), None)
+    if index is None or not step.tokens:
         return "Here the run is paused; every step can be looked at."
     kept = sum(n.verdict == "accepted" for n in step.nodes)
-    before = f"after {kept} accepted {'guess' if kept == 1 else 'guesses'} " if kept else ""
-    return (
-        f"Paused where the target turned a guess down: {before}the drafter wrote {name(node.token, token_bytes)}, "
-        f"{judgement(node, token_bytes, step)}, and the target put {name(step.tokens[-1], token_bytes)} in its place."
-    )
+    before = f", after {kept} accepted {'guess' if kept == 1 else 'guesses'}" if kept else ""
+    words, put = in_words(step, index, token_bytes), name(step.tokens[-1], token_bytes)
+    end = "" if "instead" in words else f" In the end the target writes {put}."
+    return f"Paused where the target turned a guess down{before}. {words}{end}"
