@@ -1,4 +1,8 @@
-"""The one check of a whole number that comes from outside: settings of heads, limits of runs."""
+"""What is wrong with what comes from outside: the one check of a whole number, and the error that quotes who asked."""
+
+
+class Quoted(ValueError):
+    """The sentence quotes what the user wrote, and says nothing else of this machine: they may see it, whatever it looks like."""
 
 
 def check_int(what: str, value: object, low: int, high: int) -> None:

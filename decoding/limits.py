@@ -37,9 +37,11 @@ class Limits:
     prompts: int | None = None  # of a study
     sweep: int | None = None  # runs of a swept parameter, all values and seeds together
     upload: int | None = None  # bytes of a trace file or a file of prompts, as they come
+    unpacked: int | None = None  # bytes of a packed one once it is unpacked
     kept: int | None = None  # runs that a visitor may keep
     kept_bytes: int | None = None  # that they may fill
     kept_days: int | None = None  # until they are forgotten
+    files: int | None = None  # that are made at the same time for one visitor who downloads them
     link_steps: int | None = None  # steps that a link may take by itself; beyond, a click is asked for
     downloads: bool = True  # models may be fetched from a page
     datastores: bool = True  # may be built when a method asks for one
@@ -80,9 +82,11 @@ PUBLIC = Limits(
     prompts=20,
     sweep=16,
     upload=5 * 2**20,
+    unpacked=32 * 2**20,  # traces of runs unpack to some four times as much; reading takes up to ten times as much memory
     kept=50,
     kept_bytes=25 * 2**20,
     kept_days=30,
+    files=2,
     link_steps=0,
     downloads=False,
     datastores=False,
@@ -172,6 +176,12 @@ def check_sweep(count: int) -> None:
 def check_upload(size: int) -> None:
     if over(size, most := limits().upload):
         raise Refused(f"This demo reads files of at most {megabytes(most)}; this one has {size / 2**20:.1f} MB.")
+
+
+def check_files(count: int) -> None:
+    """Before another one is made for a visitor to download: how many are being made."""
+    if (most := limits().files) is not None and count >= most:
+        raise Refused(f"This demo makes at most {most:,} files at a time for one visitor. Wait until those are there.")
 
 
 def check_datastore() -> None:

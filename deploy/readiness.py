@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -32,11 +33,12 @@ class Readiness:
         self._problem = ""
         self._until = 0.0
         self._asking = asyncio.Lock()
+        self._thread = ThreadPoolExecutor(1)  # of its own: visitors fill the server's with the files that they export
 
     async def answer(self, request: Request) -> JSONResponse:
         async with self._asking:
             if monotonic() >= self._until:
-                problem = await asyncio.to_thread(self.problem)
+                problem = await asyncio.get_running_loop().run_in_executor(self._thread, self.problem)
                 if problem and not self._problem:
                     log("not ready", reason=problem)
                 self._problem, self._until = problem, monotonic() + self._kept

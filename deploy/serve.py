@@ -6,6 +6,7 @@ inside of their own pages, parted by blanks; none without it.
 """
 
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from streamlit import runtime
+from streamlit.runtime.memory_uploaded_file_manager import MemoryUploadedFileManager
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # Streamlit adds the folder of this file, and the packages lie beside `app.py`
@@ -26,6 +29,9 @@ from decoding.runs.visitors import CHECK, COOKIE, ROUTE, is_key, new_key  # noqa
 from deploy.readiness import Readiness  # noqa: E402
 
 LONGEST = 200  # bytes of a key that is handed over
+UPLOAD = re.compile(r"/_stcore/upload_file/([^/]+)/[^/]+")  # where Streamlit takes the files of a tab
+AROUND = 10_000  # bytes of an upload that are not the file's
+FILES = 3  # that a tab sent and that are kept: a page shows one at a time
 
 
 def headers(frames: str) -> dict[str, str]:
@@ -127,9 +133,37 @@ def cookie(key: str, scope: Scope) -> str:
     return f"{COOKIE}={key}; Path=/; Max-Age={seconds}; SameSite=Strict; HttpOnly" + "; Secure" * secure
 
 
+class Uploads:
+    """Refuses what is larger than this server reads before it is there, and keeps the latest files of a tab alone: Streamlit keeps
+    all that anybody ever sent, whether a page asked for it or not, until the tab is closed."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        most = limits().upload
+        if most is None or scope["type"] != "http" or scope["method"] != "PUT" or not (to := UPLOAD.search(scope["path"])):
+            await self.app(scope, receive, send)
+        elif not (said := Headers(scope=scope).get("content-length", "")).isdecimal():
+            await Response(status_code=411)(scope, receive, send)
+        elif int(said) > most + AROUND:
+            await Response(status_code=413)(scope, receive, send)
+        else:
+            await self.app(scope, receive, send)
+            drop_older(to[1])
+
+
+def drop_older(tab: str) -> None:
+    """Forget the files that a tab sent before its latest ones."""
+    held = runtime.get_instance().uploaded_file_mgr
+    if isinstance(held, MemoryUploadedFileManager):
+        for file in list(held.file_storage.get(tab, ()))[:-FILES]:
+            held.remove_file(tab, file)
+
+
 visitors.by_server = True
 app = st.App(
     ROOT / "app.py",
-    middleware=[Middleware(SecurityHeaders), Middleware(VisitorCookie)],
+    middleware=[Middleware(SecurityHeaders), Middleware(VisitorCookie), Middleware(Uploads)],
     routes=[Route("/ready", Readiness().answer)],
 )

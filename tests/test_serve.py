@@ -3,10 +3,13 @@
 import asyncio
 import importlib.util
 import re
+from types import SimpleNamespace
 
 import pytest
+from streamlit.runtime.memory_uploaded_file_manager import MemoryUploadedFileManager
+from streamlit.runtime.uploaded_file_manager import UploadedFileRec
 
-from decoding.limits import limits
+from decoding.limits import PUBLIC, limits
 from decoding.runs import visitors
 from decoding.runs.visitors import CHECK, COOKIE, ROUTE, is_key
 from tests.test_imports import ROOT
@@ -113,3 +116,55 @@ def test_every_answer_has_the_headers(serve):
         headers = asked(serve, **what)[1]
         policy = headers["content-security-policy"][0]
         assert "default-src 'self'" in policy and "frame-ancestors 'none'" in policy and headers["x-frame-options"] == ["DENY"]
+
+
+# -- uploads ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def put(serve, monkeypatch):
+    """Sends a file of a tab, of so many bytes as its headers say; the status, and the files that are held then."""
+    held = MemoryUploadedFileManager("/_stcore/upload_file")
+    monkeypatch.setattr(serve.runtime, "get_instance", lambda: SimpleNamespace(uploaded_file_mgr=held))
+
+    async def app(scope, receive, send):  # Streamlit, which takes all
+        tab, file = scope["path"].split("/")[-2:]
+        held.add_file(tab, UploadedFileRec(file, "x.json", "application/json", b"x"))
+        await send({"type": "http.response.start", "status": 204, "headers": []})
+
+    def put(tab: str, file: str, size: str | None = "1") -> tuple[int, list[str]]:
+        sent = []
+
+        async def send(message):
+            sent.append(message)
+
+        named = [] if size is None else [(b"content-length", size.encode())]
+        scope = {"type": "http", "method": "PUT", "path": f"/_stcore/upload_file/{tab}/{file}", "headers": named}
+        asyncio.run(serve.Uploads(app)(scope, None, send))
+        return sent[0]["status"], list(held.file_storage.get(tab, ()))
+
+    return put
+
+
+def test_a_tab_holds_its_latest_files_alone(serve, put):
+    assert put("other", "first") == (204, ["first"])
+    for number in range(20):
+        status, held = put("tab", f"{number}")
+        assert status == 204 and held == [f"{n}" for n in range(number + 1)][-serve.FILES :]
+    assert put("other", "second")[1] == ["first", "second"]
+
+
+@pytest.mark.parametrize(("size", "status"), [(None, 411), ("", 411), ("-1", 411), ("1e3", 411), ("6000000", 413), ("9" * 30, 413)])
+def test_what_is_too_large_to_be_read_is_not_taken(put, size, status):
+    assert put("tab", "file", size) == (status, [])
+
+
+def test_what_may_be_read_is_taken(serve, put):
+    assert put("tab", "file", f"{PUBLIC.upload}")[0] == 204
+
+
+def test_on_a_server_of_ones_own_all_files_are_taken(put, monkeypatch):
+    monkeypatch.setenv("DRAFTSCOPE_MODE", "local")
+    for number in range(9):
+        held = put("tab", f"{number}", "60000000")[1]
+    assert len(held) == 9

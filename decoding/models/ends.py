@@ -7,6 +7,8 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from decoding.checks import Quoted
+
 Stop = int | str  # a token's id, or a text that is one token
 
 MAX_STOPS = 32
@@ -57,7 +59,7 @@ def stop_ids(
         tokens, same = list(encode(one)), bytes_of.get(one.encode("utf-8", "replace"), [])
         if len(tokens) != 1 and not same:
             ids = f" ({', '.join(map(str, tokens[:8]))}{', …' if len(tokens) > 8 else ''})" if tokens else ""
-            raise ValueError(
+            raise Quoted(
                 f"A run stops at single tokens, and {one!r} is {len(tokens)} tokens for this model{ids}. Name one of them."
             )
         found.update(same, tokens if len(tokens) == 1 else ())

@@ -9,6 +9,7 @@ import secrets
 import sys
 import traceback
 
+from decoding.checks import Quoted
 from decoding.limits import limits
 from decoding.models.panics import is_panic
 from decoding.runs.log import log
@@ -41,7 +42,7 @@ def told(error: BaseException, said: str | None = None) -> str:
     if not limits().public:
         return said
     number = secrets.token_hex(4)
-    if isinstance(error, ValueError) and not shows_the_machine(said):
+    if isinstance(error, Quoted) or isinstance(error, ValueError) and not shows_the_machine(said):
         log("refused", number=number, kind=type(error).__name__, said=said)
         return said
     where = [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in traceback.extract_tb(error.__traceback__)[-8:]]

@@ -8,11 +8,11 @@ import io
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain, zip_longest
+from itertools import chain, islice, zip_longest
 from pathlib import PurePath
 from typing import Any
 
-from decoding.limits import check_upload
+from decoding.limits import check_upload, limits
 from decoding.runs.trace_files import unpacked
 from decoding.trace import Message
 
@@ -67,20 +67,21 @@ def read_prompts(data: bytes, name: str) -> list[Prompt]:
     if len(data) > MAX_FILE:
         raise ValueError(f"The file has {len(data):,} bytes; at most {MAX_FILE:,} are read.")
     check_upload(len(data))
-    data = unpacked(data, MAX_UNPACKED, f"The file {name!r}") if data[:2] == b"\x1f\x8b" else data
+    if data[:2] == b"\x1f\x8b":
+        data = unpacked(data, min(MAX_UNPACKED, limits().upload or MAX_UNPACKED), f"The file {name!r}")
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(f"The file {name!r} is not UTF-8 text: {error.reason} at byte {error.start}.") from error
-    found = from_file(text.replace("\r\n", "\n"), name)
+    found = list(islice(from_file(text.replace("\r\n", "\n"), name), MAX_PROMPTS + 1))  # a small file may unpack to millions
     if not found:
         raise ValueError(f"The file {name!r} holds no prompt.")
     if len(found) > MAX_PROMPTS:
-        raise ValueError(f"The file {name!r} holds {len(found):,} prompts; at most {MAX_PROMPTS:,} are read.")
+        raise ValueError(f"The file {name!r} holds more prompts than are read: at most {MAX_PROMPTS:,}.")
     return found
 
 
-def from_file(text: str, name: str) -> list[Prompt]:
+def from_file(text: str, name: str) -> Iterator[Prompt]:
     """
     >>> [p.text for p in from_file('[{"text": "a"}]', "A.JSON.gz")], [p.text for p in from_file("text\\na", "a.csv")]
     (['a'], ['a'])
@@ -111,20 +112,33 @@ def spread(prompts: Sequence[Prompt], most: int) -> tuple[Prompt, ...]:
 # -- layouts ------------------------------------------------------------------------------------------------------------
 
 
-def from_text(text: str, name: str) -> list[Prompt]:
+def from_text(text: str, name: str) -> Iterator[Prompt]:
     """Blank lines separate prompts; without any, every line is one.
 
     >>> [p.text for p in from_text("one\\ntwo", "x.txt")], [p.text for p in from_text("a\\nb\\n\\nc", "x.txt")]
     (['one', 'two'], ['a\\nb', 'c'])
     """
-    parts = text.strip().split("\n\n")
-    parts = parts if len(parts) > 1 else parts[0].split("\n")
-    return [Prompt(checked(part.strip("\n"), i), name) for i, part in enumerate(parts, 1) if part.strip()]
+    text = text.strip()
+    parts = parted(text, "\n\n" if "\n\n" in text else "\n")
+    return (Prompt(checked(part.strip("\n"), i), name) for i, part in enumerate(parts, 1) if part.strip())
 
 
-def from_lines(text: str) -> list[Prompt]:
+def parted(text: str, by: str) -> Iterator[str]:
+    """What `text.split(by)` gives, one after the other.
+
+    >>> list(parted("a,b,,c", ",")), list(parted("", ","))
+    (['a', 'b', '', 'c'], [''])
+    """
+    at = 0
+    while (end := text.find(by, at)) >= 0:
+        yield text[at:end]
+        at = end + len(by)
+    yield text[at:]
+
+
+def from_lines(text: str) -> Iterator[Prompt]:
     """JSONL: one object a line."""
-    return [from_line(line, number) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
+    return (from_line(line, number) for number, line in enumerate(parted(text, "\n"), 1) if line.strip())
 
 
 def from_line(line: str, number: int) -> Prompt:
@@ -135,9 +149,9 @@ def from_line(line: str, number: int) -> Prompt:
     return from_row(row, number)
 
 
-def from_array(text: str) -> list[Prompt]:
+def from_array(text: str) -> Iterator[Prompt]:
     """A JSON array of objects, of any layout; each is known by the line that it begins in."""
-    return [from_row(row, number) for row, number in entries(text)]
+    return (from_row(row, number) for row, number in entries(text))
 
 
 def entries(text: str) -> Iterator[tuple[Any, int]]:
@@ -166,22 +180,20 @@ def blank(text: str, at: int) -> int:
     return at
 
 
-def from_table(text: str) -> list[Prompt]:
+def from_table(text: str) -> Iterator[Prompt]:
     """CSV whose first line names the columns, parted by commas, semicolons or tabs."""
     head = text.split("\n", 1)[0].lower()
     parts = {sign: [name.strip(' "') for name in head.split(sign)] for sign in ",;\t"}
     sign = max(parts, key=lambda sign: len({*KNOWN, "category", "domain", "input"}.intersection(parts[sign])))
     reader = csv.DictReader(io.StringIO(text, newline=""), fieldnames=parts[sign], delimiter=sign, strict=True)
-    found = []
     try:
         next(reader, None)  # the names
         for row in reader:
             if None in row or None in row.values():
                 raise ValueError(f"Line {reader.line_num} has another number of fields than the first line, which names them.")
-            found.append(from_row({name: value for name, value in row.items() if value}, reader.line_num))
+            yield from_row({name: value for name, value in row.items() if value}, reader.line_num)
     except csv.Error as error:
         raise ValueError(f"Line {reader.line_num} is not CSV: {error}.") from error
-    return found
 
 
 def from_row(row: object, number: int) -> Prompt:

@@ -98,9 +98,18 @@ class Store:
         ValueError: the folder cannot be written, or holds something else under the store's name.
     """
 
-    def __init__(self, folder: Path | None = None) -> None:
+    def __init__(self, folder: Path | None = None, later: bool = False) -> None:
+        """
+        Args:
+            later: that nothing is written before there is a trace to keep; until then it is an empty store.
+        """
         self.folder = folder or default_folder()
         self.path = self.folder / FILE
+        if not later or self.path.exists():
+            self._make()
+
+    def _make(self) -> None:
+        """The folder and the file in it, unless they are there."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             try:
@@ -150,8 +159,14 @@ class Store:
 
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
-        """The same; what is wrong with the file or the disk as a sentence (ValueError), and nothing is changed then."""
+        """The same; what is wrong with the file or the disk as a sentence (ValueError), and nothing is changed then. Without a file
+        an empty one, of which nothing stays."""
         try:
+            if not self.path.exists():
+                with closing(sqlite3.connect(":memory:")) as db:
+                    db.executescript(TABLES)
+                    yield db
+                return
             with self._connected() as db:
                 yield db
         except sqlite3.Error as error:
@@ -178,6 +193,8 @@ class Store:
         check_trace(len(trace.steps), max((len(step.nodes) for step in trace.steps), default=0))
         if limits().public:
             check_kept(self.count(), self.size)
+        if not self.path.exists():
+            self._make()
         with self._open() as db:
             new = insert(db, trace.header, trace.token_bytes, name, note, study)
             append(db, new, trace.steps, trace.token_bytes)
@@ -224,6 +241,8 @@ class Store:
 
     def give_back(self) -> None:
         """Give the disk what the files do not need; another program that reads just now may be in the way, which does no harm."""
+        if not self.path.exists():
+            return
         with suppress(sqlite3.Error), self._connected() as db:
             db.execute("PRAGMA incremental_vacuum").fetchall()
             db.commit()

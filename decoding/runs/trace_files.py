@@ -11,7 +11,8 @@ import msgspec
 import pandas as pd
 
 from decoding import old_names
-from decoding.limits import check_trace, check_upload
+from decoding.checks import Quoted
+from decoding.limits import check_trace, check_upload, limits
 from decoding.trace import MAX_BYTES, Node, Row, Step, Trace, Versioned, check_schema, check_steps, convert
 
 MAX_RATIO, MAX_SMALL = 50, 16 * 2**20  # how much more a packed file may unpack to, and bytes that it may in any case
@@ -46,14 +47,15 @@ def from_json(data: bytes) -> Trace:
     if len(data) > MAX_UPLOAD:
         raise ValueError(f"The file has {len(data):,} bytes; at most {MAX_UPLOAD:,} are read.")
     check_upload(len(data))
-    text = unpacked(data, min(MAX_BYTES, max(MAX_SMALL, MAX_RATIO * len(data)))) if data[:2] == b"\x1f\x8b" else data
+    most = min(limits().unpacked or MAX_BYTES, max(MAX_SMALL, MAX_RATIO * len(data)), MAX_BYTES)
+    text = unpacked(data, most) if data[:2] == b"\x1f\x8b" else data
     try:
         found = msgspec.json.decode(text, type=VersionedFile)
         if found.format != FORMAT:
-            raise ValueError(f"The file says it is {found.format[:40]!r}, not {FORMAT!r}.")
+            raise Quoted(f"The file says it is {found.format[:40]!r}, not {FORMAT!r}.")
         trace = read(text, found.trace.header.schema)
     except (msgspec.DecodeError, msgspec.ValidationError, RecursionError) as error:
-        raise ValueError(f"This is not a Draftscope trace, or it is damaged: {error}") from error
+        raise Quoted(f"This is not a Draftscope trace, or it is damaged: {error}") from error
     check_trace(len(trace.steps), max((len(step.nodes) for step in trace.steps), default=0))
     return check_steps(trace)
 

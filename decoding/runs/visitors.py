@@ -57,7 +57,7 @@ def store_of(root: Path, key: str, days: int | None) -> Store:
         forget(root, days)
     if not (folder / FILE).exists() and shutil.disk_usage(root).free < LEAST_FREE:
         raise Refused("The disk of this demo is nearly full, so it keeps no runs now. Export what you need as a file.")
-    store = Store(folder)
+    store = Store(folder, later=True)  # whoever only looks, a crawler too, leaves nothing on the disk
     if days is not None and due(folder):
         store.forget(time.time() - days * DAY)
     return store

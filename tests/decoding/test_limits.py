@@ -1,5 +1,7 @@
 """Limits of a public server: every door of the backend refuses what goes beyond, with the value; in local mode none does."""
 
+import gzip
+
 import pytest
 
 from decoding import limits as rules
@@ -107,6 +109,22 @@ def test_a_trace_beyond_the_limits_is_neither_opened_nor_kept(tmp_path, monkeypa
     with pytest.raises(Refused, match="this draft has 5"):
         store.keep(trace_of(chain(3, 5)), "too large")
     assert not store.count()
+
+
+def test_a_packed_file_unpacks_to_what_this_server_can_read(monkeypatch):
+    """A packed one of a few kilobytes may take the memory of the whole server once it is unpacked."""
+    trace = to_json(sample_trace())
+    size = len(gzip.decompress(trace))
+    small(monkeypatch, unpacked=size - 1)
+    monkeypatch.setenv("DRAFTSCOPE_MODE", "public")
+    with pytest.raises(ValueError, match=f"unpacks to more than {size - 1:,} bytes"):
+        from_json(trace)
+    small(monkeypatch, unpacked=size, upload=10**6)
+    assert from_json(trace) == sample_trace()
+    for kind, line in (("txt", b"aa\n"), ("csv", b"aa\n"), ("jsonl", b"{}\n")):
+        with pytest.raises(ValueError, match="unpacks to more than 1,000,000 bytes"):
+            read_prompts(gzip.compress(line * 10**6), f"x.{kind}.gz")
+    assert PUBLIC.upload < PUBLIC.unpacked <= 32 * 2**20
 
 
 def test_a_visitor_keeps_so_many_runs_and_bytes(tmp_path, monkeypatch):

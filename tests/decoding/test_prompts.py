@@ -125,6 +125,25 @@ def test_files_that_cannot_be_understood_are_refused_with_a_sentence(data, name,
         read_prompts(data, name)
 
 
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("x.txt", b"aa\n" * 10**6),
+        ("x.txt", b"a\n\n" * 10**6),
+        ("x.csv", b"prompt\n" + b"aa\n" * 10**6),
+        ("x.jsonl", b'{"text":"a"}\n' * 10**6),
+        ("x.json", b"[" + b'{"text":"a"},' * 10**6 + b"{}]"),
+    ],
+)
+def test_no_more_is_made_of_a_file_than_the_prompts_that_are_read(name, data, monkeypatch):
+    """Millions of short ones would fill the memory before anybody counts them."""
+    made = []
+    monkeypatch.setattr(prompts, "checked", lambda text, number: made.append(number) or text)
+    with pytest.raises(ValueError, match="holds more prompts than are read: at most 10,000"):
+        read_prompts(data, name)
+    assert len(made) == prompts.MAX_PROMPTS + 1
+
+
 def test_sizes_are_capped(monkeypatch):
     monkeypatch.setattr(prompts, "MAX_FILE", 10)
     with pytest.raises(ValueError, match="at most 10"):

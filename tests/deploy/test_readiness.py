@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from threading import Event
 
@@ -77,6 +78,24 @@ def test_many_who_ask_at_once_have_one_answer(stuck, monkeypatch):
     monkeypatch.setattr(asked, "problem", lambda: count.append(1) or problem())
     found = answers(asked, 50)
     assert len(count) == 1 and {status for status, _ in found} == {503}
+
+
+def test_threads_that_make_files_for_visitors_are_not_waited_for(workers):
+    workers("cpu")
+    over = Event()
+
+    async def ask() -> int:
+        loop = asyncio.get_running_loop()
+        loop.set_default_executor(ThreadPoolExecutor(1))
+        files = loop.run_in_executor(None, over.wait, PATIENCE)
+        try:
+            answer = await asyncio.wait_for(Readiness(PATIENCE).answer(None), PATIENCE / 4)
+        finally:
+            over.set()
+        await files
+        return answer.status_code
+
+    assert asyncio.run(ask()) == 200
 
 
 def test_no_torch_is_imported_to_answer():

@@ -1,12 +1,16 @@
 """A public server as its visitors find it: limits, what is theirs, what errors say, links that wait for a click."""
 
+import ast
 import io
 import json
 import re
 import time
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from threading import Event, Semaphore
+from types import SimpleNamespace
 
 import pytest
 from streamlit import config
@@ -15,17 +19,22 @@ from streamlit.testing.v1 import AppTest
 from decoding import limits as rules
 from decoding.limits import PUBLIC, limits
 from decoding.models import places
+from decoding.models.ends import stop_ids
 from decoding.runs.failures import sentence, shows_the_machine, told
 from decoding.runs.store import Store
+from decoding.runs.trace_files import from_json, to_json
 from decoding.runs.visitors import folder_of, forget, is_key, new_key, store_of
 from decoding.runs.worker import Once
+from decoding.trace import SCHEMA
 from pages.parts.compare.sweep import Plan, Sweep
 from pages.parts.shared import runs, tabs, visitor
 from pages.parts.shared.address import parse
+from pages.parts.shared.files import on_demand
 from pages.parts.shared.session import Session
 from pages.parts.shared.settings import Settings
 from pages.parts.shared.tabs import GRACE, Tabs
 from pages.parts.step.open_trace import settings_for
+from pages.parts.traces import importing
 from pages.parts.traces.everything import archive
 from tests.conftest import PATIENCE, eventually
 from tests.pages.test_recorded_runs import checked
@@ -252,22 +261,96 @@ def test_all_can_be_downloaded_and_deleted(home):
     assert store_of(home, ALICE, 30).count() == 0 and store_of(home, BOB, 30).count() == 1
 
 
+def test_so_many_files_are_made_at_once_for_a_visitor(monkeypatch):
+    """Also when it breaks, a place is free again; nobody waits for another's."""
+    who = [ALICE]
+    monkeypatch.setattr(visitor, "key", lambda: who[0])
+    going, inside = Event(), Semaphore(0)
+
+    def slow() -> str:
+        inside.release()
+        assert going.wait(PATIENCE)
+        raise OSError
+
+    with ThreadPoolExecutor(PUBLIC.files) as threads:
+        at_work = [threads.submit(on_demand(slow)) for _ in range(PUBLIC.files)]
+        for _ in at_work:
+            assert inside.acquire(timeout=PATIENCE)
+        mine = on_demand(lambda: "alice")
+        who[0] = BOB
+        bobs = on_demand(lambda: "bob")
+        with pytest.raises(rules.Refused, match="at most 2 files"):
+            mine()
+        assert bobs() == "bob"
+        going.set()
+    assert all(isinstance(one.exception(), OSError) for one in at_work) and mine() == "alice"
+
+
+def test_what_is_imported_and_opened_counts_as_held(home, monkeypatch):
+    """A small file may be a large trace: one in every tab would fill the memory. The same one twice in a tab is one."""
+    monkeypatch.setattr(runs, "tabs", Tabs(lambda tab: True))
+    trace, data = sample_trace(), to_json(sample_trace())
+    at = page("5_Traces.py", ALICE)
+    shown = runs.tabs.positions(ALICE)  # of a first visit
+    at.file_uploader(key="import").set_value(("run.json.gz", data, "application/gzip")).run()
+    assert runs.tabs.positions(ALICE) == shown + tabs.positions(trace) > shown
+    at.button(key="import.open").click().run()
+    assert at.session_state["draftscope"].trace == trace and runs.tabs.positions(ALICE) == tabs.positions(trace)
+    monkeypatch.setattr(rules, "PUBLIC", replace(PUBLIC, held=2 * tabs.positions(trace) - 1))
+    file = SimpleNamespace(file_id="x", size=len(data), getvalue=lambda: data)
+    monkeypatch.setattr(visitor, "key", lambda: ALICE)
+    assert "The runs on your pages hold" in importing.read(file).problem
+    monkeypatch.setattr(visitor, "key", lambda: BOB)
+    assert importing.read(file).trace == trace
+
+
+def test_one_trace_is_read_at_a_time(monkeypatch):
+    """Whoever sends many has them read one after the other: each may take hundreds of megabytes meanwhile."""
+    now, most = [], []
+
+    def slow(data: bytes) -> None:
+        now.append(1)
+        most.append(len(now))
+        time.sleep(0.01)
+        now.pop()
+        raise ValueError("no trace")
+
+    monkeypatch.setattr(importing, "from_json", slow)
+    file = SimpleNamespace(file_id="x", size=1, getvalue=lambda: b"x")
+    with ThreadPoolExecutor(8) as threads:
+        found = list(threads.map(importing.read, [file] * 8))
+    assert most == [1] * 8 and all(one.trace is None and "no trace" in one.problem for one in found)
+
+
+def test_every_file_that_is_made_on_demand_has_its_place():
+    """A download button without one is a way around it."""
+    for file in (APP.parent / "pages").rglob("*.py"):
+        buttons = [
+            call
+            for call in ast.walk(ast.parse(file.read_text()))
+            if isinstance(call, ast.Call) and getattr(call.func, "attr", "") == "download_button"
+        ]
+        for button in buttons:
+            assert isinstance(made := button.args[1], ast.Call) and getattr(made.func, "id", "") == "on_demand", file
+
+
 def test_what_is_old_is_forgotten(home, monkeypatch):
     store_of(home, ALICE, 30).keep(sample_trace(), "old")
     later = time.time() + 31 * 86_400
     monkeypatch.setattr(time, "time", lambda: later)
-    assert store_of(home, ALICE, 30).count() == 0
-    assert forget(home, 30) == [] and not (home / "visitors").joinpath("x").exists()  # at most once an hour
+    assert store_of(home, ALICE, 30).count() == 0 and not folder_of(home, ALICE).exists()
+    store_of(home, ALICE, 30).keep(sample_trace(), "new")
+    assert forget(home, 30) == []  # at most once an hour
     monkeypatch.setattr(time, "time", lambda: later + 40 * 86_400)
     assert [folder.name for folder in forget(home, 30)] == [folder_of(home, ALICE).name]
 
 
 def test_a_full_disk_keeps_nothing_new(home, monkeypatch):
-    store_of(home, ALICE, 30)
+    store_of(home, ALICE, 30).keep(sample_trace(), "a run")
     monkeypatch.setattr("decoding.runs.visitors.LEAST_FREE", 2**80)
     with pytest.raises(ValueError, match="nearly full"):
         store_of(home, BOB, 30)
-    assert store_of(home, ALICE, 30).count() == 0
+    assert store_of(home, ALICE, 30).count() == 1
 
 
 def test_on_a_server_of_ones_own_there_is_one_owner(home, monkeypatch):
@@ -304,6 +387,17 @@ def test_a_sentence_for_the_visitor_stays_a_sentence(home):
     assert logged(home)[-1]["event"] == "refused" and "said" not in logged(home)[-1]
 
 
+@pytest.mark.parametrize("stop", ["</s> and", "a /etc/passwd", "<|/x.py|>"])
+def test_words_of_the_visitor_that_look_like_a_path_are_said_and_not_logged(stop, home):
+    with pytest.raises(ValueError) as caught:
+        stop_ids((stop,), 9, lambda text: [1, 2], {})
+    with pytest.raises(ValueError) as file:
+        from_json(json.dumps({"format": stop, "trace": {"header": {"schema": SCHEMA}}}).encode())
+    for error in (caught.value, file.value):
+        assert stop in told(error) and stop in sentence(error)
+    assert stop not in "".join(map(json.dumps, logged(home))) and {line["event"] for line in logged(home)} == {"refused"}
+
+
 def test_locally_all_is_said(monkeypatch, home):
     monkeypatch.setenv("DRAFTSCOPE_MODE", "local")
     assert told(ValueError("No '/a/b'.")) == "No '/a/b'." and not logged(home)
@@ -311,8 +405,24 @@ def test_locally_all_is_said(monkeypatch, home):
 
 def test_a_store_that_cannot_be_written_is_a_number(home):
     (home / "visitors").write_text("in the way")
-    at = page("5_Traces.py", ALICE)
+    with pytest.raises(ValueError) as caught:
+        store_of(home, ALICE, 30).keep(sample_trace(), "a run")
+    said = told(caught.value)
+    assert "under the number" in said and str(home) not in said
+    at = page("1_Step.py", ALICE)
+    at.button(key="keep").click().run()
     assert "under the number" in text(at) and str(home) not in everything(at)
+
+
+@pytest.mark.parametrize("name", ["1_Step.py", "2_Compare.py", "3_Drafter.py", "4_Methods.py", "5_Traces.py"])
+def test_whoever_only_looks_leaves_nothing_on_the_disk(name, home):
+    page(name, ALICE)
+    assert not (home / "visitors").exists()
+    store = store_of(home, ALICE, 30)
+    assert (store.count(), store.size, store.entries(), store.families(), store.forget()) == (0, 0, [], [], 0)
+    with pytest.raises(ValueError, match="no trace 1"):
+        store.open(1)
+    assert not (home / "visitors").exists() and store.keep(sample_trace(), "a run") == 1 and store.count() == 1
 
 
 def test_no_page_shows_the_text_of_an_error_by_itself():

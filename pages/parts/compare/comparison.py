@@ -9,6 +9,7 @@ import streamlit as st
 from decoding.methods import METHODS
 from decoding.trace import Trace
 from pages.parts.shared.chart_data import data_box
+from pages.parts.shared.files import on_demand
 from pages.parts.shared.setup import PLOT_CONFIG, dark
 from pages.parts.shared.tallies import cost_ratio
 from viz.runs.alignment import HOW_TO_READ_ALIGNED, align, aligned_alt, aligned_figure
@@ -80,7 +81,7 @@ def show(table: pd.DataFrame, key: str, first: Sequence[str] = ()) -> None:
     st.dataframe(table, hide_index=True, key=key, column_config=config)
     st.download_button(
         "Download as CSV",
-        lambda: table.to_csv(index=False),
+        on_demand(lambda: table.to_csv(index=False)),
         f"{key}.csv",
         "text/csv",
         key=f"{key}_csv",

@@ -8,6 +8,7 @@ import streamlit as st
 from decoding.runs.trace_files import to_parquet
 from decoding.runs.tree_files import to_graphml, to_node_link
 from decoding.trace import Step
+from pages.parts.shared.files import on_demand
 from viz.tokens import as_markdown
 
 
@@ -19,12 +20,12 @@ def data_box(table: Callable[[], pd.DataFrame], key: str, label: str = "Data") -
         name = key.replace(".", "_")
         with st.container(horizontal=True):
             st.download_button(
-                "CSV", lambda: table().to_csv(index=False), f"{name}.csv", "text/csv", key=f"{key}.csv", on_click="ignore",
-                icon=":material/download:",
+                "CSV", on_demand(lambda: table().to_csv(index=False)), f"{name}.csv", "text/csv", key=f"{key}.csv",
+                on_click="ignore", icon=":material/download:",
             )  # fmt: skip
             st.download_button(
-                "Parquet", lambda: to_parquet(table()), f"{name}.parquet", "application/vnd.apache.parquet", key=f"{key}.parquet",
-                on_click="ignore", icon=":material/download:",
+                "Parquet", on_demand(lambda: to_parquet(table())), f"{name}.parquet", "application/vnd.apache.parquet",
+                key=f"{key}.parquet", on_click="ignore", icon=":material/download:",
             )  # fmt: skip
 
 
@@ -32,10 +33,12 @@ def tree_downloads(step: Step, token_bytes: Mapping[int, bytes], name: str, key:
     """The draft tree of a step for graph tools; nothing is made before it is asked for."""
     with st.container(horizontal=True, key=f"{key}.graph"):
         st.download_button(
-            "GraphML", lambda: to_graphml(step, token_bytes), f"{name}.graphml", "application/graphml+xml", key=f"{key}.graphml",
-            on_click="ignore", icon=":material/download:", help="The tree as a graph: for Gephi, yEd, networkx.",
+            "GraphML", on_demand(lambda: to_graphml(step, token_bytes)), f"{name}.graphml", "application/graphml+xml",
+            key=f"{key}.graphml", on_click="ignore", icon=":material/download:",
+            help="The tree as a graph: for Gephi, yEd, networkx.",
         )  # fmt: skip
         st.download_button(
-            "Node-link JSON", lambda: to_node_link(step, token_bytes), f"{name}.json", "application/json", key=f"{key}.node_link",
-            on_click="ignore", icon=":material/download:", help="The tree as a graph: for d3, networkx.",
+            "Node-link JSON", on_demand(lambda: to_node_link(step, token_bytes)), f"{name}.json", "application/json",
+            key=f"{key}.node_link", on_click="ignore", icon=":material/download:",
+            help="The tree as a graph: for d3, networkx.",
         )  # fmt: skip

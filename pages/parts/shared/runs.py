@@ -14,9 +14,10 @@ from decoding.limits import Refused, check_held, check_jobs, limits
 from decoding.runs.failures import told
 from decoding.runs.log import log
 from decoding.runs.worker import Job, Live, Owner, worker
+from decoding.trace import Trace
 from pages.parts.shared import visitor
 from pages.parts.shared.remembered import Remembered, say_control
-from pages.parts.shared.tabs import RunCleanup, Tabs, clean, forget, is_there
+from pages.parts.shared.tabs import RunCleanup, Tabs, clean, forget, is_there, positions
 
 POLL = 0.3  # seconds between two looks at the worker
 SLOWER = ((1, 0.5), (4, 1), (8, 2), (30, 4))  # seconds without anything new -> by how much the looks become rarer
@@ -187,6 +188,18 @@ def handed(device: str, make: Callable[[], Job], group: Hashable = None) -> Live
     live = worker(str(find_device(device))).live(noted(make), owner, group)
     tab.lives.add(live)
     return live
+
+
+def check_replayed(trace: Trace, instead: Trace | None = None) -> None:
+    """Before this tab shows a trace that was kept or imported: ValueError if its visitor's pages hold too much with it.
+
+    Args:
+        instead: what it takes the place of.
+    """
+    tab = cleanup()
+    if not limits().public or any(getattr(owner, "replayed", None) is trace for owner in list(tab.kept.values())):
+        return
+    check_held(tabs.positions(tab.visitor) - positions(instead) + positions(trace))
 
 
 def refusal(settings: Refusable) -> str:

@@ -55,6 +55,11 @@ class Session(RunController, Remembered):
         return self.trace is not None and self.live is None
 
     @property
+    def replayed(self) -> Trace | None:
+        """The shown run, if no run of this server holds its steps."""
+        return self.trace if self.recorded else None
+
+    @property
     def count(self) -> int:
         return len(self.trace.steps) if self.trace else 0
 

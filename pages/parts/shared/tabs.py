@@ -22,6 +22,11 @@ KEPT = 120.0  # seconds that what a tab shows is kept without one; Streamlit's d
 CLEAN = 30.0  # seconds between two collections of what closed tabs left, which hold everybody up for a moment
 
 
+def positions(run: object) -> int:
+    """Of all steps of a run, or of a trace, the root and the drafted tokens; 0 for another job."""
+    return sum(1 + len(step.nodes) for step in getattr(run, "steps", ()) if isinstance(step, Step))
+
+
 class RunCleanup:
     """What dies with the tab: first its claims on the worker, later what it shows."""
 
@@ -44,9 +49,9 @@ class RunCleanup:
 
     @property
     def positions(self) -> int:
-        """Of all steps of its runs the root and the drafted tokens, which lie in memory as long as a page shows them."""
-        steps = (step for live in list(self.lives) for step in getattr(live.run, "steps", ()))
-        return sum(1 + len(step.nodes) for step in steps if isinstance(step, Step))
+        """Of all its runs, which lie in memory as long as a page shows them, and of the kept and imported ones that it shows."""
+        replayed = {id(trace): trace for owner in list(self.kept.values()) if (trace := getattr(owner, "replayed", None))}
+        return sum(positions(run) for run in (*(live.run for live in list(self.lives)), *replayed.values()))
 
     def release(self, problem: str = "") -> None:
         for live in list(self.lives):

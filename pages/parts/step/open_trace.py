@@ -14,6 +14,7 @@ from decoding.trace import MAX_TOKENS, Header, Trace
 from pages.parts.shared import address
 from pages.parts.shared.controls import EMBEDDED, say, say_params
 from pages.parts.shared.loading import still_loading
+from pages.parts.shared.runs import check_replayed
 from pages.parts.shared.session import Session
 from pages.parts.shared.settings import LEAST_TOP_P, MAX_PROMPT, Settings
 from viz.tokens import as_markdown, plain
@@ -25,12 +26,14 @@ def show(session: Session, trace: Trace, cursor: int = 0, node: int | None = Non
     """Let the session look at a recorded trace.
 
     Raises:
-        ValueError: a method that this version does not have, or a limit no run can have; the session stays as it is.
+        ValueError: a method that this version does not have, a limit no run can have, or more than a visitor may hold; the
+            session stays as it is.
     """
     limit = trace.header.max_tokens
     if not max(1, len(trace.steps)) <= limit <= MAX_TOKENS:
         raise ValueError(f"The trace has {len(trace.steps):,} steps and a limit of {limit:,} tokens; no run here can have that.")
     settings, notes = settings_for(trace.header)
+    check_replayed(trace, session.replayed)
     with session.lock:
         session.reset()
         session.trace, session.settings, session.notes = trace, settings, notes

@@ -9,6 +9,7 @@ from decoding.limits import limits
 from decoding.runs.store import Store
 from decoding.runs.trace_files import to_json
 from pages.parts.shared import visitor
+from pages.parts.shared.files import on_demand
 from pages.parts.traces.exports import file_name
 
 
@@ -29,7 +30,7 @@ def everything(store: Store, count: int) -> None:
     st.code(visitor.my_link(), language=None, wrap_lines=True)
     with st.container(horizontal=True, key="traces.all"):
         st.download_button(
-            "Download all", lambda: archive(store), "draftscope_runs.zip", "application/zip", key="traces.all.zip",
+            "Download all", on_demand(lambda: archive(store)), "draftscope_runs.zip", "application/zip", key="traces.all.zip",
             on_click="ignore", icon=":material/download:", disabled=not count,
             help="Every run as a JSON file that can be imported again.",
         )  # fmt: skip

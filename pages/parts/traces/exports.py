@@ -12,6 +12,7 @@ from decoding.runs.trace_files import nodes_frame, steps_frame, to_json, to_parq
 from decoding.trace import Trace
 from pages.parts.drafter.findings import opened
 from pages.parts.shared.chart_data import tree_downloads
+from pages.parts.shared.files import on_demand
 from pages.parts.shared.setup import dark
 from viz.replay.replay import replay_html
 from viz.step.boxes import extent_of
@@ -35,7 +36,7 @@ def exports(store: Store, entry: Entry) -> None:
         for label, (ending, mime, make, help_) in files.items():
             st.download_button(
                 as_markdown(label),
-                maker(store.folder, entry.id, make),
+                on_demand(maker(store.folder, entry.id, make)),
                 f"{file_name(entry.name)}.{ending}",
                 mime,
                 key=f"traces.export.{ending}",

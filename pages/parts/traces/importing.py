@@ -1,6 +1,8 @@
 """Import of a trace file: read once, strictly; a file that does not fit is refused with a sentence and changes nothing."""
 
 from dataclasses import dataclass
+from threading import Lock
+from time import monotonic, sleep
 
 import streamlit as st
 
@@ -10,9 +12,13 @@ from decoding.runs.store import MAX_NAME
 from decoding.runs.trace_files import MAX_UPLOAD, from_json
 from decoding.trace import Trace
 from pages.parts.shared import keep
+from pages.parts.shared.runs import check_replayed, cleanup
 from pages.parts.shared.session import Session
 from pages.parts.step.open_trace import show
 from viz.tokens import as_markdown, plain
+
+BREATH = 3  # times as long as a file took to read, nobody reads another: all else stands still meanwhile
+_reading = Lock()  # one file at a time, for its memory too
 
 
 @dataclass(frozen=True)
@@ -23,6 +29,11 @@ class Imported:
     trace: Trace | None
     problem: str = ""
 
+    @property
+    def replayed(self) -> Trace | None:
+        """What of it lies in memory."""
+        return self.trace
+
 
 def importing(session: Session) -> None:
     """The upload, and what can be done with a good file."""
@@ -32,11 +43,12 @@ def importing(session: Session) -> None:
         help=f"A JSON file that was exported here, at most {most:,} MiB, packed or not.",
     )  # fmt: skip
     if file is None:
-        st.session_state.pop("imported", None)
+        forget()
         return
     found: Imported | None = st.session_state.get("imported")
     if found is None or found.file != file.file_id:
-        found = st.session_state["imported"] = read(file)
+        forget()
+        found = st.session_state["imported"] = cleanup().kept["imported"] = read(file)
     if found.trace is None:
         st.error(as_markdown(f"The file was not imported. {found.problem}"), icon=":material/error:")
         return
@@ -55,12 +67,25 @@ def importing(session: Session) -> None:
         open_it(session, found.trace)
 
 
+def forget() -> None:
+    """What was imported before."""
+    st.session_state.pop("imported", None)
+    cleanup().kept.pop("imported", None)
+
+
 def read(file) -> Imported:
     """An upload -> a trace, or the sentence that says why not."""
     try:
         if file.size > MAX_UPLOAD:
             raise ValueError(f"It has {file.size:,} bytes; at most {MAX_UPLOAD:,} are read.")
-        return Imported(file.file_id, from_json(file.getvalue()))
+        with _reading:
+            began = monotonic()
+            try:
+                check_replayed(trace := from_json(file.getvalue()))
+                return Imported(file.file_id, trace)
+            finally:
+                if limits().public:
+                    sleep(BREATH * (monotonic() - began))
     except ValueError as error:
         return Imported(file.file_id, None, plain(told(error), 300))
 
