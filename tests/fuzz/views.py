@@ -1,6 +1,7 @@
 """Everything that draws a trace, drawn on one page: the Step page with every box open, a comparison, the Drafter page's findings;
 and the files that are made of it."""
 
+import html
 import json
 from collections.abc import Sequence
 from contextlib import suppress
@@ -42,6 +43,7 @@ from viz.methods.spectr_transport import transport
 from viz.replay.replay import replay_html
 from viz.runs.compare import duration, until
 from viz.runs.sweep import sweep_alt, sweep_figure, sweep_table
+from viz.runs.winner import winner_words
 from viz.step.beside import beside_words
 from viz.words import stage
 
@@ -94,6 +96,7 @@ def draw() -> None:
         return
     if "comparison" in parts:
         comparison([("one", trace), ("other", other)], "fuzz_compare")
+        st.html(f"<p>{html.escape(winner_words([('one', trace), ('other', other)]))}</p>")
         st.html(tally_html(trace) + text_html(trace))
     if "findings" in parts:
         findings(trace, other, store, number)
