@@ -61,8 +61,9 @@ def draw(session: Session, race: Race, line: Callable[[], None]) -> None:
     st.html(f'<p class="ds-say" role="status" aria-live="polite">{html.escape(sentence(race))}</p>')
     titles = names([column.settings for column in race.columns] or asked)
     runs = [(title, part) for title, e in zip(titles, race.columns, strict=False) if (part := race.part(e)) and part.steps]
+    place = st.empty()  # always there: a browser may keep what stood below it, where that moves
     if len(runs) == len(race.columns) and (found := winner_words(runs)):
-        st.html(f'<p class="ds-say">{html.escape(found)}</p>')
+        place.html(f'<p class="ds-say">{html.escape(found)}</p>')
     notices(session, race, asked)
     buttons(race, lambda: wanted(session, race))
     line()
