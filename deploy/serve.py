@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import streamlit as st
+from google.protobuf.message import DecodeError
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.middleware import Middleware
 from starlette.requests import Request
@@ -18,6 +19,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from streamlit import runtime
+from streamlit.proto.BackMsg_pb2 import BackMsg
 from streamlit.runtime.memory_uploaded_file_manager import MemoryUploadedFileManager
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -32,6 +34,7 @@ LONGEST = 200  # bytes of a key that is handed over
 UPLOAD = re.compile(r"/_stcore/upload_file/([^/]+)/[^/]+")  # where Streamlit takes the files of a tab
 AROUND = 10_000  # bytes of an upload that are not the file's
 FILES = 3  # that a tab sent and that are kept: a page shows one at a time
+ASKED = {"rerun_script", "stop_script", "app_heartbeat", "file_urls_request", "backend_operation_request"}  # by pages
 
 
 def headers(frames: str) -> dict[str, str]:
@@ -144,8 +147,8 @@ class Uploads:
         most = limits().upload
         if most is None or scope["type"] != "http" or scope["method"] != "PUT" or not (to := UPLOAD.search(scope["path"])):
             await self.app(scope, receive, send)
-        elif not (said := Headers(scope=scope).get("content-length", "")).isdecimal():
-            await Response(status_code=411)(scope, receive, send)
+        elif "transfer-encoding" in (sent := Headers(scope=scope)) or not (said := sent.get("content-length", "")).isdecimal():
+            await Response(status_code=411)(scope, receive, send)  # what comes in chunks is as long as it likes, whatever it says
         elif int(said) > most + AROUND:
             await Response(status_code=413)(scope, receive, send)
         else:
@@ -161,9 +164,35 @@ def drop_older(tab: str) -> None:
             held.remove_file(tab, file)
 
 
+class Messages:
+    """Passes on what pages ask for over their websocket, and nothing else that Streamlit would do for a stranger: clear everybody's
+    caches, tell the names of the files in its folder, make places for a million uploads at once."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def asked() -> Message:
+            while True:
+                message = await receive()
+                if message["type"] != "websocket.receive" or is_asked(message.get("bytes") or b""):
+                    return message
+
+        await self.app(scope, asked if scope["type"] == "websocket" and limits().public else receive, send)
+
+
+def is_asked(data: bytes) -> bool:
+    """Whether a page of this app sends such a message; also True for what is none, which Streamlit ends the connection for."""
+    try:
+        message = BackMsg.FromString(data)
+    except DecodeError:
+        return True
+    return message.WhichOneof("type") in ASKED and len(message.file_urls_request.file_names) <= FILES
+
+
 visitors.by_server = True
 app = st.App(
     ROOT / "app.py",
-    middleware=[Middleware(SecurityHeaders), Middleware(VisitorCookie), Middleware(Uploads)],
+    middleware=[Middleware(SecurityHeaders), Middleware(VisitorCookie), Middleware(Uploads), Middleware(Messages)],
     routes=[Route("/ready", Readiness().answer)],
 )

@@ -3,9 +3,12 @@
 import asyncio
 import importlib.util
 import re
+import tomllib
 from types import SimpleNamespace
 
 import pytest
+from streamlit import config
+from streamlit.proto.BackMsg_pb2 import BackMsg
 from streamlit.runtime.memory_uploaded_file_manager import MemoryUploadedFileManager
 from streamlit.runtime.uploaded_file_manager import UploadedFileRec
 
@@ -132,13 +135,14 @@ def put(serve, monkeypatch):
         held.add_file(tab, UploadedFileRec(file, "x.json", "application/json", b"x"))
         await send({"type": "http.response.start", "status": 204, "headers": []})
 
-    def put(tab: str, file: str, size: str | None = "1") -> tuple[int, list[str]]:
+    def put(tab: str, file: str, size: str | None = "1", **headers: str) -> tuple[int, list[str]]:
         sent = []
 
         async def send(message):
             sent.append(message)
 
         named = [] if size is None else [(b"content-length", size.encode())]
+        named += [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
         scope = {"type": "http", "method": "PUT", "path": f"/_stcore/upload_file/{tab}/{file}", "headers": named}
         asyncio.run(serve.Uploads(app)(scope, None, send))
         return sent[0]["status"], list(held.file_storage.get(tab, ()))
@@ -159,6 +163,17 @@ def test_what_is_too_large_to_be_read_is_not_taken(put, size, status):
     assert put("tab", "file", size) == (status, [])
 
 
+def test_a_length_that_the_chunks_need_not_keep_is_not_believed(put):
+    """With both headers the server reads chunks, to their end."""
+    assert put("tab", "file", "100", transfer_encoding="chunked") == (411, [])
+
+
+def test_no_more_of_a_message_is_held_than_is_taken():
+    """A websocket that sends half of one has what came held for as long as it likes."""
+    server = tomllib.loads((ROOT / ".streamlit" / "config.toml").read_text())["server"]
+    assert server["maxMessageSize"] <= config.get_option("server.maxWidgetStateSize")
+
+
 def test_what_may_be_read_is_taken(serve, put):
     assert put("tab", "file", f"{PUBLIC.upload}")[0] == 204
 
@@ -168,3 +183,58 @@ def test_on_a_server_of_ones_own_all_files_are_taken(put, monkeypatch):
     for number in range(9):
         held = put("tab", f"{number}", "60000000")[1]
     assert len(held) == 9
+
+
+# -- messages ---------------------------------------------------------------------------------------------------------
+
+
+def message(kind: str, names: int = 0) -> bytes:
+    """Of a page to the server, with the names of so many files."""
+    made = BackMsg()
+    if kind == "file_urls_request":
+        made.file_urls_request.file_names.extend(["x"] * names)
+        made.file_urls_request.request_id = "1"
+    elif isinstance(getattr(made, kind), bool):
+        setattr(made, kind, True)
+    else:
+        getattr(made, kind).SetInParent()
+    return made.SerializeToString()
+
+
+def passed(serve, *messages: bytes) -> list[bytes]:
+    """Those that Streamlit gets."""
+    coming = [{"type": "websocket.receive", "bytes": data} for data in messages] + [{"type": "websocket.disconnect"}]
+    got = []
+
+    async def app(scope, receive, send):
+        while (found := await receive())["type"] != "websocket.disconnect":
+            got.append(found["bytes"])
+
+    async def receive():
+        return coming.pop(0)
+
+    asyncio.run(serve.Messages(app)({"type": "websocket"}, receive, None))
+    return got
+
+
+KINDS = {field.name for field in BackMsg.DESCRIPTOR.oneofs_by_name["type"].fields}
+
+
+def test_what_no_page_asks_for_does_not_reach_streamlit(serve):
+    assert serve.ASKED < KINDS and {"clear_cache", "load_git_info"} <= KINDS - serve.ASKED
+    for kind in KINDS:
+        assert passed(serve, message(kind)) == [message(kind)] * (kind in serve.ASKED)
+
+
+def test_a_message_asks_for_as_many_files_as_are_kept(serve):
+    few, many = message("file_urls_request", serve.FILES), message("file_urls_request", serve.FILES + 1)
+    assert passed(serve, few, many, few) == [few, few]
+
+
+def test_what_is_no_message_is_streamlits_to_refuse(serve):
+    assert passed(serve, b"\xff") == [b"\xff"]
+
+
+def test_on_a_server_of_ones_own_all_messages_are_taken(serve, monkeypatch):
+    monkeypatch.setenv("DRAFTSCOPE_MODE", "local")
+    assert passed(serve, message("clear_cache")) == [message("clear_cache")]

@@ -13,11 +13,12 @@ from threading import Event, Semaphore
 from types import SimpleNamespace
 
 import pytest
+from msgspec.structs import replace as replaced
 from streamlit import config
 from streamlit.testing.v1 import AppTest
 
 from decoding import limits as rules
-from decoding.limits import PUBLIC, limits
+from decoding.limits import POSITION, PUBLIC, limits
 from decoding.models import places
 from decoding.models.ends import stop_ids
 from decoding.runs.failures import sentence, shows_the_machine, told
@@ -25,7 +26,7 @@ from decoding.runs.store import Store
 from decoding.runs.trace_files import from_json, to_json
 from decoding.runs.visitors import folder_of, forget, is_key, new_key, store_of
 from decoding.runs.worker import Once
-from decoding.trace import SCHEMA
+from decoding.trace import SCHEMA, Pruned
 from pages.parts.compare.sweep import Plan, Sweep
 from pages.parts.shared import runs, tabs, visitor
 from pages.parts.shared.address import parse
@@ -37,6 +38,7 @@ from pages.parts.step.open_trace import settings_for
 from pages.parts.traces import importing
 from pages.parts.traces.everything import archive
 from tests.conftest import PATIENCE, eventually
+from tests.decoding.test_trace_memory import size
 from tests.pages.test_recorded_runs import checked
 from tests.samples import sample_trace
 from tests.viz_samples import trace_of
@@ -302,6 +304,30 @@ def test_what_is_imported_and_opened_counts_as_held(home, monkeypatch):
     assert "The runs on your pages hold" in importing.read(file).problem
     monkeypatch.setattr(visitor, "key", lambda: BOB)
     assert importing.read(file).trace == trace
+
+
+MANY = 16_000  # small things; a step may have no more candidates
+TOKENS = tuple(range(10**6, 10**6 + MANY))
+LEFT_OUT = tuple(Pruned(token, -1, token / 7) for token in TOKENS)
+FULL = {
+    "prompt": lambda trace: replaced(trace, header=replaced(trace.header, prompt_tokens=tuple(range(10**6, 10**6 + MANY)))),
+    "special tokens": lambda trace: replaced(
+        trace, header=replaced(trace.header, special_tokens=tuple(range(10**6, 10**6 + MANY)))
+    ),
+    "stop tokens": lambda trace: replaced(trace, header=replaced(trace.header, stop=tuple(range(10**6, 10**6 + MANY)))),
+    "vocabulary": lambda trace: replaced(trace, token_bytes={10**6 + i: b"%d" % i for i in range(MANY)}),
+    "left out": lambda trace: replaced(
+        trace, steps=(replaced(trace.steps[0], pruned=tuple(Pruned(10**6 + i, -1, i / MANY) for i in range(MANY))),)
+    ),
+}
+
+
+@pytest.mark.parametrize("what", FULL)
+def test_a_trace_of_other_things_than_positions_counts_as_held_too(what):
+    """One that weighs megabytes has few steps, and few nodes in them."""
+    trace = FULL[what](sample_trace())
+    weight = size(trace, set())
+    assert MANY * 32 < weight <= POSITION * tabs.positions(trace)
 
 
 def test_one_trace_is_read_at_a_time(monkeypatch):

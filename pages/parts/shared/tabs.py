@@ -14,17 +14,30 @@ from decoding.models import memory
 from decoding.runs.failures import told
 from decoding.runs.visitors import new_key
 from decoding.runs.worker import Live
-from decoding.trace import Step
+from decoding.trace import Step, Trace
 
 LOOK = 2.0  # seconds between two looks which tabs are gone
 GRACE = 60.0  # seconds that the runs of a tab go on without a browser: a network that is away for a moment costs nothing
 KEPT = 120.0  # seconds that what a tab shows is kept without one; Streamlit's disconnectedSessionTTL has to be longer
+SMALL = 32  # tokens, pieces or candidates of a trace that take no more memory than a position: each some 100 bytes
 CLEAN = 30.0  # seconds between two collections of what closed tabs left, which hold everybody up for a moment
 
 
 def positions(run: object) -> int:
-    """Of all steps of a run, or of a trace, the root and the drafted tokens; 0 for another job."""
-    return sum(1 + len(step.nodes) for step in getattr(run, "steps", ()) if isinstance(step, Step))
+    """Of all steps of a run, or of a trace, the root and the drafted tokens; 0 for another job.
+
+    A trace may come from a file that is made of something else: so many small things of it count as a position.
+    """
+    steps = [step for step in getattr(run, "steps", ()) if isinstance(step, Step)]
+    found = sum(1 + len(step.nodes) for step in steps)
+    return found + small_things(run) // SMALL if isinstance(run, Trace) else found
+
+
+def small_things(trace: Trace) -> int:
+    """What a trace holds beside its positions, counted: tokens of the prompt, pieces of the vocabulary, candidates left out."""
+    header = trace.header
+    tokens = len(header.prompt_tokens) + len(header.special_tokens) + len(header.stop) + len(trace.token_bytes)
+    return tokens + sum(len(step.pruned) + len(step.tokens) for step in trace.steps)
 
 
 class RunCleanup:
