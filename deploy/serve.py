@@ -40,7 +40,6 @@ AROUND = 10_000  # bytes of an upload that are not the file's
 FILES = 3  # that a tab sent and that are kept: a page shows one at a time
 MAIN = ROOT / "app.py"
 HERE = str(MAIN).encode()
-SHORT = 1_000  # bytes; a message that a run is at its end has a hundred
 ASKED = {"rerun_script", "stop_script", "app_heartbeat", "file_urls_request", "backend_operation_request"}  # by pages
 
 
@@ -191,9 +190,9 @@ class Messages:
             await send({"type": "websocket.close", "code": 1013})
             return
         try:
-            await self.app(scope, partial(asked, receive, tab), partial(told, send, tab))
+            await self.app(scope, partial(asked, receive, tab), partial(told, send))
         finally:
-            self.pace.leave(tab, key, address)
+            self.pace.leave(tab)
 
 
 async def asked(receive: Receive, tab: Tab) -> Message:
@@ -203,21 +202,15 @@ async def asked(receive: Receive, tab: Tab) -> Message:
         if message["type"] != "websocket.receive":
             return message
         found = read(message.get("bytes") or b"")
-        if found is None or found.WhichOneof("type") != "rerun_script":
-            await tab.other()
-        elif found.rerun_script.fragment_id:
-            await tab.fragment()
-        else:
-            await tab.page()
+        runs = found is not None and found.WhichOneof("type") == "rerun_script"
+        await tab.turn(page=runs and not found.rerun_script.fragment_id)
         if found is None or is_asked(found):
             return message
 
 
-async def told(send: Send, tab: Tab, message: Message) -> None:
+async def told(send: Send, message: Message) -> None:
     """Sends what Streamlit answers."""
     data = message.get("bytes") or b""
-    if 0 < len(data) < SHORT and is_end(ForwardMsg.FromString(data)):
-        tab.ended()
     await send(message | {"bytes": without_path(data)} if HERE in data else message)
 
 
@@ -232,11 +225,6 @@ def read(data: bytes) -> BackMsg | None:
 def is_asked(message: BackMsg) -> bool:
     """Whether a page of this app sends such a message."""
     return message.WhichOneof("type") in ASKED and len(message.file_urls_request.file_names) <= FILES
-
-
-def is_end(message: ForwardMsg) -> bool:
-    """Whether a script has come to its end, and does not begin anew at once."""
-    return message.WhichOneof("type") == "script_finished" and message.script_finished != ForwardMsg.FINISHED_EARLY_FOR_RERUN
 
 
 def without_path(data: bytes) -> bytes:

@@ -294,7 +294,7 @@ def test_of_too_many_connections_the_last_is_refused(serve):
 
     async def all() -> None:
         door = serve.Messages(app)
-        await asyncio.gather(*(door(scope, receive, send) for _ in range(PUBLIC.tabs + 1)))
+        await asyncio.gather(*(door(scope, receive, send) for _ in range(PUBLIC.visitor.tabs + 1)))
 
     asyncio.run(all())
-    assert len(there) == PUBLIC.tabs and sent == [{"type": "websocket.close", "code": 1013}]
+    assert len(there) == PUBLIC.visitor.tabs and sent == [{"type": "websocket.close", "code": 1013}]
