@@ -62,7 +62,7 @@ def close(one: Tensor, other: Tensor) -> bool:
 @pytest.mark.parametrize("rows", EDGES)
 @pytest.mark.parametrize("before", [1, 30, FIRST_KEYS - 9, FIRST_KEYS, 2 * FIRST_KEYS + 1])
 def test_a_pass_of_fixed_shape_is_the_ordinary_one(ways, rows, before):
-    """A tree with a root is read, a path of it kept, and another tree read behind that; twice, so that buffers were written before."""
+    """A tree is read, a path of it kept, and another tree read behind that, so that the buffers were written to before."""
     layers, tokens = (PRE_NORM, 0, 1), text(before)
     caches = [begun(way, tokens) for way in ways]
     for seed in (1, 2):
