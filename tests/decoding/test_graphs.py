@@ -10,6 +10,7 @@ from torch import Tensor
 
 from decoding.draft import EMPTY, Draft
 from decoding.methods import METHODS
+from decoding.models import family as families
 from decoding.models import graphs
 from decoding.models.cache import TreeCache
 from decoding.models.family import Family, load
@@ -17,8 +18,10 @@ from decoding.models.graphs import FIRST_KEYS, ROWS, Graphs, Pass, Room
 from decoding.models.plain_forward import PRE_NORM, PlainForward
 from decoding.models.short_way import shortened, with_graphs
 from decoding.models.target import Target
+from decoding.runs.run import Run
 from decoding.sample import Sampling
-from tests.decoding.test_devices import same, traced
+from tests.decoding.test_devices import JUDGED, PARAMS, PROMPT, RECORDED, TOKENS, drafting, same, traced
+from tests.pretend import pretended
 from tests.toys import VOCAB, causal_lm
 
 CLOSE = 1e-5
@@ -282,6 +285,28 @@ def static() -> Family:
 @pytest.mark.parametrize("key", list(METHODS))
 def test_every_method_runs_as_on_the_ordinary_way(key, temperature, embedded, static):
     same(traced(static, key, temperature), traced(embedded, key, temperature))
+
+
+@pytest.fixture(scope="module")
+def away() -> Family:
+    """The same on the pretended device."""
+    known = families.find_device
+    with pytest.MonkeyPatch.context() as patch, pretended() as there:
+        patch.setattr(families, "find_device", lambda name: there.device if name == str(there.device) else known(name))
+        return load("embedded", device=str(there.device), dtype="float32", graphs="static")
+
+
+@pytest.mark.parametrize("key", ["plain", "speculative_sampling", "multi_candidate", "eagle", "ppd"])
+def test_on_a_device_nothing_more_is_copied(key, away, embedded):
+    """One copy for the verdict, one for the trace, one for every call of the drafter, as on the ordinary way."""
+    assert away.target.graphs is not None
+    with pretended() as there:
+        run = Run(away, key, PARAMS.get(key, {}), PROMPT, Sampling(0), seed=3, max_tokens=TOKENS)
+        before = 0
+        for number, step in enumerate(run):
+            assert not number or there.copies - before <= drafting(key, step) + JUDGED + RECORDED, dict(there.counts)
+            before = there.copies
+    same(run.trace, traced(embedded, key, 0.0))
 
 
 def test_what_cannot_be_captured_is_read_without_and_says_so(folders):
