@@ -296,6 +296,7 @@ def prepare_ray(address: str) -> None:
     """What has to be said before Ray is imported: it tells nobody that it is used, and a cluster of this machine alone cannot be
     reached from others, nor by those who do not have its word."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")  # what is asked behind its end must not start another one
     if address == "local":
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # listen at 127.0.0.1 only
         os.environ.setdefault("RAY_AUTH_MODE", "token")

@@ -139,6 +139,10 @@ class RemoteRun:
         if member is not None:
             member.drop(self._machine, self._job)
 
+    def __del__(self) -> None:
+        if getattr(self, "_member", None) is not None:  # nobody looks at it any more
+            self.let_go()
+
     @property
     def trace(self) -> Trace:
         """Everything so far, frozen."""

@@ -3,23 +3,27 @@
 The cluster is one of two nodes on this machine, joined by Ray, with a processor each; it listens at 127.0.0.1 alone.
 """
 
+import gc
 import importlib.util
 import os
 import socket
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import msgspec
 import pytest
 
 from decoding.checks import Quoted
+from decoding.models.progress import Progress
 from decoding.runs import cluster as module
 from decoding.runs import evaluate as program
 from decoding.runs.cluster import Cluster, Member, best, check, last_words, seats_of
 from decoding.runs.failures import Elsewhere, words
+from decoding.runs.machine import Machine
 from decoding.runs.many import merged
-from decoding.runs.orders import Begun, Failed, Order, Over, Taken, decode, encode
+from decoding.runs.orders import Answer, Begun, Failed, Order, Over, Taken, decode, encode
 from decoding.runs.prompts import Prompt
 from decoding.runs.remote_run import Lost, RemoteRun, committed, expected, rest, seed_behind
 from decoding.runs.run import Run
@@ -29,6 +33,9 @@ from decoding.runs.worker import Again, Owner
 from decoding.sample import Sampling
 from decoding.score_names import WENT_ON
 from decoding.trace import SamplingData, Times, Trace
+from pages.parts.drafter.controller import Job, StudyController
+from pages.parts.shared.session import Session
+from pages.parts.shared.settings import Settings
 from tests.conftest import ROOT, eventually
 
 WHY = "Ray, which joins the machines, is not installed: pip install -r tests/requirements.txt"
@@ -216,6 +223,16 @@ def test_a_step_that_kills_machine_after_machine_ends_its_run(embedded):
     assert member.asked == ["begin", "step", "step", "begin", "step", "drop"] and next(run, None) is None
 
 
+def test_a_run_that_nobody_looks_at_any_more_is_dropped_there(embedded):
+    """A page forgets its runs without a word; the machine must not keep them."""
+    member = Failing(Run(embedded, "plain", **ASKED), good=9)
+    run = RemoteRun(member, order())
+    next(run)
+    del run
+    gc.collect()
+    assert member.asked == ["begin", "step", "drop"]
+
+
 def test_what_is_left_of_a_run_has_the_rest_of_its_tokens_and_another_seed(embedded):
     """With the seed of the run the uniforms that drew its text would come again."""
     run = Run(embedded, "plain", **ASKED)
@@ -224,6 +241,76 @@ def test_what_is_left_of_a_run_has_the_rest_of_its_tokens_and_another_seed(embed
     assert found.tokens == (7, 8, *committed(steps)) and found.max_tokens == 5 and not found.text
     assert found.seed == seed_behind(3, 4) != seed_behind(3, 5) and found.seed != 3
     assert rest(order(text="Once"), (7, 8), []) == order(text="Once")
+
+
+# -- pages ------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def on_the_cluster(machines, monkeypatch):
+    """Pages have their runs made there."""
+    monkeypatch.setenv(module.ADDRESS, "local")
+    monkeypatch.setattr(module, "_joined", [machines])
+    return machines
+
+
+def test_pages_have_their_runs_made_on_the_cluster(on_the_cluster, embedded):
+    """A session steps as ever; what its run is asked for beside goes where the run is."""
+    settings = Settings(target="embedded", device="cpu", method="plain", temperature=0.0, max_tokens=8)
+    session = Session()
+    session.start(settings)
+    eventually(lambda: session.sync() or session.count == 1, session.problem or "no step came")
+    assert isinstance(session.live.run, RemoteRun)
+    session.run_to_end(settings)
+    eventually(lambda: session.sync() or session.ended, session.problem or "the run did not end")
+    here = settings.maker()()
+    list(here)
+    assert session.trace.text_bytes() == here.trace.text_bytes()
+    session.start(replace(settings, prompt=" "))
+    assert "empty" in session.problem
+    session.close()
+
+
+def test_the_studies_of_a_page_are_made_on_the_cluster(on_the_cluster, tmp_path):
+    settings = Settings(target="embedded", device="cpu", method="plain", max_tokens=4)
+    plan = Plan("embedded", "plain", (Prompt("Once", "a"), Prompt("Tom", "a")), max_tokens=4)
+    desk = StudyController()
+    desk.start([Job("A", settings, plan, plan.key)], tmp_path)
+    eventually(lambda: desk.live.over, "the study does not end")
+    assert desk.live.state == "ended" and len(results(Store(tmp_path), plan)) == 2
+    assert [member.number for member in on_the_cluster.members if desk.live in member.lives]
+
+
+def test_a_cluster_that_is_gone_is_said_on_the_page(monkeypatch):
+    monkeypatch.setenv(module.ADDRESS, "nonsense")
+    monkeypatch.setattr(module, "_joined", [])
+    session = Session()
+    session.start(Settings(target="embedded"))
+    assert "'nonsense'" in session.problem and session.coming is None
+
+
+def test_the_limits_of_a_public_server_hold_on_its_machines(monkeypatch):
+    monkeypatch.setenv("DRAFTSCOPE_MODE", "local")  # put back when the test is over, whatever the machine says
+    machine = Machine(encode({"DRAFTSCOPE_MODE": "public"}))
+    said = decode(machine.begin("a", encode(order(models=("embedded", None, "auto", "auto"), text="Once", max_tokens=300))), Failed)
+    assert said.kind == "refused" and "at most 256 tokens" in said.said
+    said = decode(machine.begin("b", encode(order(models=("/etc", None, "auto", "auto"), text="Once"))), Failed)
+    assert "offers the models embedded" in said.said
+
+
+def test_a_machine_forgets_what_nobody_wants(embedded):
+    """A run that is dropped while it is made is not kept, and its making ends at the next word of its progress."""
+    machine = Machine(encode({}))
+    asked = encode(order(text="Once"))
+    assert isinstance(decode(machine.begin("a", asked), Answer), Begun) and machine._runs
+    run = machine._runs["a"]
+    machine.drop("a")
+    assert not machine._runs and run.family is None
+    machine._doing["b"] = Progress("")
+    machine.drop("b")
+    with pytest.raises(ValueError, match="was closed"):
+        machine._note("b", Progress("loading"))
+    assert isinstance(decode(machine.step("a"), Answer), Failed)
 
 
 # -- evaluation and studies -------------------------------------------------------------------------------------------------
