@@ -18,6 +18,9 @@ def part_of(template: str, name: str) -> str | None:
     return name[len(before) : len(name) - len(after)]
 
 
+# a fact of any step: the run went on here, by a machine of a cluster that had been lost, from so many committed tokens
+WENT_ON = "went on behind"
+
 # sources: of methods with two kinds of drafters
 RETRIEVED, DRAFTED, BOTH = "retrieved", "draft model", "both"
 

@@ -7,8 +7,8 @@ it says that the method has a rule of its own instead of printing an inequality 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
-from decoding.score_names import JUDGE_ONLY, JUDGE_SCORE, TYPICAL_P, TYPICAL_THRESHOLD
-from decoding.trace import Header, Node, Step
+from decoding.score_names import JUDGE_ONLY, JUDGE_SCORE, TYPICAL_P, TYPICAL_THRESHOLD, WENT_ON
+from decoding.trace import MAX_TOKENS, Header, Node, Step
 from viz.runs.tally import Tally, modelled_speedup
 from viz.tokens import name, plain, quoted
 
@@ -185,7 +185,18 @@ def narrate(step: Step, number: int, token_bytes: Mapping[int, bytes]) -> str:
     """One sentence on what a step did; `number` counts from 1."""
     accepted = sum(node.verdict == "accepted" for node in step.nodes)
     ends = f" The run ends here: {step.ending}." if step.ending else ""
-    return f"Step {number}: {kept(accepted, len(step.nodes))}{final_words(step, token_bytes)}.{ends}"
+    return f"Step {number}: {kept(accepted, len(step.nodes))}{final_words(step, token_bytes)}.{went_on(step)}{ends}"
+
+
+def went_on(step: Step) -> str:
+    """That the run went on with this step on another machine; "" if it did not."""
+    if not 0 < (count := step.facts.get(WENT_ON, 0)) <= MAX_TOKENS:
+        return ""
+    tokens = "token" if count == 1 else "tokens"
+    return (
+        f" The machine was lost here: the run went on from its {count:,.0f} {tokens} on another one, with other random numbers "
+        "than its seed alone gives."
+    )
 
 
 def kept(accepted: int, drafted: int) -> str:

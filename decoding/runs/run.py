@@ -7,7 +7,7 @@ run.trace
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import Any, TypeGuard
+from typing import Any, Protocol, TypeGuard
 
 import torch
 import transformers
@@ -132,6 +132,17 @@ class Run:
     def text(self) -> str:
         """The committed text without the prompt."""
         return self.trace.text_bytes().decode("utf-8", "replace")
+
+
+class Place(Protocol):
+    """Where runs of a family are made, beside this process."""
+
+    def run(self, method: str, *given: Any, **more: Any) -> Any: ...
+
+
+def begin(where: Family | Place, method: str, *given: Any, **more: Any) -> Any:
+    """A run of a family, wherever that is; what follows the method are the arguments of `Run`."""
+    return Run(where, method, *given, **more) if isinstance(where, Family) else where.run(method, *given, **more)
 
 
 def read_prompt(
