@@ -35,7 +35,7 @@ def weights(model: PreTrainedModel, layer: int, row: Tensor, rotary: tuple[Tenso
         keys: (1, key-value heads, k, head width), as the layer caches them.
     """
     attention, normed = parts(model, layer)
-    queries = attention.q_proj(normed(row))[None, None].unflatten(-1, (-1, keys.shape[-1]))
+    queries = attention.q_proj(normed(row[None]))[None].unflatten(-1, (-1, keys.shape[-1]))
     norm = getattr(attention, "q_norm", None)
     queries = (queries if norm is None else norm(queries)).transpose(1, 2)
     queries = apply_rotary_pos_emb(queries, queries, *rotary)[0]
@@ -82,7 +82,7 @@ def tried(target: Target) -> str:
             held = cache.layers[layer]
             paid = weights(model, layer, hidden[0, -1], rotary, held.keys[:, :, : held.length])
             values = held.values[0, :, : held.length].repeat_interleave(len(paid) // held.values.shape[1], 0)
-            own = attention.o_proj((paid.to(values.dtype)[:, None] @ values).flatten())
+            own = attention.o_proj((paid.to(values.dtype)[:, None] @ values).flatten()[None])[0]
             worst = max(worst, float((own - heard.pop()).abs().max() / after.std().clamp(min=1e-12)))
             hidden = after
     except Exception as problem:  # whatever an unknown architecture calls its parts, it means no
