@@ -68,5 +68,5 @@ UNIFORM_OF = "u of sequence {}"  # K-SEQ: of every copy, sequences count from 1
 PASSES, FULL_PASSES = "layer passes of the call", "layer passes of the full model"  # rows times layers
 REVIVED, AUX_ENTRIES = "revived tokens", "aux entries"
 FULL_KL, FULL_OVERLAP, FULL_AGREES = "KL to the full model", "overlap with the full model", "agrees with the full model"
-# and its grids: a byte per token of the text; a byte per layer and token, layer after layer, of 255 for the layer's highest
+# and its grids: a byte per token of the text; a byte per layer and token, layer after layer: 255 times the root of the share
 DEPTH_REACHED, ATTENTION_PAID = "depth reached", "attention paid"

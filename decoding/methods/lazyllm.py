@@ -129,11 +129,12 @@ def damage(output: LazyOutput, rows: list[int]) -> dict[str, Tensor]:
 
 
 def grids(pruned: Pruned, *, scored: bool) -> dict[str, Tensor]:
-    """The depth that every token reached, and, if `scored` and there are not too many, what the root paid it in every layer."""
+    """The depth that every token reached, and, if `scored` and there are not too many, what the root paid it in every layer: 255
+    times the square root of its share of the layer's highest, not counting the first token, which draws more than all others."""
     made = {DEPTH_REACHED: torch.from_numpy(pruned.depths)}
     if scored and pruned.scores.numel() <= SCORED:
-        highest = pruned.scores.amax(1, keepdim=True).clamp(min=1e-30)
-        made[ATTENTION_PAID] = (255 * pruned.scores / highest).ceil().to(torch.uint8)
+        highest = pruned.scores[:, -max(1, len(pruned.depths) - 1) :].amax(1, keepdim=True).clamp(min=1e-30)
+        made[ATTENTION_PAID] = (255 * (pruned.scores / highest).clamp(max=1).sqrt()).ceil().to(torch.uint8)
     return {name: values for name, values in made.items() if values.numel() <= MAX_GRID}
 
 

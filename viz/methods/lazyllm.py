@@ -36,7 +36,7 @@ NAMED = 8_000  # cells of a heat map that get the name of their token
 MARKED = 3_000  # marks of the film strip
 SCALE = ((0.0, "rgba(0,114,178,0.12)"), (0.25, "#7FB8DC"), (0.6, "#0072B2"), (1.0, "#E69F00"))  # dead cells are empty
 LEVELS = (  # how a token looks that stopped early, later, late, or did not: background, and a line that tells it without colour
-    ("rgba(153,153,153,0.10)", "line-through 1px"),
+    ("transparent;opacity:0.62", "none"),
     ("rgba(0,114,178,0.14)", "underline dotted 2px"),
     ("rgba(0,114,178,0.26)", "underline dashed 2px"),
     ("rgba(230,159,0,0.42)", "underline solid 2px"),
@@ -100,14 +100,14 @@ def reaches(trace: Trace, upto: int) -> list[Reach] | None:
 
 
 def scores_of(trace: Trace, step: int) -> np.ndarray | None:
-    """(layers, n) what the last token paid, of the layer's highest, NaN where a token was not alive; None if it was not kept."""
+    """(layers, n) what the last token paid, of the layer's highest; NaN where a token was not alive. None if it was not kept."""
     depths = depths_of(trace, step)
     if depths is None:
         return None
     grid, layers = trace.steps[step].grids.get(ATTENTION_PAID, b""), int(depths[-1])
     if len(grid) != layers * len(depths):
         return None
-    paid = np.frombuffer(grid, dtype=np.uint8).reshape(layers, len(depths)) / 255
+    paid = (np.frombuffer(grid, dtype=np.uint8).reshape(layers, len(depths)) / 255) ** 2
     return np.where(np.arange(1, layers + 1)[:, None] <= depths, paid, np.nan)
 
 

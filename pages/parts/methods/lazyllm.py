@@ -32,8 +32,7 @@ NOW, EVER = "in this call", "so far"
 def view(session: Session) -> None:
     """Draw it for the step that is shown, and for the run up to it."""
     trace, cursor = session.trace, session.cursor
-    another = " :orange-badge[another text]" * prunes(trace.header.params)
-    st.markdown("**What of the text the layers read**" + another)
+    st.markdown("**What of the text the layers read**" + " :orange-badge[another text]" * prunes(trace.header.params))
     if reaches(trace, cursor) is None:
         st.caption("This trace does not carry how far the tokens came.")
         return
@@ -42,7 +41,7 @@ def view(session: Session) -> None:
     st.plotly_chart(figure, key="lazyllm_survival", config=PLOT_CONFIG, alt=survival_alt(trace, cursor))
     st.caption(
         f"{as_markdown(survival_alt(trace, cursor))} Layers from top to bottom, tokens from left to right; empty is not read. The "
-        "brighter a cell, the more of its attention the last token paid there; the first token draws much of it whatever it says."
+        "brighter a cell, the more of its attention the last token paid there; the first token draws most of it whatever it says."
     )
     prompt(session)
     folded("Every token as a table", "lazyllm_table_box", table, session)

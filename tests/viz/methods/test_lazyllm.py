@@ -69,7 +69,11 @@ def test_the_funnel():
     paid = bytes([255, 51, 0, 10, 20, 255, 0, 40, 0, 1, 255, 0, 0, 0, 9, 100, 0, 0, 0, 255])
     trace = three(**{ATTENTION_PAID: paid})
     scores = view.scores_of(trace, 0)
-    assert scores[0].tolist() == [1, 0.2, 0, 10 / 255, 20 / 255] and scores[1, 1] != scores[1, 1] and scores[3, 4] == 1
+    assert (
+        scores[0].tolist() == pytest.approx([1, 0.04, 0, (10 / 255) ** 2, (20 / 255) ** 2])
+        and scores[1, 1] != scores[1, 1]
+        and scores[3, 4] == 1
+    )
     assert view.scores_of(trace, 1) is None and view.scores_of(trace, 9) is None
     assert view.survival_alt(trace, 0) == (
         "Alive in this call: 5 tokens in layer 1, 3 in layer 2, 2 in layers 3 to 4. All 4 layers read the last token."
@@ -87,7 +91,7 @@ def test_the_prompt_is_told_without_colour():
     assert now.count("▲") == 3 and "▲" not in ever  # two tokens, and the legend
     for words in ("stopped behind layer 1", "stopped behind layer 2", "came to the top, layer 4"):
         assert words in now
-    assert "stopped behind layer 1" not in ever and "underline solid" in ever and "line-through" in now
+    assert "stopped behind layer 1" not in ever and "underline solid" in ever and "text-decoration:none" in now
 
 
 def test_hostile_tokens_are_escaped():
