@@ -21,21 +21,24 @@ FLOOR = 1e-9  # of q inside KL(p || q), which would be infinite where a cut-off 
 @torch.inference_mode()
 def recorded(
     draft: Draft, output: TargetOutput, verification: Verification, observed: Observed, *, greedy: bool, full: bool = True
-) -> tuple[tuple[Node, ...], tuple[Row | None, ...], dict[str, float]]:
-    """Nodes, rows and facts of a step. Whatever of them is still on a device comes to the host in one copy.
+) -> tuple[tuple[Node, ...], tuple[Row | None, ...], dict[str, float], dict[str, bytes]]:
+    """Nodes, rows, facts and grids of a step. Whatever of them is still on a device comes to the host in one copy.
 
     Args:
-        full: False leaves out the rows.
+        full: False leaves out the rows and the grids.
     """
     scores, facts = {**draft.scores, **observed.scores}, {**draft.facts, **observed.facts}
     table = Table(draft, output, verification, greedy=greedy) if full else None
     given = {"rows": table.packed} if table else {}
     given |= {f"score {name}": values for name, values in scores.items()}
     given |= {f"fact {name}": value for name, value in facts.items() if isinstance(value, Tensor)}
+    grids = observed.grids if full else {}
+    given |= {f"grid {name}": values for name, values in grids.items()}
     found = copied(given)
     numbers = {name: found[f"score {name}"] for name in scores}
     known = {name: found[f"fact {name}"][0] if f"fact {name}" in found else float(value) for name, value in facts.items()}
-    return nodes(draft, verification, numbers), table.rows(found["rows"]) if table else (), known
+    small = {name: bytes(map(int, found[f"grid {name}"])) for name in grids}
+    return nodes(draft, verification, numbers), table.rows(found["rows"]) if table else (), known, small
 
 
 def nodes(draft: Draft, verification: Verification, scores: Mapping[str, Sequence[float]]) -> tuple[Node, ...]:

@@ -317,10 +317,11 @@ def run_steps(
 ) -> list[Step]:
     """One run of method `key` on token ids."""
     method = METHODS[key]
-    drafter, accept = method.build(family, method.checked(params), sampling)
+    values = method.checked(params)
+    drafter, accept = method.build(family, values, sampling)
     rng = torch.Generator().manual_seed(seed)
     limits = {"max_tokens": max_tokens, "recorded": recorded}
-    return list(decode(family.target, drafter, accept, prompt, sampling=sampling, rng=rng, **limits))
+    return list(decode(method.wrap(family.target, values), drafter, accept, prompt, sampling=sampling, rng=rng, **limits))
 
 
 def tokens_of(steps: Sequence[Step]) -> list[int]:

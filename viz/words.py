@@ -27,6 +27,8 @@ GLOSSARY = {
     "u": "The uniform random number a token was judged with: accepted if u × q < p.",
     "lossless": "The output follows the target's distribution exactly; greedy: token for token, up to numerics.",
     "family": "A tokenizer, a target, and the drafts and heads that fit it.",
+    "alive": "A token of the text that a layer of a pruned target still sees at this call.",
+    "aux cache": "Where a pruned target keeps what a token was when it stopped, so that a later call can go on from there.",
 }
 
 

@@ -69,7 +69,8 @@ class Run:
         sampling = sampling or Sampling()
         values = chosen.checked(params or {})
         drafter, accept = chosen.build(ending, values, sampling)
-        limit, full = context_of(ending.target, drafter)
+        target = chosen.wrap(ending.target, values)
+        limit, full = context_of(target, drafter)
         text, tokens = read_prompt(family, prompt, messages, options, limit, full.removeprefix("context limit"))
         self.family: Family | None = family  # None once it was let go
         self.notes = family.notes + (family.prompt_notes(prompt) if isinstance(prompt, str) else ())  # for who looks at the run
@@ -96,7 +97,7 @@ class Run:
         rng = Generator().manual_seed(seed)
         own = frozenset() if ignore_end else family.target.ends
         limits = {"max_tokens": max_tokens, "stop": frozenset(stops) - own}
-        self._decode = decode(ending.target, drafter, accept, tokens, sampling=sampling, rng=rng, recorded=record, **limits)
+        self._decode = decode(target, drafter, accept, tokens, sampling=sampling, rng=rng, recorded=record, **limits)
 
     def __iter__(self) -> "Run":
         return self

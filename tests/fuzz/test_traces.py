@@ -36,6 +36,7 @@ DRAWN = ("Step", "Trace", "Row", "Node")  # a function of `viz` that takes one o
 MORE_RUNS: tuple[tuple[Any, ...], ...] = (  # whose pictures are others: method, temperature, tokens, parameters
     ("jacobi", 0.0, 24, {}), ("medusa", 0.8, 10, {"rule": "typical"}), ("judge", 0.8, 10, {"threshold": 0.01}),
     ("speculative_sampling", 0.0, 10, {}), ("dyspec", 0.8, 10, {"nodes": 96}),
+    ("lazyllm", 0.0, 10, {"compared": True, "drafter": "copies from the text"}),
 )  # fmt: skip
 SELDOM = {"misfit_words"}  # are drawn of rare numbers only
 
