@@ -303,6 +303,10 @@ def toy_family(target: Target, draft: Target | None = None) -> Family:
     return Family("toy", None, target, draft)
 
 
+# Parameters with which a method that writes another text by default writes the target's.
+SAME_TEXT = {"lazyllm": {"keep_early": 1.0, "keep_middle": 1.0, "keep_late": 1.0}}
+
+
 def run_steps(
     family: Family,
     key: str,
