@@ -60,5 +60,5 @@ def lesson_words(step: Step, token_bytes: dict[int, bytes]) -> str:
     kept = sum(n.verdict == "accepted" for n in step.nodes)
     before = f", after {kept} accepted {'guess' if kept == 1 else 'guesses'}" if kept else ""
     words, put = in_words(step, index, token_bytes), name(step.tokens[-1], token_bytes)
-    end = "" if "instead" in words else f" In the end the target writes {put}."
-    return f"Paused where the target turned a guess down{before}. {words}{end}"
+    end = "" if "writes" in words else f" In the end the large model writes {put}."
+    return f"Paused where the large model refused a guess{before}. {words}{end}"
