@@ -1,7 +1,7 @@
 """A trace as the plain data that the stepper draws: JSON, nothing computed from it but places on the screen.
 
-A step is a closed thing that never changes, so a page that shows a growing run sends each step once. Tokens are hostile until proven
-otherwise: they travel as data, with every character visible, and stepper.js writes them as text nodes only.
+A step is a closed thing that never changes, so a page that shows a growing run sends each step once. Tokens are hostile until
+proven otherwise: they travel as data, with every character visible, and stepper.js writes them as text nodes only.
 
     head      what is true of all of the run: its method, its models, the prompt
     steps     one `step_data` each: nodes, distributions, committed tokens, sentences
