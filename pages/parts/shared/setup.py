@@ -15,6 +15,7 @@ from viz.tokens import as_markdown
 
 PAGES = {
     "app.py": "Home",
+    "pages/0_Learn.py": "Learn",
     "pages/1_Step.py": "Step",
     "pages/2_Compare.py": "Compare",
     "pages/3_Drafter.py": "Drafter",
