@@ -1,13 +1,13 @@
 """Lesson 2: one draft chain."""
 
 from viz.lessons.costs import tau_of
-from viz.lessons.lesson import CHECK, GUESS, JUDGE, WRITE, Card, Lesson, Place, Question, Runs, token
+from viz.lessons.lesson import CALL, CHECK, GUESS, JUDGE, WRITE, Card, Lesson, Place, Question, Runs, token
 from viz.lessons.places import all_kept, kept, none_kept, well_kept
 from viz.lessons.say import counted, how_many_kept, listed
+from viz.step.boxes import ROOT, final_index
 from viz.words import number
 
 RUN, PROGRAM = "story", "speculative_sampling"
-SHOW = ("sentence", "text", "tree")
 
 
 def chain(runs: Runs) -> Lesson:
@@ -26,9 +26,9 @@ def guess(runs: Runs) -> Card:
         f"A second, much smaller model runs ahead. It is quick and not very clever. It guesses the next {len(step.nodes)} tokens: "
         f"{listed(trace, (node.token for node in step.nodes))}.\n\nThey hang behind the text like beads on a string. None of them "
         "is written yet.",
-        Place(RUN, at, GUESS),
+        Place(RUN, at, GUESS, ROOT),
         ("tree",),
-        show=SHOW,
+        show=CALL,
     )
 
 
@@ -40,7 +40,7 @@ def check(runs: Runs) -> Card:
         "Check",
         f"Now comes the large model, once. In one call it reads all {len(step.nodes)} guesses and says, for each place, how likely "
         "every token would be if it wrote by itself.\n\nIt keeps guesses from the left, up to the first one that it refuses.",
-        Place(RUN, at, CHECK),
+        Place(RUN, at, CHECK, ROOT),
         ("tree",),
         Question(
             "kept",
@@ -51,7 +51,7 @@ def check(runs: Runs) -> Card:
             Place(RUN, at, JUDGE, wrong),
             ("tree",),
         ),
-        show=SHOW,
+        show=CALL,
     )
 
 
@@ -68,9 +68,9 @@ def write(runs: Runs) -> Card:
         f"The kept guesses become text. In place of {token(trace, wrong)} the large model writes {token(trace, step.tokens[-1])}: "
         f"it has looked at that place anyway, in the same call.\n\n{counted(len(step.tokens), 'token')} for one call. Without "
         f"guessing they would have taken {counted(len(step.tokens), 'call')}.",
-        Place(RUN, at, WRITE),
+        Place(RUN, at, WRITE, final_index(step)),
         ("text",),
-        show=SHOW,
+        show=CALL,
     )
 
 
@@ -81,7 +81,7 @@ def stumble(runs: Runs) -> Card:
         "Another call",
         "It does not always go so well. Here is another call of the same run: "
         f"{listed(trace, (node.token for node in step.nodes))}.",
-        Place(RUN, at, CHECK),
+        Place(RUN, at, CHECK, ROOT),
         ("tree",),
         Question(
             "kept",
@@ -93,7 +93,7 @@ def stumble(runs: Runs) -> Card:
             Place(RUN, at, JUDGE, 0),
             (f"node:{refused(runs, at)}",),
         ),
-        show=SHOW,
+        show=CALL,
     )
 
 
@@ -107,7 +107,7 @@ def luck(runs: Runs) -> Card:
         f"{counted(len(step.nodes), 'guess')} can give {counted(len(step.tokens), 'token')}, and never fewer than one.",
         Place(PROGRAM, at, WRITE),
         ("tree", "text"),
-        show=SHOW,
+        show=CALL,
     )
 
 
@@ -122,7 +122,7 @@ def nothing_lost(runs: Runs) -> Card:
         f"guessing.\n\nOver the whole run: {total} tokens in {len(trace.steps)} calls, between {fewest} and {most} each. That is "
         f"{number(tau_of(trace))} tokens per call. People call this number tau.\n\nEvery token of the text was either approved by "
         "the large model or written by it.",
-        Place(RUN, last, WRITE),
+        Place(RUN, last, WRITE, final_index(trace.steps[last])),
         ("text",),
         show=("sentence", "text"),
     )

@@ -15,7 +15,9 @@ from viz.tokens import SPACE, as_html, name
 Runs = Mapping[str, Trace]  # name of a recorded run -> the run
 
 GUESS, CHECK, JUDGE, WRITE = range(4)  # the phases of a call, as the stepper counts them
-PLAIN = ("sentence", "phases", "text", "tree", "bars")  # of the stepper
+CALL = ("sentence", "text", "tree")  # of the stepper: what a call did
+WHY = ("sentence", "text", "bars")  # why one guess was kept or refused
+ALL = ("sentence", "text", "tree", "bars")
 MOST_OPTIONS = 5  # of a question: keys 1 to 5
 PER_MINUTE = 130  # words that are read aloud, or slowly
 LOOK, THINK = 20, 40  # seconds to look at a card's picture, and to answer a question and talk about it
@@ -43,6 +45,14 @@ class Question:
     after: Place
     lights: tuple[str, ...] = ()
 
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """What chooses each option: 1 to 5, or the number itself where the options count from none on."""
+        counts = tuple(str(i) for i in range(len(self.options)))
+        if self.options[1:] == counts[1:]:
+            return counts
+        return tuple(str(i + 1) for i in range(len(self.options)))
+
 
 @dataclass(frozen=True)
 class Card:
@@ -52,7 +62,7 @@ class Card:
     lights: tuple[str, ...] = ()  # what the stepper points at
     question: Question | None = None
     picture: str = ""  # beside the stepper's: "texts", "draws", "draws:both", "cost" or "methods:" and a task
-    show: tuple[str, ...] = PLAIN  # parts of the stepper; () if the picture stands alone
+    show: tuple[str, ...] = WHY  # parts of the stepper; () if the picture stands alone
 
     def seen(self, revealed: bool) -> tuple[Place, tuple[str, ...]]:
         """Where the stepper stands, and what it points at."""

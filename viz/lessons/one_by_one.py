@@ -1,9 +1,10 @@
 """Lesson 1: why decoding is slow."""
 
 from viz.lessons.costs import reading
-from viz.lessons.lesson import CHECK, GUESS, Card, Lesson, Place, Question, Runs, token
+from viz.lessons.lesson import CALL, CHECK, GUESS, Card, Lesson, Place, Question, Runs, token
 from viz.lessons.places import best, letters, most_kept
 from viz.lessons.say import nearest, numbers
+from viz.step.boxes import ROOT
 from viz.words import number
 
 ONE, CHAIN = "story_plain", "story"
@@ -71,7 +72,7 @@ def weight(runs: Runs) -> Card:
         "For one token the machine has to fetch every number that the model consists of. The fetching is what takes so long, not "
         f"the counting. A call took {reading(one.steps):.0f} thousandths of a second here, on a plain processor.\n\n"
         f"Now suppose that a call looks at {guesses} more tokens at the same time. The numbers are fetched once for all of them.",
-        Place(CHAIN, most_kept(runs[CHAIN]), CHECK),
+        Place(CHAIN, most_kept(runs[CHAIN]), CHECK, ROOT),
         ("tree",),
         Question(
             "reading",
@@ -80,10 +81,10 @@ def weight(runs: Runs) -> Card:
             nearest(times, READINGS),
             f"Measured here: {number(times, 2)} times as long, for {guesses + 1} places. On a graphics card it is usually hardly "
             "longer than for one. Looking at several tokens at once is cheap. Only: who says which tokens to look at?",
-            Place(CHAIN, most_kept(runs[CHAIN]), CHECK),
+            Place(CHAIN, most_kept(runs[CHAIN]), CHECK, ROOT),
             ("tree",),
         ),
-        show=("sentence", "text", "tree"),
+        show=CALL,
     )
 
 
@@ -95,7 +96,7 @@ def idea(runs: Runs) -> Card:
         "Let something quick guess the next tokens. Then let the large model check all guesses in one call. What it agrees with "
         f"is written; the first guess that it refuses, it replaces.\n\nHere {len(step.nodes)} tokens are guessed at once. The "
         "large model has said nothing yet.\n\nThis is speculative decoding. The next lesson takes one such call apart.",
-        Place(CHAIN, most_kept(trace), GUESS),
+        Place(CHAIN, most_kept(trace), GUESS, ROOT),
         ("tree",),
-        show=("sentence", "text", "tree"),
+        show=CALL,
     )

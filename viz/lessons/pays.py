@@ -1,10 +1,11 @@
 """Lesson 6: when it does not pay."""
 
 from viz.lessons.costs import LANES, alpha_of, drafting_share, ms_of, tau_of, worth
-from viz.lessons.lesson import CHECK, GUESS, JUDGE, Card, Lesson, Place, Question, Runs
+from viz.lessons.lesson import CALL, CHECK, GUESS, JUDGE, Card, Lesson, Place, Question, Runs
 from viz.lessons.places import kept, none_kept
 from viz.lessons.say import counted, listed, nearest, share
 from viz.runs.tally import tally
+from viz.step.boxes import ROOT
 from viz.words import number
 
 RUN, STRANGER, HOT = "story", "stranger", "hot"
@@ -31,7 +32,7 @@ def free(runs: Runs) -> Card:
         f"{counted(len(step.nodes), 'guess')}, none kept, one token.",
         Place(RUN, none_kept(trace), JUDGE),
         ("tree",),
-        show=("sentence", "text", "tree"),
+        show=CALL,
     )
 
 
@@ -71,7 +72,7 @@ def stranger(runs: Runs) -> Card:
         "A guesser that knows other texts",
         "This small model has read children's stories and nothing else. Now it guesses for a large model that writes a program. It "
         f"proposes {listed(trace, (node.token for node in step.nodes))}.",
-        Place(STRANGER, at, CHECK),
+        Place(STRANGER, at, CHECK, ROOT),
         ("tree",),
         Question(
             "tau",
@@ -83,7 +84,7 @@ def stranger(runs: Runs) -> Card:
             Place(STRANGER, at, JUDGE),
             ("tree",),
         ),
-        show=("sentence", "text", "tree"),
+        show=CALL,
     )
 
 
@@ -98,7 +99,7 @@ def hot(runs: Runs) -> Card:
         f"The temperature says how daring a model is. Usually it was {usual.header.sampling.temperature:g} here, and now it is "
         f"{warm.header.sampling.temperature:g}: rare tokens come more often. Both models become less sure, and so does the "
         "guessing.",
-        Place(HOT, at, GUESS),
+        Place(HOT, at, GUESS, ROOT),
         ("tree", "text"),
         Question(
             "alpha",
@@ -110,7 +111,7 @@ def hot(runs: Runs) -> Card:
             Place(HOT, at, JUDGE),
             ("tree",),
         ),
-        show=("sentence", "text", "tree"),
+        show=CALL,
     )
 
 
@@ -134,5 +135,5 @@ def measured(runs: Runs) -> Card:
             Place("speculative_sampling", 0, JUDGE),
             ("tree",),
         ),
-        show=("sentence", "text", "tree"),
+        show=CALL,
     )

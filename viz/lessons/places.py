@@ -99,12 +99,10 @@ def liked_more(trace: Trace) -> tuple[int, int]:
         (i, k)
         for i, step in enumerate(trace.steps)
         for k, node in enumerate(step.nodes)
-        if node.verdict == "accepted" and node.u is not None and node.q and node.p > node.q + 0.1
+        if node.verdict == "accepted" and node.u is not None and node.q and 0.1 < node.q < node.p - 0.1
     ]
     found = [one for one in found if is_word(trace, node_at(trace, one).token)]
-    return best(
-        found, lambda one: (node_at(trace, one).u or 0.0) - (node_at(trace, one).q or 0.0), "guess that the target likes more"
-    )
+    return best(found, lambda one: node_at(trace, one).u or 0.0, "guess that the target likes more")
 
 
 def varied(trace: Trace) -> tuple[int, int]:

@@ -27,7 +27,7 @@ def too_sure(runs: Runs) -> Card:
         f"If such guesses were always kept, {this} would come too often. If they were always refused, too rarely. So it has to be "
         "kept now and then: just as often as is right.",
         Place(RUN, place[0], CHECK, place[1]),
-        ("bars", f"node:{place[1]}"),
+        ("bars",),
     )
 
 
@@ -103,6 +103,6 @@ def generous(runs: Runs) -> Card:
             f"{KEPT[node.verdict].capitalize()}: the large model wants it more often than it is guessed, so every guess of it is "
             "needed. The die could have said anything.",
             Place(RUN, place[0], JUDGE, place[1]),
-            (f"node:{place[1]}",),
+            ("die",),
         ),
     )

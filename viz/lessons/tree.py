@@ -1,10 +1,11 @@
 """Lesson 5: a tree."""
 
 from viz.lessons.costs import tau_of
-from viz.lessons.lesson import CHECK, GUESS, JUDGE, WRITE, Card, Lesson, Place, Question, Runs, token
+from viz.lessons.lesson import ALL, CALL, CHECK, GUESS, JUDGE, WRITE, Card, Lesson, Place, Question, Runs, token
 from viz.lessons.places import second_sibling
 from viz.lessons.say import counted, listed, share
 from viz.runs.tally import depths
+from viz.step.boxes import ROOT, final_index
 from viz.words import number
 
 RUN, CHAIN, TREE = "eagle", "speculative_sampling", "multi_candidate"
@@ -34,9 +35,9 @@ def several(runs: Runs) -> Card:
         f"One wrong guess, and the rest of a chain is worth nothing. So why guess only once? Here {len(step.nodes)} tokens are "
         f"guessed, up to {max(depths(step))} ahead. Where the way forks, several tokens stand for the same place.\n\nRead it from "
         "left to right: every path is one way the text could go on.",
-        Place(RUN, at, GUESS),
+        Place(RUN, at, GUESS, ROOT),
         ("tree",),
-        show=("sentence", "text", "tree"),
+        show=CALL,
     )
 
 
@@ -55,7 +56,7 @@ def sibling(runs: Runs) -> Card:
         "The large model reads the whole tree in one call. A mask takes care that every guess sees only the text and its own "
         f"path, as if the other paths were not there.\n\nThe guesses {where}: "
         f"{listed(trace, (step.nodes[i].token for i in siblings))}.",
-        Place(RUN, at, CHECK, k),
+        Place(RUN, at, CHECK, parent),
         tuple(f"node:{i}" for i in asked),
         Question(
             "sibling",
@@ -67,7 +68,7 @@ def sibling(runs: Runs) -> Card:
             Place(RUN, at, JUDGE, k),
             (f"node:{k}",),
         ),
-        show=("sentence", "text", "tree"),
+        show=CALL,
     )
 
 
@@ -84,6 +85,7 @@ def used_up(runs: Runs) -> Card:
         "looked at.",
         Place(RUN, at, JUDGE, refused[0]),
         (f"node:{refused[0]}", "bars"),
+        show=ALL,
     )
 
 
@@ -96,9 +98,9 @@ def idle(runs: Runs) -> Card:
         f"{counted(count, 'guess')} of {len(step.nodes)} are grey. They hang below a refused guess, or beside a kept one. They "
         f"were read in the same call, for nothing.\n\nStill {counted(len(step.tokens), 'token')} for one call: "
         f"{listed(trace, step.tokens)}.",
-        Place(RUN, at, WRITE),
+        Place(RUN, at, WRITE, final_index(step)),
         ("tree", "text"),
-        show=("sentence", "text", "tree"),
+        show=CALL,
     )
 
 
@@ -111,7 +113,7 @@ def worth(runs: Runs) -> Card:
     return Card(
         "Chain or tree",
         f"The same small model guessed for the same question in two ways: a chain of {sizes[0]}, and a tree of {sizes[1]} guesses.",
-        Place(TREE, best_step(runs), GUESS),
+        Place(TREE, best_step(runs), GUESS, ROOT),
         ("tree",),
         Question(
             "tau",

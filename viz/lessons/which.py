@@ -1,7 +1,7 @@
 """Lesson 7: which method when."""
 
 from viz.lessons.costs import KINDS, TASKS, best_of, calls_of
-from viz.lessons.lesson import GUESS, JUDGE, Card, Lesson, Place, Question, Runs
+from viz.lessons.lesson import CALL, GUESS, JUDGE, Card, Lesson, Place, Question, Runs
 from viz.lessons.places import most_kept
 from viz.lessons.say import counted, listed
 from viz.words import number
@@ -29,7 +29,7 @@ def copy(runs: Runs) -> Card:
         f"{counted(len(step.tokens), 'token')}.",
         Place(run, at, JUDGE),
         ("tree",),
-        show=("sentence", "text", "tree"),
+        show=CALL,
     )
 
 
@@ -70,7 +70,7 @@ def told(runs: Runs, title: str, end: str, words: str) -> Card:
     at = most_kept(trace)
     step = trace.steps[at]
     gave = f"Here one call gave {counted(len(step.tokens), 'token')}: {listed(trace, step.tokens)}."
-    return Card(title, f"{words}\n\n{gave}", Place(run, at, JUDGE), ("tree",), show=("sentence", "text", "tree"))
+    return Card(title, f"{words}\n\n{gave}", Place(run, at, JUDGE), ("tree",), show=CALL)
 
 
 def program(runs: Runs) -> Card:

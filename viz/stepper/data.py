@@ -282,7 +282,7 @@ def guess_words(step: Step) -> str:
     if not count:
         return "Nothing was guessed: the large model goes on alone."
     if all(node.parent == i - 1 for i, node in enumerate(step.nodes)):
-        some = "".join(f"{MARK}{node.token}{END}" for node in step.nodes[:12])
+        some = " ".join(f"{MARK}{node.token}{END}" for node in step.nodes[:12])
         return f"{who(step.nodes)} guesses {count} {plural('token', count)} ahead: {some}{' …' if count > 12 else ''}"
     firsts = [node for node in step.nodes if node.parent == ROOT]
     some = ", ".join(f"{MARK}{node.token}{END}" for node in firsts[:4])

@@ -33,7 +33,7 @@ class Panel {
     const title = make("h3");
     title.append("Where does ", token(this.stepper.full(id), "tok name"), " come from?");
     const words = make("p");
-    words.append(this.stepper.sentence(step, step.final[0]));
+    words.append(this.stepper.sentence(step, step.strings[step.final[0]]));
     return [title, words, make("p", "dim", step.strings[step.final[1]]), this.series(step, step.end, id, phase)];
   }
 

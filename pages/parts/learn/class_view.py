@@ -101,7 +101,7 @@ def ballot(reader: Reader, shown: Spot, question: Question) -> None:
             for i, option in enumerate(question.options):
                 given, kind = (reader, shown, i, len(question.options)), "primary" if chosen == i else "secondary"
                 said = as_markdown(unmarked(option))
-                st.button(said, key=f"learn.option.{i}", shortcut=f"{i + 1}", type=kind, on_click=cast, args=given)
+                st.button(said, key=f"learn.option.{i}", shortcut=question.keys[i], type=kind, on_click=cast, args=given)
         said = (
             "Choose one; you may change it until the answer is shown."
             if chosen is None

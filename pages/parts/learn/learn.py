@@ -166,9 +166,9 @@ def card_view(reader: Reader, all_: tuple[Lesson, ...], lesson: Lesson, card: Ca
     )
     if card.picture == "cost":
         pictures.cost_slider()
-    place = st.container(key="learn.question")
+    place = st.empty()  # a container that gets nothing would keep what an earlier card put there
     if card.question is not None:
-        with place:
+        with place.container(key="learn.question"):
             question_view(reader, card.question, open_)
     ways(reader, all_, lesson, open_)
 
@@ -180,9 +180,8 @@ def question_view(reader: Reader, question: Question, open_: bool) -> None:
     if open_ and not leads:
         with st.container(horizontal=True, key="learn.options"):
             for i, option in enumerate(question.options):
-                st.button(
-                    as_markdown(unmarked(option)), key=f"learn.option.{i}", shortcut=f"{i + 1}", on_click=answer, args=(reader, i)
-                )
+                said, key = as_markdown(unmarked(option)), question.keys[i]
+                st.button(said, key=f"learn.option.{i}", shortcut=key, on_click=answer, args=(reader, i))
     if leads:
         class_view.votes(reader, question, open_)
     if not open_:
@@ -235,11 +234,10 @@ def picture(reader: Reader, card: Card, open_: bool) -> None:
     found = runs()
     place, lights = card.seen(not open_)
     if card.show:
-        show = tuple(part for part in card.show if not (open_ and part == "phases"))
         trace = found[place.run]
         stepper(
             trace, cursor=(place.step, place.phase, place.node), key="learn_stepper", lights=lights, large=True, controls=False,
-            show=show, keys=False,
+            show=card.show, keys=False,
         )  # fmt: skip
         st.caption(f"A recorded run of {tokens(trace):,} tokens, {len(trace.steps):,} calls.")
     elif card.picture == "texts":

@@ -81,7 +81,16 @@ def test_a_question_is_asked_before_its_answer_is_seen(all_, runs):
         assert 0 <= question.right < len(question.options)
         if question.about in ("kept", "verdict", "sibling"):
             assert card.place.phase < JUDGE <= question.after.phase
+            given = [option for option in question.options if option.isdigit() or question.about == "sibling"]
+            assert not given or card.place.node == (-1 if question.about == "kept" else parent_of(card, runs)), (
+                "the answer is marked"
+            )
             assert (card.place.run, card.place.step) == (question.after.run, question.after.step)
+
+
+def parent_of(card: Card, runs) -> int:
+    after = card.question.after
+    return runs[after.run].steps[after.step].nodes[after.node].parent
 
 
 def found(question: Question, card: Card, runs) -> int:
