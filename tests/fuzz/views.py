@@ -15,6 +15,7 @@ from streamlit.elements.lib.mutable_popover_container import PopoverContainer
 from streamlit.elements.lib.mutable_tab_container import TabContainer
 from streamlit.testing.v1 import AppTest
 
+from decoding.runs import lesson_runs
 from decoding.runs.prompts import Prompt
 from decoding.runs.store import Store
 from decoding.runs.trace_files import nodes_frame, steps_frame, to_json, to_parquet
@@ -37,6 +38,8 @@ from tests.conftest import PATIENCE
 from tests.hostile import clean
 from viz.drafter.judgements import judgements, per_prompt, positions
 from viz.drafter.rejections import alarms
+from viz.lessons.course import NEEDED, course
+from viz.lessons.handout import handout
 from viz.methods import guesses_html
 from viz.methods.spectr import position_of
 from viz.methods.spectr_transport import transport
@@ -144,6 +147,13 @@ def around(session: Session, other: Trace) -> None:
             with suppress(ValueError):  # too many sets of guesses, which the page says
                 transport(step.rows[row], position.guesses)
             break
+
+
+def the_course() -> None:
+    """The lessons and their handouts: always of the runs that ship."""
+    runs = {name: lesson_runs.read(name) for name in NEEDED}
+    for number, lesson in enumerate(course(runs), 1):
+        handout(lesson, number, runs)
 
 
 def sweep(points: Sequence[tuple[int, Trace]]) -> None:

@@ -58,7 +58,7 @@ def lanes(runs: Runs, c: float) -> list[Lane]:
     found = []
     for name, run in LANES.items():
         total = tally(runs[run].steps)
-        words = f"{number(total.tau or 0)} tokens per call, {number(total.calls_per_step or 0)} calls of the drafter for each"
+        words = f"{number(total.tau or 0)} tokens per call, {total.calls_per_step or 0:g} calls of the drafter"
         found.append(Lane(name, worth(total, c), words))
     return sorted(found, key=lambda lane: -lane.value)
 
@@ -72,7 +72,7 @@ def lanes_html(runs: Runs, c: float) -> str:
         f"<small>{as_html(lane.words)}</small></span>"
         f'<span class="lsn-track"><i style="width:{100 * lane.value / top:.2f}%"></i>'
         f'<em style="left:{100 / top:.2f}%"></em></span>'
-        f"<b>{number(lane.value)} × {'faster' if lane.value > 1 else 'as fast'}</b></div>"
+        f"<b>{lane.value:.2f} × as fast</b></div>"
         for lane in found
     )
     return (

@@ -27,7 +27,7 @@ def free(runs: Runs) -> Card:
     step = trace.steps[none_kept(trace)]
     return Card(
         "Guessing is not free",
-        f"Before each call the large model waits for {number(total.calls_per_step or 0, 2)} calls of the small one. In this run "
+        f"Before each call the large model waits for {total.calls_per_step or 0:g} calls of the small one. In this run "
         f"{drafting_share(trace)} of the time went into guessing.\n\nAnd in a call like this one it was in vain: "
         f"{counted(len(step.nodes), 'guess')}, none kept, one token.",
         Place(RUN, none_kept(trace), JUDGE),
@@ -53,8 +53,8 @@ def slider(runs: Runs) -> Card:
             "guessing?",
             ("faster", "as fast", "slower"),
             right,
-            f"{number(total.tau or 0)} / (1 + {number(DEAR)} × {number(total.calls_per_step or 0)}) = {number(value)}. A drafter "
-            "has to be many times cheaper than the large model, or right very often.",
+            f"{number(total.tau or 0)} / (1 + {number(DEAR)} × {total.calls_per_step or 0:g}) = {number(value, 2)} times as fast. "
+            "A drafter has to be many times cheaper than the large model, or right very often.",
             Place(RUN, none_kept(runs[RUN])),
         ),
         picture="cost",

@@ -109,10 +109,10 @@ def row(reader: Reader, i: int, lesson: Lesson) -> None:
     done = sum(place in reader.answers or place in reader.skipped for place in asked)
     first = not reader.answers and not reader.skipped and i == 0
     with st.container(border=True, key=f"learn.row.{i}"):
-        name, aim, paper = st.columns([3, 7, 1.6], vertical_alignment="center")
+        name, aim, paper = st.columns([3, 6, 1.7], vertical_alignment="center")
     name.button(
         f"{i + 1}. {as_markdown(lesson.title)}", key=f"learn.open.{i}", type="primary" if first else "secondary", on_click=go,
-        args=(reader, i), width="stretch",
+        args=(reader, i), width="stretch", wrap=True,
     )  # fmt: skip
     time = f"{lesson.seconds / 60:.0f} min · {done} of {len(asked)} questions"
     aim.html(f'<p class="lsn-aim">{as_html(lesson.aim)} <span class="lsn-note">{time}</span></p>')
@@ -122,7 +122,7 @@ def row(reader: Reader, i: int, lesson: Lesson) -> None:
 
 def printed(i: int, lesson: Lesson) -> None:
     st.download_button(
-        "Handout", lambda: handout(lesson, i + 1, runs()), f"draftscope-lesson-{i + 1}.html", "text/html", key=f"learn.handout.{i}",
+        "Print", lambda: handout(lesson, i + 1, runs()), f"draftscope-lesson-{i + 1}.html", "text/html", key=f"learn.handout.{i}",
         icon=":material/print:", on_click="ignore", help="One page to print, with the pictures; opens in any browser, offline.",
     )  # fmt: skip
 
