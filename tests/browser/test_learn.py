@@ -5,8 +5,9 @@ import re
 import pytest
 from playwright.sync_api import expect
 
-from pages.parts.learn.learn import lessons
+from pages.parts.learn.learn import lessons, runs
 from tests.conftest import PATIENCE, settled, until
+from viz.lessons.handout import handout
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(8 * PATIENCE)]
 
@@ -103,3 +104,16 @@ def test_two_tabs_vote_and_see_the_votes_when_the_teacher_shows_the_answer(tab):
 
 def counts(page) -> list[str]:
     return page.locator(".lsn-tally b:not(.lsn-tok)").all_inner_texts()
+
+
+def test_every_handout_prints_on_one_page(browser, tmp_path):
+    """Opened from the disk: its own policy lets it be drawn as it should."""
+    page, problems = browser.new_page(), []
+    page.on("console", lambda message: problems.append(message.text))
+    for number, lesson in enumerate(lessons(), 1):
+        file = tmp_path / f"{number}.html"
+        file.write_text(handout(lesson, number, runs()), encoding="utf-8")
+        page.goto(file.as_uri())
+        assert len(re.findall(rb"/Type\s*/Page\b", page.pdf(prefer_css_page_size=True))) == 1, lesson.title
+    page.close()
+    assert not problems

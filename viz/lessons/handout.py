@@ -1,5 +1,5 @@
-"""A lesson as one HTML page to print: its words, its questions, pictures of its calls, and the answers at the foot. No script, no
-request; the page's own policy lets nothing else through.
+"""A lesson as one HTML page to print: its words and questions, and at the foot the answers with pictures of its calls. No script,
+no request; the page's own policy lets nothing else through.
 """
 
 import re
@@ -17,7 +17,7 @@ from viz.tokens import as_html
 from viz.verdicts import percent
 from viz.words import narrate
 
-WIDTH, COLUMNS = 330, 5  # of a tree: px, and how deep it is drawn for
+WIDTH, COLUMNS = 380, 6  # of a tree: px, and how deep it is drawn for
 SEED = 1  # of the draws that are printed
 SVG = re.compile(r"^(d|x|y|stroke|stroke-width|stroke-dasharray|fill|font-size|font-family)$")
 
@@ -46,8 +46,12 @@ def handout(lesson: Lesson, number: int, runs: Runs) -> str:
 
 
 def page(lesson: Lesson, number: int, runs: Runs) -> str:
+    """Words and questions above; what gives the answers away at the foot."""
+    cards = "".join(card_html(card, i) for i, card in enumerate(lesson.cards, 1))
     drawn: set[tuple[str, int]] = set()
-    cards = "".join(card_html(card, i, runs, drawn) for i, card in enumerate(lesson.cards, 1))
+    pictures = "".join(
+        f"<div><h3>Card {i}</h3>{made}</div>" for i, card in enumerate(lesson.cards, 1) if (made := picture(card, runs, drawn))
+    )
     answers = "".join(
         f"<li>Card {i}: <b>{shown_html(card.question.options[card.question.right])}</b>. {shown_html(card.question.reveal)}</li>"
         for i, card in enumerate(lesson.cards, 1)
@@ -55,17 +59,18 @@ def page(lesson: Lesson, number: int, runs: Runs) -> str:
     )
     return (
         f"<header><h1>{number}. {as_html(lesson.title)}</h1><p>{as_html(lesson.aim)} All numbers are those of recorded runs.</p>"
-        f"</header><main>{cards}</main><footer><h2>What the runs did</h2><ol>{answers}</ol></footer>"
+        f'</header><main>{cards}</main><footer><h2>What the runs did</h2><ul class="answers">{answers}</ul>'
+        f'<div class="pictures">{pictures}</div></footer>'
     )
 
 
-def card_html(card: Card, number: int, runs: Runs, drawn: set[tuple[str, int]]) -> str:
+def card_html(card: Card, number: int) -> str:
     words = "".join(f"<p>{shown_html(part)}</p>" for part in paragraphs(card.words))
     asked = ""
     if card.question is not None:
         options = "".join(f"<li>{shown_html(option)}</li>" for option in card.question.options)
         asked = f'<p class="ask">{shown_html(card.question.ask)}</p><ul class="options">{options}</ul>'
-    return f"<section><h2>{number}. {as_html(card.title)}</h2>{words}{asked}{picture(card, runs, drawn)}</section>"
+    return f"<section><h2>{number}. {as_html(card.title)}</h2>{words}{asked}</section>"
 
 
 def picture(card: Card, runs: Runs, drawn: set[tuple[str, int]]) -> str:
@@ -88,11 +93,12 @@ def picture(card: Card, runs: Runs, drawn: set[tuple[str, int]]) -> str:
 
 def tree_html(trace: Trace, step: int) -> str:
     """The draft tree of a call, with a sentence."""
-    elements = "".join(
-        element_html(one) for one in small_tree(trace.steps[step], trace.token_bytes, trace.root(step), WIDTH, COLUMNS)
-    )
+    drawn = small_tree(trace.steps[step], trace.token_bytes, trace.root(step), WIDTH, COLUMNS)
+    elements = "".join(map(element_html, drawn))
     words = as_html(narrate(trace.steps[step], step + 1, trace.token_bytes))
-    drawing = f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{words}">{elements}</svg>'
+    places = (float(y) for one in drawn for y in re.findall(r"[ML]-?[\d.]+,(-?[\d.]+)", str(one.get("d", ""))))
+    height = min(HEIGHT, max(places, default=HEIGHT) + 12)
+    drawing = f'<svg viewBox="0 0 {WIDTH} {height:.0f}" role="img" aria-label="{words}">{elements}</svg>'
     return f"<figure>{drawing}<figcaption>{words}</figcaption></figure>"
 
 
