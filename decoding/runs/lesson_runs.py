@@ -46,10 +46,10 @@ class Wanted:
 
 
 CHAIN = {"length": 4}
-WARM = {"temperature": recorded_run.TEMPERATURE, "top_p": recorded_run.TOP_P}
+WARM = recorded_run.TEMPERATURE, recorded_run.TOP_P
 RUNS: dict[str, Wanted] = {
-    "story_plain": Wanted("plain", question=STORY, **WARM),
-    "story": Wanted("speculative_sampling", CHAIN, STORY, seed=2, **WARM),
+    "story_plain": Wanted("plain", {}, STORY, *WARM),
+    "story": Wanted("speculative_sampling", CHAIN, STORY, *WARM, seed=2),
     "greedy_plain": Wanted("plain"),
     "greedy_copy": Wanted("prompt_lookup"),
     "greedy_small": Wanted("speculative_sampling", CHAIN),
@@ -61,7 +61,7 @@ RUNS: dict[str, Wanted] = {
     "fix_heads": Wanted("eagle", question=COPY),
     "fix_self": Wanted("kangaroo", question=COPY),
     "hot": Wanted("speculative_sampling", CHAIN, temperature=1.5),
-    "stranger": Wanted("universal_assisted", CHAIN, draft="embedded", **WARM),
+    "stranger": Wanted("universal_assisted", CHAIN, QUESTION, *WARM, draft="embedded"),
 }
 
 

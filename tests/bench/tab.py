@@ -19,6 +19,8 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import WebSocketException
 from websockets.typing import Origin, Subprotocol
 
+from decoding.runs.visitors import COOKIE
+
 SAID = re.compile(r'class="ds-say"[^>]*>Step (\d+):')  # the sentence above every tree
 WHOLE = (ForwardMsg.FINISHED_SUCCESSFULLY, ForwardMsg.FINISHED_FRAGMENT_RUN_SUCCESSFULLY)
 
@@ -46,14 +48,15 @@ class Closed(Exception):
 class Tab:
     """One visitor on one page; to be opened, used and closed in one event loop."""
 
-    def __init__(self, address: str, page: str = "", query: str = "") -> None:
+    def __init__(self, address: str, page: str = "", query: str = "", visitor: str = "") -> None:
         """
         Args:
             address: of the server, such as http://127.0.0.1:8501.
             page: its name in the address; "" is Home.
             query: of the address, without the question mark.
+            visitor: the key that its cookie brings; "" for none.
         """
-        self.address, self.page, self.query = address.rstrip("/"), page, query
+        self.address, self.page, self.query, self.visitor = address.rstrip("/"), page, query, visitor
         self.buttons: dict[str, Button] = {}  # by their keys
         self.charts: set[str] = set()  # keys of the figures that came since the last whole run of the page began
         self.messages = 0  # that the server sent
@@ -81,6 +84,7 @@ class Tab:
                 address,
                 origin=Origin(self.address),
                 subprotocols=[Subprotocol("streamlit")],
+                additional_headers={"Cookie": f"{COOKIE}={self.visitor}"} if self.visitor else None,
                 max_size=None,
                 ping_interval=None,  # a browser sends none
                 open_timeout=60,
@@ -88,7 +92,7 @@ class Tab:
         except (OSError, WebSocketException) as error:
             raise Closed(f"No connection: {error!r}") from error
         self._reader = asyncio.create_task(self._read(self._socket))
-        await self._rerun()
+        await self.rerun()
 
     async def close(self) -> None:
         """As a browser closes a tab."""
@@ -103,7 +107,7 @@ class Tab:
         button = self.buttons.get(key)
         if button is None or button.disabled:
             raise ValueError(f"The page {self.page or 'Home'!r} has no button {key!r} that can be pressed.")
-        await self._rerun(button.fragment, pressed=button.id)
+        await self.rerun(button.fragment, pressed=button.id)
 
     async def until(self, true: Callable[[], object], patience: float) -> bool:
         """Whether `true` comes to hold within so many seconds.
@@ -122,7 +126,8 @@ class Tab:
 
     # -- to the server -------------------------------------------------------------------------------------------------
 
-    async def _rerun(self, fragment: str = "", pressed: str = "", auto: bool = False) -> None:
+    async def rerun(self, fragment: str = "", pressed: str = "", auto: bool = False) -> None:
+        """Ask for a run of the page, or of one of its fragments."""
         message = BackMsg()
         state = message.rerun_script
         state.query_string, state.fragment_id, state.is_auto_rerun = self.query, fragment, auto
@@ -143,7 +148,7 @@ class Tab:
         with suppress(Closed):
             while True:
                 await asyncio.sleep(interval)
-                await self._rerun(fragment, auto=True)
+                await self.rerun(fragment, auto=True)
 
     def _stop_timers(self, *fragments: str) -> None:
         """Those of the fragments, or all."""

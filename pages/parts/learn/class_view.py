@@ -100,8 +100,10 @@ def ballot(reader: Reader, shown: Spot, question: Question) -> None:
         with st.container(horizontal=True, key="learn.options"):
             for i, option in enumerate(question.options):
                 given, kind = (reader, shown, i, len(question.options)), "primary" if chosen == i else "secondary"
-                said = as_markdown(unmarked(option))
-                st.button(said, key=f"learn.option.{i}", shortcut=question.keys[i], type=kind, on_click=cast, args=given)
+                st.button(
+                    as_markdown(unmarked(option)), key=f"learn.option.{i}", shortcut=question.keys[i],
+                    type=kind, on_click=cast, args=given
+                )  # fmt: skip
         said = (
             "Choose one; you may change it until the answer is shown."
             if chosen is None

@@ -111,7 +111,7 @@ def row(reader: Reader, i: int, lesson: Lesson) -> None:
     with st.container(border=True, key=f"learn.row.{i}"):
         name, aim, paper = st.columns([3, 6, 1.7], vertical_alignment="center")
     name.button(
-        f"{i + 1}. {as_markdown(lesson.title)}", key=f"learn.open.{i}", type="primary" if first else "secondary", on_click=go,
+        f"{i + 1:,}. {as_markdown(lesson.title)}", key=f"learn.open.{i}", type="primary" if first else "secondary", on_click=go,
         args=(reader, i), width="stretch", wrap=True,
     )  # fmt: skip
     time = f"{lesson.seconds / 60:.0f} min · {done} of {len(asked)} questions"
@@ -180,8 +180,10 @@ def question_view(reader: Reader, question: Question, open_: bool) -> None:
     if open_ and not leads:
         with st.container(horizontal=True, key="learn.options"):
             for i, option in enumerate(question.options):
-                said, key = as_markdown(unmarked(option)), question.keys[i]
-                st.button(said, key=f"learn.option.{i}", shortcut=key, on_click=answer, args=(reader, i))
+                st.button(
+                    as_markdown(unmarked(option)), key=f"learn.option.{i}", shortcut=question.keys[i],
+                    on_click=answer, args=(reader, i)
+                )  # fmt: skip
     if leads:
         class_view.votes(reader, question, open_)
     if not open_:
@@ -207,15 +209,19 @@ def ways(reader: Reader, all_: tuple[Lesson, ...], lesson: Lesson, open_: bool) 
         before = (at, card - 1) if card else (at - 1, len(all_[at - 1].cards) - 1) if at else (None, 0)
         st.button("Back", key="learn.back", shortcut="Left", on_click=go, args=(reader, *before))
         if open_:
-            label, key = ("Show the answer", "Right") if reader.projected else ("Skip the question", "S")
-            kind = "primary" if reader.projected else "secondary"
-            st.button(label, key="learn.skip", shortcut=key, type=kind, on_click=answer, args=(reader, None))
+            key, kind = ("Right", "primary") if reader.projected else ("S", "secondary")
+            st.button(
+                "Show the answer" if reader.projected else "Skip the question", key="learn.skip", shortcut=key, type=kind,
+                on_click=answer, args=(reader, None),
+            )  # fmt: skip
         elif last and end:
             st.button("To the list of lessons", key="learn.end", shortcut="Right", type="primary", on_click=go, args=(reader, None))
         else:
-            label = "Next lesson" if last else "Next"
             after = (at + 1, 0) if last else (at, card + 1)
-            st.button(label, key="learn.next", shortcut="Right", type="primary", on_click=go, args=(reader, *after))
+            st.button(
+                "Next lesson" if last else "Next", key="learn.next", shortcut="Right", type="primary", on_click=go,
+                args=(reader, *after),
+            )  # fmt: skip
         if not reader.projected:
             st.button("All lessons", key="learn.all", type="tertiary", on_click=go, args=(reader, None))
             st.button("For a projector", key="learn.project", type="tertiary", on_click=project, args=(reader,),
