@@ -86,7 +86,7 @@ def die(step: Step, index: int, this: str, manner: Manner) -> str:
         return f"{sure}, and {gives}, no less: kept, whatever the die says."
     if node.p <= 0:
         return f"{sure}, but {gives}: refused, whatever the die says."
-    fell, sign, needed = comparison(node.u, chance).split(" ")
+    fell, sign, needed = comparison(node.u, chance, 2).split(" ")
     side = "below" if sign == "<" else "exactly" if node.u == chance else "above"
     just = "just " if side != "exactly" and abs(node.u - chance) < NEAR else ""
     return f"{sure}; {gives}. The die says {fell}, {just}{side} {needed}: {KEPT[node.verdict]}."

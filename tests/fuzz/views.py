@@ -29,11 +29,11 @@ from pages.parts.drafter.findings import Findings
 from pages.parts.drafter.findings_view import findings_view
 from pages.parts.shared import retrieved
 from pages.parts.shared.session import Session
+from pages.parts.shared.stepper import Selection, stepper
 from pages.parts.step import step_view
-from pages.parts.step.inspector import inspector
 from pages.parts.step.method_panel import view_of
 from pages.parts.step.open_trace import show
-from pages.parts.step.recording import lesson_words
+from pages.parts.step.tables import tables
 from tests.conftest import PATIENCE
 from tests.hostile import clean
 from viz.drafter.judgements import judgements, per_prompt, positions
@@ -109,8 +109,8 @@ def draw() -> None:
 
 def panel(session: Session) -> None:
     """What of a step depends on the numbers of its method."""
-    step_view.tree(session)
-    inspector(session)
+    stepper(session.trace, cursor=Selection(session.cursor, session.phase, session.node), key="fuzz_stepper", run=session.runs)
+    tables(session)
     if (own := view_of(session.trace.header.method)) is not None:
         own(session)
 
@@ -136,7 +136,6 @@ def around(session: Session, other: Trace) -> None:
     draw_small_tree(step, trace.token_bytes, "fuzz_small", session.root, 350, 6)
     if bars := guesses_html(trace, session.cursor):
         st.html(bars)
-    lesson_words(step, trace.token_bytes)
     until(trace, duration(trace) / 2)
     retrieved.source_alt(step)
     if other.steps:

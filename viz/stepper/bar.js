@@ -77,9 +77,9 @@ class Bar {
   show() {
     const { at, phase, steps, timer, data } = this.stepper, last = steps.length - 1;
     this.back.disabled = at < 0;
-    const asks = at >= last && data.more;
-    this.next.firstChild.textContent = asks ? (at < 0 && last < 0 ? "Start" : "Step") : "Next";
-    this.next.disabled = (at >= last && !data.more) || (asks && Boolean(data.busy));
+    const asks = data.again || (at >= last && phase === WRITE && data.more);
+    this.next.firstChild.textContent = data.again || last < 0 ? "Start" : asks ? "Step" : "Next";
+    this.next.disabled = (at >= last && phase === WRITE && !data.more) || (asks && Boolean(data.busy));
     this.next.classList.toggle("busy", asks && Boolean(data.busy));
     this.play.disabled = !timer && at >= last && !data.more && last < 1;
     this.play.firstChild.textContent = timer ? "Pause" : "Play";

@@ -23,6 +23,8 @@ from viz.tokens import full, is_half, joined, label, plain
 from viz.verdicts import SMALL_MODEL, Manner, in_words, percent
 from viz.words import judgement, narrate, number
 
+GUESS, CHECK, JUDGE, WRITE = range(4)  # the phases of a step
+PARTS = ("sentence", "phases", "text", "tree", "bars", "table", "transport")  # what a stepper can show
 VERDICTS = ("accepted", "rejected", "not judged")
 ORIGINS = ("accepted", "bonus", "correction", "plain")
 SHORT = 16  # characters of a token in a box
@@ -35,6 +37,13 @@ def marked(token: int, _: Mapping[int, bytes]) -> str:
     return f"{MARK}{token}{END}"
 
 
+NOTHING: dict = {  # what is drawn where there is no run
+    "head": {"facts": "", "method": "", "prompt": [], "special": [], "greedy": False, "limit": 0},
+    "from": 0,
+    "steps": [],
+    "names": {},
+    "joined": [],
+}
 MANNERS = (Manner(marked, percent), Manner(marked, lambda share: number(share, 2)))  # in per cent, and in decimals
 
 

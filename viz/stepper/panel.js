@@ -95,7 +95,7 @@ class Panel {
     const keys = make("div", "keys");
     for (const [key] of series) { const entry = make("span", "key"); entry.append(make("i", `fill ${key}`), SERIES[key]); keys.append(entry); }
     const weight = tokens.map((id, k) => (id === marked || (id === drawn && phase >= JUDGE) ? 2 : Math.max(...series.map(([, v]) => v[k] || 0))));
-    const kept = tokens.map((_, k) => k).sort((a, b) => weight[b] - weight[a]).slice(0, stepper.small ? 3 : 6).sort((a, b) => a - b);
+    const kept = tokens.map((_, k) => k).sort((a, b) => weight[b] - weight[a]).slice(0, stepper.small ? 3 : 5).sort((a, b) => a - b);
     const grid = make("div", "grid");
     for (const k of kept) {
       const who = token(stepper.full(tokens[k]), `tok who${tokens[k] === marked ? " marked" : ""}`);

@@ -2,6 +2,7 @@
 // Play, phases and looking around ask nobody. What data.py makes is taken in by `take`, a step at a time as it comes.
 
 const KEPT_RUNS = 4, REST_MS = 350, TAIL = 16;  // runs a page remembers; ms without a move before the page is told; steps sent twice
+const SCROLLBAR = 18;  // px: one that comes and goes must not draw the tree anew under the pointer
 
 function memory() { return (window.draftscopeRuns ??= { runs: new Map(), views: new Map() }); }
 
@@ -22,7 +23,7 @@ class Stepper {
     this.element = make("section", "stp");
     this.build();
     place.append(this.element);
-    this.watch = new ResizeObserver(() => { if (Math.abs(this.tree.drawnFor - this.tree.room().width) > 2) this.tree.draw(); });
+    this.watch = new ResizeObserver(() => { if (Math.abs(this.tree.drawnFor - this.tree.room().width) > SCROLLBAR) this.tree.draw(); });
     this.watch.observe(this.tree.frame);
   }
 
@@ -125,8 +126,8 @@ class Stepper {
     if (data.order !== this.order) {
       this.order = data.order;
       [this.at, this.phase, this.pinned] = data.at;
-    } else if (grew && (data.follow || this.waiting)) {
-      this.at = data.follow ? this.steps.length - 1 : Math.min(this.at + 1, this.steps.length - 1);
+    } else if (grew && this.waiting) {
+      this.at = Math.min(this.at + 1, this.steps.length - 1);
       this.phase = this.timer && this.bar.pace.value === "phases" ? GUESS : WRITE;
       this.pinned = null;
       this.moved(false);
@@ -148,7 +149,10 @@ class Stepper {
   back() { this.stop(); this.go(this.at - 1); }
   next() {
     this.stop();
-    if (this.at < this.steps.length - 1) this.go(this.at + 1, WRITE, true); else this.ask();
+    if (this.data.again) this.ask();
+    else if (this.at >= 0 && this.phase < WRITE) this.go(this.at, WRITE, true);  // first this call to its end
+    else if (this.at < this.steps.length - 1) this.go(this.at + 1, WRITE, true);
+    else this.ask();
   }
   toPhase(phase) { this.stop(); if (this.at >= 0) { if (phase === this.phase) this.motion(phase); else this.go(this.at, phase, true); } }
   phaseOn(by) {
@@ -191,7 +195,7 @@ class Stepper {
   // -- what the page is told ------------------------------------------------------------------------------------------
 
   told(have = this.steps.length) {
-    return { run: this.run, step: this.at, phase: this.phase, node: this.pinned, have };
+    return { run: this.run, order: this.order, step: this.at, phase: this.phase, node: this.pinned, have };
   }
   moved(tell = true) {
     memory().views.set(this.data.key, { run: this.run, order: this.order, at: this.at, phase: this.phase, pinned: this.pinned });
@@ -232,6 +236,7 @@ class Stepper {
     this.looks();
     this.table.show(step);
     this.light();
+    this.heard?.(this.at);
     if (motion && step) this.motion(phase);
   }
 
@@ -376,6 +381,6 @@ export default function ({ data, parentElement, setStateValue, setTriggerValue }
     ask: (what, told) => setTriggerValue("ask", { key: what, at: performance.timeOrigin + performance.now(), ...told }),
   };
   stepper.take(data, report);
-  if (data.keys && window.draftscopeKeys !== stepper.handler) { stepper.listen(true); stepper.handler = window.draftscopeKeys; }
+  if (data.keys && (!stepper.handler || window.draftscopeKeys !== stepper.handler)) { stepper.listen(true); stepper.handler = window.draftscopeKeys; }
   return () => stepper.gone();
 }

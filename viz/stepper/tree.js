@@ -86,11 +86,13 @@ class Tree {
       const head = make("span", "head");
       head.append(token(stepper.short(id)));
       const verdict = verdictOf(item.state, level, this.places.outline);
-      (level === 1 || this.places.outline ? head : made).append(verdict);
+      if (level > 1 || this.places.outline) (this.places.outline ? head : made).append(verdict); else head.append(verdict);
       made.prepend(head);
     }
     made.title = stepper.full(id);
-    if (level >= 2 && node) made.append(bars(node, level, stepper.unit));
+    const beside = level === 1 && !this.places.outline && width >= 150;  // one line has room for bars as well
+    if (beside) made.classList.add("beside");
+    if (node && (level >= 2 || beside)) made.append(bars(node, level, stepper.unit));
     if (level === 3 && final) made.append(make("span", "note", STATE_WORDS[item.state]));
     return made;
   }
