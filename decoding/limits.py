@@ -130,6 +130,9 @@ def limits() -> Limits:
     return Limits(**{**vars(PUBLIC), "models": (*OWN, *named)}) if named else PUBLIC
 
 
+CLASSES = 200  # on a server at a time, each in memory with the votes of its tabs
+CLASS_TABS = 300  # of a class that vote
+CLASS_HOURS = 4  # until a class is forgotten that nobody looked at
 POSITION = 4_096  # bytes that a position of a recorded step takes in memory at most; a test measures it
 
 

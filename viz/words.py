@@ -79,10 +79,10 @@ def node_name(
     return "the root" if node < 0 else say(step.nodes[node].token, token_bytes)
 
 
-def comparison(left: float, right: float) -> str:
-    """'0.155 < 0.20', with as many digits as it takes to see the difference."""
+def comparison(left: float, right: float, least: int = 3) -> str:
+    """'0.155 < 0.20', with as many digits as it takes to see the difference, at least so many."""
     sign = "<" if left < right else "≥"
-    for digits in range(3, 17):
+    for digits in range(least, 17):
         a, b = number(left, digits), number(right, digits)
         if a != b or left == right:
             break

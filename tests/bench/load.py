@@ -197,7 +197,7 @@ async def ready(tab: Tab) -> float:
     """
     began = perf_counter()
     await tab.open()
-    if not await tab.until(lambda: tab.runs and "step" in tab.buttons and not tab.buttons["step"].disabled, START):
+    if not await tab.until(lambda: tab.runs and tab.stepper is not None and tab.stepper.data["more"], START):
         raise TimeoutError(f"Step could not be pressed within {START:.0f} s.")
     return perf_counter() - began
 
@@ -209,7 +209,7 @@ async def stepped(tab: Tab, number: int, patience: float = PATIENCE) -> float:
         Closed, ValueError, TimeoutError: it never was.
     """
     began = perf_counter()
-    await tab.press("step")
+    await tab.ask()
     if not await tab.until(lambda: tab.shown == number, patience):
         raise TimeoutError(f"Step {number} was not painted within {patience:.0f} s; step {tab.shown} is shown.")
     return tab.shown_at - began

@@ -6,22 +6,24 @@ same work with it as with a visitor, and a machine can hold a hundred of them.
 """
 
 import asyncio
-import re
+import json
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from time import perf_counter
+from time import perf_counter, time
 
+from streamlit.components.v2.bidi_component.constants import EVENT_DELIM
 from streamlit.proto.BackMsg_pb2 import BackMsg
 from streamlit.proto.Delta_pb2 import Delta
 from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
+from streamlit.runtime.state.session_state import STREAMLIT_INTERNAL_KEY_PREFIX
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import WebSocketException
 from websockets.typing import Origin, Subprotocol
 
 from decoding.runs.visitors import COOKIE
 
-SAID = re.compile(r'class="ds-say"[^>]*>Step (\d+):')  # the sentence above every tree
+STEPPER = "draftscope_stepper"  # the component that shows a run
 WHOLE = (ForwardMsg.FINISHED_SUCCESSFULLY, ForwardMsg.FINISHED_FRAGMENT_RUN_SUCCESSFULLY)
 
 
@@ -30,6 +32,16 @@ class Button:
     id: str
     fragment: str  # "": of the page itself
     disabled: bool
+
+
+@dataclass
+class Stepper:
+    """What the stepper of the page was fed last."""
+
+    id: str
+    fragment: str
+    data: dict
+    have: int = 0  # steps that came so far
 
 
 @dataclass
@@ -61,10 +73,10 @@ class Tab:
         self.charts: set[str] = set()  # keys of the figures that came since the last whole run of the page began
         self.messages = 0  # that the server sent
         self.runs = 0  # of the page or of fragments, that came to their end
-        self.shown: int | None = None  # the step whose sentence and tree have come, and the end of the run that sent them
+        self.stepper: Stepper | None = None
+        self.shown: int | None = None  # the step that the page had the stepper stand at, and the end of the run that said so
         self.shown_at = 0.0
         self.exceptions: list[str] = []  # tracebacks and their like, which no page should show
-        self._said: int | None = None
         self._drawn: int | None = None
         self._script = ""  # the page's hash, once the server has told it
         self._kept: dict[str, Kept] = {}
@@ -109,6 +121,16 @@ class Tab:
             raise ValueError(f"The page {self.page or 'Home'!r} has no button {key!r} that can be pressed.")
         await self.rerun(button.fragment, pressed=button.id)
 
+    async def ask(self) -> None:
+        """Next, behind the last step; ValueError if no other step can be asked for; Closed as in `until`."""
+        stepper = self.stepper
+        if stepper is None or not stepper.data["more"] or stepper.data["busy"]:
+            raise ValueError(f"The page {self.page or 'Home'!r} has no stepper that another step can be asked of.")
+        told = {name: stepper.data[name] for name in ("run", "order")}
+        told |= {"step": stepper.data["at"][0], "phase": 3, "node": None, "have": stepper.have, "key": "step", "at": time()}
+        trigger = f"{STREAMLIT_INTERNAL_KEY_PREFIX}_{stepper.id}{EVENT_DELIM}events"
+        await self.rerun(stepper.fragment, asked=(trigger, json.dumps([{"event": "ask", "value": told}])))
+
     async def until(self, true: Callable[[], object], patience: float) -> bool:
         """Whether `true` comes to hold within so many seconds.
 
@@ -126,7 +148,7 @@ class Tab:
 
     # -- to the server -------------------------------------------------------------------------------------------------
 
-    async def rerun(self, fragment: str = "", pressed: str = "", auto: bool = False) -> None:
+    async def rerun(self, fragment: str = "", pressed: str = "", auto: bool = False, asked: tuple[str, str] | None = None) -> None:
         """Ask for a run of the page, or of one of its fragments."""
         message = BackMsg()
         state = message.rerun_script
@@ -137,6 +159,8 @@ class Tab:
         state.cached_message_hashes.extend(self._kept)
         if pressed:
             state.widget_states.widgets.add(id=pressed, trigger_value=True)
+        if asked is not None:
+            state.widget_states.widgets.add(id=asked[0], json_trigger_value=asked[1])
         if self._socket is None:
             raise Closed("The tab is not open.")
         try:
@@ -223,14 +247,12 @@ class Tab:
         if kind == "button":
             key = element.button.id.rpartition("-")[2]
             self.buttons[key] = Button(element.button.id, delta.fragment_id, element.button.disabled)
-        elif kind == "html":
-            if said := SAID.search(element.html.body):
-                self._said = int(said[1])
+        elif kind == "bidi_component" and element.bidi_component.component_name == STEPPER:
+            data = json.loads(element.bidi_component.json)
+            self.stepper = Stepper(element.bidi_component.id, delta.fragment_id, data, data["from"] + len(data["steps"]))
+            self._drawn = data["at"][0] + 1
         elif kind == "plotly_chart":
-            key = element.plotly_chart.id.rpartition("-")[2]
-            self.charts.add(key)
-            if key == "tree":  # drawn behind its sentence
-                self._drawn = self._said
+            self.charts.add(element.plotly_chart.id.rpartition("-")[2])
         elif kind == "exception":
             self.exceptions.append(f"{element.exception.type}: {element.exception.message}")
 

@@ -24,7 +24,7 @@ from decoding.trace import Trace, decode_trace, encode
 from pages.parts.step.open_trace import settings_for
 from tests.fuzz.mutations import BOMBS, case, cases, changed, damaged, opened
 from tests.fuzz.odd_traces import mutable, names_of, odd, one_for_all, params, plain
-from tests.fuzz.views import ALL, PANEL, STEP, all_open, drawn, files_of  # noqa: F401  a fixture
+from tests.fuzz.views import ALL, PANEL, STEP, all_open, drawn, files_of, the_course  # noqa: F401  a fixture
 from tests.hostile import hostile
 from tests.viz_samples import grown, trace_of
 
@@ -164,6 +164,7 @@ def test_every_picture_is_among_them(recorded, store, all_open, tmp_path):  # no
         drawn(greedy, recorded("medusa", 0.0), store, store.keep(greedy, "greedy"), 0, None, ALL)
         drawn(alone, recorded("plain", 0.0), store, 0, 0, None, ALL - {"findings"})
         files_of(greedy, tmp_path)
+        the_course()
     finally:
         threading.settrace(None)
         sys.settrace(None)

@@ -15,6 +15,7 @@ from streamlit.elements.lib.mutable_popover_container import PopoverContainer
 from streamlit.elements.lib.mutable_tab_container import TabContainer
 from streamlit.testing.v1 import AppTest
 
+from decoding.runs import lesson_runs
 from decoding.runs.prompts import Prompt
 from decoding.runs.store import Store
 from decoding.runs.trace_files import nodes_frame, steps_frame, to_json, to_parquet
@@ -28,15 +29,17 @@ from pages.parts.drafter.findings import Findings
 from pages.parts.drafter.findings_view import findings_view
 from pages.parts.shared import retrieved
 from pages.parts.shared.session import Session
+from pages.parts.shared.stepper import Selection, stepper
 from pages.parts.step import step_view
-from pages.parts.step.inspector import inspector
 from pages.parts.step.method_panel import view_of
 from pages.parts.step.open_trace import show
-from pages.parts.step.recording import lesson_words
+from pages.parts.step.tables import tables
 from tests.conftest import PATIENCE
 from tests.hostile import clean
 from viz.drafter.judgements import judgements, per_prompt, positions
 from viz.drafter.rejections import alarms
+from viz.lessons.course import NEEDED, course
+from viz.lessons.handout import handout
 from viz.methods import guesses_html
 from viz.methods.spectr import position_of
 from viz.methods.spectr_transport import transport
@@ -106,8 +109,8 @@ def draw() -> None:
 
 def panel(session: Session) -> None:
     """What of a step depends on the numbers of its method."""
-    step_view.tree(session)
-    inspector(session)
+    stepper(session.trace, cursor=Selection(session.cursor, session.phase, session.node), key="fuzz_stepper", run=session.runs)
+    tables(session)
     if (own := view_of(session.trace.header.method)) is not None:
         own(session)
 
@@ -133,7 +136,6 @@ def around(session: Session, other: Trace) -> None:
     draw_small_tree(step, trace.token_bytes, "fuzz_small", session.root, 350, 6)
     if bars := guesses_html(trace, session.cursor):
         st.html(bars)
-    lesson_words(step, trace.token_bytes)
     until(trace, duration(trace) / 2)
     retrieved.source_alt(step)
     if other.steps:
@@ -144,6 +146,13 @@ def around(session: Session, other: Trace) -> None:
             with suppress(ValueError):  # too many sets of guesses, which the page says
                 transport(step.rows[row], position.guesses)
             break
+
+
+def the_course() -> None:
+    """The lessons and their handouts: always of the runs that ship."""
+    runs = {name: lesson_runs.read(name) for name in NEEDED}
+    for number, lesson in enumerate(course(runs), 1):
+        handout(lesson, number, runs)
 
 
 def sweep(points: Sequence[tuple[int, Trace]]) -> None:

@@ -15,10 +15,11 @@ from decoding.methods import METHODS
 from decoding.runs.store import Store
 from pages.parts.shared import loading
 from pages.parts.shared import recorded_run as demo
+from tests.stepper_events import sent, stands
 
 ROOT = Path(__file__).parent.parent.parent
 STEP, TRACES = "pages/1_Step.py", "pages/5_Traces.py"
-NEED_MODELS = ("step", "play", "run")
+NEED_MODELS = ("run", "live")
 WITHOUT_TORCH = """
 import importlib, pkgutil, sys
 
@@ -34,6 +35,7 @@ from decoding.methods import METHODS
 from decoding.runs import store, trace_files, worker
 from pages.parts.shared import recorded_run as demo
 from viz.replay.replay import replay_html
+from tests.stepper_events import sent, stands
 
 for package in (viz, pages.parts):
     for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
@@ -52,8 +54,9 @@ at = checked(at.switch_page("pages/5_Traces.py").run())
 at = checked(at.button(key="traces.open").click().run())
 at = checked(at.switch_page("pages/1_Step.py").run())  # AppTest does not follow st.switch_page
 assert at.session_state["draftscope"].trace == trace and at.session_state["draftscope"].cursor == 0
-at = checked(at.button(key="forward").click().run())
-assert at.session_state["draftscope"].cursor == 1 and at.get("plotly_chart")
+from tests.stepper_events import sent, stands
+at = checked(stands(at, 1))
+assert at.session_state["draftscope"].cursor == 1 and sent(at)["steps"]
 assert trace_files.from_json(trace_files.to_json(trace)) == trace
 for frame in (trace_files.nodes_frame(trace), trace_files.steps_frame(trace)):
     assert trace_files.to_parquet(frame)
@@ -102,30 +105,30 @@ def prompt(at: AppTest):
 def test_a_process_that_has_torch_never_waits():
     assert "torch" in sys.modules and not loading.Importing().due
     at = page(STEP)
-    assert "Loading" not in said(at) and not at.button(key="step").disabled
+    assert "Loading" not in said(at) and not at.button(key="run").disabled
 
 
 def test_step_shows_the_recorded_run_and_says_what_is_loaded(importing):
     at = page(STEP)
-    assert "Loading torch (1 of 3)" in said(at) and at.get("plotly_chart")
+    assert "Loading torch (1 of 3)" in said(at) and sent(at)["steps"] and not sent(at)["more"]
     assert all(
         at.button(key=key).disabled and at.button(key=key).help.replace("\\", "").startswith(loading.WHY) for key in NEED_MODELS
     )
     start = at.session_state["draftscope"].cursor
-    at.button(key="back").click().run()
+    stands(at, start - 1)
     assert not at.exception and at.session_state["draftscope"].cursor == start - 1
 
 
 @pytest.mark.usefixtures("opens_with_embedded")
 def test_what_a_visitor_did_meanwhile_stays(importing):
     at = page(STEP)
-    at.button(key="back").click().run()
+    stands(at, at.session_state["draftscope"].cursor - 1)
     prompt(at).set_value("Tom had a red").run()
     at.slider(key="temperature").set_value(0.35).run()
     cursor = at.session_state["draftscope"].cursor
     importing.done = True
     at.run()
-    assert not at.exception and "Loading" not in said(at) and not at.button(key="step").disabled
+    assert not at.exception and "Loading" not in said(at) and sent(at)["more"]
     assert prompt(at).value == "Tom had a red" and at.slider(key="temperature").value == 0.35
     assert at.session_state["draftscope"].cursor == cursor
     assert at.selectbox(key="method").value == "speculative_sampling"

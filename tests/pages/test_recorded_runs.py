@@ -16,6 +16,7 @@ from pages.parts.shared.fetching import REAL
 from pages.parts.shared.session import Session
 from pages.parts.shared.settings import Settings, settings_of
 from tests.conftest import PATIENCE, eventually
+from tests.stepper_events import asks, sent, stands
 
 ROOT = Path(__file__).parent.parent.parent
 STEP, COMPARE = "pages/1_Step.py", "pages/2_Compare.py"
@@ -42,7 +43,8 @@ def checked(at: AppTest) -> AppTest:
 
 
 def press(at: AppTest, key: str) -> AppTest:
-    return checked(at.button(key=key).click().run())
+    """A button of the page; "step" is the stepper's own, where another step is to be made."""
+    return checked(asks(at) if key == "step" else at.button(key=key).click().run())
 
 
 def keys(at: AppTest) -> set[str]:
@@ -113,34 +115,35 @@ def test_without_the_model_step_shows_the_recording_and_names_every_way_on(nothi
     at = opened(STEP)
     session = at.session_state["draftscope"]
     assert session.trace is demo.recorded() and session.live is None and session.cursor == demo.pause_at()
-    assert f"A recording of **{SMOLLM2.title}**" in words(at) and "Paused where the target turned a guess down" in words(at)
+    assert f"A recording of **{SMOLLM2.title}**" in words(at) and sent(at)["at"] == [demo.pause_at(), 2, None]
     assert at.button("recording_fetch").label == REAL and at.button("recording_instead").label == INSTEAD
     assert "live" not in keys(at) and not at.error
-    press(at, "step")
+    stands(at, demo.pause_at() + 1)
     assert session.cursor == demo.pause_at() + 1 and session.live is None and "A recording of" in words(at)
 
 
-@pytest.mark.parametrize("button", ["step", "play", "run"])
+@pytest.mark.parametrize("button", ["step", "run"])
 def test_a_run_without_its_model_is_a_sentence_and_the_recording_stays(nothing_fetched, button):
     at = opened(STEP)
     at.slider("temperature").set_value(0.5).run()
     press(at, button)
     session = at.session_state["draftscope"]
-    assert OFFERED in words(at) and {"step_fetch", "step_instead"} <= keys(at) and not session.playing
+    assert OFFERED in words(at) and {"step_fetch", "step_instead"} <= keys(at)
     assert session.trace is demo.recorded() and session.live is None and session.coming is None
     press(at, "put_back")
-    press(at, "back")
-    press(at, "step")
+    stands(at, demo.pause_at() - 1)
+    asks(at)
     assert OFFERED not in words(at) and session.cursor == demo.pause_at()
 
 
 def test_the_embedded_family_is_run_instead_only_when_it_is_asked_for(nothing_fetched):
     at = opened(STEP)
     session = at.session_state["draftscope"]
-    press(press(at, "reset"), "step")
-    assert session.trace is None and OFFERED in words(at)
+    at.number_input("max_tokens").set_value(20).run()
+    press(at, "step")
+    assert session.trace is demo.recorded() and OFFERED in words(at)
     press(at, "step_instead")
-    until_run(at, lambda: session.coming is None and session.count)
+    until_run(at, lambda: session.coming is None and session.live is not None)
     header, settings = session.trace.header, session.settings
     assert header.family == "embedded" and not header.messages and header.method == recorded_run.FIRST
     assert (settings.temperature, settings.seed) == (recorded_run.TEMPERATURE, demo.recorded().header.seed)
@@ -156,7 +159,8 @@ def test_words_of_ones_own_go_along_to_the_embedded_family_and_an_example_does_n
 
 def test_once_the_model_was_brought_the_run_that_was_meant_can_begin(nothing_fetched, tmp_path):
     at = opened(STEP)
-    press(press(at, "reset"), "step")
+    at.number_input("max_tokens").set_value(20).run()
+    press(at, "step")
     (tmp_path / "models" / "smollm2").mkdir(parents=True)
     (tmp_path / "models" / "smollm2" / "draftscope.md").write_text("here")
     checked(at.run())
