@@ -21,6 +21,8 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import WebSocketException
 from websockets.typing import Origin, Subprotocol
 
+from decoding.runs.visitors import COOKIE
+
 STEPPER = "draftscope_stepper"  # the component that shows a run
 WHOLE = (ForwardMsg.FINISHED_SUCCESSFULLY, ForwardMsg.FINISHED_FRAGMENT_RUN_SUCCESSFULLY)
 
@@ -58,14 +60,15 @@ class Closed(Exception):
 class Tab:
     """One visitor on one page; to be opened, used and closed in one event loop."""
 
-    def __init__(self, address: str, page: str = "", query: str = "") -> None:
+    def __init__(self, address: str, page: str = "", query: str = "", visitor: str = "") -> None:
         """
         Args:
             address: of the server, such as http://127.0.0.1:8501.
             page: its name in the address; "" is Home.
             query: of the address, without the question mark.
+            visitor: the key that its cookie brings; "" for none.
         """
-        self.address, self.page, self.query = address.rstrip("/"), page, query
+        self.address, self.page, self.query, self.visitor = address.rstrip("/"), page, query, visitor
         self.buttons: dict[str, Button] = {}  # by their keys
         self.charts: set[str] = set()  # keys of the figures that came since the last whole run of the page began
         self.messages = 0  # that the server sent
@@ -93,6 +96,7 @@ class Tab:
                 address,
                 origin=Origin(self.address),
                 subprotocols=[Subprotocol("streamlit")],
+                additional_headers={"Cookie": f"{COOKIE}={self.visitor}"} if self.visitor else None,
                 max_size=None,
                 ping_interval=None,  # a browser sends none
                 open_timeout=60,
@@ -100,7 +104,7 @@ class Tab:
         except (OSError, WebSocketException) as error:
             raise Closed(f"No connection: {error!r}") from error
         self._reader = asyncio.create_task(self._read(self._socket))
-        await self._rerun()
+        await self.rerun()
 
     async def close(self) -> None:
         """As a browser closes a tab."""
@@ -115,7 +119,7 @@ class Tab:
         button = self.buttons.get(key)
         if button is None or button.disabled:
             raise ValueError(f"The page {self.page or 'Home'!r} has no button {key!r} that can be pressed.")
-        await self._rerun(button.fragment, pressed=button.id)
+        await self.rerun(button.fragment, pressed=button.id)
 
     async def ask(self) -> None:
         """Next, behind the last step; ValueError if no other step can be asked for; Closed as in `until`."""
@@ -125,7 +129,7 @@ class Tab:
         told = {name: stepper.data[name] for name in ("run", "order")}
         told |= {"step": stepper.data["at"][0], "phase": 3, "node": None, "have": stepper.have, "key": "step", "at": time()}
         trigger = f"{STREAMLIT_INTERNAL_KEY_PREFIX}_{stepper.id}{EVENT_DELIM}events"
-        await self._rerun(stepper.fragment, asked=(trigger, json.dumps([{"event": "ask", "value": told}])))
+        await self.rerun(stepper.fragment, asked=(trigger, json.dumps([{"event": "ask", "value": told}])))
 
     async def until(self, true: Callable[[], object], patience: float) -> bool:
         """Whether `true` comes to hold within so many seconds.
@@ -144,7 +148,8 @@ class Tab:
 
     # -- to the server -------------------------------------------------------------------------------------------------
 
-    async def _rerun(self, fragment: str = "", pressed: str = "", auto: bool = False, asked: tuple[str, str] | None = None) -> None:
+    async def rerun(self, fragment: str = "", pressed: str = "", auto: bool = False, asked: tuple[str, str] | None = None) -> None:
+        """Ask for a run of the page, or of one of its fragments."""
         message = BackMsg()
         state = message.rerun_script
         state.query_string, state.fragment_id, state.is_auto_rerun = self.query, fragment, auto
@@ -167,7 +172,7 @@ class Tab:
         with suppress(Closed):
             while True:
                 await asyncio.sleep(interval)
-                await self._rerun(fragment, auto=True)
+                await self.rerun(fragment, auto=True)
 
     def _stop_timers(self, *fragments: str) -> None:
         """Those of the fragments, or all."""
