@@ -74,7 +74,7 @@ class Tree {
     made.style.left = `${x}px`; made.style.top = `${y}px`; made.style.width = `${width}px`; made.style.height = `${height}px`;
     made.dataset.i = i;
     if (item.node === null) {
-      made.append(make("span", "count", level ? `+${item.hidden} not judged` : ""));
+      made.append(make("span", "hidden-below", level ? `+${item.hidden} not judged` : ""));
       made.setAttribute("aria-label", `${item.hidden} guesses that were not judged; Enter shows them`);
       return made;
     }
