@@ -55,7 +55,7 @@ class Tab:
         """
         self.address, self.page, self.query = address.rstrip("/"), page, query
         self.buttons: dict[str, Button] = {}  # by their keys
-        self.charts: set[str] = set()  # keys of the figures that came since the last whole run of the page began
+        self.charts: set[str] = set()  # keys of the figures and components that came since the last whole run of the page began
         self.messages = 0  # that the server sent
         self.runs = 0  # of the page or of fragments, that came to their end
         self.shown: int | None = None  # the step whose sentence and tree have come, and the end of the run that sent them
@@ -226,6 +226,8 @@ class Tab:
             self.charts.add(key)
             if key == "tree":  # drawn behind its sentence
                 self._drawn = self._said
+        elif kind == "bidi_component":
+            self.charts.add(element.bidi_component.id.rpartition("-")[2])
         elif kind == "exception":
             self.exceptions.append(f"{element.exception.type}: {element.exception.message}")
 
