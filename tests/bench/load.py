@@ -300,7 +300,7 @@ async def crowd(server: Server, visitors: int, arrival: float) -> list[float]:
         await asyncio.sleep(chance.uniform(0, arrival))
         began = perf_counter()
         await tab.open()
-        there = await tab.until(lambda: "first_tree" in tab.charts and tab.runs, PATIENCE)
+        there = await tab.until(lambda: "lanes" in tab.charts and tab.runs, PATIENCE)
         return perf_counter() - began if there else PATIENCE
 
     found = await asyncio.gather(*map(visit, tabs))

@@ -70,7 +70,7 @@ class Tab:
         """
         self.address, self.page, self.query, self.visitor = address.rstrip("/"), page, query, visitor
         self.buttons: dict[str, Button] = {}  # by their keys
-        self.charts: set[str] = set()  # keys of the figures that came since the last whole run of the page began
+        self.charts: set[str] = set()  # keys of the figures and components that came since the last whole run of the page began
         self.messages = 0  # that the server sent
         self.runs = 0  # of the page or of fragments, that came to their end
         self.stepper: Stepper | None = None
@@ -244,6 +244,8 @@ class Tab:
     def _drew(self, delta: Delta) -> None:
         element = delta.new_element
         kind = element.WhichOneof("type")
+        if kind == "bidi_component":
+            self.charts.add(element.bidi_component.id.rpartition("-")[2])
         if kind == "button":
             key = element.button.id.rpartition("-")[2]
             self.buttons[key] = Button(element.button.id, delta.fragment_id, element.button.disabled)

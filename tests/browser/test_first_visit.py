@@ -7,6 +7,7 @@ from pages.parts.shared import recorded_run as demo
 from pages.parts.shared.absent import INSTEAD
 from tests.browser.on_step import back, go_on, next_button, prompt, shows
 from tests.conftest import PATIENCE, until
+from viz.lanes.lanes import result
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(8 * PATIENCE)]
 
@@ -54,10 +55,30 @@ def test_the_recorded_run_is_there_before_torch_is(page, site):
 
 
 @pytest.mark.parametrize(("width", "closed"), [(390, "true"), (1024, "false")])
+def test_home_plays_two_runs_on_one_clock_and_can_be_paused(page, site):
+    page.goto(site)
+    lanes, said = page.locator(".lanes .lane"), page.locator(".lanes .result")
+    ordinary, speculative = demo.pair()
+    expect(lanes).to_have_count(2)
+    page.get_by_role("button", name="Pause").click()
+    expect(page.locator(".stp.lanes")).to_have_attribute("data-state", "paused")
+    page.get_by_role("button", name="Again").click()
+    page.get_by_role("button", name="Pause").click()
+    for _ in range(len(ordinary.steps)):
+        page.get_by_role("button", name="Next call").click()
+    expect(said).to_be_visible()
+    expect(said).to_have_text(result(ordinary, speculative))
+    for lane, trace in zip(lanes.all(), (ordinary, speculative), strict=True):
+        expect(lane.locator(".counted b")).to_have_text(str(len(trace.steps)))
+        expect(lane.locator(".tokens")).to_have_text(trace.answer)
+    page.get_by_role("button", name="Show me one call").click()
+    expect(page).to_have_url(re.compile("/Step"))
+
+
 def test_the_rail_does_not_lie_over_the_page_of_a_phone(browser, site, width, closed):
     page = browser.new_page(viewport={"width": width, "height": 844})
     page.set_default_timeout(PATIENCE * 1000)
     page.goto(site)
-    expect(page.get_by_role("heading", name="See speculative decoding happen")).to_be_visible()
+    expect(page.get_by_role("heading", name="Let something cheap guess ahead")).to_be_visible()
     expect(page.get_by_test_id("stSidebar")).to_have_attribute("data-collapsed", closed)
     page.close()

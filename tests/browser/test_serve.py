@@ -61,7 +61,7 @@ def test_a_picture_from_elsewhere_is_refused_and_noticed(page, site, complaints)
 
 def test_home(page, site, complaints):
     page.goto(site)
-    page.locator(".st-key-first_tree .js-plotly-plot .main-svg").first.wait_for()
+    page.locator(".lanes .lane .counted").nth(1).wait_for()
     page.get_by_text("What target, drafter").click()
     page.locator("dl.ds-words dd").first.wait_for()
     settled(page)

@@ -38,6 +38,7 @@ from tests.conftest import PATIENCE
 from tests.hostile import clean
 from viz.drafter.judgements import judgements, per_prompt, positions
 from viz.drafter.rejections import alarms
+from viz.lanes.lanes import lanes, result
 from viz.lessons.course import NEEDED, course
 from viz.lessons.handout import handout
 from viz.methods import guesses_html
@@ -101,6 +102,9 @@ def draw() -> None:
         comparison([("one", trace), ("other", other)], "fuzz_compare")
         st.html(f"<p>{html.escape(winner_words([('one', trace), ('other', other)]))}</p>")
         st.html(tally_html(trace) + text_html(trace))
+        assert len(lanes([("one", "", trace), ("other", "", other)])[0]["calls"]) == len(trace.steps)
+        with suppress(ValueError):  # they wrote different texts
+            result(trace, other)
     if "findings" in parts:
         findings(trace, other, store, number)
     if "sweep" in parts:

@@ -49,7 +49,7 @@ def checked(at):
 trace = demo.recorded()
 store.Store(store.default_folder()).keep(trace, "kept", "")
 at = checked(AppTest.from_file("app.py", default_timeout=60).run())
-assert [chart for chart in at.get("plotly_chart")], "home shows no tree"
+assert at.get("bidi_component"), "home shows no lanes"
 at = checked(at.switch_page("pages/5_Traces.py").run())
 at = checked(at.button(key="traces.open").click().run())
 at = checked(at.switch_page("pages/1_Step.py").run())  # AppTest does not follow st.switch_page

@@ -3,6 +3,7 @@
 from functools import cache
 
 from decoding.models.catalogue import MODELS
+from decoding.runs import recorded_pair
 from decoding.runs.recorded_run import FIRST, METHODS, instructive, read
 from decoding.trace import Trace
 
@@ -37,3 +38,12 @@ def pause_at() -> int:
     """Index of the step the first visit opens at."""
     trace = recorded()
     return (instructive(trace) or 0) if trace else -1
+
+
+@cache
+def pair() -> tuple[Trace, Trace] | None:
+    """The ordinary and the speculative run of one question that Home plays; None where one is missing or of another schema."""
+    try:
+        return recorded_pair.read()
+    except (OSError, ValueError):
+        return None
