@@ -91,6 +91,8 @@ class Method:
     paper: str  # address
     authors: str  # and venue
     year: int
+    group: str  # a key of `decoding.methods.GROUPS`: where its guesses come from
+    line: str  # what it does in one line, for a menu
     idea: str  # one or two sentences
     algorithm: tuple[str, ...]  # one step after the other
     lossless: str  # why, and for which drafts

@@ -184,6 +184,8 @@ METHOD = Method(
     paper="https://arxiv.org/abs/2407.14057",
     authors="Fu, Cho, Merth, Mehta, Rastegari, Najibi (ICML 2024 workshop)",
     year=2024,
+    group="none",
+    line="The large model reads less and less of its prompt from layer to layer: sooner there, another text.",
     idea=(
         "Most of a long prompt hardly matters for the next token. Behind some layers only the tokens that the last one attends to "
         "go on; every call decides anew, and a token that stopped goes on later from where it stopped. The first token comes "

@@ -33,6 +33,8 @@ METHOD = Method(
     paper="https://github.com/apoorvumang/prompt-lookup-decoding",
     authors="Saxena 2023",
     year=2023,
+    group="copies",
+    line="Finds the last words further up in the text and copies what followed them.",
     idea=(
         "Text repeats itself. Find where the last few tokens stood before and draft what followed there: no draft model, no "
         "training, no cost."

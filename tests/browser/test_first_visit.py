@@ -1,5 +1,7 @@
 """The first visit to a server that has imported nothing yet: the recorded run is painted while torch is still being loaded."""
 
+import re
+
 import pytest
 from playwright.sync_api import expect
 

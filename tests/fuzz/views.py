@@ -25,7 +25,7 @@ from pages.parts.compare.columns import tally_html, text_html
 from pages.parts.compare.comparison import comparison
 from pages.parts.compare.small_tree import draw_small_tree
 from pages.parts.compare.sweep_view import best_words
-from pages.parts.drafter.findings import Findings
+from pages.parts.drafter.findings import findings_of
 from pages.parts.drafter.findings_view import findings_view
 from pages.parts.shared import retrieved
 from pages.parts.shared.session import Session
@@ -36,8 +36,7 @@ from pages.parts.step.open_trace import show
 from pages.parts.step.tables import tables
 from tests.conftest import PATIENCE
 from tests.hostile import clean
-from viz.drafter.judgements import judgements, per_prompt, positions
-from viz.drafter.rejections import alarms
+from viz.drafter.judgements import positions
 from viz.lanes.lanes import lanes, result
 from viz.lessons.course import NEEDED, course
 from viz.lessons.handout import handout
@@ -49,7 +48,6 @@ from viz.runs.compare import duration, until
 from viz.runs.sweep import sweep_alt, sweep_figure, sweep_table
 from viz.runs.winner import winner_words
 from viz.step.beside import beside_words
-from viz.words import stage
 
 GIVEN = "fuzz"  # in the session's state: what `drawn` was given
 STEP, PANEL = "step", "panel"  # the whole Step page, or of it the tree, the inspector and the method's own panel
@@ -122,16 +120,11 @@ def panel(session: Session) -> None:
 def findings(trace: Trace, other: Trace, store: Store, number: int) -> None:
     """What the Drafter page says of them, as if either were a study."""
     runs = {"A · one": [(0, number, "stories", trace)], "B · other": [(0, number, "stories", other)]}
-    found = {label: findings_of(label_runs) for label, label_runs in runs.items()}
+    prompts = (Prompt("Once upon a time", "stories"),)
+    positions(runs["A · one"])
+    found = {label: findings_of(prompts, label_runs) for label, label_runs in runs.items()}
     if all(len(one.judged) for one in found.values()):
         findings_view(Session(), store, found)
-
-
-def findings_of(runs: Sequence) -> Findings:
-    prompts = (Prompt("Once upon a time", "stories"),)
-    words = stage(run[3].header for run in runs)
-    positions(runs)
-    return Findings(prompts, judgements(runs), per_prompt(runs), tuple(alarms(runs)), words)
 
 
 def around(session: Session, other: Trace) -> None:

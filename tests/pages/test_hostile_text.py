@@ -169,7 +169,7 @@ def test_prompts_of_a_file_on_the_drafter_page(store):
     at = unfolded(clean(at.run()))
     assert at.metric, (desk.problem, desk.problems)
     for tab in ("Calibration", "p against q", "Rejections", "Two drafters"):
-        at.session_state["find.tabs.5"] = tab
+        at.session_state["find.tabs.6"] = tab
         unfolded(clean(at.run()))
 
 

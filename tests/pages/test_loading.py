@@ -11,7 +11,7 @@ import msgspec
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from decoding.methods import METHODS
+from decoding.methods import GROUPS, METHODS
 from decoding.runs.store import Store
 from pages.parts.shared import loading
 from pages.parts.shared import recorded_run as demo
@@ -31,7 +31,7 @@ class Refusing:
 sys.meta_path.insert(0, Refusing())
 from streamlit.testing.v1 import AppTest
 import pages.parts, viz
-from decoding.methods import METHODS
+from decoding.methods import GROUPS, METHODS
 from decoding.runs import store, trace_files, worker
 from pages.parts.shared import recorded_run as demo
 from viz.replay.replay import replay_html
@@ -76,6 +76,9 @@ def test_home_traces_and_a_stored_trace_need_no_torch(tmp_path):
 def test_the_registry_lists_methods_as_they_are():
     assert list(METHODS) == sorted(METHODS, key=lambda key: (METHODS[key].year, key))
     assert [METHODS.title(key) for key in METHODS] == [method.title for method in METHODS.values()]
+    assert [(METHODS.group(key), METHODS.line(key)) for key in METHODS] == [(one.group, one.line) for one in METHODS.values()]
+    assert list(METHODS.grouped()) == list(GROUPS) and all(METHODS.grouped().values())
+    assert sorted(sum(METHODS.grouped().values(), ())) == sorted(METHODS)
     assert "no such" not in METHODS and METHODS.get("no such") is None
 
 

@@ -91,7 +91,7 @@ def test_half_characters_are_joined():
 @pytest.mark.parametrize(
     ("step", "phase", "words"),
     [
-        (chain(3), "guess", "The small model guesses 5 tokens ahead: ␣the␣little␣cat␣sat␣on"),
+        (chain(3), "guess", "The small model guesses 5 tokens ahead: ␣the ␣little ␣cat ␣sat ␣on"),
         (small_tree(), "guess", "The small model guesses 8 tokens as a tree, up to 4 ahead, beginning with ␣the, ␣little, ␣cat."),
         (step_of(), "guess", "Nothing was guessed: the large model goes on alone."),
         (chain(3), "check", "One call of the large model reads all 5 guesses at once."),

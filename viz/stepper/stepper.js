@@ -273,6 +273,7 @@ class Stepper {
     const step = this.steps[this.at];
     if (!step) return;
     if (this.data.show.tree) this.tree.choose(this.node);
+    this.panel.element.style.minHeight = "";
     if (this.data.show.bars) this.panel.show(step, this.looked ?? this.node, this.phase);
   }
 
@@ -281,8 +282,11 @@ class Stepper {
     this.looked = node;
     this.light();
     if (from && this.panel.element.contains(from)) return;  // what the pointer is on stays where it is
-    const step = this.steps[this.at];
-    if (step && this.data.show.bars) this.panel.show(step, node ?? this.node, this.phase);
+    const step = this.steps[this.at], panel = this.panel.element;
+    if (step && this.data.show.bars) {
+      panel.style.minHeight = `${panel.offsetHeight}px`;  // a page that gets shorter would draw the box away from under the pointer
+      this.panel.show(step, node ?? this.node, this.phase);
+    }
     this.light();
   }
 

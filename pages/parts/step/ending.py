@@ -8,7 +8,6 @@ from decoding.limits import limits
 from decoding.methods import METHODS
 from decoding.trace import MAX_TOKENS
 from pages.parts.shared.controls import lacking_methods, say, stale
-from pages.parts.shared.ideas import by_idea
 from pages.parts.shared.loading import still_loading
 from pages.parts.shared.session import Session
 from pages.parts.shared.settings import Settings
@@ -24,8 +23,8 @@ def ending(session: Session) -> None:
         return
     total, settings = tally(session.trace.steps), session.settings
     with st.container(horizontal=True, vertical_alignment="center", border=True, key="ending"):
-        words = f"**The run is over:** {total.tokens:,} tokens for {total.target_calls:,} target calls, {total.tau:.2f} per call."
-        st.markdown(words, width="stretch")
+        words = f"The run is over: {total.tokens:,} tokens for {total.target_calls:,} target calls, {total.tau:.2f} per call."
+        st.markdown(as_markdown(words), width="stretch")
         if session.trace.steps[-1].ending == "token limit" and (most := longer(settings)) > settings.max_tokens:
             st.button(
                 f"A longer one: {most:,} tokens", key="next_longer", icon=":material/expand_content:",
@@ -48,7 +47,7 @@ def longer(settings: Settings) -> int:
 def another(settings: Settings) -> str:
     """A method of another idea that these models can serve; "" if there is none."""
     lacking = lacking_methods(settings.target, settings.draft)
-    ideas = [[key for key in keys if key not in lacking and key != "plain"] for _, keys in by_idea()]
+    ideas = [[key for key in keys if key not in lacking and key != "plain"] for keys in METHODS.grouped().values()]
     at = next((i for i, keys in enumerate(ideas) if settings.method in keys), -1)
     others = [keys[0] for keys in (*ideas[at + 1 :], *ideas[: max(at, 0)]) if keys]
     return others[0] if others else ""

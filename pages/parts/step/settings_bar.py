@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from decoding.methods import METHODS
+from decoding.methods import GROUPS, METHODS
 from pages.parts.shared.controls import (
     begin,
     keep_values,
@@ -16,7 +16,6 @@ from pages.parts.shared.controls import (
     sampling_controls,
     say_values,
 )
-from pages.parts.shared.ideas import by_idea, ordered
 from pages.parts.shared.loading import WHY, still_loading
 from pages.parts.shared.session import Session
 from viz.tokens import as_markdown, plain
@@ -45,7 +44,7 @@ def settings_bar(session: Session) -> None:
 
 def method_to_come(session: Session) -> None:
     """The method of the run that is shown; the choice comes with the methods."""
-    keys, now = ordered(), session.values["method"]
+    keys, now = list(METHODS), session.values["method"]
     st.selectbox(
         "Method", keys, keys.index(now), key="method_to_come", format_func=METHODS.title, disabled=True, help=WHY, width=280,
     )  # fmt: skip
@@ -57,7 +56,7 @@ def method_controls(session: Session) -> tuple[str, dict[str, str]]:
     now = read(session)
     lacking = lacking_methods(now.target, now.draft)
     with st.container(width=280):
-        key = method_box(session, "method", "speculative_sampling", "Method", HELP, ordered())
+        key = method_box(session, "method", "speculative_sampling", "Method", HELP, list(METHODS))
     with st.popover("By idea", icon=":material/category:", key="ideas_box", help="All methods, by who guesses, one line each."):
         ideas(session, key, lacking)
     more_settings(session, key)
@@ -74,24 +73,15 @@ def ideas(session: Session, now: str, lacking: dict[str, str]) -> None:
     """The methods under their ideas; a press chooses one."""
     if 0 < len(lacking) < len(METHODS):
         st.caption(f"Not with these models: {as_markdown(', '.join(METHODS[k].title for k in lacking))}.")
-    for idea, keys in by_idea():
-        st.markdown(f"**{idea.title}.** {idea.line}")
+    for group, keys in METHODS.grouped().items():
+        st.markdown(f"**{as_markdown(GROUPS[group].title)}.** {as_markdown(GROUPS[group].line)}")
         for key in keys:
             st.button(
-                f"{METHODS[key].title}: {as_markdown(first_sentence(METHODS[key].idea))}",
+                f"{METHODS[key].title}: {as_markdown(METHODS.line(key))}",
                 key=f"idea_{key}", type="tertiary", disabled=key == now or key in lacking,
                 help=as_markdown(lacking[key]) if key in lacking else None,
                 on_click=say_values, args=(session, {"method": key}),
             )  # fmt: skip
-
-
-def first_sentence(text: str) -> str:
-    """
-    >>> first_sentence("Guess ahead. Then check."), first_sentence("One")
-    ('Guess ahead.', 'One')
-    """
-    head, dot, _ = text.partition(". ")
-    return f"{head}." if dot else head
 
 
 def more_settings(session: Session, method: str = "") -> None:
