@@ -45,7 +45,9 @@ from viz.methods.spectr import position_of
 from viz.methods.spectr_transport import transport
 from viz.replay.replay import replay_html
 from viz.runs.compare import duration, until
+from viz.runs.differences import exactness
 from viz.runs.sweep import sweep_alt, sweep_figure, sweep_table
+from viz.runs.track import track_html
 from viz.runs.winner import winner_words
 from viz.step.beside import beside_words
 
@@ -99,7 +101,9 @@ def draw() -> None:
     if "comparison" in parts:
         comparison([("one", trace), ("other", other)], "fuzz_compare")
         st.html(f"<p>{html.escape(winner_words([('one', trace), ('other', other)]))}</p>")
-        st.html(tally_html(trace) + text_html(trace))
+        st.html(tally_html(trace) + tally_html(trace, (1.0, 2.0)) + text_html(trace))
+        st.html(track_html([("one", trace), ("other", other)], {"one": len(trace.steps) // 2}))
+        st.html("".join(f"<p>{html.escape(' '.join(exactness(other, trace, lossless)))}</p>" for lossless in (True, False)))
         assert len(lanes([("one", "", trace), ("other", "", other)])[0]["calls"]) == len(trace.steps)
         with suppress(ValueError):  # they wrote different texts
             result(trace, other)

@@ -25,6 +25,8 @@ PAGES = {
 
 PLOT_CONFIG = {"displayModeBar": False, "scrollZoom": False}  # of every figure: the wheel scrolls the page
 
+ON_LEAVING = "draftscope_leaving"  # (title of a page, what is to be done when another one is opened)
+
 CSS = """
 <style>
 .stAppHeader { height: 2.4rem; min-height: 0; background: transparent; pointer-events: none; }
@@ -86,6 +88,10 @@ def setup(title: str) -> None:
             except StreamlitAPIException:  # a page that was started by itself, without app.py, knows no other
                 break
     loading_line()
+    page, leave = st.session_state.get(ON_LEAVING, ("", None))
+    if leave is not None and page != title:
+        del st.session_state[ON_LEAVING]
+        leave()
     tab = cleanup()
     if rules.public:
         remember_visitor(tab.key, found_again)
