@@ -38,7 +38,7 @@ MORE_RUNS: tuple[tuple[Any, ...], ...] = (  # whose pictures are others: method,
     ("speculative_sampling", 0.0, 10, {}), ("dyspec", 0.8, 10, {"nodes": 96}),
     ("lazyllm", 0.0, 10, {"compared": True, "drafter": "copies from the text"}),
 )  # fmt: skip
-SELDOM = {"misfit_words"}  # are drawn of rare numbers only
+SELDOM = {"misfit_words", "own_rule"}  # are drawn of rare numbers only
 
 
 @pytest.fixture(scope="module")
@@ -163,6 +163,7 @@ def test_every_picture_is_among_them(recorded, store, all_open, tmp_path):  # no
                 drawn(trace, alone, store, 0, cursor, None, frozenset({STEP}))
         drawn(greedy, recorded("medusa", 0.0), store, store.keep(greedy, "greedy"), 0, None, ALL)
         drawn(alone, recorded("plain", 0.0), store, 0, 0, None, ALL - {"findings"})
+        drawn(greedy, recorded("plain", 0.0), store, 0, 0, None, frozenset({"comparison"}))
         files_of(greedy, tmp_path)
         the_course()
     finally:

@@ -50,6 +50,7 @@ from viz.runs.sweep import sweep_alt, sweep_figure, sweep_table
 from viz.runs.track import track_html
 from viz.runs.winner import winner_words
 from viz.step.beside import beside_words
+from viz.step.text import legend_html, origins
 
 GIVEN = "fuzz"  # in the session's state: what `drawn` was given
 STEP, PANEL = "step", "panel"  # the whole Step page, or of it the tree, the inspector and the method's own panel
@@ -102,6 +103,7 @@ def draw() -> None:
         comparison([("one", trace), ("other", other)], "fuzz_compare")
         st.html(f"<p>{html.escape(winner_words([('one', trace), ('other', other)]))}</p>")
         st.html(tally_html(trace) + tally_html(trace, (1.0, 2.0)) + text_html(trace))
+        st.html(legend_html(origins(trace, other)))
         st.html(track_html([("one", trace), ("other", other)], {"one": len(trace.steps) // 2}))
         st.html("".join(f"<p>{html.escape(' '.join(exactness(other, trace, lossless)))}</p>" for lossless in (True, False)))
         assert len(lanes([("one", "", trace), ("other", "", other)])[0]["calls"]) == len(trace.steps)
@@ -168,7 +170,7 @@ def files_of(trace: Trace, folder: Path) -> None:
     """Every file that is made of a trace; each can be read again."""
     replay = replay_html(trace, trace.header.prompt[:200])
     text = replay.split('<script type="application/json" id="data">', 1)[1].split("</script>", 1)[0]
-    assert len(json.loads(text)["steps"]) == len(trace.steps)
+    assert len(json.loads(text)["stepper"]["steps"]) == len(trace.steps)
     assert to_json(trace)
     for name, frame in (("nodes", nodes_frame(trace)), ("steps", steps_frame(trace))):
         (folder / f"{name}.parquet").write_bytes(to_parquet(frame))

@@ -114,7 +114,7 @@ def test_a_damaged_recording_leaves_the_pages_empty(monkeypatch, tmp_path):
 
 
 def test_home_says_whose_run_it_shows(nothing_fetched):
-    assert f"From a recorded run of {SMOLLM2.title}" in words(opened("app.py"))
+    assert f"Two recorded runs of {SMOLLM2.title}, replayed" in words(opened("app.py"))
 
 
 def test_without_the_model_step_shows_the_recording_and_names_every_way_on(nothing_fetched):

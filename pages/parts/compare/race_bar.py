@@ -134,7 +134,7 @@ def progress(race: Race) -> None:
         if found is None or race.held or not found.count:
             st.info(as_markdown(race.in_line() or race.loading()), icon=":material/hourglass_top:")
         else:
-            st.progress(min(1.0, found.done / found.turns), text=f"Measuring: run {found.done + 1} of {found.turns}, in turn")
+            st.progress(min(1.0, found.done / found.turns), text=f"Measuring: run {found.done + 1:,} of {found.turns:,}, in turn")
     elif race.mode == "race" and race.playing:
         st.progress(
             min(1.0, race.clock / (race.longest or 1)),
