@@ -101,7 +101,8 @@ def test_without_pruning_it_is_the_full_model(embedded, draft):
 
 
 def test_without_pruning_it_is_the_full_smollm2(smollm2):
-    assert called(LazyTarget(smollm2.target, ALL), ids(smollm2), 20).worst < EQUAL
+    """Against the transformers forward: the short way's fused weights add up in another order, which this model shows at 1.5e-4."""
+    assert called(LazyTarget(replace(smollm2.target, plain=None), ALL), ids(smollm2), 20).worst < EQUAL
 
 
 def test_without_pruning_in_bits_at_every_place(embedded):
