@@ -64,6 +64,8 @@ class TrainedHead:
         only if there is none for any model."""
         if self.there(method.key, family):
             return ""
+        if getattr(family, "raster", None) is not None:
+            return f"{method.title} needs a trained head, and there is none for the pictures of {family.name}."
         what = "draft model" if self.part == "draft" else "target"
         how = heads.command(method.key, family.name, self.part)
         return f"{method.title} needs a head that was trained for the {what} of the family {family.name}. This makes one: {how}."

@@ -22,6 +22,7 @@ from pages.parts.step.inspector import inspector
 from pages.parts.step.link import link, linked
 from pages.parts.step.method_panel import view_of
 from pages.parts.step.other_method import other_method
+from pages.parts.step.picture import picture
 from pages.parts.step.recording import absent, recording
 from pages.parts.step.text_strip import legend, text_strip
 from pages.parts.step.transport import progress, transport
@@ -45,6 +46,7 @@ def draw(session: Session, line: Callable[[], None]) -> None:
     narration(session)
     transport(session)  # above whatever comes and goes: a bar that moves under the pointer is missed
     notices(session)
+    picture(session)
     text_strip(session, lambda key: by_letter(session, key))
     if session.trace is not None:
         legend(session.trace)
