@@ -42,7 +42,7 @@ from decoding.models.names import DRAFTS_OF, EMBEDDED_TARGETS, IMAGE_TARGETS, SH
 from decoding.models.places import Place, place
 from decoding.models.progress import said, tell
 from decoding.models.published_heads import method_of, opened
-from decoding.models.rasters import check_asked, check_pixels, check_raster, raster_of
+from decoding.models.rasters import check_asked, check_pixels, check_raster, raster_of, words_of
 from decoding.models.self_test import check_tree_reading
 from decoding.models.spread import AUTO_MAP, check_spread, devices
 from decoding.models.target import Target
@@ -229,6 +229,7 @@ def load(target: str = "embedded", draft: str | None = None, device: str = "auto
     tokenizer, big, more = open_model(target, where, dtype, spread=device == AUTO_MAP)
     if raster is not None:
         check_raster(raster, tokenizer.get_vocab(), big.context, name)
+        big = replace(big, unused=words_of(raster, big.vocab))
     notes += more
     heads = {method: Path(published)} if published else {}
     for folder in heads.values():
@@ -236,6 +237,8 @@ def load(target: str = "embedded", draft: str | None = None, device: str = "auto
     if draft is None:
         return Family(name, tokenizer, big, heads=heads, notes=notes, raster=raster)
     other, small, more = open_model(draft, big.device, dtype)
+    if raster is not None:
+        small = replace(small, unused=words_of(raster, small.vocab))
     found = fitted(big, tokenizer, small, other, asked or draft)
     return Family(name, tokenizer, big, found.draft, heads, notes + more + found.notes, found.other, raster)
 

@@ -58,6 +58,11 @@ def check_raster(raster: Raster, vocabulary: Mapping[str, int], context: int, na
         )
 
 
+def words_of(raster: Raster, vocab: int) -> tuple[int, ...]:
+    """The ids that are no pixels: they are read in prompts, and never drawn, however little probability the target leaves them."""
+    return tuple(range(len(raster.palette), vocab))
+
+
 def check_asked(raster: Raster, prompt: str, name: str) -> None:
     """Refuse a prompt that says nothing that can be drawn; the ValueError lists what can be asked for."""
     words = prompt.split()
