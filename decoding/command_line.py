@@ -14,7 +14,7 @@ from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, NoReturn
 
-from decoding.runs.options import add_ends, add_family, add_form, values_of
+from decoding.runs.options import add_cluster, add_ends, add_family, add_form, values_of
 
 if TYPE_CHECKING:
     from decoding.models.family import Family
@@ -56,6 +56,7 @@ def parser() -> argparse.ArgumentParser:
     made = Parser("draftscope", description="Speculative decoding as it happens. Without a command the app starts.")
     made.add_argument("--port", type=port, help="of the app (8501)")
     made.add_argument("--host", help="address the app listens on (all of this machine's)")
+    add_cluster(made)
     made.set_defaults(do=start_app)
     commands = made.add_subparsers(metavar="COMMAND", parser_class=Parser)
     add_run(commands.add_parser("run", help="decode one prompt and print the text with its accepted and corrected tokens marked"))
@@ -103,6 +104,11 @@ def port(text: str) -> int:
 def start_app(options: argparse.Namespace) -> int:
     """Streamlit takes this process over; it finds the project's settings beside app.py."""
     app = app_folder() / "app.py"
+    if options.cluster:
+        from decoding.runs.cluster import ADDRESS, check
+
+        check(options.cluster)
+        os.environ[ADDRESS] = options.cluster
     # -P: a file of the folder that one happens to be in must not be taken for a module of the same name
     command = [sys.executable, "-P", "-m", "streamlit", "run", str(app)]
     command += [f"--server.port={options.port}"] * (options.port is not None)

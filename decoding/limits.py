@@ -22,6 +22,23 @@ class Refused(ValueError):
 
 
 @dataclass(frozen=True)
+class Rate:
+    """So many at once, and so many per second after that."""
+
+    at_once: int
+    per_second: float
+
+
+@dataclass(frozen=True)
+class Pacing:
+    """How many tabs may be open, and how fast they may ask (`deploy/pace.py`)."""
+
+    tabs: int
+    pages: Rate  # whole pages
+    others: Rate  # fragments, and messages that run nothing
+
+
+@dataclass(frozen=True)
 class Limits:
     """What one mode allows; None: no limit of its own."""
 
@@ -43,6 +60,8 @@ class Limits:
     kept_days: int | None = None  # until they are forgotten
     files: int | None = None  # that are made at the same time for one visitor who downloads them
     link_steps: int | None = None  # steps that a link may take by itself; beyond, a click is asked for
+    visitor: Pacing | None = None  # what the tabs of one visitor may ask for
+    address: Pacing | None = None  # what those of all visitors at one address may
     downloads: bool = True  # models may be fetched from a page
     datastores: bool = True  # may be built when a method asks for one
     paths: bool = True  # pages may name folders of the server
@@ -88,6 +107,8 @@ PUBLIC = Limits(
     kept_days=30,
     files=2,
     link_steps=0,
+    visitor=Pacing(tabs=12, pages=Rate(40, 1.0), others=Rate(200, 25.0)),
+    address=Pacing(tabs=160, pages=Rate(200, 3.0), others=Rate(1000, 120.0)),  # a class or two
     downloads=False,
     datastores=False,
     paths=False,
@@ -109,6 +130,9 @@ def limits() -> Limits:
     return Limits(**{**vars(PUBLIC), "models": (*OWN, *named)}) if named else PUBLIC
 
 
+CLASSES = 200  # on a server at a time, each in memory with the votes of its tabs
+CLASS_TABS = 300  # of a class that vote
+CLASS_HOURS = 4  # until a class is forgotten that nobody looked at
 POSITION = 4_096  # bytes that a position of a recorded step takes in memory at most; a test measures it
 
 

@@ -102,10 +102,10 @@ def decode(
         observed = drafter.observe(draft, output, kept) or NOTHING
         tokens += new
         committed = verification.ended(draft, len(new))
-        nodes, rows, facts = record.recorded(draft, output, committed, observed, greedy=sampling.greedy, full=recorded)
+        nodes, rows, facts, grids = record.recorded(draft, output, committed, observed, greedy=sampling.greedy, full=recorded)
         times = Times(*(1000 * t for t in (proposed - started, read - proposed, judged - read, perf_counter() - judged)))
         pruned = tuple(Pruned(*candidate) for candidate in draft.pruned) if recorded else ()
-        yield Step(nodes, rows, committed.path, tuple(new), origins, draft.calls, times, ending, pruned, facts)
+        yield Step(nodes, rows, committed.path, tuple(new), origins, draft.calls, times, ending, pruned, facts, grids)
 
 
 def synced_time(target: Target, recorded: bool) -> float:

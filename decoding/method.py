@@ -22,6 +22,7 @@ class Observed:
 
     scores: Mapping[str, Tensor] = field(default_factory=dict)  # (n,) each, NaN for nodes that have no such number
     facts: Mapping[str, float | Tensor] = field(default_factory=dict)  # numbers, or tensors of one that are still on the device
+    grids: Mapping[str, Tensor] = field(default_factory=dict)  # uint8, of any shape: what is known of every token of the text
 
 
 NOTHING = Observed()
@@ -77,6 +78,10 @@ def never(values: Mapping[str, Any], greedy: bool) -> bool:
     return False
 
 
+def as_it_is(target: Any, params: Any) -> Any:
+    return target
+
+
 @dataclass(frozen=True)
 class Method:
     """Everything a page, a script or a test asks of a method."""
@@ -86,12 +91,15 @@ class Method:
     paper: str  # address
     authors: str  # and venue
     year: int
+    group: str  # a key of `decoding.methods.GROUPS`: where its guesses come from
+    line: str  # what it does in one line, for a menu
     idea: str  # one or two sentences
     algorithm: tuple[str, ...]  # one step after the other
     lossless: str  # why, and for which drafts
     params: type
     build: Callable[[Any, Any, Sampling], tuple[Drafter, Accept]]  # (family, parameters, sampling)
     requirements: tuple[Requirement, ...] = ()  # what a family must have, asked in this order
+    wrap: Callable[[Any, Any], Any] = as_it_is  # (target, parameters) -> what the loop reads with: the target, or one in its place
     lossless_with: Callable[[Mapping[str, Any], bool], bool] = always  # (parameters, greedy); a name that is missing: its default
 
     def missing(self, family: Any) -> str:

@@ -1,7 +1,7 @@
 """From tensors to the trace: what one step leaves behind, reduced on the device, copied once."""
 
 from collections.abc import Mapping, Sequence
-from math import isnan
+from math import isnan, isqrt, log
 
 import torch
 from torch import Tensor
@@ -12,28 +12,33 @@ from decoding.trace import Node, Row
 from decoding.verify import NotFinite, Verification
 
 TOP = 8  # tokens kept of p, and of q
+LARGE = 16_384  # tokens, of a vocabulary that is sorted in parts
 TINY = 1e-30
+LOG_TINY, LN_2 = log(TINY), log(2)
 FLOOR = 1e-9  # of q inside KL(p || q), which would be infinite where a cut-off q is 0
 
 
 @torch.inference_mode()
 def recorded(
     draft: Draft, output: TargetOutput, verification: Verification, observed: Observed, *, greedy: bool, full: bool = True
-) -> tuple[tuple[Node, ...], tuple[Row | None, ...], dict[str, float]]:
-    """Nodes, rows and facts of a step. Whatever of them is still on a device comes to the host in one copy.
+) -> tuple[tuple[Node, ...], tuple[Row | None, ...], dict[str, float], dict[str, bytes]]:
+    """Nodes, rows, facts and grids of a step. Whatever of them is still on a device comes to the host in one copy.
 
     Args:
-        full: False leaves out the rows.
+        full: False leaves out the rows and the grids.
     """
     scores, facts = {**draft.scores, **observed.scores}, {**draft.facts, **observed.facts}
     table = Table(draft, output, verification, greedy=greedy) if full else None
     given = {"rows": table.packed} if table else {}
     given |= {f"score {name}": values for name, values in scores.items()}
     given |= {f"fact {name}": value for name, value in facts.items() if isinstance(value, Tensor)}
+    grids = observed.grids if full else {}
+    given |= {f"grid {name}": values for name, values in grids.items()}
     found = copied(given)
     numbers = {name: found[f"score {name}"] for name in scores}
     known = {name: found[f"fact {name}"][0] if f"fact {name}" in found else float(value) for name, value in facts.items()}
-    return nodes(draft, verification, numbers), table.rows(found["rows"]) if table else (), known
+    small = {name: bytes(map(int, found[f"grid {name}"])) for name in grids}
+    return nodes(draft, verification, numbers), table.rows(found["rows"]) if table else (), known, small
 
 
 def nodes(draft: Draft, verification: Verification, scores: Mapping[str, Sequence[float]]) -> tuple[Node, ...]:
@@ -77,15 +82,15 @@ class Table:
     def __init__(self, draft: Draft, output: TargetOutput, verification: Verification, *, greedy: bool) -> None:
         self.draft, self.verification = draft, verification
         self.wanted = [row for row in range(len(draft) + 1) if row == verification.row or draft.children(row - 1)]
-        index = torch.tensor(self.wanted, device=output.probs.device)
-        p = output.logits[index].softmax(-1) if greedy else output.probs[index]
+        log_p = picked(output.logits, self.wanted).log_softmax(-1) if greedy else None
+        p = picked(output.probs, self.wanted) if log_p is None else log_p.exp()
         heads = [draft.children(row - 1)[0] if draft.children(row - 1) else 0 for row in self.wanted]
         believed = drafted(draft)
-        q = None if believed is None else believed[heads]
+        q = None if believed is None else picked(believed, heads)
         tokens = torch.cat([tops(p), *([] if q is None else [tops(q)]), of_interest(draft, verification, self.wanted, p.device)], 1)
-        columns = [p, verification.residual[index], *([] if q is None else [q])]
+        columns = [p, picked(verification.residual, self.wanted), *([] if q is None else [q])]
         self.size, self.has_q = tokens.shape[1], q is not None
-        self.packed = torch.cat([spread(p, q), tokens.to(p.dtype), *(column.gather(1, tokens) for column in columns)], 1)
+        self.packed = torch.cat([spread(p, q, log_p), tokens.to(p.dtype), *(column.gather(1, tokens) for column in columns)], 1)
 
     def rows(self, numbers: list[float]) -> tuple[Row | None, ...]:
         """From all numbers of `packed`; None for the other positions."""
@@ -105,9 +110,27 @@ def drafted(draft: Draft) -> Tensor | None:
     return draft.q if draft.draft_probabilities is None else draft.draft_probabilities
 
 
+def picked(rows: Tensor, wanted: list[int]) -> Tensor:
+    """Some of the rows; those that stand side by side are not copied."""
+    if wanted and wanted == list(range(wanted[0], wanted[0] + len(wanted))):
+        return rows[wanted[0] : wanted[0] + len(wanted)]
+    return rows[torch.tensor(wanted, device=rows.device)]
+
+
 def tops(probs: Tensor) -> Tensor:
-    """(rows, vocab) -> (rows, TOP) tokens."""
-    return probs.topk(min(TOP, probs.shape[1]), sorted=False).indices
+    """(rows, vocab) -> (rows, TOP) tokens. Of a large vocabulary only the parts with the largest maxima are sorted: the others have
+    none of them."""
+    rows, vocab = probs.shape
+    if vocab < LARGE:
+        return probs.topk(min(TOP, vocab), sorted=False).indices
+    part = isqrt(vocab)
+    whole = vocab // part * part
+    parts = probs[:, :whole].view(rows, -1, part)
+    best = parts.amax(-1).topk(TOP, sorted=False).indices[..., None]
+    found = torch.cat((parts.gather(1, best.expand(-1, -1, part)).flatten(1), probs[:, whole:]), 1)
+    inside, behind = (torch.arange(*ends, device=probs.device) for ends in ((part,), (whole, vocab)))
+    tokens = torch.cat(((best * part + inside).flatten(1), behind.expand(rows, -1)), 1)
+    return tokens.gather(1, found.topk(TOP, sorted=False).indices)
 
 
 def of_interest(draft: Draft, verification: Verification, wanted: list[int], device: torch.device) -> Tensor:
@@ -117,13 +140,17 @@ def of_interest(draft: Draft, verification: Verification, wanted: list[int], dev
     return torch.tensor([found + [verification.token] * (widest - len(found)) for found in lists], device=device)
 
 
-def spread(p: Tensor, q: Tensor | None) -> Tensor:
-    """(rows, 3) entropy of p in bits, overlap of p and q, KL(p || q) in bits; zeros in place of the last two without q."""
-    log_p = p.clamp(min=TINY).log2()  # several times quicker than the functions that treat 0 log 0 apart
-    entropy = -(p * log_p).sum(1)
+def spread(p: Tensor, q: Tensor | None, log_p: Tensor | None = None) -> Tensor:
+    """(rows, 3) entropy of p in bits, overlap of p and q, KL(p || q) in bits; zeros in place of the last two without q.
+
+    Args:
+        log_p: natural logarithms of p, where they are known.
+    """
+    log_p = p.clamp(min=TINY).log() if log_p is None else log_p.clamp(min=LOG_TINY)  # quicker than to treat 0 log 0 apart
+    entropy = (p * log_p).sum(1) / -LN_2
     if q is None:
         return torch.stack((entropy, torch.zeros_like(entropy), torch.zeros_like(entropy)), 1)
-    divergence = (p * (log_p - q.clamp(min=FLOOR).log2())).sum(1)
+    divergence = (p * q.clamp(min=FLOOR).log()).sum(1) / -LN_2 - entropy
     return torch.stack((entropy, torch.minimum(p, q).sum(1), divergence), 1)
 
 

@@ -18,6 +18,9 @@ def part_of(template: str, name: str) -> str | None:
     return name[len(before) : len(name) - len(after)]
 
 
+# a fact of any step: the run went on here, by a machine of a cluster that had been lost, from so many committed tokens
+WENT_ON = "went on behind"
+
 # sources: of methods with two kinds of drafters
 RETRIEVED, DRAFTED, BOTH = "retrieved", "draft model", "both"
 
@@ -63,3 +66,10 @@ RHO = "rho"
 OF_POSITION = (RHO, "beta", "beta at k", "R3w", "optimum")  # K-SEQ: what was found for the node's position
 COPIES, GUESSES = "copies", "guesses"  # K-SEQ: of the node, and of its position
 UNIFORM_OF = "u of sequence {}"  # K-SEQ: of every copy, sequences count from 1
+
+# LazyLLM: facts of a step; layers and tokens are those of the pruned target
+PASSES, FULL_PASSES = "layer passes of the call", "layer passes of the full model"  # rows times layers
+REVIVED, AUX_ENTRIES = "revived tokens", "aux entries"
+FULL_KL, FULL_OVERLAP, FULL_AGREES = "KL to the full model", "overlap with the full model", "agrees with the full model"
+# and its grids: a byte per token of the text; a byte per layer and token, layer after layer: 255 times the root of the share
+DEPTH_REACHED, ATTENTION_PAID = "depth reached", "attention paid"

@@ -14,6 +14,8 @@ from msgspec import Meta
 from decoding import old_names
 
 SCHEMA = 2  # what was written before is read through `decoding.old_names`
+MAX_GRID = 2**17  # bytes of a grid
+MAX_GRIDS = 8  # of a step
 MAX_BYTES = 200 * 2**20  # of an encoded trace that is read back
 MAX_TOKENS = 4096  # the highest limit that a run may have
 MAX_NODES = 1024  # of a step; more than any method drafts
@@ -45,6 +47,7 @@ Values = Annotated[dict[Word, Value], Meta(max_length=MAX_KINDS)]
 Numbers = Annotated[dict[Word, float], Meta(max_length=MAX_KINDS)]
 Colour = Annotated[str, Meta(pattern="^#[0-9a-f]{6}$")]
 Side = Annotated[int, Meta(ge=1, le=MAX_SIDE)]
+Grids = Annotated[dict[Word, Annotated[bytes, Meta(max_length=MAX_GRID)]], Meta(max_length=MAX_GRIDS)]
 Tokens = Annotated[tuple[Token, ...], Meta(max_length=MAX_VOCABULARY)]
 Verdict = Literal["accepted", "rejected", "not judged"]
 Origin = Literal["accepted", "bonus", "correction", "plain"]
@@ -120,6 +123,7 @@ class Step(msgspec.Struct, frozen=True):
     ending: Ending  # why the run ended with this step; "" if it goes on
     pruned: Annotated[tuple[Pruned, ...], Meta(max_length=MAX_PRUNED)] = ()
     facts: Numbers = {}  # method-specific numbers that belong to no node: what was measured, how many rows were read
+    grids: Grids = {}  # method-specific small numbers of the text so far, a byte each: one per token, or one per layer and token
 
     def occurring(self) -> Iterator[int]:
         """Every token the step names, with repeats."""

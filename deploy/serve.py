@@ -8,18 +8,20 @@ inside of their own pages, parted by blanks; none without it.
 import os
 import re
 import sys
+from functools import partial
 from pathlib import Path
 
 import streamlit as st
 from google.protobuf.message import DecodeError
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.middleware import Middleware
-from starlette.requests import Request
+from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from streamlit import runtime
 from streamlit.proto.BackMsg_pb2 import BackMsg
+from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
 from streamlit.runtime.memory_uploaded_file_manager import MemoryUploadedFileManager
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -27,13 +29,17 @@ sys.path.insert(0, str(ROOT))  # Streamlit adds the folder of this file, and the
 
 from decoding.limits import limits  # noqa: E402  the path comes first
 from decoding.runs import visitors  # noqa: E402
+from decoding.runs.log import log  # noqa: E402
 from decoding.runs.visitors import CHECK, COOKIE, ROUTE, is_key, new_key  # noqa: E402
+from deploy.pace import Pace, Tab  # noqa: E402
 from deploy.readiness import Readiness  # noqa: E402
 
 LONGEST = 200  # bytes of a key that is handed over
 UPLOAD = re.compile(r"/_stcore/upload_file/([^/]+)/[^/]+")  # where Streamlit takes the files of a tab
 AROUND = 10_000  # bytes of an upload that are not the file's
 FILES = 3  # that a tab sent and that are kept: a page shows one at a time
+MAIN = ROOT / "app.py"
+HERE = str(MAIN).encode()
 ASKED = {"rerun_script", "stop_script", "app_heartbeat", "file_urls_request", "backend_operation_request"}  # by pages
 
 
@@ -125,7 +131,7 @@ async def taken(request: Request) -> Response:
 
 def key_in(scope: Scope) -> str | None:
     """The key that a request brings; None if it brings none, or something else."""
-    found = Request(scope).cookies.get(COOKIE)
+    found = HTTPConnection(scope).cookies.get(COOKIE)
     return found if is_key(found) else None
 
 
@@ -166,33 +172,83 @@ def drop_older(tab: str) -> None:
 
 class Messages:
     """Passes on what pages ask for over their websocket, and nothing else that Streamlit would do for a stranger: clear everybody's
-    caches, tell the names of the files in its folder, make places for a million uploads at once."""
+    caches, tell the names of the files in its folder, make places for a million uploads at once. No faster than `deploy/pace.py`
+    says, and the answers do not say where the program lies."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+        self.pace = Pace()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "websocket" or not limits().public:
+            await self.app(scope, receive, send)
+            return
+        key, address = key_in(scope), (scope.get("client") or ("",))[0]
+        if (tab := self.pace.enter(key, address)) is None:
+            log("refused", why="too many connections", visitor=bool(key))
+            await receive()
+            await send({"type": "websocket.close", "code": 1013})
+            return
+        try:
+            await self.app(scope, partial(asked, receive, tab), partial(told, send))
+        finally:
+            self.pace.leave(tab)
+
+
+async def asked(receive: Receive, tab: Tab) -> Message:
+    """The next message that Streamlit gets, when it is time."""
+    while True:
+        message = await receive()
+        if message["type"] != "websocket.receive":
+            return message
+        found = read(message.get("bytes") or b"")
+        runs = found is not None and found.WhichOneof("type") == "rerun_script"
+        await tab.turn(page=runs and not found.rerun_script.fragment_id)
+        if found is None or is_asked(found):
+            return message
+
+
+async def told(send: Send, message: Message) -> None:
+    """Sends what Streamlit answers."""
+    data = message.get("bytes") or b""
+    await send(message | {"bytes": without_path(data)} if HERE in data else message)
+
+
+def read(data: bytes) -> BackMsg | None:
+    """What a page says; None if that is no message, or too long, which Streamlit ends the connection for."""
+    try:
+        return BackMsg.FromString(data)
+    except DecodeError:
+        return None
+
+
+def is_asked(message: BackMsg) -> bool:
+    """Whether a page of this app sends such a message."""
+    return message.WhichOneof("type") in ASKED and len(message.file_urls_request.file_names) <= FILES
+
+
+def without_path(data: bytes) -> bytes:
+    """The message that a run begins, without the place of the program on the server; browsers need it for nothing."""
+    message = ForwardMsg.FromString(data)
+    if message.WhichOneof("type") == "new_session":
+        message.new_session.main_script_path = MAIN.name
+    return message.SerializeToString()
+
+
+class Metrics:
+    """Streamlit's own, of how much it holds for whom, are nobody's business."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async def asked() -> Message:
-            while True:
-                message = await receive()
-                if message["type"] != "websocket.receive" or is_asked(message.get("bytes") or b""):
-                    return message
-
-        await self.app(scope, asked if scope["type"] == "websocket" and limits().public else receive, send)
-
-
-def is_asked(data: bytes) -> bool:
-    """Whether a page of this app sends such a message; also True for what is none, which Streamlit ends the connection for."""
-    try:
-        message = BackMsg.FromString(data)
-    except DecodeError:
-        return True
-    return message.WhichOneof("type") in ASKED and len(message.file_urls_request.file_names) <= FILES
+        hidden = scope["type"] == "http" and limits().public and scope["path"].rstrip("/").endswith("/_stcore/metrics")
+        await (Response(status_code=404) if hidden else self.app)(scope, receive, send)
 
 
 visitors.by_server = True
 app = st.App(
-    ROOT / "app.py",
-    middleware=[Middleware(SecurityHeaders), Middleware(VisitorCookie), Middleware(Uploads), Middleware(Messages)],
+    MAIN,
+    middleware=[Middleware(layer) for layer in (SecurityHeaders, VisitorCookie, Metrics, Uploads, Messages)],
     routes=[Route("/ready", Readiness().answer)],
 )

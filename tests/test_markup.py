@@ -33,6 +33,8 @@ PLAIN = {  # file -> parts that were written here, or went through the door befo
     "gallery": {"one.words", "method.paper"},
     "recording": {"line", "help"},
     "setup": {"label"},
+    "step_view": {"list(views)"},
+    "tables": {"title"},
     "side_job": {"help"},
     "spectr": {"where"},
     "tallies": {"value", "help_"},

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import pytest
 from streamlit import config
 from streamlit.proto.BackMsg_pb2 import BackMsg
+from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
 from streamlit.runtime.memory_uploaded_file_manager import MemoryUploadedFileManager
 from streamlit.runtime.uploaded_file_manager import UploadedFileRec
 
@@ -213,7 +214,7 @@ def passed(serve, *messages: bytes) -> list[bytes]:
     async def receive():
         return coming.pop(0)
 
-    asyncio.run(serve.Messages(app)({"type": "websocket"}, receive, None))
+    asyncio.run(serve.Messages(app)({"type": "websocket", "headers": [], "client": ("here", 1)}, receive, None))
     return got
 
 
@@ -238,3 +239,62 @@ def test_what_is_no_message_is_streamlits_to_refuse(serve):
 def test_on_a_server_of_ones_own_all_messages_are_taken(serve, monkeypatch):
     monkeypatch.setenv("DRAFTSCOPE_MODE", "local")
     assert passed(serve, message("clear_cache")) == [message("clear_cache")]
+
+
+def test_the_place_of_the_program_is_not_told(serve):
+    """Nor is anything else changed."""
+    began, other = ForwardMsg(), ForwardMsg()
+    began.new_session.main_script_path, began.new_session.name = str(serve.MAIN), "app"
+    other.delta.new_element.text.body = "x"
+    sent = []
+
+    async def app(scope, receive, send):
+        for found in (began, other):
+            await send({"type": "websocket.send", "bytes": found.SerializeToString()})
+
+    async def send(message):
+        sent.append(ForwardMsg.FromString(message["bytes"]))
+
+    asyncio.run(serve.Messages(app)({"type": "websocket", "headers": [], "client": ("here", 1)}, None, send))
+    began.new_session.main_script_path = "app.py"
+    assert sent == [began, other]
+
+
+def test_streamlits_metrics_are_nobodys_business(serve, monkeypatch):
+    def status(path: str) -> int:
+        sent = []
+
+        async def app(scope, receive, send):
+            sent.append({"status": 200})
+
+        async def send(message):
+            sent.append(message)
+
+        asyncio.run(serve.Metrics(app)({"type": "http", "path": path, "method": "GET", "headers": []}, None, send))
+        return sent[0]["status"]
+
+    assert [status(path) for path in ("/_stcore/metrics", "/base/_stcore/metrics/", "/_stcore/health")] == [404, 404, 200]
+    monkeypatch.setenv("DRAFTSCOPE_MODE", "local")
+    assert status("/_stcore/metrics") == 200
+
+
+def test_of_too_many_connections_the_last_is_refused(serve):
+    scope = {"type": "websocket", "headers": [(b"cookie", f"{COOKIE}={KEY}".encode())], "client": ("here", 1)}
+    sent, there = [], []
+
+    async def app(scope, receive, send):
+        there.append(scope)
+        await asyncio.sleep(0.2)
+
+    async def receive():
+        return {"type": "websocket.connect"}
+
+    async def send(message):
+        sent.append(message)
+
+    async def all() -> None:
+        door = serve.Messages(app)
+        await asyncio.gather(*(door(scope, receive, send) for _ in range(PUBLIC.visitor.tabs + 1)))
+
+    asyncio.run(all())
+    assert len(there) == PUBLIC.visitor.tabs and sent == [{"type": "websocket.close", "code": 1013}]

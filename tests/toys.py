@@ -303,6 +303,10 @@ def toy_family(target: Target, draft: Target | None = None) -> Family:
     return Family("toy", None, target, draft)
 
 
+# Parameters with which a method that writes another text by default writes the target's.
+SAME_TEXT = {"lazyllm": {"keep_early": 1.0, "keep_middle": 1.0, "keep_late": 1.0}}
+
+
 def run_steps(
     family: Family,
     key: str,
@@ -317,10 +321,11 @@ def run_steps(
 ) -> list[Step]:
     """One run of method `key` on token ids."""
     method = METHODS[key]
-    drafter, accept = method.build(family, method.checked(params), sampling)
+    values = method.checked(params)
+    drafter, accept = method.build(family, values, sampling)
     rng = torch.Generator().manual_seed(seed)
     limits = {"max_tokens": max_tokens, "recorded": recorded}
-    return list(decode(family.target, drafter, accept, prompt, sampling=sampling, rng=rng, **limits))
+    return list(decode(method.wrap(family.target, values), drafter, accept, prompt, sampling=sampling, rng=rng, **limits))
 
 
 def tokens_of(steps: Sequence[Step]) -> list[int]:

@@ -7,8 +7,8 @@ it says that the method has a rule of its own instead of printing an inequality 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
-from decoding.score_names import JUDGE_ONLY, JUDGE_SCORE, TYPICAL_P, TYPICAL_THRESHOLD
-from decoding.trace import Header, Node, Step
+from decoding.score_names import JUDGE_ONLY, JUDGE_SCORE, TYPICAL_P, TYPICAL_THRESHOLD, WENT_ON
+from decoding.trace import MAX_TOKENS, Header, Node, Step
 from viz.runs.tally import Tally, modelled_speedup
 from viz.tokens import name, plain, quoted
 
@@ -27,6 +27,8 @@ GLOSSARY = {
     "u": "The uniform random number a token was judged with: accepted if u × q < p.",
     "lossless": "The output follows the target's distribution exactly; greedy: token for token, up to numerics.",
     "family": "A tokenizer, a target, and the drafts and heads that fit it.",
+    "alive": "A token of the text that a layer of a pruned target still sees at this call.",
+    "aux cache": "Where a pruned target keeps what a token was when it stopped, so that a later call can go on from there.",
 }
 
 
@@ -77,10 +79,10 @@ def node_name(
     return "the root" if node < 0 else say(step.nodes[node].token, token_bytes)
 
 
-def comparison(left: float, right: float) -> str:
-    """'0.155 < 0.20', with as many digits as it takes to see the difference."""
+def comparison(left: float, right: float, least: int = 3) -> str:
+    """'0.155 < 0.20', with as many digits as it takes to see the difference, at least so many."""
     sign = "<" if left < right else "≥"
-    for digits in range(3, 17):
+    for digits in range(least, 17):
         a, b = number(left, digits), number(right, digits)
         if a != b or left == right:
             break
@@ -185,7 +187,18 @@ def narrate(step: Step, number: int, token_bytes: Mapping[int, bytes]) -> str:
     """One sentence on what a step did; `number` counts from 1."""
     accepted = sum(node.verdict == "accepted" for node in step.nodes)
     ends = f" The run ends here: {step.ending}." if step.ending else ""
-    return f"Step {number}: {kept(accepted, len(step.nodes))}{final_words(step, token_bytes)}.{ends}"
+    return f"Step {number}: {kept(accepted, len(step.nodes))}{final_words(step, token_bytes)}.{went_on(step)}{ends}"
+
+
+def went_on(step: Step) -> str:
+    """That the run went on with this step on another machine; "" if it did not."""
+    if not 0 < (count := step.facts.get(WENT_ON, 0)) <= MAX_TOKENS:
+        return ""
+    tokens = "token" if count == 1 else "tokens"
+    return (
+        f" The machine was lost here: the run went on from its {count:,.0f} {tokens} on another one, with other random numbers "
+        "than its seed alone gives."
+    )
 
 
 def kept(accepted: int, drafted: int) -> str:

@@ -260,6 +260,8 @@ METHOD = Method(
     paper="https://arxiv.org/abs/2402.15758",
     authors="Zeng et al. (2024)",
     year=2024,
+    group="heads",
+    line="A head that imitates the large model's next state from the last three words.",
     idea=(
         "A head that reads only the target's last state knows neither the token just written nor those being guessed. Chimera "
         "imitates the target's next state from the last three tokens and all states so far, and adds it to the last true one."

@@ -311,6 +311,8 @@ METHOD = Method(
     paper="https://arxiv.org/abs/2405.00263",
     authors="Xiao et al. (2024)",
     year=2024,
+    group="heads",
+    line="Medusa's heads, each told which word was guessed just before.",
     idea=(
         "Medusa's heads do not know what the others picked. Here a small cell hands every head the token that was guessed just "
         "before it, so that the guesses of a path belong together, and a tiny budget of nodes goes to the most probable paths."

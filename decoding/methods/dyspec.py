@@ -186,6 +186,8 @@ METHOD = Method(
     paper="https://arxiv.org/abs/2410.11744",
     authors="Xiong et al. 2024",
     year=2024,
+    group="small model",
+    line="A small model grows the tree where it is most likely to be needed.",
     idea=(
         "A tree without a fixed shape: of all possible next draws, one more child here or a first child there, always make the one "
         "that the verifier is most likely to reach."

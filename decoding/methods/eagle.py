@@ -254,6 +254,8 @@ METHOD = Method(
     paper="https://arxiv.org/abs/2406.16858",
     authors="Li et al. (ICML 2024, EMNLP 2024, NeurIPS 2025)",
     year=2024,
+    group="heads",
+    line="One small layer carries the large model's state on, word by word.",
     idea=(
         "One small layer on the target's own hidden states drafts token by token: each guess is fed back together with the state "
         "that it came from. How sure the layer is says which paths are worth drafting, so every step gets a tree of its own."

@@ -262,6 +262,8 @@ METHOD = Method(
     paper="https://arxiv.org/abs/2412.12639",
     authors="Gao et al. (AAAI 2025)",
     year=2024,
+    group="heads",
+    line="A head that guesses a block of words per pass.",
     idea=(
         "A head on the target's states guesses a block of tokens per pass instead of one: half the passes for the same depth. "
         "The tokens of a block cannot see each other's choice; hints during training make up for part of that."

@@ -264,6 +264,8 @@ METHOD = Method(
     paper="https://arxiv.org/abs/2410.18160",
     authors="Walker (2024); drafter by us",
     year=2024,
+    group="heads",
+    line="A small decoder that unfolds one state into the next words.",
     idea=(
         "Our drafter on a paper about pre-training: a small decoder unfolds the target's last state, one vector, into a short "
         "memory and writes the next tokens from it alone. The target is frozen here, and the paper publishes no speed-up: what is "

@@ -140,6 +140,8 @@ METHOD = Method(
     paper="https://arxiv.org/abs/2401.17377",
     authors="Liu et al., COLM 2024 (the language model; its use as a drafter is ours)",
     year=2024,
+    group="copies",
+    line="Finds the longest ending that millions of words have, and counts what followed it.",
     idea=(
         "An n-gram model without a limit on n: find the longest end of the text anywhere in millions of tokens and draft what "
         "followed there, with the counts as probabilities."

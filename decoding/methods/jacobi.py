@@ -53,6 +53,8 @@ METHOD = Method(
     paper="https://arxiv.org/abs/2305.10427",
     authors="Santilli et al. 2023",
     year=2023,
+    group="parallel",
+    line="Guesses a whole window at once and repairs it call by call.",
     idea=(
         "Guess a whole window and run the target once over the guesses: what it says at every place is the guess of the next call. "
         "Guesses that reproduce themselves are the text, and no drafter is needed."

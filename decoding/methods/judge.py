@@ -80,6 +80,8 @@ METHOD = Method(
     paper="https://arxiv.org/abs/2501.19309",
     authors="Bachmann et al. (ICLR 2025)",
     year=2025,
+    group="small model",
+    line="A small model guesses; a judge also lets words pass that are merely fine.",
     idea=(
         "Is a drafted token what the target would have said, or is it merely fine? A linear judge on the target's own hidden "
         "state answers the second question; a token stays if either speculative sampling or the judge accepts it."

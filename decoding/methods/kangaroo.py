@@ -263,6 +263,8 @@ METHOD = Method(
     paper="https://arxiv.org/abs/2404.18911",
     authors="Liu et al. (NeurIPS 2024)",
     year=2024,
+    group="itself",
+    line="The large model's first layers guess; the others check.",
     idea=(
         "The target drafts for itself: its first layers and one small attention layer guess token after token, until they are "
         "unsure. The other layers then go on from the states that the first ones left: no layer reads a drafted token twice."

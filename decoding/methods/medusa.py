@@ -149,6 +149,8 @@ METHOD = Method(
     paper="https://arxiv.org/abs/2401.10774",
     authors="Cai et al. (ICML 2024)",
     year=2024,
+    group="heads",
+    line="Several small heads, each for one place further ahead.",
     idea=(
         "A few small heads sit on the target's last hidden state; head k guesses the token k places behind the next one. A draft "
         "costs one small product and no second model, and the heads' best guesses are read together as one tree."

@@ -72,6 +72,8 @@ METHOD = Method(
     paper="https://arxiv.org/abs/2401.06706",
     authors="Yang et al. 2024 (MCSD); Miao et al., ASPLOS 2024 (SpecInfer); Chen et al., NeurIPS 2024 (Sequoia)",
     year=2024,
+    group="small model",
+    line="A small model offers several words at every place, so there is a second chance.",
     idea=(
         "Offer the target several guesses at every position. When one is rejected, the next sibling is tried against what is "
         "left of p, so a second chance costs no second call."

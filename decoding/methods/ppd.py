@@ -274,6 +274,8 @@ METHOD = Method(
     paper="https://arxiv.org/abs/2405.18628",
     authors="Chen et al. (EMNLP 2025)",
     year=2024,
+    group="itself",
+    line="Trained placeholders make the large model guess ahead in the call that checks.",
     idea=(
         "A few trained placeholders behind the last token make the frozen target guess several places ahead, in the same pass that "
         "checks the guesses made before. All that is trained is one vector per place."

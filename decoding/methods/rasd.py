@@ -180,6 +180,8 @@ METHOD = Method(
     paper="https://arxiv.org/abs/2503.03434",
     authors="Quan et al., Findings of ACL 2025",
     year=2025,
+    group="copies",
+    line="Copies from a store of texts, pruned and completed by a small model.",
     idea=(
         "A draft model is weak outside its training text, retrieval is strong exactly where text repeats. Prune what was retrieved "
         "by what the draft model finds plausible, and offer both trees as one."

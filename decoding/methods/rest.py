@@ -53,6 +53,8 @@ METHOD = Method(
     paper="https://arxiv.org/abs/2311.08252",
     authors="He et al., NAACL 2024",
     year=2023,
+    group="copies",
+    line="Looks the last words up in a store of other texts and offers every way they went on.",
     idea=(
         "Many texts continue like one that was written before. Look the last tokens up in a large datastore and offer all that "
         "followed there as one tree: no draft model, no training."

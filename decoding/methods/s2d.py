@@ -183,6 +183,8 @@ METHOD = Method(
     paper="https://arxiv.org/abs/2407.01955",
     authors="Kavehzadeh, Pourreza, Valipour, Zhu, Bai, Ghodsi, Chen, Rezagholizadeh 2024",
     year=2024,
+    group="small model",
+    line="One small model of several depths: easy words with few layers, hard ones with more.",
     idea=(
         "One draft model is trained so that each prefix of its layers drafts by itself. Every token tries the smallest prefix "
         "first and goes deeper only where that one is not sure; the same weights serve targets of any size."

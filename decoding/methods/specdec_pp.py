@@ -126,6 +126,8 @@ METHOD = Method(
     paper="https://arxiv.org/abs/2405.19715",
     authors="Huang, Guo, Wang (COLM 2025)",
     year=2024,
+    group="small model",
+    line="A small model stops guessing once a refusal has become likely.",
     idea=(
         "How many tokens to draft is a stopping problem. A small head on the draft model predicts for each drafted token whether "
         "the target will accept it; once a rejection somewhere has become likely enough, drafting stops."

@@ -112,6 +112,8 @@ METHOD = Method(
     paper="https://arxiv.org/abs/2310.15141",
     authors="Sun, Suresh, Ro, Beirami, Jain, Yu (NeurIPS 2023)",
     year=2023,
+    group="small model",
+    line="A small model writes several continuations, all checked in one call.",
     idea=(
         "Draft several whole sequences at once, so that every position offers several guesses. Each is tried with the reduced "
         "chance p/(ρq); ρ is just large enough for the text to keep the target's law."

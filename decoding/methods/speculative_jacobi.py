@@ -61,6 +61,8 @@ METHOD = Method(
     paper="https://arxiv.org/abs/2410.01699",
     authors="Teng et al., ICLR 2025",
     year=2024,
+    group="parallel",
+    line="The same window for sampled text: a guess is judged by how likely it is now and was a call ago.",
     idea=(
         "Jacobi decoding for sampling: two draws hardly ever agree, so a guess is not compared with a second draw but judged by "
         "how likely the target finds it now and how likely it found it one call ago."

@@ -24,6 +24,8 @@ METHOD = Method(
     paper="https://arxiv.org/abs/2211.17192",
     authors="Leviathan, Kalman, Matias (ICML 2023); Chen et al. 2023",
     year=2023,
+    group="small model",
+    line="A small model writes a few words ahead, one after the other.",
     idea=(
         "A cheap draft model writes a few tokens; the target reads them all in one call and keeps each with probability "
         "min(1, p/q). The first rejected token is replaced by a draw from what q left of p."

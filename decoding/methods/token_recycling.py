@@ -129,6 +129,8 @@ METHOD = Method(
     paper="https://arxiv.org/abs/2408.08696",
     authors="Luo et al., ACL 2025",
     year=2024,
+    group="copies",
+    line="Keeps the runners-up of every call in a table and walks it for the next guesses.",
     idea=(
         "Every call the target ranks the whole vocabulary and plain decoding throws all but one token away. Keep the best eight "
         "for every token just read, and draft a tree by walking that table."

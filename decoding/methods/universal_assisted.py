@@ -36,6 +36,8 @@ METHOD = Method(
     paper="https://arxiv.org/abs/2502.05202",
     authors="Timor et al. (ICML 2025); Hugging Face 2024 (UAG)",
     year=2025,
+    group="small model",
+    line="A small model with other tokens: its text is encoded again for the large one.",
     idea=(
         "A draft model whose tokens are not the target's can still draft: it writes text, the text is encoded again with the "
         "target's tokenizer, and the target keeps what it would have written itself."

@@ -4,6 +4,7 @@ Built on transformers' cache interface, because its own caches either copy every
 """
 
 from collections.abc import Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -40,6 +41,11 @@ class Layer(CacheLayerMixin):
         self.length = end
         return self.keys[:, :, :end], self.values[:, :, :end]
 
+    def settle(self, keys: Tensor, values: Tensor) -> None:
+        """Lie in these buffers from now on, which hold its rows already."""
+        self.dtype, self.device = keys.dtype, keys.device
+        self.keys, self.values, self.is_initialized = keys, values, True
+
     def keep(self, committed: int, rows: Tensor | None, count: int) -> None:
         """Move `rows` (count,) to right behind the `committed` ones and forget the rest; None: they stand there already."""
         end = committed + count
@@ -59,14 +65,34 @@ class Layer(CacheLayerMixin):
         return -1
 
 
+class Room(Protocol):
+    """Buffers for all layers of one text, in one piece (`decoding.models.graphs`)."""
+
+    def keep(self, cache: "TreeCache", rows: Tensor | None, count: int) -> bool:
+        """As `Layer.keep`, of all layers at once; False, and nothing done, if they lie there no more."""
+        ...
+
+
 class TreeCache(Cache):
-    """All layers. `committed` rows belong to committed text; whatever was read since stands behind them."""
+    """All layers. `committed` rows belong to committed text; whatever was read since stands behind them.
+
+    `room` is where the rows lie if they lie in buffers that several texts take turns in.
+    """
 
     layers: list[Layer]
 
     def __init__(self) -> None:
         super().__init__(layer_class_to_replicate=Layer)
         self.committed = 0
+        self.room: Room | None = None
+
+    def reserve(self, count: int) -> None:
+        """See to it that there are so many layers."""
+        self.layers.extend(Layer() for _ in range(count - len(self.layers)))
+
+    def store(self, number: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Write rows into one of the layers; see `Layer.update`."""
+        return self.layers[number].update(keys, values)
 
     @property
     def length(self) -> int:
@@ -78,8 +104,9 @@ class TreeCache(Cache):
         index = None
         if list(rows) != list(range(len(rows))):
             index = torch.tensor(rows, device=self.layers[0].device) + self.committed
-        for layer in self.layers:
-            layer.keep(self.committed, index, len(rows))
+        if self.room is None or not self.room.keep(self, index, len(rows)):
+            for layer in self.layers:
+                layer.keep(self.committed, index, len(rows))
         self.committed += len(rows)
 
     def cut(self, count: int) -> None:

@@ -35,6 +35,7 @@ from decoding.models.checkpoints import (
 from decoding.models.draft_tokens import OtherDraft, fitted
 from decoding.models.ends import Stop, checked_stops, stop_ids
 from decoding.models.fetching import of_package, place_of
+from decoding.models.graphs import MODES
 from decoding.models.heads import Head
 from decoding.models.memory import BYTES, check_memory, needs
 from decoding.models.model_folder import check_folder, described
@@ -44,6 +45,7 @@ from decoding.models.progress import said, tell
 from decoding.models.published_heads import method_of, opened
 from decoding.models.rasters import check_asked, check_pixels, check_raster, raster_of, words_of
 from decoding.models.self_test import check_tree_reading
+from decoding.models.short_way import shortened
 from decoding.models.spread import AUTO_MAP, check_spread, devices
 from decoding.models.target import Target
 from decoding.models.token_bytes import token_bytes_maker
@@ -195,7 +197,9 @@ def leading(token: int, tokens: Sequence[int]) -> int:
     return next((i for i, other in enumerate(tokens) if other != token), len(tokens))
 
 
-def load(target: str = "embedded", draft: str | None = None, device: str = "auto", dtype: str = "auto") -> Family:
+def load(
+    target: str = "embedded", draft: str | None = None, device: str = "auto", dtype: str = "auto", graphs: str = "auto"
+) -> Family:
     """Load a family.
 
     Args:
@@ -207,13 +211,18 @@ def load(target: str = "embedded", draft: str | None = None, device: str = "auto
         device: "auto" (cuda, else mps, else cpu), "cpu", "cuda", "cuda:1", "mps", or "auto-map": the target is spread over all GPUs
             and, as far as those are full, the main memory.
         dtype: "auto" (float32 on a CPU, else as stored), "float32", "bfloat16", "float16".
+        graphs: "auto" (CUDA graphs on a GPU, for models that can be captured), "off", or "static": passes of fixed shape as for a
+            graph, but none is captured, on any device.
 
     Raises:
         ValueError: with a sentence that says what is wrong and with which value.
     """
-    for what, given in (("target", target), ("draft model", draft or ""), ("device", device), ("number format", dtype)):
+    names = {"target": target, "draft model": draft or "", "device": device, "number format": dtype, "use of graphs": graphs}
+    for what, given in names.items():
         if not isinstance(given, str):
             raise ValueError(f"The {what} must be given by its name; it is {given!r}.")
+    if graphs not in MODES:
+        raise ValueError(f"There is no use of graphs {graphs!r}; use {', '.join(MODES)}.")
     check_models(target, draft, device, dtype)
     where = find_device(device)
     name = target if draft is None else f"{target} + {draft}"
@@ -226,7 +235,7 @@ def load(target: str = "embedded", draft: str | None = None, device: str = "auto
     if draft is None and own:
         draft = str(SHIPPED / SHIPPED_DRAFTS[own])
     raster = raster_of(Path(target))
-    tokenizer, big, more = open_model(target, where, dtype, spread=device == AUTO_MAP)
+    tokenizer, big, more = open_model(target, where, dtype, spread=device == AUTO_MAP, graphs=graphs)
     if raster is not None:
         check_raster(raster, tokenizer.get_vocab(), big.context, name)
         big = replace(big, unused=words_of(raster, big.vocab))
@@ -236,7 +245,7 @@ def load(target: str = "embedded", draft: str | None = None, device: str = "auto
         notes += opened(folder, big).notes  # whatever is wrong with it is said now
     if draft is None:
         return Family(name, tokenizer, big, heads=heads, notes=notes, raster=raster)
-    other, small, more = open_model(draft, big.device, dtype)
+    other, small, more = open_model(draft, big.device, dtype, graphs=graphs)
     if raster is not None:
         small = replace(small, unused=words_of(raster, small.vocab))
     found = fitted(big, tokenizer, small, other, asked or draft)
@@ -313,7 +322,7 @@ def ships(source: str) -> bool:
 
 
 def open_model(
-    source: str, device: torch.device, dtype: str, *, spread: bool = False
+    source: str, device: torch.device, dtype: str, *, spread: bool = False, graphs: str = "auto"
 ) -> tuple[PreTrainedTokenizerBase, Target, tuple[str, ...]]:
     """A tokenizer, a model that passed the self-test, and notes; ValueError with the reason if it cannot be opened or read. A model
     that is `spread` lies wherever there is room."""
@@ -341,6 +350,7 @@ def open_model(
     target = Target(model.eval(), vocab, context(config), end_tokens(model, tokenizer), unused)
     tell(f"testing {Path(source).name} over a draft tree")
     check_tree_reading(target, source)
+    target, short = shortened(target, source, graphs)
     places = devices(model)
     spread_note = (f"The layers of {source!r} lie on {', '.join(places)}.",) if places else ()
-    return tokenizer, target, (*words, *notes, *spread_note)
+    return tokenizer, target, (*words, *notes, *short, *spread_note)

@@ -7,14 +7,21 @@ given: what a model does without one is its own affair.
 import inspect
 from collections.abc import Mapping
 from functools import cache
-from typing import cast
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from decoding.models.cache import TreeCache
 from decoding.models.windows import layer_kinds
+
+
+class Written(Protocol):
+    """A cache, as a layer knows it."""
+
+    def update(self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        """Keep (1, heads, rows, width) of new rows; all keys and values that these rows may see."""
+        ...
 
 
 def through(
@@ -23,7 +30,7 @@ def through(
     layers: range,
     positions: Tensor,
     mask: Tensor | Mapping[str, Tensor] | None = None,
-    cache: TreeCache | None = None,
+    cache: Written | None = None,
 ) -> Tensor:
     """Hidden rows after some of the layers, where they came from, whatever devices these lie on.
 

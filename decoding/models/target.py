@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from typing import cast
 
 import numpy as np
 import torch
@@ -18,11 +19,12 @@ from transformers import PreTrainedModel
 from decoding.draft import Draft, TargetOutput
 from decoding.models import layers
 from decoding.models.cache import TreeCache
+from decoding.models.graphs import Graphs
+from decoding.models.plain_forward import PRE_NORM, PlainForward
 from decoding.models.spread import reading_device
 from decoding.models.windows import layer_kinds, masks, windows_of
 from decoding.sample import Sampling
 
-PRE_NORM = -1  # an aux hidden layer: what the last layer puts out; the last of the numbered ones stands behind the final norm
 Mask = Tensor | dict[str, Tensor]  # the same for all layers, or one per kind of layer
 PREFILL_ROWS = 512  # rows read at once, so that the logits of a long prompt never stand in memory together
 
@@ -39,6 +41,8 @@ class Target:
     context: int  # positions
     ends: frozenset[int] = frozenset()  # end-of-text tokens
     unused: tuple[int, ...] = ()  # ids below `vocab` that no token has; they are never written
+    plain: PlainForward | None = None  # the short way through this model, if it is one that has it
+    graphs: Graphs | None = None  # the same over buffers that stay where they are
 
     @property
     def device(self) -> torch.device:
@@ -87,6 +91,8 @@ class Target:
         Returns:
             (rows, vocab) float32 logits, or (1, vocab) with `last_only`; and layer -> (rows, width).
         """
+        if self.plain is not None and self.plain.serves(self.model):
+            return self._short(self.plain, cache, ids, positions, visible, embeddings, last_only, aux_hidden_layers)
         extra = {"logits_to_keep": 1} if last_only and self.keeps_logits else {}
         if aux_hidden_layers and getattr(self.model.config, "num_kv_shared_layers", None):
             extra = {}  # such a model runs its last layers on the rows to be scored only
@@ -110,6 +116,30 @@ class Target:
             raise ValueError(f"A {type(self.model).__name__} has several states per row; no method that reads its states fits.")
         logits = out.logits[0, -1:] if last_only else out.logits[0]
         return self.scores(logits), hidden
+
+    def _short(
+        self,
+        plain: PlainForward,
+        cache: TreeCache,
+        ids: Tensor | None,
+        positions: Sequence[int] | Tensor,
+        visible: np.ndarray | Tensor | None,
+        embeddings: Tensor | None,
+        last_only: bool,
+        aux_hidden_layers: Sequence[int],
+    ) -> tuple[Tensor, dict[int, Tensor]]:
+        """As `forward`, without the modules of transformers."""
+        assert embeddings is not None or ids is not None
+        rows = embeddings if embeddings is not None else plain.embedded(self.fed(cast(Tensor, ids)))
+        places = torch.as_tensor(positions, device=self.device)
+        cache.reserve(len(plain.layers))
+        plain.reach(cache.length + len(rows) - 1)
+        if self.graphs is not None and self.graphs.takes(len(rows)):
+            normed, hidden = self.graphs.read(cache, rows, places, visible, aux_hidden_layers)
+        else:
+            mask = cast("Tensor | None", self.mask(len(rows), cache.length, visible))
+            normed, hidden = plain(rows, places, mask, cache.store, aux_hidden_layers)
+        return self.scores(plain.scores(normed[-1:] if last_only else normed)), hidden
 
     def scores(self, logits: Tensor) -> Tensor:
         """(..., entries) what the model's head puts out -> (..., vocab) float32, minus infinity for ids that no token has."""

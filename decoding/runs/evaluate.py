@@ -1,7 +1,7 @@
 """tau of every method on 24 fixed prompts or those of a file, at temperature 0 and 1, as a CSV file and a table.
 
     python -m decoding.runs.evaluate [--out evaluation] [--family embedded] [--draft FOLDER] [--methods plain,dyspec] [--tokens 64]
-        [--prompts FILE [--most 80]] [--chat | --plain] [--stop TOKEN] [--ignore-end]
+        [--prompts FILE [--most 80]] [--chat | --plain] [--stop TOKEN] [--ignore-end] [--cluster ADDRESS]
 
 A model with a chat template is asked in chat form, turn by turn with its own answers between.
 Resumable: a run that is in the CSV file is not made again. A run that breaks is told at the end and left out. tau and the shares
@@ -23,11 +23,13 @@ from transformers.utils.logging import disable_progress_bar
 from decoding.methods import METHODS
 from decoding.models.chat import Option, read_options
 from decoding.models.ends import Stop, read_each, write_stops
-from decoding.models.family import Family, load
+from decoding.models.family import Family
 from decoding.runs.failures import sentence
-from decoding.runs.options import add_ends, add_form, add_prompts
+from decoding.runs.many import opened, spread_over
+from decoding.runs.options import add_cluster, add_ends, add_form, add_prompts
+from decoding.runs.orders import Known
 from decoding.runs.prompts import MAX_PROMPTS, Prompt, read_prompts, spread
-from decoding.runs.run import Run, check_limits
+from decoding.runs.run import Place, begin, check_limits
 from decoding.sample import Sampling
 from decoding.trace import Step
 
@@ -146,20 +148,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
         options.out.mkdir(parents=True, exist_ok=True)
         check_ours(rows)
         disable_progress_bar()
-        family = load(options.family, options.draft)
-        methods = served(options.methods, family)
-        chat = family.chats if options.chat is None else options.chat
-        if chat and not family.chats:
-            raise ValueError(f"The family {family.name} has no chat template; leave out --chat.")
         ends = Ends(read_each(options.stop), options.ignore_end)
-        family.stop_tokens(ends.stop)  # whatever is wrong with them is said now
+        places, known = opened((options.family, options.draft, "auto", "auto"), options.methods, ends.stop, options.cluster)
+        methods = served(options.methods, known)
+        chat = known.chats if options.chat is None else options.chat
+        if chat and not known.chats:
+            raise ValueError(f"The family {known.name} has no chat template; leave out --chat.")
         prompts = ends.named(chosen(options.prompts, options.most, chat))
         template = read_options(options.template)
         check_template(template, chat)
     except (ValueError, OSError) as error:
         sys.exit(str(error))
-    broken = evaluate(family, methods, options.tokens, rows, prompts, chat, template, ends)
-    sizes = {key: METHODS[key].parameters(family) for key in methods}
+    broken = evaluate(places, methods, options.tokens, rows, prompts, chat, template, ends)
+    sizes = {key: known.parameters[key] for key in methods}
     text = table([row for row in read(rows) if row.method in methods], sizes)
     (options.out / "evaluation.md").write_text(text, "utf-8")
     print(text)
@@ -216,9 +217,9 @@ def of_file(file: Path, most: int, chat: bool) -> Prompts:
     return found
 
 
-def served(keys: Iterable[str], family: Family) -> list[str]:
+def served(keys: Iterable[str], family: Known) -> list[str]:
     """The methods that the family can serve; of the others it is said why not. ValueError if none is left."""
-    reasons = {key: METHODS[key].missing(family) for key in keys}
+    reasons = {key: family.missing[key] for key in keys}
     for reason in filter(None, reasons.values()):
         print(f"Left out: {reason}", file=sys.stderr)
     methods = [key for key, reason in reasons.items() if not reason]
@@ -242,6 +243,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add_prompts(parser)
     add_form(parser)
     add_ends(parser)
+    add_cluster(parser)
     parser.add_argument("--methods", type=known, default=list(METHODS), help="keys, parted by commas; all of them if left out")
     parser.add_argument("--tokens", type=int, default=64, help="of every run")
     return parser.parse_args(arguments)
@@ -255,7 +257,7 @@ def known(text: str) -> list[str]:
 
 
 def evaluate(
-    family: Family,
+    places: Family | Sequence[Family | Place],
     methods: Iterable[str],
     tokens: int,
     rows: Path,
@@ -264,7 +266,11 @@ def evaluate(
     template: Mapping[str, Option] | None = None,
     ends: Ends = USUAL,
 ) -> dict[Key, str]:
-    """Make every run that `rows` does not have, and append it there; why those broke that did."""
+    """Make every run that `rows` does not have, and append it there; why those broke that did.
+
+    Args:
+        places: the family; on several machines, as many runs are made at the same time.
+    """
     broken: dict[Key, str] = {}
     prompts = fixed(chat) if prompts is None else prompts
     done = {row.key for row in read(rows)}
@@ -275,19 +281,24 @@ def evaluate(
         for temperature in TEMPERATURES
         for method in methods
     ]
-    for key in tqdm([key for key in wanted if key not in done], desc="runs", mininterval=2):
-        prompt = prompts[key[2]][key[3]]
+    left = [key for key in wanted if key not in done]
+
+    def outcome(place: Family | Place, key: Key) -> tuple[Key, Result | str]:
         try:
-            result = measured(family, key, prompt, tokens, template or {} if chat else None, ends)
+            return key, measured(place, key, prompts[key[2]][key[3]], tokens, template or {} if chat else None, ends)
         except Exception as error:  # of one run; the others go on
-            broken[key] = sentence(error)
+            return key, sentence(error)
+
+    for key, found in tqdm(spread_over(places, left, outcome), desc="runs", total=len(left), mininterval=2):
+        if isinstance(found, Result):
+            append(rows, found)
         else:
-            append(rows, result)
+            broken[key] = found
     return broken
 
 
 def measured(
-    family: Family, key: Key, prompt: Prompt, tokens: int, template: Mapping[str, Option] | None, ends: Ends = USUAL
+    family: Family | Place, key: Key, prompt: Prompt, tokens: int, template: Mapping[str, Option] | None, ends: Ends = USUAL
 ) -> Result:
     """One prompt, all its turns if it is asked in chat form.
 
@@ -300,7 +311,7 @@ def measured(
     for _ in prompt.questions if template is not None else (prompt.text,):
         asked = prompt.text if template is None else prompt.messages(answers)
         options = {"sampling": Sampling(temperature), "seed": number, "max_tokens": tokens, "template_options": template}
-        run = Run(family, method, prompt=asked, **options, stop=ends.stop, ignore_end=ends.ignored)
+        run = begin(family, method, prompt=asked, **options, stop=ends.stop, ignore_end=ends.ignored)
         steps += run
         answers.append(run.trace.answer)
     return Result(

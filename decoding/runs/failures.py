@@ -18,18 +18,25 @@ PATH = re.compile(r"(?<![\w/.])(?:~|\.{1,2}|/|[A-Za-z]:)?[\\/](?=[\w.~-])[^\s'\"
 INNER = re.compile(r"\b\w+\.(?:py|so|safetensors|sqlite|gguf)\b|Errno|site-packages")  # what only the machine is made of
 
 
+class Elsewhere(Exception):
+    """What broke in another process; its text is the sentence that was made of it there."""
+
+
 def sentence(error: BaseException) -> str:
-    """Of whatever a run raised; a ValueError is a sentence already."""
+    """Of whatever a run raised, for whoever looks at a page."""
+    return told(error, words(error))
+
+
+def words(error: BaseException) -> str:
+    """Of whatever a run raised, as it is; a ValueError is a sentence already."""
     torch = sys.modules.get("torch")  # not imported: a page that shows a recorded run does without it
     if is_panic(error):
-        said = f"A library broke over what it was given: {error}"
-    elif isinstance(error, MemoryError):
-        said = "This machine is out of memory. Lower the token limit or the tree size, or choose a smaller model."
-    elif torch is not None and isinstance(error, torch.OutOfMemoryError):
-        said = "The device is out of memory. Lower the token limit or the tree size, or choose a smaller model."
-    else:
-        said = str(error) if isinstance(error, ValueError) else f"The step failed: {type(error).__name__}: {error}"
-    return told(error, said)
+        return f"A library broke over what it was given: {error}"
+    if isinstance(error, MemoryError):
+        return "This machine is out of memory. Lower the token limit or the tree size, or choose a smaller model."
+    if torch is not None and isinstance(error, torch.OutOfMemoryError):
+        return "The device is out of memory. Lower the token limit or the tree size, or choose a smaller model."
+    return str(error) if isinstance(error, ValueError | Elsewhere) else f"The step failed: {type(error).__name__}: {error}"
 
 
 def told(error: BaseException, said: str | None = None) -> str:

@@ -35,6 +35,11 @@ def add_family(made: argparse.ArgumentParser) -> None:
     made.add_argument("--dtype", default="auto", help="auto, float32, bfloat16, float16 (auto)")
 
 
+def add_cluster(made: argparse.ArgumentParser) -> None:
+    where = "on the machines that Ray joins there: auto, local, HOST:PORT or ray://HOST:PORT"
+    made.add_argument("--cluster", default="", metavar="ADDRESS", help=where)
+
+
 def values_of(method: "Method", texts: Iterable[str]) -> dict[str, Any]:
     """NAME=VALUE -> parameters of the kinds that the method has; ValueError for what is no such pair."""
     defaults = {spec.name: spec.default for spec in method.params.__dataclass_fields__.values()}

@@ -1,8 +1,8 @@
 """The recorded pictures of a page that has no model: `python -m decoding.runs.recorded_pictures` makes them anew.
 
-One digit with one seed, drawn by plain decoding, by Jacobi and by speculative Jacobi decoding, whose window is filled from above. The
-digit and the seed are chosen by who looked at a few: each picture shows the digit, and speculative Jacobi needs as many calls as in
-the median of SEEDS seeds, which the program prints, so that the run is a usual one.
+One digit with one seed, drawn by plain decoding, by Jacobi and by speculative Jacobi decoding, whose window is filled from
+above. The digit and the seed are chosen by who looked at a few: each picture shows the digit, and speculative Jacobi needs
+as many calls as in the median of SEEDS seeds, which the program prints, so that the run is a usual one.
 """
 
 import argparse

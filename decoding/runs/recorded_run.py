@@ -42,10 +42,15 @@ LEAST, MOST = 60, 110  # tokens of an answer
 
 def read(method: str) -> Trace:
     """A recorded run; OSError or ValueError if it is missing or damaged."""
+    return read_file(file_of(method))
+
+
+def read_file(file: Path) -> Trace:
+    """The run in a file of this program; OSError or ValueError if it is missing or damaged."""
     try:
-        return decode_trace(gzip.decompress(file_of(method).read_bytes()))
+        return decode_trace(gzip.decompress(file.read_bytes()))
     except (EOFError, zlib.error) as error:
-        raise ValueError(f"The recorded run of {method} is damaged: {error}") from error
+        raise ValueError(f"The recorded run {file.name} is damaged: {error}") from error
 
 
 def file_of(method: str) -> Path:

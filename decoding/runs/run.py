@@ -7,7 +7,7 @@ run.trace
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import Any, TypeGuard
+from typing import Any, Protocol, TypeGuard
 
 import torch
 import transformers
@@ -69,7 +69,8 @@ class Run:
         sampling = sampling or Sampling()
         values = chosen.checked(params or {})
         drafter, accept = chosen.build(ending, values, sampling)
-        limit, full = context_of(ending.target, drafter)
+        target = chosen.wrap(ending.target, values)
+        limit, full = context_of(target, drafter)
         text, tokens = read_prompt(family, prompt, messages, options, limit, full.removeprefix("context limit"))
         self.family: Family | None = family  # None once it was let go
         self.notes = family.notes + (family.prompt_notes(prompt) if isinstance(prompt, str) else ())  # for who looks at the run
@@ -97,7 +98,7 @@ class Run:
         rng = Generator().manual_seed(seed)
         own = frozenset() if ignore_end else family.target.ends
         limits = {"max_tokens": max_tokens, "stop": frozenset(stops) - own}
-        self._decode = decode(ending.target, drafter, accept, tokens, sampling=sampling, rng=rng, recorded=record, **limits)
+        self._decode = decode(target, drafter, accept, tokens, sampling=sampling, rng=rng, recorded=record, **limits)
 
     def __iter__(self) -> "Run":
         return self
@@ -133,6 +134,17 @@ class Run:
     def text(self) -> str:
         """The committed text without the prompt."""
         return self.trace.text_bytes().decode("utf-8", "replace")
+
+
+class Place(Protocol):
+    """Where runs of a family are made, beside this process."""
+
+    def run(self, method: str, *given: Any, **more: Any) -> Any: ...
+
+
+def begin(where: Family | Place, method: str, *given: Any, **more: Any) -> Any:
+    """A run of a family, wherever that is; what follows the method are the arguments of `Run`."""
+    return Run(where, method, *given, **more) if isinstance(where, Family) else where.run(method, *given, **more)
 
 
 def read_prompt(

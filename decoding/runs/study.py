@@ -10,6 +10,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
+from threading import Lock
 from typing import TYPE_CHECKING
 
 from decoding.limits import check_prompts
@@ -24,7 +25,10 @@ if TYPE_CHECKING:
     from decoding.models.chat import Option
     from decoding.models.ends import Stop
     from decoding.models.family import Family
-    from decoding.runs.run import Run
+    from decoding.runs.remote_run import RemoteRun
+    from decoding.runs.run import Place, Run
+
+taking = Lock()
 
 
 @dataclass(frozen=True)
@@ -92,16 +96,23 @@ class Study:
 
     A prompt that cannot be run (too long, say), or whose run breaks in the middle, is skipped, with its sentence in `problems`:
     nothing that one prompt does ends the study. Runs are counted from 0.
+
+    Args:
+        family: where its runs are made: a family, or one on a member of a cluster.
+        begun: prompts that were begun by any of several studies of one plan which share this set, each on a thread of its own: a
+            prompt that another one began is left to it.
     """
 
-    def __init__(self, family: Family, plan: Plan, store: Store) -> None:
+    def __init__(self, family: Family | Place, plan: Plan, store: Store, begun: set[int] | None = None) -> None:
         check_prompts(len(plan.places))
-        self.family: Family | None = family  # None once it was let go
+        self.family: Family | Place | None = family  # None once it was let go
         self.plan, self.store = plan, store
+        self._begun: set[int] = set() if begun is None else begun
+        self._own: set[int] = set()  # of those
         self.problems: dict[int, str] = {}  # run -> why it was skipped
         self.kept: dict[int, int] = {}  # run that is finished -> id of its trace
         self._adopt()
-        self._run: Run | None = None
+        self._run: Run | RemoteRun | None = None
         self._number, self._entry = -1, 0  # of the run, and of what is kept of it so far
 
     def __iter__(self) -> Study:
@@ -113,7 +124,7 @@ class Study:
                 self._number = self._next_number()
             try:
                 self._run = run = self._run or self._start(self._number)
-                step = next(run)
+                step = next(iter(run))
                 self._keep(run, step)
             except BaseException as error:
                 if not isinstance(error, Exception) and not is_panic(error):
@@ -125,7 +136,7 @@ class Study:
                 continue
             return step
 
-    def _keep(self, run: Run, step: Step) -> None:
+    def _keep(self, run: Run | RemoteRun, step: Step) -> None:
         """Write the step down: whatever happens to the process, no more than a step is lost. Half a run that a study left behind
         goes when there is a whole one, as does the run of another window that was slower."""
         if len(run.steps) == 1:
@@ -157,18 +168,26 @@ class Study:
 
     def _next_number(self) -> int:
         self._adopt()
-        for number in range(len(self.plan.places)):
-            if number not in self.kept and number not in self.problems:
+        for number, (prompt, _) in enumerate(self.plan.places):
+            if number not in self.kept and number not in self.problems and self._takes(prompt):
                 return number
         raise StopIteration
 
-    def _start(self, number: int) -> Run:
-        from decoding.runs.run import Run  # not at the top: the tables of a study that is over need no torch
+    def _takes(self, prompt: int) -> bool:
+        """Whether a prompt is this study's, now if not before."""
+        with taking:
+            if prompt not in self._begun:
+                self._begun.add(prompt)
+                self._own.add(prompt)
+        return prompt in self._own
+
+    def _start(self, number: int) -> Run | RemoteRun:
+        from decoding.runs.run import begin  # not at the top: the tables of a study that is over need no torch
 
         plan = self.plan
         if self.family is None:
             raise ValueError("This study was closed.")
-        return Run(
+        return begin(
             self.family,
             plan.method,
             plan.params,

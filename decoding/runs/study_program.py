@@ -19,9 +19,9 @@ from decoding.method import Method
 from decoding.methods import METHODS
 from decoding.models.chat import read_options
 from decoding.models.ends import read_each
-from decoding.models.family import load
 from decoding.runs.evaluate import check_template, chosen
-from decoding.runs.options import add_ends, add_family, add_form, add_prompts, values_of
+from decoding.runs.many import merged, opened
+from decoding.runs.options import add_cluster, add_ends, add_family, add_form, add_prompts, values_of
 from decoding.runs.prompts import Prompt
 from decoding.runs.run import check_limits
 from decoding.runs.store import Store
@@ -35,16 +35,18 @@ TOLD = 10  # prompts without a result of which it is said why
 def main(arguments: Sequence[str] | None = None) -> None:
     options = parse(arguments)
     try:
-        study = begun(options)
+        studies = begun(options)
     except (ValueError, OSError) as error:
         sys.exit(str(error))
+    study = studies[0]
     runs = len(study.plan.places)
     with tqdm(total=runs, initial=len(study.kept), desc="runs", mininterval=2) as bar:
         try:
-            for _ in study:
-                bar.update(len(study.kept) + len(study.problems) - bar.n)
+            for _ in merged(studies):
+                bar.update(len({number for one in studies for number in (*one.kept, *one.problems)}) - bar.n)
         except KeyboardInterrupt:
             sys.exit("Stopped. The same command goes on with the run that was under way.")
+    study.problems = {number: why for one in studies for number, why in one.problems.items()}
     print(table(study), end="")
     print(f"Kept in {str(study.store.folder)!r}: study {study.plan.key}. The pages Drafter and Traces show it.")
     for number, why in list(study.problems.items())[:TOLD]:
@@ -70,11 +72,12 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--store", type=Path, help="folder of the kept traces; left out: the app's")
     add_ends(parser)
     add_family(parser)
+    add_cluster(parser)
     return parser.parse_args(arguments)
 
 
-def begun(options: argparse.Namespace) -> Study:
-    """The study that is asked for, with what is kept of it; ValueError for what cannot be."""
+def begun(options: argparse.Namespace) -> list[Study]:
+    """The study that is asked for, with what is kept of it, one for each machine of a cluster; ValueError for what cannot be."""
     method: Method = METHODS[options.method]
     check_limits(options.tokens, options.seed)
     params = asdict(method.checked(values_of(method, options.params)))
@@ -83,13 +86,12 @@ def begun(options: argparse.Namespace) -> Study:
     stop = read_each(options.stop)
     store = Store(options.store)
     disable_progress_bar()
-    family = load(options.target, options.draft, options.device, options.dtype)
-    family.stop_tokens(stop)  # whatever is wrong with them is said now
-    if reason := method.missing(family):
+    places, known = opened((options.target, options.draft, options.device, options.dtype), [method.key], stop, options.cluster)
+    if reason := known.missing[method.key]:
         raise ValueError(reason)
-    chat = family.chats if options.chat is None else options.chat
-    if chat and not family.chats:
-        raise ValueError(f"The family {family.name} has no chat template; leave out --chat.")
+    chat = known.chats if options.chat is None else options.chat
+    if chat and not known.chats:
+        raise ValueError(f"The family {known.name} has no chat template; leave out --chat.")
     check_template(template, chat)
     found = chosen(options.prompts, options.most, chat)
     asked: tuple[Prompt, ...] = tuple(prompt for prompts in found.values() for prompt in prompts)
@@ -106,7 +108,8 @@ def begun(options: argparse.Namespace) -> Study:
         stop=stop,
         ignore_end=options.ignore_end,
     )
-    return Study(family, plan, store)
+    prompts_begun: set[int] = set()
+    return [Study(place, plan, Store(store.folder), prompts_begun) for place in places]
 
 
 def table(study: Study) -> str:

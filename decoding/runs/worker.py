@@ -41,7 +41,7 @@ class Job(Protocol):
 
     It may be `unready` from time to time: then `prepare` is called on a thread of its own before the next turn, as if it were made
     anew. It may have `let_go`, which drops what only further turns need, and `aside`, true of what needs no device: its turns are
-    taken on a thread of its own.
+    taken on a thread of its own. It may raise `Again` in place of a step.
     """
 
     def __next__(self) -> Any: ...
@@ -72,6 +72,10 @@ class Once:
     @property
     def ended(self) -> bool:
         return bool(self.steps)
+
+
+class Again(Exception):
+    """A turn brought no step, for what it needs was lost: the job is `unready`, and has another turn once it was prepared."""
 
 
 class Stopped(Exception):
@@ -266,13 +270,16 @@ class Live:
     def turn(self) -> None:
         """Take one step."""
         step = problem = None
+        taken = 1
         try:
             with told_to(self._show), kept():
                 step = next(self._run, None)
+        except Again:
+            taken = 0
         except BaseException as error:  # a thread that died would freeze every run of this device
             problem = sentence(error)
         if problem is None:
-            self._after(step)
+            self._after(step, taken)
         else:  # the error is gone by now: it held what the step had in its hands, and the memory of that
             self.break_off(problem)
 
@@ -284,10 +291,11 @@ class Live:
         with self._worker.changed:
             self._fail(problem)
 
-    def _after(self, step: Any) -> None:
+    def _after(self, step: Any, taken: int) -> None:
+        """What comes behind a turn in which so many steps, 0 or 1, were taken."""
         with self._worker.changed:
-            self._wanted -= 1
-            if step is None or (self._run is not None and self._run.ended):
+            self._wanted -= taken
+            if taken and step is None or (self._run is not None and self._run.ended):
                 self._finish("ended")
             elif self._make is refused:
                 self._finish("failed" if self.problem else "closed")

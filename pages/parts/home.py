@@ -4,71 +4,78 @@ import html
 
 import streamlit as st
 
+from decoding.models.catalogue import MODELS
+from decoding.trace import Trace
 from pages.parts.shared import recorded_run as demo
-from pages.parts.shared.scrolled import scrolled
-from pages.parts.shared.setup import PLOT_CONFIG, dark
-from viz.step.boxes import extent_of
-from viz.step.text import CSS, strip, strip_html
-from viz.step.tree import tree_alt, tree_figure
+from pages.parts.shared.setup import PAGES, dark, numbered
+from viz.lanes.lanes import lanes, result, script, style
+from viz.style import COLOR
 from viz.tokens import as_markdown
-from viz.words import GLOSSARY, narrate
+from viz.words import GLOSSARY
 
-WIDTH = 680  # px of the tree at least
-SENTENCES = (
-    "A large language model writes one token per call, and the call is what takes the time. Speculative decoding lets something "
-    "cheap guess several tokens ahead, as a tree; the large model reads all guesses in one call and keeps those it agrees with. "
-    "Draftscope shows every guess, every die and every verdict, on real models, one call at a time."
+HEAD = "A language model writes <em>one word per call.</em><br>Let something cheap guess ahead."
+LEAD = (
+    "The large model is slow because every word is a call of its own. Something cheap, a small model or a look at what was "
+    "said before, guesses a few words; the large one checks all of them in a single call and keeps those that it agrees with. "
+    "Nothing is lost: it writes what it would have written anyway."
+)
+HOW = ("one call, one word", "guess by copying, check once")
+DOORS = (  # title, what it is, page, key
+    (
+        "See it",
+        "One call at a time: every guess, every die, every verdict, recorded or on your own prompt.",
+        "pages/1_Step.py",
+    ),
+    ("Teach it", "Seven short lessons with questions, for yourself or in front of a class.", "pages/0_Learn.py"),
+    ("Debug a drafter", "Why are its tokens turned down? A verdict over many prompts, then the charts.", "pages/3_Drafter.py"),
 )
 STYLE = """
 <style>
-.ds-hero { font-size: 2.4rem; line-height: 1.15; margin: 0.4rem 0 0.6rem 0; padding: 0; }
-.ds-lead { font-size: 1.12rem; line-height: 1.6; max-width: 62rem; margin: 0; }
-.ds-list { line-height: 1.7; margin: 0; padding-left: 1.2rem; }
+.ds-hero { font-size: clamp(1.7rem, 4.2vw, 3.1rem); line-height: 1.12; font-weight: 800; letter-spacing: -0.02em;
+  margin: 0.2rem 0 0.5rem 0; padding: 0; }
+.ds-hero em { font-style: normal; color: var(--ds-word); }
+.ds-lead { font-size: 1.15rem; line-height: 1.55; max-width: 46rem; margin: 0; opacity: 0.86; }
+.ds-asked { font-size: 1.05rem; margin: 0.4rem 0 0 0; max-width: 70rem; overflow-wrap: anywhere; }
 .ds-words { display: grid; grid-template-columns: max-content 1fr; gap: 0.25rem 1.2rem; margin: 0; line-height: 1.5; }
 .ds-words dt { font-weight: 600; } .ds-words dd { margin: 0; }
 </style>
 """
+component = st.components.v2.component("draftscope_lanes", html='<div class="lanes-place"></div>', css=style(), js=script())
 
 
 def home() -> None:
-    st.html(f'{STYLE}<h1 class="ds-hero">See speculative decoding happen</h1><p class="ds-lead">{SENTENCES}</p>')
-    with st.container(horizontal=True, key="begin"):
-        if st.button("Open the stepper", type="primary", icon=":material/skip_next:", key="open_step"):
-            st.switch_page("pages/1_Step.py")
-        if st.button("Read about the methods", icon=":material/menu_book:", key="open_methods"):
-            st.switch_page("pages/4_Methods.py")
-    picture()
-    left, right = st.columns(2, gap="large")
-    with left:
-        st.html(
-            "<h3>How to start</h3><ol class='ds-list'><li>Open the stepper: it shows a recorded run, paused where a guess was "
-            "turned down.</li><li>Choose an example or write a prompt on the left.</li><li>Press <b>Step</b> (or the right arrow "
-            "key): a draft model guesses, the target judges, the text grows.</li><li>Click a box of the tree to see p, q, the die "
-            "u and the verdict.</li><li>Change the method, the temperature, the tree, and start again.</li></ol>"
-        )
-    with right:
-        words = "".join(f"<dt>{html.escape(word)}</dt><dd>{html.escape(text)}</dd>" for word, text in GLOSSARY.items())
-        st.html("<h3>Words</h3>")
-        with st.expander("What target, drafter, bonus, correction, residual and the others mean", key="glossary"):
-            st.html(f'<dl class="ds-words">{words}</dl>')
+    word = COLOR["bonus" if dark() else "accepted"]
+    st.html(f'{STYLE}<h1 class="ds-hero" style="--ds-word: {word}">{HEAD}</h1><p class="ds-lead">{LEAD}</p>')
+    pair = demo.pair()
+    if pair is not None:
+        race(*pair)
+    if st.button("Show me one call", type="primary", icon=":material/arrow_forward:", key="open_step"):
+        st.switch_page("pages/1_Step.py")
+    doors()
+    words = "".join(f"<dt>{html.escape(word)}</dt><dd>{html.escape(text)}</dd>" for word, text in GLOSSARY.items())
+    with st.expander("What target, drafter, bonus, correction, residual and the others mean", key="glossary"):
+        st.html(f'<dl class="ds-words">{words}</dl>')
 
 
-def picture() -> None:
-    """One step of the recorded run: what was asked, the text and its tree."""
-    trace, index = demo.recorded(), demo.pause_at()
-    if trace is None or index < 0:
-        return
-    step = trace.steps[index]
-    with st.container(border=True, key="first_picture"):
-        st.html(f'<p class="ds-say">{html.escape(narrate(step, index + 1, trace.token_bytes))}</p>')
-        asked = trace.header.messages[-1].content if trace.header.messages else ""
-        written = [span for span in strip(trace, index) if not asked or span["step"] is not None]
-        said = f'<p class="ds-dim">Asked: {html.escape(asked)}</p>' if asked else ""
-        st.html(CSS + said + strip_html(written, index))
-        figure = tree_figure(step, trace.token_bytes, dark=dark(), root=trace.root(index), width=WIDTH, extent=extent_of([step]))
-        with scrolled("first_tree_scroll", WIDTH):
-            st.plotly_chart(figure, key="first_tree", config=PLOT_CONFIG, alt=tree_alt(step, trace.token_bytes))
-        st.caption(
-            f"From a recorded run of {as_markdown(demo.title())} that ships with the app. Blue was kept, orange turned down, grey "
-            "never judged."
-        )
+def race(ordinary: Trace, speculative: Trace) -> None:
+    """Two recorded runs write the same text on one clock."""
+    asked = ordinary.header.messages[-1].content
+    st.html(f'<p class="ds-asked"><b>Asked:</b> {html.escape(asked)}</p>')
+    named = zip(("Ordinary", "Speculative"), HOW, (ordinary, speculative), strict=True)
+    component(key="lanes", data=numbered("lanes", {"lanes": lanes(list(named)), "result": result(ordinary, speculative)}))
+    st.caption(
+        f"Two recorded runs of {as_markdown(MODELS[ordinary.header.family].title)}, replayed; no model is running. One tick is one "
+        "call of the large model: on a GPU a call takes about as long for ten words as for one. Correcting a text suits a copying "
+        "guesser well; Compare shows methods that do worse, with measured times."
+    )
+
+
+def doors() -> None:
+    """Three ways in."""
+    for place, (title, what, page) in zip(st.columns(len(DOORS), gap="medium"), DOORS, strict=True):
+        if page not in PAGES:
+            continue
+        with place, st.container(border=True, key=f"door_{title.split()[0].lower()}", height="stretch"):
+            st.markdown(f"#### {as_markdown(title)}\n{as_markdown(what)}")
+            if st.button("Open", key=f"open_{title}", icon=":material/arrow_forward:"):
+                st.switch_page(page)

@@ -28,7 +28,7 @@ LIMIT = 2.0  # seconds to the picture
 PATIENCE = 180_000  # milliseconds
 NO_LINE = "() => !document.querySelector('.st-key-loading .ds-wait')"
 PAGES = {  # page -> address, what is painted first, what says that all can be used
-    "Home": ("/", ".st-key-first_tree .js-plotly-plot .main-svg", NO_LINE),
+    "Home": ("/", ".lanes .lane .counted", NO_LINE),
     "Step": (
         "/Step",
         ".st-key-tree .js-plotly-plot .main-svg",

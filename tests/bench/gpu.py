@@ -1,13 +1,14 @@
 """Benchmark, not a test: what a GPU allows, and what the loop makes of it. Prepared for whoever has one; under five minutes.
 
-    python -m tests.bench.gpu [--out docs/benchmarks-gpu.md] [--models 1b,8b] [--compile] [--dry]
+    python -m tests.bench.gpu [--out docs/benchmarks-gpu.md] [--models 1b,8b] [--seconds 270] [--dry]
 
-Llama models with random weights are built on the device in bfloat16, with a draft model beside them: a pass is timed over 1 to 128
-rows against the time that reading the weights takes at the measured speed of the card's memory; plain decoding against `generate`,
+Llama models with random weights are built on the device in bfloat16, with a draft model beside them: a pass is timed over 1 to 129
+rows against the time that reading the weights takes at the measured speed of the card's memory, by the forward of transformers, by
+the short one, with CUDA graphs, and by `torch.compile`; so is one layer of an EAGLE head; then plain decoding against `generate`,
 speculative sampling against assisted generation, a run with the trace and without, and how often a step waits for the device; then
 the tests that want a GPU are run. With random weights the draft is never right: tau is 1, and a run costs what its calls cost,
-which is what is measured here. Without a GPU it says so and ends; `--dry` goes through all of it with tiny models on a CPU, whose
-numbers mean nothing.
+which is what is measured here. What would not end within `--seconds` is left out, with a line that says so. Without a GPU it says
+so and ends; `--dry` goes through all of it with tiny models on a CPU, whose numbers mean nothing.
 """
 
 import argparse
@@ -15,8 +16,8 @@ import platform
 import subprocess
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 from time import perf_counter
@@ -26,7 +27,10 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 from decoding.draft import Draft
 from decoding.methods import METHODS
+from decoding.models.attention import Block, Sizes
 from decoding.models.family import Family
+from decoding.models.graphs import Capture, CudaGraphs, Graphs, uncaptured
+from decoding.models.plain_forward import PlainForward
 from decoding.models.target import Target
 from decoding.sample import Sampling
 from tests.toys import run_steps
@@ -34,6 +38,8 @@ from tests.toys import run_steps
 NODES = (0, 1, 8, 16, 32, 64, 128)  # drafted: rows less one
 PROMPT, TOKENS, LENGTH = 512, 64, 5  # tokens read before, tokens written, tokens of a draft
 ROUNDS = 20
+EAGLE_ROWS = 8
+COMPILE_SECONDS = 90  # that it may take
 VOCAB = 128_256
 SHAPES = {  # hidden size, layers, heads, key-value heads, width of the MLP
     "1b": (2048, 16, 32, 8, 8192),
@@ -75,7 +81,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("docs/benchmarks-gpu.md"))
     parser.add_argument("--models", default="1b,8b", help=f"of {', '.join(SHAPES)}, parted by commas")
-    parser.add_argument("--compile", action="store_true", help="time torch.compile too, which takes minutes")
+    parser.add_argument("--seconds", type=float, default=270.0, help="when nothing new is begun any more")
     parser.add_argument("--dry", action="store_true", help="tiny models on a CPU: whether the script works")
     options = parser.parse_args()
     names = options.models.split(",")
@@ -86,15 +92,21 @@ def main() -> None:
     machine = found_machine(options.dry)
     lines = ["# On a GPU", "", *about(machine)]
     draft = model(DRAFT, machine)
+    end = perf_counter() + options.seconds
     for name in names:
-        lines += section(name, machine, draft, options.compile)
+        lines += section(name, machine, draft, end)
         if not options.dry:
             torch.cuda.empty_cache()
     text = "\n".join(lines) + "\n"
     print(text)
     if not options.dry:
         options.out.write_text(text, "utf-8")
-        sys.exit(subprocess.run([sys.executable, "-m", "pytest", "-q", "-n0", "-m", "gpu"], check=False).returncode)
+        left = max(30.0, end - perf_counter())
+        try:
+            done = subprocess.run([sys.executable, "-m", "pytest", "-q", "-n0", "-m", "gpu"], check=False, timeout=left)
+        except subprocess.TimeoutExpired:
+            sys.exit("The tests that want a GPU did not end in time; run them by pytest -m gpu.")
+        sys.exit(done.returncode)
 
 
 def found_machine(dry: bool) -> Machine:
@@ -122,7 +134,7 @@ def about(machine: Machine) -> list[str]:
     ]
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def model(name: str, machine: Machine) -> PreTrainedModel:
     """A Llama with random weights, made on the device."""
     hidden, layers, heads, kv_heads, mlp = TINY if machine.dry else SHAPES[name]
@@ -140,34 +152,80 @@ def model(name: str, machine: Machine) -> PreTrainedModel:
         torch.set_default_dtype(before)
 
 
-def section(name: str, machine: Machine, draft: PreTrainedModel, compiled: bool) -> list[str]:
-    """All tables of one target."""
+def section(name: str, machine: Machine, draft: PreTrainedModel, end: float) -> list[str]:
+    """All tables of one target; what would begin behind `end` is left out."""
     big = model(name, machine)
     vocab = big.config.vocab_size
-    target, small = (Target(one, vocab, 4096) for one in (big, draft))
     weights = sum(values.numel() * values.element_size() for values in big.parameters())
     limit = 1000 * weights / machine.bandwidth
     lines = [f"## {name}", "", f"{weights / 1e9:.1f} GB of weights: a pass cannot take less than {limit:.2f} ms.", ""]
-    lines += table(
-        ("rows", "ms a pass", "share of the limit", "× one row", *(["ms compiled"] * compiled)),
-        passes(target, machine, limit, compiled),
-    )
+    slow = Target(big, vocab, 4096)
+    eager, small = (shortened_to(Target(one, vocab, 4096), None) for one in (big, draft))
+    fixed, fixed_small = (shortened_to(one, capture_of(machine)) for one in (eager, small))
+    ways = {"transformers": slow, "short forward": eager, "graphs": fixed}
     prompt = torch.randint(0, vocab, (PROMPT,), generator=torch.Generator().manual_seed(1)).tolist()
-    return lines + table(
-        ("", "tokens a second", "× transformers", "waits for the device per step"), runs(target, small, machine, prompt)
-    )
+    for about, target, assistant in (("graphs", fixed, fixed_small), ("the short forward alone", eager, small)):
+        if perf_counter() < end:
+            head = (f"with {about}", "tokens a second", "× transformers", "waits for the device per step")
+            lines += table(head, runs(target, assistant, machine, prompt))
+        else:
+            lines += [f"Runs with {about}: no time was left.", ""]
+    if perf_counter() < end:
+        lines += table(("rows", *(f"ms, {way}" for way in ways), "share of the limit", "× one row"), passes(ways, machine, limit))
+        lines += eagle_layer(eager, machine)
+    if perf_counter() < end - COMPILE_SECONDS:  # last: what it compiles takes long, and nothing else may wait for it
+        lines += compiled(slow, machine, limit)
+    else:
+        lines += ["`torch.compile`: no time was left.", ""]
+    if fixed.graphs is not None and fixed.graphs.problem:
+        lines += [f"Graphs could not be captured: {fixed.graphs.problem}.", ""]
+    return lines
 
 
-def passes(target: Target, machine: Machine, limit: float, compiled: bool) -> Iterator[tuple[str, ...]]:
-    """One line per number of rows, behind a prompt."""
+def capture_of(machine: Machine) -> Capture:
+    return CudaGraphs() if machine.device.type == "cuda" else uncaptured
+
+
+def shortened_to(target: Target, capture: Capture | None) -> Target:
+    """The same model read by the short forward, and over fixed shapes if there is something to capture them."""
+    plain = target.plain or PlainForward(target.model)
+    return replace(target, plain=plain, graphs=None if capture is None else Graphs(plain, capture))
+
+
+def passes(ways: Mapping[str, Target], machine: Machine, limit: float) -> Iterator[tuple[str, ...]]:
+    """One line per number of rows, behind a prompt; the share and the ratio are those of the last way."""
     first = 0.0
-    quick = Target(torch.compile(target.model), target.vocab, target.context) if compiled else None
     for nodes in NODES:
-        draft = Draft((5,) * nodes, tuple((node - 1) // 2 for node in range(nodes)), source=("bench",) * nodes)
-        ms = machine.ms(reading(target, draft))
-        first = first or ms
-        more = (f"{machine.ms(reading(quick, draft)):.2f}",) if quick else ()
-        yield (str(nodes + 1), f"{ms:.2f}", f"{100 * limit / ms:.0f} %", f"{ms / first:.2f}", *more)
+        draft = tree(nodes)
+        found = [machine.ms(reading(target, draft)) for target in ways.values()]
+        first = first or found[-1]
+        yield str(nodes + 1), *(f"{ms:.2f}" for ms in found), f"{100 * limit / found[-1]:.0f} %", f"{found[-1] / first:.2f}"
+
+
+def tree(nodes: int) -> Draft:
+    return Draft((5,) * nodes, tuple((node - 1) // 2 for node in range(nodes)), source=("bench",) * nodes)
+
+
+def compiled(target: Target, machine: Machine, limit: float) -> list[str]:
+    """One row by `torch.compile`; a sentence where it cannot."""
+    try:
+        ms = machine.ms(reading(Target(torch.compile(target.model), target.vocab, target.context), tree(0)))
+    except Exception as error:  # whatever it lacks on this machine, the other numbers stand
+        return [f"`torch.compile` cannot: {type(error).__name__}.", ""]
+    return [f"`torch.compile` takes {ms:.2f} ms for one row, {100 * limit / ms:.0f} % of the limit.", ""]
+
+
+@torch.inference_mode()
+def eagle_layer(target: Target, machine: Machine) -> list[str]:
+    """One layer as wide as the target's behind a prompt, as an EAGLE head runs it again and again to draft."""
+    with machine.device:
+        layer = Block(Sizes.of(target).config).to(machine.dtype).eval()
+    rows = torch.zeros(1, PROMPT, target.model.config.hidden_size, dtype=machine.dtype, device=machine.device)
+    keys, values = layer.keys_values(rows, torch.arange(PROMPT, device=machine.device)[None])
+    positions = torch.full((1, EAGLE_ROWS), PROMPT, device=machine.device)
+    visible = torch.ones(EAGLE_ROWS, PROMPT, dtype=torch.bool, device=machine.device)
+    ms = machine.ms(lambda: target.score(layer(rows[:, :EAGLE_ROWS], positions, keys, values, visible)[0]))
+    return [f"One level of {EAGLE_ROWS} nodes of an EAGLE head, scored, takes {ms:.2f} ms.", ""]
 
 
 def reading(target: Target, draft: Draft) -> Callable[[], object]:

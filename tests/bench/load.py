@@ -27,6 +27,8 @@ from statistics import fmean, median, quantiles
 from time import perf_counter
 from urllib.parse import urlencode
 
+from decoding.runs.visitors import new_key
+from deploy.pace import LINGER
 from tests.bench.pages import ROOT, wait_for_server
 from tests.bench.tab import Closed, Tab
 
@@ -195,7 +197,7 @@ async def ready(tab: Tab) -> float:
     """
     began = perf_counter()
     await tab.open()
-    if not await tab.until(lambda: tab.runs and "step" in tab.buttons and not tab.buttons["step"].disabled, START):
+    if not await tab.until(lambda: tab.runs and tab.stepper is not None and tab.stepper.data["more"], START):
         raise TimeoutError(f"Step could not be pressed within {START:.0f} s.")
     return perf_counter() - began
 
@@ -207,7 +209,7 @@ async def stepped(tab: Tab, number: int, patience: float = PATIENCE) -> float:
         Closed, ValueError, TimeoutError: it never was.
     """
     began = perf_counter()
-    await tab.press("step")
+    await tab.ask()
     if not await tab.until(lambda: tab.shown == number, patience):
         raise TimeoutError(f"Step {number} was not painted within {patience:.0f} s; step {tab.shown} is shown.")
     return tab.shown_at - began
@@ -216,7 +218,7 @@ async def stepped(tab: Tab, number: int, patience: float = PATIENCE) -> float:
 async def play(server: Server, sessions: int, steps: int, think: float, seconds: float, method: str) -> Level:
     """So many sessions open the page, step, and close it; nobody clicks before all are there."""
     level, before = Level(sessions), server.megabytes
-    tabs = [Tab(server.address, "Step", link(i, method)) for i in range(sessions)]
+    tabs = [Tab(server.address, "Step", link(i, method), new_key()) for i in range(sessions)]
     there = asyncio.Barrier(sessions + 1)
     peak = Peak(server)
 
@@ -281,7 +283,7 @@ class Peak:
 
 async def warm(server: Server, method: str) -> None:
     """A first visitor, for whom torch is imported and the models are loaded."""
-    tab = Tab(server.address, "Step", link(0, method))
+    tab = Tab(server.address, "Step", link(0, method), new_key())
     await ready(tab)
     for number in (1, 2):
         await stepped(tab, number, START)
@@ -291,13 +293,14 @@ async def warm(server: Server, method: str) -> None:
 async def crowd(server: Server, visitors: int, arrival: float) -> list[float]:
     """Seconds from connecting until the first page stands with its picture; visitors come within `arrival` seconds, and stay."""
     chance = random.Random(0)
-    tabs = [Tab(server.address) for _ in range(visitors)]
+    await asyncio.sleep(LINGER + 1)  # who was here before counts for a moment more
+    tabs = [Tab(server.address, visitor=new_key()) for _ in range(visitors)]
 
     async def visit(tab: Tab) -> float:
         await asyncio.sleep(chance.uniform(0, arrival))
         began = perf_counter()
         await tab.open()
-        there = await tab.until(lambda: "first_tree" in tab.charts and tab.runs, PATIENCE)
+        there = await tab.until(lambda: "lanes" in tab.charts and tab.runs, PATIENCE)
         return perf_counter() - began if there else PATIENCE
 
     found = await asyncio.gather(*map(visit, tabs))

@@ -2,9 +2,10 @@
 
     python -m tests.bench.pictures [--family digits] [--images 20] [--temperature 1] [--first-seed 1000]
 
-One row per method and parameters: pixels per target call (plain decoding has 1) as the mean over pictures with its standard error, the
-share of calls that gave a single pixel, and the share of pictures that show what was asked for. Picture i has seed `first-seed` + i in
-every row, and asks for one word after the other. Counts, not times: how busy the machine is does not matter.
+One row per method and parameters: pixels per target call (plain decoding has 1) as the mean over pictures with its standard
+error, the share of calls that gave a single pixel, and the share of pictures that show what was asked for. Picture i has
+seed `first-seed` + i in every row, and asks for one word after the other. Counts, not times: how busy the machine is does
+not matter.
 """
 
 import argparse

@@ -6,20 +6,24 @@ same work with it as with a visitor, and a machine can hold a hundred of them.
 """
 
 import asyncio
-import re
+import json
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from time import perf_counter
+from time import perf_counter, time
 
+from streamlit.components.v2.bidi_component.constants import EVENT_DELIM
 from streamlit.proto.BackMsg_pb2 import BackMsg
 from streamlit.proto.Delta_pb2 import Delta
 from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
+from streamlit.runtime.state.session_state import STREAMLIT_INTERNAL_KEY_PREFIX
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import WebSocketException
 from websockets.typing import Origin, Subprotocol
 
-SAID = re.compile(r'class="ds-say"[^>]*>Step (\d+):')  # the sentence above every tree
+from decoding.runs.visitors import COOKIE
+
+STEPPER = "draftscope_stepper"  # the component that shows a run
 WHOLE = (ForwardMsg.FINISHED_SUCCESSFULLY, ForwardMsg.FINISHED_FRAGMENT_RUN_SUCCESSFULLY)
 
 
@@ -28,6 +32,16 @@ class Button:
     id: str
     fragment: str  # "": of the page itself
     disabled: bool
+
+
+@dataclass
+class Stepper:
+    """What the stepper of the page was fed last."""
+
+    id: str
+    fragment: str
+    data: dict
+    have: int = 0  # steps that came so far
 
 
 @dataclass
@@ -46,22 +60,23 @@ class Closed(Exception):
 class Tab:
     """One visitor on one page; to be opened, used and closed in one event loop."""
 
-    def __init__(self, address: str, page: str = "", query: str = "") -> None:
+    def __init__(self, address: str, page: str = "", query: str = "", visitor: str = "") -> None:
         """
         Args:
             address: of the server, such as http://127.0.0.1:8501.
             page: its name in the address; "" is Home.
             query: of the address, without the question mark.
+            visitor: the key that its cookie brings; "" for none.
         """
-        self.address, self.page, self.query = address.rstrip("/"), page, query
+        self.address, self.page, self.query, self.visitor = address.rstrip("/"), page, query, visitor
         self.buttons: dict[str, Button] = {}  # by their keys
-        self.charts: set[str] = set()  # keys of the figures that came since the last whole run of the page began
+        self.charts: set[str] = set()  # keys of the figures and components that came since the last whole run of the page began
         self.messages = 0  # that the server sent
         self.runs = 0  # of the page or of fragments, that came to their end
-        self.shown: int | None = None  # the step whose sentence and tree have come, and the end of the run that sent them
+        self.stepper: Stepper | None = None
+        self.shown: int | None = None  # the step that the page had the stepper stand at, and the end of the run that said so
         self.shown_at = 0.0
         self.exceptions: list[str] = []  # tracebacks and their like, which no page should show
-        self._said: int | None = None
         self._drawn: int | None = None
         self._script = ""  # the page's hash, once the server has told it
         self._kept: dict[str, Kept] = {}
@@ -81,6 +96,7 @@ class Tab:
                 address,
                 origin=Origin(self.address),
                 subprotocols=[Subprotocol("streamlit")],
+                additional_headers={"Cookie": f"{COOKIE}={self.visitor}"} if self.visitor else None,
                 max_size=None,
                 ping_interval=None,  # a browser sends none
                 open_timeout=60,
@@ -88,7 +104,7 @@ class Tab:
         except (OSError, WebSocketException) as error:
             raise Closed(f"No connection: {error!r}") from error
         self._reader = asyncio.create_task(self._read(self._socket))
-        await self._rerun()
+        await self.rerun()
 
     async def close(self) -> None:
         """As a browser closes a tab."""
@@ -103,7 +119,17 @@ class Tab:
         button = self.buttons.get(key)
         if button is None or button.disabled:
             raise ValueError(f"The page {self.page or 'Home'!r} has no button {key!r} that can be pressed.")
-        await self._rerun(button.fragment, pressed=button.id)
+        await self.rerun(button.fragment, pressed=button.id)
+
+    async def ask(self) -> None:
+        """Next, behind the last step; ValueError if no other step can be asked for; Closed as in `until`."""
+        stepper = self.stepper
+        if stepper is None or not stepper.data["more"] or stepper.data["busy"]:
+            raise ValueError(f"The page {self.page or 'Home'!r} has no stepper that another step can be asked of.")
+        told = {name: stepper.data[name] for name in ("run", "order")}
+        told |= {"step": stepper.data["at"][0], "phase": 3, "node": None, "have": stepper.have, "key": "step", "at": time()}
+        trigger = f"{STREAMLIT_INTERNAL_KEY_PREFIX}_{stepper.id}{EVENT_DELIM}events"
+        await self.rerun(stepper.fragment, asked=(trigger, json.dumps([{"event": "ask", "value": told}])))
 
     async def until(self, true: Callable[[], object], patience: float) -> bool:
         """Whether `true` comes to hold within so many seconds.
@@ -122,7 +148,8 @@ class Tab:
 
     # -- to the server -------------------------------------------------------------------------------------------------
 
-    async def _rerun(self, fragment: str = "", pressed: str = "", auto: bool = False) -> None:
+    async def rerun(self, fragment: str = "", pressed: str = "", auto: bool = False, asked: tuple[str, str] | None = None) -> None:
+        """Ask for a run of the page, or of one of its fragments."""
         message = BackMsg()
         state = message.rerun_script
         state.query_string, state.fragment_id, state.is_auto_rerun = self.query, fragment, auto
@@ -132,6 +159,8 @@ class Tab:
         state.cached_message_hashes.extend(self._kept)
         if pressed:
             state.widget_states.widgets.add(id=pressed, trigger_value=True)
+        if asked is not None:
+            state.widget_states.widgets.add(id=asked[0], json_trigger_value=asked[1])
         if self._socket is None:
             raise Closed("The tab is not open.")
         try:
@@ -143,7 +172,7 @@ class Tab:
         with suppress(Closed):
             while True:
                 await asyncio.sleep(interval)
-                await self._rerun(fragment, auto=True)
+                await self.rerun(fragment, auto=True)
 
     def _stop_timers(self, *fragments: str) -> None:
         """Those of the fragments, or all."""
@@ -215,17 +244,17 @@ class Tab:
     def _drew(self, delta: Delta) -> None:
         element = delta.new_element
         kind = element.WhichOneof("type")
+        if kind == "bidi_component":
+            self.charts.add(element.bidi_component.id.rpartition("-")[2])
         if kind == "button":
             key = element.button.id.rpartition("-")[2]
             self.buttons[key] = Button(element.button.id, delta.fragment_id, element.button.disabled)
-        elif kind == "html":
-            if said := SAID.search(element.html.body):
-                self._said = int(said[1])
+        elif kind == "bidi_component" and element.bidi_component.component_name == STEPPER:
+            data = json.loads(element.bidi_component.json)
+            self.stepper = Stepper(element.bidi_component.id, delta.fragment_id, data, data["from"] + len(data["steps"]))
+            self._drawn = data["at"][0] + 1
         elif kind == "plotly_chart":
-            key = element.plotly_chart.id.rpartition("-")[2]
-            self.charts.add(key)
-            if key == "tree":  # drawn behind its sentence
-                self._drawn = self._said
+            self.charts.add(element.plotly_chart.id.rpartition("-")[2])
         elif kind == "exception":
             self.exceptions.append(f"{element.exception.type}: {element.exception.message}")
 

@@ -7,20 +7,25 @@ from playwright.sync_api import expect
 
 from pages.parts.shared import recorded_run as demo
 from pages.parts.shared.absent import INSTEAD
+from tests.browser.on_step import back, go_on, next_button, prompt, shows
 from tests.conftest import PATIENCE, until
+from viz.lanes.lanes import result
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(8 * PATIENCE)]
 
 # What stands on the page in the moment the draft tree is painted: whoever looks later may find torch loaded.
 WATCH = """
 const watch = new MutationObserver(() => {
-  if (!document.querySelector(".st-key-tree .main-svg")) return;
+  const stepper = [...document.querySelectorAll("*")].find((e) => e.shadowRoot?.querySelector(".stp .box"));
+  if (!stepper) return;
   watch.disconnect();
   const line = document.querySelector(".st-key-loading .ds-wait");
-  const disabled = document.querySelector(".st-key-step button").disabled;
+  const disabled = document.querySelector(".st-key-run button").disabled;
   window.atFirst = { line: line ? line.innerText : "", disabled, title: document.querySelector(".ds-title").offsetTop };
 });
-watch.observe(document, { childList: true, subtree: true });
+watch.observe(document, { childList: true, subtree: true, attributes: true });
+// what happens in a shadow root is not observed
+setInterval(() => { if (!window.atFirst) document.documentElement.dataset.look = String(performance.now()); }, 30);
 """
 
 
@@ -31,30 +36,51 @@ def test_the_recorded_run_is_there_before_torch_is(page, site):
     found = page.evaluate("window.atFirst")
     assert found["line"].startswith("Loading ") and found["disabled"]
     expect(page.locator(".ds-badge")).to_contain_text("recorded run")
-    page.get_by_role("textbox", name="User").fill("Tom had a red")
-    page.get_by_test_id("stMain").get_by_role("button", name=re.compile(r"\bBack\b")).first.click()
-    sentence, step = page.locator(".ds-say").first, page.locator(".st-key-step button").first
-    before = re.compile(rf"^Step {demo.pause_at()}:")
-    expect(sentence).to_have_text(before)
+    prompt(page, "User").fill("Tom had a red")
+    prompt(page, "User").press("Control+Enter")
+    page.keyboard.press("Escape")
+    back(page)
+    shows(page, demo.pause_at())
     expect(page.locator(".st-key-loading .ds-wait")).to_have_count(0)
-    expect(step).to_be_enabled()
-    expect(sentence).to_have_text(before)
-    expect(page.get_by_role("textbox", name="User")).to_have_value("Tom had a red")
+    expect(next_button(page)).to_contain_text("Start")
+    shows(page, demo.pause_at())
+    expect(prompt(page, "User")).to_have_value("Tom had a red")
+    page.keyboard.press("Escape")
     assert page.evaluate("document.querySelector('.ds-title').offsetTop") == found["title"], "the page jumped"
-    step.click()
+    go_on(page)
     expect(page.locator(".st-key-step_absent")).to_contain_text("is not on this machine yet")
     expect(page.locator(".st-key-step_absent")).to_contain_text("A real model, 93 MB, once")
     expect(page.locator(".ds-badge")).to_contain_text("recorded run")
     page.get_by_role("button", name=INSTEAD).click()
     expect(page.locator(".ds-badge")).not_to_contain_text("recorded run")
-    expect(page.get_by_role("textbox", name="Prompt")).to_have_value("Tom had a red")
+    expect(prompt(page)).to_have_value("Tom had a red")
 
 
 @pytest.mark.parametrize(("width", "closed"), [(390, "true"), (1024, "false")])
+def test_home_plays_two_runs_on_one_clock_and_can_be_paused(page, site):
+    page.goto(site)
+    lanes, said = page.locator(".lanes .lane"), page.locator(".lanes .result")
+    ordinary, speculative = demo.pair()
+    expect(lanes).to_have_count(2)
+    page.get_by_role("button", name="Pause").click()
+    expect(page.locator(".stp.lanes")).to_have_attribute("data-state", "paused")
+    page.get_by_role("button", name="Again").click()
+    page.get_by_role("button", name="Pause").click()
+    for _ in range(len(ordinary.steps)):
+        page.get_by_role("button", name="Next call").click()
+    expect(said).to_be_visible()
+    expect(said).to_have_text(result(ordinary, speculative))
+    for lane, trace in zip(lanes.all(), (ordinary, speculative), strict=True):
+        expect(lane.locator(".counted b")).to_have_text(str(len(trace.steps)))
+        expect(lane.locator(".tokens")).to_have_text(trace.answer)
+    page.get_by_role("button", name="Show me one call").click()
+    expect(page).to_have_url(re.compile("/Step"))
+
+
 def test_the_rail_does_not_lie_over_the_page_of_a_phone(browser, site, width, closed):
     page = browser.new_page(viewport={"width": width, "height": 844})
     page.set_default_timeout(PATIENCE * 1000)
     page.goto(site)
-    expect(page.get_by_role("heading", name="See speculative decoding happen")).to_be_visible()
+    expect(page.get_by_role("heading", name="Let something cheap guess ahead")).to_be_visible()
     expect(page.get_by_test_id("stSidebar")).to_have_attribute("data-collapsed", closed)
     page.close()

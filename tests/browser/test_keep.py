@@ -7,7 +7,8 @@ import pytest
 from playwright.sync_api import TimeoutError, expect
 
 from decoding.runs.trace_files import from_json
-from tests.conftest import PATIENCE, button, settled
+from tests.browser.on_step import go_on, shows
+from tests.conftest import PATIENCE, settled
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(8 * PATIENCE)]
 
@@ -84,7 +85,7 @@ def test_a_debug_run_over_fifty_prompts_leads_to_a_rejection(site, page, tmp_pat
     page.get_by_role("button", name="Open this step").click()
     page.wait_for_url(re.compile("/Step"))
     page.locator(".ds-badge", has_text="recorded run · Token Recycling").wait_for()
-    page.locator(".ds-verdict", has_text="✗").wait_for()
+    page.locator(".stp .line", has_text="refused").wait_for()
 
 
 def test_a_run_that_was_kept_is_found_after_a_reload_and_replayed(site, page):
@@ -94,12 +95,12 @@ def test_a_run_that_was_kept_is_found_after_a_reload_and_replayed(site, page):
     select(page, "kept in the browser")
     page.get_by_role("button", name="Open on the Step page").click()
     page.wait_for_url(re.compile("/Step"))
-    page.locator(".ds-say", has_text="Step 1").wait_for()
-    button(page, "Forward").click()
-    page.locator(".ds-say", has_text="Step 2").wait_for()
+    shows(page, 1)
+    go_on(page)
+    shows(page, 2)
     settled(page)
     page.locator("body").press("j")
-    page.locator(".ds-say", has_text="Step 1").wait_for()
+    shows(page, 1)
     expect(page.locator(".ds-badge").first).to_contain_text("recorded run")
 
 
@@ -117,9 +118,9 @@ def test_the_exported_replay_runs_from_disk_without_a_network(site, page, browse
     alone = context.new_page()
     alone.on("pageerror", lambda error: errors.append(str(error)))
     alone.goto(file.as_uri())
-    before = alone.locator("#say").inner_text()
+    shows(alone, 1)
     alone.keyboard.press("ArrowRight")
-    expect(alone.locator("#say")).not_to_have_text(before)
+    shows(alone, 2)
     assert "to be exported" in alone.title()
     assert asked == [file.as_uri()] and not errors
     context.close()
@@ -135,7 +136,7 @@ def test_the_exported_json_is_the_trace_and_comes_back(site, page, tmp_path):
     page.get_by_role("button", name="Open it").click()
     page.wait_for_url(re.compile("/Step"))
     expect(page.locator(".ds-badge").first).to_contain_text("recorded run")
-    expect(page.locator(".ds-say").first).not_to_be_empty()
+    expect(page.locator(".stp .line")).not_to_be_empty()
 
 
 @pytest.mark.parametrize("data", [b"hello", b"\x1f\x8b\x08\x00broken", b'{"format": "draftscope-trace", "trace": {}}'])

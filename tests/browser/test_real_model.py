@@ -8,6 +8,7 @@ from filelock import FileLock, Timeout
 from playwright.sync_api import expect
 
 from decoding.models import fetching
+from tests.browser.on_step import go_on, prompt, settings
 from tests.conftest import PATIENCE, ROOT, serving_app, settled, until
 from tests.local_server import serving
 
@@ -31,7 +32,7 @@ def index(tmp_path, tiny_gguf):
 
 
 def bar(page):
-    return page.get_by_test_id("stSidebar").get_by_test_id("stProgress")
+    return page.get_by_test_id("stPopoverBody").get_by_test_id("stProgress")
 
 
 def test_the_button_brings_the_model_and_the_page_goes_on_with_it(browser, index, tmp_path, tiny_gguf):
@@ -43,7 +44,7 @@ def test_the_button_brings_the_model_and_the_page_goes_on_with_it(browser, index
         page = browser.new_page(viewport={"width": 1440, "height": 900})
         page.set_default_timeout(PATIENCE * 1000)
         page.goto(f"{site}/Step?v=1&method=token_recycling&tokens=8")
-        rail = page.get_by_test_id("stSidebar")
+        rail = settings(page)
         rail.get_by_text("Model", exact=True).click()
         rail.get_by_role("button", name="A real model, 93 MB, once").click()
         expect(bar(page)).to_contain_text(re.compile(r"Downloading|downloading"))
@@ -57,9 +58,11 @@ def test_the_button_brings_the_model_and_the_page_goes_on_with_it(browser, index
         expect(rail.get_by_role("combobox", name="Target")).to_have_value("Tiny")
         assert index.ranges and fetched_in(cache) is not None
         expect(rail.get_by_role("button", name="A real model")).to_have_count(0)
-        expect(rail.get_by_text("Chat", exact=True)).to_be_visible()
-        page.locator(".st-key-step button").first.click()
-        expect(page.locator(".ds-badge")).to_contain_text("Token Recycling · smollm2 on cpu in float32")
+        page.keyboard.press("Escape")
+        expect(prompt(page, "User")).to_be_visible()  # it knows chats
+        page.keyboard.press("Escape")
+        go_on(page)
+        expect(page.locator(".ds-badge").first).to_contain_text("Token Recycling · smollm2 on cpu in float32")
         assert not page.get_by_test_id("stException").count()
         page.close()
 
@@ -93,8 +96,10 @@ def chatting(browser, smollm2_folder, tmp_path):
 def test_two_turns_with_the_real_model(chatting):
     """Asked, answered to the end, asked again behind its own answer."""
     page = chatting
-    rail, main = page.get_by_test_id("stSidebar"), page.get_by_test_id("stMain")
-    expect(page.locator(".ds-badge")).to_contain_text("smollm2 on cpu in float32", timeout=4 * PATIENCE * 1000)  # it is loaded
+    main = page.get_by_test_id("stMain")
+    expect(page.locator(".ds-badge").first).to_contain_text(
+        "smollm2 on cpu in float32", timeout=4 * PATIENCE * 1000
+    )  # it is loaded
     settled(page)
     main.get_by_role("button", name=re.compile("Run to end")).first.click()
     go_on = main.get_by_role("button", name=re.compile("Answer and go on"))
@@ -102,12 +107,12 @@ def test_two_turns_with_the_real_model(chatting):
     first = strip(page)
     assert "4" in first, first
     go_on.click()
-    second = rail.get_by_role("textbox", name="User, turn 2")
-    expect(second).to_be_visible()
-    answer = rail.get_by_role("textbox", name=re.compile("^Assistant")).first
+    second = prompt(page, "User, turn 2")
+    answer = prompt(page, re.compile("^Assistant"))
     assert "4" in answer.input_value()
     second.fill("What is 3+3?")
     second.press("Control+Enter")
+    page.keyboard.press("Escape")
     expect(page.locator(".st-key-stale")).to_be_visible()
     settled(page)
     main.get_by_role("button", name=re.compile("Run to end")).first.click()
@@ -118,5 +123,5 @@ def test_two_turns_with_the_real_model(chatting):
 
 def strip(page) -> str:
     """The text, chips and template text included, without its spaces and their marks."""
-    text = page.locator(".ds-strip").first.text_content() or ""
+    text = page.locator(".stp .tokens").first.text_content() or ""
     return "".join(c for c in text if c.isalnum() or c in "+?")

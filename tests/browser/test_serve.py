@@ -8,6 +8,7 @@ from urllib.request import urlopen
 import pytest
 from playwright.sync_api import expect
 
+from tests.browser.on_step import go_on, next_button, shows
 from tests.browser.test_keep import keep_as
 from tests.conftest import PATIENCE, button, serving_app, settled, until
 
@@ -60,7 +61,7 @@ def test_a_picture_from_elsewhere_is_refused_and_noticed(page, site, complaints)
 
 def test_home(page, site, complaints):
     page.goto(site)
-    page.locator(".st-key-first_tree .js-plotly-plot .main-svg").first.wait_for()
+    page.locator(".lanes .lane .counted").nth(1).wait_for()
     page.get_by_text("What target, drafter").click()
     page.locator("dl.ds-words dd").first.wait_for()
     settled(page)
@@ -70,15 +71,16 @@ def test_home(page, site, complaints):
 def test_step(page, site, complaints):
     page.goto(site + LINK)
     for number in (1, 2):
-        button(page, "Step").click()
-        page.locator(".ds-say", has_text=f"Step {number}:").wait_for()
-    page.locator(".st-key-tree .js-plotly-plot .main-svg").first.wait_for()
-    until(page, lambda: page.locator("button.ds-now[data-step='1']").count(), "the text does not stand at step 2")
+        expect(next_button(page)).to_contain_text("Start" if number == 1 else "Step")
+        go_on(page)
+        shows(page, number)
     page.locator("body").press("j")  # by a component of the page
-    page.locator(".ds-say", has_text="Step 1:").wait_for()
+    shows(page, 1)
+    page.locator("body").press("3")
+    page.get_by_role("tab", name="Numbers").click()
     page.get_by_text("The tree as a table").click()
     page.get_by_test_id("stDataFrame").locator("canvas").first.wait_for()
-    expect(page.locator(".ds-bars, .ds-dice")).not_to_have_count(0)
+    expect(page.locator(".why .dist")).not_to_have_count(0)
     settled(page)
     assert ready(site) == (200, {"ready": True})  # the worker has begun
     assert not complaints
@@ -126,6 +128,6 @@ def test_traces(page, site, complaints):
     assert arriving.value.path().stat().st_size
     page.get_by_role("button", name="Open on the Step page").click()
     page.wait_for_url(re.compile("/Step"))
-    page.locator(".st-key-tree .js-plotly-plot .main-svg").first.wait_for()
+    page.locator(".stp .box").first.wait_for()
     settled(page)
     assert not complaints

@@ -6,7 +6,7 @@ import pytest
 from playwright.sync_api import expect
 
 from pages.parts.shared import recorded_run as demo
-from pages.parts.step.text_strip import SCRIPT
+from tests.browser.on_step import back, call, go_on, next_button, prompt, shows, text, written
 from tests.conftest import PATIENCE, at_rest, settled, stays, until
 
 HOSTILE = "<script>document.title='owned'</script> <b>bold</b>"
@@ -31,7 +31,7 @@ def tab(browser, site):
         pages.append(page)
         page.goto(site + path)
         if wait:
-            page.locator(".st-key-tree .js-plotly-plot").first.wait_for()
+            page.locator(".stp .box").first.wait_for()
         return page
 
     yield opened
@@ -41,41 +41,19 @@ def tab(browser, site):
     assert not problems
 
 
-def number(page) -> int:
-    """The step that is shown, as its sentence says; 0 before the first."""
-    found = re.match(r"Step (\d+):", page.locator(".ds-say").first.inner_text())
-    return int(found[1]) if found else 0
-
-
-def marked(page) -> int:
-    """The step that the text stands at, as its tokens are marked; 0 where none is."""
-    steps = page.locator("button.ds-now").evaluate_all("tokens => tokens.map(token => +token.dataset.step)")
-    return steps[0] + 1 if steps else 0
-
-
-def shows(page, step: int) -> None:
-    """The sentence and the text stand at this step."""
-    until(page, lambda: number(page) == step, f"step {step} is not shown")
-    until(page, lambda: marked(page) == step, f"the text does not stand at step {step}")
-
-
 def press(page, label: str) -> None:
     page.get_by_test_id("stMain").get_by_role("button", name=re.compile(rf"\b{label}\b")).first.click()
 
 
-def write(page, prompt: str) -> None:
-    page.get_by_role("textbox", name="Prompt").fill(prompt)
-
-
-def begin(page, prompt: str) -> None:
-    write(page, prompt)
-    press(page, "Step")
+def begin(page, words: str) -> None:
+    """Write a prompt and press Start: the first step of a run of its own."""
+    prompt(page).fill(words)
+    prompt(page).press("Control+Enter")
+    expect(next_button(page)).to_contain_text("Start")
+    page.keyboard.press("Escape")  # the popover
+    go_on(page)
     shows(page, 1)
-    expect(page.locator(".ds-badge")).not_to_contain_text("recorded")
-
-
-def text(page) -> str:
-    return page.locator(".ds-strip").first.inner_text()
+    expect(page.locator(".ds-badge").first).not_to_contain_text("recorded")
 
 
 def reads(page, *words: str) -> None:
@@ -86,10 +64,14 @@ def reads(page, *words: str) -> None:
 def test_first_visit_is_paused_at_a_rejection(tab):
     page = tab("/Step")
     expect(page.locator(".st-key-recording")).to_contain_text(f"A recording of {demo.title()}")
-    expect(page.locator(".ds-badge")).to_contain_text("recorded run")
-    expect(page.locator(".ds-verdict").first).to_contain_text("turned down")
-    start = at_rest(page, lambda: number(page))
-    press(page, "Next")
+    expect(page.locator(".ds-badge").first).to_contain_text("recorded run")
+    expect(page.locator('.phase[aria-pressed="true"]')).to_have_text("3 Judge")
+    expect(page.locator(".stp .line")).to_contain_text("refused")
+    start = at_rest(page, lambda: call(page))
+    assert start == demo.pause_at() + 1 and not written(page)
+    go_on(page)  # first the call to its end
+    shows(page, start)
+    go_on(page)
     shows(page, start + 1)
     page.keyboard.press("ArrowLeft")
     shows(page, start)
@@ -104,122 +86,113 @@ def test_step_back_and_forward_of_a_real_run(tab):
     begin(page, "One day a little dog")
     reads(page, "dog")
     first = text(page)
-    press(page, "Step")
+    expect(next_button(page)).to_contain_text("Step")
+    go_on(page)
     shows(page, 2)
     until(page, lambda: len(text(page)) > len(first), "the text did not grow")
-    press(page, "Back")
+    back(page)
     shows(page, 1)
-    press(page, "Forward")
+    until(page, lambda: text(page) == first, "the text did not shrink")
+    go_on(page)
     shows(page, 2)
+
+
+def test_what_stands_below_follows_the_reader(tab):
+    page = tab("/Step")
+    start = at_rest(page, lambda: call(page))
+    box = page.get_by_label(re.compile(r"^Step \(of")).first
+    expect(box).to_have_value(str(start))
+    settled(page)
+    page.keyboard.press("ArrowLeft")
+    expect(box).to_have_value(str(start - 1))
+    box.fill("3")
+    box.press("Enter")
+    shows(page, 3)  # and the other way round
 
 
 def test_play_and_pause(tab):
     page = tab()
     begin(page, "Tom had a red ball")
-    press(page, "Play")
-    until(page, lambda: number(page) >= 3, "playing does not move")
-    press(page, "Pause")
-    page.get_by_role("button", name=re.compile("Play")).first.wait_for()
-    stays(page, lambda: number(page))
+    page.locator('.stp [data-do="play"]').click()
+    until(page, lambda: call(page) >= 3, "playing does not move")
+    page.locator('.stp [data-do="play"]').click()
+    expect(page.locator('.stp [data-do="play"]')).to_contain_text("Play")
+    settled(page)
+    stays(page, lambda: call(page))
 
 
 def test_run_to_end_and_stop(tab):
     page = tab("/Step?v=1&prompt=Once+upon+a+time&method=multi_candidate&p.shape=8-4-2&temperature=2&tokens=1000&seed=3&step=1")
     shows(page, 1)
     press(page, "Run to end")
-    until(page, lambda: number(page) >= 3, "the run does not go on")
+    until(page, lambda: call(page) >= 3, "the run does not go on")
     press(page, "Stop")
     page.get_by_role("button", name=re.compile("Run to end")).first.wait_for()
-    assert stays(page, lambda: number(page)) < 300  # the whole run has 344 steps and takes many seconds
+    assert stays(page, lambda: call(page)) < 300  # the whole run has 344 steps and takes many seconds
 
 
 def test_run_to_its_end(tab):
     page = tab("/Step?v=1&prompt=Once+upon+a+time&method=plain&tokens=6&seed=3&step=1")
     shows(page, 1)
     press(page, "Run to end")
-    until(page, lambda: "The run ends here" in page.locator(".ds-say").first.inner_text(), "the run does not end")
-    assert number(page) <= 6
-    expect(page.get_by_test_id("stMain").get_by_role("button", name=re.compile(r"\bStep\b")).first).to_be_disabled()
+    expect(page.locator(".stp .under")).to_contain_text("The run ends here")
+    assert call(page) <= 6
+    expect(next_button(page)).to_be_disabled()
+    expect(page.locator(".st-key-ending")).to_contain_text("The run is over")
+    page.get_by_role("button", name=re.compile("The same prompt with")).click()
+    expect(page.locator(".ds-badge").first).not_to_contain_text("Plain")
+    shows(page, 1)
 
 
-def test_a_click_on_a_node_fills_the_inspector(tab):
+def test_a_click_on_a_node_tells_of_it_and_the_page_hears(tab):
     page, node = tab("/Step"), demo.recorded().steps[demo.pause_at()].path[0]
     settled(page)
-    verdict = page.locator(".ds-verdict").first
-    before = at_rest(page, verdict.inner_text)
-    where = """(plot, node) => { const trace = plot.data.find(t => t.name === 'nodes'), l = plot._fullLayout;
-        if (!trace || !l?.xaxis?.d2p) return null;
-        const box = plot.getBoundingClientRect();
-        return { x: box.x + l.xaxis._offset + l.xaxis.d2p(trace.x[node + 1]),
-                 y: box.y + l.yaxis._offset + l.yaxis.d2p(trace.y[node + 1]) } }"""
-    # what is drawn above it, the text for one, may come later and moves it down
-    accepted = at_rest(page, lambda: page.locator(".st-key-tree .js-plotly-plot").evaluate(where, node))
-    page.mouse.click(accepted["x"] + 20, accepted["y"])
-    expect(verdict).not_to_have_text(before)
-    expect(verdict).to_contain_text("kept")
-    expect(page.locator(".ds-facts")).to_contain_text(f"node {node}")
+    why = page.locator(".why h3")
+    expect(why).to_contain_text("refused")
+    page.locator(f'.box[data-n="{node}"]').click()
+    expect(why).to_contain_text("kept")
+    expect(page.locator(".stp .line")).to_contain_text("kept")
+    page.get_by_role("tab", name="Numbers").click()
+    word = page.locator(f'.box[data-n="{node}"] .tok').inner_text().strip()
+    expect(page.get_by_text(re.compile("^Probabilities where")).first).to_contain_text(word)
 
 
 def test_a_click_on_a_token_goes_to_its_step(tab):
     page = tab("/Step")
-    page.locator("button.ds-tok[data-step='4']").first.click()
+    page.locator(".tokens [data-step='4']").first.click()
     shows(page, 5)
 
 
-def test_the_text_stands_at_the_step_of_the_page_however_late_its_code_comes(tab):
+def test_the_stepper_stands_at_the_step_of_the_page_however_late_its_code_comes(tab):
     """The browser makes the calls that wait for the code of the component in any order: one of an older step may be the last."""
     page, held = tab("/Step"), []
     page.add_init_script(HELD)
     page.route("**/held.js", lambda route: held.append(route))
     page.reload()
-    until(page, lambda: held, "the code of the text was not asked for")
-    start = at_rest(page, lambda: number(page))
-    back = min(4, start - 1)
-    for step in (*range(start - 1, start - back - 1, -1), *range(start - back + 1, start + 2)):
-        press(page, "Back" if step < number(page) else "Forward")
-        until(page, lambda step=step: number(page) == step, f"step {step} is not shown")
-    assert not page.locator(".ds-strip").count()
-    held[0].fulfill(content_type="text/javascript", body="")
-    shows(page, start + 1)
-    stays(page, lambda: marked(page))
-    shows(page, start + 1)
+    until(page, lambda: held, "the code of the stepper was not asked for")
+    box = page.get_by_label(re.compile(r"^Step \(of")).first
+    for step in (7, 3, 9, 5):
+        box.fill(str(step))
+        box.press("Enter")
+        settled(page)
+    assert not page.locator(".stp").count()
+    for route in held:
+        route.fulfill(content_type="text/javascript", body="")
+    shows(page, 5)
+    stays(page, lambda: written(page))
+    page.locator("h1").first.click()  # out of the box, where letters are written
     page.keyboard.press("j")
-    shows(page, start)
-
-
-def test_an_older_call_of_the_text_changes_nothing(browser):
-    """The same without the page: the code as it is sent, called with the newer data first."""
-    page = browser.new_page()
-    page.set_content('<div id="here"><div class="ds-box"></div></div>')
-    said = page.evaluate(
-        """async (script) => {
-            const said = [], parentElement = document.querySelector("#here");
-            const tokens = [0, 1, 2].map(step => ({ text: "t" + step, origin: "plain", step, title: "", group: null }));
-            const { default: draw } = await import(URL.createObjectURL(new Blob([script], { type: "text/javascript" })));
-            const call = (number, now) => draw({
-                data: { number, now, key: String(now), tokens: tokens.slice(0, now + 1), before: false, behind: false },
-                parentElement, setTriggerValue: (what, told) => said.push([number, what, told.key]) });
-            call(12, 2);
-            call(12, 2)?.();  // of another theme, and cleaned up while the element stays
-            call(11, 0)?.();  // of the step before: it comes last
-            document.body.dispatchEvent(new KeyboardEvent("keydown", { key: "k", bubbles: true }));
-            return said;
-        }""",
-        SCRIPT,
-    )
-    assert text(page) == "t0t1t2" and marked(page) == 3
-    assert said == [[12, "letter", "step"]]
-    page.close()
+    shows(page, 4)
 
 
 def test_a_deep_link_opens_the_same_run_and_step_again(tab):
     page = tab(LINK + "&step=3")
     shows(page, 3)
-    expect(page.locator(".ds-badge")).to_contain_text("Multi-candidate")
+    expect(page.locator(".ds-badge").first).to_contain_text("Multi-candidate")
     first = at_rest(page, lambda: text(page))
     page.reload()
-    page.locator(".st-key-tree .js-plotly-plot").first.wait_for()
-    expect(page.locator(".ds-badge")).to_contain_text("Multi-candidate")
+    page.locator(".stp .box").first.wait_for()
+    expect(page.locator(".ds-badge").first).to_contain_text("Multi-candidate")
     shows(page, 3)
     until(page, lambda: text(page) == first, f"the text is not {first!r} again")
 
@@ -239,8 +212,8 @@ def test_two_tabs_do_not_disturb_each_other(tab):
     one, two = tab(), tab()
     begin(one, "The cat sat on")
     begin(two, "Question: Anna has 3 apples.")
-    press(one, "Step")
-    press(two, "Step")
+    go_on(one)
+    go_on(two)
     shows(one, 2)
     shows(two, 2)
     reads(one, "cat")
@@ -251,19 +224,18 @@ def test_two_tabs_do_not_disturb_each_other(tab):
 def test_rapid_clicks_never_tear_a_run(tab):
     page = tab()
     begin(page, "She went to the")
-    step = page.get_by_test_id("stMain").get_by_role("button", name=re.compile(r"\bStep\b")).first
     for _ in range(6):
-        step.click(no_wait_after=True)
+        page.keyboard.press("k")  # at once, whether a step is under way or not
 
     def whole() -> bool:
-        last = number(page)
-        steps = page.locator("button.ds-tok").evaluate_all("tokens => tokens.map(token => +token.dataset.step)")
+        last = call(page)
+        steps = page.locator(".tokens [data-step]").evaluate_all("tokens => tokens.map(token => +token.dataset.step)")
         box = page.get_by_label(re.compile(r"^Step \(of")).first.input_value()
         return 2 <= last <= 7 and box == str(last) and steps == sorted(steps) and set(steps) == set(range(len(set(steps))))
 
     settled(page)
-    until(page, whole, "sentence, box and text do not agree")
-    shows(page, stays(page, lambda: number(page)))
+    until(page, whole, "stepper, box and text do not agree")
+    shows(page, stays(page, lambda: call(page)))
     assert whole()
 
 
@@ -271,7 +243,7 @@ def test_a_hostile_prompt_is_only_text(tab):
     page = tab()
     begin(page, HOSTILE)
     reads(page, "<script>", "<b>")
-    assert page.title() != "owned" and not page.locator(".ds-strip script, .ds-strip b").count()
+    assert page.title() != "owned" and not page.locator(".stp script, .tokens b").count()
 
 
 def test_a_link_full_of_nonsense_is_reported(tab):
@@ -283,5 +255,5 @@ def test_a_link_full_of_nonsense_is_reported(tab):
 def test_the_methods_page_opens_a_method(tab):
     page = tab("/Methods", wait=False)
     page.locator(".st-key-open_prompt_lookup button").click()
-    page.locator(".st-key-tree .js-plotly-plot").first.wait_for()
-    expect(page.locator(".ds-badge")).to_contain_text("Prompt lookup")
+    page.locator(".stp .box").first.wait_for()
+    expect(page.locator(".ds-badge").first).to_contain_text("Prompt lookup")

@@ -42,6 +42,8 @@ def drafting(key: str, step: Step) -> int:
         return len(step.nodes)
     if key == "s2d":  # whether an exit answers is known behind it; then the chain itself
         return EXITS * step.draft_calls + 1
+    if key == "lazyllm":  # which rows the next layers read is known behind the ones before: at three places
+        return 3
     return max(1, step.draft_calls)
 
 

@@ -20,7 +20,7 @@ from decoding.runs.run import Run
 from decoding.sample import Sampling
 from decoding.trace import Times
 from decoding.verify import match
-from tests.toys import GREEDY, VOCAB, greedy_text, markov, run_steps, tokens_of, toy_family, with_draft
+from tests.toys import GREEDY, SAME_TEXT, VOCAB, greedy_text, markov, run_steps, tokens_of, toy_family, with_draft
 
 PROMPT = (7, 70, 170, 7, 70)
 KEYS = list(METHODS)
@@ -143,7 +143,7 @@ def test_every_method_ends_at_the_end_token(llama, text, key):
     for end in dict.fromkeys(text[3:9]):
         family = replace(llama, target=replace(llama.target, ends=frozenset({end})))
         family = replace(family, draft=replace(llama.draft, ends=frozenset({end})))
-        steps = run_steps(family, key, PROMPT)
+        steps = run_steps(family, key, PROMPT, **SAME_TEXT.get(key, {}))
         assert tokens_of(steps) == text[: text.index(end) + 1] and steps[-1].ending == "end of text"
 
 
@@ -158,7 +158,7 @@ def test_token_limit_inside_the_accepted_path(llama, text, limit):
 @pytest.mark.parametrize("key", KEYS)
 @pytest.mark.parametrize("limit", [1, 2, 7])
 def test_every_method_stops_at_the_token_limit(llama, text, key, limit):
-    steps = run_steps(llama, key, PROMPT, max_tokens=limit)
+    steps = run_steps(llama, key, PROMPT, max_tokens=limit, **SAME_TEXT.get(key, {}))
     assert tokens_of(steps) == text[:limit] and steps[-1].ending == "token limit"
 
 
@@ -182,7 +182,7 @@ def test_context_limit(llama, text, key, context, other):
     """The text ends exactly where the shorter context is full, and no position beyond is ever read."""
     family = replace(llama, target=short(llama.target, context), draft=short(llama.draft, other))
     limit = min(context, other) if METHODS[key].requires(DraftModel) else context
-    steps = run_steps(family, key, PROMPT)
+    steps = run_steps(family, key, PROMPT, **SAME_TEXT.get(key, {}))
     written = tokens_of(steps)
     whose = " of the draft model" if limit < context else ""
     assert written == text[: limit - len(PROMPT)] and steps[-1].ending == f"context limit{whose}"
@@ -199,7 +199,8 @@ def test_oracle_up_to_the_context_limit(llama, text):
 
 @pytest.mark.parametrize("key", KEYS)
 def test_prompt_of_one_token(llama, key):
-    assert tokens_of(run_steps(llama, key, [7], max_tokens=20)) == greedy_text(llama.target, [7], 20)
+    steps = run_steps(llama, key, [7], max_tokens=20, **SAME_TEXT.get(key, {}))
+    assert tokens_of(steps) == greedy_text(llama.target, [7], 20)
 
 
 # -- seeds and recording -----------------------------------------------------------------------------------------------

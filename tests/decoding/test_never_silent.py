@@ -12,6 +12,7 @@ from decoding.methods import METHODS
 from decoding.models import heads
 from decoding.models.family import EMBEDDED, load
 from decoding.models.requirements import head_of
+from decoding.models.target import Target
 from decoding.runs.prompts import read_prompts
 from decoding.runs.run import Run
 from decoding.sample import Sampling
@@ -140,27 +141,26 @@ def boosted(weights: torch.Tensor, rows: list[int]) -> torch.Tensor:
     return weights.index_copy(0, torch.tensor(rows), weights[rows] * 1000)
 
 
-def spoilt(family, value, after):
-    """The family's target, whose logits hold `value` from the pass number `after` on."""
-    passes = []
-    real = family.target.model.forward
+def spoilt(model: Target, value: float, after: int):
+    """`Target.forward`, whichever way it reads, with `value` among this model's logits from the pass number `after` on."""
+    passes, real = [], Target.forward
 
-    def forward(*args, **more):
-        out = real(*args, **more)
-        passes.append(1)
-        if len(passes) > after:
-            out.logits[..., -1, 7] = value
-        return out
+    def forward(self, *args, **more):
+        logits, hidden = real(self, *args, **more)
+        if self is model:
+            passes.append(1)
+            if len(passes) > after:
+                logits[..., -1, 7] = value
+        return logits, hidden
 
-    return real, forward
+    return forward
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 @pytest.mark.parametrize("key", ["plain", "speculative_sampling", "prompt_lookup", "spectr", "judge", "medusa"])
 def test_logits_that_are_not_finite_stop_the_run_with_a_sentence(embedded, monkeypatch, key, value, temperature):
-    _, forward = spoilt(embedded, value, after=1)
-    monkeypatch.setattr(embedded.target.model, "forward", forward)
+    monkeypatch.setattr(Target, "forward", spoilt(embedded.target, value, after=1))
     params = {"rule": "typical"} if key == "medusa" else {}
     run = Run(embedded, key, params, prompt="Once upon a time", sampling=Sampling(temperature), max_tokens=16)
     with pytest.raises(ValueError, match=r"The target of embedded put out numbers that are not finite in step \d+ \(float32\)"):
@@ -170,14 +170,7 @@ def test_logits_that_are_not_finite_stop_the_run_with_a_sentence(embedded, monke
 
 @pytest.mark.parametrize("key", ["speculative_sampling", "multi_candidate", "spectr", "specdec_pp"])
 def test_a_drafter_that_is_not_finite_is_named(embedded, monkeypatch, key):
-    real = embedded.draft.model.forward
-
-    def forward(*args, **more):
-        out = real(*args, **more)
-        out.logits[...] = float("nan")
-        return out
-
-    monkeypatch.setattr(embedded.draft.model, "forward", forward)
+    monkeypatch.setattr(Target, "forward", spoilt(embedded.draft, float("nan"), after=0))
     with pytest.raises(ValueError, match="The drafter of embedded put out numbers that are not finite"):
         list(Run(embedded, key, prompt="Once upon a time", sampling=Sampling(1.0), max_tokens=16))
 

@@ -18,6 +18,8 @@ STORED = {
     "rows read", "layer passes", "confidence after layer {}", "order", "estimate before", "estimate after", "calls before",
     "matched", "occurrences", "weight", "count", "P", "draft value", "typical p", "typical threshold", "judge score", "judge only",
     "judge deviation", "rho", "beta", "beta at k", "R3w", "optimum", "copies", "guesses", "u of sequence {}",
+    "layer passes of the call", "layer passes of the full model", "revived tokens", "aux entries", "KL to the full model",
+    "overlap with the full model", "agrees with the full model", "depth reached", "attention paid", "went on behind",
 }  # fmt: skip
 
 

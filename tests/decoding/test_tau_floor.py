@@ -22,6 +22,7 @@ REPETITIVE = (
 )
 FLOORS = {
     "plain": 1.0,
+    "lazyllm": 1.0,  # nobody drafts for it unless one asks
     "speculative_sampling": 1.8,
     "multi_candidate": 1.9,
     "dyspec": 1.9,

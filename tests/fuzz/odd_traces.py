@@ -130,6 +130,14 @@ def facts(data: Plain, dice: Random) -> None:
         step["facts"][dice.choice(NAMES + sorted(step["facts"]))] = dice.choice(FLOATS)
 
 
+def grids(data: Plain, dice: Random) -> None:
+    """Of one step or of all: gone, cut, longer, or of other bytes."""
+    for step in data["steps"] if dice.random() < 0.5 else [step_in(data, dice) or {"grids": {}}]:
+        for name, found in list(step["grids"].items()):
+            wrong = dice.choice((b"", found[:-1], found * 2, bytes(len(found)), b"\xff" * len(found), dice.randbytes(len(found))))
+            step["grids"][dice.choice((name, name, PAYLOAD))] = wrong
+
+
 def rows(data: Plain, dice: Random) -> None:
     if row := row_in(data, dice):
         what = dice.choice(("entropy", "overlap", "kl", "sampled", "p", "q", "residual", "tokens"))
@@ -224,7 +232,7 @@ def steps(data: Plain, dice: Random) -> None:
     elif what == 2:
         data["steps"] = data["steps"][: dice.randint(0, len(data["steps"]))]
     elif data["steps"]:
-        bare = {"nodes": [], "rows": [], "path": [], "tokens": [0], "origins": ["plain"], "pruned": [], "facts": {}}
+        bare = {"nodes": [], "rows": [], "path": [], "tokens": [0], "origins": ["plain"], "pruned": [], "facts": {}, "grids": {}}
         data["steps"].insert(0, mutable(data["steps"][0]) | bare)
 
 
@@ -285,7 +293,7 @@ def ends(data: Plain, dice: Random) -> None:
 
 
 ODDITIES: tuple[Callable[[Plain, Random], None], ...] = (
-    shares, shares, verdicts, sources, scores, scores, scores, one_for_all, one_for_all, no_scores, facts, facts, rows, rows,
+    shares, shares, verdicts, sources, scores, scores, scores, one_for_all, one_for_all, no_scores, facts, facts, grids, rows, rows,
     short_rows, no_rows, no_q, parents, many_nodes, pruned, last_token, no_path, times, no_times, endings, steps, pieces, no_pieces,
     method, params, params, sampling, header, prompt_tokens, chat, ends,
 )  # fmt: skip

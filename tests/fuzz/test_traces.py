@@ -24,7 +24,7 @@ from decoding.trace import Trace, decode_trace, encode
 from pages.parts.step.open_trace import settings_for
 from tests.fuzz.mutations import BOMBS, case, cases, changed, damaged, opened
 from tests.fuzz.odd_traces import mutable, names_of, odd, one_for_all, params, plain
-from tests.fuzz.views import ALL, PANEL, STEP, all_open, drawn, files_of  # noqa: F401  a fixture
+from tests.fuzz.views import ALL, PANEL, STEP, all_open, drawn, files_of, the_course  # noqa: F401  a fixture
 from tests.hostile import hostile
 from tests.viz_samples import grown, trace_of
 
@@ -36,8 +36,9 @@ DRAWN = ("Step", "Trace", "Row", "Node")  # a function of `viz` that takes one o
 MORE_RUNS: tuple[tuple[Any, ...], ...] = (  # whose pictures are others: method, temperature, tokens, parameters
     ("jacobi", 0.0, 24, {}), ("medusa", 0.8, 10, {"rule": "typical"}), ("judge", 0.8, 10, {"threshold": 0.01}),
     ("speculative_sampling", 0.0, 10, {}), ("dyspec", 0.8, 10, {"nodes": 96}),
+    ("lazyllm", 0.0, 10, {"compared": True, "drafter": "copies from the text"}),
 )  # fmt: skip
-SELDOM = {"misfit_words"}  # are drawn of rare numbers only
+SELDOM = {"misfit_words", "own_rule"}  # are drawn of rare numbers only
 
 
 @pytest.fixture(scope="module")
@@ -162,7 +163,9 @@ def test_every_picture_is_among_them(recorded, store, all_open, tmp_path):  # no
                 drawn(trace, alone, store, 0, cursor, None, frozenset({STEP}))
         drawn(greedy, recorded("medusa", 0.0), store, store.keep(greedy, "greedy"), 0, None, ALL)
         drawn(alone, recorded("plain", 0.0), store, 0, 0, None, ALL - {"findings"})
+        drawn(greedy, recorded("plain", 0.0), store, 0, 0, None, frozenset({"comparison"}))
         files_of(greedy, tmp_path)
+        the_course()
     finally:
         threading.settrace(None)
         sys.settrace(None)

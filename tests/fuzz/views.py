@@ -15,6 +15,7 @@ from streamlit.elements.lib.mutable_popover_container import PopoverContainer
 from streamlit.elements.lib.mutable_tab_container import TabContainer
 from streamlit.testing.v1 import AppTest
 
+from decoding.runs import lesson_runs
 from decoding.runs.prompts import Prompt
 from decoding.runs.store import Store
 from decoding.runs.trace_files import nodes_frame, steps_frame, to_json, to_parquet
@@ -24,28 +25,32 @@ from pages.parts.compare.columns import tally_html, text_html
 from pages.parts.compare.comparison import comparison
 from pages.parts.compare.small_tree import draw_small_tree
 from pages.parts.compare.sweep_view import best_words
-from pages.parts.drafter.findings import Findings
+from pages.parts.drafter.findings import findings_of
 from pages.parts.drafter.findings_view import findings_view
 from pages.parts.shared import retrieved
 from pages.parts.shared.session import Session
+from pages.parts.shared.stepper import Selection, stepper
 from pages.parts.step import step_view
-from pages.parts.step.inspector import inspector
 from pages.parts.step.method_panel import view_of
 from pages.parts.step.open_trace import show
-from pages.parts.step.recording import lesson_words
+from pages.parts.step.tables import tables
 from tests.conftest import PATIENCE
 from tests.hostile import clean
-from viz.drafter.judgements import judgements, per_prompt, positions
-from viz.drafter.rejections import alarms
+from viz.drafter.judgements import positions
+from viz.lanes.lanes import lanes, result
+from viz.lessons.course import NEEDED, course
+from viz.lessons.handout import handout
 from viz.methods import guesses_html
 from viz.methods.spectr import position_of
 from viz.methods.spectr_transport import transport
 from viz.replay.replay import replay_html
 from viz.runs.compare import duration, until
+from viz.runs.differences import exactness
 from viz.runs.sweep import sweep_alt, sweep_figure, sweep_table
+from viz.runs.track import track_html
 from viz.runs.winner import winner_words
 from viz.step.beside import beside_words
-from viz.words import stage
+from viz.step.text import legend_html, origins
 
 GIVEN = "fuzz"  # in the session's state: what `drawn` was given
 STEP, PANEL = "step", "panel"  # the whole Step page, or of it the tree, the inspector and the method's own panel
@@ -97,7 +102,13 @@ def draw() -> None:
     if "comparison" in parts:
         comparison([("one", trace), ("other", other)], "fuzz_compare")
         st.html(f"<p>{html.escape(winner_words([('one', trace), ('other', other)]))}</p>")
-        st.html(tally_html(trace) + text_html(trace))
+        st.html(tally_html(trace) + tally_html(trace, (1.0, 2.0)) + text_html(trace))
+        st.html(legend_html(origins(trace, other)))
+        st.html(track_html([("one", trace), ("other", other)], {"one": len(trace.steps) // 2}))
+        st.html("".join(f"<p>{html.escape(' '.join(exactness(other, trace, lossless)))}</p>" for lossless in (True, False)))
+        assert len(lanes([("one", "", trace), ("other", "", other)])[0]["calls"]) == len(trace.steps)
+        with suppress(ValueError):  # they wrote different texts
+            result(trace, other)
     if "findings" in parts:
         findings(trace, other, store, number)
     if "sweep" in parts:
@@ -106,8 +117,8 @@ def draw() -> None:
 
 def panel(session: Session) -> None:
     """What of a step depends on the numbers of its method."""
-    step_view.tree(session)
-    inspector(session)
+    stepper(session.trace, cursor=Selection(session.cursor, session.phase, session.node), key="fuzz_stepper", run=session.runs)
+    tables(session)
     if (own := view_of(session.trace.header.method)) is not None:
         own(session)
 
@@ -115,16 +126,11 @@ def panel(session: Session) -> None:
 def findings(trace: Trace, other: Trace, store: Store, number: int) -> None:
     """What the Drafter page says of them, as if either were a study."""
     runs = {"A · one": [(0, number, "stories", trace)], "B · other": [(0, number, "stories", other)]}
-    found = {label: findings_of(label_runs) for label, label_runs in runs.items()}
+    prompts = (Prompt("Once upon a time", "stories"),)
+    positions(runs["A · one"])
+    found = {label: findings_of(prompts, label_runs) for label, label_runs in runs.items()}
     if all(len(one.judged) for one in found.values()):
         findings_view(Session(), store, found)
-
-
-def findings_of(runs: Sequence) -> Findings:
-    prompts = (Prompt("Once upon a time", "stories"),)
-    words = stage(run[3].header for run in runs)
-    positions(runs)
-    return Findings(prompts, judgements(runs), per_prompt(runs), tuple(alarms(runs)), words)
 
 
 def around(session: Session, other: Trace) -> None:
@@ -133,7 +139,6 @@ def around(session: Session, other: Trace) -> None:
     draw_small_tree(step, trace.token_bytes, "fuzz_small", session.root, 350, 6)
     if bars := guesses_html(trace, session.cursor):
         st.html(bars)
-    lesson_words(step, trace.token_bytes)
     until(trace, duration(trace) / 2)
     retrieved.source_alt(step)
     if other.steps:
@@ -144,6 +149,13 @@ def around(session: Session, other: Trace) -> None:
             with suppress(ValueError):  # too many sets of guesses, which the page says
                 transport(step.rows[row], position.guesses)
             break
+
+
+def the_course() -> None:
+    """The lessons and their handouts: always of the runs that ship."""
+    runs = {name: lesson_runs.read(name) for name in NEEDED}
+    for number, lesson in enumerate(course(runs), 1):
+        handout(lesson, number, runs)
 
 
 def sweep(points: Sequence[tuple[int, Trace]]) -> None:
@@ -158,7 +170,7 @@ def files_of(trace: Trace, folder: Path) -> None:
     """Every file that is made of a trace; each can be read again."""
     replay = replay_html(trace, trace.header.prompt[:200])
     text = replay.split('<script type="application/json" id="data">', 1)[1].split("</script>", 1)[0]
-    assert len(json.loads(text)["steps"]) == len(trace.steps)
+    assert len(json.loads(text)["stepper"]["steps"]) == len(trace.steps)
     assert to_json(trace)
     for name, frame in (("nodes", nodes_frame(trace)), ("steps", steps_frame(trace))):
         (folder / f"{name}.parquet").write_bytes(to_parquet(frame))

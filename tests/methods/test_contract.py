@@ -13,7 +13,7 @@ import decoding.methods
 from decoding.draft import Draft, chain
 from decoding.loop import decode
 from decoding.method import Drafter, Observed
-from decoding.methods import METHODS
+from decoding.methods import GROUPS, METHODS
 from decoding.models.family import Family
 from decoding.models.requirements import DraftModel
 from decoding.runs.run import Run
@@ -51,6 +51,7 @@ def test_words(key):
     assert method.title[0].isupper() and len(method.title) <= 40
     assert method.paper.startswith("https://")
     assert method.authors and 2015 <= method.year <= 2030
+    assert method.group in GROUPS and method.line.endswith(".") and len(method.line) <= 100
     assert method.idea.endswith(".") and method.lossless.endswith(".")
     assert method.algorithm and all(line.endswith(".") for line in method.algorithm)
     assert inspect.getdoc(module) and module.__doc__.splitlines()[0].endswith(".")

@@ -1,11 +1,14 @@
 """Prompt lookup against the examples of its specification and against the class of transformers itself."""
 
+from dataclasses import asdict
+
 import numpy as np
 import pytest
 import torch
 from transformers.generation.candidate_generator import PromptLookupCandidateGenerator
 
-from decoding.methods.prompt_lookup import METHOD, PromptLookup, copied, find
+from decoding.drafting.lookup import Lookup, copied, find
+from decoding.methods.prompt_lookup import METHOD
 from tests.toys import cycle, run_steps, toy_family
 
 LIKE_TRANSFORMERS = {"ngram": 3, "length": 10, "which": "first", "overlap": False}
@@ -13,7 +16,7 @@ END = 0
 
 
 def drafted(tokens: list[int], ends=frozenset(), **params) -> list[int]:
-    return list(PromptLookup(METHOD.checked(params), ends).propose(tokens, None).tokens)
+    return list(Lookup(ends, **asdict(METHOD.checked(params))).propose(tokens, None).tokens)
 
 
 def theirs(tokens: list[int]) -> list[int]:
@@ -92,5 +95,5 @@ def test_periodic_text_is_drafted_in_full():
 
 
 def test_where_the_copy_came_from_is_said():
-    draft = PromptLookup(METHOD.params(), frozenset()).propose([1, 2, 3, 1, 2], None)
+    draft = Lookup(frozenset()).propose([1, 2, 3, 1, 2], None)
     assert set(draft.source) == {"copied from token 2"} and draft.how == "deterministic" and draft.q is None

@@ -12,6 +12,8 @@ from streamlit.testing.v1 import AppTest, local_script_runner
 from streamlit.testing.v1.element_tree import ElementTree
 from streamlit.testing.v1.local_script_runner import LocalScriptRunner, ScriptRunnerEvent
 
+from tests.stepper_events import asked
+
 PAGE = "page"  # a run of the whole page
 
 
@@ -42,6 +44,10 @@ class Browser:
         """Press a button that lies in the fragment with this key."""
         state = WidgetState(id=self.at.button(key=button).id, trigger_value=True)
         self._run(self.storage.resolve_target(fragment)[0], state)
+
+    def ask(self, fragment: str) -> None:
+        """Next, on the stepper that lies in the fragment: another step is asked for."""
+        self._run(self.storage.resolve_target(fragment)[0], *asked(self.at))
 
     def tick(self) -> None:
         """The time of every timer has come."""

@@ -15,10 +15,11 @@ from pages.parts.compare import address as compare_address
 from pages.parts.shared import address
 from pages.parts.shared.examples import CHAT_EXAMPLES
 from pages.parts.shared.settings import Settings
-from pages.parts.step.text_strip import payload
 from tests import toys
 from tests.conftest import PATIENCE
 from tests.pages.test_step import ROOT, errors, opened, press, prompt_box, said, state, warnings
+from tests.stepper_events import asks, stands
+from viz.stepper.data import stepper_data
 
 pytestmark = [pytest.mark.timeout(4 * PATIENCE), pytest.mark.usefixtures("opens_with_embedded")]
 HOSTILE = "<script>alert(1)</script> **bold**"
@@ -80,8 +81,8 @@ def test_two_turns(folder):
     assert not at.exception and area(at, "User, turn 1").value == HOSTILE
     assert area(at, "Assistant").value == first.answer and area(at, "User, turn 2").value == ""
     assert any("Your turn" in box.value for box in at.markdown) and not [b for b in at.button if b.key == "again"]
-    at.button("back").click().run()
-    press(at, "step")
+    stands(at, state(at).cursor - 1)
+    asks(at)
     assert state(at).trace is first and at.button("run").disabled and not at.error  # the turn to come does not count yet
     area(at, "User, turn 2").set_value("the dog").run()
     press(at, "run")
@@ -106,10 +107,13 @@ def test_options_of_the_template_reach_it(folder):
 def test_special_tokens_are_chips_and_what_the_template_wrote_is_told_apart(folder):
     at = chatting(folder)
     press(at, "step")
-    shown = payload(state(at).trace, 0)["tokens"]
-    assert [t["text"] for t in shown if t["special"] and t["step"] is None] == ["<|user|>", "<|end|>", "<|assistant|>"]
-    assert {t["origin"] for t in shown if t["special"] and t["step"] is None} == {"template"}
-    assert "".join(t["text"] for t in shown if t["origin"] == "prompt") == "Write␣a␣haiku␣about␣rain."
+    data = stepper_data(state(at).trace)
+    shown = [
+        (data["names"][str(token)][1], template, token in data["head"]["special"]) for token, template in data["head"]["prompt"]
+    ]
+    assert [text for text, _, special in shown if special] == ["<|user|>", "<|end|>", "<|assistant|>"]
+    assert {template for _, template, special in shown if special} == {1}
+    assert "".join(text for text, template, _ in shown if not template) == "Write␣a␣haiku␣about␣rain."
 
 
 # -- links and traces -----------------------------------------------------------------------------------------------------

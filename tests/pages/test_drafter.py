@@ -89,6 +89,7 @@ def test_a_study_runs_and_shows_what_it_found(store):
     assert [r[0] for r in results(store, plan)] == [0, 1, 2]
     assert [m.label for m in at.metric][:3] == ["prompts", "tau", "alpha"] and at.metric[0].value == "3"
     assert len(at.get("plotly_chart")) >= 5 and all(chart.proto.alt for chart in at.get("plotly_chart"))
+    assert "Too little to judge by" in words(at)  # three short runs: the verdict comes first, and knows when to be silent
     assert "all runs are there" in words(at) and at.button(key="study_run").disabled
 
 
@@ -143,7 +144,7 @@ def test_filters_apply_to_all_and_may_leave_nothing(store):
 
 def test_a_rejection_opens_exactly_its_step(store):
     at = run(typed(method="speculative_sampling", **{"study.temperature": 1.0, "study.max_tokens": 16}))
-    at.session_state["find.tabs.4"] = "Rejections"
+    at.session_state["find.tabs.5"] = "Rejections"
     at.run()
     trace, step, node = map(int, at.selectbox(key="find.rejections.chosen").value.split("."))
     press(at, "find.open")
@@ -153,12 +154,12 @@ def test_a_rejection_opens_exactly_its_step(store):
     assert session.step.nodes[node].verdict == "rejected"
 
 
-@pytest.mark.parametrize("tab", ["Acceptance", "Calibration", "p against q", "Rejections", "Two drafters"])
+@pytest.mark.parametrize("tab", ["Acceptance", "Its list", "Calibration", "p against q", "Rejections", "Two drafters"])
 def test_two_drafters_are_compared(store, tab):
     at = run(typed(method="token_recycling", **{"study.two": True, "study.B.method": "prompt_lookup"}))
     assert store.count() == 6
     assert "tau of B" in words(at)
-    at.session_state["find.tabs.5"] = tab
+    at.session_state["find.tabs.6"] = tab
     at.run()
     assert not at.exception, at.exception
 

@@ -12,6 +12,7 @@ from pages.parts.shared.settings import MAX_STOP, Settings, settings_of
 from pages.parts.step.open_trace import settings_for
 from tests.conftest import PATIENCE
 from tests.pages.test_step import opened, press, settled, state, warnings
+from tests.stepper_events import sent
 
 pytestmark = [pytest.mark.timeout(4 * PATIENCE), pytest.mark.usefixtures("opens_with_embedded")]
 OF_ONE_S_OWN = Settings(temperature=0.0, stop_tokens="\\n\n.\n#7", ignore_end=True)
@@ -24,7 +25,7 @@ def test_the_controls_say_them_and_the_run_ends_there():
     press(at, "run")
     trace = state(at).trace
     assert trace.steps[-1].ending == "stop token" and trace.text_bytes().endswith(b".") and trace.text_bytes().count(b".") == 1
-    assert "The run ends here: stop token." in " ".join(e.proto.body for e in at.get("html"))
+    assert sent(at)["steps"][-1]["ending"] == "stop token"
     at.text_area("stop_tokens").set_value("two words").run()
     at.toggle("ignore_end").set_value(True).run()
     press(at, "step")
@@ -88,7 +89,7 @@ def test_a_link_is_run_with_them():
 def test_the_field_for_stop_tokens_and_the_button_stop_are_two():
     """Both are on the page while a run goes on."""
     at = settled(opened(method="plain", temperature="0", prompt="Once upon a time"))
-    at.button("play").click().run()
+    at.button("run").click().run()
     assert not at.exception and at.text_area("stop_tokens").value == ""
     keys = [widget.key for widget in (*at.button, *at.text_area, *at.toggle, *at.checkbox, *at.number_input, *at.text_input)]
     assert len(keys) == len(set(keys))

@@ -11,14 +11,15 @@ import msgspec
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from decoding.methods import METHODS
+from decoding.methods import GROUPS, METHODS
 from decoding.runs.store import Store
 from pages.parts.shared import loading
 from pages.parts.shared import recorded_run as demo
+from tests.stepper_events import sent, stands
 
 ROOT = Path(__file__).parent.parent.parent
 STEP, TRACES = "pages/1_Step.py", "pages/5_Traces.py"
-NEED_MODELS = ("step", "play", "run")
+NEED_MODELS = ("run", "live")
 WITHOUT_TORCH = """
 import importlib, pkgutil, sys
 
@@ -30,10 +31,11 @@ class Refusing:
 sys.meta_path.insert(0, Refusing())
 from streamlit.testing.v1 import AppTest
 import pages.parts, viz
-from decoding.methods import METHODS
+from decoding.methods import GROUPS, METHODS
 from decoding.runs import store, trace_files, worker
 from pages.parts.shared import recorded_run as demo
 from viz.replay.replay import replay_html
+from tests.stepper_events import sent, stands
 
 for package in (viz, pages.parts):
     for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
@@ -47,13 +49,14 @@ def checked(at):
 trace = demo.recorded()
 store.Store(store.default_folder()).keep(trace, "kept", "")
 at = checked(AppTest.from_file("app.py", default_timeout=60).run())
-assert [chart for chart in at.get("plotly_chart")], "home shows no tree"
+assert at.get("bidi_component"), "home shows no lanes"
 at = checked(at.switch_page("pages/5_Traces.py").run())
 at = checked(at.button(key="traces.open").click().run())
 at = checked(at.switch_page("pages/1_Step.py").run())  # AppTest does not follow st.switch_page
 assert at.session_state["draftscope"].trace == trace and at.session_state["draftscope"].cursor == 0
-at = checked(at.button(key="forward").click().run())
-assert at.session_state["draftscope"].cursor == 1 and at.get("plotly_chart")
+from tests.stepper_events import sent, stands
+at = checked(stands(at, 1))
+assert at.session_state["draftscope"].cursor == 1 and sent(at)["steps"]
 assert trace_files.from_json(trace_files.to_json(trace)) == trace
 for frame in (trace_files.nodes_frame(trace), trace_files.steps_frame(trace)):
     assert trace_files.to_parquet(frame)
@@ -73,6 +76,9 @@ def test_home_traces_and_a_stored_trace_need_no_torch(tmp_path):
 def test_the_registry_lists_methods_as_they_are():
     assert list(METHODS) == sorted(METHODS, key=lambda key: (METHODS[key].year, key))
     assert [METHODS.title(key) for key in METHODS] == [method.title for method in METHODS.values()]
+    assert [(METHODS.group(key), METHODS.line(key)) for key in METHODS] == [(one.group, one.line) for one in METHODS.values()]
+    assert list(METHODS.grouped()) == list(GROUPS) and all(METHODS.grouped().values())
+    assert sorted(sum(METHODS.grouped().values(), ())) == sorted(METHODS)
     assert "no such" not in METHODS and METHODS.get("no such") is None
 
 
@@ -102,30 +108,30 @@ def prompt(at: AppTest):
 def test_a_process_that_has_torch_never_waits():
     assert "torch" in sys.modules and not loading.Importing().due
     at = page(STEP)
-    assert "Loading" not in said(at) and not at.button(key="step").disabled
+    assert "Loading" not in said(at) and not at.button(key="run").disabled
 
 
 def test_step_shows_the_recorded_run_and_says_what_is_loaded(importing):
     at = page(STEP)
-    assert "Loading torch (1 of 3)" in said(at) and at.get("plotly_chart")
+    assert "Loading torch (1 of 3)" in said(at) and sent(at)["steps"] and not sent(at)["more"]
     assert all(
         at.button(key=key).disabled and at.button(key=key).help.replace("\\", "").startswith(loading.WHY) for key in NEED_MODELS
     )
     start = at.session_state["draftscope"].cursor
-    at.button(key="back").click().run()
+    stands(at, start - 1)
     assert not at.exception and at.session_state["draftscope"].cursor == start - 1
 
 
 @pytest.mark.usefixtures("opens_with_embedded")
 def test_what_a_visitor_did_meanwhile_stays(importing):
     at = page(STEP)
-    at.button(key="back").click().run()
+    stands(at, at.session_state["draftscope"].cursor - 1)
     prompt(at).set_value("Tom had a red").run()
     at.slider(key="temperature").set_value(0.35).run()
     cursor = at.session_state["draftscope"].cursor
     importing.done = True
     at.run()
-    assert not at.exception and "Loading" not in said(at) and not at.button(key="step").disabled
+    assert not at.exception and "Loading" not in said(at) and sent(at)["more"]
     assert prompt(at).value == "Tom had a red" and at.slider(key="temperature").value == 0.35
     assert at.session_state["draftscope"].cursor == cursor
     assert at.selectbox(key="method").value == "speculative_sampling"

@@ -56,7 +56,7 @@ def step(made, clock) -> Browser:
 
 def pressed(browser: Browser, made: list[Gated]) -> Gated:
     """Press Step; the run that is in its first step then."""
-    browser.click("step", "step_view")
+    browser.ask("step_view")
     eventually(lambda: made and made[0].started.acquire(timeout=PATIENCE), "no run was made")
     return made[0]
 
@@ -94,7 +94,7 @@ def test_a_click_that_brings_nothing_at_once_draws_the_timer_alone(step, made):
     step.tick()
     step.runs.clear()
     before = step.messages
-    step.click("step", "step_view")
+    step.ask("step_view")
     assert step.runs == ["step_view", "step_view.timer"]  # the first as far as its callback
     assert step.messages - before < 15
     assert list(step.timers.values()) == [runs.POLL / 2]
@@ -109,7 +109,7 @@ def test_a_click_that_brings_a_step_at_once_draws_it(step, made):
     step.tick()
     step.runs.clear()
     run.let(1)
-    step.click("step", "step_view")
+    step.ask("step_view")
     assert step.runs == ["step_view"] and step.timers == {} and step.at.session_state["draftscope"].cursor == 1
 
 
@@ -135,7 +135,7 @@ def test_looks_become_rarer_the_longer_nothing_comes(step, made, clock):
     taken(step, run, 1)
     step.tick()
     assert step.runs[-1] == "step_view" and step.timers == {} and PAGE not in step.runs
-    step.click("step", "step_view")  # what is asked anew is looked for at once
+    step.ask("step_view")  # what is asked anew is looked for at once
     assert list(step.timers.values()) == [runs.POLL / 2]
 
 

@@ -41,6 +41,7 @@ from tests.conftest import PATIENCE, eventually
 from tests.decoding.test_trace_memory import size
 from tests.pages.test_recorded_runs import checked
 from tests.samples import sample_trace
+from tests.stepper_events import asks
 from tests.viz_samples import trace_of
 
 APP = Path(__file__).parent.parent.parent / "app.py"
@@ -463,7 +464,7 @@ def test_a_run_is_a_line_in_the_log_without_its_prompt(home, monkeypatch):
         monkeypatch.setenv("DRAFTSCOPE_LOG_PROMPTS", switched)
         at = page("1_Step.py", ALICE)
         session = at.session_state["draftscope"]
-        at.button(key="step").click().run()
+        asks(at)
         session.start(Settings(prompt="my secret", method="plain", max_tokens=4), 0)
         eventually(lambda s=session: not s.busy, "the run does not end")
         line = next(line for line in reversed(logged(home)) if line["event"] == "run")

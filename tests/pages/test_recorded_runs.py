@@ -1,13 +1,14 @@
 """The recorded runs: what ships, what a first visitor finds on Home, Step and Compare, and the ways on from there."""
 
 from pathlib import Path
+from statistics import median_low
 
 import pytest
 from streamlit.testing.v1 import AppTest
 
 from decoding.methods import METHODS
 from decoding.models.catalogue import SMOLLM2
-from decoding.runs import recorded_run
+from decoding.runs import recorded_comparison, recorded_run
 from decoding.trace import Message
 from pages.parts.shared import recorded_run as demo
 from pages.parts.shared.absent import INSTEAD
@@ -16,6 +17,7 @@ from pages.parts.shared.fetching import REAL
 from pages.parts.shared.session import Session
 from pages.parts.shared.settings import Settings, settings_of
 from tests.conftest import PATIENCE, eventually
+from tests.stepper_events import asks, sent, stands
 
 ROOT = Path(__file__).parent.parent.parent
 STEP, COMPARE = "pages/1_Step.py", "pages/2_Compare.py"
@@ -42,7 +44,8 @@ def checked(at: AppTest) -> AppTest:
 
 
 def press(at: AppTest, key: str) -> AppTest:
-    return checked(at.button(key=key).click().run())
+    """A button of the page; "step" is the stepper's own, where another step is to be made."""
+    return checked(asks(at) if key == "step" else at.button(key=key).click().run())
 
 
 def keys(at: AppTest) -> set[str]:
@@ -63,7 +66,7 @@ def until_run(at: AppTest, there) -> AppTest:
 
 
 def test_what_ships_is_one_question_answered_by_every_method():
-    traces = demo.comparison()
+    traces = tuple(map(recorded_run.read, recorded_run.METHODS))
     assert [trace.header.method for trace in traces] == list(recorded_run.METHODS) and demo.recorded() in traces
     one = traces[0].header
     for trace in traces:
@@ -90,57 +93,63 @@ def test_a_word_turned_down_for_a_word_teaches_more_than_half_a_word():
     assert recorded_run.lesson(step, dict.fromkeys(trace.token_bytes, b"ing")) < 1
 
 
+def forgotten() -> None:
+    for one in (demo.of, demo.comparison, demo.comparison_times):
+        one.cache_clear()
+
+
 def test_a_damaged_recording_leaves_the_pages_empty(monkeypatch, tmp_path):
     monkeypatch.setattr(recorded_run, "FOLDER", tmp_path)
     (tmp_path / "eagle.msgpack.gz").write_bytes(b"\x1f\x8bnothing")
-    demo.of.cache_clear()
+    forgotten()
     try:
         assert demo.recorded() is None and demo.comparison() == () and demo.title() == "" and demo.pause_at() == -1
         assert not opened("app.py").get("plotly_chart") and not opened(STEP).get("plotly_chart")
         assert "press Step or Play" in words(opened(COMPARE))
     finally:
-        demo.of.cache_clear()
+        forgotten()
 
 
 # -- Home and Step --------------------------------------------------------------------------------------------------------
 
 
 def test_home_says_whose_run_it_shows(nothing_fetched):
-    assert f"From a recorded run of {SMOLLM2.title}" in words(opened("app.py"))
+    assert f"Two recorded runs of {SMOLLM2.title}, replayed" in words(opened("app.py"))
 
 
 def test_without_the_model_step_shows_the_recording_and_names_every_way_on(nothing_fetched):
     at = opened(STEP)
     session = at.session_state["draftscope"]
     assert session.trace is demo.recorded() and session.live is None and session.cursor == demo.pause_at()
-    assert f"A recording of **{SMOLLM2.title}**" in words(at) and "Paused where the target turned a guess down" in words(at)
+    assert f"A recording of **{SMOLLM2.title}**" in words(at) and sent(at)["at"] == [demo.pause_at(), 2, None]
     assert at.button("recording_fetch").label == REAL and at.button("recording_instead").label == INSTEAD
     assert "live" not in keys(at) and not at.error
-    press(at, "step")
+    stands(at, demo.pause_at() + 1)
     assert session.cursor == demo.pause_at() + 1 and session.live is None and "A recording of" in words(at)
 
 
-@pytest.mark.parametrize("button", ["step", "play", "run"])
+@pytest.mark.parametrize("button", ["step", "run"])
 def test_a_run_without_its_model_is_a_sentence_and_the_recording_stays(nothing_fetched, button):
     at = opened(STEP)
     at.slider("temperature").set_value(0.5).run()
     press(at, button)
     session = at.session_state["draftscope"]
-    assert OFFERED in words(at) and {"step_fetch", "step_instead"} <= keys(at) and not session.playing
+    assert OFFERED in words(at) and {"step_fetch", "step_instead"} <= keys(at)
     assert session.trace is demo.recorded() and session.live is None and session.coming is None
     press(at, "put_back")
-    press(at, "back")
-    press(at, "step")
+    stands(at, demo.pause_at() - 1)
+    asks(at)
     assert OFFERED not in words(at) and session.cursor == demo.pause_at()
 
 
 def test_the_embedded_family_is_run_instead_only_when_it_is_asked_for(nothing_fetched):
     at = opened(STEP)
     session = at.session_state["draftscope"]
-    press(press(at, "reset"), "step")
-    assert session.trace is None and OFFERED in words(at)
+    at.number_input("max_tokens").set_value(20).run()
+    press(at, "step")
+    assert session.trace is demo.recorded() and OFFERED in words(at)
     press(at, "step_instead")
-    until_run(at, lambda: session.coming is None and session.count)
+    until_run(at, lambda: session.coming is None and session.live is not None)
     header, settings = session.trace.header, session.settings
     assert header.family == "embedded" and not header.messages and header.method == recorded_run.FIRST
     assert (settings.temperature, settings.seed) == (recorded_run.TEMPERATURE, demo.recorded().header.seed)
@@ -156,7 +165,8 @@ def test_words_of_ones_own_go_along_to_the_embedded_family_and_an_example_does_n
 
 def test_once_the_model_was_brought_the_run_that_was_meant_can_begin(nothing_fetched, tmp_path):
     at = opened(STEP)
-    press(press(at, "reset"), "step")
+    at.number_input("max_tokens").set_value(20).run()
+    press(at, "step")
     (tmp_path / "models" / "smollm2").mkdir(parents=True)
     (tmp_path / "models" / "smollm2" / "draftscope.md").write_text("here")
     checked(at.run())
@@ -181,8 +191,10 @@ def test_with_the_model_it_goes_on_live_at_the_same_place(smollm2_folder):
 def test_compare_opens_with_a_finished_comparison_that_can_be_played(nothing_fetched):
     at = opened(COMPARE)
     race = at.session_state["draftscope_race"]
-    assert [column.settings.method for column in race.columns] == list(recorded_run.METHODS) and race.recorded and race.at_end
-    assert all(title in words(at) for title in (METHODS[key].title for key in recorded_run.METHODS))
+    assert [column.settings.method for column in race.columns] == list(recorded_comparison.METHODS) and race.at_end
+    assert all(title in words(at) for title in (METHODS[key].title for key in recorded_comparison.METHODS))
+    assert at.slider("temperature").value == 0 and "needed" in words(at) and "median of 3" in words(at)
+    assert words(at).count("✓ exact") == 3 and "✓ reference" in words(at) and "ds-lane" in words(at)
     assert f"A recording of **{SMOLLM2.title}**" in words(at) and at.button("compare_instead").label == INSTEAD
     assert "settings have changed" not in words(at) and at.get("plotly_chart")
     press(at, "compare_play")
@@ -191,6 +203,28 @@ def test_compare_opens_with_a_finished_comparison_that_can_be_played(nothing_fet
     press(at, "compare_back")
     press(at, "compare_step")
     assert all(column.live is None for column in race.columns) and not race.absent
+
+
+def test_the_greedy_comparison_leaves_the_controls_of_step_as_they_were(nothing_fetched):
+    at = AppTest.from_file(str(ROOT / "app.py"), default_timeout=PATIENCE)
+    checked(at.run())
+    checked(at.switch_page(COMPARE).run())
+    assert at.slider("temperature").value == 0 and "settings have changed" not in words(at)
+    checked(at.switch_page(STEP).run())
+    assert at.slider("temperature").value == recorded_run.TEMPERATURE and "settings have changed" not in words(at)
+    checked(at.switch_page(COMPARE).run())
+    assert at.slider("temperature").value == 0 and "settings have changed" not in words(at)
+
+
+def test_the_recorded_comparison_is_of_one_work_and_its_times_are_those_of_its_rounds():
+    traces, times = demo.comparison(), demo.comparison_times()
+    assert times is not None and list(times.ms) == [trace.header.method for trace in traces] == list(recorded_comparison.METHODS)
+    assert len({trace.text_bytes() for trace in traces}) == 1, "greedy: every method writes the same text"
+    for trace in traces:
+        assert trace.steps[-1].ending and trace.header.sampling.temperature == 0
+        assert sum(step.times.total for step in trace.steps) == pytest.approx(median_low(times.ms[trace.header.method]), abs=0.1)
+        assert len(times.ms[trace.header.method]) >= 3
+    assert sum(file.stat().st_size for file in recorded_comparison.folder().iterdir()) < 4e5
 
 
 def test_a_comparison_without_its_model_keeps_the_recording_and_can_be_run_with_the_embedded_family(nothing_fetched):

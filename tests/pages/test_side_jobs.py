@@ -15,6 +15,7 @@ from pages.parts.shared.side_job import KEPT, Question, SideJobs
 from tests.conftest import PATIENCE, eventually
 from tests.decoding.test_worker import Gated
 from tests.pages.test_step import errors, opened, press, said, settled, state
+from tests.stepper_events import asks
 
 pytestmark = [pytest.mark.timeout(4 * PATIENCE), pytest.mark.usefixtures("opens_with_embedded")]
 
@@ -93,7 +94,7 @@ def test_a_new_run_ends_what_was_asked_about_the_old_one(standard):
     at.button("judge_standard").click().run()
     run, live = begun(standard), state(at).sides.lives[0]
     at.number_input("seed").set_value(5).run()
-    at.button("step").click().run()
+    asks(at)
     run.let(1)  # the worker takes turns: then comes the first step of the new run
     eventually(lambda: at.run() and state(at).coming is None, "the new run did not come")
     run.let(100)

@@ -17,8 +17,10 @@ from pages.parts.shared import recorded_run as demo
 from pages.parts.shared.examples import EXAMPLES
 from pages.parts.shared.session import Session
 from pages.parts.shared.settings import Settings
+from pages.parts.step.step_view import OTHER
 from tests import toys
 from tests.conftest import PATIENCE, eventually
+from tests.stepper_events import asks, sent, stands
 
 ROOT = Path(__file__).parent.parent.parent
 STEP = ROOT / "pages" / "1_Step.py"
@@ -58,7 +60,8 @@ def prompt_box(at: AppTest):
 
 
 def press(at: AppTest, key: str) -> AppTest:
-    return settled(at.button(key).click().run())
+    """A button of the page; "step" is the stepper's own, behind the last step that was taken."""
+    return settled(asks(at) if key == "step" else at.button(key).click().run())
 
 
 def errors(at: AppTest) -> str:
@@ -82,26 +85,58 @@ def test_first_open_shows_the_recorded_run_paused_at_a_rejection():
     at = opened()
     assert state(at).trace is demo.recorded() and state(at).live is None
     assert any(node.verdict == "rejected" for node in state(at).step.nodes)
-    assert "recorded run" in said(at) and at.button("next").label == "Next"
+    assert "recorded run" in said(at)
+    assert sent(at)["at"] == [demo.pause_at(), 2, None] and len(sent(at)["steps"]) == state(at).count, "in the phase that judges"
 
 
 def test_every_picture_has_words():
     at = opened()
     at.session_state["tally_charts"] = True
     charts = at.run().get("plotly_chart")
-    assert len(charts) == 3 and all(chart.proto.alt for chart in charts)  # the tree, and two behind the tally
+    assert len(charts) == 2 and all(chart.proto.alt for chart in charts)  # behind the tally
     drawn = re.findall(r'<[^>]*role="img"[^>]*>', said(at))
-    assert len(drawn) >= 3 and all(re.search('aria-label="[^"]', tag) for tag in drawn)  # the dice, the bars, the phases
+    assert drawn and all(re.search('aria-label="[^"]', tag) for tag in drawn)  # the phases
 
 
-def test_back_and_forward_ask_for_nothing():
+def test_what_stands_below_the_stepper_follows_the_reader_and_moves_nobody():
     at = opened()
-    start = state(at).cursor
-    at.button("back").click().run()
-    assert state(at).cursor == start - 1
-    at.button("forward").click().run()
-    at.button("next").click().run()
-    assert state(at).cursor == start + 1 and state(at).live is None
+    start, before = state(at).cursor, sent(at)
+    stands(at, start - 1, 1)
+    session = state(at)
+    assert (session.cursor, session.phase, session.node) == (start - 1, 1, None) and session.live is None
+    assert sent(at) == before, "nothing new for the browser, so nothing is sent to it"
+    stands(at, start + 1, 3, 0, have=session.count)
+    assert state(at).selected == 0 and sent(at)["order"] == before["order"]
+    assert sent(at)["steps"] == [] and sent(at)["from"] == session.count, "what it has is not sent again"
+
+
+def test_the_page_moves_the_reader_where_it_has_gone_itself():
+    at = opened()
+    order = sent(at)["order"]
+    next(box for box in at.number_input if box.label.startswith("Step (of")).set_value(3).run()
+    assert sent(at)["at"] == [2, 3, None] and sent(at)["order"] > order
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"step": True}, {"step": -2}, {"step": "1"}, {"step": 2**40}, {"phase": 4}, {"phase": None}, {"node": 1.5}, {"node": -2},
+        {"run": "another"}, {"order": 0},
+    ],
+)  # fmt: skip
+def test_what_a_browser_says_of_itself_is_checked(odd):
+    at = opened()
+    where = (state(at).cursor, state(at).phase, state(at).node)
+    stands(at, **({"step": 0} | odd))
+    assert not at.exception and (state(at).cursor, state(at).phase, state(at).node) == where
+
+
+def test_a_browser_that_lost_what_it_had_gets_it_again():
+    at = opened()
+    stands(at, 0, have=state(at).count)
+    assert sent(at)["steps"] == []
+    asks(at, "resend", have=0)
+    assert len(sent(at)["steps"]) == state(at).count and sent(at)["head"] and state(at).live is None
 
 
 def what_the_browser_has(at: AppTest):
@@ -136,9 +171,10 @@ def test_an_own_prompt_and_step_make_a_real_run():
     assert state(at).trace.header.prompt == "The cat sat on the" and state(at).count == 1
     press(at, "step")
     assert state(at).count == 2 and state(at).cursor == 1
-    at.button("back").click().run()
-    at.button("step").click().run()
-    assert state(at).count == 2, "a step that was taken is shown again, not computed"
+    stands(at, 0)
+    asks(at, step=0)
+    assert state(at).count == 2 and state(at).cursor == 1, "a step that was taken is shown again, not computed"
+    assert sent(at)["more"] and not sent(at)["again"]
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -153,8 +189,9 @@ def test_every_method_of_the_embedded_family_runs_to_its_end(method):
     for box in FOLDED:
         at.session_state[box] = True  # everything that is folded away is drawn as well
     at.run()
-    while session.cursor > 0 and not at.exception:
-        at.button("back").click().run()
+    for step in range(session.cursor - 1, -1, -1):
+        stands(at, step)
+        assert not at.exception and state(at).cursor == step
     assert not at.exception, at.exception[0].value
     assert all(chart.proto.alt for chart in at.get("plotly_chart"))
 
@@ -162,7 +199,7 @@ def test_every_method_of_the_embedded_family_runs_to_its_end(method):
 def test_another_method_is_asked_at_the_very_step():
     at = opened(v="1", prompt="Tom had a red", method="clover", tokens="24", temperature="0", step="3")
     settled(at)
-    at.session_state["another_box"] = True
+    at.session_state["views.clover"] = OTHER
     at.run()
     at.selectbox("another_method").set_value("medusa").run()
     press(at, "another_ask")
@@ -173,8 +210,8 @@ def test_another_method_is_asked_at_the_very_step():
     assert answer.header.prompt_tokens == session.trace.header.prompt_tokens + tuple(t for s in before for t in s.tokens)
     assert "Medusa drafts" in " ".join(box.value for box in at.caption)
     bars = " ".join(element.proto.body for element in at.get("html"))
-    assert bars.count("<b>head 1") == 3  # the view of Clover, Medusa, and Clover once more below it
-    at.button("back").click().run()
+    assert bars.count("<b>head 1") == 2  # Medusa, and Clover below it
+    stands(at, state(at).cursor - 1)
     assert state(at).answer() is None and not at.exception  # it belongs to the step it was asked at
 
 
@@ -195,8 +232,7 @@ def test_a_model_of_ones_own_from_nothing_to_a_run_and_back(tmp_path):
     assert any("needs a draft model" in warning.value for warning in at.warning)
     assert any(caption.value.startswith("Not with these models: ") for caption in at.caption)
     at.selectbox(key="method").set_value("prompt_lookup").run()
-    at.button(key="step").click().run()
-    settled(at)
+    press(at, "step")
     assert not at.exception and state(at).trace.header.family == str(folder)
     assert any("that was taken off" in caption.value for caption in at.caption)
     at.selectbox(key="target").set_value("embedded").run()
@@ -288,10 +324,43 @@ def test_the_tree_is_offered_as_a_graph():
     assert not at.exception and [button.label for button in at.get("download_button")] == ["GraphML", "Node-link JSON"]
 
 
-def test_reset_goes_back_to_the_prompt():
+def test_reset_shows_the_recorded_run_again_and_keeps_the_settings():
     at = opened()
+    prompt_box(at).set_value("The cat sat on the").run()
+    press(at, "step")
+    assert state(at).trace is not demo.recorded()
     at.button("reset").click().run()
-    assert not at.exception and state(at).trace is None and "press Step" in said(at)
+    assert not at.exception and state(at).trace is demo.recorded() and state(at).cursor == demo.pause_at()
+    assert prompt_box(at).value == "The cat sat on the" and sent(at)["again"], "Start makes the run that the settings say"
+
+
+def test_without_a_recorded_run_there_is_the_prompt_and_a_start(monkeypatch):
+    monkeypatch.setattr(demo, "recorded", lambda: None)
+    at = opened()
+    assert state(at).trace is None and sent(at)["again"] and sent(at)["empty"].startswith("The prompt: ")
+    press(at, "step")
+    assert state(at).count == 1
+
+
+def test_the_end_of_a_run_says_what_to_do_next():
+    at = opened()
+    at.number_input("max_tokens").set_value(8).run()
+    press(at, "run")
+    assert state(at).ended and not sent(at)["more"]
+    press(at, "next_longer")
+    assert state(at).trace.header.max_tokens == 16 and at.number_input("max_tokens").value == 16
+    press(at, "run")
+    first = state(at).trace.header
+    press(at, "next_method")
+    other = state(at).trace.header
+    assert other.method != first.method and other.prompt == first.prompt and at.selectbox("method").value == other.method
+
+
+def test_methods_stand_under_their_ideas():
+    at = opened()
+    assert {button.key for button in at.button} >= {f"idea_{key}" for key in METHODS}
+    press(at, "idea_prompt_lookup")
+    assert at.selectbox("method").value == "prompt_lookup" and sent(at)["again"]
 
 
 def test_put_the_settings_back():
@@ -306,7 +375,7 @@ def test_an_empty_prompt_is_a_sentence_and_the_run_before_stays():
     at = opened()
     before = state(at).trace
     prompt_box(at).set_value("   ").run()
-    at.button("step").click().run()
+    asks(at)
     assert "The prompt is empty" in errors(at) and state(at).trace is before
 
 

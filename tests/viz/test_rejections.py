@@ -10,6 +10,14 @@ def test_expensive_rejections_come_first():
     assert table[["trace", "step", "node"]].values.tolist()[0] in ([100, 0, 3], [100, 1, 5])
 
 
+def test_bad_luck_is_a_group_of_its_own():
+    frame = TREES.assign(luck=[not kept and i % 2 == 0 for i, kept in enumerate(TREES["accepted"])])
+    misses, luck = expensive(frame), expensive(frame, luck=True)
+    assert len(misses) and len(luck) and len(misses) + len(luck) == int((~TREES["accepted"]).sum())
+    places = [set(map(tuple, part[["trace", "step", "node"]].values)) for part in (misses, luck)]
+    assert not places[0] & places[1]
+
+
 def test_alarms():
     assert alarms(runs(trace_of(*[chain(3)] * 9))) == []
     assert "0 % accepted: none of 25" in alarms(runs(trace_of(*[chain(0)] * 25)))[0]

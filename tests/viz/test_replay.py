@@ -8,11 +8,10 @@ import msgspec
 import pytest
 from playwright.sync_api import expect
 
-from decoding.trace import Row
 from tests.conftest import until
 from tests.local_server import serving
 from tests.viz_samples import HOSTILE, TOKEN_BYTES, chain, grown, node, row, small_tree, step_of, trace_of
-from viz.replay.replay import as_json, columns, digest, opening, replay_html, running, tally_data
+from viz.replay.replay import as_json, digest, replay_html, running, tally_data
 from viz.runs.tally import tally
 
 EVIL = {
@@ -116,38 +115,11 @@ def test_hostile_tokens_leave_the_page_as_it_is():
     assert shape == [(tag, set(attrs)) for tag, attrs in Page(replay_html(TRACE)).tags]
 
 
-def test_every_node_and_box_is_there():
-    data = embedded(replay_html(TRACE, "A run"))
-    step = data["steps"][1]
-    assert len(step["nodes"]) == 8 and len(step["boxes"]) == 10  # root and correction
-    assert data["strings"][step["nodes"][1][6]] == "0.31 × 0.50 = 0.155 < 0.20: accepted"
-    assert step["boxes"][0][:3] == [-1, 0, 0] and [box[1] for box in step["boxes"]][-1] == 3
-    assert step["say"].startswith("Step 2: 2 of 8 drafted tokens accepted")
-    assert step["rows"][0][5] == "entropy of p 1.00 bits"
-
-
-def test_opens_on_a_rejection():
-    assert opening(chain(3)) == 3 and opening(chain(5)) == 5 and opening(step_of()) == 0
-    assert opening(step_of([node(0)], (0,), None)) == 0
-
-
 def test_tally_runs_along():
     cells = [{name: value for name, value, _ in tally_data(total)} for total in running(TRACE.steps)]
     assert [cell["tokens"] for cell in cells] == ["4", "7", "8", "14"]
     whole = tally(TRACE.steps)
     assert cells[-1]["tau"] == f"{whole.tau:.2f}" and cells[-1]["alpha"] == f"{whole.alpha:.2f}"
-
-
-def test_numbers_json_does_not_have():
-    assert columns((float("nan"), float("inf"), 0.123456), [0, 1, 2]) == [None, None, 0.1235]
-    odd = Row((0, 1), (float("nan"), float("inf")), None, (0.0, 0.0), float("nan"), None, None, None)
-    bad = [node(0, p=float("nan"), u=float("inf"), scores={"x": float("-inf")}, verdict="rejected")]
-    step = step_of(bad, (), "correction", rows=(odd, None))
-    assert embedded(replay_html(trace_of(step)))["steps"][0]["rows"][0][1] == [None, None]
-
-
-def test_missing_pieces_are_shown_by_their_id():
-    assert ["#999", "#999"] in embedded(replay_html(trace_of(step_of(final_token=999))))["labels"]
 
 
 def test_size_of_a_long_run_with_trees():
@@ -186,74 +158,18 @@ def opened(browser, tmp_path):
 
 
 def counts(page, words: str) -> None:
-    expect(page.locator("#count")).to_have_text(words)
+    expect(page.locator(".stp .count")).to_have_text(words)
 
 
 @pytest.mark.browser
-def test_buttons_keys_and_slider_step(opened):
+def test_the_tally_runs_along_with_the_stepper(opened):
     page = opened(TRACE)
-    counts(page, "Step 1 of 4")
-    expect(page.locator("#back")).to_be_disabled()
-    page.locator("#next").click()
-    counts(page, "Step 2 of 4")
-    expect(page.locator("#say")).to_have_text(re.compile("^Step 2: 2 of 8 drafted tokens accepted"))
-    for key, step in [("ArrowRight", 3), ("k", 4), ("K", 4), ("j", 3), ("ArrowLeft", 2), ("End", 4), ("Home", 1)]:
-        page.keyboard.press(key)
-        counts(page, f"Step {step} of 4")
-    page.locator("#scrub").focus()
-    page.keyboard.press("ArrowRight")
-    counts(page, "Step 2 of 4")  # once: the slider's own key, not twice
-    page.locator("#end").click()
-    expect(page.locator("#next")).to_be_disabled()
+    counts(page, "call 1 of 4")
+    expect(page.locator("#tally b").first).to_have_text("4")
+    page.keyboard.press("End")
+    counts(page, "call 4 of 4")
     expect(page.locator("#tally b").first).to_have_text("14")
-
-
-@pytest.mark.browser
-def test_play_runs_to_the_end_and_stops(opened):
-    page = opened(TRACE)
-    page.keyboard.press("Space")
-    expect(page.locator("#play")).to_contain_text("Pause")
-    counts(page, "Step 4 of 4")
-    expect(page.locator("#play")).to_contain_text("Play")
-    page.locator("#play").click()  # from the end it starts over
-    counts(page, "Step 1 of 4")
-    page.locator("#play").click()
-    expect(page.locator("#play")).to_have_text(re.compile("^Play"))
-
-
-@pytest.mark.browser
-def test_hover_looks_click_keeps_and_arrows_move(opened):
-    page = opened(TRACE)
-    page.keyboard.press("ArrowRight")
-    boxes, look = page.locator("#tree [data-box]"), page.locator("#look")
-    expect(boxes).to_have_count(10)
-    expect(look).to_contain_text("␣the")  # opens on the first rejection
-    boxes.nth(2).hover()
-    expect(look).to_contain_text("0.31 × 0.50 = 0.155 < 0.20: accepted")
-    page.mouse.move(5, 5)
-    expect(look).not_to_contain_text("0.31 × 0.50")
-    boxes.nth(2).click()
-    page.mouse.move(5, 5)
-    expect(boxes.nth(2)).to_have_attribute("aria-pressed", "true")
-    expect(look).to_contain_text("0.31 × 0.50 = 0.155")
-    expect(look.locator(".rule")).to_have_attribute("aria-label", "u = 0.31 on a rule from 0 to 1; accepted below 0.40")
-    expect(look).to_contain_text("entropy of p")
-    assert look.locator(".fill").count() > 3
-    page.keyboard.press("ArrowDown")
-    expect(boxes.nth(3)).to_have_attribute("aria-pressed", "true")
-    expect(look).to_contain_text("never looked at")
-
-
-@pytest.mark.browser
-def test_a_token_of_the_text_leads_to_its_step_and_the_table_is_the_twin(opened):
-    page = opened(TRACE)
-    page.locator("#strip [data-step='1']").first.click()
-    counts(page, "Step 2 of 4")
-    expect(page.locator("#strip .ds-now")).to_have_count(3)
-    expect(page.locator("#strip .later")).to_have_count(7)
-    page.locator("summary").click()
-    expect(page.locator("#table tr")).to_have_count(9)
-    expect(page.locator("#table")).to_contain_text("0.31 × 0.50 = 0.155 < 0.20: accepted")
+    expect(page.locator("#facts")).to_contain_text("speculative sampling · toy")
 
 
 @pytest.mark.browser
@@ -273,23 +189,26 @@ def test_hostile_tokens_stay_text(opened):
     trace = evil()
     page = opened(trace, "</title><script>alert(1)</script>")
     expect(page.locator("h1")).to_have_text("</title><script>alert(1)</script>")
-    expect(page.locator("#look .name")).to_have_text("</script><script>alert(1)</script>")
+    expect(page.locator(".why h3")).to_have_text("Why was </script><script>alert(1)</script> refused?")
+    page.locator(".twin summary").click()
+    page.locator(".numbers summary").click()
     for i in range(len(trace.steps)):
-        counts(page, f"Step {i + 1} of {len(trace.steps)}")
-        page.locator("#tree [data-box]").last.hover()
-        page.keyboard.press("ArrowRight")
-    assert page.locator("script").count() == 2 and page.locator("img, #tree a, #strip b, #look i b").count() == 0
+        counts(page, f"call {i + 1} of {len(trace.steps)}")
+        page.locator(".box").last.hover()
+        for key in ("1", "2", "3", "ArrowRight", "ArrowRight"):
+            page.keyboard.press(key)
+    assert page.locator("script").count() == 2 and page.locator("img, .stp a, .text b, .why i b, .stp svg a").count() == 0
 
 
 @pytest.mark.browser
 def test_no_steps_and_no_rows_have_a_sentence(opened):
     page = opened(trace_of())
-    expect(page.locator("#say")).to_have_text("This run has no steps: there is nothing to replay.")
-    expect(page.locator("nav button:enabled")).to_have_count(0)
+    expect(page.locator(".stp .line")).to_have_text("This run has no steps: there is nothing to replay.")
+    expect(page.locator(".stp nav button:enabled")).to_have_count(0)
     page = opened(trace_of(step_of(), chain(3), token_bytes=TOKEN_BYTES))
-    expect(page.locator("#look")).to_contain_text("No distribution was recorded here.")
-    page.locator("summary").click()
-    expect(page.locator("#table")).to_have_text("Nothing was drafted in this step.")
+    expect(page.locator(".why")).to_contain_text("No distribution was recorded here.")
+    page.locator(".twin summary").click()
+    expect(page.locator(".twin")).to_contain_text("Nothing was drafted in this step.")
 
 
 INJECTED = """(address) => {
@@ -336,7 +255,7 @@ def test_what_is_put_into_the_page_asks_nobody(browser, tmp_path, outside):
                 page, lambda: {"/img", "/script", "/iframe", "/fetch"} <= set(asked), "nothing is asked for without a policy either"
             )
         else:
-            expect(page.locator("#count")).to_have_text(re.compile("Step"))
+            expect(page.locator(".stp .count")).to_have_text(re.compile("call 1"))
             page.wait_for_timeout(1000)
         found[name] = set(asked)
         page.close()

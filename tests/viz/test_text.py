@@ -6,7 +6,7 @@ import pytest
 
 from decoding.trace import Header, Message, SamplingData, Trace
 from tests.viz_samples import HOSTILE, chain, node, small_tree, step_of, trace_of
-from viz.step.text import CSS, around, describe, origins, strip, strip_html
+from viz.step.text import CSS, describe, origins, strip, strip_html
 
 TRACE = trace_of(chain(3), small_tree(), step_of())
 
@@ -101,18 +101,6 @@ def test_missing_bytes_show_the_id():
 def test_every_origin_has_a_style():
     assert all(f".ds-{origin} " in CSS for origin in ("prompt", "accepted", "bonus", "correction", "plain"))
     assert "underline double" in CSS and "underline solid" in CSS
-
-
-def test_a_long_text_is_shown_around_the_step():
-    trace = trace_of(*[step_of()] * 900)
-    every = strip(trace)
-    for step in (0, 300, 899):
-        window = around(trace, step)
-        spans = strip(trace, window=window)
-        assert spans == every[window] and len(spans) <= 600
-        assert sum(span["step"] == step for span in spans) == len(trace.steps[step].tokens)
-    assert around(trace, 300) == around(trace, 301) and around(trace, -1).start == 0
-    assert around(trace, 899).start > 0
 
 
 def test_the_legend_names_the_origins_that_occur():

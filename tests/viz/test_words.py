@@ -2,8 +2,10 @@
 
 from types import SimpleNamespace
 
+import msgspec
 import pytest
 
+from decoding.score_names import WENT_ON
 from tests.viz_samples import TOKEN_BYTES, chain, node, row, small_tree, step_of
 from viz.runs.tally import tally
 from viz.words import GLOSSARY, METRICS, comparison, filled, filled_speedup, judgement, narrate, stage
@@ -79,6 +81,18 @@ def test_narration(step, sentence):
     assert narrate(step, 7, TOKEN_BYTES) == sentence
 
 
+def test_a_run_that_went_on_elsewhere_says_so_at_that_step():
+    """Its seed alone does not repeat it from here on."""
+    step = msgspec.structs.replace(chain(3), facts={WENT_ON: 23.0})
+    assert narrate(step, 7, TOKEN_BYTES).endswith(
+        "a correction ␣was. The machine was lost here: the run went on from its 23 tokens on another one, with other random "
+        "numbers than its seed alone gives."
+    )
+    for odd in (0.0, -1.0, float("nan"), float("inf"), 1e300):
+        odder = msgspec.structs.replace(step, facts={WENT_ON: odd})
+        assert narrate(odder, 7, TOKEN_BYTES) == narrate(chain(3), 7, TOKEN_BYTES)
+
+
 def test_formulas_are_filled_with_the_runs_numbers():
     run = tally([chain(3), chain(5)])
     assert filled("tau", run) == "tau = tokens committed / target calls = 10 / 2 = 5.00"
@@ -99,7 +113,7 @@ def test_empty_speedup_says_so():
 
 def test_the_glossary_covers_the_words_of_the_design():
     words = "target drafter draft root step accepted rejected bonus correction residual u lossless family"
-    assert {*words.split(), "not judged"} == set(GLOSSARY)
+    assert {*words.split(), "not judged", "alive", "aux cache"} == set(GLOSSARY)
 
 
 def test_the_stage_names_model_device_and_number_format():

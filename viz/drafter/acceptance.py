@@ -28,7 +28,7 @@ TITLES = {
     "source": "where the token came from",
 }
 HOW_TO_READ = {
-    "depth": "Bars that fall with depth are normal; a cliff at one depth is a bug, or a drafter not trained so far.",
+    "depth": "Accepted over judged counts every refused sibling; a level counts once.",
     "position": "Bars that fall along the text: the drafter loses the thread, or was trained on shorter texts.",
     "domain": "Low bars are what the drafter has not seen enough of.",
     "class": "Low bars are the kind of token it cannot guess; inside a word should be easiest.",
@@ -94,7 +94,17 @@ def acceptance_figure(frames: Frames, by: str, dark: bool = False) -> go.Figure:
     """Share accepted among the judged, by group; whiskers are 95 % intervals, the counts stand below (one drafter)."""
     tables = {label: acceptance(frame, by) for label, frame in named(frames).items()}
     everything = pd.concat(list(named(frames).values()) or [judgements([])], ignore_index=True)
-    order = list(acceptance(everything, by)[by])
+    return bars_figure(tables, by, list(acceptance(everything, by)[by]), dark)
+
+
+def bars_figure(
+    tables: Mapping[str, pd.DataFrame], by: str, order: list[str], dark: bool, y: str = "accepted / judged"
+) -> go.Figure:
+    """Tables as `acceptance` makes them, side by side; the counts of the first stand below unless they are of several drafters.
+
+    Args:
+        order: the groups, from left to right.
+    """
     if not order:
         return empty_figure("No drafted token was judged here.", dark)
     figure = go.Figure(layout=layout_of(330, dark, several=len(tables) > 1))
@@ -104,7 +114,7 @@ def acceptance_figure(frames: Frames, by: str, dark: bool = False) -> go.Figure:
     counts = [f"<br>{row.accepted}/{row.judged}" for row in alone.itertuples()] if alone is not None else [""] * len(order)
     ticks = [as_plotly(plain(group, 18)) + count for group, count in zip(order, counts, strict=True)]
     figure.update_xaxes(tickvals=list(range(len(order))), ticktext=ticks, range=[-0.6, max(len(order), 4) - 0.4])
-    framed(figure, TITLES.get(by, by), "accepted / judged").update_yaxes(range=[0, 1.02], dtick=0.25)
+    framed(figure, TITLES.get(by, by), y).update_yaxes(range=[0, 1.02], dtick=0.25)
     return figure.update_xaxes(showgrid=False, zeroline=False).update_layout(margin={"b": 64})
 
 

@@ -12,7 +12,8 @@ from zlib import crc32
 
 import pandas as pd
 
-from decoding.trace import Row, Step, Trace
+from decoding.score_names import HEAD_PROBABILITY, OWN
+from decoding.trace import Node, Row, Step, Trace
 from viz.runs.committed import committed
 from viz.runs.tally import depths, tally
 from viz.tokens import full, full_name, plain
@@ -31,12 +32,14 @@ CLASSES = {
     "other": "No characters: half of one, or an empty piece.",
 }
 
-NUMBERS = ["confidence", "p", "q", "u", "entropy", "overlap", "kl", "tv", "wanted p"]
+KEPT = 8  # tokens of p, and of q, that a row of a trace keeps: `decoding.record.TOP`
+
+NUMBERS = ["confidence", "target p", "p", "q", "u", "entropy", "overlap", "kl", "tv", "wanted p", "wanted rank", "wanted guess"]
 WHOLE = ["prompt", "trace", "step", "node", "depth", "position", "id", "behind", "cost", "prefix"]
 COLUMNS = [
-    *("prompt", "trace", "domain", "step", "node", "depth", "position", "id", "token", "class", "source", "accepted"),
-    *("confidence", "p", "q", "u", "entropy", "overlap", "kl", "tv", "context", "wanted", "wanted p", "committed"),
-    *("behind", "cost", "prefix"),
+    *("prompt", "trace", "domain", "step", "node", "depth", "position", "id", "token", "class", "source", "accepted", "right"),
+    *("confidence", "target p", "p", "q", "u", "entropy", "overlap", "kl", "tv", "context", "wanted", "wanted p", "wanted rank"),
+    *("wanted guess", "luck", "committed", "behind", "cost", "prefix"),
 ]
 
 
@@ -46,11 +49,17 @@ def judgements(runs: Sequence[DrafterRun]) -> pd.DataFrame:
     Tokens judged behind the end of the text (the limit came first) are left out: nothing came to stand there.
 
     Columns worth a word:
+        right: whether one of the guesses for its place was accepted, this one or another.
         confidence: what the drafter gave the token at its position: q of the recorded row (in a greedy run, where q
-            itself is one-hot, that is its draft probabilities at temperature 1), else q of the node; empty if it has none.
+            itself is one-hot, that is its draft probabilities at temperature 1), else q of the node, else what its head gave a
+            token that was chosen; empty if it has none.
+        target p: what the target gave the token there, whatever became of its elder siblings; p is what it was judged with.
         q, u: as judged; empty for a chosen token, or where the target drew a token instead.
         entropy, overlap, kl, tv: of the row it was judged at, in bits; tv = 1 - overlap, the total variation.
         wanted, wanted p: the target's likeliest token there. committed: the token that came to stand there.
+        wanted rank: of that token in the drafter's distribution, from 1; empty if it is not among the KEPT likeliest, or there is
+            no distribution. wanted guess: which of the drafter's guesses for this place it was, from 1; empty if none was.
+        luck: rejected, although it was the target's likeliest token and could have been kept: the draw went against it.
         behind: drafted tokens that hang below it. cost: see `costs`.
         prefix: a checksum of all tokens before it, to find the same place in another run.
     """
@@ -60,7 +69,7 @@ def judgements(runs: Sequence[DrafterRun]) -> pd.DataFrame:
 
 def typed(frame: pd.DataFrame) -> pd.DataFrame:
     """Columns of one type each, also when they are empty, so that they can be written as Parquet."""
-    kinds = dict.fromkeys(NUMBERS, "float64") | dict.fromkeys(WHOLE, "int64") | {"accepted": "bool"}
+    kinds = dict.fromkeys(NUMBERS, "float64") | dict.fromkeys(WHOLE, "int64") | dict.fromkeys(("accepted", "right", "luck"), "bool")
     return frame.astype({name: kind for name, kind in kinds.items() if name in frame})
 
 
@@ -84,7 +93,7 @@ def judged_rows(prompt: int, trace_id: int, domain: str, trace: Trace) -> list[t
             taken = full_name(step.tokens[place], trace.token_bytes)
             rows.append(
                 (prompt, trace_id, domain, number_, i, deep[i], len(text) - start + place, node.token, label)
-                + (token_class(piece or b"", before), plain(node.source), node.verdict == "accepted")
+                + (token_class(piece or b"", before), plain(node.source), node.verdict == "accepted", len(step.path) > place)
                 + distributions(step, i, trace.token_bytes, before)
                 + (taken, behind[i], cost[i], sums[place])
             )
@@ -94,19 +103,43 @@ def judged_rows(prompt: int, trace_id: int, domain: str, trace: Trace) -> list[t
 
 
 def distributions(step: Step, i: int, token_bytes: Mapping[int, bytes], before: str) -> tuple:
-    """From `confidence` to `wanted p`: what both models thought at the place of node i."""
+    """From `confidence` to `luck`: what both models thought at the place of node i."""
     node = step.nodes[i]
     row = step.rows[node.parent + 1] if step.rows else None
-    if row is None:
-        return (node.q, node.p, node.q, node.u, None, None, None, None, visible_context(before), "", None)
+    judged = (node.p, node.q, node.u)
+    if row is None or not row.tokens:
+        return (confidence(row, node), None, *judged, None, None, None, None, visible_context(before), "", None, None, None, False)
     tv = None if row.overlap is None else 1 - row.overlap
-    spread = (row.entropy, row.overlap, row.kl, tv)
-    top = (full_name(row.tokens[0], token_bytes), row.p[0]) if row.tokens else ("", None)
-    return (confidence(row, node.token, node.q), node.p, node.q, node.u, *spread, visible_context(before), *top)
+    given = row.p[row.tokens.index(node.token)] if node.token in row.tokens else 0.0
+    siblings = [other.token for other in step.nodes if other.parent == node.parent]
+    guess = siblings.index(row.tokens[0]) + 1 if row.tokens[0] in siblings else None
+    return (
+        *(confidence(row, node), given, *judged),
+        *(row.entropy, row.overlap, row.kl, tv, visible_context(before)),
+        *(full_name(row.tokens[0], token_bytes), row.p[0], rank(row), guess, unlucky(node, row)),
+    )
 
 
-def confidence(row: Row, token: int, q: float | None) -> float | None:
-    return row.q[row.tokens.index(token)] if row.q is not None and token in row.tokens else q
+def confidence(row: Row | None, node: Node) -> float | None:
+    """What the drafter gave the node's token: q of its row, else of a token that was drawn its q, else what a head gave it."""
+    if row is not None and row.q is not None and node.token in row.tokens:
+        return row.q[row.tokens.index(node.token)]
+    return node.q if node.q is not None else node.scores.get(OWN, node.scores.get(HEAD_PROBABILITY))
+
+
+def rank(row: Row) -> int | None:
+    """Of the target's likeliest token in the drafter's distribution, from 1; None where that is not kept, or gives it nothing."""
+    if row.q is None or not row.q[0]:
+        return None
+    place = 1 + sum(q > row.q[0] for q in row.q)
+    return place if place <= KEPT else None
+
+
+def unlucky(node: Node, row: Row) -> bool:
+    """Whether a token was turned down by the draw alone: it is the target's likeliest, and another draw would have kept it."""
+    if node.verdict != "rejected" or node.token != row.tokens[0] or not 0 < node.p < 1:
+        return False
+    return node.u is not None or row.sampled not in (None, node.token)
 
 
 def below(step: Step) -> list[int]:

@@ -1,4 +1,4 @@
-"""The rejections that cost most, and alarms: acceptance that looks broken rather than weak.
+"""The rejections that cost most, those that were bad luck apart, and alarms: acceptance that looks broken rather than weak.
 
 Knows the table of judged tokens for the first and whole runs for the second.
 """
@@ -12,12 +12,22 @@ from viz.drafter.judgements import DrafterRun
 from viz.runs.tally import tally
 
 MANY = 20  # judged tokens before a rate of 0 or 1 is called an alarm
-HOW_TO_READ_EXPENSIVE = "The rejections that cost most: cost is how many more tokens the step might have brought."
+MISSES, LUCK = "Misses", "Bad luck"
+HOW_TO_READ_REJECTIONS = {
+    MISSES: "The rejections that cost most: cost is how many more tokens the step might have brought. Those that were bad luck "
+    "are in a group of their own.",
+    LUCK: "The token was the target's own favourite, and the draw went against it. No training mends that; it grows with the "
+    "temperature.",
+}
 
 
-def expensive(frame: pd.DataFrame, n: int = 20) -> pd.DataFrame:
-    """The n rejections with the largest `cost`; among equals those with most behind them, then the most confident."""
-    rejected = frame[~frame["accepted"].astype(bool)]
+def expensive(frame: pd.DataFrame, n: int = 20, luck: bool = False) -> pd.DataFrame:
+    """The n rejections with the largest `cost`; among equals those with most behind them, then the most confident.
+
+    Args:
+        luck: those that were bad luck, instead of all others.
+    """
+    rejected = frame[~frame["accepted"].astype(bool) & (frame["luck"].astype(bool) == luck)]
     order = rejected.sort_values(["cost", "behind", "confidence"], ascending=False, na_position="last", kind="stable")
     columns = ["cost", "behind", "context", "token", "wanted", "wanted p", "committed", "confidence", "p", "q", "u"]
     return order.head(n)[[*columns, "class", "domain", "prompt", "trace", "step", "node"]]

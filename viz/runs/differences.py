@@ -97,6 +97,31 @@ def verdict_words(difference: Difference) -> str:
     return f"A mismatch: {apart}, more than the {number(difference.tolerance)} that rounding can explain."
 
 
+def exactness(one: Trace, other: Trace, lossless: bool) -> tuple[str, str]:
+    """A badge on a run that is held against another: what can be said in two or three words, and what that means.
+
+    Args:
+        lossless: whether both promise the target's distribution.
+    """
+    if incomparable(one, other):
+        if one.header.prompt_tokens != other.header.prompt_tokens or one.header.family != other.header.family:
+            return "not comparable", f"It cannot be held against the other run: {incomparable(one, other)}."
+        return (
+            (
+                "same distribution",
+                "Drawn at random: a lossless method promises the same distribution over texts, not the same text.",
+            )
+            if lossless
+            else ("may differ", "Drawn at random, by a method that does not keep the target's distribution exactly.")
+        )
+    found = first_difference(one, other)
+    if found is None:
+        ended = all(trace.steps and trace.steps[-1].ending for trace in (one, other))
+        return ("exact" if ended else "exact so far"), "Token for token the text of the run that it is held against."
+    said = f"It parts at token {found.position + 1}. {verdict_words(found)}"
+    return (f"{found.verdict if lossless or found.verdict == 'near-tie' else 'differs'} at {found.position + 1}"), said
+
+
 def difference_table(difference: Difference, token_bytes: Mapping[int, bytes]) -> pd.DataFrame:
     """The target's distributions of both runs at the place where they part, side by side; empty where not recorded."""
     columns = [dict(zip(row.tokens, row.p, strict=True)) if row else {} for row in difference.rows]

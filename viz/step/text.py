@@ -93,14 +93,6 @@ def every(part: bytes, whole: bytes, at: int, most: int = 1000) -> Iterator[int]
         at += 1
 
 
-def around(trace: Trace, step: int, block: int = 200) -> slice:
-    """The tokens to show of a long text: the block in which step index `step` begins, and the ones before and behind it. It
-    moves block by block, so that most steps only move the mark."""
-    at = len(trace.header.prompt_tokens) + sum(len(s.tokens) for s in trace.steps[: max(step, 0)])
-    first = max(0, at // block - 1) * block
-    return slice(first, first + 3 * block)
-
-
 def span(token: int, origin: str, step: int | None, piece: bytes | None, special: bool = False) -> Span:
     """A token by itself; `strip` adds what it shares with its neighbours."""
     missing = f"#{token}"

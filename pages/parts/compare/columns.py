@@ -6,24 +6,28 @@ Everything here that changes with a step stands in one fragment, timed only whil
 import html
 from collections.abc import Callable, Sequence
 from itertools import islice
+from statistics import median
 from time import monotonic
 
 import streamlit as st
 
 from decoding.methods import METHODS
 from decoding.trace import Trace
-from pages.parts.compare.comparison import Runs, comparison
+from pages.parts.compare.comparison import Runs, comparison, is_lossless
 from pages.parts.compare.race import Column, Race, names
 from pages.parts.compare.race_bar import buttons, progress
-from pages.parts.compare.recording import recording
+from pages.parts.compare.recording import is_recording, recording
 from pages.parts.compare.share import share
 from pages.parts.compare.sidebar import compare_sidebar, say_columns, wanted
 from pages.parts.compare.small_tree import draw_small_tree
 from pages.parts.shared.controls import say
 from pages.parts.shared.following import followed
 from pages.parts.shared.session import Session
+from viz.runs.differences import exactness, reference
 from viz.runs.tally import depths, tally
-from viz.runs.winner import winner_words
+from viz.runs.timing import milliseconds_words
+from viz.runs.track import HOW_TO_READ_TRACK, track_html
+from viz.runs.winner import HERE, winner_words
 from viz.step.picture import CSS as PICTURE_CSS
 from viz.step.picture import SMALL, picture_html
 from viz.step.small_tree import HEIGHT
@@ -38,6 +42,10 @@ NOMINAL = {2: 520, 3: 350, 4: 260}  # px of a column of so many
 STYLE = f"""
 <style>
 .ds-col-head {{ font-weight: 600; margin: 0; line-height: 1.35; overflow-wrap: anywhere; }}
+.ds-exact {{ font-size: 0.8rem; font-weight: 600; border: 1px solid; border-radius: 1rem; padding: 0 0.5rem;
+  white-space: nowrap; display: inline-block; }}
+.ds-exact.good {{ background: #0072B2; border-color: #0072B2; color: #FFFFFF; }}
+.ds-exact.bad {{ background: #B04A00; border-color: #B04A00; color: #FFFFFF; }}
 .ds-col-state {{ opacity: 0.75; font-size: 0.82rem; margin: 0; min-height: 1.3em; }}
 .ds-col-tally {{ display: grid; grid-template-columns: repeat(4, 1fr); gap: 0 0.3rem; margin: 0.2rem 0 0 0;
   font-size: 0.8rem; }}
@@ -64,17 +72,33 @@ def draw(session: Session, race: Race, line: Callable[[], None]) -> None:
     titles = names([column.settings for column in race.columns] or asked)
     runs = [(title, part) for title, e in zip(titles, race.columns, strict=False) if (part := race.part(e)) and part.steps]
     place = st.empty()  # always there: a browser may keep what stood below it, where that moves
-    if len(runs) == len(race.columns) and (found := winner_words(runs)):
-        place.html(f'<p class="ds-say">{html.escape(found)}</p>')
+    rounds = {title: e.rounds for title, e in zip(titles, race.columns, strict=False) if e.rounds}
+    if len(runs) == len(race.columns) and (found := winner_words(runs, rounds, machine(race))):
+        place.html(f'<p class="ds-say ds-verdict">{html.escape(found)}</p>')
     notices(session, race, asked)
     buttons(race, lambda: wanted(session, race))
     line()
+    track(race, titles)
     board(race, titles, asked)
     if runs:
         st.html(f'<p class="ds-dim">{html.escape(stage(trace.header for _, trace in runs))}</p>')
         st.html(legend_html(origins(*(trace for _, trace in runs))))
         comparison(charted(race, runs), "compare")
     share(session, race)
+
+
+def machine(race: Race) -> str:
+    """Where the times were taken."""
+    return "on the machine that recorded it" if is_recording(race) else HERE
+
+
+def track(race: Race, titles: Sequence[str]) -> None:
+    """All columns on one clock, in a place that is always there."""
+    place = st.empty()
+    named = list(zip(titles, race.columns, strict=False))
+    lanes = track_html([(title, e.trace) for title, e in named if e.trace], {title: race.shown(e) for title, e in named})
+    if lanes:
+        place.html(f'{lanes}<p class="ds-dim">{html.escape(HOW_TO_READ_TRACK)}</p>')
 
 
 def charted(race: Race, runs: Runs) -> Runs:
@@ -157,7 +181,8 @@ def column(race: Race, column: Column, title: str, number: int, width: int) -> N
         blank(title, METHODS[column.settings.method].idea, state_words(race, column))
         return
     state = html.escape(state_words(race, column))
-    st.html(f'<p class="ds-col-head">{html.escape(title)}</p><p class="ds-col-state">{state}</p>{tally_html(part)}')
+    head = f'<p class="ds-col-head">{html.escape(title)} {badge(race, column)}</p>'
+    st.html(f'{head}<p class="ds-col-state">{state}</p>{tally_html(part, column.rounds)}')
     if step is None:
         st.html('<p class="ds-col-none">The prompt, before the first step.</p>')
     else:
@@ -167,6 +192,22 @@ def column(race: Race, column: Column, title: str, number: int, width: int) -> N
         )
     said = narrate(step, len(part.steps), part.token_bytes) if step else ""
     st.html(f'<p class="ds-col-say">{html.escape(said)}</p>{written_html(part)}')
+
+
+def badge(race: Race, column: Column) -> str:
+    """Whether its text is the one that it ought to be, so far as it is shown."""
+    parts = [(e, part) for e in race.columns if (part := race.part(e)) and part.steps]
+    mine = next((part for e, part in parts if e is column), None)
+    if mine is None or len(parts) < 2:
+        return ""
+    first = parts[reference([("", part) for _, part in parts])][1]
+    if mine is first:
+        word, about = "reference", "The other columns are held against this one."
+    else:
+        word, about = exactness(first, mine, lossless=is_lossless(first) and is_lossless(mine))
+    kind = "good" if word.startswith(("exact", "reference", "same")) else "bad" if word.startswith("mismatch") else "open"
+    mark = {"good": "✓ ", "bad": "✗ ", "open": ""}[kind]
+    return f'<span class="ds-exact {kind}" title="{html.escape(about)}">{mark}{html.escape(word)}</span>'
 
 
 def state_words(race: Race, column: Column) -> str:
@@ -183,8 +224,12 @@ def state_words(race: Race, column: Column) -> str:
     return calls + (f" of {column.count} recorded" if column.count > shown else "")
 
 
-def tally_html(part: Trace) -> str:
-    """tau, alpha and the rest, in one line; what they mean stands in the titles."""
+def tally_html(part: Trace, rounds: Sequence[float] = ()) -> str:
+    """tau, alpha and the rest, in one line; what they mean stands in the titles.
+
+    Args:
+        rounds: milliseconds of every round, where it was measured several times: then their median stands in place of this run's.
+    """
     total = tally(part.steps)
     cells = (
         ("tau", number(total.tau), "tokens committed / target calls; plain decoding has 1"),
@@ -192,8 +237,10 @@ def tally_html(part: Trace) -> str:
         ("tokens", str(total.tokens), "committed so far, the target's own included"),
         (
             "ms",
-            f"{sum(total.ms.values()):.0f}",
-            "milliseconds of all steps shown, measured; reading the prompt is not counted",
+            f"{median(rounds) if rounds else sum(total.ms.values()):,.0f}",
+            f"{milliseconds_words(rounds)}, of {len(rounds)} rounds measured in turn behind a warm-up"
+            if rounds
+            else "milliseconds of all steps shown, measured once; reading the prompt and loading models is not counted",
         ),
     )
     inside = "".join(f'<span title="{html.escape(about)}">{name} <b>{value}</b></span>' for name, value, about in cells)

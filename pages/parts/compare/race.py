@@ -5,12 +5,12 @@ is a function of their traces and of one position for all, counted in target cal
 in milliseconds of the recorded steps.
 """
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 from math import inf
 from time import monotonic
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
@@ -22,6 +22,9 @@ from pages.parts.shared.remembered import Remembered
 from pages.parts.shared.runs import LAG, PATIENCE, RunController, handed, of_tab, refusal
 from pages.parts.shared.settings import Settings
 from viz.runs.compare import duration, until
+
+if TYPE_CHECKING:
+    from decoding.runs.timed import Timed
 
 LEAST, MOST = 2, 6  # columns
 QUICKEST = 0.25  # seconds between two looks
@@ -38,6 +41,7 @@ class Column:
     live: Live | None = None
     trace: Trace | None = None
     problem: str = ""
+    rounds: tuple[float, ...] = ()  # milliseconds of every round, if it was measured several times in turn with the others
 
     @property
     def count(self) -> int:
@@ -113,6 +117,7 @@ class Race(RunController, Remembered):
     charted: Any = None  # what the charts show, and since when
     charted_at: float = 0.0
     visited: bool = False
+    timing: Live | None = None  # a measurement of all columns, in rounds
     absent: Settings | None = None  # asked for last, and one of its models is not on this machine
 
     # -- what is shown ------------------------------------------------------------------------------------------------
@@ -162,7 +167,12 @@ class Race(RunController, Remembered):
 
     @property
     def lives(self) -> tuple[Live, ...]:
-        return lives_of(self.columns)
+        return (*(() if self.timing is None else (self.timing,)), *lives_of(self.columns))
+
+    @property
+    def measuring(self) -> "Timed | None":
+        """The measurement that goes on."""
+        return self.timing.run if self.timing is not None and self.timing.busy else None
 
     @property
     def moving(self) -> bool:
@@ -175,7 +185,9 @@ class Race(RunController, Remembered):
 
     def look(self) -> tuple:
         columns = ((self.shown(e), e.count == 0, e.busy, e.busy and e.live.held, e.problem) for e in self.columns)
-        return self.mode, self.calls, self.clock, self.goal, self.playing, self.moving, self.absent, self.notes, *columns
+        timing = None if self.timing is None else (self.timing.state, self.timing.count)
+        place = self.mode, self.calls, self.clock, self.goal
+        return *place, self.playing, self.moving, self.absent, self.notes, self.problem, timing, *columns
 
     # -- what the buttons do ------------------------------------------------------------------------------------------
 
@@ -234,6 +246,16 @@ class Race(RunController, Remembered):
                 self.playing, self.moved_at = True, 0.0 if self.mode == "lock-step" else monotonic()
             self.sync()
 
+    def measure(self, wanted: Sequence[Settings]) -> None:
+        """Run all columns several times in turn, behind a warm-up; their texts and times take the place of what is there."""
+        with self.lock:
+            if self.moving or not self.prepare(wanted):
+                return
+            makers, self.problem = [column.settings.maker() for column in self.columns if not column.problem], ""
+            for column in self.columns:
+                column.close()
+            self.timing = self.begin(wanted[0].device, lambda: timed(makers))
+
     def back(self) -> None:
         with self.lock:
             self.stop()
@@ -252,7 +274,7 @@ class Race(RunController, Remembered):
         with self.lock:
             self.stop()
             self.close()
-            self.columns, self.calls, self.clock, self.notes, self.absent = (), 0, 0.0, (), None
+            self.columns, self.calls, self.clock, self.notes, self.absent, self.timing = (), 0, 0.0, (), None, None
 
     def turn_to(self, mode: Mode) -> None:
         """Another mode, at the place that is shown."""
@@ -286,6 +308,7 @@ class Race(RunController, Remembered):
 
     def sync(self) -> None:
         with self.lock:
+            self.take_measured()
             for column in self.columns:
                 column.look()
             self.follow()
@@ -293,6 +316,21 @@ class Race(RunController, Remembered):
                 self.run_clock()
             elif self.playing:
                 self.walk()
+
+    def take_measured(self) -> None:
+        """Take over what a measurement that has ended found; of one that was stopped nothing."""
+        if self.timing is None or self.timing.busy:
+            return
+        if self.timing.state == "failed":
+            self.problem = self.timing.problem
+        elif self.timing.state == "ended":
+            found = self.timing.run
+            columns = [column for column in self.columns if not column.problem]
+            for column, trace, ms in zip(columns, found.traces, found.ms, strict=True):
+                column.live, column.trace, column.rounds = None, trace, tuple(ms)
+            self.calls, self.clock = max(column.count for column in self.columns), self.longest
+        self.timing.close()
+        self.timing = None
 
     def follow(self) -> None:
         """Move the position towards its goal as far as there are steps."""
@@ -342,6 +380,13 @@ class Race(RunController, Remembered):
             for column in self.columns:
                 column.ask(self.calls + 2)
             self.follow()
+
+
+def timed(makers: Sequence[Callable[[], Any]]) -> "Timed":
+    """A measurement; it is made where torch is there already."""
+    from decoding.runs.timed import Timed
+
+    return Timed(makers)
 
 
 def names(wanted: Sequence[Settings]) -> list[str]:

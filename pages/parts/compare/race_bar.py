@@ -71,6 +71,15 @@ def buttons(race: Race, wanted: Callable[[], Sequence[Settings]]) -> None:
             disabled=not race.moving,
             help="The step under way is the last.",
         )
+        st.button(
+            "Measure",
+            key="compare_measure",
+            icon=":material/timer:",
+            on_click=lambda: race.measure(wanted()),
+            disabled=race.moving,
+            help="Runs all columns three times to their ends, in turn, behind a warm-up that is not counted: median and spread of "
+            "the times. Loading models is never counted.",
+        )
         st.button("Reset", key="compare_reset", icon=":material/restart_alt:", on_click=race.reset, help="Back to the prompt.")
         pace(race)
     st.caption(EXPLAINED[race.mode])
@@ -120,7 +129,13 @@ def pace(race: Race) -> None:
 
 def progress(race: Race) -> None:
     """How far it is: of the tokens while runs go on, of the time while a race is replayed."""
-    if race.mode == "race" and race.playing:
+    if race.timing is not None:
+        found = race.measuring
+        if found is None or race.held or not found.count:
+            st.info(as_markdown(race.in_line() or race.loading()), icon=":material/hourglass_top:")
+        else:
+            st.progress(min(1.0, found.done / found.turns), text=f"Measuring: run {found.done + 1:,} of {found.turns:,}, in turn")
+    elif race.mode == "race" and race.playing:
         st.progress(
             min(1.0, race.clock / (race.longest or 1)),
             text=f"{race.clock / 1000:.2f} of {race.longest / 1000:.2f} seconds",

@@ -11,26 +11,48 @@ from pages.parts.shared.absent import offer, row, ways_on
 from pages.parts.shared.controls import begin, read, say
 from pages.parts.shared.session import Session
 from pages.parts.shared.settings import Settings, settings_of
+from pages.parts.shared.setup import ON_LEAVING
 from viz.tokens import as_markdown
 
 LINE = (
-    "A recording of **{}**: one question, one seed, {} methods, made beforehand one after the other on one machine, whose "
-    "milliseconds these are. Play shows it again."
+    "A recording of **{}**: one question at temperature 0, {} methods, {} rounds in turn behind a warm-up, on one machine, whose "
+    "milliseconds these are ({} cores, which {:g} processes wanted; {}). Play shows it again."
 )
 SHARED = ("prompt", "messages", "template", "target", "draft")  # taken over from the settings that are to be run
 
 
 def open_recording(session: Session, race: Race) -> None:
-    """On the first visit, if the controls still say what was recorded and no link says anything else; before they are drawn."""
-    if race.visited:
-        return
-    race.visited = True
+    """On the first visit, if the controls still say what they begin with and no link says anything else; before they are drawn.
+
+    The comparison is greedy, the run that Step opens with is not, and they share their controls: while the recording is shown here,
+    the controls say its settings, and get back what they said as soon as another page is opened.
+    """
+    first, race.visited = not race.visited, True
     begin(session)
-    found = tuple(Column(settings_of(trace.header), trace=trace) for trace in demo.comparison())
-    if not found or race.columns or race.opened or not shared(found[0].settings).same_run(shared(read(session))):
+    found = race.columns if is_recording(race) else recorded() if first and not (race.columns or race.opened) else ()
+    step, before = demo.recorded(), read(session)
+    if not found or step is None or not shared(before).same_run(shared(settings_of(step.header))):
         return
-    race.columns, race.calls = found, max(column.count for column in found)
-    say_columns(race, [column.settings for column in found])
+    own = found[0].settings
+    if first:
+        race.columns, race.calls = found, max(column.count for column in found)
+        race.clock = race.longest
+        say_columns(race, [column.settings for column in found])
+    say(session, replace(before, temperature=own.temperature, top_p=own.top_p, seed=own.seed, max_tokens=own.max_tokens))
+
+    def back() -> None:
+        if shared(read(session)).same_run(shared(own)):
+            say(session, before)
+
+    st.session_state[ON_LEAVING] = ("Compare", back)
+
+
+def recorded() -> tuple[Column, ...]:
+    """The columns that ship; () if one is missing."""
+    times, traces = demo.comparison_times(), demo.comparison()
+    if times is None or not all(trace.header.method in times.ms for trace in traces):
+        return ()
+    return tuple(Column(settings_of(trace.header), trace=trace, rounds=times.ms[trace.header.method]) for trace in traces)
 
 
 def shared(settings: Settings) -> Settings:
@@ -55,7 +77,11 @@ def recording(session: Session, race: Race) -> None:
     elif is_recording(race):
         base = race.columns[0].settings
         with st.container(border=True, key="compare_recording", gap="small"):
-            name, line = base.to_fetch, LINE.format(as_markdown(demo.title()), len(race.columns))
+            times = demo.comparison_times()
+            name, line = base.to_fetch, ""
+            if times is not None:
+                made = len(race.columns[0].rounds), times.cores, times.load, as_markdown(times.made)
+                line = LINE.format(as_markdown(demo.title()), len(race.columns), *made)
             st.caption(f"{line} For runs of your own:" if name else line)
             with row("compare"):
                 if name:

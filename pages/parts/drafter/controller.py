@@ -4,13 +4,14 @@ Views are functions of what the store holds; nothing is computed by a page. A st
 goes on where it stopped as soon as the same plan is started again.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import inf
 from pathlib import Path
 from time import monotonic
 from typing import ClassVar
 
+from decoding.runs.cluster import Maker, Member
 from decoding.runs.store import Query, Store
 from decoding.runs.study import Plan, Study
 from decoding.runs.worker import Live
@@ -29,15 +30,16 @@ class Job:
     plan: Plan
     key: str  # of the plan, worked out once
 
-    def maker(self, folder: Path) -> Callable[[], Study]:
-        """What builds the study; called on the worker's thread, where the models are loaded."""
+    def maker(self, folder: Path) -> Maker:
+        """What builds the study, here or on a member of a cluster; called on the worker's thread, where the models are loaded."""
 
-        def make() -> Study:
+        def make(member: Member | None) -> Study:
             from decoding.models.family_cache import family
 
-            return Study(family(*self.settings.models), self.plan, Store(folder))
+            models = self.settings.models
+            return Study(family(*models) if member is None else member.family(models), self.plan, Store(folder))
 
-        return make
+        return Maker(self.settings.models, make)
 
 
 class Series:
@@ -46,8 +48,9 @@ class Series:
     An iterator over the steps of all, as the worker wants it.
     """
 
-    def __init__(self, jobs: Sequence[Job], folder: Path) -> None:
+    def __init__(self, jobs: Sequence[Job], folder: Path, member: Member | None = None) -> None:
         self.jobs = jobs
+        self._member = member
         self.done = [0] * len(jobs)  # prompts, per job
         self.problems: dict[str, dict[int, str]] = {job.key: {} for job in jobs}
         self.tokens = self.count = 0  # of this run
@@ -65,7 +68,7 @@ class Series:
 
     def prepare(self) -> None:
         """Load them; not on the worker's thread."""
-        self._study = self.jobs[self._number].maker(self._folder)()
+        self._study = self.jobs[self._number].maker(self._folder)(self._member)
 
     def let_go(self) -> None:
         """Drop the models; what was counted stays."""
@@ -133,7 +136,9 @@ class StudyController(RunController, Remembered):
                 self.live.reach(inf)
             else:
                 self.close()
-                self.live = self.begin(jobs[0].settings.device, lambda: Series(tuple(jobs), folder))
+                settings = jobs[0].settings
+                maker = Maker(settings.models, lambda member: Series(tuple(jobs), folder, member))
+                self.live = self.begin(settings.device, maker)
 
     def sync(self) -> None:
         if self.series is not None:

@@ -1,5 +1,6 @@
 """What the kept runs of a study say, as tables; read once and shared by all views of the Drafter page."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,8 +12,9 @@ from decoding.runs.store import Store
 from decoding.runs.study import Plan
 from decoding.runs.study import results as runs_of
 from decoding.trace import Trace
-from viz.drafter.judgements import judgements, per_prompt
+from viz.drafter.judgements import DrafterRun, judgements, per_prompt
 from viz.drafter.rejections import alarms
+from viz.drafter.verdict import verdict
 from viz.words import stage
 
 
@@ -24,6 +26,7 @@ class Findings:
     judged: pd.DataFrame  # one line per judged token
     tallies: pd.DataFrame  # one line per prompt
     alarms: tuple[str, ...]
+    verdict: tuple[str, ...]  # what is wrong with it, at most three lines
     stage: str  # model, device and number format of the runs
 
 
@@ -37,8 +40,14 @@ def found_in(folder: str, key: str, stamp: tuple[int, int], _plan: Plan) -> Find
     Raises:
         ValueError: a kept run is damaged.
     """
-    runs = runs_of(Store(Path(folder)), _plan)
-    return Findings(_plan.asked, judgements(runs), per_prompt(runs), tuple(alarms(runs)), stage(run[3].header for run in runs))
+    return findings_of(_plan.asked, runs_of(Store(Path(folder)), _plan))
+
+
+def findings_of(prompts: Sequence[Prompt], runs: Sequence[DrafterRun]) -> Findings:
+    judged = judgements(runs)
+    return Findings(
+        tuple(prompts), judged, per_prompt(runs), tuple(alarms(runs)), verdict(judged), stage(run[3].header for run in runs)
+    )
 
 
 @st.cache_resource(max_entries=8, show_spinner=False)

@@ -1,5 +1,6 @@
 """What a study found, drawn: numbers, alarms, filters that apply to all, and the charts in tabs; only the open tab is drawn."""
 
+import html
 from collections.abc import Callable, Mapping
 from math import ceil
 
@@ -14,10 +15,22 @@ from pages.parts.drafter.rejections import disagreeing, rejections
 from pages.parts.shared.chart_data import data_box
 from pages.parts.shared.session import Session
 from pages.parts.shared.setup import PLOT_CONFIG, dark
-from viz.drafter.acceptance import BY, HOW_TO_READ, INTERVAL, TITLES, Frames, acceptance_alt, acceptance_figure, acceptance_table
+from viz.drafter.acceptance import (
+    BY,
+    HOW_TO_READ,
+    INTERVAL,
+    TITLES,
+    Frames,
+    acceptance_alt,
+    acceptance_figure,
+    acceptance_table,
+    named,
+)
 from viz.drafter.heat import HOW_TO_READ_HEAT, MEASURES, heat_strip, heat_table
 from viz.drafter.judgements import CLASSES, filtered
+from viz.drafter.levels import depth_alt, depth_figure, depth_table, depth_words
 from viz.drafter.pairs import HOW_TO_READ_BOOTSTRAP, bootstrap_sentence, paired_bootstrap, paired_taus
+from viz.drafter.ranks import list_words, rank_alt, rank_figure, rank_words, ranks
 from viz.drafter.reliability import (
     HOW_TO_READ_RELIABILITY,
     calibration_error,
@@ -29,9 +42,18 @@ from viz.drafter.reliability import (
 from viz.tokens import as_markdown, plain
 from viz.words import METRICS
 
+STYLE = """
+<style>
+.ds-finding h2 { font-size: 0.95rem; font-weight: 600; margin: 0.2rem 0 0 0; padding: 0; }
+.ds-finding ul { margin: 0 0 0.4rem 0; padding-left: 1.2rem; max-width: 56rem; }
+.ds-finding li { font-size: 1.18rem; line-height: 1.45; margin: 0.1rem 0; overflow-wrap: anywhere; }
+</style>
+"""
+
 
 def findings_view(session: Session, store: Store, found: dict[str, Findings]) -> None:
     """All of it, for one or two drafters."""
+    st.html(verdict_html(found))
     with st.container(border=True, gap="xsmall", key="find.numbers"):
         for label, one in found.items():
             numbers(label, one)
@@ -50,6 +72,7 @@ def findings_view(session: Session, store: Store, found: dict[str, Findings]) ->
     frames: Frames = judged if len(judged) > 1 else judged[names[0]]
     views: dict[str, Callable[[], None]] = {
         "Acceptance": lambda: acceptance(frames),
+        "Its list": lambda: listed(frames),
         "Calibration": lambda: calibration(frames, judged),
         "p against q": lambda: heat(store, found, chosen),
         "Rejections": lambda: rejections(session, store, judged),
@@ -60,6 +83,15 @@ def findings_view(session: Session, store: Store, found: dict[str, Findings]) ->
         if tab.open:
             with tab:
                 view()
+
+
+def verdict_html(found: Mapping[str, Findings]) -> str:
+    """What is wrong with each, before anything else."""
+    parts = []
+    for label, one in found.items():
+        lines = "".join(f"<li>{html.escape(line)}</li>" for line in one.verdict)
+        parts.append(f"<h2>{html.escape(plain(label, 60))}</h2><ul>{lines}</ul>")
+    return f'<section class="ds-finding" aria-label="Verdict">{"".join(parts)}</section>{STYLE}'
 
 
 def numbers(label: str, found: Findings) -> None:
@@ -139,14 +171,32 @@ def chart(title: str, figure: go.Figure, alt: str, read: str, table: Callable[[]
 def acceptance(frames: Frames) -> None:
     """How often a drafted token is kept, by what may explain it."""
     parts = [frames] if isinstance(frames, pd.DataFrame) else list(frames.values())
-    shown = [by for by in BY if by != "source" or len({s for part in parts for s in part["source"]}) > 1]
-    for cell, by in zip(st.columns(2, gap="large") * 3, shown, strict=False):
+    sources = {source for part in parts for source in part["source"]}
+    shown = [by for by in BY if by != "depth" and (by != "source" or len(sources) > 1)]
+    cells = st.columns(2, gap="large") * 4
+    with cells[0]:
+        read = " ".join(f"{label}: {depth_words(part)}" if label else depth_words(part) for label, part in named(frames).items())
+        chart(
+            "Was one guess of the level right?", depth_figure(frames, dark()), depth_alt(frames), read,
+            lambda: depth_table(frames), "find.by_depth",
+        )  # fmt: skip
+    for cell, by in zip(cells[1:], shown, strict=False):
         with cell:
             chart(
                 f"By {TITLES[by]}", acceptance_figure(frames, by, dark()), acceptance_alt(frames, by), HOW_TO_READ[by],
                 lambda by=by: acceptance_table(frames, by), f"find.by_{by}",
             )  # fmt: skip
     st.caption(INTERVAL)
+
+
+def listed(frames: Frames) -> None:
+    """Where the target's favourite stood in the drafter's list."""
+    for cell, (label, part) in zip(st.columns(2, gap="large"), named(frames).items(), strict=False):
+        with cell:
+            chart(
+                f"The target's favourite in the drafter's list{': ' if label else ''}{label}", rank_figure(part, dark()),
+                rank_alt(part), f"{rank_words(part)} {list_words(part)}", lambda part=part: ranks(part), f"find.ranks.{label[:1]}",
+            )  # fmt: skip
 
 
 def calibration(frames: Frames, judged: Mapping[str, pd.DataFrame]) -> None:

@@ -12,7 +12,7 @@ from pages.parts.shared.pick import pick
 from pages.parts.shared.session import Session
 from pages.parts.step.open_trace import open_stored
 from viz.drafter.pairs import HOW_TO_READ_DISAGREEMENTS, agreement_sentence, disagreements
-from viz.drafter.rejections import HOW_TO_READ_EXPENSIVE, expensive
+from viz.drafter.rejections import HOW_TO_READ_REJECTIONS, LUCK, MISSES, expensive
 from viz.tokens import as_markdown, plain
 from viz.words import number
 
@@ -31,11 +31,17 @@ def rejections(session: Session, store: Store, judged: Mapping[str, pd.DataFrame
     label = next(iter(judged))
     if len(judged) > 1:
         label = st.segmented_control("Drafter", list(judged), default=label, key="find.rejecting", required=True)
-    table = expensive(judged[label], MANY).reset_index(drop=True)
+    rejected = judged[label][~judged[label]["accepted"]]
+    counts = {MISSES: int((~rejected["luck"]).sum()), LUCK: int(rejected["luck"].sum())}
+    group = st.segmented_control(
+        "Why", list(counts), default=MISSES, key="find.why", required=True, format_func=lambda g: f"{g} ({counts[g]:,})",
+        label_visibility="collapsed",
+    )  # fmt: skip
+    table = expensive(judged[label], MANY, luck=group == LUCK).reset_index(drop=True)
     if table.empty:
-        st.info("No rejection passes the filters.", icon=":material/search_off:")
+        st.info("No such rejection passes the filters.", icon=":material/search_off:")
         return
-    st.caption(as_markdown(HOW_TO_READ_EXPENSIVE))
+    st.caption(as_markdown(HOW_TO_READ_REJECTIONS[str(group)]))
     rows = {f"{row['trace']}.{row['step']}.{row['node']}": row for row in table.to_dict("records")}
     chosen = pick(
         rejection_lines(table), list(rows), "find.rejections", "Selected rejection", lambda k: name(rows[k]) if k in rows else "",

@@ -1,4 +1,5 @@
-"""The left rail: prompt, method, its parameters, sampling, seed, limit, models. Derived from METHODS; nothing is computed here.
+"""The settings of a run: prompt, method, its parameters, sampling, seed, limit, models. Derived from METHODS; nothing is
+computed here.
 
 Widgets of one page forget their values on another, so they are kept in `Session.values` as well. `read` is what the
 controls say right now, also inside a callback, before anything was drawn again.
@@ -22,7 +23,7 @@ from decoding.trace import MAX_TOKENS
 from pages.parts.shared.chat_controls import asked, chat_controls, chat_on, chat_toggle, say_chat, template_of, written
 from pages.parts.shared.examples import EXAMPLES
 from pages.parts.shared.fetching import come, fetching_controls, memory_line, say_come
-from pages.parts.shared.loading import WHY, still_loading
+from pages.parts.shared.loading import still_loading
 from pages.parts.shared.picture_controls import asked_for, picture_controls
 from pages.parts.shared.recommended import recommended
 from pages.parts.shared.remembered import say_control
@@ -181,19 +182,8 @@ def kept(session: Session, key: str, default: Any, options: Sequence[Any] | None
     return {"key": key, "index": list(options).index(now) if now in options else 0}
 
 
-def controls(session: Session) -> None:
-    """Draw the rail."""
-    begin(session)
-    with st.sidebar:
-        prompt_controls(session)
-        if still_loading():
-            method_to_come(session)
-        else:
-            method_controls(session)
-        with st.expander("Sampling and length", expanded=False, key="sampling_box"):
-            sampling_controls(session)
-        with st.expander("Model", expanded=False, key="model_box"):
-            model_controls(session)
+def keep_values(session: Session) -> None:
+    """Note what the controls say: widgets of one page forget their values on another."""
     session.values |= {key: st.session_state[key] for key in KEYS if key in st.session_state}
     if not still_loading():
         settings = read(session)
@@ -243,30 +233,10 @@ def text_controls(session: Session) -> None:
         st.caption(EXAMPLES[example].look)
 
 
-def method_to_come(session: Session) -> None:
-    """The method of the run that is shown; the choice comes with the methods."""
-    keys = list(METHODS)
-    st.selectbox(
-        "Method",
-        keys,
-        keys.index(session.values["method"]),
-        key="method_to_come",
-        format_func=METHODS.title,
-        disabled=True,
-        help=WHY,
-    )
-    st.caption(f"{WHY}Another method and the parameters can be chosen in a moment.")
-
-
-def method_controls(session: Session) -> None:
-    now = read(session)
-    help = "How the draft is made and judged. The page Methods explains each."
-    lacking = lacking_methods(now.target, now.draft)
-    key = method_menu(session, "method", "speculative_sampling", lacking, "Method", help)
-    if 0 < len(lacking) < len(METHODS):
-        st.caption(f"Not with these models: {as_markdown(', '.join(METHODS[k].title for k in lacking))}.")
-    for spec in fields(METHODS[key].params):
-        param_control(session, key, spec)
+def method_params(session: Session, method: str) -> None:
+    """The parameters of a method."""
+    for spec in fields(METHODS[method].params):
+        param_control(session, method, spec)
 
 
 def lacking_methods(target: str, draft: str | None) -> dict[str, str]:
@@ -277,25 +247,28 @@ def lacking_methods(target: str, draft: str | None) -> dict[str, str]:
     return {key: reason for key, method in METHODS.items() if (reason := method.missing(family))}
 
 
-def method_menu(
-    owner: Any, key: str, default: str, lacking: Mapping[str, str], label: str, help: str | None = None, menu: Sequence[str] = ()
-) -> str:
-    """A menu of methods, and below it what the chosen one does, or why it cannot run with these models.
-
-    Its labels never change: Streamlit finds the choice again by its label, and one that is gone comes back as a bare text.
-
-    Args:
-        owner: any object that has `values`.
-        menu: keys to choose from; all of them if left out.
-    """
-    options = list(menu or METHODS)
-    chosen = st.selectbox(
+def method_box(owner: Any, key: str, default: str, label: str, help: str | None, options: Sequence[str]) -> str:
+    """The menu by itself. Its labels never change: Streamlit finds the choice again by its label, and one that is gone comes back
+    as a bare text."""
+    return st.selectbox(
         as_markdown(label),
         options,
         **kept(owner, key, default, options),
         format_func=lambda k: METHODS[k].title,
         help=help and as_markdown(help),
     )
+
+
+def method_menu(
+    owner: Any, key: str, default: str, lacking: Mapping[str, str], label: str, help: str | None = None, menu: Sequence[str] = ()
+) -> str:
+    """A menu of methods, and below it what the chosen one does, or why it cannot run with these models.
+
+    Args:
+        owner: any object that has `values`.
+        menu: keys to choose from; all of them if left out.
+    """
+    chosen = method_box(owner, key, default, label, help, menu or list(METHODS))
     if chosen in lacking:
         st.warning(as_markdown(lacking[chosen]), icon=":material/block:")
     else:

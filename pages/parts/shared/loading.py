@@ -8,6 +8,7 @@ would wait for it.
 import gc
 import html
 import sys
+from contextlib import suppress
 from importlib import import_module
 from threading import Lock, Thread
 from time import monotonic
@@ -23,6 +24,7 @@ PARTS = {  # what is loaded -> modules, the largest first
     "transformers": ("decoding.models.family",),
     "the methods": ("decoding.runs.run", "decoding.methods"),
 }
+CLUSTER = "the cluster"  # comes last, if there is one
 SCRIPT = """
 export default function({ setTriggerValue }) {
   let calm = 0;  // looks in a row that found the script at its end and every element in its place
@@ -65,8 +67,13 @@ class Importing:
                 for module in modules:
                     import_module(module)
             from decoding.methods import METHODS
+            from decoding.runs.cluster import asked_for, cluster
 
             tuple(METHODS.values())
+            if asked_for():
+                self.part = CLUSTER
+                with suppress(ValueError):  # the first run says why
+                    cluster()
             gc.freeze()  # half a million objects that stay: looking at them all in a collection holds everybody up for a second
         finally:  # what cannot be imported fails again where a page asks for it, and is said there
             self.done = True
@@ -74,6 +81,8 @@ class Importing:
     def words(self) -> str:
         """One line that says what is being loaded."""
         seconds = monotonic() - self.began if self.began is not None else 0
+        if self.part == CLUSTER:
+            return f"Joining {self.part}, {seconds:.0f} s …"
         return f"Loading {self.part} ({list(PARTS).index(self.part) + 1} of {len(PARTS)}), {seconds:.0f} s …"
 
 

@@ -3,7 +3,8 @@
 from functools import cache
 
 from decoding.models.catalogue import MODELS
-from decoding.runs.recorded_run import FIRST, METHODS, instructive, read
+from decoding.runs import recorded_comparison, recorded_pair
+from decoding.runs.recorded_run import FIRST, instructive, read
 from decoding.trace import Trace
 
 
@@ -27,13 +28,34 @@ def title() -> str:
     return MODELS[trace.header.family].title if trace else ""
 
 
+@cache
 def comparison() -> tuple[Trace, ...]:
     """Those that Compare opens with, all of one question; () if one is missing."""
-    traces = tuple(trace for method in METHODS if (trace := of(method)) is not None)
-    return traces if len(traces) == len(METHODS) else ()
+    try:
+        return tuple(map(recorded_comparison.read, recorded_comparison.METHODS))
+    except (OSError, ValueError):
+        return ()
+
+
+@cache
+def comparison_times() -> recorded_comparison.Times | None:
+    """What the rounds of that comparison took; None if that is missing."""
+    try:
+        return recorded_comparison.times()
+    except (OSError, ValueError):
+        return None
 
 
 def pause_at() -> int:
     """Index of the step the first visit opens at."""
     trace = recorded()
     return (instructive(trace) or 0) if trace else -1
+
+
+@cache
+def pair() -> tuple[Trace, Trace] | None:
+    """The ordinary and the speculative run of one question that Home plays; None where one is missing or of another schema."""
+    try:
+        return recorded_pair.read()
+    except (OSError, ValueError):
+        return None

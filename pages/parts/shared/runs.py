@@ -11,6 +11,7 @@ import streamlit as st
 from streamlit.runtime.scriptrunner import get_script_run_ctx
 
 from decoding.limits import Refused, check_held, check_jobs, limits
+from decoding.runs.cluster import Maker, Member, asked_for, cluster
 from decoding.runs.failures import told
 from decoding.runs.log import log
 from decoding.runs.worker import Job, Live, Owner, worker
@@ -165,7 +166,8 @@ def cleanup() -> RunCleanup:
 
 
 def handed(device: str, make: Callable[[], Job], group: Hashable = None) -> Live:
-    """A job of the worker that serves the device, not begun yet. Every job of a page is made here, so that a closed tab ends it.
+    """A job of the worker that serves the device, or a machine of the cluster, not begun yet. Every job of a page is made here, so
+    that a closed tab ends it.
 
     A visitor of a public server has one share of the device, whatever they do in how many tabs; elsewhere every tab has one.
 
@@ -173,7 +175,7 @@ def handed(device: str, make: Callable[[], Job], group: Hashable = None) -> Live
         group: jobs of one group count as one of those that a visitor may have at once.
 
     Raises:
-        ValueError: there is no such device, or the visitor or all visitors have as many at work as this server allows.
+        ValueError: there is no such device or cluster, or the visitor or all visitors have as many at work as this server allows.
     """
     from decoding.models.family import find_device
 
@@ -185,7 +187,10 @@ def handed(device: str, make: Callable[[], Job], group: Hashable = None) -> Live
         check_held(tabs.positions(tab.visitor))
     check_jobs(tabs.busy(tab.visitor), tabs.busy())
     owner = Owner(tab.visitor or tab.tab, rules.at_once)
-    live = worker(str(find_device(device))).live(noted(make), owner, group)
+    if isinstance(make, Maker) and asked_for():
+        live = cluster().live(noted(make), make.models, owner, group)
+    else:
+        live = worker(str(find_device(device))).live(noted(make), owner, group)
     tab.lives.add(live)
     return live
 
@@ -209,11 +214,11 @@ def refusal(settings: Refusable) -> str:
     return problem
 
 
-def noted(make: Callable[[], Job]) -> Callable[[], Job]:
+def noted(make: Callable[..., Job]) -> Callable[..., Job]:
     """`make`, with a line in the log for the run that it makes."""
 
-    def made() -> Job:
-        job = make()
+    def made(*where: Member) -> Job:
+        job = make(*where)
         header = getattr(job, "header", None)
         if header is None:
             log("job", kind=type(job).__name__)

@@ -12,13 +12,12 @@ from decoding.runs.worker import Live
 from decoding.trace import Step, Trace
 from pages.parts.shared import recorded_run as demo
 from pages.parts.shared.remembered import Remembered
-from pages.parts.shared.runs import LAG, PATIENCE, RunController, of_tab, refusal
+from pages.parts.shared.runs import PATIENCE, RunController, of_tab, refusal
 from pages.parts.shared.settings import Settings, settings_of
 from pages.parts.shared.side_job import SideJobs
-from viz.step.boxes import extent_of, final_index, has_final
+from viz.stepper.data import JUDGE, WRITE, opening
 
 OTHER_METHOD = "other method"  # the panel that asks for a step of it
-MOST = (9, 8)  # columns and rows that are reserved for trees to come
 UNSAID = 1.0  # seconds a step may take before the page says that it waits; a click waits as long, since drawing twice is dear
 
 
@@ -35,14 +34,11 @@ class Session(RunController, Remembered):
     sides: SideJobs = field(default_factory=SideJobs)  # what panels ask beside the run
     runs: int = 0  # shown so far
     cursor: int = -1  # index of the step that is shown; -1 = the prompt
+    phase: int = WRITE  # of that step
     node: int | None = None  # selected; None = the page's choice
     goal: float | None = None  # step the cursor is on its way to
     goal_node: int | None = None
     linked: tuple[Settings, int, int | None] | None = None  # run, index of the step and node of a link that waits for a click
-    playing: bool = False
-    moved_at: float = 0.0
-    pace: float = 1.0
-    measured: tuple[Trace | None, int, tuple[int, float]] = (None, 0, (0, 0))  # for `extent`
 
     def __post_init__(self) -> None:
         self.sides.group = self.group  # a run and what is asked about it are one
@@ -82,15 +78,11 @@ class Session(RunController, Remembered):
 
     @property
     def selected(self) -> int | None:
-        """The node to inspect: the one that was picked, else the first rejected, the last accepted, the final token."""
+        """The node that is looked at: the one that was picked, else what teaches most."""
         step = self.step
         if step is None:
             return None
-        last = final_index(step) if has_final(step) else len(step.nodes) - 1
-        if self.node is not None and -1 <= self.node <= last:
-            return self.node
-        rejected = [i for i, node in enumerate(step.nodes) if node.verdict == "rejected"]
-        return rejected[0] if rejected else step.path[-1] if step.path else last
+        return self.node if self.node is not None and -1 <= self.node <= len(step.nodes) else opening(step)
 
     @property
     def far(self) -> bool:
@@ -107,25 +99,12 @@ class Session(RunController, Remembered):
         return tuple(live for live in (self.coming, self.live, *self.sides.lives) if live is not None)
 
     def tick(self) -> float | None:
-        if self.playing:
-            return self.pace - LAG
         return self.rarer(self.poll) if self.busy or self.coming is not None else None
-
-    def extent(self) -> tuple[int, float]:
-        """Columns and rows to reserve, so that the picture keeps still: they hold every tree of the shown run but the giants, which
-        would leave the small ones a speck in an empty field. Only steps that are new since the last look are measured."""
-        trace, count, (columns, rows) = self.measured
-        if trace is None or self.trace.header is not trace.header or count > self.count:
-            count, columns, rows = 0, *extent_of(())
-        wider, higher = extent_of(self.trace.steps[count:])
-        wider, higher = min(wider, MOST[0]), min(higher, MOST[1])
-        self.measured = (self.trace, self.count, (max(columns, wider), max(rows, higher)))
-        return self.measured[2]
 
     def look(self) -> tuple:
         asked = tuple(live.busy for live in self.sides.lives)
         told = self.problem, self.absent, self.notes, self.linked
-        return self.runs, self.cursor, self.count, self.node, told, self.playing, self.far, self.coming is None, asked
+        return self.runs, self.cursor, self.count, self.node, told, self.far, self.coming is None, asked
 
     # -- looking around -----------------------------------------------------------------------------------------------
 
@@ -134,25 +113,24 @@ class Session(RunController, Remembered):
         with self.lock:
             self.cursor = max(-1, min(cursor, self.count - 1))
             self.node = self.goal = self.goal_node = None
-            self.moved_at = monotonic()
+            self.phase = WRITE
 
     def pick(self, node: int | None) -> None:
         self.node = node if isinstance(node, int) else None
 
-    def back(self) -> None:
-        self.playing = False
-        self.go(self.cursor - 1)
-
-    def forward(self) -> None:
-        self.playing = False
-        self.go(self.cursor + 1)
+    def stand(self, cursor: int, phase: int, node: int | None) -> None:
+        """The reader has moved, in the browser: what stands beside the stepper follows."""
+        with self.lock:
+            if cursor != self.cursor:
+                self.go(cursor)
+            self.phase, self.node = phase, node
 
     # -- going on -----------------------------------------------------------------------------------------------------
 
     def start(self, settings: Settings, goal: float = 0, node: int | None = None) -> None:
         """Make a new run and take its steps up to index `goal`; nothing changes if the settings cannot be."""
         with self.lock:
-            self.playing, self.linked = False, None
+            self.linked = None
             self.absent = settings if settings.to_fetch else None
             self.problem = "" if self.absent else refusal(settings)
             if self.absent or self.problem:
@@ -194,7 +172,7 @@ class Session(RunController, Remembered):
 
     def run_to_end(self, wanted: Settings) -> None:
         with self.lock:
-            self.playing, self.problem, self.absent = False, "", None
+            self.problem, self.absent = "", None
             if self.trace is None or not self.settings.same_run(wanted):
                 self.start(wanted, inf)
             elif self.ended:
@@ -202,28 +180,22 @@ class Session(RunController, Remembered):
             else:
                 self.ask(inf)
 
-    def stop(self) -> None:
-        with self.lock:
-            self.playing = False
-            super().stop()
-
-    def toggle_play(self, wanted: Settings) -> None:
-        with self.lock:
-            if self.playing:
-                self.stop()
-                return
-            self.problem, self.absent = "", None
-            if self.trace is None or not self.settings.same_run(wanted):
-                self.start(wanted)
-            self.playing, self.moved_at = not (self.problem or self.absent), monotonic()
-
     def reset(self) -> None:
-        """Back to the prompt; the run is made again when the next step is asked for."""
+        """Back to what a first visit finds."""
         with self.lock:
-            self.playing, self.problem, self.absent, self.notes = False, "", None, ()
+            self.problem, self.absent, self.notes = "", None, ()
             self.close()
-            self.trace = self.settings = self.live = self.coming = self.coming_settings = None
-            self.cursor, self.node, self.goal, self.linked = -1, None, None, None
+            self.live = self.coming = self.coming_settings = None
+            self.goal = self.goal_node = self.linked = None
+            self.runs += 1
+            self.open_recorded()
+
+    def open_recorded(self) -> None:
+        """Look at the recorded run, in front of the verdict that teaches most."""
+        self.trace = demo.recorded()
+        self.settings = settings_of(self.trace.header) if self.trace else None
+        self.go(demo.pause_at())
+        self.phase = JUDGE if self.step is not None else WRITE
 
     def close(self) -> None:
         super().close()
@@ -238,7 +210,7 @@ class Session(RunController, Remembered):
     def wait(self) -> None:
         self.sides.wait()
         live = self.coming or self.live
-        if live is not None and live.busy and not self.playing and self.goal != inf:
+        if live is not None and live.busy and self.goal != inf:
             live.wait(PATIENCE if live is self.coming else UNSAID)
 
     def sync(self) -> None:
@@ -247,12 +219,11 @@ class Session(RunController, Remembered):
             if self.live is not None and self.live.count > self.count:
                 self.trace = self.live.trace
             if self.live is not None and self.live.state == "failed" and self.live.problem:
-                self.problem, self.playing, self.goal = self.live.problem, False, None
+                self.problem, self.goal = self.live.problem, None
             self.sides.sync()
             if self.sides.problem:
                 self.problem, self.sides.problem = self.sides.problem, ""
             self.follow()
-            self.play()
 
     def adopt(self) -> None:
         """The coming run takes the place of the one before as soon as it has a step."""
@@ -260,7 +231,7 @@ class Session(RunController, Remembered):
         if new is None:
             return
         if new.state == "failed":
-            self.problem, self.goal, self.playing = new.problem, None, False
+            self.problem, self.goal = new.problem, None
             self.drop_coming()
         elif new.count:
             if self.live is not None:
@@ -268,7 +239,7 @@ class Session(RunController, Remembered):
             self.sides.close()  # what they were asked about is gone
             self.live, self.trace, self.settings = new, new.trace, self.coming_settings
             self.coming = self.coming_settings = None
-            self.cursor, self.node, self.runs = 0, None, self.runs + 1
+            self.cursor, self.phase, self.node, self.runs = 0, WRITE, None, self.runs + 1
         elif not new.busy:  # stopped before its first step
             self.drop_coming()
             self.goal = None
@@ -277,28 +248,13 @@ class Session(RunController, Remembered):
         """Move the cursor towards its goal as far as there are steps."""
         if self.goal is None or self.coming is not None or not self.count:
             return
-        self.cursor = int(min(self.goal, self.count - 1))
+        self.cursor, self.phase = int(min(self.goal, self.count - 1)), WRITE
         if self.goal <= self.count - 1:
             self.node, self.goal, self.goal_node = self.goal_node, None, None
         elif not (self.live is not None and self.live.busy):
             if self.goal != inf and self.ended:
                 self.notes += (f"The run ends at step {self.count}; the step that was asked for is not there.",)
             self.goal = self.goal_node = None
-        self.moved_at = monotonic()
-
-    def play(self) -> None:
-        """One step on when its time has come; a click in between does not count as time."""
-        if not self.playing or self.goal is not None or self.coming is not None:
-            return
-        if monotonic() - self.moved_at < 0.8 * self.pace:
-            return
-        if not self.at_end:
-            self.cursor, self.node, self.moved_at = self.cursor + 1, None, monotonic()
-        gone = self.live is not None and self.live.lost
-        if self.at_end and (self.ended or gone):
-            self.playing = False
-        elif self.count - 1 - self.cursor < 2 and not self.ended and self.live is not None:
-            self.live.ask(1)  # the worker runs one step ahead
 
 
 def session() -> Session:
@@ -307,5 +263,6 @@ def session() -> Session:
 
 
 def first_visit() -> Session:
-    trace = demo.recorded()
-    return Session(trace=trace, settings=settings_of(trace.header) if trace else None, cursor=demo.pause_at())
+    made = Session()
+    made.open_recorded()
+    return made

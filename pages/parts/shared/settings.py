@@ -1,7 +1,7 @@
 """Settings: everything the controls say, as plain data, checked before anything is made of it."""
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,11 +16,13 @@ from decoding.models.fetching import fetched, of_package
 from decoding.models.names import DRAFTS_OF
 from decoding.models.places import is_gguf
 from decoding.models.rasters import raster_named
+from decoding.runs.cluster import Maker, Member
 from decoding.sample import Sampling
 from decoding.trace import Header, Message
 from pages.parts.shared.examples import CHAT_EXAMPLES, EXAMPLES
 
 if TYPE_CHECKING:
+    from decoding.runs.remote_run import RemoteRun
     from decoding.runs.run import Run
 
 MAX_SEED = 2**53 - 1  # what a browser's number can hold
@@ -96,19 +98,19 @@ class Settings:
             return str(error)
         return ""
 
-    def maker(self, context: tuple[int, ...] = ()) -> "Callable[[], Run]":
-        """What builds the run; called on the worker's thread, where the models are loaded.
+    def maker(self, context: tuple[int, ...] = ()) -> Maker:
+        """What builds the run, here or on a member of a cluster; called on the worker's thread, where the models are loaded.
 
         Args:
             context: tokens to go on from in place of the prompt's.
         """
 
-        def make() -> "Run":
+        def make(member: Member | None) -> "Run | RemoteRun":
             from decoding.models.family_cache import family
-            from decoding.runs.run import Run
+            from decoding.runs.run import begin
 
-            return Run(
-                family(*self.models),
+            return begin(
+                family(*self.models) if member is None else member.family(self.models),
                 self.method,
                 self.full_params,
                 context or self.messages or self.prompt,
@@ -120,7 +122,7 @@ class Settings:
                 ignore_end=self.ignore_end,
             )
 
-        return make
+        return Maker(self.models, make)
 
     def instead(self, method: str, params: Mapping[str, Any] | None = None, tokens: int | None = None) -> "Settings":
         """The same with another method.

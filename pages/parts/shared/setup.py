@@ -15,6 +15,7 @@ from viz.tokens import as_markdown
 
 PAGES = {
     "app.py": "Home",
+    "pages/0_Learn.py": "Learn",
     "pages/1_Step.py": "Step",
     "pages/2_Compare.py": "Compare",
     "pages/3_Drafter.py": "Drafter",
@@ -24,6 +25,8 @@ PAGES = {
 
 PLOT_CONFIG = {"displayModeBar": False, "scrollZoom": False}  # of every figure: the wheel scrolls the page
 
+ON_LEAVING = "draftscope_leaving"  # (title of a page, what is to be done when another one is opened)
+
 CSS = """
 <style>
 .stAppHeader { height: 2.4rem; min-height: 0; background: transparent; pointer-events: none; }
@@ -32,11 +35,14 @@ CSS = """
 .stSidebar [data-testid="stSidebarUserContent"] { padding-top: 0; padding-bottom: 2rem; }
 .stSidebar [data-testid="stSidebarHeader"] { height: 2.2rem; min-height: 0; }
 .ds-title { font-size: 1.5rem; padding: 0; margin: 0; }
-.st-key-poll_timer { min-height: 1.7rem; margin-top: -0.8rem; }
+.st-key-poll_timer { min-height: 1.7rem; }
 .ds-wait { margin: 0; font-size: 0.9rem; padding: 0.1rem 0.6rem; border-left: 3px solid #0072B2; }
 [data-testid="stLayoutWrapper"]:has(> .st-key-loading) { position: absolute; top: 0.4rem; left: 2.2rem; width: auto; }
 @media (max-width: 640px) { [data-testid="stLayoutWrapper"]:has(> .st-key-loading) { left: 3.2rem; } }
-.ds-badge { font-size: 0.86rem; font-weight: 400; opacity: 0.75; margin-left: 0.6rem; }
+.ds-badge { font-size: 0.86rem; font-weight: 400; opacity: 0.8; margin: 0; }
+.ds-title .ds-badge { margin-left: 0.6rem; }
+.st-key-settings_bar .ds-title { line-height: 2.4rem; padding-right: 0.6rem; white-space: nowrap; }
+.st-key-above { min-height: 2.2rem; }
 .ds-say { font-size: 1.05rem; margin: 0; min-height: 1.6em; line-height: 1.5; overflow-wrap: anywhere; }
 .ds-verdict { font-size: 1.02rem; font-weight: 600; margin: 0; overflow-wrap: anywhere; }
 .ds-dim { opacity: 0.75; font-size: 0.86rem; margin: 0; overflow-wrap: anywhere; }
@@ -82,6 +88,10 @@ def setup(title: str) -> None:
             except StreamlitAPIException:  # a page that was started by itself, without app.py, knows no other
                 break
     loading_line()
+    page, leave = st.session_state.get(ON_LEAVING, ("", None))
+    if leave is not None and page != title:
+        del st.session_state[ON_LEAVING]
+        leave()
     tab = cleanup()
     if rules.public:
         remember_visitor(tab.key, found_again)

@@ -2,6 +2,7 @@
 
 import gc
 from collections.abc import Callable, Hashable
+from math import ceil
 from threading import Lock, Thread
 from time import monotonic, sleep
 from typing import Any
@@ -9,7 +10,7 @@ from weakref import WeakSet
 
 from streamlit import runtime
 
-from decoding.limits import Refused, check_held, limits, over
+from decoding.limits import POSITION, Refused, check_held, limits, over
 from decoding.models import memory
 from decoding.runs.failures import told
 from decoding.runs.visitors import new_key
@@ -24,12 +25,12 @@ CLEAN = 30.0  # seconds between two collections of what closed tabs left, which 
 
 
 def positions(run: object) -> int:
-    """Of all steps of a run, or of a trace, the root and the drafted tokens; 0 for another job.
+    """Of all steps of a run, or of a trace, the root and the drafted tokens, and grids by their size; 0 for another job.
 
     A trace may come from a file that is made of something else: so many small things of it count as a position.
     """
     steps = [step for step in getattr(run, "steps", ()) if isinstance(step, Step)]
-    found = sum(1 + len(step.nodes) for step in steps)
+    found = sum(1 + len(step.nodes) + ceil(sum(map(len, step.grids.values())) / POSITION) for step in steps)
     return found + small_things(run) // SMALL if isinstance(run, Trace) else found
 
 

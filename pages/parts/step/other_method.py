@@ -17,24 +17,23 @@ from viz.words import narrate
 
 
 def other_method(session: Session) -> None:
-    """A folded box: choose a method, ask it, look at both."""
-    with st.expander("Another method at this very step", key="another_box", on_change="rerun") as box:
-        if not box.open or session.settings is None:
-            return
-        if still_loading():
-            st.caption(f"{WHY}A method can be asked in a moment.")
-            return
-        lacking = family_named(session.settings.target, session.settings.draft)
-        known = [key for key, method in METHODS.items() if key not in ("plain", session.settings.method)]
-        menu = [key for key in known if not METHODS[key].missing(lacking)]
-        with st.container(horizontal=True, vertical_alignment="bottom"):
-            key = st.selectbox("Method to ask", menu, key="another_method", format_func=lambda key: METHODS[key].title, width=260)
-            st.button(
-                "Ask it", key="another_ask", icon=":material/compare_arrows:", on_click=ask, args=(session, key),
-                help="One step with its usual parameters, behind the text in front of this step. The run is left as it is.",
-            )  # fmt: skip
-        if (answer := session.answer()) is not None:
-            beside(session, answer)
+    """Choose a method, ask it, look at both."""
+    if session.settings is None:
+        return
+    if still_loading():
+        st.caption(f"{WHY}A method can be asked in a moment.")
+        return
+    lacking = family_named(session.settings.target, session.settings.draft)
+    known = [key for key, method in METHODS.items() if key not in ("plain", session.settings.method)]
+    menu = [key for key in known if not METHODS[key].missing(lacking)]
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        key = st.selectbox("Method to ask", menu, key="another_method", format_func=lambda key: METHODS[key].title, width=260)
+        st.button(
+            "Ask it", key="another_ask", icon=":material/compare_arrows:", on_click=ask, args=(session, key),
+            help="One step with its usual parameters, behind the text in front of this step. The run is left as it is.",
+        )  # fmt: skip
+    if (answer := session.answer()) is not None:
+        beside(session, answer)
 
 
 def ask(session: Session, method: str) -> None:

@@ -1,4 +1,4 @@
-"""The bar that moves through a run: back, step, forward, play, run to end, stop, reset, and a box to go to a step."""
+"""Below the stepper: run to the end, stop, begin again, go to a call; and the line that says what is waited for."""
 
 import html
 from math import inf
@@ -6,57 +6,33 @@ from math import inf
 import streamlit as st
 
 from pages.parts.shared.controls import read, stale
-from pages.parts.shared.following import asking
 from pages.parts.shared.loading import WHY, still_loading
 from pages.parts.shared.session import UNSAID, Session
 from viz.tokens import as_markdown
 
 
 def transport(session: Session) -> None:
-    """Draw the bar. Keys stand on the buttons; J and K do the same as the left and right arrow."""
-    running = session.playing or session.far or session.sides.long
+    """Draw the row. Back, Next and Play are the stepper's own."""
+    running = session.far or session.sides.long
     over = session.ended and session.at_end and not stale(session)
     off, why = still_loading(), WHY if still_loading() else ""
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small", key="transport"):
-        st.button(
-            "Back", key="back", icon=":material/arrow_back:", shortcut="Left", on_click=session.back, disabled=session.cursor < 0,
-            help="To the step before (also J). Nothing is computed.",
-        )  # fmt: skip
-        st.button(
-            "Step", key="step", icon=":material/skip_next:", type="primary", shortcut="Right", disabled=over or off,
-            on_click=asking(session, "step_view", lambda: session.advance(read(session))),
-            help=f"{as_markdown(why)}One step on (also K): one draft, one target call. Steps that were taken already are only "
-            "shown "
-            "again.",
-        )  # fmt: skip
-        st.button(
-            "Forward", key="forward", icon=":material/arrow_forward:", shortcut="Shift+Right", on_click=session.forward,
-            disabled=session.at_end, help="To the next step that was taken already. Nothing is computed.",
-        )  # fmt: skip
-        st.button(
-            "Pause" if session.playing else "Play", key="play", shortcut="P", disabled=off or (over and not session.playing),
-            icon=":material/pause:" if session.playing else ":material/play_arrow:",
-            on_click=lambda: session.toggle_play(read(session)),
-            help=f"{as_markdown(why)}Step after step, at the pace on the right.",
-        )  # fmt: skip
-        if running and not session.playing:
+        if running:
             st.button(
-                "Stop",
-                key="stop",
-                icon=":material/stop:",
-                shortcut="Esc",
-                on_click=session.stop,
+                "Stop", key="stop", icon=":material/stop:", shortcut="Esc", on_click=session.stop,
                 help="The step under way is the last.",
-            )
+            )  # fmt: skip
         else:
             st.button(
-                "Run to end", key="run", icon=":material/last_page:", shortcut="E", disabled=over or off or session.playing,
+                "Run to end", key="run", icon=":material/last_page:", shortcut="E", disabled=over or off,
                 on_click=lambda: session.run_to_end(read(session)),
                 help=f"{as_markdown(why)}All steps until the text ends or the token limit is reached.",
             )  # fmt: skip
-        st.button("Reset", key="reset", icon=":material/restart_alt:", on_click=session.reset, help="Back to the prompt.")
+        st.button(
+            "Reset", key="reset", icon=":material/restart_alt:", on_click=session.reset,
+            help="Back to the recorded run that this page opens with. Your settings stay.",
+        )  # fmt: skip
         go_to(session)
-        pace(session)
 
 
 def go_to(session: Session) -> None:
@@ -69,7 +45,6 @@ def go_to(session: Session) -> None:
         wanted = int(st.session_state.get(key, shows[2] + 1) or 0) - 1
         if wanted == shows[2]:  # a box that is gone reports what it showed, with the next click
             return
-        session.playing = False
         session.go(wanted)
         session.box_says("go_to", (*shows[:2], wanted))
 
@@ -77,24 +52,6 @@ def go_to(session: Session) -> None:
         f"Step (of {session.count:,})", 0, max(limit, session.count), session.cursor + 1, step=1, key=key, on_change=go, width=128,
         disabled=not session.count, help="Go to a step that was taken; 0 is the prompt.",
     )  # fmt: skip
-
-
-def pace(session: Session) -> None:
-    """Seconds per step while playing."""
-    st.session_state.setdefault("pace", session.pace)
-
-    def take() -> None:
-        session.pace = float(st.session_state["pace"])
-
-    st.select_slider(
-        "Seconds per step",
-        [0.25, 0.5, 1.0, 1.5, 2.0, 3.0],
-        st.session_state["pace"],
-        key="pace",
-        on_change=take,
-        width=170,
-        help="The pace of Play.",
-    )
 
 
 def progress(session: Session) -> None:
@@ -112,7 +69,7 @@ def progress(session: Session) -> None:
     elif session.goal == inf and session.trace is not None:
         limit, done = session.trace.header.max_tokens, session.tokens
         st.progress(min(1.0, done / limit), text=f"{done:,} of at most {limit:,} tokens, {session.count:,} target calls")
-    elif seconds > UNSAID and not session.playing:
+    elif seconds > UNSAID:
         waiting(f"Taking the step … {seconds:.0f} s")
 
 

@@ -1,0 +1,87 @@
+"""How fast the messages of pages are passed on, so that one visitor's flood waits in its own queue and the others do not notice.
+
+All scripts of all pages share one processor's worth of Python, so a flood of pages asked for by one visitor delays everybody's.
+A visitor, and an address with all its visitors, has so many at once and so many per second after that: whole pages, which are dear,
+and what is cheap, fragments and messages that run nothing. That is more than a hand needs, and less than a script wants. Nothing
+is dropped or overtaken: the next message is taken from the network when this one has been passed on, until then it stays there.
+"""
+
+import asyncio
+from collections import Counter
+
+from decoding.limits import Rate, limits
+
+LINGER = 10.0  # seconds that a closed connection counts: Streamlit keeps what it had
+
+
+class Bucket:
+    """What may still be passed on: so much at once, and it fills again."""
+
+    def __init__(self, rate: Rate) -> None:
+        self._rate = rate
+        self._left, self._at = float(rate.at_once), now()
+
+    def wait(self) -> float:
+        """Take one; seconds until it may go. Who comes later waits longer: first come, first served."""
+        self._left = self._filled() - 1
+        self._at = now()
+        return max(0.0, -self._left / self._rate.per_second)
+
+    @property
+    def full(self) -> bool:
+        return self._filled() >= self._rate.at_once
+
+    def _filled(self) -> float:
+        return min(self._rate.at_once, self._left + self._rate.per_second * (now() - self._at))
+
+
+class Tab:
+    """One connection of a page, and the buckets of its visitor and its address: (whole pages, all else) each."""
+
+    def __init__(self, names: list[str], buckets: list[tuple[Bucket, Bucket]]) -> None:
+        self.names, self._buckets = names, buckets
+
+    async def turn(self, page: bool) -> None:
+        """Return when a message may be passed on; `page`: it asks for a whole page."""
+        if (seconds := max(pair[0 if page else 1].wait() for pair in self._buckets)) > 0:
+            await asyncio.sleep(seconds)
+
+
+class Pace:
+    """All tabs of a server."""
+
+    def __init__(self) -> None:
+        self._open: Counter[str] = Counter()  # connections of a visitor or an address, with those closed a moment ago
+        self._buckets: dict[str, tuple[Bucket, Bucket]] = {}
+
+    def enter(self, key: str | None, address: str) -> Tab | None:
+        """A new connection of whoever has the key, if any, at an address; None: there are too many."""
+        rules = limits()
+        wanted = {f"address {address}": rules.address} | ({f"visitor {key}": rules.visitor} if key else {})
+        if any(rule is not None and self._open[name] >= rule.tabs for name, rule in wanted.items()):
+            return None
+        self._forget_idle()
+        self._open.update(wanted.keys())
+        for name, rule in wanted.items():
+            if rule is not None and name not in self._buckets:
+                self._buckets[name] = Bucket(rule.pages), Bucket(rule.others)
+        return Tab(list(wanted), [self._buckets[name] for name in wanted if name in self._buckets])
+
+    def leave(self, tab: Tab) -> None:
+        """Its connection is closed; it counts for a moment more."""
+        asyncio.get_running_loop().call_later(LINGER, self._gone, tab)
+
+    def _gone(self, tab: Tab) -> None:
+        self._open.subtract(tab.names)
+
+    def _forget_idle(self) -> None:
+        """Buckets of visitors who are gone and have all of theirs again."""
+        self._open += Counter()  # leaves out those that are at nothing
+        idle = [name for name, pair in self._buckets.items() if not self._open[name] and all(bucket.full for bucket in pair)]
+        for name in idle:
+            del self._buckets[name]
+
+
+def now() -> float:
+    """Seconds of the event loop."""
+    return asyncio.get_running_loop().time()

@@ -1,0 +1,122 @@
+"""A class: the teacher's screen with the votes, and the pupils' tabs that follow it. One timed fragment on either."""
+
+from collections.abc import Callable
+
+import streamlit as st
+
+from pages.parts.learn.classes import Spot, classes
+from pages.parts.learn.place import Reader
+from viz.lessons.lesson import Lesson, Question, paragraphs, shown_html, unmarked
+from viz.lessons.tally import tally_html
+from viz.tokens import as_html, as_markdown
+
+POLL = 2.0  # seconds between two looks at the class
+
+
+def begin(reader: Reader, write: Callable[[Reader], None]) -> None:
+    """A callback: a class is opened, and its teacher's link is the address from now on."""
+    if reader.code and reader.key:
+        classes.close(reader.code, reader.key)
+    try:
+        reader.code, reader.key = classes.opened()
+    except ValueError as error:
+        reader.notes = [str(error)]
+        return
+    reader.projected = True
+    reader.go(reader.lesson or 0, 0)
+    write(reader)
+
+
+def arrive(reader: Reader) -> None:
+    """Whoever comes by a link with a code: teacher or pupil."""
+    if not reader.key:
+        return
+    try:
+        leads = classes.leads(reader.code, reader.key)
+    except ValueError as error:
+        leads = False
+        st.warning(as_markdown(str(error)), icon=":material/link_off:")
+    if not leads:
+        reader.key = ""
+        st.warning("Another teacher has this class; you are in it as a pupil.", icon=":material/link_off:")
+        return
+    lead(reader)
+
+
+def lead(reader: Reader) -> None:
+    """The class goes where its teacher is."""
+    if reader.key:
+        classes.move(reader.code, reader.key, spot_of(reader))
+
+
+def spot_of(reader: Reader) -> Spot:
+    return Spot(*reader.at, reader.revealed)
+
+
+def votes(reader: Reader, question: Question, open_: bool) -> None:
+    """How many have voted; what for, once the teacher shows the answer."""
+    code, spot, count = reader.code, Spot(*reader.at), len(question.options)
+
+    def look() -> None:
+        found = classes.tally(code, spot, count)
+        st.html(tally_html(question, found.counts, found.tabs, None if open_ else question.right))
+        st.html(
+            f'<div class="lsn"><p class="lsn-code">To vote, add <b>?class={as_html(code)}</b> to this page\'s address.</p></div>'
+        )
+
+    with st.container(key="learn.votes"):
+        st.fragment(look, run_every=POLL if open_ else None)()
+
+
+def pupil(reader: Reader, all_: tuple[Lesson, ...]) -> None:
+    """What a pupil sees: the card that the teacher is at, its question, and their vote."""
+    shown = classes.spot(reader.code, reader.tab)
+
+    def look() -> None:
+        if classes.spot(reader.code, reader.tab) != shown:
+            st.rerun()
+
+    with st.container(key="learn.follow"):
+        st.fragment(look, run_every=POLL)()
+    if shown is None:
+        st.info(as_markdown(f"No class {reader.code} is open now. It begins when its teacher opens it; this page looks by itself."))
+        return
+    lesson = all_[min(shown.lesson, len(all_) - 1)]
+    card = lesson.cards[min(shown.card, len(lesson.cards) - 1)]
+    words = "".join(f"<p>{shown_html(part)}</p>" for part in paragraphs(card.words))
+    kicker = f"Class {reader.code}, lesson {shown.lesson + 1}: {lesson.title}"
+    st.html(
+        f'<div class="lsn"><p class="lsn-kicker">{as_html(kicker)}</p><h1 class="lsn-title">{as_html(card.title)}</h1>{words}</div>'
+    )
+    with st.container(key="learn.question"):
+        if card.question is not None:
+            ballot(reader, shown, card.question)
+
+
+def ballot(reader: Reader, shown: Spot, question: Question) -> None:
+    st.html(f'<div class="lsn"><p class="lsn-ask">{shown_html(question.ask)}</p></div>')
+    chosen = reader.answers.get(shown[:2])
+    if not shown.revealed:
+        with st.container(horizontal=True, key="learn.options"):
+            for i, option in enumerate(question.options):
+                given, kind = (reader, shown, i, len(question.options)), "primary" if chosen == i else "secondary"
+                st.button(
+                    as_markdown(unmarked(option)), key=f"learn.option.{i}", shortcut=question.keys[i],
+                    type=kind, on_click=cast, args=given
+                )  # fmt: skip
+        said = (
+            "Choose one; you may change it until the answer is shown."
+            if chosen is None
+            else "Your vote is in. Wait for the answer."
+        )
+        st.html(f'<p class="lsn-note" role="status">{said}</p>')
+        return
+    found = classes.tally(reader.code, shown, len(question.options))
+    st.html(f'<div class="lsn"><div class="lsn-reveal"><p>{shown_html(question.reveal)}</p></div></div>'
+            + tally_html(question, found.counts, found.tabs, question.right, chosen))  # fmt: skip
+
+
+def cast(reader: Reader, shown: Spot, option: int, options: int) -> None:
+    """A callback: a vote."""
+    if classes.vote(reader.code, reader.tab, shown, option, options):
+        reader.answers[shown[:2]] = option

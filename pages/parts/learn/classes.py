@@ -1,0 +1,155 @@
+"""Classes: who opened the same link votes on the question that the teacher shows. Kept in the memory of the server, nowhere else.
+
+A class has a code, which its pupils' link carries, and a key, which only the teacher's link carries: who has the key moves on and
+reveals. There are no accounts; a vote belongs to a tab, and a tab that is loaded anew may vote anew. Everything is bounded
+(`decoding.limits`), and what nobody looked at for some hours is forgotten. All of it comes from strangers and is checked.
+"""
+
+import re
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from hmac import compare_digest
+from threading import Lock
+from time import monotonic
+from typing import NamedTuple
+
+from decoding.limits import CLASS_HOURS, CLASS_TABS, CLASSES, Refused
+
+LETTERS = "ABCDEFGHJKMNPQRSTUVWXYZ23456789"  # none that is taken for another
+CODE = re.compile(r"[A-Z0-9]{4,8}")
+KEY = re.compile(r"[A-Za-z0-9_-]{8,32}")
+LENGTH = 5  # of a code that is made here
+
+
+class Spot(NamedTuple):
+    """Where the teacher is: lesson and card, counted from 0, and whether the answer is shown."""
+
+    lesson: int = 0
+    card: int = 0
+    revealed: bool = False
+
+
+@dataclass
+class Room:
+    """One class."""
+
+    key: str
+    spot: Spot = Spot()
+    seen: float = 0.0  # when anybody last looked
+    votes: dict[tuple[int, int], dict[str, int]] = field(default_factory=dict)  # (lesson, card) -> tab -> option
+    tabs: dict[str, float] = field(default_factory=dict)  # pupils -> when they last looked
+
+
+class Tally(NamedTuple):
+    """What the teacher's screen shows of a question."""
+
+    counts: tuple[int, ...]  # per option
+    tabs: int  # pupils that are there
+
+    @property
+    def votes(self) -> int:
+        return sum(self.counts)
+
+
+class Classes:
+    """All classes of a server."""
+
+    def __init__(self, clock: Callable[[], float] = monotonic) -> None:
+        self.clock = clock
+        self.rooms: dict[str, Room] = {}
+        self.lock = Lock()
+
+    def opened(self) -> tuple[str, str]:
+        """A new class: its code and its key; Refused where there are too many."""
+        with self.lock:
+            self.forget()
+            self.check_room()
+            code = ""
+            while not code or code in self.rooms:
+                code = "".join(secrets.choice(LETTERS) for _ in range(LENGTH))
+            key = secrets.token_urlsafe(9)
+            self.rooms[code] = Room(key, seen=self.clock())
+            return code, key
+
+    def leads(self, code: str, key: str) -> bool:
+        """Whether this key is the teacher's; a class that was forgotten, as when the server began anew, is opened again by it.
+
+        Raises:
+            ValueError: code or key are none.
+            Refused: there are too many classes.
+        """
+        if not is_code(code) or not KEY.fullmatch(key):
+            raise ValueError("The teacher's part of this link is damaged.")
+        with self.lock:
+            self.forget()
+            if code not in self.rooms:
+                self.check_room()
+                self.rooms[code] = Room(key, seen=self.clock())
+            return compare_digest(self.rooms[code].key, key)
+
+    def close(self, code: str, key: str) -> None:
+        with self.lock:
+            room = self.rooms.get(code)
+            if room is not None and compare_digest(room.key, key):
+                del self.rooms[code]
+
+    def move(self, code: str, key: str, spot: Spot) -> None:
+        """The teacher goes on; without the key nothing happens."""
+        with self.lock:
+            room = self.rooms.get(code)
+            if room is not None and compare_digest(room.key, key):
+                room.spot, room.seen = spot, self.clock()
+
+    def spot(self, code: str, tab: str | None = None) -> Spot | None:
+        """Where a class is; None if there is no such class. `tab` is a pupil's that looks."""
+        with self.lock:
+            self.forget()
+            room = self.rooms.get(code)
+            if room is None:
+                return None
+            room.seen = self.clock()
+            if tab is not None and (tab in room.tabs or len(room.tabs) < CLASS_TABS):
+                room.tabs[tab] = room.seen
+            return room.spot
+
+    def vote(self, code: str, tab: str, spot: Spot, option: int, options: int) -> bool:
+        """Whether the vote counts: for the question that is asked now, before its answer is shown, by one of the first tabs."""
+        with self.lock:
+            room = self.rooms.get(code)
+            if room is None or room.spot != spot or spot.revealed or not 0 <= option < options:
+                return False
+            given = room.votes.setdefault(spot[:2], {})
+            if tab not in given and len(given) >= CLASS_TABS:
+                return False
+            given[tab] = option
+            return True
+
+    def tally(self, code: str, spot: Spot, options: int) -> Tally:
+        with self.lock:
+            room = self.rooms.get(code)
+            given = list(room.votes.get(spot[:2], {}).values()) if room else []
+            there = sum(self.clock() - seen < 60 for seen in room.tabs.values()) if room else 0
+            return Tally(tuple(given.count(i) for i in range(options)), there)
+
+    # -- with the lock held -------------------------------------------------------------------------------------------------
+
+    def forget(self) -> None:
+        old = self.clock() - CLASS_HOURS * 3600
+        for code in [code for code, room in self.rooms.items() if room.seen < old]:
+            del self.rooms[code]
+
+    def check_room(self) -> None:
+        if len(self.rooms) >= CLASSES:
+            raise Refused(f"This server holds {CLASSES:,} classes at a time, and there are as many now. Try again later.")
+
+
+classes = Classes()
+
+
+def is_code(text: str) -> bool:
+    return CODE.fullmatch(text) is not None
+
+
+def new_tab() -> str:
+    return secrets.token_urlsafe(9)

@@ -1,0 +1,127 @@
+"""The memory of classes: who leads, who votes, and what is bounded."""
+
+import pytest
+
+from decoding.limits import CLASS_HOURS, CLASS_TABS, CLASSES, Refused
+from pages.parts.learn.classes import Classes, Spot, is_code
+
+ASKED, SHOWN = Spot(1, 2), Spot(1, 2, True)
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def made(clock):
+    return Classes(clock)
+
+
+def test_a_code_can_be_typed_and_a_key_leads(made):
+    code, key = made.opened()
+    assert is_code(code) and made.leads(code, key) and not made.leads(code, "x" * 12)
+
+
+def test_only_the_key_moves_a_class(made):
+    code, key = made.opened()
+    made.move(code, "x" * 12, ASKED)
+    assert made.spot(code) == Spot()
+    made.move(code, key, ASKED)
+    assert made.spot(code) == ASKED
+
+
+def test_a_tab_has_one_vote_and_may_change_it(made):
+    code, key = made.opened()
+    made.move(code, key, ASKED)
+    assert made.vote(code, "a", ASKED, 0, 3) and made.vote(code, "a", ASKED, 2, 3) and made.vote(code, "b", ASKED, 2, 3)
+    assert made.tally(code, ASKED, 3).counts == (0, 0, 2)
+
+
+@pytest.mark.parametrize("spot", [SHOWN, Spot(1, 1), Spot(0, 2)])
+def test_votes_on_what_is_not_asked_do_not_count(made, spot):
+    code, key = made.opened()
+    made.move(code, key, SHOWN if spot is SHOWN else ASKED)
+    assert not made.vote(code, "a", spot, 0, 3) and made.tally(code, spot, 3).votes == 0
+
+
+@pytest.mark.parametrize("option", [-1, 3, 10**9])
+def test_an_option_that_is_none_does_not_count(made, option):
+    code, key = made.opened()
+    made.move(code, key, ASKED)
+    assert not made.vote(code, "a", ASKED, option, 3)
+
+
+def test_votes_stay_while_the_teacher_goes_on_and_back(made):
+    code, key = made.opened()
+    made.move(code, key, ASKED)
+    made.vote(code, "a", ASKED, 1, 2)
+    made.move(code, key, Spot(1, 3))
+    made.move(code, key, SHOWN)
+    assert made.tally(code, SHOWN, 2).counts == (0, 1)
+
+
+def test_tabs_and_votes_of_a_class_are_bounded(made):
+    code, key = made.opened()
+    made.move(code, key, ASKED)
+    for i in range(CLASS_TABS + 20):
+        made.spot(code, f"tab {i}")
+        made.vote(code, f"tab {i}", ASKED, 0, 2)
+    found = made.tally(code, ASKED, 2)
+    assert found.votes == CLASS_TABS == found.tabs and made.vote(code, "tab 0", ASKED, 1, 2)
+
+
+def test_classes_are_bounded_and_forgotten(made, clock):
+    first, _ = made.opened()
+    for _ in range(CLASSES - 1):
+        made.opened()
+    with pytest.raises(Refused, match=f"holds {CLASSES} classes"):
+        made.opened()
+    with pytest.raises(Refused):
+        made.leads("QQQQQQQQ", "a-key-of-a-link")
+    clock.now = CLASS_HOURS * 3600 + 1
+    made.opened()
+    assert made.spot(first) is None and len(made.rooms) == 1
+
+
+def test_who_looks_keeps_a_class(made, clock):
+    code, _ = made.opened()
+    for _ in range(3):
+        clock.now += CLASS_HOURS * 3600 - 1
+        assert made.spot(code) is not None
+
+
+def test_a_forgotten_class_is_opened_again_by_its_teachers_link(made):
+    assert made.leads("ABCDE", "the-teachers-key") and made.spot("ABCDE") == Spot()
+    assert not made.leads("ABCDE", "another-ones-key")
+
+
+@pytest.mark.parametrize(("code", "key"), [("abc", "k" * 12), ("ABCDE", ""), ("ABCDE", "k" * 99), ("ABCDE\n", "k" * 12)])
+def test_what_is_no_code_or_key_is_refused(made, code, key):
+    with pytest.raises(ValueError, match="damaged"):
+        made.leads(code, key)
+    assert not made.rooms
+
+
+def test_a_pupil_that_left_is_no_longer_counted(made, clock):
+    code, _ = made.opened()
+    made.spot(code, "a")
+    clock.now = 61
+    made.spot(code, "b")
+    assert made.tally(code, Spot(), 0).tabs == 1
+
+
+def test_closing_needs_the_key(made):
+    code, key = made.opened()
+    made.close(code, "x" * 12)
+    assert made.spot(code) == Spot()
+    made.close(code, key)
+    assert made.spot(code) is None

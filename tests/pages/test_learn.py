@@ -1,0 +1,206 @@
+"""The Learn page without a browser: cards, questions, links, the class."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from pages.parts.learn import class_view
+from pages.parts.learn.classes import Classes, Spot
+from pages.parts.learn.learn import READER, lessons, runs
+from tests.conftest import PATIENCE
+from viz.lessons.lesson import unmarked
+
+ROOT = Path(__file__).parent.parent.parent
+LEARN = str(ROOT / "pages/0_Learn.py")
+
+pytestmark = pytest.mark.timeout(4 * PATIENCE)
+
+
+@pytest.fixture(autouse=True)
+def own_classes(monkeypatch):
+    """Every test has a server's memory of its own."""
+    made = Classes()
+    monkeypatch.setattr(class_view, "classes", made)
+    return made
+
+
+def opened(**query: str) -> AppTest:
+    at = AppTest.from_file(LEARN, default_timeout=PATIENCE)
+    for key, value in query.items():
+        at.query_params[key.removesuffix("_")] = value
+    return checked(at.run())
+
+
+def checked(at: AppTest) -> AppTest:
+    assert not at.exception, at.exception
+    return at
+
+
+def press(at: AppTest, key: str) -> AppTest:
+    return checked(at.button(key=key).click().run())
+
+
+def keys(at: AppTest) -> set[str]:
+    return {button.key for button in at.button}
+
+
+def html(at: AppTest) -> str:
+    """What stands there; without the style sheets."""
+    return re.sub("<style>.*?</style>", "", raw(at), flags=re.S)
+
+
+def raw(at: AppTest) -> str:
+    return " ".join(element.proto.body for element in at.get("html"))
+
+
+def said(at: AppTest) -> str:
+    return (html(at) + " ".join(element.value for element in (*at.warning, *at.info, *at.error))).replace("\\", "")
+
+
+def query(at: AppTest) -> dict[str, str]:
+    return {key: value[0] if isinstance(value, list) else value for key, value in dict(at.query_params).items()}
+
+
+def asked() -> list[tuple[int, int]]:
+    return [(i, k) for i, lesson in enumerate(lessons()) for k, card in enumerate(lesson.cards) if card.question]
+
+
+def test_the_list_names_all_lessons_and_leads_into_the_first():
+    at = opened()
+    assert all(f"learn.open.{i}" in keys(at) for i in range(7)) and "minutes" in said(at)
+    press(at, "learn.open.0")
+    assert query(at) == {"lesson": "1", "card": "1"} and lessons()[0].cards[0].title in html(at)
+
+
+def test_every_card_is_drawn_before_and_after_its_answer():
+    for i, lesson in enumerate(lessons()):
+        for k, card in enumerate(lesson.cards):
+            at = opened(lesson=f"{i + 1}", card=f"{k + 1}")
+            assert card.title in html(at)
+            if card.question is None:
+                assert "learn.next" in keys(at) or "learn.end" in keys(at)
+                continue
+            assert "lsn-reveal" not in html(at) and "learn.next" not in keys(at)
+            press(at, f"learn.option.{card.question.right}")
+            assert "As you said" in html(at) and "learn.option.0" not in keys(at)
+
+
+def test_another_answer_is_told_what_it_was_and_skipping_tells_too():
+    lesson, card = asked()[0]
+    question = lessons()[lesson].cards[card].question
+    at = opened(lesson=f"{lesson + 1}", card=f"{card + 1}")
+    press(at, f"learn.option.{(question.right + 1) % len(question.options)}")
+    assert f"it was {question.options[question.right]}" in html(at)
+    at = opened(lesson=f"{lesson + 1}", card=f"{card + 1}")
+    press(at, "learn.skip")
+    assert "You said" not in html(at) and "lsn-reveal" in html(at)
+
+
+def test_the_whole_course_can_be_walked():
+    at = opened(lesson="1")
+    seen = 0
+    while "learn.end" not in keys(at):
+        seen += 1
+        press(at, "learn.skip" if "learn.skip" in keys(at) else "learn.next")
+        assert seen < 200
+    press(at, "learn.end")
+    assert query(at) == {} and "learn.open.0" in keys(at)
+    assert at.session_state[READER].skipped == set(asked())
+
+
+def test_back_goes_through_lessons():
+    at = opened(lesson="2", card="1")
+    press(at, "learn.back")
+    assert query(at) == {"lesson": "1", "card": f"{len(lessons()[0].cards)}"}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"lesson": "9"}, "“9”; there are lessons 1 to 7"),
+        ({"lesson": "<b>x</b>"}, "<b>x</b>"),
+        ({"lesson": "1", "card": "99"}, "“99”; there are cards 1 to"),
+        ({"lesson": "1", "card": "-1"}, "“-1”"),
+        ({"lesson": "²"}, "“²”"),
+        ({"card": "2"}, "names a card and no lesson"),
+        ({"view": "all"}, "no view “all”"),
+        ({"class_": "no code!"}, "is no code of a class"),
+        ({"class_": "ABCDE", "lead": "%"}, "teacher's part of this link is damaged"),
+        ({"lesson": "1" * 5000}, "there are lessons 1 to 7"),
+    ],
+)
+def test_a_wrong_link_is_refused_with_a_sentence(wrong, words):
+    at = opened(**wrong)
+    assert words in said(at) and len(said(at)) < 40_000
+
+
+def test_the_view_for_a_projector_hides_everything_else():
+    at = opened(lesson="3", card="2", view="class")
+    assert ".stSidebar, " in raw(at) and not {"learn.all", "learn.project"} & keys(at)
+    assert at.button("learn.skip").label == "Show the answer"
+    press(at, "learn.skip")
+    press(at, "learn.next")
+    assert query(at) == {"lesson": "3", "card": "3", "view": "class"}
+    assert ".stSidebar, " not in raw(opened(lesson="3"))
+
+
+def test_a_class_votes_and_sees_the_votes_once_the_teacher_shows_the_answer(own_classes):
+    lesson, card = asked()[1]
+    question = lessons()[lesson].cards[card].question
+    teacher = press(opened(), "learn.teach")
+    link = query(teacher)
+    assert link["view"] == "class" and link["class"] and link["lead"]
+    teacher = opened(lesson=f"{lesson + 1}", card=f"{card + 1}", view="class", class_=link["class"], lead=link["lead"])
+    pupils = [opened(class_=link["class"]) for _ in range(3)]
+    for pupil, option in zip(pupils, (0, 1, 1), strict=True):
+        assert question.options[0] in html(pupil) or unmarked(question.options[0]) in str([b.label for b in pupil.button])
+        press(pupil, f"learn.option.{option}")
+        assert "Your vote is in" in html(pupil)
+    checked(teacher.run())
+    assert "3 votes" in html(teacher) and "lsn-tally" not in html(teacher)
+    press(teacher, "learn.skip")
+    assert "<b>2</b>" in html(teacher) and "lsn-tally" in html(teacher)
+    checked(pupils[0].run())
+    assert "lsn-reveal" in html(pupils[0]) and "(you)" in html(pupils[0]) and "learn.option.0" not in keys(pupils[0])
+
+
+def test_pupils_follow_their_teacher_and_cannot_lead(own_classes):
+    code, key = own_classes.opened()
+    pupil = opened(class_=code, lesson="4", card="2")
+    assert lessons()[0].cards[0].title in html(pupil) and "learn.next" not in keys(pupil)
+    own_classes.move(code, key, Spot(2, 1, False))
+    checked(pupil.run())
+    assert lessons()[2].cards[1].title in html(pupil)
+    stranger = opened(class_=code, lead="somebody-else-1", lesson="5")
+    assert "Another teacher has this class" in said(stranger) and own_classes.spot(code) == Spot(2, 1, False)
+
+
+def test_a_class_that_is_not_open_says_so():
+    assert "No class ABCDE is open now" in said(opened(class_="ABCDE"))
+
+
+def test_the_handout_is_offered_on_every_card():
+    assert len(opened().get("download_button")) == 7 and len(opened(lesson="3").get("download_button")) == 1
+
+
+def test_missing_runs_are_a_sentence(monkeypatch):
+    from pages.parts.learn import learn
+
+    runs.cache_clear(), lessons.cache_clear()
+    monkeypatch.setattr(learn.lesson_runs, "read", lambda name: (_ for _ in ()).throw(OSError("gone")))
+    at = AppTest.from_file(LEARN, default_timeout=PATIENCE).run()
+    runs.cache_clear(), lessons.cache_clear()
+    assert not at.exception and "cannot be read: gone" in said(at)
+
+
+def test_the_lessons_need_no_torch():
+    """Nor does anything that the page imports."""
+    program = (
+        "import sys; from pages.parts.learn import learn; learn.lessons(); "
+        "assert not {'torch', 'transformers'} & set(sys.modules), 'a library of models was imported'"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, cwd=ROOT)
