@@ -36,4 +36,4 @@ def word_menu(owner: Remembered, words: list[str], number: int, word: str, menu:
             owner.box_says(f"word.{number}", chosen)
 
     label = "Word" if number else "Picture of"
-    st.selectbox(label, menu, menu.index(word), key=key, on_change=take, help="What the target was taught to draw.")
+    st.selectbox(as_markdown(label), menu, menu.index(word), key=key, on_change=take, help="What the target was taught to draw.")
