@@ -43,6 +43,8 @@ class AnyDraftModel:
     part = "draft"
 
     def lacking(self, method: Method, family: Any) -> str:
+        if getattr(family, "raster", None) is not None:
+            return f"{method.title} has one model read what another wrote as text, and {family.name} draws pictures."
         if family.draft is not None or getattr(family, "other_draft", None) is not None:
             return ""
         return f"{method.title} needs a draft model, and the family {family.name} has none. Load one beside the target."

@@ -56,9 +56,9 @@ PLANS = {
     "shapes": Plan(
         {"layers": 4, "hidden": 128, "heads": 4, "inner": 384},
         {"layers": 2, "hidden": 48, "heads": 2, "inner": 128},
-        4,
-        8e6,
-        1.5e6,
+        8,
+        9e6,
+        2e6,
     ),
 }
 
@@ -153,7 +153,7 @@ def train(
         checkpoint=checkpoint,
         title=f"{pictures.name} {name}",
         report=lambda step: f"{nats(model, pictures, most=2 * ROWS):.4f} nats a pixel held out",
-        report_every=100,
+        report_every=max(100, steps // 20),
         optimized=adamw,
     )
 
@@ -191,14 +191,14 @@ def nats(model: LlamaForCausalLM, pictures: Pictures, most: int | None = None) -
 
 @torch.no_grad()
 def drawn(model: LlamaForCausalLM, pictures: Pictures, prompts: np.ndarray, seed: int = 0, temperature: float = 1.0) -> np.ndarray:
-    """(n, words) prompts -> (n, pixels) tokens, drawn one by one; many pictures at once."""
+    """(n, words) prompts -> (n, pixels) tokens, drawn one by one and, as in the app, among pixels alone; many pictures at once."""
     rng = torch.Generator().manual_seed(seed)
     found = []
     for part in torch.from_numpy(prompts).split(ROWS):
         text, cache, new = part, None, part
         for _ in range(pictures.raster.pixels):
             output = model(new, past_key_values=cache, use_cache=True)
-            cache, logits = output.past_key_values, output.logits[:, -1].float()
+            cache, logits = output.past_key_values, output.logits[:, -1, : len(pictures.raster.palette)].float()
             new = torch.multinomial((logits / temperature).softmax(-1), 1, generator=rng)
             text = torch.cat((text, new), 1)
         found.append(text[:, part.shape[1] :].numpy())
