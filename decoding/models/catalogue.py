@@ -72,7 +72,7 @@ SHIPPED = (
     Model(
         "shapes",
         "shapes, pictures",
-        "Coloured shapes of 16 x 16 pixels, asked for in words: red circle on blue.",
+        "Coloured shapes of 16 x 16 pixels, asked for in words: large red circle on blue.",
         "shipped",
         857_472,
         "Apache-2.0",

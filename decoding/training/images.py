@@ -54,11 +54,11 @@ PLANS = {
         {"layers": 4, "hidden": 96, "heads": 4, "inner": 256}, {"layers": 1, "hidden": 48, "heads": 2, "inner": 128}, 64, 1.6e6, 2e6
     ),
     "shapes": Plan(
-        {"layers": 4, "hidden": 128, "heads": 4, "inner": 384},
-        {"layers": 2, "hidden": 48, "heads": 2, "inner": 128},
-        8,
-        9e6,
-        2e6,
+        {"layers": 4, "hidden": 96, "heads": 4, "inner": 256},
+        {"layers": 1, "hidden": 48, "heads": 2, "inner": 128},
+        4,
+        6.5e6,
+        1.5e6,
     ),
 }
 

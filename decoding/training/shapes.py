@@ -1,8 +1,8 @@
-"""Drawn shapes of 16 x 16 pixels in eight colours, asked for in words: "red circle on blue". The generator is here, and so is who
-checks whether a picture shows what was asked for.
+"""Drawn shapes of 16 x 16 pixels in eight colours, asked for in words: "large red circle on blue". The generator is here, and so is
+who checks whether a picture shows what was asked for.
 
-A shape has one of four sizes and any place inside the picture, which the prompt leaves open. Some prompts are kept back: what is
-measured on them, the model has to put together from words that it learned in other company.
+The prompt leaves open where the shape stands: in the middle, or one pixel beside it. Some prompts are kept back: what is measured
+on them, the model has to put together from words that it learned in other company.
 """
 
 from functools import cache
@@ -14,7 +14,8 @@ from decoding.trace import Raster
 from decoding.training.pictures import Images, Pictures, Prompts
 
 SIDE = 16
-SIZES = (7, 9, 11, 13)  # pixels, odd: every shape has a middle
+SIZES = {"small": 7, "medium": 10, "large": 13}  # pixels
+SHIFTS = (-1, 0, 1)  # pixels, down and to the right
 COLOURS = {
     "white": "#fbf9f4",
     "black": "#23262f",
@@ -27,9 +28,9 @@ COLOURS = {
 }
 SHAPES = ("circle", "square", "triangle", "diamond", "cross", "ring", "heart", "moon")
 ON = "on"
-VOCABULARY = (*COLOURS, *SHAPES, ON)
+VOCABULARY = (*COLOURS, *SIZES, *SHAPES, ON)
 ID = {word: token for token, word in enumerate(VOCABULARY)}
-KEPT_BACK = 48  # prompts
+KEPT_BACK = 120  # prompts
 HELD_OUT = 480  # pictures, of prompts kept back
 STRAY = 0.05  # of a shape's pixels may be others than drawn, in a picture that is right
 
@@ -49,7 +50,7 @@ def mask(shape: str, size: int) -> np.ndarray:
         case "diamond":
             return np.abs(x) + np.abs(y) <= middle
         case "cross":
-            return np.minimum(np.abs(x), np.abs(y)) <= size // 6
+            return np.minimum(np.abs(x), np.abs(y)) <= size / 6
         case "ring":
             return (far <= reach) & (far > reach - size / 4)
         case "heart":
@@ -62,45 +63,34 @@ def mask(shape: str, size: int) -> np.ndarray:
 
 @cache
 def drawings() -> tuple[np.ndarray, np.ndarray]:
-    """Every shape in every size at every place: (n,) which shape, (n, SIDE * SIDE) bool."""
+    """Every shape in every size at every place: (n, 2) ids of size and shape, (n, SIDE * SIDE) bool."""
     which, pixels = [], []
-    for number, size in product(range(len(SHAPES)), SIZES):
-        shape = mask(SHAPES[number], size)
-        for top, left in product(range(SIDE - size + 1), repeat=2):
+    for (word, size), shape in product(SIZES.items(), SHAPES):
+        for down, right in product(SHIFTS, repeat=2):
+            top, left = (SIDE - size) // 2 + down, (SIDE - size) // 2 + right
             picture = np.zeros((SIDE, SIDE), dtype=bool)
-            picture[top : top + size, left : left + size] = shape
-            which.append(number)
+            picture[top : top + size, left : left + size] = mask(shape, size)
+            which.append((ID[word], ID[shape]))
             pixels.append(picture.ravel())
     return np.array(which), np.stack(pixels)
 
 
 @cache
-def by_size() -> tuple[tuple[np.ndarray, ...], ...]:
-    """Shape -> size -> the places of its drawings in `drawings`: a size is drawn first, then a place."""
-    which, _ = drawings()
-    counts = [(SIDE - size + 1) ** 2 for size in SIZES]
-    found = []
-    for number in range(len(SHAPES)):
-        first = int(np.flatnonzero(which == number)[0])
-        found.append(tuple(np.split(first + np.arange(sum(counts)), np.cumsum(counts)[:-1])))
-    return tuple(found)
-
-
-@cache
 def prompts() -> tuple[Prompts, Prompts]:
-    """(n, 4) all that can be asked for with two different colours: what is learned from, and what is kept back."""
-    pairs = [(ID[f], ID[s], ID[ON], ID[b]) for f, s, b in product(COLOURS, SHAPES, COLOURS) if f != b]
-    mixed = np.random.default_rng(16).permutation(np.array(pairs))
+    """(n, 5) all that can be asked for with two different colours: what is learned from, and what is kept back."""
+    words = product(SIZES, COLOURS, SHAPES, (ON,), COLOURS)
+    asked = [[ID[word] for word in one] for one in words if one[1] != one[4]]
+    mixed = np.random.default_rng(16).permutation(np.array(asked))
     return mixed[KEPT_BACK:], mixed[:KEPT_BACK]
 
 
 def pictured(asked: Prompts, rng: np.random.Generator) -> Images:
     """A picture for every prompt."""
     _, pixels = drawings()
-    sizes = rng.integers(len(SIZES), size=len(asked))
-    shapes = asked[:, 1] - ID[SHAPES[0]]
-    chosen = [rng.choice(by_size()[shape][size]) for shape, size in zip(shapes, sizes, strict=True)]
-    return np.where(pixels[chosen], asked[:, :1], asked[:, 3:])
+    places = len(SHIFTS) ** 2
+    drawn = (asked[:, 0] - ID["small"]) * len(SHAPES) + asked[:, 2] - ID[SHAPES[0]]
+    chosen = drawn * places + rng.integers(places, size=len(asked))
+    return np.where(pixels[chosen], asked[:, 1:2], asked[:, 4:])
 
 
 def learned(rng: np.random.Generator, count: int) -> tuple[Prompts, Images]:
@@ -110,7 +100,7 @@ def learned(rng: np.random.Generator, count: int) -> tuple[Prompts, Images]:
 
 
 def held_out() -> tuple[Prompts, Images]:
-    asked = np.resize(prompts()[1], (HELD_OUT, 4))
+    asked = np.resize(prompts()[1], (HELD_OUT, 5))
     return asked, pictured(asked, np.random.default_rng(61))
 
 
@@ -120,18 +110,18 @@ def right(asked: Prompts, images: Images) -> float:
 
 
 def shows(prompt: np.ndarray, image: np.ndarray) -> bool:
-    """Whether the drawing nearest to an image is the shape that was asked for, in its colour on its background, but for a few
-    pixels."""
+    """Whether the drawing nearest to an image is the shape that was asked for, in its size, its colour and on its background, but
+    for a few pixels."""
     which, pixels = drawings()
-    colour, shape, _, ground = prompt
+    size, colour, shape, _, ground = prompt
     wrong = (np.where(pixels, colour, ground) != image).sum(-1)
     nearest = int(wrong.argmin())
-    return bool(which[nearest] == shape - ID[SHAPES[0]] and wrong[nearest] <= STRAY * pixels[nearest].sum())
+    return bool(np.array_equal(which[nearest], (size, shape)) and wrong[nearest] <= STRAY * pixels[nearest].sum())
 
 
 PICTURES = Pictures(
     name="shapes",
-    raster=Raster(SIDE, SIDE, tuple(COLOURS.values()), (tuple(COLOURS), SHAPES, (ON,), tuple(COLOURS))),
+    raster=Raster(SIDE, SIDE, tuple(COLOURS.values()), (tuple(SIZES), tuple(COLOURS), SHAPES, (ON,), tuple(COLOURS))),
     vocabulary=VOCABULARY,
     learned=learned,
     held_out=held_out,

@@ -22,6 +22,8 @@ MEANINGS = {EARLIER: "written by an earlier call", GIVEN: "given with the prompt
 BY_THE_TARGET = {"bonus": "drawn by the target behind them", "plain": "drawn by the target"}
 SYMBOLS = "0123456789abcdefghijklmnopqrstuvwxyz"  # of colours in the picture as text
 ROWS = 48  # calls drawn below each other, the last ones
+TALL = 250  # px of all of them, of which a row takes THIN to THICK
+THIN, THICK = 4, 12
 
 
 @dataclass(frozen=True)
@@ -135,10 +137,9 @@ def legend_html(trace: Trace, cursor: int) -> str:
     states = dict.fromkeys(pixel.state for pixel in pixels(trace, cursor))
     words = {state: f"{LOOKS[state].mark} {state}" if state in LOOKS else MEANINGS[state] for state in states}
     keys = "".join(
-        f'<span class="ds-key"><span class="ds-px-{as_html(state)} ds-px-key"></span> {as_html(said)}</span>'
-        for state, said in words.items()
+        f'<span><span class="ds-px-{as_html(state)} ds-px-key"></span> {as_html(said)}</span>' for state, said in words.items()
     )
-    return f'<div class="ds-legend">{keys}</div>'
+    return f'<div class="ds-px-keys">{keys}</div>'
 
 
 # -- all calls ---------------------------------------------------------------------------------------------------------
@@ -156,7 +157,8 @@ def trajectory_html(trace: Trace, cursor: int) -> str:
             found = (*written(step, number, done, True), *still_open(step, done + len(step.tokens)))
             rows += [thin_html(pixel, trace, row, number) for pixel in found if pixel.place < raster.pixels]
         done += len(step.tokens)
-    style = f"grid-template-columns:repeat({raster.pixels},minmax(0,1fr));grid-template-rows:repeat({len(shown)},9px)"
+    high = max(THIN, min(THICK, TALL // max(1, len(shown))))
+    style = f"grid-template-columns:repeat({raster.pixels},minmax(0,1fr));grid-template-rows:repeat({len(shown)},{high}px)"
     alt = as_html(pace_words(trace, cursor))
     return f'<div class="ds-trajectory" role="img" aria-label="{alt}" style="{style}">{"".join(rows)}</div>'
 
@@ -241,9 +243,13 @@ def borders() -> str:
 HATCH = f"repeating-linear-gradient(135deg,{tint('#808080', 0.55)} 0 2px,transparent 2px 6px)"
 CSS = f"""
 <style>
-.ds-pictures {{ display: flex; flex-wrap: wrap; gap: 0.6rem 1.6rem; align-items: flex-end; }}
-.ds-pictures figure {{ margin: 0; }}
-.ds-pictures figcaption {{ font-size: 0.84rem; opacity: 0.8; max-width: 20rem; }}
+.ds-pictures {{ container-type: inline-size; }}
+.ds-pictures > div {{ display: grid; grid-template-columns: auto auto minmax(14rem, 1fr); gap: 0.8rem 1.6rem; align-items: end; }}
+.ds-pictures figure {{ margin: 0; min-width: 0; }}
+.ds-pictures figcaption {{ font-size: 0.84rem; opacity: 0.8; line-height: 1.35; margin-top: 0.3rem; max-width: 34rem; }}
+@container (max-width: 760px) {{ .ds-pictures figure.calls {{ grid-column: 1 / -1; }}
+  .ds-pictures > div {{ grid-template-columns: auto minmax(0, 1fr); gap: 0.8rem 1rem; }} }}
+.ds-px-keys {{ display: flex; flex-wrap: wrap; gap: 0.1rem 1.1rem; margin-top: 0.5rem; font-size: 0.86rem; }}
 .ds-picture, .ds-trajectory {{ display: grid; width: fit-content; background: {tint("#808080", 0.10)}; border: 1px solid {GRID}; }}
 .ds-picture > span {{ position: relative; display: block; font-family: {MONO}; line-height: 1; }}
 .ds-picture b {{ position: absolute; left: 18%; top: 18%; color: #1f2328; font-size: 1em;
