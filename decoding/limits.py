@@ -62,6 +62,7 @@ class Limits:
     kept: int | None = None  # runs that a visitor may keep
     kept_bytes: int | None = None  # that they may fill
     kept_days: int | None = None  # until they are forgotten
+    look: int | None = None  # rows that the target reads for a look of a lens
     files: int | None = None  # that are made at the same time for one visitor who downloads them
     files_near: int | None = None  # and for all at one address
     link_steps: int | None = None  # steps that a link may take by itself; beyond, a click is asked for
@@ -113,6 +114,7 @@ PUBLIC = Limits(
     kept=50,
     kept_bytes=25 * 2**20,
     kept_days=30,
+    look=2_048,
     files=2,
     files_near=8,
     link_steps=0,
@@ -205,6 +207,12 @@ def check_sweep(count: int) -> None:
     """Of a swept parameter: its values times its seeds."""
     if over(count, most := limits().sweep):
         raise Refused(f"This demo sweeps a parameter in at most {most:,} runs; these are {count:,}. Take fewer points or seeds.")
+
+
+def check_look(rows: int) -> None:
+    """Of a lens: the rows that the target reads for it."""
+    if over(rows, most := limits().look):
+        raise Refused(f"This demo reads at most {most:,} rows for a look; this one takes {rows:,}. Look at a shorter text.")
 
 
 def check_upload(size: int) -> None:

@@ -56,7 +56,6 @@ def test_the_recorded_run_is_there_before_torch_is(page, site):
     expect(prompt(page)).to_have_value("Tom had a red")
 
 
-@pytest.mark.parametrize(("width", "closed"), [(390, "true"), (1024, "false")])
 def test_home_plays_two_runs_on_one_clock_and_can_be_paused(page, site):
     page.goto(site)
     lanes, said = page.locator(".lanes .lane"), page.locator(".lanes .result")
@@ -77,6 +76,7 @@ def test_home_plays_two_runs_on_one_clock_and_can_be_paused(page, site):
     expect(page).to_have_url(re.compile("/Step"))
 
 
+@pytest.mark.parametrize(("width", "closed"), [(390, "true"), (1024, "false")])
 def test_the_rail_does_not_lie_over_the_page_of_a_phone(browser, site, width, closed):
     page = browser.new_page(viewport={"width": width, "height": 844})
     page.set_default_timeout(PATIENCE * 1000)
