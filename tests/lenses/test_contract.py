@@ -156,20 +156,21 @@ def test_both_ends_of_every_range_look(key, embedded, trace):
 @pytest.mark.parametrize("key", KEYS)
 def test_it_leaves_the_family_as_it_was(key, embedded, trace):
     parts = [embedded.target.model, *([embedded.draft.model] if embedded.draft else [])]
-
-    def weights() -> list[tuple]:
-        kept = (p for part in parts for p in part.parameters())
-        return [(p.data_ptr(), p.requires_grad, float(p.detach().double().sum()), p.grad) for p in kept]
-
-    before = weights()
+    before = weights(parts)
     modes = [part.training for part in parts]
     state, kept = torch.random.get_rng_state(), trace
     list(LensRun(embedded, key, trace, *refused(trace)))
-    assert before == weights()
+    assert before == weights(parts)
     assert modes == [part.training for part in parts] and torch.equal(state, torch.random.get_rng_state())
     again = Run(embedded, "speculative_sampling", prompt=PROMPT, sampling=Sampling(1.0), seed=3, max_tokens=16)
     list(again)
     assert [step.tokens for step in again.trace.steps] == [step.tokens for step in kept.steps]
+
+
+def weights(parts: list) -> list[tuple]:
+    """What must not change of the parameters of models."""
+    found = [p for part in parts for p in part.parameters()]
+    return [(p.data_ptr(), p.requires_grad, float(p.detach().double().sum()), p.grad) for p in found]
 
 
 @pytest.mark.parametrize("key", KEYS)

@@ -21,6 +21,7 @@ PAGES = {
     "pages/3_Drafter.py": "Drafter",
     "pages/4_Methods.py": "Methods",
     "pages/5_Traces.py": "Traces",
+    "pages/6_Lenses.py": "Lenses",
 }
 
 PLOT_CONFIG = {"displayModeBar": False, "scrollZoom": False}  # of every figure: the wheel scrolls the page
