@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from decoding.method import Method
 
 LOOKED_AT = "method_looked_at"  # in the session's state: whose details are asked for
-SUITS = {"prompt_lookup": "repeat", "token_recycling": "read"}  # an example that shows the method at its best
+SUITS = {"prompt_lookup": "repeat", "token_recycling": "class"}  # an example that shows the method at its best
 WIDTH = 320  # px of a card
 STYLE = """
 <style>
