@@ -39,6 +39,7 @@ from pages.parts.shared.settings import (
     models_problem,
 )
 from viz.tokens import as_markdown
+from viz.words import prompt_end
 
 OWN = "my own prompt"
 HERE = "run"  # what is fetched for these controls
@@ -232,6 +233,8 @@ def text_controls(session: Session) -> None:
     )  # fmt: skip
     if example in EXAMPLES:
         st.caption(EXAMPLES[example].look)
+    elif said := prompt_end(prompt):
+        st.caption(as_markdown(said))
 
 
 def method_params(session: Session, method: str) -> None:
