@@ -16,7 +16,7 @@ from viz.runs.tally import guesses_of
 from viz.style import GRID, LOOKS, MONO, tint
 from viz.tokens import as_html, full_name, name
 
-LARGE, SMALL = 288, 144  # px of the longer side of a picture
+LARGE, MIDDLE, SMALL = 320, 208, 144  # px of the longer side of a picture
 EARLIER, GIVEN, OPEN = "earlier", "given", "open"  # states of a pixel that the call in sight did not write
 MEANINGS = {EARLIER: "written by an earlier call", GIVEN: "given with the prompt", OPEN: "guessed, still open"}
 BY_THE_TARGET = {"bonus": "drawn by the target behind them", "plain": "drawn by the target"}
