@@ -74,7 +74,7 @@ SHIPPED = (
         "shapes, pictures",
         "Coloured shapes of 16 x 16 pixels, asked for in words: large red circle on blue.",
         "shipped",
-        857_472,
+        447_072,
         "Apache-2.0",
         draws=True,
     ),
