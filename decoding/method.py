@@ -61,7 +61,7 @@ class Requirement(Protocol):
     words: str  # "a draft model"
     part: str  # of the family, that it is or reads: "target" or "draft"
 
-    def lacking(self, method: "Method", family: Any) -> str:
+    def lacking(self, method: Any, family: Any) -> str:
         """Why the family has it not, as a sentence; "" if it has."""
         ...
 
@@ -125,12 +125,17 @@ class Method:
         Raises:
             ValueError: an unknown name, a value of the wrong kind, or one outside its range.
         """
-        known = {f.name: f for f in fields(self.params)}
-        for name, value in values.items():
-            if name not in known:
-                raise ValueError(f"{self.title} has no parameter {name!r}; it has {', '.join(known) or 'none'}.")
-            check_value(known[name], value)
-        return self.params(**values)
+        return checked_params(self.title, self.params, values)
+
+
+def checked_params(title: str, kind: type, values: Mapping[str, Any]) -> Any:
+    """Parameters of `kind`, a dataclass of `param`, for what is called `title`; ValueError as in `Method.checked`."""
+    known = {f.name: f for f in fields(kind)}
+    for name, value in values.items():
+        if name not in known:
+            raise ValueError(f"{title} has no parameter {name!r}; it has {', '.join(known) or 'none'}.")
+        check_value(known[name], value)
+    return kind(**values)
 
 
 def param(default: Any, label: str, help: str, *, low: Any = None, high: Any = None, choices: tuple = ()) -> Any:

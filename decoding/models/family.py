@@ -40,6 +40,7 @@ from decoding.models.heads import Head
 from decoding.models.memory import BYTES, check_memory, needs
 from decoding.models.model_folder import check_folder, described
 from decoding.models.names import DRAFTS_OF, EMBEDDED_TARGETS, IMAGE_TARGETS, SHIPPED_DRAFTS, SHIPPED_TARGETS
+from decoding.models.number_format import on_processor
 from decoding.models.places import Place, place
 from decoding.models.progress import said, tell
 from decoding.models.published_heads import method_of, opened
@@ -210,7 +211,8 @@ def load(
             from the target's is no hindrance: see `decoding.models.draft_tokens`.
         device: "auto" (cuda, else mps, else cpu), "cpu", "cuda", "cuda:1", "mps", or "auto-map": the target is spread over all GPUs
             and, as far as those are full, the main memory.
-        dtype: "auto" (float32 on a CPU, else as stored), "float32", "bfloat16", "float16".
+        dtype: "auto" (on a CPU float32, or bfloat16 where that was measured to be faster; else as stored), "float32", "bfloat16",
+            "float16".
         graphs: "auto" (CUDA graphs on a GPU, for models that can be captured), "off", or "static": passes of fixed shape as for a
             graph, but none is captured, on any device.
 
@@ -339,6 +341,9 @@ def open_model(
         with opening(source):
             tokenizer, words = open_tokenizer(folder, source)
             check_usable(tokenizer)
+    format_note = ""
+    if dtype == "auto" and device.type == "cpu" and not ships(source):
+        dtype, format_note = on_processor(config, source)
     found = needs(Path(source), BYTES["float32"] if dtype == "auto" else BYTES[dtype])
     if device.type == "cpu":
         check_memory(found, source)
@@ -353,4 +358,4 @@ def open_model(
     target, short = shortened(target, source, graphs)
     places = devices(model)
     spread_note = (f"The layers of {source!r} lie on {', '.join(places)}.",) if places else ()
-    return tokenizer, target, (*words, *notes, *short, *spread_note)
+    return tokenizer, target, (*words, *notes, *short, *spread_note, *filter(None, [format_note]))

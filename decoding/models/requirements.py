@@ -21,7 +21,7 @@ class DraftModel:
     words = "a draft model"
     part = "draft"
 
-    def lacking(self, method: Method, family: Any) -> str:
+    def lacking(self, method: Any, family: Any) -> str:
         if family.draft is not None:
             return ""
         if getattr(family, "other_draft", None) is not None:
@@ -42,7 +42,7 @@ class AnyDraftModel:
     words = "a draft model with any tokenizer, re-encoded"
     part = "draft"
 
-    def lacking(self, method: Method, family: Any) -> str:
+    def lacking(self, method: Any, family: Any) -> str:
         if getattr(family, "raster", None) is not None:
             return f"{method.title} has one model read what another wrote as text, and {family.name} draws pictures."
         if family.draft is not None or getattr(family, "other_draft", None) is not None:
@@ -61,7 +61,7 @@ class TrainedHead:
     part: str = "target"  # or "draft"
     words = "a trained head"
 
-    def lacking(self, method: Method, family: Any) -> str:
+    def lacking(self, method: Any, family: Any) -> str:
         """The sentence names the command that trains one. Of a model that is not loaded yet, a head is said to be lacking
         only if there is none for any model."""
         if self.there(method.key, family):

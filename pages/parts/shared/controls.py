@@ -39,6 +39,7 @@ from pages.parts.shared.settings import (
     models_problem,
 )
 from viz.tokens import as_markdown
+from viz.words import prompt_end
 
 OWN = "my own prompt"
 HERE = "run"  # what is fetched for these controls
@@ -50,6 +51,7 @@ STOP_HELP = (
     "The run ends behind each of these too. One per line: a text that is one token, with \\n, \\t and \\s for line break, tab and "
     "space, or #7 for token 7."
 )
+FORMAT_HELP = "auto: on a CPU float32, or bfloat16 where that is faster; else as stored."
 END_HELP = "The token that ends a text is written like any other, and the run goes on to its limit."
 
 
@@ -231,6 +233,8 @@ def text_controls(session: Session) -> None:
     )  # fmt: skip
     if example in EXAMPLES:
         st.caption(EXAMPLES[example].look)
+    elif said := prompt_end(prompt):
+        st.caption(as_markdown(said))
 
 
 def method_params(session: Session, method: str) -> None:
@@ -357,7 +361,12 @@ def model_controls(session: Session) -> None:
     st.text_input(
         "Device", **keep("device", "auto"), help="auto, cpu, cuda, cuda:1 or mps; auto-map spreads a large target over all GPUs"
     )
-    st.selectbox("Number format", DTYPES, **keep("dtype", "auto", DTYPES), help="auto: float32 on a CPU, else as stored.")
+    st.selectbox(
+        "Number format",
+        DTYPES,
+        **keep("dtype", "auto", DTYPES),
+        help=FORMAT_HELP,
+    )
     if not still_loading():
         for note in models_notes(target_of(session), draft_of(session)):
             st.caption(as_markdown(note))

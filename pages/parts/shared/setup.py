@@ -21,6 +21,7 @@ PAGES = {
     "pages/3_Drafter.py": "Drafter",
     "pages/4_Methods.py": "Methods",
     "pages/5_Traces.py": "Traces",
+    "pages/6_Lenses.py": "Lenses",
 }
 
 PLOT_CONFIG = {"displayModeBar": False, "scrollZoom": False}  # of every figure: the wheel scrolls the page
@@ -65,6 +66,14 @@ dl.ds-facts { display: grid; grid-template-columns: max-content 1fr; gap: 0.1rem
 .ds-dice-rule b { position: absolute; top: -0.1rem; bottom: -0.1rem; width: 4px; margin-left: -2px; outline: 1px solid; }
 .ds-dice-rule span { position: absolute; top: 0.35rem; padding: 0 0.5rem; font-weight: 600; white-space: nowrap; }
 [data-testid="stMetricValue"] { font-size: 1.55rem; }
+/* Streamlit's own text that steps back, or stands on the theme's colour, has less than 4.5 to 1. */
+[data-testid="stCaptionContainer"] { opacity: 0.8; }
+button kbd { opacity: 1 !important; }
+[data-testid="stBaseButton-primary"]:not(:disabled), [data-testid="stBaseButton-primary"]:not(:disabled) * {
+  color: light-dark(#FFFFFF, #0B1117) !important; }
+[data-testid="stButtonGroup"] button[aria-checked="true"], [data-testid="stButtonGroup"] button[aria-checked="true"] * {
+  color: light-dark(#00558A, #8CCBF0) !important; }
+.stPlotlyChart :is(.xtick, .ytick) text, .stPlotlyChart :is(.xtitle, .ytitle) { fill: light-dark(#5F6670, #A9AFBB) !important; }
 @media (prefers-reduced-motion: reduce) { * { animation: none !important; transition: none !important; } }
 </style>
 """
