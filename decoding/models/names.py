@@ -4,7 +4,7 @@ Folders are named from `decoding` on.
 """
 
 EMBEDDED_TARGETS = {"embedded": "embedded/target", "embedded-small": "embedded/target-small"}  # both take the same draft models
-IMAGE_TARGETS = {"digits": "digits/target", "shapes": "shapes/target"}  # their tokens are pixels
+IMAGE_TARGETS = {"digits": "digits/target"}  # their tokens are pixels
 SHIPPED_TARGETS = {**EMBEDDED_TARGETS, **IMAGE_TARGETS}  # name -> folder
 SHIPPED_DRAFTS = {  # whose draft model -> folder
     "embedded": "embedded/draft",
