@@ -323,8 +323,8 @@ def test_the_meter_is_high_inside_words_and_low_behind_them(embedded):
 def test_exact_beats_plain_and_healing_on_cut_text(embedded):
     """Twenty-one fixed cuts of a text that was written for this test: the right next byte, and bits inside words."""
     text = (
-        "The little dog wanted to play with the kitten, but the kitten was afraid. So the dog sat down and waited until she came out. "
-        "They became good friends and shared the warm blanket every night."
+        "The little dog wanted to play with the kitten, but the kitten was afraid. So the dog sat down and waited until she came "
+        "out. They became good friends and shared the warm blanket every night."
     )
     bits = {"plain": [], "healed": [], "exact": []}
     right = dict.fromkeys(bits, 0)

@@ -109,9 +109,8 @@ def boxes(one: Covered, look: ByteLook) -> str:
 
 
 def bar(one: Covered) -> str:
-    return (
-        f'<div class="ds-cover-bar"><u style="width:{100 * min(1.0, max(0.0, one.share)) * 0.6:.1f}%"></u>{number(one.share)}</div>'
-    )
+    width = 60 * min(1.0, max(0.0, one.share))
+    return f'<div class="ds-cover-bar"><u style="width:{width:.1f}%"></u>{number(one.share)}</div>'
 
 
 # -- the next byte -----------------------------------------------------------------------------------------------------
