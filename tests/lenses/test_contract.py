@@ -29,7 +29,7 @@ from tests.methods.test_contract import unfit
 from viz.lenses import pictures_of
 
 KEYS = list(LENSES)
-PROMPT = "Once upon a time there was a litt"
+PROMPT = "Once upon a time there was a little girl who lived in a small house near the forest with her litt"
 HOSTILE = b"<script>alert(1)</script>"
 
 

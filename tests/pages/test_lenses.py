@@ -14,10 +14,16 @@ from pages.parts.shared import address, runs
 from pages.parts.shared.settings import Settings
 from tests.conftest import PATIENCE, eventually
 from tests.pages.conftest import EMBEDDED
-from tests.pages.test_step import ROOT, opened
+from tests.pages.test_step import ROOT
 
-LENSES_PAGE = ROOT / "pages" / "6_Lenses.py"
 pytestmark = [pytest.mark.timeout(4 * PATIENCE), pytest.mark.usefixtures("opens_with_embedded")]
+
+
+def opened(**query: str) -> AppTest:
+    at = AppTest.from_file(str(ROOT / "app.py"), default_timeout=PATIENCE).switch_page("pages/6_Lenses.py")
+    for key, value in query.items():
+        at.query_params[key] = value
+    return at.run()
 
 
 def desk(at: AppTest) -> Desk:
@@ -51,11 +57,11 @@ def drawn(at: AppTest) -> str:
 
 
 def chosen(lens: str, **query: str) -> AppTest:
-    return opened(LENSES_PAGE, lens=lens, **query)
+    return opened(lens=lens, **query)
 
 
 def test_every_lens_has_a_card_with_its_question_and_nothing_is_computed_before_it_is_asked():
-    at = opened(LENSES_PAGE)
+    at = opened()
     assert not at.exception and {f"card_{key}" for key in LENSES} <= keys(at) and "lens_look" in keys(at)
     for key in LENSES:
         assert LENSES[key].title in at.button(f"card_{key}").label.replace("\\", "")
@@ -65,7 +71,7 @@ def test_every_lens_has_a_card_with_its_question_and_nothing_is_computed_before_
 
 @pytest.mark.parametrize("lens", LENSES)
 def test_a_look_is_a_sentence_a_picture_a_table_and_files(lens):
-    at = opened(LENSES_PAGE)
+    at = opened()
     press(press_card(at, lens), "lens_look")
     assert not at.error, drawn(at)
     about, look = desk(at).seen[lens]
@@ -79,7 +85,7 @@ def press_card(at: AppTest, lens: str) -> AppTest:
 
 
 def test_a_changed_parameter_marks_what_was_seen_and_the_button_looks_again():
-    at = press(press_card(opened(LENSES_PAGE), "byte_level"), "lens_look")
+    at = press(press_card(opened(), "byte_level"), "lens_look")
     before = desk(at).seen["byte_level"][1]
     at.number_input("param.lens.byte_level.cut").set_value(2).run()
     assert "what was seen before" in drawn(at) and "lens_look" in keys(at)
@@ -91,7 +97,7 @@ def test_a_changed_parameter_marks_what_was_seen_and_the_button_looks_again():
 
 
 def test_a_cheap_lens_follows_the_reader_once_it_was_asked():
-    at = press_card(opened(LENSES_PAGE), "byte_level")
+    at = press_card(opened(), "byte_level")
     at.toggle("param.lens.byte_level.meter").set_value(False).run()
     cost = desk(at).cost.rows
     press(at, "lens_look")
@@ -102,7 +108,7 @@ def test_a_cheap_lens_follows_the_reader_once_it_was_asked():
 
 
 def test_stop_ends_a_look_and_it_can_go_on():
-    at = press_card(opened(LENSES_PAGE), "byte_level")
+    at = press_card(opened(), "byte_level")
     at.button("lens_look").click().run()
     live = desk(at).lives[0] if desk(at).lives else None
     if live is not None and live.busy:
@@ -117,10 +123,10 @@ def test_stop_ends_a_look_and_it_can_go_on():
 def test_a_closed_tab_ends_the_look(monkeypatch):
     tab = runs.RunCleanup()
     monkeypatch.setattr(runs, "cleanup", lambda: tab)
-    at = press_card(opened(LENSES_PAGE), "infinigram")
+    at = press_card(opened(), "infinigram")
     at.button("lens_look").click().run()
     lives = list(tab.lives)
-    tab.__del__() if not hasattr(tab, "close") else tab.close()
+    tab.release()
     for live in lives:
         live.wait(PATIENCE)
         assert live.over
@@ -166,7 +172,7 @@ def test_without_a_run_the_page_says_so(monkeypatch):
     from pages.parts.shared import recorded_run as demo
 
     monkeypatch.setattr(demo, "recorded", lambda: None)
-    at = opened(LENSES_PAGE)
+    at = opened()
     assert not at.exception and "no run to look at" in drawn(at)
 
 
@@ -174,7 +180,7 @@ def test_a_public_server_refuses_a_long_look(monkeypatch):
     """At the door, with the numbers; whoever looks knows why."""
     monkeypatch.setenv("DRAFTSCOPE_MODE", "public")
     trace = decode_trace(EMBEDDED.read_bytes())
-    at = press_card(opened(LENSES_PAGE), "infinigram")
+    at = press_card(opened(), "infinigram")
     rows = desk(at).cost.rows
     assert rows <= (PUBLIC.look or 0) and trace.steps
     monkeypatch.setattr("decoding.limits.PUBLIC", type(PUBLIC)(**{**vars(PUBLIC), "look": rows - 1}))
