@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 MODES = ("local", "public")
-OWN = ("embedded", "embedded-small", "smollm2")  # models of the catalogue that are called by a name of ours
+OWN = ("embedded", "embedded-small", "smollm2", "digits")  # models of the catalogue that are called by a name of ours
 COUNTED = {"nodes": "Tree size", "drafted": "Drafted nodes", "retrieved": "Retrieved nodes"}  # parameters that are nodes of a step
 
 
@@ -63,6 +63,7 @@ class Limits:
     kept: int | None = None  # runs that a visitor may keep
     kept_bytes: int | None = None  # that they may fill
     kept_days: int | None = None  # until they are forgotten
+    look: int | None = None  # rows that the target reads for a look of a lens
     files: int | None = None  # that are made at the same time for one visitor who downloads them
     files_near: int | None = None  # and for all at one address
     link_steps: int | None = None  # steps that a link may take by itself; beyond, a click is asked for
@@ -114,6 +115,7 @@ PUBLIC = Limits(
     kept=50,
     kept_bytes=25 * 2**20,
     kept_days=30,
+    look=2_048,
     files=2,
     files_near=8,
     link_steps=0,
@@ -206,6 +208,12 @@ def check_sweep(count: int) -> None:
     """Of a swept parameter: its values times its seeds."""
     if over(count, most := limits().sweep):
         raise Refused(f"This demo sweeps a parameter in at most {most:,} runs; these are {count:,}. Take fewer points or seeds.")
+
+
+def check_look(rows: int) -> None:
+    """Of a lens: the rows that the target reads for it."""
+    if over(rows, most := limits().look):
+        raise Refused(f"This demo reads at most {most:,} rows for a look; this one takes {rows:,}. Look at a shorter text.")
 
 
 def check_upload(size: int) -> None:

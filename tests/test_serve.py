@@ -9,7 +9,6 @@ from types import SimpleNamespace
 
 import pytest
 import streamlit
-from starlette.datastructures import Headers
 from streamlit import config
 from streamlit.proto.BackMsg_pb2 import BackMsg
 from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
@@ -198,7 +197,7 @@ def test_a_session_belongs_to_its_visitor(serve):
     told = {}
 
     async def app(scope, receive, send):
-        told[kind] = gather_user_info(Headers(scope=scope))
+        told[kind] = gather_user_info(serve.Headers(scope=scope))
 
     async def receive():
         return {"type": "websocket.disconnect"}
@@ -360,7 +359,7 @@ def test_nobody_is_asked_about_a_strangers_origin(serve, monkeypatch, origins):
 
     async def app(scope, receive, send):
         got.append(scope["type"])
-        assert Headers(scope=scope).getlist("origin") == ([] if refused else origins)
+        assert serve.Headers(scope=scope).getlist("origin") == ([] if refused else origins)
 
     async def receive():
         return {"type": "websocket.connect"}

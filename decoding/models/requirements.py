@@ -21,7 +21,7 @@ class DraftModel:
     words = "a draft model"
     part = "draft"
 
-    def lacking(self, method: Method, family: Any) -> str:
+    def lacking(self, method: Any, family: Any) -> str:
         if family.draft is not None:
             return ""
         if getattr(family, "other_draft", None) is not None:
@@ -42,7 +42,9 @@ class AnyDraftModel:
     words = "a draft model with any tokenizer, re-encoded"
     part = "draft"
 
-    def lacking(self, method: Method, family: Any) -> str:
+    def lacking(self, method: Any, family: Any) -> str:
+        if getattr(family, "raster", None) is not None:
+            return f"{method.title} has one model read what another wrote as text, and {family.name} draws pictures."
         if family.draft is not None or getattr(family, "other_draft", None) is not None:
             return ""
         return f"{method.title} needs a draft model, and the family {family.name} has none. Load one beside the target."
@@ -59,11 +61,13 @@ class TrainedHead:
     part: str = "target"  # or "draft"
     words = "a trained head"
 
-    def lacking(self, method: Method, family: Any) -> str:
+    def lacking(self, method: Any, family: Any) -> str:
         """The sentence names the command that trains one. Of a model that is not loaded yet, a head is said to be lacking
         only if there is none for any model."""
         if self.there(method.key, family):
             return ""
+        if getattr(family, "raster", None) is not None:
+            return f"{method.title} needs a trained head, and there is none for the pictures of {family.name}."
         what = "draft model" if self.part == "draft" else "target"
         how = heads.command(method.key, family.name, self.part)
         return f"{method.title} needs a head that was trained for the {what} of the family {family.name}. This makes one: {how}."
