@@ -29,7 +29,7 @@ from tests.methods.test_contract import unfit
 from viz.lenses import pictures_of
 
 KEYS = list(LENSES)
-PROMPT = "Once upon a time there was a litt"
+PROMPT = "Once upon a time there was a little girl who lived in a small house near the forest with her litt"
 HOSTILE = b"<script>alert(1)</script>"
 
 
@@ -148,6 +148,8 @@ def test_both_ends_of_every_range_look(key, embedded, trace):
     for field in own_fields(key):
         rules = field.metadata
         ends = (False, True) if type(field.default) is bool else (rules["low"], rules["high"])
+        if type(field.default) is str and not rules["choices"]:
+            ends = ("", "é" * rules["longest"])
         for value in rules["choices"] or ends:
             *_, look = LensRun(embedded, key, trace, *refused(trace), {field.name: value})
             draw(look)

@@ -29,6 +29,7 @@ class Desk(SideJobs, Remembered):
 
     session: Session = field(default_factory=Session)
     lens: str = next(iter(LENSES))
+    of: int = 0  # the session's run that was looked at last
     seen: dict[str, tuple[Any, Look]] = field(default_factory=dict)  # lens -> what it was asked last, and what it saw
 
     # -- what is asked ------------------------------------------------------------------------------------------------
@@ -119,6 +120,9 @@ class Desk(SideJobs, Remembered):
 
     def sync(self) -> None:
         self.session.sync()
+        if self.session.runs != self.of:  # what was asked about the run before is of no use
+            self.close()
+            self.of = self.session.runs
         super().sync()
 
     def look(self) -> tuple:

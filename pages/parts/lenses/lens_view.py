@@ -24,6 +24,10 @@ from viz.tokens import as_markdown, quoted
 from viz.words import stage
 
 VIEW = "lens_view"  # key of the fragment
+CARDS = """<style>
+[class*="st-key-card_"] button { height: auto; text-align: left; justify-content: flex-start; }
+[class*="st-key-card_"] button p { white-space: normal; }
+</style>"""
 SHOWN = ("text", "tree", "transport")  # of the run
 
 
@@ -86,13 +90,14 @@ def the_run(here: Desk) -> None:
 
 def cards(here: Desk) -> None:
     """One line per lens: its title and the question that it asks; a press chooses it."""
+    st.html(CARDS)
     for scope, keys in LENSES.grouped().items():
-        st.markdown(f"**{as_markdown(SCOPES[scope])}**")
+        st.html(f'<p class="ds-dim">{html.escape(SCOPES[scope])}</p>')
         for key in keys:
             now = key == here.lens
             st.button(
                 f"**{as_markdown(LENSES[key].title)}** {as_markdown(LENSES.card(key).asks)}",
-                key=f"lens_{key}", width="stretch", type="primary" if now else "secondary", on_click=choose, args=(here, key),
+                key=f"card_{key}", width="stretch", type="primary" if now else "secondary", on_click=choose, args=(here, key),
             )  # fmt: skip
 
 

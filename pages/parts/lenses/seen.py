@@ -16,7 +16,6 @@ from pages.parts.shared.files import on_demand
 from pages.parts.shared.setup import PLOT_CONFIG
 from viz.lenses import pictures_of
 from viz.tokens import as_markdown
-from viz.words import number
 
 
 @cache
@@ -49,7 +48,7 @@ def seen(here: Any, look: Look, dark: bool) -> None:
 def took(look: Look) -> None:
     """What the look took, in one line."""
     so_far = "" if look.done else " so far"
-    st.html(f'<p class="ds-dim">{look.rows_read:,} rows read by the target{so_far}, {number(look.ms)} ms.</p>')
+    st.html(f'<p class="ds-dim">{look.rows_read:,} rows read by the target{so_far}, {look.ms:,.0f} ms.</p>')
 
 
 def downloads(look: Look) -> None:

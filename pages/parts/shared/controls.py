@@ -287,6 +287,8 @@ def param_control(session: Session, method: str, spec: Field) -> None:
     now = kept(session, name, spec.default, choices or None)
     if choices:
         st.selectbox(rules["label"], list(choices), **now, help=rules["help"])
+    elif isinstance(spec.default, str):
+        st.text_input(rules["label"], **now, max_chars=rules["longest"], help=rules["help"])
     elif isinstance(spec.default, bool):
         st.toggle(rules["label"], **now, help=rules["help"])
     elif isinstance(spec.default, int):

@@ -24,6 +24,16 @@ PAGES = {
     "pages/6_Lenses.py": "Lenses",
 }
 
+WITH_CONTROLS = ("Compare", "Drafter", "Traces")  # in the sidebar; elsewhere it only leads to the other pages
+NARROW = """
+<style>
+@media (min-width: 769px) {
+  [data-testid="stSidebar"][data-collapsed="false"] { width: 210px !important; min-width: 0 !important; }
+  .stSidebar .st-key-pages { grid-template-columns: 1fr; }
+}
+</style>
+"""
+
 PLOT_CONFIG = {"displayModeBar": False, "scrollZoom": False}  # of every figure: the wheel scrolls the page
 
 ON_LEAVING = "draftscope_leaving"  # (title of a page, what is to be done when another one is opened)
@@ -35,6 +45,8 @@ CSS = """
 .stMainBlockContainer { position: relative; padding: 2.2rem 2.2rem 3rem 2.2rem; max-width: 1560px; }
 .stSidebar [data-testid="stSidebarUserContent"] { padding-top: 0; padding-bottom: 2rem; }
 .stSidebar [data-testid="stSidebarHeader"] { height: 2.2rem; min-height: 0; }
+.stSidebar .st-key-pages { display: grid; grid-template-columns: repeat(3, 1fr); gap: 0.4rem 0.25rem; }
+@media (max-width: 480px) { [data-testid="stButtonGroup"] button { padding-left: 0.55rem; padding-right: 0.55rem; } }
 .ds-title { font-size: 1.5rem; padding: 0; margin: 0; }
 .st-key-poll_timer { min-height: 1.7rem; }
 .ds-wait { margin: 0; font-size: 0.9rem; padding: 0.1rem 0.6rem; border-left: 3px solid #0072B2; }
@@ -82,7 +94,7 @@ button kbd { opacity: 1 !important; }
 def setup(title: str) -> None:
     """Call first on every page, however the visitor came to it."""
     st.set_page_config(page_title=f"{title} · Draftscope", page_icon="🌿", layout="wide", initial_sidebar_state="auto")
-    st.html(CSS)
+    st.html(CSS if title in WITH_CONTROLS else CSS + NARROW)
     try:
         rules = limits()
     except ValueError as error:
