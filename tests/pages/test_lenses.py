@@ -143,6 +143,7 @@ def test_a_link_opens_the_run_the_place_the_lens_and_its_parameters():
     here = desk(at)
     assert here.lens == "byte_level" and here.params.cut == 3 and here.params.typed == "x" and not here.notes
     assert here.session.settings.prompt == "Once upon a time" and here.cursor == (1, 0)
+    press(at, "lens_look")
     press(at, "lens_link")
     assert at.query_params["lens"] == ["byte_level"] and at.query_params["l.cut"] == ["3"]
 
