@@ -4,12 +4,16 @@ All scripts of all pages share one processor's worth of Python, so a flood of pa
 A visitor, and an address with all its visitors, has so many at once and so many per second after that: whole pages, which are dear,
 and what is cheap, fragments and messages that run nothing. That is more than a hand needs, and less than a script wants. Nothing
 is dropped or overtaken: the next message is taken from the network when this one has been passed on, until then it stays there.
+
+A cheap message can bring about a whole page, by a callback that has it run again. Such a page is charged to whatever the same tab
+asks for next, which waits as if it had asked for the page.
 """
 
 import asyncio
 from collections import Counter
 
-from decoding.limits import Rate, limits
+from decoding.limits import Rate
+from deploy.asking import counted
 
 LINGER = 10.0  # seconds that a closed connection counts: Streamlit keeps what it had
 
@@ -21,9 +25,9 @@ class Bucket:
         self._rate = rate
         self._left, self._at = float(rate.at_once), now()
 
-    def wait(self) -> float:
-        """Take one; seconds until it may go. Who comes later waits longer: first come, first served."""
-        self._left = self._filled() - 1
+    def wait(self, count: int = 1) -> float:
+        """Take so many; seconds until they may go. Who comes later waits longer: first come, first served."""
+        self._left = self._filled() - count
         self._at = now()
         return max(0.0, -self._left / self._rate.per_second)
 
@@ -40,11 +44,22 @@ class Tab:
 
     def __init__(self, names: list[str], buckets: list[tuple[Bucket, Bucket]]) -> None:
         self.names, self._buckets = names, buckets
+        self._coming = False  # a page that was asked for and has not begun
+        self._unpaid = 0  # pages that began and that no message had asked for
 
     async def turn(self, page: bool) -> None:
         """Return when a message may be passed on; `page`: it asks for a whole page."""
-        if (seconds := max(pair[0 if page else 1].wait() for pair in self._buckets)) > 0:
+        pages, self._unpaid = self._unpaid + page, 0
+        waits = [others.wait() for _, others in self._buckets if not page]
+        waits += [whole.wait(pages) for whole, _ in self._buckets if pages]
+        if (seconds := max(waits)) > 0:
             await asyncio.sleep(seconds)
+        self._coming |= page
+
+    def page_began(self) -> None:
+        """A whole page began to run. All that were asked for until now are this one: Streamlit makes one run of many."""
+        self._unpaid += not self._coming
+        self._coming = False
 
 
 class Pace:
@@ -56,16 +71,15 @@ class Pace:
 
     def enter(self, key: str | None, address: str) -> Tab | None:
         """A new connection of whoever has the key, if any, at an address; None: there are too many."""
-        rules = limits()
-        wanted = {f"address {address}": rules.address} | ({f"visitor {key}": rules.visitor} if key else {})
-        if any(rule is not None and self._open[name] >= rule.tabs for name, rule in wanted.items()):
+        wanted = counted(key, address)
+        if any(self._open[name] >= rule.tabs for name, rule in wanted.items()):
             return None
         self._forget_idle()
         self._open.update(wanted.keys())
         for name, rule in wanted.items():
-            if rule is not None and name not in self._buckets:
+            if name not in self._buckets:
                 self._buckets[name] = Bucket(rule.pages), Bucket(rule.others)
-        return Tab(list(wanted), [self._buckets[name] for name in wanted if name in self._buckets])
+        return Tab(list(wanted), [self._buckets[name] for name in wanted])
 
     def leave(self, tab: Tab) -> None:
         """Its connection is closed; it counts for a moment more."""

@@ -4,18 +4,18 @@ import asyncio
 import importlib.util
 import re
 import tomllib
-from types import SimpleNamespace
+from pathlib import Path
 
 import pytest
+import streamlit
 from streamlit import config
 from streamlit.proto.BackMsg_pb2 import BackMsg
 from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
-from streamlit.runtime.memory_uploaded_file_manager import MemoryUploadedFileManager
-from streamlit.runtime.uploaded_file_manager import UploadedFileRec
 
 from decoding.limits import PUBLIC, limits
 from decoding.runs import visitors
 from decoding.runs.visitors import CHECK, COOKIE, ROUTE, is_key
+from tests.deploy.no_waiting import Loop
 from tests.test_imports import ROOT
 
 KEY = "k" * 43
@@ -122,68 +122,10 @@ def test_every_answer_has_the_headers(serve):
         assert "default-src 'self'" in policy and "frame-ancestors 'none'" in policy and headers["x-frame-options"] == ["DENY"]
 
 
-# -- uploads ----------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def put(serve, monkeypatch):
-    """Sends a file of a tab, of so many bytes as its headers say; the status, and the files that are held then."""
-    held = MemoryUploadedFileManager("/_stcore/upload_file")
-    monkeypatch.setattr(serve.runtime, "get_instance", lambda: SimpleNamespace(uploaded_file_mgr=held))
-
-    async def app(scope, receive, send):  # Streamlit, which takes all
-        tab, file = scope["path"].split("/")[-2:]
-        held.add_file(tab, UploadedFileRec(file, "x.json", "application/json", b"x"))
-        await send({"type": "http.response.start", "status": 204, "headers": []})
-
-    def put(tab: str, file: str, size: str | None = "1", **headers: str) -> tuple[int, list[str]]:
-        sent = []
-
-        async def send(message):
-            sent.append(message)
-
-        named = [] if size is None else [(b"content-length", size.encode())]
-        named += [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
-        scope = {"type": "http", "method": "PUT", "path": f"/_stcore/upload_file/{tab}/{file}", "headers": named}
-        asyncio.run(serve.Uploads(app)(scope, None, send))
-        return sent[0]["status"], list(held.file_storage.get(tab, ()))
-
-    return put
-
-
-def test_a_tab_holds_its_latest_files_alone(serve, put):
-    assert put("other", "first") == (204, ["first"])
-    for number in range(20):
-        status, held = put("tab", f"{number}")
-        assert status == 204 and held == [f"{n}" for n in range(number + 1)][-serve.FILES :]
-    assert put("other", "second")[1] == ["first", "second"]
-
-
-@pytest.mark.parametrize(("size", "status"), [(None, 411), ("", 411), ("-1", 411), ("1e3", 411), ("6000000", 413), ("9" * 30, 413)])
-def test_what_is_too_large_to_be_read_is_not_taken(put, size, status):
-    assert put("tab", "file", size) == (status, [])
-
-
-def test_a_length_that_the_chunks_need_not_keep_is_not_believed(put):
-    """With both headers the server reads chunks, to their end."""
-    assert put("tab", "file", "100", transfer_encoding="chunked") == (411, [])
-
-
 def test_no_more_of_a_message_is_held_than_is_taken():
     """A websocket that sends half of one has what came held for as long as it likes."""
     server = tomllib.loads((ROOT / ".streamlit" / "config.toml").read_text())["server"]
     assert server["maxMessageSize"] <= config.get_option("server.maxWidgetStateSize")
-
-
-def test_what_may_be_read_is_taken(serve, put):
-    assert put("tab", "file", f"{PUBLIC.upload}")[0] == 204
-
-
-def test_on_a_server_of_ones_own_all_files_are_taken(put, monkeypatch):
-    monkeypatch.setenv("DRAFTSCOPE_MODE", "local")
-    for number in range(9):
-        held = put("tab", f"{number}", "60000000")[1]
-    assert len(held) == 9
 
 
 # -- messages ---------------------------------------------------------------------------------------------------------
@@ -260,8 +202,53 @@ def test_the_place_of_the_program_is_not_told(serve):
     assert sent == [began, other]
 
 
-def test_streamlits_metrics_are_nobodys_business(serve, monkeypatch):
-    def status(path: str) -> int:
+def pages_of(serve, answers: list[ForwardMsg]) -> int:
+    """Pages that run in a minute of presses on a fragment, each of which is answered like this."""
+    sent, runs = [], 0
+    press = BackMsg()
+    press.rerun_script.fragment_id = "f"
+
+    async def app(scope, receive, send):
+        nonlocal runs
+        while True:
+            await receive()
+            for answer in answers:
+                await send({"type": "websocket.send", "bytes": answer.SerializeToString()})
+            runs += 1
+            await asyncio.sleep(0.05)
+
+    async def receive():
+        return {"type": "websocket.receive", "bytes": press.SerializeToString()}
+
+    async def send(message):
+        sent.append(message)
+
+    async def minute():
+        scope = {"type": "websocket", "headers": [(b"cookie", f"{COOKIE}={KEY}".encode())], "client": ("here", 1)}
+        task = asyncio.create_task(serve.Messages(app)(scope, receive, send))
+        await asyncio.sleep(60)
+        task.cancel()
+
+    with asyncio.Runner(loop_factory=Loop) as runner:
+        runner.run(minute())
+    return runs
+
+
+def test_a_press_that_has_the_page_run_again_asks_for_a_page(serve):
+    """Told by what Streamlit answers: it names the fragments of a run, and none when it is the whole page."""
+    page, part = ForwardMsg(), ForwardMsg()
+    page.new_session.main_script_path = part.new_session.main_script_path = str(serve.MAIN)
+    part.metadata.run.fragment_ids.append("f")
+    own = PUBLIC.visitor
+    assert pages_of(serve, [part, page]) == pytest.approx(own.pages.at_once + 60 * own.pages.per_second, abs=3)
+    assert pages_of(serve, [part]) == pytest.approx(own.others.at_once + 60 * own.others.per_second, abs=3)
+
+
+@pytest.mark.parametrize("base", ["", "/base"])
+def test_of_streamlits_own_addresses_there_is_what_pages_need(serve, monkeypatch, base):
+    """Also of those that a later Streamlit brings: no metrics, and no way to drive the app without a page."""
+
+    def asked_for(path: str, kind: str = "http") -> bool:
         sent = []
 
         async def app(scope, receive, send):
@@ -270,12 +257,34 @@ def test_streamlits_metrics_are_nobodys_business(serve, monkeypatch):
         async def send(message):
             sent.append(message)
 
-        asyncio.run(serve.Metrics(app)({"type": "http", "path": path, "method": "GET", "headers": []}, None, send))
-        return sent[0]["status"]
+        asyncio.run(serve.Hidden(app)({"type": kind, "path": base + path, "method": "GET", "headers": []}, None, send))
+        return sent[0].get("status") == 200
 
-    assert [status(path) for path in ("/_stcore/metrics", "/base/_stcore/metrics/", "/_stcore/health")] == [404, 404, 200]
+    hidden = (
+        "metrics",
+        "agent/interact",
+        "agent/openapi.json",
+        "agent/mcp",
+        "agent",
+        "script-health-check",
+        "debug",
+        "",
+        "healthy",
+    )
+    there = ("/_stcore/health", "/_stcore/host-config", "/_stcore/upload_file/a/b", "/_stcore/bidi-components/x/y.js", "/", "/Step")
+    for path in hidden:
+        assert not asked_for(f"/_stcore/{path}") and not asked_for(f"/Step/_stcore/{path}/") and not asked_for(f"/_stcore//{path}")
+    assert all(map(asked_for, there)) and asked_for("/_stcore/stream", "websocket")
+    assert not asked_for("/_stcore/other", "websocket")
     monkeypatch.setenv("DRAFTSCOPE_MODE", "local")
-    assert status("/_stcore/metrics") == 200
+    assert asked_for("/_stcore/metrics")
+
+
+def test_pages_of_streamlit_ask_for_no_other_address(serve):
+    """What is hidden would be missed."""
+    scripts = (Path(streamlit.__file__).parent / "static" / "static" / "js").glob("*.js")
+    found = {name for script in scripts for name in re.findall(r"_stcore/([a-z_-]+)", script.read_text(errors="replace"))}
+    assert {"stream", "upload_file"} <= found <= serve.SERVED
 
 
 def test_of_too_many_connections_the_last_is_refused(serve):

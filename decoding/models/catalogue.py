@@ -27,6 +27,7 @@ class Model:
     chat: bool = False  # has a chat template
     drafts: tuple[str, ...] = ()  # draft models with its tokenizer
     heads: Mapping[str, str] = field(default_factory=lambda: NOTHING)  # method -> Hub id of a published head
+    draws: bool = False  # an image family: its tokens are pixels
 
 
 SMOLLM2 = Model(
@@ -58,6 +59,24 @@ SHIPPED = (
         3_421_952,
         "Apache-2.0",
         drafts=("embedded",),
+    ),
+    Model(
+        "digits",
+        "digits, pictures",
+        "Handwritten digits of 8 x 8 pixels in eight greys: every token is a pixel, and the prompt is a digit.",
+        "shipped",
+        446_880,
+        "Apache-2.0, trained on data under CC BY 4.0",
+        draws=True,
+    ),
+    Model(
+        "shapes",
+        "shapes, pictures",
+        "Coloured shapes of 16 x 16 pixels, asked for in words: large red circle on blue.",
+        "shipped",
+        857_472,
+        "Apache-2.0",
+        draws=True,
     ),
 )
 ON_THE_HUB = (

@@ -43,6 +43,8 @@ class AnyDraftModel:
     part = "draft"
 
     def lacking(self, method: Any, family: Any) -> str:
+        if getattr(family, "raster", None) is not None:
+            return f"{method.title} has one model read what another wrote as text, and {family.name} draws pictures."
         if family.draft is not None or getattr(family, "other_draft", None) is not None:
             return ""
         return f"{method.title} needs a draft model, and the family {family.name} has none. Load one beside the target."
@@ -64,6 +66,8 @@ class TrainedHead:
         only if there is none for any model."""
         if self.there(method.key, family):
             return ""
+        if getattr(family, "raster", None) is not None:
+            return f"{method.title} needs a trained head, and there is none for the pictures of {family.name}."
         what = "draft model" if self.part == "draft" else "target"
         how = heads.command(method.key, family.name, self.part)
         return f"{method.title} needs a head that was trained for the {what} of the family {family.name}. This makes one: {how}."

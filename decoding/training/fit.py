@@ -31,6 +31,11 @@ def optimizers(model: nn.Module, lr: float) -> list[torch.optim.Optimizer]:
     return found
 
 
+def adamw(model: nn.Module, lr: float, weight_decay: float = 0.05) -> list[torch.optim.Optimizer]:
+    """AdamW for everything: for small models on a processor without bfloat16, where a step of Muon takes longer than the rest."""
+    return [torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=weight_decay, betas=(0.9, 0.95))]
+
+
 def rate(step: int, steps: int, warmup: int = 60, hold: float = 0.35) -> float:
     """Learning-rate factor: up over `warmup` steps, constant until `hold` of all steps, then down to 0 in a line."""
     return min(1.0, (step + 1) / warmup, (steps - step) / (steps * (1 - hold)))
@@ -46,6 +51,7 @@ def fit(
     title: str,
     report: Callable[[int], str] = lambda step: "",
     report_every: int = 500,
+    optimized: Callable[[nn.Module, float], list[torch.optim.Optimizer]] = optimizers,
 ) -> None:
     """Train `model` in place for `steps` steps, going on from `checkpoint` if it exists.
 
@@ -53,11 +59,12 @@ def fit(
         loss: step -> scalar; everything random in it must depend on the step alone, so that a resumed run is the same run.
         checkpoint: a file; written every two minutes and at the end, and read with `weights_only=True`.
         report: step -> text printed every `report_every` steps, for example losses on held-out text.
+        optimized: (model, lr) -> its optimizers.
 
     Raises:
         SystemExit: interrupted by Ctrl-C; the sentence says how to go on. What was learned since the last checkpoint is lost.
     """
-    found = optimizers(model, lr)
+    found = optimized(model, lr)
     first = resume(model, found, checkpoint)
     bar = tqdm(range(first, steps), initial=first, total=steps, desc=title, mininterval=10)
     saved, smooth = time.monotonic(), None

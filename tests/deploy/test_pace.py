@@ -1,37 +1,16 @@
 """`deploy/pace.py`: a flood waits in its own queue, a hand is never slowed. Time is the test's own."""
 
 import asyncio
-import selectors
 from collections.abc import Callable, Coroutine
 
 import pytest
 
 from decoding.limits import PUBLIC
 from deploy.pace import LINGER, Pace, Tab, now
+from pages.parts.shared.runs import POLL, SLOWER, SLOWEST
+from tests.deploy.no_waiting import Loop
 
 OWN, SHARED = PUBLIC.visitor, PUBLIC.address
-
-
-class Loop(asyncio.SelectorEventLoop):
-    """In which nobody waits: when nothing is left to do, it is as late as what comes next."""
-
-    def __init__(self) -> None:
-        self.at = 0.0
-        super().__init__(Selector(self))
-
-    def time(self) -> float:
-        return self.at
-
-
-class Selector(selectors.DefaultSelector):
-    def __init__(self, loop: Loop) -> None:
-        super().__init__()
-        self.loop = loop
-
-    def select(self, timeout: float | None = None) -> list:
-        assert timeout is not None, "everybody waits for ever"
-        self.loop.at += timeout
-        return super().select(0)
 
 
 @pytest.fixture
@@ -82,19 +61,21 @@ def test_what_a_hand_asks_for_does_not_wait(played, page):
 
 
 def test_ticks_of_a_visitors_tabs_hardly_wait(played):
-    """Each asks four times a second for a fragment, and once in a while for its page."""
+    """For half a minute: two that have news look as often as any tab does, the others, whose runs wait for those, seldom."""
 
     async def story():
         pace, waits = Pace(), []
 
-        async def play(tab: Tab) -> None:
-            for number in range(120):
+        async def play(tab: Tab, every: float) -> None:
+            for number in range(int(30 / every)):
                 began = now()
                 await tab.turn(page=number % 60 == 0)
                 waits.append(now() - began)
-                await asyncio.sleep(0.25)
+                await asyncio.sleep(every)
 
-        await asyncio.gather(*(play(pace.enter("key", "here")) for _ in range(6)))
+        often, seldom = POLL * SLOWER[0][1], POLL * SLOWEST
+        paces = [often] * PUBLIC.at_once + [seldom] * (OWN.tabs - PUBLIC.at_once)
+        await asyncio.gather(*(play(pace.enter("key", "here"), every) for every in paces))
         return max(waits)
 
     assert played(story) == 0
@@ -110,10 +91,67 @@ def test_a_flood_of_fragments_goes_by_slowly(played):
     assert found == pytest.approx(OWN.others.at_once + 60 * OWN.others.per_second, abs=2)
 
 
-def test_with_many_keys_an_address_is_one(played):
+@pytest.mark.parametrize("pages", [1, 3])
+def test_pages_that_fragments_bring_about_are_pages(played, pages):
+    """A press whose callback has the whole page run again, once or more."""
+
+    async def story():
+        pace, began = Pace(), 0
+
+        async def press(tab: Tab) -> None:
+            nonlocal began
+            while True:
+                await tab.turn(page=False)
+                for _ in range(pages):
+                    tab.page_began()
+                    began += 1
+                await asyncio.sleep(0.05)
+
+        tasks = [asyncio.create_task(press(pace.enter("bad", "there"))) for _ in range(6)]
+        await asyncio.sleep(60)
+        for task in tasks:
+            task.cancel()
+        return began
+
+    most = OWN.pages.at_once + 60 * OWN.pages.per_second
+    assert most - 20 < played(story) <= most + 6 * pages  # what every tab has on credit
+
+
+def test_a_page_that_was_asked_for_is_paid_once(played):
+    """Also when it is one of several that Streamlit makes one run of."""
+
+    async def story():
+        tab = Pace().enter("key", "here")
+        for _ in range(OWN.pages.at_once // 2):
+            await tab.turn(page=True)
+            await tab.turn(page=True)
+            tab.page_began()
+        return now()
+
+    assert played(story) == 0
+
+
+def test_pages_are_not_asked_for_in_advance(played):
+    """Many that become one run leave nothing for pages that come later of themselves."""
+
+    async def story():
+        tab = Pace().enter("key", "here")
+        await asked(tab, OWN.pages.at_once)
+        for _ in range(5):
+            tab.page_began()
+        await tab.turn(page=False)
+        return now()
+
+    assert played(story) == pytest.approx(4 / OWN.pages.per_second)
+
+
+@pytest.mark.parametrize("address", ["192.0.2.7", "2001:db8::{:x}", "2001:db8:0:0:{:x}::1", "::ffff:192.0.2.7"])
+def test_with_many_keys_an_address_is_one(played, address):
+    """And all 2^64 that one connection has of IPv6."""
+
     async def story():
         pace = Pace()
-        return await flood([pace.enter(f"key{i}", "there") for i in range(50)], 200, 60)
+        return await flood([pace.enter(f"key{i}", address.format(i + 1)) for i in range(50)], 200, 60)
 
     assert played(story) == pytest.approx(SHARED.pages.at_once + 60 * SHARED.pages.per_second, abs=2)
 

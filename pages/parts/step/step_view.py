@@ -22,6 +22,7 @@ from pages.parts.step.ending import ending
 from pages.parts.step.link import link, linked
 from pages.parts.step.method_panel import view_of
 from pages.parts.step.other_method import other_method
+from pages.parts.step.picture import picture
 from pages.parts.step.recording import absent, recording
 from pages.parts.step.tables import tables
 from pages.parts.step.transport import progress, transport
@@ -44,6 +45,7 @@ def draw(session: Session, line: Callable[[], None]) -> None:
             line()
         recording(session)
     notices(session)
+    picture(session)
     call_by_call(session)
     transport(session)
     if session.trace is None:
