@@ -1,20 +1,22 @@
 """Lens: a way of looking at one position, or at the text, of a run that is not decoding itself.
 
 A lens is one file in `decoding.lenses` that ends in `LENS = Lens(...)`. It is given a family, a trace and a cursor, and yields
-looks (`decoding.looks`): each replaces the one before, the last is what was found. It leaves the run, the weights and every cache as
-they are. Its parameters are made and checked like those of a method.
+looks (`decoding.looks`): each replaces the one before, the last is what was found. It leaves the run, the weights and every cache
+as they are. Its parameters are made and checked like those of a method.
 """
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from torch import Generator
+from torch import Generator, Tensor
 
 from decoding.looks import Look
 from decoding.method import Requirement, checked_params
 from decoding.trace import Step, Trace
+
+BLOCK = 64  # rows that are read between two looks
 
 
 class Cursor(NamedTuple):
@@ -110,6 +112,14 @@ class Lens:
     def checked(self, values: Mapping[str, Any]) -> Any:
         """The lens's parameters, defaults filled in; ValueError as for a method."""
         return checked_params(self.title, self.params, values)
+
+
+def read_rows(target: Any, tokens: Sequence[int], block: int = BLOCK) -> Iterator[Tensor]:
+    """What the target says behind every token of a text, in blocks of (up to `block`, vocab) logits, each soon after the other; in
+    a cache of its own."""
+    cache = target.new_cache()
+    for start in range(0, len(tokens), block):
+        yield target.extend(cache, tokens[start : start + block], every_row=True)
 
 
 def dice(trace: Trace, cursor: Cursor, lens: str) -> Generator:

@@ -1,4 +1,4 @@
-"""Imports point down only: pages -> viz, decoding; viz -> decoding.trace, decoding.looks, decoding.score_names; decoding -> nobody."""
+"""Imports point down only: pages -> viz, decoding; viz -> trace, looks and score_names of decoding; decoding -> nobody."""
 
 import ast
 import importlib
@@ -69,7 +69,8 @@ def test_what_viz_reads_needs_no_model_library():
 
 
 LEVELS = {
-    "command_line": 5, "training": 4, "runs": 4, "methods": 3, "lenses": 3, "retrieval": 2, "acceptance": 2, "drafting": 2, "models": 1,
+    "command_line": 5, "training": 4, "runs": 4, "methods": 3, "lenses": 3, "retrieval": 2, "acceptance": 2, "drafting": 2,
+    "models": 1,
 }  # fmt: skip
 
 
