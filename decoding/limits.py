@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 MODES = ("local", "public")
-OWN = ("embedded", "embedded-small", "smollm2", "digits", "shapes")  # models of the catalogue that are called by a name of ours
+# models of the catalogue that are called by a name of ours
+OWN = ("embedded", "embedded-small", "embedded-hyper", "smollm2", "digits", "shapes")
 COUNTED = {"nodes": "Tree size", "drafted": "Drafted nodes", "retrieved": "Retrieved nodes"}  # parameters that are nodes of a step
 
 
