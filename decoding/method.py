@@ -138,9 +138,12 @@ def checked_params(title: str, kind: type, values: Mapping[str, Any]) -> Any:
     return kind(**values)
 
 
-def param(default: Any, label: str, help: str, *, low: Any = None, high: Any = None, choices: tuple = ()) -> Any:
-    """A parameter: a dataclass field with what a page needs to draw a control."""
-    return field(default=default, metadata={"label": label, "help": help, "low": low, "high": high, "choices": choices})
+def param(
+    default: Any, label: str, help: str, *, low: Any = None, high: Any = None, choices: tuple = (), longest: int | None = None
+) -> Any:
+    """A parameter: a dataclass field with what a page needs to draw a control. A free text says how many characters it may have."""
+    rules = {"label": label, "help": help, "low": low, "high": high, "choices": choices, "longest": longest}
+    return field(default=default, metadata=rules)
 
 
 def check_value(spec: dataclasses.Field, value: Any) -> None:
@@ -152,5 +155,11 @@ def check_value(spec: dataclasses.Field, value: Any) -> None:
         return
     if isinstance(value, bool) != (kind is bool) or not isinstance(value, (kind, int) if kind is float else kind):
         raise ValueError(f"{label} must be of kind {kind.__name__}; it is {value!r}.")
+    if kind is str:
+        if len(value) > rules["longest"]:
+            raise ValueError(f"{label} may have {rules['longest']} characters; it has {len(value):,}.")
+        if any(0xD800 <= ord(c) <= 0xDFFF for c in value):
+            raise ValueError(f"{label} holds half of a character, which no text can; it is {value!r}.")
+        return
     if kind is not bool and not rules["low"] <= value <= rules["high"]:
         raise ValueError(f"{label} must lie between {rules['low']} and {rules['high']}; it is {value}.")

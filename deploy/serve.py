@@ -5,6 +5,7 @@ loaded, so a picture that got into a page by a hole would not be fetched. `DRAFT
 inside of their own pages, parted by blanks; none without it.
 """
 
+import hashlib
 import os
 import re
 import sys
@@ -19,6 +20,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from streamlit import config
 from streamlit.proto.BackMsg_pb2 import BackMsg
 from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
 
@@ -37,6 +39,9 @@ from deploy.uploads import FILES, Uploads  # noqa: E402
 LONGEST = 200  # bytes of a key that is handed over
 OWN = re.compile(r"/_stcore/+([^/]*)")  # Streamlit's own addresses
 SERVED = {"stream", "health", "host-config", "upload_file", "bidi-components"}  # of them, what pages and health checks ask for
+ID = re.compile(r"[A-Za-z0-9_.-]{0,128}")  # of a fragment, a script, a message
+USER = "x-draftscope-visitor"  # the header in which the server tells Streamlit whose a connection is
+LONGEST_MESSAGE = 2 * 2**20  # bytes: all that the boxes of a page say
 MAIN = ROOT / "app.py"
 HERE = str(MAIN).encode()
 ASKED = {"rerun_script", "stop_script", "app_heartbeat", "file_urls_request", "backend_operation_request"}  # by pages
@@ -81,6 +86,31 @@ class SecurityHeaders:
             await send(message)
 
         await self.app(scope, receive, sent if scope["type"] == "http" else send)
+
+
+class Origins:
+    """Takes websockets of this site's pages alone, and has nobody look at where others come from: for an origin that it does not
+    know, Streamlit asks on the internet what the address of this machine is, and all visitors wait for the answer."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] not in ("http", "websocket") or not limits().public or is_own(Headers(scope=scope)):
+            await self.app(scope, receive, send)
+        elif scope["type"] == "http":  # read it may, but its browser is not told that its page may look
+            known = [(name, value) for name, value in scope["headers"] if name != b"origin"]
+            await self.app({**scope, "headers": known}, receive, send)
+        else:
+            await receive()
+            await send({"type": "websocket.close", "code": 1008})
+
+
+def is_own(headers: Headers) -> bool:
+    """Whether a request comes from a page of this site, or of one that is allowed to ask, or from no page at all."""
+    said = headers.getlist("origin")
+    allowed = {origin.rstrip("/").lower() for origin in config.get_option("server.corsAllowedOrigins")}
+    return all(one.lower() in allowed or one.partition("://")[2] == headers.get("host", "") != "" for one in said)
 
 
 class VisitorCookie:
@@ -145,6 +175,8 @@ class Messages:
         self.pace = Pace()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if limits().public and scope["type"] != "http":
+            hold_less(receive)
         if scope["type"] != "websocket" or not limits().public:
             await self.app(scope, receive, send)
             return
@@ -155,9 +187,25 @@ class Messages:
             await send({"type": "websocket.close", "code": 1013})
             return
         try:
-            await self.app(scope, partial(asked, receive, tab), partial(told, send, tab))
+            await self.app(owned(scope, key), partial(asked, receive, tab), partial(told, send, tab))
         finally:
             self.pace.leave(tab)
+
+
+def owned(scope: Scope, key: str | None) -> Scope:
+    """The connection with the visitor as its user: Streamlit lets nobody else have a session by its id, which stands in the
+    addresses of uploads, and so in the logs of proxies."""
+    whose = hashlib.sha256((key or "").encode()).hexdigest().encode()
+    kept = [(name, value) for name, value in scope["headers"] if name != USER.encode()]
+    return {**scope, "headers": [*kept, (USER.encode(), whose)]}
+
+
+def hold_less(receive: Receive) -> None:
+    """Have the server, from its first word on, end a connection whose message grows beyond what pages send. What came of one is
+    held until the rest comes, and Streamlit's own limit for both ways has to be as high as what it sends."""
+    config = getattr(getattr(receive, "__self__", None), "config", None)  # uvicorn's
+    if hasattr(config, "ws_max_size"):
+        config.ws_max_size = LONGEST_MESSAGE
 
 
 async def asked(receive: Receive, tab: Tab) -> Message:
@@ -193,8 +241,14 @@ def read(data: bytes) -> BackMsg | None:
 
 
 def is_asked(message: BackMsg) -> bool:
-    """Whether a page of this app sends such a message."""
-    return message.WhichOneof("type") in ASKED and len(message.file_urls_request.file_names) <= FILES
+    """Whether a page of this app sends such a message. The names in it go into Streamlit's log."""
+    named = [message.rerun_script.fragment_id, message.rerun_script.page_script_hash, *message.rerun_script.cached_message_hashes]
+    return (
+        message.WhichOneof("type") in ASKED
+        and len(message.file_urls_request.file_names) <= FILES
+        and all(map(ID.fullmatch, named))
+        and message.rerun_script.page_name.isprintable()
+    )
 
 
 class Hidden:
@@ -215,8 +269,9 @@ class Hidden:
 
 
 visitors.by_server = True
+config.set_option("server.trustedUserHeaders", {USER: "visitor"})
 app = st.App(
     MAIN,
-    middleware=[Middleware(layer) for layer in (SecurityHeaders, VisitorCookie, Hidden, Uploads, Messages)],
+    middleware=[Middleware(layer) for layer in (SecurityHeaders, Origins, VisitorCookie, Hidden, Uploads, Messages)],
     routes=[Route("/ready", Readiness().answer)],
 )

@@ -30,7 +30,7 @@ PLAIN = {  # file -> parts that were written here, or went through the door befo
     "exports": {"kind"},
     "fetching": {"label"},
     "findings_view": {"list(views)", "name", "value"},
-    "gallery": {"one.words", "method.paper"},
+    "gallery": {"one.words", "method.paper", "tree"},
     "recording": {"line", "help"},
     "setup": {"label"},
     "step_view": {"list(views)"},

@@ -5,12 +5,14 @@ import importlib.util
 import re
 import tomllib
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import streamlit
 from streamlit import config
 from streamlit.proto.BackMsg_pb2 import BackMsg
 from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
+from streamlit.web.server.starlette.starlette_websocket import gather_user_info
 
 from decoding.limits import PUBLIC, limits
 from decoding.runs import visitors
@@ -174,6 +176,45 @@ def test_a_message_asks_for_as_many_files_as_are_kept(serve):
     assert passed(serve, few, many, few) == [few, few]
 
 
+NAMES = ("fragment_id", "page_script_hash", "page_name", "cached_message_hashes")
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("text", ["a\nb", "\x1b[31m", "\r", "a\x00", "\u2028", "<script>", "x" * 2000])
+def test_what_a_page_names_forges_no_line_of_the_log(serve, name, text):
+    """Streamlit writes down which fragment it does not have, as it was named."""
+    good, bad = BackMsg(), BackMsg()
+    for message_, said in ((good, "0123456789abcdef0123456789abcdef"), (bad, text)):
+        field = getattr(message_.rerun_script, name)
+        field.append(said) if name == "cached_message_hashes" else setattr(message_.rerun_script, name, said)
+    printed = name == "page_name" and text.isprintable()  # is written nowhere
+    assert passed(serve, bad.SerializeToString(), good.SerializeToString())[-1] == good.SerializeToString()
+    assert len(passed(serve, bad.SerializeToString())) == printed
+
+
+def test_a_session_belongs_to_its_visitor(serve):
+    """Whatever the header says that a stranger sends."""
+    told = {}
+
+    async def app(scope, receive, send):
+        told[kind] = gather_user_info(serve.Headers(scope=scope))
+
+    async def receive():
+        return {"type": "websocket.disconnect"}
+
+    forged = (serve.USER.encode(), b"x" * 64)
+    for kind, sent in {  # noqa: B007  the app writes it down
+        "mine": [(b"cookie", f"{COOKIE}={KEY}".encode())],
+        "again": [(b"cookie", f"{COOKIE}={KEY}".encode()), forged],
+        "other": [(b"cookie", f"{COOKIE}={'j' * 43}".encode()), forged],
+        "nobody": [forged],
+        "forged": [(serve.USER.upper().encode(), b"x" * 64), forged],
+    }.items():
+        asyncio.run(serve.Messages(app)({"type": "websocket", "headers": sent, "client": ("here", 1)}, receive, None))
+    assert told["mine"] == told["again"] and told["nobody"] == told["forged"]
+    assert len({info["visitor"] for info in told.values()}) == 3 and KEY not in str(told)
+
+
 def test_what_is_no_message_is_streamlits_to_refuse(serve):
     assert passed(serve, b"\xff") == [b"\xff"]
 
@@ -285,6 +326,49 @@ def test_pages_of_streamlit_ask_for_no_other_address(serve):
     scripts = (Path(streamlit.__file__).parent / "static" / "static" / "js").glob("*.js")
     found = {name for script in scripts for name in re.findall(r"_stcore/([a-z_-]+)", script.read_text(errors="replace"))}
     assert {"stream", "upload_file"} <= found <= serve.SERVED
+
+
+OWN_ORIGINS = [[], ["https://demo.example"], ["http://demo.example"], ["https://friend.example"]]
+OTHERS = [["https://evil.example"], ["null"], [""], ["https://demo.example:1"], ["https://demo.example.evil"], ["demo.example"],
+          ["http://localhost"], ["http://127.0.0.1"], ["https://demo.example", "https://evil.example"], ["x" * 9000]]  # fmt: skip
+
+
+@pytest.mark.parametrize("origins", OWN_ORIGINS + OTHERS)
+def test_nobody_is_asked_about_a_strangers_origin(serve, monkeypatch, origins):
+    """Streamlit would ask the internet, with all visitors waiting; and it would take those of this machine."""
+    monkeypatch.setattr(serve.config, "get_option", lambda name: ["https://Friend.example/"] if "cors" in name else True)
+    got, sent, refused = [], [], origins in OTHERS
+
+    async def app(scope, receive, send):
+        got.append(scope["type"])
+        assert serve.Headers(scope=scope).getlist("origin") == ([] if refused else origins)
+
+    async def receive():
+        return {"type": "websocket.connect"}
+
+    async def send(message):
+        sent.append(message)
+
+    headers = [(b"host", b"demo.example"), *((b"origin", one.encode()) for one in origins)]
+    for kind in ("http", "websocket"):
+        asyncio.run(serve.Origins(app)({"type": kind, "headers": headers}, receive, send))
+    assert got == ["http"] + ["websocket"] * (not refused) and sent == [{"type": "websocket.close", "code": 1008}] * refused
+
+
+def test_no_more_of_a_message_is_held_than_pages_send(serve):
+    """What came of one is held as long as its sender likes; what the server sends is longer."""
+
+    class Connection:
+        config = SimpleNamespace(ws_max_size=25_000_000)
+
+        async def receive(self):
+            return {"type": "lifespan.startup"}
+
+    async def app(scope, receive, send):
+        pass
+
+    asyncio.run(serve.Messages(app)({"type": "lifespan"}, Connection().receive, None))
+    assert Connection.config.ws_max_size == serve.LONGEST_MESSAGE
 
 
 def test_of_too_many_connections_the_last_is_refused(serve):

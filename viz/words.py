@@ -4,10 +4,11 @@ Knows traces and tallies. Whatever it says was recorded: where a verdict does no
 it says that the method has a rule of its own instead of printing an inequality that is false.
 """
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
-from decoding.score_names import JUDGE_ONLY, JUDGE_SCORE, TYPICAL_P, TYPICAL_THRESHOLD, WENT_ON
+from decoding.score_names import JOINT, JUDGE_ONLY, JUDGE_SCORE, OWN, TYPICAL_P, TYPICAL_THRESHOLD, WENT_ON
 from decoding.trace import MAX_TOKENS, Header, Node, Step
 from viz.runs.tally import Tally, modelled_speedup
 from viz.tokens import name, plain, quoted
@@ -25,6 +26,8 @@ GLOSSARY = {
     "correction": "The token the target puts in place of a rejected one.",
     "residual": "max(p − q, 0), scaled to sum to 1: what the correction is drawn from.",
     "u": "The uniform random number a token was judged with: accepted if u × q < p.",
+    "tau": "Tokens that join the text per target call, the target's own token included; plain decoding has 1.",
+    "alpha": "Of the drafted tokens that were judged, the share that was accepted.",
     "lossless": "The output follows the target's distribution exactly; greedy: token for token, up to numerics.",
     "family": "A tokenizer, a target, and the drafts and heads that fit it.",
     "alive": "A token of the text that a layer of a pruned target still sees at this call.",
@@ -57,6 +60,34 @@ METRICS = {
         "Not measured: follows from tau and the cost ratio c = t(drafter call) / t(target call).",
     ),
 }
+
+
+def prompt_end(prompt: str) -> str:
+    """What the end of a typed prompt does to the text that follows; "" where there is nothing to say. Plain text.
+
+    >>> prompt_end("He said: ")
+    'The prompt ends in a space. Most words bring their own, so behind one the model has few good ways on: take it away.'
+    >>> prompt_end("He said:")
+    ''
+    """
+    if prompt[-1:] in (" ", "\t", "\N{NO-BREAK SPACE}"):
+        return "The prompt ends in a space. Most words bring their own, so behind one the model has few good ways on: take it away."
+    last = re.search(r"[^\W_]+\Z", prompt)
+    if last is None:
+        return ""
+    return f"The model takes “{plain(last[0], 20)}” as it stands: of a word that was cut inside it seldom writes the rest."
+
+
+def score_words(name: str) -> str:
+    """How a method's own number of a node is called in a list where q is what the node was drawn from.
+
+    >>> score_words("q"), score_words("joint q"), score_words("rank")
+    ("the head's own probability", 'product of those down the path', 'rank')
+    """
+    return plain(OWN_WORDS.get(name, name))
+
+
+OWN_WORDS = {OWN: "the head's own probability", JOINT: "product of those down the path"}
 
 
 def number(x: float, digits: int = 3) -> str:

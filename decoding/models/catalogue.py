@@ -78,15 +78,6 @@ SHIPPED = (
         "Apache-2.0, trained on data under CC BY 4.0",
         draws=True,
     ),
-    Model(
-        "shapes",
-        "shapes, pictures",
-        "Coloured shapes of 16 x 16 pixels, asked for in words: large red circle on blue.",
-        "shipped",
-        857_472,
-        "Apache-2.0",
-        draws=True,
-    ),
 )
 ON_THE_HUB = (
     Model(

@@ -205,7 +205,7 @@ def load(
     """Load a family.
 
     Args:
-        target: a name of the catalogue ("smollm2", "embedded", "embedded-small", "embedded-hyper", "digits", "shapes"), a folder in
+        target: a name of the catalogue ("smollm2", "embedded", "embedded-small", "embedded-hyper", "digits"), a folder in
             Hugging Face format, a GGUF file, or a Hub id. A folder with a raster.json is an image family.
         draft: "embedded", or what a target can be called by. None: the draft model that ships for the target, if one does. A
             published head (`decoding.models.published_heads`) is kept for the method that it belongs to. A tokenizer that differs

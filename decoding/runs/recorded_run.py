@@ -1,8 +1,8 @@
 """The recorded runs that the pages open with: `python -m decoding.runs.recorded_run` makes them anew.
 
 They are made with smollm2, which has to be on this machine (`draftscope fetch smollm2`); reading them needs no model. It is one
-question of a chat, answered by six methods with one seed: Compare opens with all six, Home and Step with that of EAGLE. Run it
-whenever what ships for smollm2 changes.
+question of a chat, answered by six methods with one seed; lessons point at them. Step opens with the story of
+`decoding.runs.lesson_runs`. Run it whenever what ships for smollm2 changes.
 
 How they are chosen. The question by a person who read some answers about facts, a description and a program: asked for a small
 function, this model says something right and readable in 60 to 110 tokens and stops; on facts it goes on for longer, and at top-p 1
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 FOLDER = Path(__file__).parent.parent / "embedded" / "smollm2" / "recorded"
 FAMILY = "smollm2"
 QUESTION = "Write a Python function that reverses a string."
-FIRST = "eagle"  # Home and Step open with it
+FIRST = "eagle"  # whose answer chooses the seed
 METHODS: dict[str, dict[str, Any]] = {
     "plain": {},
     "speculative_sampling": {"length": 4},
@@ -38,6 +38,8 @@ METHODS: dict[str, dict[str, Any]] = {
 }
 TEMPERATURE, TOP_P = 0.8, 0.9
 LEAST, MOST = 60, 110  # tokens of an answer
+PLAUSIBLE = 0.1  # of p: a guess that the target could have written as well
+FORM_WORDS = {b"the", b"and", b"that", b"this", b"for", b"with", b"was", b"had", b"has", b"his", b"her", b"you", b"all", b"not"}
 
 
 def read(method: str) -> Trace:
@@ -68,18 +70,17 @@ def instructive(trace: Trace) -> int | None:
 
 
 def lesson(step: Step, token_bytes: dict[int, bytes]) -> float:
-    """How well a step shows a rejection: a word turned down for a word, behind accepted tokens, by a die well above p / q; 0 if it
-    shows none."""
-    rejected = [
-        (node, node.u * node.q - node.p) for node in step.nodes if node.verdict == "rejected" and node.u is not None and node.q
-    ]
-    if not rejected or not step.path or step.origins[-1] != "correction":
+    """How well a step shows a rejection; 0 if it shows none. The words decide: a word turned down for a word, rather one that says
+    something; then how near to its border the die fell, and whether guesses were kept before."""
+    refused = next((node for node in step.nodes if node.verdict == "rejected"), None)
+    if refused is None or refused.u is None or not refused.q or step.origins[-1] != "correction":
         return 0.0
-    node, margin = rejected[0]
-    if node.p <= 0.02 or margin <= 0.05:
+    if refused.p <= PLAUSIBLE or refused.u * refused.q <= refused.p:
         return 0.01
-    words = all(is_word(token_bytes.get(token, b"")) for token in (node.token, step.tokens[-1]))
-    return margin + 0.1 * min(len(step.path), 3) + words
+    pieces = [token_bytes.get(token, b"") for token in (refused.token, step.tokens[-1])]
+    words, telling = all(map(is_word, pieces)), pieces[1].strip().lower() not in FORM_WORDS
+    near = 1 - abs(refused.u - refused.p / refused.q)
+    return words * (1 + 0.5 * telling) + 0.6 * near + 0.1 * min(len(step.path), 3)
 
 
 def is_word(piece: bytes) -> bool:
@@ -164,7 +165,6 @@ def main() -> None:
         file_of(method).write_bytes(gzip.compress(encode(trace), mtime=0))
         assert read(method) == trace
         print(f"{file_of(method).name}: {file_of(method).stat().st_size:,} bytes")
-    print(f"Home and Step pause at step {(instructive(traces[FIRST]) or 0) + 1}.")
 
 
 if __name__ == "__main__":

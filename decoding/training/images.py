@@ -47,6 +47,8 @@ class Plan:
     draft_tokens: float
     lr: float = 1.5e-3
     draft_lr: float = 3e-3
+    more_tokens: float = 0.0  # of a second round of the target, whose rate begins anew
+    more_lr: float = 1e-3
 
 
 PLANS = {
@@ -58,7 +60,8 @@ PLANS = {
         {"layers": 1, "hidden": 48, "heads": 2, "inner": 128},
         4,
         6.5e6,
-        1.5e6,
+        1.2e6,
+        more_tokens=4.6e6,
     ),
 }
 
@@ -71,6 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     target, draft = (llama(pictures, **sizes).to(options.device) for sizes in (plan.target, plan.draft))
     tokens, draft_tokens = options.tokens or plan.tokens, options.draft_tokens or plan.draft_tokens
     train(target, pictures, plan, tokens, plan.lr, options, "target")
+    train(target, pictures, plan, plan.more_tokens, plan.more_lr, options, "target again")
     train(draft, pictures, plan, draft_tokens, plan.draft_lr, options, "draft", teacher=target)
     out = options.out or FOLDER / pictures.name
     for name, model in (("target", target), ("draft", draft)):
@@ -134,7 +138,9 @@ def train(
 ) -> None:
     """Next-pixel cross-entropy or, with a teacher, KL(p || q) to its distribution."""
     steps = math.ceil(tokens / pictures.raster.pixels / plan.rows)
-    checkpoint = options.work / f"{pictures.name}-{name}-{model.num_parameters()}-{steps}.pt"
+    if not steps:
+        return
+    checkpoint = options.work / f"{pictures.name}-{name.replace(' ', '-')}-{model.num_parameters()}-{steps}.pt"
 
     def loss(step: int) -> Tensor:
         text = joined(*pictures.learned(np.random.default_rng((len(name), step)), plan.rows)).to(model.device)

@@ -29,7 +29,7 @@ from tests.methods.test_contract import unfit
 from viz.lenses import pictures_of
 
 KEYS = list(LENSES)
-PROMPT = "Once upon a time there was a litt"
+PROMPT = "Once upon a time there was a little girl who lived in a small house near the forest with her litt"
 HOSTILE = b"<script>alert(1)</script>"
 
 
@@ -148,6 +148,8 @@ def test_both_ends_of_every_range_look(key, embedded, trace):
     for field in own_fields(key):
         rules = field.metadata
         ends = (False, True) if type(field.default) is bool else (rules["low"], rules["high"])
+        if type(field.default) is str and not rules["choices"]:
+            ends = ("", "é" * rules["longest"])
         for value in rules["choices"] or ends:
             *_, look = LensRun(embedded, key, trace, *refused(trace), {field.name: value})
             draw(look)
@@ -156,15 +158,21 @@ def test_both_ends_of_every_range_look(key, embedded, trace):
 @pytest.mark.parametrize("key", KEYS)
 def test_it_leaves_the_family_as_it_was(key, embedded, trace):
     parts = [embedded.target.model, *([embedded.draft.model] if embedded.draft else [])]
-    before = [(p.data_ptr(), p.requires_grad, float(p.detach().double().sum()), p.grad) for part in parts for p in part.parameters()]
+    before = weights(parts)
     modes = [part.training for part in parts]
     state, kept = torch.random.get_rng_state(), trace
     list(LensRun(embedded, key, trace, *refused(trace)))
-    assert before == [(p.data_ptr(), p.requires_grad, float(p.detach().double().sum()), p.grad) for part in parts for p in part.parameters()]
+    assert before == weights(parts)
     assert modes == [part.training for part in parts] and torch.equal(state, torch.random.get_rng_state())
     again = Run(embedded, "speculative_sampling", prompt=PROMPT, sampling=Sampling(1.0), seed=3, max_tokens=16)
     list(again)
     assert [step.tokens for step in again.trace.steps] == [step.tokens for step in kept.steps]
+
+
+def weights(parts: list) -> list[tuple]:
+    """What must not change of the parameters of models."""
+    found = [p for part in parts for p in part.parameters()]
+    return [(p.data_ptr(), p.requires_grad, float(p.detach().double().sum()), p.grad) for p in found]
 
 
 @pytest.mark.parametrize("key", KEYS)

@@ -4,11 +4,12 @@ from pathlib import Path
 from statistics import median_low
 
 import pytest
+from msgspec.structs import replace
 from streamlit.testing.v1 import AppTest
 
 from decoding.methods import METHODS
 from decoding.models.catalogue import SMOLLM2
-from decoding.runs import recorded_comparison, recorded_run
+from decoding.runs import lesson_runs, recorded_comparison, recorded_run
 from decoding.trace import Message
 from pages.parts.shared import recorded_run as demo
 from pages.parts.shared.absent import INSTEAD
@@ -67,7 +68,7 @@ def until_run(at: AppTest, there) -> AppTest:
 
 def test_what_ships_is_one_question_answered_by_every_method():
     traces = tuple(map(recorded_run.read, recorded_run.METHODS))
-    assert [trace.header.method for trace in traces] == list(recorded_run.METHODS) and demo.recorded() in traces
+    assert [trace.header.method for trace in traces] == list(recorded_run.METHODS)
     one = traces[0].header
     for trace in traces:
         header = trace.header
@@ -78,29 +79,36 @@ def test_what_ships_is_one_question_answered_by_every_method():
     assert sum(file.stat().st_size for file in recorded_run.FOLDER.iterdir()) < 1e6
 
 
-def test_the_first_one_is_paused_at_a_rejection_that_can_be_read():
+def test_the_first_one_is_paused_where_a_word_is_turned_down_for_a_word_by_a_die_that_fell_near():
     trace = demo.recorded()
     step = trace.steps[demo.pause_at()]
-    assert step.path and step.origins[-1] == "correction" and any(node.verdict == "rejected" for node in step.nodes)
-    assert recorded_run.LEAST <= recorded_run.tokens(trace) <= recorded_run.MOST
+    refused = next(node for node in step.nodes if node.verdict == "rejected")
+    words = [trace.token_bytes[token] for token in (refused.token, step.tokens[-1])]
+    assert step.path and step.origins[-1] == "correction" and all(map(recorded_run.is_word, words))
+    assert 0 < refused.u - refused.p / refused.q < 0.15 and refused.p > recorded_run.PLAUSIBLE
     assert recorded_run.lesson(step, trace.token_bytes) == max(recorded_run.lesson(s, trace.token_bytes) for s in trace.steps)
 
 
-def test_a_word_turned_down_for_a_word_teaches_more_than_half_a_word():
+def test_a_word_turned_down_for_a_word_teaches_more_than_half_a_word_whatever_the_margin():
     trace = demo.recorded()
     step = trace.steps[demo.pause_at()]
     assert recorded_run.lesson(step, dict.fromkeys(trace.token_bytes, b" word")) > 1
     assert recorded_run.lesson(step, dict.fromkeys(trace.token_bytes, b"ing")) < 1
+    refused = next(i for i, node in enumerate(step.nodes) if node.verdict == "rejected")
+    wide = list(step.nodes)
+    wide[refused] = replace(wide[refused], u=0.99)
+    assert recorded_run.lesson(replace(step, nodes=tuple(wide)), trace.token_bytes) < recorded_run.lesson(step, trace.token_bytes)
 
 
 def forgotten() -> None:
-    for one in (demo.of, demo.comparison, demo.comparison_times):
+    for one in (demo.recorded, demo.comparison, demo.comparison_times):
         one.cache_clear()
 
 
 def test_a_damaged_recording_leaves_the_pages_empty(monkeypatch, tmp_path):
     monkeypatch.setattr(recorded_run, "FOLDER", tmp_path)
-    (tmp_path / "eagle.msgpack.gz").write_bytes(b"\x1f\x8bnothing")
+    monkeypatch.setattr(lesson_runs, "FOLDER", tmp_path)
+    lesson_runs.file_of("story").write_bytes(b"\x1f\x8bnothing")
     forgotten()
     try:
         assert demo.recorded() is None and demo.comparison() == () and demo.title() == "" and demo.pause_at() == -1
@@ -151,7 +159,7 @@ def test_the_embedded_family_is_run_instead_only_when_it_is_asked_for(nothing_fe
     press(at, "step_instead")
     until_run(at, lambda: session.coming is None and session.live is not None)
     header, settings = session.trace.header, session.settings
-    assert header.family == "embedded" and not header.messages and header.method == recorded_run.FIRST
+    assert header.family == "embedded" and not header.messages and header.method == demo.recorded().header.method
     assert (settings.temperature, settings.seed) == (recorded_run.TEMPERATURE, demo.recorded().header.seed)
     assert at.selectbox("target").value == "embedded" and OFFERED not in words(at)
 

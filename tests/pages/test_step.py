@@ -516,21 +516,6 @@ def test_a_trace_without_steps_can_be_shown():
     assert session.step is None and session.selected is None and session.root == 1 and not session.ended
 
 
-def test_methods_page_shows_every_method():
-    at = opened(ROOT / "pages" / "4_Methods.py")
-    shown = " ".join(m.value for m in at.markdown).replace("\\", "")
-    assert all(method.title in shown for method in METHODS.values())
-    assert {f"open_{key}" for key in METHODS} <= {button.key for button in at.button}
-
-
-def test_open_in_step_is_a_link_the_step_page_accepts():
-    from pages.parts.gallery import link
-
-    for key in METHODS:
-        place = address.parse(link(key))
-        assert place.complaints == () and place.settings.method == key
-
-
 def test_home_leads_to_the_stepper():
     at = AppTest.from_file(str(ROOT / "app.py"), default_timeout=PATIENCE).run()
     at.button("open_step").click().run()

@@ -89,6 +89,16 @@ def test_the_list_is_searched_and_filtered(store):
     assert "3 traces" in words(at)
 
 
+def test_after_a_study_alone_no_filter_is_blamed(store):
+    for i in range(3):
+        store.keep(sample_trace(), f"prompt {i}", study="abc")
+    at = page()
+    assert "No run was kept by hand yet" in words(at) and "Drafter made 3" in words(at)
+    assert "matches" not in words(at) and "filter" not in words(at)
+    press(at, "traces.show_studies")
+    assert "3 traces" in words(at)
+
+
 def test_days_include_both_ends(store):
     store.keep(sample_trace(), "today")
     at = page()

@@ -1,10 +1,12 @@
 """The small tree: every node once, marks by shape, text as plain text."""
 
+from xml.etree.ElementTree import fromstring
+
 import pytest
 
-from tests.viz_samples import HOSTILE, TOKEN_BYTES, chain, grown, node, step_of
+from tests.viz_samples import HOSTILE, TOKEN_BYTES, chain, grown, node, step_of, trace_of
 from tests.viz_samples import small_tree as tree
-from viz.step.small_tree import HEIGHT, small_tree
+from viz.step.small_tree import HEIGHT, small_tree, small_tree_svg
 from viz.style import LOOKS
 
 
@@ -66,3 +68,19 @@ def test_hostile_tokens_stay_plain_text():
         for e in elements
     )
     assert any("<" in title for title in titled(elements))  # not escaped: the page writes it with textContent
+
+
+def test_the_svg_is_the_tree_and_escapes_every_token():
+    step = step_of([node(100), node(107, 0)], (0, 1), "bonus", 108)
+    trace = trace_of(step, token_bytes=HOSTILE)
+    drawn = small_tree_svg(trace, 0)
+    root = fromstring(drawn)  # well formed: nothing of a token became markup
+    assert not any("script" in element.tag for element in root.iter()) and "<script" not in drawn
+    assert len([e for e in root.iter() if e.tag == "title"]) == len(step.nodes) + 2
+    assert {e.tag for e in root.iter()} == {"svg", "path", "title", "text"}
+
+
+def test_below_a_chain_no_room_is_kept():
+    flat, wide = (small_tree_svg(trace_of(step), 0) for step in (chain(3, 8), tree()))
+    height = lambda drawn: float(fromstring(drawn).get("viewBox").split()[3])  # noqa: E731
+    assert height(flat) < height(wide) <= HEIGHT + 4

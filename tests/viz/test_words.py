@@ -8,7 +8,7 @@ import pytest
 from decoding.score_names import WENT_ON
 from tests.viz_samples import TOKEN_BYTES, chain, node, row, small_tree, step_of
 from viz.runs.tally import tally
-from viz.words import GLOSSARY, METRICS, comparison, filled, filled_speedup, judgement, narrate, stage
+from viz.words import GLOSSARY, METRICS, comparison, filled, filled_speedup, judgement, narrate, prompt_end, stage
 
 
 def test_judgement_shows_the_inequality():
@@ -113,7 +113,7 @@ def test_empty_speedup_says_so():
 
 def test_the_glossary_covers_the_words_of_the_design():
     words = "target drafter draft root step accepted rejected bonus correction residual u lossless family"
-    assert {*words.split(), "not judged", "alive", "aux cache"} == set(GLOSSARY)
+    assert {*words.split(), "tau", "alpha", "not judged", "alive", "aux cache"} == set(GLOSSARY)
 
 
 def test_the_stage_names_model_device_and_number_format():
@@ -122,3 +122,19 @@ def test_the_stage_names_model_device_and_number_format():
     two = stage([head("org/big + /home/ada/small/", "cuda:0", "bfloat16"), head("smollm2")])
     assert two == "org/big + small on cuda:0 in bfloat16; smollm2 on cpu in float32"
     assert "\n" not in stage([head("a\nb" * 99)]) and len(stage([head("x" * 999)])) < 100
+
+
+@pytest.mark.parametrize("prompt", ["a ", "a\t", "    "])
+def test_a_prompt_that_ends_in_a_space_is_told_so(prompt):
+    assert "ends in a space" in prompt_end(prompt)
+
+
+@pytest.mark.parametrize("prompt", ["", "He said:", "one\n", "x = ", "“no”"])
+def test_of_a_prompt_that_ends_otherwise_nothing_is_claimed(prompt):
+    assert ("space" in prompt_end(prompt)) == prompt.endswith(" ") and "cut" not in prompt_end(prompt)
+
+
+def test_of_a_prompt_that_ends_in_letters_only_what_can_be_known_is_said():
+    said = prompt_end("Once upon a ti")
+    assert "“ti”" in said and "cut" in said and "Once" not in said
+    assert "<U+202E>" not in prompt_end("\u202e") and len(prompt_end("x" * 1000)) < 200

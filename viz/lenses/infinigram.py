@@ -112,7 +112,8 @@ def figure(look: InfinigramLook, dark: bool) -> go.Figure | None:
         marker = {"color": BLUE, "line": {"color": BLUE, "width": 1}} if series == COUNTING else series_marker(series)
         made.add_bar(
             y=[f"{i}" for i in range(len(rows))], x=values, name=f"{series}, counted" if series == COUNTING else series,
-            orientation="h", marker=marker, text=[number(v) for v in values], textposition="outside", cliponaxis=False,
+            orientation="h", marker=marker, text=[number(v) if v >= 0.005 else "" for v in values], textposition="outside",
+            cliponaxis=False, textfont={"size": 12},
             hovertext=[as_plotly(full_name(row.token, look.token_bytes)) for row in rows], hoverinfo="text+x",
         )  # fmt: skip
     made.update_yaxes(

@@ -16,7 +16,7 @@ from viz.runs.tally import guesses_of
 from viz.style import GRID, LOOKS, MONO, tint
 from viz.tokens import as_html, full_name, name
 
-LARGE, SMALL = 288, 144  # px of the longer side of a picture
+LARGE, MIDDLE, SMALL = 320, 208, 144  # px of the longer side of a picture
 EARLIER, GIVEN, OPEN = "earlier", "given", "open"  # states of a pixel that the call in sight did not write
 MEANINGS = {EARLIER: "written by an earlier call", GIVEN: "given with the prompt", OPEN: "guessed, still open"}
 BY_THE_TARGET = {"bonus": "drawn by the target behind them", "plain": "drawn by the target"}
@@ -249,6 +249,7 @@ CSS = f"""
 .ds-pictures figcaption {{ font-size: 0.84rem; opacity: 0.8; line-height: 1.35; margin-top: 0.3rem; max-width: 34rem; }}
 @container (max-width: 760px) {{ .ds-pictures figure.calls {{ grid-column: 1 / -1; }}
   .ds-pictures > div {{ grid-template-columns: auto minmax(0, 1fr); gap: 0.8rem 1rem; }} }}
+@container (max-width: 500px) {{ .ds-pictures > div {{ grid-template-columns: minmax(0, 1fr); }} }}
 .ds-px-keys {{ display: flex; flex-wrap: wrap; gap: 0.1rem 1.1rem; margin-top: 0.5rem; font-size: 0.86rem; }}
 .ds-picture, .ds-trajectory {{ display: grid; width: fit-content; background: {tint("#808080", 0.10)}; border: 1px solid {GRID}; }}
 .ds-picture > span {{ position: relative; display: block; font-family: {MONO}; line-height: 1; }}

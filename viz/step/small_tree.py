@@ -7,13 +7,15 @@ from collections.abc import Mapping
 from math import cos, pi, sin
 from typing import Any
 
-from decoding.trace import Step
+from decoding.trace import Step, Trace
 from viz.step.boxes import ROOT, Box, Frame, boxes_of, final_index, frame_of
+from viz.step.tree import tree_alt
 from viz.style import LOOKS, MONO
-from viz.tokens import name
+from viz.tokens import as_html, name
 from viz.words import number
 
 HEIGHT = 168
+MARGIN = 12  # px below the lowest symbol
 LETTER = 6.1  # px of a letter at 10 px
 
 Element = dict[str, Any]
@@ -33,6 +35,25 @@ def small_tree(
     radius = min(5.5, max(2.2, 0.4 * HEIGHT / frame.rows))
     nodes = [node(box, *places[i], radius, step, token_bytes) for i, box in enumerate(boxes)]
     return [*edges(boxes, places), *nodes, *labels(boxes, places, width / frame.columns, step, token_bytes)]
+
+
+def small_tree_svg(trace: Trace, index: int, width: int = 300) -> str:
+    """The tree of a step by its index as one SVG element that is escaped and takes the colour of the text around it."""
+    step, token_bytes = trace.steps[index], trace.token_bytes
+    boxes = boxes_of(step, trace.root(index))
+    frame = frame_of(boxes, step, width, (1, 4))
+    height = round(max(place(frame, i, width)[1] for i in range(len(boxes)))) + MARGIN  # no room is kept below a chain
+    drawn = "".join(map(as_svg, small_tree(step, token_bytes, trace.root(index), width, 1)))
+    alt = as_html(tree_alt(step, token_bytes))
+    return f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{alt}" style="width:100%;height:auto">{drawn}</svg>'
+
+
+def as_svg(element: Element) -> str:
+    """One element of `small_tree` as SVG."""
+    given = {key: value for key, value in element.items() if key not in ("tag", "text", "title") and value != ""}
+    attributes = "".join(f' {key}="{as_html(str(value))}"' for key, value in given.items())
+    title = f"<title>{as_html(element['title'])}</title>" if "title" in element else ""
+    return f"<{element['tag']}{attributes}>{title}{as_html(element.get('text', ''))}</{element['tag']}>"
 
 
 def place(frame: Frame, i: int, width: int) -> tuple[float, float]:

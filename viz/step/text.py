@@ -122,11 +122,12 @@ def strip_html(spans: Sequence[Span], current: int | None = None, legend: bool =
 
 
 def span_html(span: Span, now: bool) -> str:
-    """One token: visible whitespace steps back, a newline also breaks the line."""
+    """One token: a space is a space with a thin mark below it, a newline also breaks the line."""
     classes = f"ds-tok ds-{as_html(span['origin'])}" + " ds-now" * now + " ds-half" * span["half"] + " ds-special" * span["special"]
     title = as_html(describe(span))
     glyphs = {SPACE, NEWLINE, TAB}
-    shown = "".join(f'<span class="ds-ws">{c}</span>' if c in glyphs else as_html(c) for c in span["text"])
+    marks = {SPACE: '<span class="ds-sp"> </span>'} | {c: f'<span class="ds-ws">{c}</span>' for c in (NEWLINE, TAB)}
+    shown = "".join(marks.get(c) or as_html(c) for c in span["text"])
     breaks = "<br>" * span["text"].count(NEWLINE)
     before = "<wbr>" if span["text"][:1] in glyphs else ""  # lines wrap between words, not inside them
     return f'{before}<span class="{classes}" role="listitem" title="{title}" aria-label="{title}">{shown}</span>{breaks}'
@@ -168,8 +169,8 @@ CSS = f"""
 .ds-strip {{ font-family: {MONO}; font-size: 0.95rem; line-height: 2.05; overflow-wrap: anywhere; }}
 .ds-tok {{ padding: 0.12em 0.05em; border-radius: 0.2em; unicode-bidi: isolate; text-underline-offset: 0.28em;
   text-decoration-thickness: 2px; box-decoration-break: clone; -webkit-box-decoration-break: clone; }}
-.ds-prompt {{ opacity: 0.68; }}
-.ds-template {{ opacity: 0.68; font-size: 0.82em; }}
+.ds-prompt {{ opacity: 0.76; }}
+.ds-template {{ opacity: 0.76; font-size: 0.82em; }}
 .ds-special {{ border: 1px solid currentColor; border-radius: 0.9em; padding: 0.05em 0.5em; margin: 0 0.12em; font-size: 0.76em; }}
 .ds-accepted {{ background: {tint(COLOR["accepted"], 0.22)};
   text-decoration: underline solid {LOOKS["accepted"].line} 2px; }}
@@ -183,8 +184,10 @@ CSS = f"""
 .ds-joined {{ border-left: 2px solid currentColor; border-right: 2px solid currentColor; border-radius: 0.4em;
   padding: 0 0.25em; margin: 0 0.1em; }}
 .ds-whole {{ font-weight: 700; padding-left: 0.3em; }}
-.ds-ws {{ opacity: 0.42; }}
-.ds-none {{ opacity: 0.7; font-style: italic; }}
+.ds-sp {{ white-space: pre-wrap; background: linear-gradient(color-mix(in srgb, currentColor 45%, transparent) 0 0) no-repeat
+  center 88% / 55% 1px; }}
+.ds-ws {{ opacity: 0.9; }}
+.ds-none {{ opacity: 0.75; font-style: italic; }}
 .ds-legend {{ display: flex; flex-wrap: wrap; gap: 0.3rem 1.2rem; margin-top: 0.5rem; font-size: 0.82rem; }}
 .ds-key .ds-tok {{ padding: 0.1em 0.4em; font-family: {MONO}; }}
 </style>

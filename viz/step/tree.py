@@ -20,7 +20,7 @@ from viz.runs.tally import depths
 from viz.step.boxes import BOTTOM, HALF, ROOT, TOP, Box, Frame, boxes_of, final_index, frame_of, has_final
 from viz.style import LOOKS, MONO, fill, ink, layout, ring, text_color, with_mark
 from viz.tokens import as_plotly, full_name, name, plain, quoted
-from viz.words import judgement, number
+from viz.words import judgement, number, score_words
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -253,7 +253,7 @@ def node_lines(index: int, step: Step, token_bytes: Mapping[int, bytes]) -> list
     u = "none" if node.u is None else number(node.u)
     lines = [with_mark(node.verdict), judgement(node, token_bytes, step)]
     lines += [f"p {number(node.p)}, q {q}, u {u}", f"from {plain(node.source)}"]
-    lines += [f"{plain(key)} {number(value)}" for key, value in node.scores.items()]
+    lines += [f"{score_words(key)} {number(value)}" for key, value in node.scores.items()]
     return [*lines, f"node {index}, token id {node.token}"]
 
 

@@ -22,7 +22,7 @@ from viz.step.text import in_messages
 from viz.style import PHASES
 from viz.tokens import full, is_half, joined, label, plain
 from viz.verdicts import SMALL_MODEL, Manner, in_words, percent
-from viz.words import judgement, narrate, number
+from viz.words import judgement, narrate, number, score_words
 
 GUESS, CHECK, JUDGE, WRITE = range(4)  # the phases of a step
 PARTS = ("sentence", "phases", "text", "tree", "bars", "table", "transport")  # what a stepper can show
@@ -206,7 +206,7 @@ def short(value: float | None) -> float | None:
 
 def source(name: str, scores: Mapping[str, float]) -> str:
     """Where a node came from, and the method's own numbers."""
-    return ", ".join([f"from {plain(name)}", *(f"{plain(key)} {number(value)}" for key, value in scores.items())])
+    return ", ".join([f"from {plain(name)}", *(f"{score_words(key)} {number(value)}" for key, value in scores.items())])
 
 
 def committed(step: Step) -> list[list[int]]:

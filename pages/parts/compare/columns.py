@@ -29,7 +29,7 @@ from viz.runs.timing import milliseconds_words
 from viz.runs.track import HOW_TO_READ_TRACK, track_html
 from viz.runs.winner import HERE, winner_words
 from viz.step.picture import CSS as PICTURE_CSS
-from viz.step.picture import SMALL, picture_html
+from viz.step.picture import MIDDLE, picture_html
 from viz.step.small_tree import HEIGHT
 from viz.step.text import CSS, committed, legend_html, origins, strip, strip_html
 from viz.tokens import as_markdown
@@ -255,7 +255,7 @@ def written_html(part: Trace) -> str:
     """What the run wrote so far: its text, or the picture of an image family."""
     if part.header.raster is None:
         return text_html(part)
-    return f"{PICTURE_CSS}{picture_html(part, len(part.steps) - 1, SMALL)}"
+    return f"{PICTURE_CSS}{picture_html(part, len(part.steps) - 1, MIDDLE)}"
 
 
 def text_html(part: Trace) -> str:

@@ -24,8 +24,8 @@ SHARED = ("prompt", "messages", "template", "target", "draft")  # taken over fro
 def open_recording(session: Session, race: Race) -> None:
     """On the first visit, if the controls still say what they begin with and no link says anything else; before they are drawn.
 
-    The comparison is greedy, the run that Step opens with is not, and they share their controls: while the recording is shown here,
-    the controls say its settings, and get back what they said as soon as another page is opened.
+    The comparison is greedy and of another question than the run that Step opens with, and they share their controls: while the
+    recording is shown here, the controls say its settings, and get back what they said as soon as another page is opened.
     """
     first, race.visited = not race.visited, True
     begin(session)
@@ -38,7 +38,7 @@ def open_recording(session: Session, race: Race) -> None:
         race.columns, race.calls = found, max(column.count for column in found)
         race.clock = race.longest
         say_columns(race, [column.settings for column in found])
-    say(session, replace(before, temperature=own.temperature, top_p=own.top_p, seed=own.seed, max_tokens=own.max_tokens))
+    say(session, replace(own, method=before.method, params=before.params))
 
     def back() -> None:
         if shared(read(session)).same_run(shared(own)):

@@ -40,6 +40,7 @@ from pages.parts.shared.settings import (
     models_problem,
 )
 from viz.tokens import as_markdown
+from viz.words import prompt_end
 
 OWN = "my own prompt"
 HERE = "run"  # what is fetched for these controls
@@ -233,6 +234,8 @@ def text_controls(session: Session) -> None:
     )  # fmt: skip
     if example in EXAMPLES:
         st.caption(EXAMPLES[example].look)
+    elif said := prompt_end(prompt):
+        st.caption(as_markdown(said))
 
 
 def method_params(session: Session, method: str) -> None:
@@ -285,6 +288,8 @@ def param_control(session: Session, method: str, spec: Field) -> None:
     now = kept(session, name, spec.default, choices or None)
     if choices:
         st.selectbox(rules["label"], list(choices), **now, help=rules["help"])
+    elif isinstance(spec.default, str):
+        st.text_input(rules["label"], **now, max_chars=rules["longest"], help=rules["help"])
     elif isinstance(spec.default, bool):
         st.toggle(rules["label"], **now, help=rules["help"])
     elif isinstance(spec.default, int):

@@ -3,23 +3,19 @@
 from functools import cache
 
 from decoding.models.catalogue import MODELS
-from decoding.runs import recorded_comparison, recorded_pair
-from decoding.runs.recorded_run import FIRST, instructive, read
+from decoding.runs import lesson_runs, recorded_comparison, recorded_pair, recorded_pictures
+from decoding.runs import method_runs as kept
+from decoding.runs.recorded_run import instructive
 from decoding.trace import Trace
 
 
 @cache
-def of(method: str) -> Trace | None:
-    """A trace, or None where it is missing or of another schema: the page then opens empty."""
+def recorded() -> Trace | None:
+    """The run that Step opens with; None where it is missing or of another schema: the page then opens empty."""
     try:
-        return read(method)
+        return lesson_runs.read("story")
     except (OSError, ValueError):
         return None
-
-
-def recorded() -> Trace | None:
-    """The one that Home and Step open with."""
-    return of(FIRST)
 
 
 def title() -> str:
@@ -59,3 +55,21 @@ def pair() -> tuple[Trace, Trace] | None:
         return recorded_pair.read()
     except (OSError, ValueError):
         return None
+
+
+@cache
+def picture_pair() -> tuple[Trace, Trace] | None:
+    """The same of one picture."""
+    try:
+        return recorded_pictures.read()
+    except (OSError, ValueError):
+        return None
+
+
+@cache
+def method_runs() -> dict[str, kept.Shown]:
+    """What the page Methods shows of each; {} where it is missing or of another schema."""
+    try:
+        return kept.read()
+    except (OSError, ValueError):
+        return {}

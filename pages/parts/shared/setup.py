@@ -21,7 +21,18 @@ PAGES = {
     "pages/3_Drafter.py": "Drafter",
     "pages/4_Methods.py": "Methods",
     "pages/5_Traces.py": "Traces",
+    "pages/6_Lenses.py": "Lenses",
 }
+
+WITH_CONTROLS = ("Compare", "Drafter", "Traces")  # in the sidebar; elsewhere it only leads to the other pages
+NARROW = """
+<style>
+@media (min-width: 769px) {
+  [data-testid="stSidebar"][data-collapsed="false"] { width: 210px !important; min-width: 0 !important; }
+  .stSidebar .st-key-pages { grid-template-columns: 1fr; }
+}
+</style>
+"""
 
 PLOT_CONFIG = {"displayModeBar": False, "scrollZoom": False}  # of every figure: the wheel scrolls the page
 
@@ -34,6 +45,8 @@ CSS = """
 .stMainBlockContainer { position: relative; padding: 2.2rem 2.2rem 3rem 2.2rem; max-width: 1560px; }
 .stSidebar [data-testid="stSidebarUserContent"] { padding-top: 0; padding-bottom: 2rem; }
 .stSidebar [data-testid="stSidebarHeader"] { height: 2.2rem; min-height: 0; }
+.stSidebar .st-key-pages { display: grid; grid-template-columns: repeat(3, 1fr); gap: 0.4rem 0.25rem; }
+@media (max-width: 480px) { [data-testid="stButtonGroup"] button { padding-left: 0.55rem; padding-right: 0.55rem; } }
 .ds-title { font-size: 1.5rem; padding: 0; margin: 0; }
 .st-key-poll_timer { min-height: 1.7rem; }
 .ds-wait { margin: 0; font-size: 0.9rem; padding: 0.1rem 0.6rem; border-left: 3px solid #0072B2; }
@@ -65,6 +78,14 @@ dl.ds-facts { display: grid; grid-template-columns: max-content 1fr; gap: 0.1rem
 .ds-dice-rule b { position: absolute; top: -0.1rem; bottom: -0.1rem; width: 4px; margin-left: -2px; outline: 1px solid; }
 .ds-dice-rule span { position: absolute; top: 0.35rem; padding: 0 0.5rem; font-weight: 600; white-space: nowrap; }
 [data-testid="stMetricValue"] { font-size: 1.55rem; }
+/* Streamlit's own text that steps back, or stands on the theme's colour, has less than 4.5 to 1. */
+[data-testid="stCaptionContainer"] { opacity: 0.8; }
+button kbd { opacity: 1 !important; }
+[data-testid="stBaseButton-primary"]:not(:disabled), [data-testid="stBaseButton-primary"]:not(:disabled) * {
+  color: light-dark(#FFFFFF, #0B1117) !important; }
+[data-testid="stButtonGroup"] button[aria-checked="true"], [data-testid="stButtonGroup"] button[aria-checked="true"] * {
+  color: light-dark(#00558A, #8CCBF0) !important; }
+.stPlotlyChart :is(.xtick, .ytick) text, .stPlotlyChart :is(.xtitle, .ytitle) { fill: light-dark(#5F6670, #A9AFBB) !important; }
 @media (prefers-reduced-motion: reduce) { * { animation: none !important; transition: none !important; } }
 </style>
 """
@@ -73,7 +94,7 @@ dl.ds-facts { display: grid; grid-template-columns: max-content 1fr; gap: 0.1rem
 def setup(title: str) -> None:
     """Call first on every page, however the visitor came to it."""
     st.set_page_config(page_title=f"{title} · Draftscope", page_icon="🌿", layout="wide", initial_sidebar_state="auto")
-    st.html(CSS)
+    st.html(CSS if title in WITH_CONTROLS else CSS + NARROW)
     try:
         rules = limits()
     except ValueError as error:

@@ -53,6 +53,7 @@ def draw(session: Session, line: Callable[[], None]) -> None:
     answered(session, session.trace)
     ending(session)
     below(session)
+    look_closer(session)
     link(session)
     keep(session)
 
@@ -101,6 +102,16 @@ def below(session: Session) -> None:
         if tab.open:
             with tab:
                 view()
+
+
+def look_closer(session: Session) -> None:
+    """The way to the Lenses page, which looks at the step and the token that are shown here."""
+    if session.step is None:
+        return
+    with st.container(horizontal=True, vertical_alignment="center", key="look_closer_box"):
+        if st.button("Look closer", key="look_closer", icon=":material/visibility:"):
+            st.switch_page("pages/6_Lenses.py")
+        st.caption("Lenses at this very token: what its bytes say, what counting would have guessed, and more.")
 
 
 def numbers(session: Session) -> None:

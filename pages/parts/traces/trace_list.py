@@ -2,6 +2,7 @@
 
 import datetime
 import html
+import math
 import sqlite3
 from pathlib import Path
 
@@ -67,6 +68,9 @@ def browse(session: Session, store: Store) -> None:
         return
     query = filters(store)
     found = store.count(query)
+    if not found and query == Query(study=""):
+        only_studies(total)
+        return
     if not found:
         st.info(f"None of the {total:,} traces matches. Take a word or a filter away.", icon=":material/search_off:")
         st.button("Clear the filters", key="traces.clear", on_click=clear)
@@ -77,6 +81,13 @@ def browse(session: Session, store: Store) -> None:
     with right:
         details(session, store, entry)
     picture_box(store, entry)
+
+
+def only_studies(total: int) -> None:
+    """All that is there was kept by studies, which the list leaves out at first."""
+    with st.container(border=True, key="traces.only_studies"):
+        st.markdown(f"**No run was kept by hand yet.** Studies on the page Drafter made {total:,}.")
+        st.button("Show them", key="traces.show_studies", type="primary", icon=":material/list:", on_click=clear)
 
 
 def nothing(folder: Path) -> None:
@@ -123,10 +134,17 @@ def filters(store: Store) -> Query:
 
 
 def midnight(day: datetime.date | None, later: int = 0) -> float | None:
-    """Seconds since 1970 at which a day begins here, `later` days on."""
+    """Seconds since 1970 at which a day begins here, `later` days on; infinite for one at either end of the calendar.
+
+    >>> midnight(datetime.date.max, 1), midnight(None)
+    (inf, None)
+    """
     if day is None:
         return None
-    return datetime.datetime.combine(day + datetime.timedelta(later), datetime.time.min).timestamp()
+    try:
+        return datetime.datetime.combine(day + datetime.timedelta(later), datetime.time.min).timestamp()
+    except (OverflowError, ValueError):
+        return math.inf if day.year > 1970 else -math.inf
 
 
 def clear() -> None:
