@@ -35,6 +35,7 @@ class Pacing:
 
     tabs: int
     uploads: int  # bytes of their files that are held
+    scripts: int  # that run at the same time: of pages and of fragments
     pages: Rate  # whole pages
     others: Rate  # fragments, and messages that run nothing
 
@@ -118,8 +119,8 @@ PUBLIC = Limits(
     files=2,
     files_near=8,
     link_steps=0,
-    visitor=Pacing(tabs=12, uploads=30 * 2**20, pages=Rate(40, 1.0), others=Rate(150, 15.0)),
-    address=Pacing(tabs=160, uploads=150 * 2**20, pages=Rate(200, 3.0), others=Rate(1000, 80.0)),  # a class or two
+    visitor=Pacing(tabs=12, uploads=30 * 2**20, scripts=2, pages=Rate(40, 1.0), others=Rate(100, 15.0)),
+    address=Pacing(tabs=160, uploads=150 * 2**20, scripts=6, pages=Rate(200, 3.0), others=Rate(1000, 80.0)),  # a class or two
     downloads=False,
     datastores=False,
     paths=False,

@@ -41,6 +41,7 @@ OWN = re.compile(r"/_stcore/+([^/]*)")  # Streamlit's own addresses
 SERVED = {"stream", "health", "host-config", "upload_file", "bidi-components"}  # of them, what pages and health checks ask for
 ID = re.compile(r"[A-Za-z0-9_.-]{0,128}")  # of a fragment, a script, a message
 USER = "x-draftscope-visitor"  # the header in which the server tells Streamlit whose a connection is
+SHORT = 200  # bytes: the message that a script has ended is shorter
 LONGEST_MESSAGE = 2 * 2**20  # bytes: all that the boxes of a page say
 MAIN = ROOT / "app.py"
 HERE = str(MAIN).encode()
@@ -216,19 +217,21 @@ async def asked(receive: Receive, tab: Tab) -> Message:
             return message
         found = read(message.get("bytes") or b"")
         runs = found is not None and found.WhichOneof("type") == "rerun_script"
-        await tab.turn(page=runs and not found.rerun_script.fragment_id)
+        await tab.turn(page=runs and not found.rerun_script.fragment_id, runs=runs)
         if found is None or is_asked(found):
             return message
 
 
 async def told(send: Send, tab: Tab, message: Message) -> None:
-    """Sends what Streamlit answers, and notes when it begins a page."""
+    """Sends what Streamlit answers, and notes when it begins a page and when a script has ended."""
     data = message.get("bytes") or b""
     if HERE in data and (said := ForwardMsg.FromString(data)).WhichOneof("type") == "new_session":
         if not said.metadata.run.fragment_ids:
             tab.page_began()
         said.new_session.main_script_path = MAIN.name  # its place on the server, which browsers need for nothing
         message = message | {"bytes": said.SerializeToString()}
+    elif 0 < len(data) < SHORT and ForwardMsg.FromString(data).WhichOneof("type") == "script_finished":
+        tab.ended()
     await send(message)
 
 

@@ -285,6 +285,24 @@ def test_a_press_that_has_the_page_run_again_asks_for_a_page(serve):
     assert pages_of(serve, [part]) == pytest.approx(own.others.at_once + 60 * own.others.per_second, abs=3)
 
 
+def test_the_end_of_a_script_is_heard(serve):
+    """Or its place would come back a second later; as Streamlit says it, with all that goes with a message."""
+    finished, other = ForwardMsg(), ForwardMsg()
+    finished.script_finished = ForwardMsg.FINISHED_FRAGMENT_RUN_SUCCESSFULLY
+    finished.hash = finished.metadata.active_script_hash = "0" * 32
+    finished.metadata.run.fragment_ids.append("0" * 32)
+    other.script_finished, other.delta.new_element.text.body = 0, "x"
+    heard, sent = [], []
+
+    async def send(message):
+        sent.append(message["bytes"])
+
+    tab = SimpleNamespace(ended=lambda: heard.append(len(sent)))
+    for said in (other, finished, other):
+        asyncio.run(serve.told(send, tab, {"type": "websocket.send", "bytes": said.SerializeToString()}))
+    assert heard == [1] and sent == [one.SerializeToString() for one in (other, finished, other)]
+
+
 @pytest.mark.parametrize("base", ["", "/base"])
 def test_of_streamlits_own_addresses_there_is_what_pages_need(serve, monkeypatch, base):
     """Also of those that a later Streamlit brings: no metrics, and no way to drive the app without a page."""

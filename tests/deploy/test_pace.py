@@ -1,12 +1,13 @@
 """`deploy/pace.py`: a flood waits in its own queue, a hand is never slowed. Time is the test's own."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Coroutine
 
 import pytest
 
 from decoding.limits import PUBLIC
-from deploy.pace import LINGER, Pace, Tab, now
+from deploy.pace import HOLD, LINGER, Pace, Tab, now
 from pages.parts.shared.runs import POLL, SLOWER, SLOWEST
 from tests.deploy.no_waiting import Loop
 
@@ -30,6 +31,7 @@ async def asked(tab: Tab, count: int, page: bool = True) -> int:
     try:
         for done in range(count):  # noqa: B007
             await tab.turn(page)
+            tab.ended()
     except asyncio.CancelledError:
         return done
     return count
@@ -53,6 +55,7 @@ def test_what_a_hand_asks_for_does_not_wait(played, page):
         for number in range(620):
             began = now()
             await tab.turn(page)
+            tab.ended()
             waited += now() - began
             await asyncio.sleep(number >= 20)
         return waited
@@ -70,6 +73,7 @@ def test_ticks_of_a_visitors_tabs_hardly_wait(played):
             for number in range(int(30 / every)):
                 began = now()
                 await tab.turn(page=number % 60 == 0)
+                tab.ended()
                 waits.append(now() - began)
                 await asyncio.sleep(every)
 
@@ -91,6 +95,51 @@ def test_a_flood_of_fragments_goes_by_slowly(played):
     assert found == pytest.approx(OWN.others.at_once + 60 * OWN.others.per_second, abs=2)
 
 
+@pytest.mark.parametrize(("sockets", "keys", "most"), [(6, 1, OWN.scripts), (24, 24, SHARED.scripts), (1, 1, 1)])
+def test_few_scripts_run_at_the_same_time(played, sockets, keys, most):
+    """For a visitor, and for an address; each takes its time, and all have their turn."""
+
+    async def story():
+        pace, running, seen, done = Pace(), 0, [], Counter()
+
+        async def press(number: int) -> None:
+            nonlocal running
+            tab = pace.enter(f"key{number % keys}", "there")
+            for _ in range(3):
+                await tab.turn(page=False)
+                running += 1
+                seen.append(running)
+                await asyncio.sleep(0.3)
+                running -= 1
+                tab.ended()
+                done[number] += 1
+
+        await asyncio.gather(*map(press, range(sockets)))
+        return max(seen), set(done.values())
+
+    assert played(story) == (most, {3})
+
+
+@pytest.mark.parametrize("end", [lambda pace, tab: tab.ended(), lambda pace, tab: pace.leave(tab), None])
+def test_a_place_comes_back(played, end):
+    """When its script ended, its connection was closed, or nothing was heard of it: it may have run nothing at all."""
+
+    async def story():
+        pace = Pace()
+        tabs = [pace.enter("key", "there") for _ in range(OWN.scripts + 1)]
+        for tab in tabs[:-1]:
+            await tab.turn(page=False)
+            await tab.turn(page=False)  # the same place
+        if end is not None:
+            asyncio.get_running_loop().call_later(0.1, end, pace, tabs[0])
+        await tabs[-1].turn(page=False, runs=False)
+        assert now() == 0
+        await tabs[-1].turn(page=False)
+        return now()
+
+    assert played(story) == pytest.approx(0.1 if end else HOLD, abs=0.01)
+
+
 @pytest.mark.parametrize("pages", [1, 3])
 def test_pages_that_fragments_bring_about_are_pages(played, pages):
     """A press whose callback has the whole page run again, once or more."""
@@ -102,6 +151,7 @@ def test_pages_that_fragments_bring_about_are_pages(played, pages):
             nonlocal began
             while True:
                 await tab.turn(page=False)
+                tab.ended()
                 for _ in range(pages):
                     tab.page_began()
                     began += 1
@@ -170,6 +220,7 @@ def test_the_others_do_not_wait_for_a_flood(played):
         for key, address in (("good", "home"), ("pupil", "school")) * 5:
             tab, began = pace.enter(key, address), now()
             await tab.turn(page=True)
+            tab.ended()
             waits.append(now() - began)
             await asyncio.sleep(1)
         bad.cancel()
@@ -242,6 +293,6 @@ def test_who_is_gone_and_owes_nothing_is_forgotten(played):
         pace.leave(tab)
         await asyncio.sleep(LINGER + 60)
         pace.enter("other", "there")
-        return list(pace._buckets)
+        return list(pace._purses)
 
     assert played(story) == ["address there", "visitor other"]

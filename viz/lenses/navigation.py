@@ -79,7 +79,7 @@ def of_list(look: NavigationLook) -> str:
     more = "" if times is None else f", {times:.1f} times what chance gives"
     return (
         f"At this place {inside:,} of the {len(rows):,} tokens behind the first {look.top:,} come from the winners' "
-        f"clusters{more}, and {percent(look.key_driven)} of them are there by the winner's key alone."
+        f"clusters{more}, and {percent(look.key_driven)} of all {len(rows):,} are there by the winner's key alone."
     )
 
 
@@ -245,7 +245,9 @@ def misses_figure(look: NavigationLook, dark: bool) -> tuple[str, go.Figure, str
             marker={"size": 10, "symbol": symbol, "color": color, "opacity": 0.8}, hovertext=told, hoverinfo="text",
         )  # fmt: skip
     made.add_vline(x=NEAR + 0.5, line={"dash": "dash", "width": 1.5, "color": muted(dark)})
-    made.update_xaxes(title="rank among the neighbours of what the target wrote", type="log", gridcolor=GRID, fixedrange=True)
+    made.update_xaxes(
+        title="rank among the neighbours of what the target wrote", type="log", dtick=1, gridcolor=GRID, fixedrange=True
+    )
     made.update_yaxes(title="cosine", gridcolor=GRID, fixedrange=True)
     return "Every refusal of the run", made, of_run(look)
 

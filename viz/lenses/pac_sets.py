@@ -141,7 +141,7 @@ def draft_html(look: PacSetsLook) -> str:
     for one in look.drafted:
         refused = not one.agrees and not parted
         parted = parted or not one.agrees
-        mark = f'<b style="color:{LOOKS["rejected"].line}">✗</b>' if refused else ""
+        mark = "<b>✗</b>" if refused else ""
         faded = "opacity:0.6" if parted and not refused else ""
         shown = as_html(label(look.token_bytes.get(one.token, b""), 24))
         style = f"background:{tint(SHADE, round(0.75 * (1 - min(1.0, one.q)), 2))};{faded}"
