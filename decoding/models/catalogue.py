@@ -49,7 +49,7 @@ SHIPPED = (
         "shipped",
         10_541_312,
         "Apache-2.0",
-        drafts=("embedded",),
+        drafts=("embedded", "embedded-hyper"),
     ),
     Model(
         "embedded-small",
@@ -59,6 +59,15 @@ SHIPPED = (
         3_421_952,
         "Apache-2.0",
         drafts=("embedded",),
+    ),
+    Model(
+        "embedded-hyper",
+        "embedded, hyperfitted",
+        "The embedded target, trained on 200 pieces of stories until it knew them by heart; its draft model knows them too.",
+        "shipped",
+        10_541_312,
+        "Apache-2.0",
+        drafts=("embedded", "embedded-hyper"),
     ),
     Model(
         "digits",

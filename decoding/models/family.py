@@ -19,7 +19,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from decoding.limits import check_models
-from decoding.models import probe
+from decoding.models import deltas, probe
 from decoding.models.catalogue import MODELS
 from decoding.models.chat import Option, rendered
 from decoding.models.checkpoints import (
@@ -39,7 +39,7 @@ from decoding.models.graphs import MODES
 from decoding.models.heads import Head
 from decoding.models.memory import BYTES, check_memory, needs
 from decoding.models.model_folder import check_folder, described
-from decoding.models.names import DRAFTS_OF, EMBEDDED_TARGETS, IMAGE_TARGETS, SHIPPED_DRAFTS, SHIPPED_TARGETS
+from decoding.models.names import DRAFTS_OF, EMBEDDED_TARGETS, HEADS_OF, HYPER, IMAGE_TARGETS, SHIPPED_DRAFTS, SHIPPED_TARGETS
 from decoding.models.number_format import on_processor
 from decoding.models.places import Place, place
 from decoding.models.progress import said, tell
@@ -55,7 +55,8 @@ from decoding.trace import Message, Raster
 
 SHIPPED = Path(__file__).parent.parent
 EMBEDDED = SHIPPED / "embedded"
-DRAFTS = SHIPPED_TARGETS | {name: SHIPPED_DRAFTS[name] for name in ("embedded", *IMAGE_TARGETS)}  # name as a draft model -> folder
+# name as a draft model -> folder
+DRAFTS = SHIPPED_TARGETS | {name: SHIPPED_DRAFTS[name] for name in ("embedded", HYPER, *IMAGE_TARGETS)}
 HUB_ID = re.compile(r"[\w.-]{1,96}(/[\w.-]{1,96})?")  # and much that looks like one
 MAX_PROMPT = 100_000  # characters
 
@@ -204,8 +205,8 @@ def load(
     """Load a family.
 
     Args:
-        target: a name of the catalogue ("smollm2", "embedded", "embedded-small", "digits"), a folder in Hugging Face
-            format, a GGUF file, or a Hub id. A folder with a raster.json is an image family.
+        target: a name of the catalogue ("smollm2", "embedded", "embedded-small", "embedded-hyper", "digits"), a folder in
+            Hugging Face format, a GGUF file, or a Hub id. A folder with a raster.json is an image family.
         draft: "embedded", or what a target can be called by. None: the draft model that ships for the target, if one does. A
             published head (`decoding.models.published_heads`) is kept for the method that it belongs to. A tokenizer that differs
             from the target's is no hindrance: see `decoding.models.draft_tokens`.
@@ -241,7 +242,7 @@ def load(
     if raster is not None:
         check_raster(raster, tokenizer.get_vocab(), big.context, name)
         big = replace(big, unused=words_of(raster, big.vocab))
-    notes += more
+    notes += more + lent_notes(name)
     heads = {method: Path(published)} if published else {}
     for folder in heads.values():
         notes += opened(folder, big).notes  # whatever is wrong with it is said now
@@ -258,6 +259,16 @@ def opened_from(name: str, shipped: Mapping[str, str]) -> tuple[str, tuple[str, 
     """The folder that a name stands for, and notes; a GGUF file is converted and a model of the Hub fetched if need be."""
     found = Place(str(SHIPPED / shipped[name])) if name in shipped else place(name)
     return found.source, found.notes
+
+
+def lent_notes(name: str) -> tuple[str, ...]:
+    """A sentence for a family whose heads are those of another one."""
+    target = name.partition(" + ")[0]
+    if target not in HEADS_OF:
+        return ()
+    return (
+        f"The heads of {target} were trained on {HEADS_OF[target]}: what they guess is judged as ever, and is right less often.",
+    )
 
 
 def weights_mark(source: str | None) -> str:
@@ -334,6 +345,9 @@ def open_model(
         if HUB_ID.fullmatch(source):
             raise ValueError(f"The model {source!r} cannot be opened: it is no folder, and nothing on the Hub can be called so.")
         raise ValueError(f"{source!r} is neither a folder nor the id of a model on the Hub.")
+    given = Path(source)
+    if ships(source):
+        source = str(deltas.base_of(given))
     with safe(source) as folder:
         with opening(source):
             config = open_config(folder)
@@ -348,12 +362,14 @@ def open_model(
     if device.type == "cpu":
         check_memory(found, source)
     shown = "float32" if dtype == "auto" and device.type == "cpu" else "its own number format" if dtype == "auto" else dtype
-    tell(f"loading {Path(source).name} on {device} in {shown}{f', {said(found.weights)}' if found else ''}")
+    tell(f"loading {given.name} on {device} in {shown}{f', {said(found.weights)}' if found else ''}")
     with opening(source):
         model, notes = open_weights(source, config, None if spread else device, dtype)
+    if ships(str(given)):
+        deltas.add(model, given)
     vocab, unused = vocabulary(tokenizer, config)
     target = Target(model.eval(), vocab, context(config), end_tokens(model, tokenizer), unused)
-    tell(f"testing {Path(source).name} over a draft tree")
+    tell(f"testing {given.name} over a draft tree")
     check_tree_reading(target, source)
     target, short = shortened(target, source, graphs)
     places = devices(model)

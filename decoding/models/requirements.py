@@ -11,6 +11,7 @@ from typing import Any
 from decoding.method import Method
 from decoding.models import heads
 from decoding.models.cache_folder import cache_folder
+from decoding.models.names import HEADS_OF
 from decoding.models.target import Target
 
 
@@ -79,6 +80,7 @@ class TrainedHead:
         if isinstance(model, Target):
             return heads.find(key, model.model) is not None
         source = getattr(family, "sources", {}).get(self.part)
+        source = HEADS_OF.get(source or "", source)
         if source in heads.SHIPPED_FOR and (heads.SHIPPED_FOR[source] / key).is_dir():
             return True
         return source is not None and any((cache_folder() / "heads").glob(f"*/{key}"))

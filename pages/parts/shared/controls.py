@@ -16,6 +16,7 @@ from decoding.methods import METHODS
 from decoding.models.catalogue import MODELS, NAMED, SMOLLM2
 from decoding.models.ends import read_stops
 from decoding.models.hub import is_id
+from decoding.models.names import HYPER
 from decoding.models.rasters import raster_named
 from decoding.runs.failures import told
 from decoding.sample import MAX_TEMPERATURE
@@ -44,7 +45,7 @@ from viz.words import prompt_end
 OWN = "my own prompt"
 HERE = "run"  # what is fetched for these controls
 EMBEDDED, FOLDER, HUB, NONE = "embedded", "a local folder", "a Hub id", "none"
-DRAFTS = (EMBEDDED, SMOLLM2.name)  # what drafts for another target by a name of ours
+DRAFTS = (EMBEDDED, HYPER, SMOLLM2.name)  # what drafts for another target by a name of ours
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 SAMPLING = ("temperature", "top_k", "top_p", "seed", "max_tokens", "stop_tokens", "ignore_end")  # settings of the sampling box
 STOP_HELP = (
