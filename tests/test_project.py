@@ -114,3 +114,11 @@ def test_the_types_of_the_core_and_of_the_models_are_checked():
 def test_no_page_makes_its_folder_a_package():
     """`pages` lies in two places once it is installed, which only a folder without `__init__.py` may."""
     assert not (ROOT / "pages/__init__.py").exists()
+
+
+def test_nothing_is_left_of_a_merge():
+    """Marks of a conflict that stand in a comment or a text disturb no other check."""
+    marks = tuple(mark * 7 + " " for mark in "<>")
+    for ending in ("py", "md", "toml", "css", "js"):
+        for file in (file for file in ROOT.rglob(f"*.{ending}") if ".venv" not in file.parts):
+            assert not [line for line in file.read_text("utf-8").splitlines() if line.startswith(marks)], file
