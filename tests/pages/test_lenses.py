@@ -145,7 +145,7 @@ def test_a_link_opens_the_run_the_place_the_lens_and_its_parameters():
     assert here.session.settings.prompt == "Once upon a time" and here.cursor == (1, 0)
     press(at, "lens_look")
     press(at, "lens_link")
-    assert at.query_params["lens"] == ["byte_level"] and at.query_params["l.cut"] == ["3"]
+    assert at.query_params["lens"] == "byte_level" and at.query_params["l.cut"] == "3"
 
 
 def test_what_a_link_cannot_say_is_said_and_left_out():
