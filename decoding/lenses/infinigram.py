@@ -2,13 +2,8 @@
 
 Liu et al., COLM 2024, https://arxiv.org/abs/2401.17377, sections 2, 4 and 5. For every token of a text: the longest match of what
 stands before it in a datastore, how often that stands there, and the share of the token behind it, beside the target's p; and at
-<<<<<<< HEAD
 the cursor all next tokens, beside p and q. Interpolated with the target, P = λ P∞ + (1 − λ) p, they give the
 perplexities of the paper.
-=======
-the cursor all next tokens, beside p and q. Interpolated with the target, P = λ P∞ + (1 − λ) p, they give
-the perplexities of the paper.
->>>>>>> w-e
 
 Departures: the store is that of the family's methods, not a trillion tokens; λ is one for all tokens (the paper has another one for
 sparse ones), and what is said of it is measured on the very text it was chosen on.
