@@ -131,7 +131,7 @@ def test_it_is_the_rule_of_the_loop(embedded):
         yes = 0
         for i in range(len(p)):
             token = int(torch.multinomial(q[i], 1, generator=rng))
-            draft = Draft((token,), (-1,), q[i : i + 1], "sampled", ("draft model",))
+            draft = Draft((token,), (-1,), q[i : i + 1], how="sampled", source=("draft model",))
             rows = torch.stack((p[i], p[i]))
             output = TargetOutput(torch.stack((logits[i], logits[i])), rows, {})
             yes += recursive_rejection(draft, output, torch.rand(2, generator=rng)).path == (0,)
@@ -180,7 +180,7 @@ def test_the_run_may_be_of_the_twin_and_other_families_are_told_why_not(pair):
 
 
 def test_a_long_prompt_is_cut_and_said(pair):
-    trace = run_of(pair[BASE], "word " * 450).trace
+    trace = run_of(pair[BASE], "word " * 700).trace
     first = next(look(pair[BASE], trace, Cursor(-1), Params(length=400)))
     assert len(trace.header.prompt_tokens) > 624 and first.rows_read <= 1024
     assert any(note.startswith("Only the last 624 of") for note in first.notes)
