@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 MODES = ("local", "public")
-OWN = ("embedded", "embedded-small", "smollm2")  # models of the catalogue that are called by a name of ours
+OWN = ("embedded", "embedded-small", "embedded-hyper", "smollm2", "digits")  # of the catalogue, by a name of ours
 COUNTED = {"nodes": "Tree size", "drafted": "Drafted nodes", "retrieved": "Retrieved nodes"}  # parameters that are nodes of a step
 
 
@@ -31,9 +31,11 @@ class Rate:
 
 @dataclass(frozen=True)
 class Pacing:
-    """How many tabs may be open, and how fast they may ask (`deploy/pace.py`)."""
+    """How many tabs may be open, how fast they may ask (`deploy/pace.py`), and what they have sent (`deploy/uploads.py`)."""
 
     tabs: int
+    uploads: int  # bytes of their files that are held
+    scripts: int  # that run at the same time: of pages and of fragments
     pages: Rate  # whole pages
     others: Rate  # fragments, and messages that run nothing
 
@@ -49,8 +51,11 @@ class Limits:
     nodes: int | None = None  # drafted in one step
     at_once: int | None = None  # runs of one visitor that take turns; the columns of a comparison are one run
     jobs_each: int | None = None  # of one visitor that are at work or in line, every column counted
+    jobs_near: int | None = None  # of all visitors at one address
     jobs: int | None = None  # for all together
+    shares: int | None = None  # of the device's time that the visitors at one address have together, at most
     held: int | None = None  # positions that a visitor's runs may hold in memory: of every step the root and the drafted tokens
+    held_near: int | None = None  # and those of all visitors at one address
     prompts: int | None = None  # of a study
     sweep: int | None = None  # runs of a swept parameter, all values and seeds together
     upload: int | None = None  # bytes of a trace file or a file of prompts, as they come
@@ -58,7 +63,9 @@ class Limits:
     kept: int | None = None  # runs that a visitor may keep
     kept_bytes: int | None = None  # that they may fill
     kept_days: int | None = None  # until they are forgotten
+    look: int | None = None  # rows that the target reads for a look of a lens
     files: int | None = None  # that are made at the same time for one visitor who downloads them
+    files_near: int | None = None  # and for all at one address
     link_steps: int | None = None  # steps that a link may take by itself; beyond, a click is asked for
     visitor: Pacing | None = None  # what the tabs of one visitor may ask for
     address: Pacing | None = None  # what those of all visitors at one address may
@@ -96,8 +103,11 @@ PUBLIC = Limits(
     nodes=128,
     at_once=2,
     jobs_each=8,  # a comparison has six columns
+    jobs_near=40,
     jobs=64,
+    shares=4,
     held=40_000,
+    held_near=160_000,
     prompts=20,
     sweep=16,
     upload=5 * 2**20,
@@ -105,10 +115,12 @@ PUBLIC = Limits(
     kept=50,
     kept_bytes=25 * 2**20,
     kept_days=30,
+    look=2_048,
     files=2,
+    files_near=8,
     link_steps=0,
-    visitor=Pacing(tabs=12, pages=Rate(40, 1.0), others=Rate(200, 25.0)),
-    address=Pacing(tabs=160, pages=Rate(200, 3.0), others=Rate(1000, 120.0)),  # a class or two
+    visitor=Pacing(tabs=12, uploads=30 * 2**20, scripts=2, pages=Rate(40, 1.0), others=Rate(100, 15.0)),
+    address=Pacing(tabs=160, uploads=150 * 2**20, scripts=6, pages=Rate(200, 3.0), others=Rate(1000, 80.0)),  # a class or two
     downloads=False,
     datastores=False,
     paths=False,
@@ -131,6 +143,7 @@ def limits() -> Limits:
 
 
 CLASSES = 200  # on a server at a time, each in memory with the votes of its tabs
+CLASSES_NEAR = 20  # of them opened at one address of a public server: a link with a made-up code opens one, too
 CLASS_TABS = 300  # of a class that vote
 CLASS_HOURS = 4  # until a class is forgotten that nobody looked at
 POSITION = 4_096  # bytes that a position of a recorded step takes in memory at most; a test measures it
@@ -197,15 +210,24 @@ def check_sweep(count: int) -> None:
         raise Refused(f"This demo sweeps a parameter in at most {most:,} runs; these are {count:,}. Take fewer points or seeds.")
 
 
+def check_look(rows: int) -> None:
+    """Of a lens: the rows that the target reads for it."""
+    if over(rows, most := limits().look):
+        raise Refused(f"This demo reads at most {most:,} rows for a look; this one takes {rows:,}. Look at a shorter text.")
+
+
 def check_upload(size: int) -> None:
     if over(size, most := limits().upload):
         raise Refused(f"This demo reads files of at most {megabytes(most)}; this one has {size / 2**20:.1f} MB.")
 
 
-def check_files(count: int) -> None:
-    """Before another one is made for a visitor to download: how many are being made."""
-    if (most := limits().files) is not None and count >= most:
-        raise Refused(f"This demo makes at most {most:,} files at a time for one visitor. Wait until those are there.")
+def check_files(own: int, near: int) -> None:
+    """Before another one is made for a visitor to download: how many are being made for them, and for all at the same address."""
+    rules = limits()
+    if rules.files is not None and own >= rules.files:
+        raise Refused(f"This demo makes at most {rules.files:,} files at a time for one visitor. Wait until those are there.")
+    if rules.files_near is not None and near >= rules.files_near:
+        raise Refused(f"This demo makes at most {rules.files_near:,} files at a time for one network. Wait until those are there.")
 
 
 def check_datastore() -> None:
@@ -220,23 +242,34 @@ def check_download(name: str) -> None:
         raise Refused(f"This demo fetches no models; “{name[:60]}” is not here.")
 
 
-def check_jobs(own: int, all: int) -> None:
-    """Before another one begins: how many of the visitor's, and of all visitors', are at work or in line."""
+def check_jobs(own: int, near: int, all: int) -> None:
+    """Before another one begins: how many of the visitor's, of those at the same address, and of all are at work or in line."""
     rules = limits()
     if rules.jobs_each is not None and own >= rules.jobs_each:
         raise Refused(
             f"You have {own:,} runs at work or in line, as many as this demo takes from one visitor. Stop one, or wait for its end."
         )
+    if rules.jobs_near is not None and near >= rules.jobs_near:
+        raise Refused(
+            f"This demo works for {near:,} runs of your network now, as many as it takes from one. Try again in a minute."
+        )
     if rules.jobs is not None and all >= rules.jobs:
         raise Refused(f"This demo works for {all:,} runs now, as many as it can. Try again in a minute.")
 
 
-def check_held(positions: int) -> None:
-    """Of the runs that a visitor has on their pages: of all their steps the roots and the drafted tokens."""
-    if over(positions, most := limits().held):
+def check_held(own: int, near: int) -> None:
+    """Of the runs that a visitor has on their pages, and all visitors at the same address: of all their steps the roots and the
+    drafted tokens."""
+    rules = limits()
+    if over(own, rules.held):
         raise Refused(
-            f"The runs on your pages hold {positions:,} positions, and this demo remembers {most:,} for one visitor. Press Reset "
+            f"The runs on your pages hold {own:,} positions, and this demo remembers {rules.held:,} for one visitor. Press Reset "
             "on Step and Compare, or close the tabs that you need no more."
+        )
+    if over(near, rules.held_near):
+        raise Refused(
+            f"The runs on the pages of your network hold {near:,} positions, and this demo remembers {rules.held_near:,} for one. "
+            "Press Reset on Step and Compare, or close the tabs that you need no more."
         )
 
 

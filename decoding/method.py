@@ -61,7 +61,7 @@ class Requirement(Protocol):
     words: str  # "a draft model"
     part: str  # of the family, that it is or reads: "target" or "draft"
 
-    def lacking(self, method: "Method", family: Any) -> str:
+    def lacking(self, method: Any, family: Any) -> str:
         """Why the family has it not, as a sentence; "" if it has."""
         ...
 
@@ -125,17 +125,25 @@ class Method:
         Raises:
             ValueError: an unknown name, a value of the wrong kind, or one outside its range.
         """
-        known = {f.name: f for f in fields(self.params)}
-        for name, value in values.items():
-            if name not in known:
-                raise ValueError(f"{self.title} has no parameter {name!r}; it has {', '.join(known) or 'none'}.")
-            check_value(known[name], value)
-        return self.params(**values)
+        return checked_params(self.title, self.params, values)
 
 
-def param(default: Any, label: str, help: str, *, low: Any = None, high: Any = None, choices: tuple = ()) -> Any:
-    """A parameter: a dataclass field with what a page needs to draw a control."""
-    return field(default=default, metadata={"label": label, "help": help, "low": low, "high": high, "choices": choices})
+def checked_params(title: str, kind: type, values: Mapping[str, Any]) -> Any:
+    """Parameters of `kind`, a dataclass of `param`, for what is called `title`; ValueError as in `Method.checked`."""
+    known = {f.name: f for f in fields(kind)}
+    for name, value in values.items():
+        if name not in known:
+            raise ValueError(f"{title} has no parameter {name!r}; it has {', '.join(known) or 'none'}.")
+        check_value(known[name], value)
+    return kind(**values)
+
+
+def param(
+    default: Any, label: str, help: str, *, low: Any = None, high: Any = None, choices: tuple = (), longest: int | None = None
+) -> Any:
+    """A parameter: a dataclass field with what a page needs to draw a control. A free text says how many characters it may have."""
+    rules = {"label": label, "help": help, "low": low, "high": high, "choices": choices, "longest": longest}
+    return field(default=default, metadata=rules)
 
 
 def check_value(spec: dataclasses.Field, value: Any) -> None:
@@ -147,5 +155,11 @@ def check_value(spec: dataclasses.Field, value: Any) -> None:
         return
     if isinstance(value, bool) != (kind is bool) or not isinstance(value, (kind, int) if kind is float else kind):
         raise ValueError(f"{label} must be of kind {kind.__name__}; it is {value!r}.")
+    if kind is str:
+        if len(value) > rules["longest"]:
+            raise ValueError(f"{label} may have {rules['longest']} characters; it has {len(value):,}.")
+        if any(0xD800 <= ord(c) <= 0xDFFF for c in value):
+            raise ValueError(f"{label} holds half of a character, which no text can; it is {value!r}.")
+        return
     if kind is not bool and not rules["low"] <= value <= rules["high"]:
         raise ValueError(f"{label} must lie between {rules['low']} and {rules['high']}; it is {value}.")

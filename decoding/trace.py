@@ -27,6 +27,8 @@ MAX_VOCABULARY = 2**20  # different tokens that occur, and tokens of a prompt
 MAX_TEXT = 2**20  # characters of a prompt or a message
 MAX_WORD = 1000  # characters of a name
 MAX_TURNS = 1000  # messages of a chat
+MAX_SIDE = 64  # pixels of a picture
+MAX_COLOURS = 256
 MAX_BELIEVED = 2**53  # the largest number of a parameter, or of a score that counts
 
 # what is read is held against these; what is made here keeps to them
@@ -43,6 +45,8 @@ Piece = Annotated[bytes, Meta(max_length=MAX_PIECE)]
 Value = Whole | float | bool | Word
 Values = Annotated[dict[Word, Value], Meta(max_length=MAX_KINDS)]
 Numbers = Annotated[dict[Word, float], Meta(max_length=MAX_KINDS)]
+Colour = Annotated[str, Meta(pattern="^#[0-9a-f]{6}$")]
+Side = Annotated[int, Meta(ge=1, le=MAX_SIDE)]
 Grids = Annotated[dict[Word, Annotated[bytes, Meta(max_length=MAX_GRID)]], Meta(max_length=MAX_GRIDS)]
 Tokens = Annotated[tuple[Token, ...], Meta(max_length=MAX_VOCABULARY)]
 Verdict = Literal["accepted", "rejected", "not judged"]
@@ -149,6 +153,23 @@ class Message(msgspec.Struct, frozen=True):
     content: Text
 
 
+class Raster(msgspec.Struct, frozen=True):
+    """Of an image family: a text is a prompt of a few words and behind it the pixels of a picture, row by row from the top.
+
+    The first tokens of the vocabulary are the colours of the palette, in its order; tokens behind them are words and no pixels.
+    """
+
+    width: Side
+    height: Side
+    palette: Annotated[tuple[Colour, ...], Meta(min_length=2, max_length=MAX_COLOURS)]
+    asks: Annotated[tuple[Annotated[tuple[Word, ...], Meta(min_length=1, max_length=MAX_COLOURS)], ...], Meta(max_length=8)]
+    # the words that can stand at each place of a prompt
+
+    @property
+    def pixels(self) -> int:
+        return self.width * self.height
+
+
 class Header(msgspec.Struct, frozen=True):
     """Everything needed to repeat the run. What has a default was not written by the first versions of this schema."""
 
@@ -169,6 +190,7 @@ class Header(msgspec.Struct, frozen=True):
     special_tokens: Tokens = ()  # of the tokenizer: marks such as the end of a turn, which are no text
     stop: Tokens = ()  # tokens of one's own that end the run
     ignore_end: bool = False  # the end of the text did not end it
+    raster: Raster | None = None  # of an image family: what its tokens look like, so that a picture needs no model
 
 
 def number_in(said: Mapping[str, Value], name: str, usual: N) -> N:

@@ -5,6 +5,7 @@ loaded, so a picture that got into a page by a hole would not be fetched. `DRAFT
 inside of their own pages, parted by blanks; none without it.
 """
 
+import hashlib
 import os
 import re
 import sys
@@ -15,14 +16,13 @@ import streamlit as st
 from google.protobuf.message import DecodeError
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.middleware import Middleware
-from starlette.requests import HTTPConnection, Request
+from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
-from streamlit import runtime
+from streamlit import config
 from streamlit.proto.BackMsg_pb2 import BackMsg
 from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
-from streamlit.runtime.memory_uploaded_file_manager import MemoryUploadedFileManager
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # Streamlit adds the folder of this file, and the packages lie beside `app.py`
@@ -31,13 +31,18 @@ from decoding.limits import limits  # noqa: E402  the path comes first
 from decoding.runs import visitors  # noqa: E402
 from decoding.runs.log import log  # noqa: E402
 from decoding.runs.visitors import CHECK, COOKIE, ROUTE, is_key, new_key  # noqa: E402
+from deploy.asking import address_of, key_in  # noqa: E402
 from deploy.pace import Pace, Tab  # noqa: E402
 from deploy.readiness import Readiness  # noqa: E402
+from deploy.uploads import FILES, Uploads  # noqa: E402
 
 LONGEST = 200  # bytes of a key that is handed over
-UPLOAD = re.compile(r"/_stcore/upload_file/([^/]+)/[^/]+")  # where Streamlit takes the files of a tab
-AROUND = 10_000  # bytes of an upload that are not the file's
-FILES = 3  # that a tab sent and that are kept: a page shows one at a time
+OWN = re.compile(r"/_stcore/+([^/]*)")  # Streamlit's own addresses
+SERVED = {"stream", "health", "host-config", "upload_file", "bidi-components"}  # of them, what pages and health checks ask for
+ID = re.compile(r"[A-Za-z0-9_.-]{0,128}")  # of a fragment, a script, a message
+USER = "x-draftscope-visitor"  # the header in which the server tells Streamlit whose a connection is
+SHORT = 200  # bytes: the message that a script has ended is shorter
+LONGEST_MESSAGE = 2 * 2**20  # bytes: all that the boxes of a page say
 MAIN = ROOT / "app.py"
 HERE = str(MAIN).encode()
 ASKED = {"rerun_script", "stop_script", "app_heartbeat", "file_urls_request", "backend_operation_request"}  # by pages
@@ -82,6 +87,31 @@ class SecurityHeaders:
             await send(message)
 
         await self.app(scope, receive, sent if scope["type"] == "http" else send)
+
+
+class Origins:
+    """Takes websockets of this site's pages alone, and has nobody look at where others come from: for an origin that it does not
+    know, Streamlit asks on the internet what the address of this machine is, and all visitors wait for the answer."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] not in ("http", "websocket") or not limits().public or is_own(Headers(scope=scope)):
+            await self.app(scope, receive, send)
+        elif scope["type"] == "http":  # read it may, but its browser is not told that its page may look
+            known = [(name, value) for name, value in scope["headers"] if name != b"origin"]
+            await self.app({**scope, "headers": known}, receive, send)
+        else:
+            await receive()
+            await send({"type": "websocket.close", "code": 1008})
+
+
+def is_own(headers: Headers) -> bool:
+    """Whether a request comes from a page of this site, or of one that is allowed to ask, or from no page at all."""
+    said = headers.getlist("origin")
+    allowed = {origin.rstrip("/").lower() for origin in config.get_option("server.corsAllowedOrigins")}
+    return all(one.lower() in allowed or one.partition("://")[2] == headers.get("host", "") != "" for one in said)
 
 
 class VisitorCookie:
@@ -129,45 +159,11 @@ async def taken(request: Request) -> Response:
     return Response(status_code=204, headers={"set-cookie": cookie(found, request.scope), "cache-control": "no-store"})
 
 
-def key_in(scope: Scope) -> str | None:
-    """The key that a request brings; None if it brings none, or something else."""
-    found = HTTPConnection(scope).cookies.get(COOKIE)
-    return found if is_key(found) else None
-
-
 def cookie(key: str, scope: Scope) -> str:
     """The header that has a browser keep the key."""
     secure = "https" in (scope.get("scheme"), Headers(scope=scope).get("x-forwarded-proto"))
     seconds = (limits().kept_days or 365) * 86_400
     return f"{COOKIE}={key}; Path=/; Max-Age={seconds}; SameSite=Strict; HttpOnly" + "; Secure" * secure
-
-
-class Uploads:
-    """Refuses what is larger than this server reads before it is there, and keeps the latest files of a tab alone: Streamlit keeps
-    all that anybody ever sent, whether a page asked for it or not, until the tab is closed."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        most = limits().upload
-        if most is None or scope["type"] != "http" or scope["method"] != "PUT" or not (to := UPLOAD.search(scope["path"])):
-            await self.app(scope, receive, send)
-        elif "transfer-encoding" in (sent := Headers(scope=scope)) or not (said := sent.get("content-length", "")).isdecimal():
-            await Response(status_code=411)(scope, receive, send)  # what comes in chunks is as long as it likes, whatever it says
-        elif int(said) > most + AROUND:
-            await Response(status_code=413)(scope, receive, send)
-        else:
-            await self.app(scope, receive, send)
-            drop_older(to[1])
-
-
-def drop_older(tab: str) -> None:
-    """Forget the files that a tab sent before its latest ones."""
-    held = runtime.get_instance().uploaded_file_mgr
-    if isinstance(held, MemoryUploadedFileManager):
-        for file in list(held.file_storage.get(tab, ()))[:-FILES]:
-            held.remove_file(tab, file)
 
 
 class Messages:
@@ -180,19 +176,37 @@ class Messages:
         self.pace = Pace()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if limits().public and scope["type"] != "http":
+            hold_less(receive)
         if scope["type"] != "websocket" or not limits().public:
             await self.app(scope, receive, send)
             return
-        key, address = key_in(scope), (scope.get("client") or ("",))[0]
+        key, address = key_in(scope), address_of(scope)
         if (tab := self.pace.enter(key, address)) is None:
             log("refused", why="too many connections", visitor=bool(key))
             await receive()
             await send({"type": "websocket.close", "code": 1013})
             return
         try:
-            await self.app(scope, partial(asked, receive, tab), partial(told, send))
+            await self.app(owned(scope, key), partial(asked, receive, tab), partial(told, send, tab))
         finally:
             self.pace.leave(tab)
+
+
+def owned(scope: Scope, key: str | None) -> Scope:
+    """The connection with the visitor as its user: Streamlit lets nobody else have a session by its id, which stands in the
+    addresses of uploads, and so in the logs of proxies."""
+    whose = hashlib.sha256((key or "").encode()).hexdigest().encode()
+    kept = [(name, value) for name, value in scope["headers"] if name != USER.encode()]
+    return {**scope, "headers": [*kept, (USER.encode(), whose)]}
+
+
+def hold_less(receive: Receive) -> None:
+    """Have the server, from its first word on, end a connection whose message grows beyond what pages send. What came of one is
+    held until the rest comes, and Streamlit's own limit for both ways has to be as high as what it sends."""
+    config = getattr(getattr(receive, "__self__", None), "config", None)  # uvicorn's
+    if hasattr(config, "ws_max_size"):
+        config.ws_max_size = LONGEST_MESSAGE
 
 
 async def asked(receive: Receive, tab: Tab) -> Message:
@@ -203,15 +217,22 @@ async def asked(receive: Receive, tab: Tab) -> Message:
             return message
         found = read(message.get("bytes") or b"")
         runs = found is not None and found.WhichOneof("type") == "rerun_script"
-        await tab.turn(page=runs and not found.rerun_script.fragment_id)
+        await tab.turn(page=runs and not found.rerun_script.fragment_id, runs=runs)
         if found is None or is_asked(found):
             return message
 
 
-async def told(send: Send, message: Message) -> None:
-    """Sends what Streamlit answers."""
+async def told(send: Send, tab: Tab, message: Message) -> None:
+    """Sends what Streamlit answers, and notes when it begins a page and when a script has ended."""
     data = message.get("bytes") or b""
-    await send(message | {"bytes": without_path(data)} if HERE in data else message)
+    if HERE in data and (said := ForwardMsg.FromString(data)).WhichOneof("type") == "new_session":
+        if not said.metadata.run.fragment_ids:
+            tab.page_began()
+        said.new_session.main_script_path = MAIN.name  # its place on the server, which browsers need for nothing
+        message = message | {"bytes": said.SerializeToString()}
+    elif 0 < len(data) < SHORT and ForwardMsg.FromString(data).WhichOneof("type") == "script_finished":
+        tab.ended()
+    await send(message)
 
 
 def read(data: bytes) -> BackMsg | None:
@@ -223,32 +244,37 @@ def read(data: bytes) -> BackMsg | None:
 
 
 def is_asked(message: BackMsg) -> bool:
-    """Whether a page of this app sends such a message."""
-    return message.WhichOneof("type") in ASKED and len(message.file_urls_request.file_names) <= FILES
+    """Whether a page of this app sends such a message. The names in it go into Streamlit's log."""
+    named = [message.rerun_script.fragment_id, message.rerun_script.page_script_hash, *message.rerun_script.cached_message_hashes]
+    return (
+        message.WhichOneof("type") in ASKED
+        and len(message.file_urls_request.file_names) <= FILES
+        and all(map(ID.fullmatch, named))
+        and message.rerun_script.page_name.isprintable()
+    )
 
 
-def without_path(data: bytes) -> bytes:
-    """The message that a run begins, without the place of the program on the server; browsers need it for nothing."""
-    message = ForwardMsg.FromString(data)
-    if message.WhichOneof("type") == "new_session":
-        message.new_session.main_script_path = MAIN.name
-    return message.SerializeToString()
-
-
-class Metrics:
-    """Streamlit's own, of how much it holds for whom, are nobody's business."""
+class Hidden:
+    """What Streamlit serves beside pages is nobody's business: how much it holds for whom, and a way to drive the app without a
+    page, which no pace is kept on."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        hidden = scope["type"] == "http" and limits().public and scope["path"].rstrip("/").endswith("/_stcore/metrics")
-        await (Response(status_code=404) if hidden else self.app)(scope, receive, send)
+        own = OWN.search(scope["path"]) if scope["type"] in ("http", "websocket") and limits().public else None
+        if own is None or own[1] in SERVED:
+            await self.app(scope, receive, send)
+        elif scope["type"] == "http":
+            await Response(status_code=404)(scope, receive, send)
+        else:
+            await send({"type": "websocket.close", "code": 1008})
 
 
 visitors.by_server = True
+config.set_option("server.trustedUserHeaders", {USER: "visitor"})
 app = st.App(
     MAIN,
-    middleware=[Middleware(layer) for layer in (SecurityHeaders, VisitorCookie, Metrics, Uploads, Messages)],
+    middleware=[Middleware(layer) for layer in (SecurityHeaders, Origins, VisitorCookie, Hidden, Uploads, Messages)],
     routes=[Route("/ready", Readiness().answer)],
 )

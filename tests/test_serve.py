@@ -4,18 +4,20 @@ import asyncio
 import importlib.util
 import re
 import tomllib
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import streamlit
 from streamlit import config
 from streamlit.proto.BackMsg_pb2 import BackMsg
 from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
-from streamlit.runtime.memory_uploaded_file_manager import MemoryUploadedFileManager
-from streamlit.runtime.uploaded_file_manager import UploadedFileRec
+from streamlit.web.server.starlette.starlette_websocket import gather_user_info
 
 from decoding.limits import PUBLIC, limits
 from decoding.runs import visitors
 from decoding.runs.visitors import CHECK, COOKIE, ROUTE, is_key
+from tests.deploy.no_waiting import Loop
 from tests.test_imports import ROOT
 
 KEY = "k" * 43
@@ -122,68 +124,10 @@ def test_every_answer_has_the_headers(serve):
         assert "default-src 'self'" in policy and "frame-ancestors 'none'" in policy and headers["x-frame-options"] == ["DENY"]
 
 
-# -- uploads ----------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def put(serve, monkeypatch):
-    """Sends a file of a tab, of so many bytes as its headers say; the status, and the files that are held then."""
-    held = MemoryUploadedFileManager("/_stcore/upload_file")
-    monkeypatch.setattr(serve.runtime, "get_instance", lambda: SimpleNamespace(uploaded_file_mgr=held))
-
-    async def app(scope, receive, send):  # Streamlit, which takes all
-        tab, file = scope["path"].split("/")[-2:]
-        held.add_file(tab, UploadedFileRec(file, "x.json", "application/json", b"x"))
-        await send({"type": "http.response.start", "status": 204, "headers": []})
-
-    def put(tab: str, file: str, size: str | None = "1", **headers: str) -> tuple[int, list[str]]:
-        sent = []
-
-        async def send(message):
-            sent.append(message)
-
-        named = [] if size is None else [(b"content-length", size.encode())]
-        named += [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
-        scope = {"type": "http", "method": "PUT", "path": f"/_stcore/upload_file/{tab}/{file}", "headers": named}
-        asyncio.run(serve.Uploads(app)(scope, None, send))
-        return sent[0]["status"], list(held.file_storage.get(tab, ()))
-
-    return put
-
-
-def test_a_tab_holds_its_latest_files_alone(serve, put):
-    assert put("other", "first") == (204, ["first"])
-    for number in range(20):
-        status, held = put("tab", f"{number}")
-        assert status == 204 and held == [f"{n}" for n in range(number + 1)][-serve.FILES :]
-    assert put("other", "second")[1] == ["first", "second"]
-
-
-@pytest.mark.parametrize(("size", "status"), [(None, 411), ("", 411), ("-1", 411), ("1e3", 411), ("6000000", 413), ("9" * 30, 413)])
-def test_what_is_too_large_to_be_read_is_not_taken(put, size, status):
-    assert put("tab", "file", size) == (status, [])
-
-
-def test_a_length_that_the_chunks_need_not_keep_is_not_believed(put):
-    """With both headers the server reads chunks, to their end."""
-    assert put("tab", "file", "100", transfer_encoding="chunked") == (411, [])
-
-
 def test_no_more_of_a_message_is_held_than_is_taken():
     """A websocket that sends half of one has what came held for as long as it likes."""
     server = tomllib.loads((ROOT / ".streamlit" / "config.toml").read_text())["server"]
     assert server["maxMessageSize"] <= config.get_option("server.maxWidgetStateSize")
-
-
-def test_what_may_be_read_is_taken(serve, put):
-    assert put("tab", "file", f"{PUBLIC.upload}")[0] == 204
-
-
-def test_on_a_server_of_ones_own_all_files_are_taken(put, monkeypatch):
-    monkeypatch.setenv("DRAFTSCOPE_MODE", "local")
-    for number in range(9):
-        held = put("tab", f"{number}", "60000000")[1]
-    assert len(held) == 9
 
 
 # -- messages ---------------------------------------------------------------------------------------------------------
@@ -232,6 +176,45 @@ def test_a_message_asks_for_as_many_files_as_are_kept(serve):
     assert passed(serve, few, many, few) == [few, few]
 
 
+NAMES = ("fragment_id", "page_script_hash", "page_name", "cached_message_hashes")
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("text", ["a\nb", "\x1b[31m", "\r", "a\x00", "\u2028", "<script>", "x" * 2000])
+def test_what_a_page_names_forges_no_line_of_the_log(serve, name, text):
+    """Streamlit writes down which fragment it does not have, as it was named."""
+    good, bad = BackMsg(), BackMsg()
+    for message_, said in ((good, "0123456789abcdef0123456789abcdef"), (bad, text)):
+        field = getattr(message_.rerun_script, name)
+        field.append(said) if name == "cached_message_hashes" else setattr(message_.rerun_script, name, said)
+    printed = name == "page_name" and text.isprintable()  # is written nowhere
+    assert passed(serve, bad.SerializeToString(), good.SerializeToString())[-1] == good.SerializeToString()
+    assert len(passed(serve, bad.SerializeToString())) == printed
+
+
+def test_a_session_belongs_to_its_visitor(serve):
+    """Whatever the header says that a stranger sends."""
+    told = {}
+
+    async def app(scope, receive, send):
+        told[kind] = gather_user_info(serve.Headers(scope=scope))
+
+    async def receive():
+        return {"type": "websocket.disconnect"}
+
+    forged = (serve.USER.encode(), b"x" * 64)
+    for kind, sent in {  # noqa: B007  the app writes it down
+        "mine": [(b"cookie", f"{COOKIE}={KEY}".encode())],
+        "again": [(b"cookie", f"{COOKIE}={KEY}".encode()), forged],
+        "other": [(b"cookie", f"{COOKIE}={'j' * 43}".encode()), forged],
+        "nobody": [forged],
+        "forged": [(serve.USER.upper().encode(), b"x" * 64), forged],
+    }.items():
+        asyncio.run(serve.Messages(app)({"type": "websocket", "headers": sent, "client": ("here", 1)}, receive, None))
+    assert told["mine"] == told["again"] and told["nobody"] == told["forged"]
+    assert len({info["visitor"] for info in told.values()}) == 3 and KEY not in str(told)
+
+
 def test_what_is_no_message_is_streamlits_to_refuse(serve):
     assert passed(serve, b"\xff") == [b"\xff"]
 
@@ -260,8 +243,71 @@ def test_the_place_of_the_program_is_not_told(serve):
     assert sent == [began, other]
 
 
-def test_streamlits_metrics_are_nobodys_business(serve, monkeypatch):
-    def status(path: str) -> int:
+def pages_of(serve, answers: list[ForwardMsg]) -> int:
+    """Pages that run in a minute of presses on a fragment, each of which is answered like this."""
+    sent, runs = [], 0
+    press = BackMsg()
+    press.rerun_script.fragment_id = "f"
+
+    async def app(scope, receive, send):
+        nonlocal runs
+        while True:
+            await receive()
+            for answer in answers:
+                await send({"type": "websocket.send", "bytes": answer.SerializeToString()})
+            runs += 1
+            await asyncio.sleep(0.05)
+
+    async def receive():
+        return {"type": "websocket.receive", "bytes": press.SerializeToString()}
+
+    async def send(message):
+        sent.append(message)
+
+    async def minute():
+        scope = {"type": "websocket", "headers": [(b"cookie", f"{COOKIE}={KEY}".encode())], "client": ("here", 1)}
+        task = asyncio.create_task(serve.Messages(app)(scope, receive, send))
+        await asyncio.sleep(60)
+        task.cancel()
+
+    with asyncio.Runner(loop_factory=Loop) as runner:
+        runner.run(minute())
+    return runs
+
+
+def test_a_press_that_has_the_page_run_again_asks_for_a_page(serve):
+    """Told by what Streamlit answers: it names the fragments of a run, and none when it is the whole page."""
+    page, part = ForwardMsg(), ForwardMsg()
+    page.new_session.main_script_path = part.new_session.main_script_path = str(serve.MAIN)
+    part.metadata.run.fragment_ids.append("f")
+    own = PUBLIC.visitor
+    assert pages_of(serve, [part, page]) == pytest.approx(own.pages.at_once + 60 * own.pages.per_second, abs=3)
+    assert pages_of(serve, [part]) == pytest.approx(own.others.at_once + 60 * own.others.per_second, abs=3)
+
+
+def test_the_end_of_a_script_is_heard(serve):
+    """Or its place would come back a second later; as Streamlit says it, with all that goes with a message."""
+    finished, other = ForwardMsg(), ForwardMsg()
+    finished.script_finished = ForwardMsg.FINISHED_FRAGMENT_RUN_SUCCESSFULLY
+    finished.hash = finished.metadata.active_script_hash = "0" * 32
+    finished.metadata.run.fragment_ids.append("0" * 32)
+    other.script_finished, other.delta.new_element.text.body = 0, "x"
+    heard, sent = [], []
+
+    async def send(message):
+        sent.append(message["bytes"])
+
+    tab = SimpleNamespace(ended=lambda: heard.append(len(sent)))
+    for said in (other, finished, other):
+        asyncio.run(serve.told(send, tab, {"type": "websocket.send", "bytes": said.SerializeToString()}))
+    assert heard == [1] and sent == [one.SerializeToString() for one in (other, finished, other)]
+
+
+@pytest.mark.parametrize("base", ["", "/base"])
+def test_of_streamlits_own_addresses_there_is_what_pages_need(serve, monkeypatch, base):
+    """Also of those that a later Streamlit brings: no metrics, and no way to drive the app without a page."""
+
+    def asked_for(path: str, kind: str = "http") -> bool:
         sent = []
 
         async def app(scope, receive, send):
@@ -270,12 +316,77 @@ def test_streamlits_metrics_are_nobodys_business(serve, monkeypatch):
         async def send(message):
             sent.append(message)
 
-        asyncio.run(serve.Metrics(app)({"type": "http", "path": path, "method": "GET", "headers": []}, None, send))
-        return sent[0]["status"]
+        asyncio.run(serve.Hidden(app)({"type": kind, "path": base + path, "method": "GET", "headers": []}, None, send))
+        return sent[0].get("status") == 200
 
-    assert [status(path) for path in ("/_stcore/metrics", "/base/_stcore/metrics/", "/_stcore/health")] == [404, 404, 200]
+    hidden = (
+        "metrics",
+        "agent/interact",
+        "agent/openapi.json",
+        "agent/mcp",
+        "agent",
+        "script-health-check",
+        "debug",
+        "",
+        "healthy",
+    )
+    there = ("/_stcore/health", "/_stcore/host-config", "/_stcore/upload_file/a/b", "/_stcore/bidi-components/x/y.js", "/", "/Step")
+    for path in hidden:
+        assert not asked_for(f"/_stcore/{path}") and not asked_for(f"/Step/_stcore/{path}/") and not asked_for(f"/_stcore//{path}")
+    assert all(map(asked_for, there)) and asked_for("/_stcore/stream", "websocket")
+    assert not asked_for("/_stcore/other", "websocket")
     monkeypatch.setenv("DRAFTSCOPE_MODE", "local")
-    assert status("/_stcore/metrics") == 200
+    assert asked_for("/_stcore/metrics")
+
+
+def test_pages_of_streamlit_ask_for_no_other_address(serve):
+    """What is hidden would be missed."""
+    scripts = (Path(streamlit.__file__).parent / "static" / "static" / "js").glob("*.js")
+    found = {name for script in scripts for name in re.findall(r"_stcore/([a-z_-]+)", script.read_text(errors="replace"))}
+    assert {"stream", "upload_file"} <= found <= serve.SERVED
+
+
+OWN_ORIGINS = [[], ["https://demo.example"], ["http://demo.example"], ["https://friend.example"]]
+OTHERS = [["https://evil.example"], ["null"], [""], ["https://demo.example:1"], ["https://demo.example.evil"], ["demo.example"],
+          ["http://localhost"], ["http://127.0.0.1"], ["https://demo.example", "https://evil.example"], ["x" * 9000]]  # fmt: skip
+
+
+@pytest.mark.parametrize("origins", OWN_ORIGINS + OTHERS)
+def test_nobody_is_asked_about_a_strangers_origin(serve, monkeypatch, origins):
+    """Streamlit would ask the internet, with all visitors waiting; and it would take those of this machine."""
+    monkeypatch.setattr(serve.config, "get_option", lambda name: ["https://Friend.example/"] if "cors" in name else True)
+    got, sent, refused = [], [], origins in OTHERS
+
+    async def app(scope, receive, send):
+        got.append(scope["type"])
+        assert serve.Headers(scope=scope).getlist("origin") == ([] if refused else origins)
+
+    async def receive():
+        return {"type": "websocket.connect"}
+
+    async def send(message):
+        sent.append(message)
+
+    headers = [(b"host", b"demo.example"), *((b"origin", one.encode()) for one in origins)]
+    for kind in ("http", "websocket"):
+        asyncio.run(serve.Origins(app)({"type": kind, "headers": headers}, receive, send))
+    assert got == ["http"] + ["websocket"] * (not refused) and sent == [{"type": "websocket.close", "code": 1008}] * refused
+
+
+def test_no_more_of_a_message_is_held_than_pages_send(serve):
+    """What came of one is held as long as its sender likes; what the server sends is longer."""
+
+    class Connection:
+        config = SimpleNamespace(ws_max_size=25_000_000)
+
+        async def receive(self):
+            return {"type": "lifespan.startup"}
+
+    async def app(scope, receive, send):
+        pass
+
+    asyncio.run(serve.Messages(app)({"type": "lifespan"}, Connection().receive, None))
+    assert Connection.config.ws_max_size == serve.LONGEST_MESSAGE
 
 
 def test_of_too_many_connections_the_last_is_refused(serve):

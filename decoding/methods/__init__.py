@@ -4,18 +4,17 @@ A method's file is imported when the method is asked for, and torch with it. Wha
 titles, groups and lines, is read from the text of the files: a page lists the methods while torch is still being loaded.
 """
 
-import ast
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from importlib import import_module
 from pathlib import Path
 from pkgutil import iter_modules
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
+
+from decoding.listings import written_out
 
 if TYPE_CHECKING:
     from decoding.method import Method
-
-OPENING = "\nMETHOD = Method("
 
 
 @dataclass(frozen=True)
@@ -93,13 +92,7 @@ def facts_in(file: Path) -> Listing:
     Raises:
         ValueError: it does not end in `METHOD = Method(...)` with all four written out, or there is no such group.
     """
-    _, _, call = file.read_text("utf-8").rpartition(OPENING)
-    try:
-        words = cast(ast.Call, ast.parse(f"Method({call}", mode="eval").body).keywords
-        given = {word.arg: word.value for word in words}
-        found = Listing(**{name: ast.literal_eval(given[name]) for name in LISTED})
-    except (SyntaxError, AttributeError, KeyError, ValueError) as error:
-        raise ValueError(f"{file} does not end in METHOD = Method(...) with {', '.join(LISTED)} written out: {error!r}.") from error
+    found = Listing(**written_out(file, "METHOD", "Method", LISTED))
     if found.group not in GROUPS:
         raise ValueError(f"{file} names the group {found.group!r}; there are {', '.join(GROUPS)}.")
     return found

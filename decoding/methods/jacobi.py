@@ -12,6 +12,7 @@ from decoding.drafting.window import Window
 from decoding.method import Method, param
 from decoding.models.target import Target
 from decoding.sample import Sampling, draw
+from decoding.trace import Raster
 from decoding.verify import match
 
 
@@ -21,8 +22,8 @@ class Params:
     fill: str = param(
         "random",
         "New places",
-        "What stands at a place that was never read: a random token, or the one before it again.",
-        choices=("random", "repeat"),
+        "What stands at a place that was never read: a random token, the one before it again or, in a picture, the one above it.",
+        choices=("random", "repeat", "above"),
     )
     guess: str = param(
         "likeliest",
@@ -35,8 +36,8 @@ class Params:
 class Jacobi(Window):
     """Guesses are only compared with what the target says next, never judged with a q."""
 
-    def __init__(self, target: Target, params: Params, sampling: Sampling) -> None:
-        super().__init__(target, params.window, params.fill, sampling.greedy)
+    def __init__(self, target: Target, params: Params, sampling: Sampling, raster: Raster | None = None) -> None:
+        super().__init__(target, params.window, params.fill, sampling.greedy, raster)
         self.sampled = params.guess == "sampled"
 
     def guess(self, rows, uniforms):
@@ -66,5 +67,5 @@ METHOD = Method(
     ),
     lossless="A guess is made before the target speaks, and is only ever compared with what it says.",
     params=Params,
-    build=lambda family, params, sampling: (Jacobi(family.target, params, sampling), match),
+    build=lambda family, params, sampling: (Jacobi(family.target, params, sampling, family.raster), match),
 )

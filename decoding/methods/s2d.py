@@ -119,6 +119,8 @@ class SortedDraft:
     words, part = "a sorted draft model", "draft"
 
     def lacking(self, method: Method, family: Any) -> str:
+        if getattr(family, "raster", None) is not None:
+            return f"{method.title}, needs a sorted draft model, and there is none for the pictures of {family.name}."
         if not isinstance(family, Family) or find(family) is not None:
             return ""
         name = quote(family.name.partition(" + ")[0])

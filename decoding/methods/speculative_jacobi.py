@@ -3,12 +3,12 @@
 Teng et al., ICLR 2025, https://arxiv.org/abs/2410.01699. Every guess is kept with the row it was drawn
 from, whatever context that row was read in, and judged by the ordinary rejection rule; guesses that are not committed are all
 drawn anew, from the rows of the latest call. That is exact: given all that is committed and all rows kept, a guess has the law
-of its row and is independent of every other uniform. Departures: the paper is about images, and of its ways to fill new places only
-those to the left make sense for text; a random guess is judged with the uniform row and a sampled one with the row it was
-drawn from, where the released code takes both as certain (a parameter), and its "sample" is the neighbour's best token; the
-window has 8 places, where the released code reads 15; the first call already reads a window; the correction is drawn from the
-residual as it is (the released code sends it through temperature and top-k again); at temperature 0 rows are one-hot, so that
-the same rule is equality.
+of its row and is independent of every other uniform. Departures: of the paper's ways to fill new places those from above need a
+picture, and text is filled from the left or at random; guidance, which reads every row twice, is left out; a random guess is judged
+with the uniform row and a sampled one with the row it was drawn from, where the released code takes both as certain (a parameter),
+and its "sample" is the neighbour's best token; the window has 8 places, where the released code reads 15; the first call already
+reads a window; the correction is drawn from the residual as it is (the released code sends it through temperature and top-k
+again); at temperature 0 rows are one-hot, so that the same rule is equality.
 """
 
 from dataclasses import dataclass
@@ -17,6 +17,7 @@ from decoding.drafting.window import Window
 from decoding.method import Method, param
 from decoding.models.target import Target
 from decoding.sample import Sampling, draw
+from decoding.trace import Raster
 from decoding.verify import recursive_rejection
 
 
@@ -28,8 +29,9 @@ class Params:
     fill: str = param(
         "random",
         "New places",
-        "What stands at a place that was never read: a random token, the one before it again, or a draw from the row to its left.",
-        choices=("random", "repeat", "sample"),
+        "What stands at a place that was never read: a random token, the one before it again, a draw from the row to its left or, "
+        "in a picture, the same from above.",
+        choices=("random", "repeat", "sample", "above", "sample above"),
     )
     certain: bool = param(
         False, "New guesses count as certain", "Judge them with q = 1, as released, instead of what they were drawn from."
@@ -39,8 +41,8 @@ class Params:
 class SpeculativeJacobi(Window):
     """Guesses are drawn, and carry the row they were drawn from."""
 
-    def __init__(self, target: Target, params: Params, sampling: Sampling) -> None:
-        super().__init__(target, params.window, params.fill, sampling.greedy)
+    def __init__(self, target: Target, params: Params, sampling: Sampling, raster: Raster | None = None) -> None:
+        super().__init__(target, params.window, params.fill, sampling.greedy, raster)
         self.certain = params.certain
 
     def guess(self, rows, uniforms):
@@ -73,5 +75,5 @@ METHOD = Method(
     ),
     lossless="A guess really was drawn from the row it is judged with, so each place is one exact step of speculative sampling.",
     params=Params,
-    build=lambda family, params, sampling: (SpeculativeJacobi(family.target, params, sampling), recursive_rejection),
+    build=lambda family, params, sampling: (SpeculativeJacobi(family.target, params, sampling, family.raster), recursive_rejection),
 )

@@ -27,6 +27,7 @@ class Model:
     chat: bool = False  # has a chat template
     drafts: tuple[str, ...] = ()  # draft models with its tokenizer
     heads: Mapping[str, str] = field(default_factory=lambda: NOTHING)  # method -> Hub id of a published head
+    draws: bool = False  # an image family: its tokens are pixels
 
 
 SMOLLM2 = Model(
@@ -48,7 +49,7 @@ SHIPPED = (
         "shipped",
         10_541_312,
         "Apache-2.0",
-        drafts=("embedded",),
+        drafts=("embedded", "embedded-hyper"),
     ),
     Model(
         "embedded-small",
@@ -58,6 +59,24 @@ SHIPPED = (
         3_421_952,
         "Apache-2.0",
         drafts=("embedded",),
+    ),
+    Model(
+        "embedded-hyper",
+        "embedded, hyperfitted",
+        "The embedded target, trained on 200 pieces of stories until it knew them by heart; its draft model knows them too.",
+        "shipped",
+        10_541_312,
+        "Apache-2.0",
+        drafts=("embedded", "embedded-hyper"),
+    ),
+    Model(
+        "digits",
+        "digits, pictures",
+        "Handwritten digits of 8 x 8 pixels in eight greys: every token is a pixel, and the prompt is a digit.",
+        "shipped",
+        446_880,
+        "Apache-2.0, trained on data under CC BY 4.0",
+        draws=True,
     ),
 )
 ON_THE_HUB = (

@@ -19,7 +19,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from decoding.limits import check_models
-from decoding.models import probe
+from decoding.models import deltas, probe
 from decoding.models.catalogue import MODELS
 from decoding.models.chat import Option, rendered
 from decoding.models.checkpoints import (
@@ -39,21 +39,24 @@ from decoding.models.graphs import MODES
 from decoding.models.heads import Head
 from decoding.models.memory import BYTES, check_memory, needs
 from decoding.models.model_folder import check_folder, described
-from decoding.models.names import DRAFTS_OF, EMBEDDED_TARGETS
+from decoding.models.names import DRAFTS_OF, EMBEDDED_TARGETS, HEADS_OF, HYPER, IMAGE_TARGETS, SHIPPED_DRAFTS, SHIPPED_TARGETS
+from decoding.models.number_format import on_processor
 from decoding.models.places import Place, place
 from decoding.models.progress import said, tell
 from decoding.models.published_heads import method_of, opened
+from decoding.models.rasters import check_asked, check_pixels, check_raster, raster_of, words_of
 from decoding.models.self_test import check_tree_reading
 from decoding.models.short_way import shortened
 from decoding.models.spread import AUTO_MAP, check_spread, devices
 from decoding.models.target import Target
 from decoding.models.token_bytes import token_bytes_maker
 from decoding.models.tokenizers import check_usable, open_tokenizer
-from decoding.trace import Message
+from decoding.trace import Message, Raster
 
-EMBEDDED = Path(__file__).parent.parent / "embedded"
-DRAFTS = {**EMBEDDED_TARGETS, "embedded": "draft"}  # name as a draft model -> folder
-SHIPPED_DRAFTS = {"embedded": "draft", "smollm2": "smollm2/draft"}  # whose draft model -> folder
+SHIPPED = Path(__file__).parent.parent
+EMBEDDED = SHIPPED / "embedded"
+# name as a draft model -> folder
+DRAFTS = SHIPPED_TARGETS | {name: SHIPPED_DRAFTS[name] for name in ("embedded", HYPER, *IMAGE_TARGETS)}
 HUB_ID = re.compile(r"[\w.-]{1,96}(/[\w.-]{1,96})?")  # and much that looks like one
 MAX_PROMPT = 100_000  # characters
 
@@ -69,6 +72,7 @@ class Family:
     heads: Mapping[str, Path] = field(default_factory=dict)  # method -> folder of a published head
     notes: tuple[str, ...] = ()  # what was done at loading that a user should know, in sentences
     other_draft: OtherDraft | None = None  # a draft model with another tokenizer, in place of `draft`
+    raster: Raster | None = None  # of an image family: its tokens are pixels, its prompts a few words
 
     def encode(self, prompt: str, limit: int, whose: str = "") -> tuple[int, ...]:
         """Token ids of a prompt, which begin with the token for the beginning of a text once at most, whoever put it there.
@@ -77,14 +81,16 @@ class Family:
             whose: " of the draft model", if the limit is the context of that.
 
         Raises:
-            ValueError: it is empty, or leaves no room below `limit` tokens.
+            ValueError: it is empty, or leaves no room below `limit` tokens, or an image family cannot be asked for it.
         """
-        if not prompt.strip():
+        if not prompt.strip() and self.raster is None:
             raise ValueError("The prompt is empty. Write a few words for the target to continue.")
         if len(prompt) > MAX_PROMPT:
             raise ValueError(f"The prompt has {len(prompt):,} characters; at most {MAX_PROMPT:,} are read.")
         if alone := [c for c in prompt if 0xD800 <= ord(c) <= 0xDFFF]:
             raise ValueError(f"The prompt holds half of a character (U+{ord(alone[0]):04X}), which no text can; take it out.")
+        if self.raster is not None:
+            check_asked(self.raster, prompt, self.name)
         tokens = self.tokenizer(prompt)["input_ids"]
         return self.checked(tokens[1:] if self.begins_twice(prompt) else tokens, limit, whose)
 
@@ -127,6 +133,8 @@ class Family:
             raise ValueError("The prompt has no tokens; at least one is needed to go on from.")
         if strange := [token for token in tokens if not 0 <= token < self.target.vocab]:
             raise ValueError(f"The prompt has the token {strange[0]}; the target has {self.target.vocab:,} tokens.")
+        if self.raster is not None:
+            check_pixels(self.raster, [self.token_bytes([token])[token].decode() for token in tokens], tokens, self.name)
         if len(tokens) >= limit:
             raise ValueError(
                 f"The prompt has {len(tokens):,} tokens; the context{whose} holds {limit:,} and one must be left free."
@@ -134,9 +142,9 @@ class Family:
         return tuple(tokens)
 
     def text(self, tokens: Sequence[int]) -> str:
-        """What these tokens say; bytes that are no character become U+FFFD."""
+        """What these tokens say; bytes that are no character become U+FFFD. Those of an image family are words, spaces between."""
         token_bytes = self.token_bytes(tokens)
-        return b"".join(token_bytes[token] for token in tokens).decode("utf-8", "replace")
+        return (b"" if self.raster is None else b" ").join(token_bytes[token] for token in tokens).decode("utf-8", "replace")
 
     def token_bytes(self, tokens: Iterable[int]) -> dict[int, bytes]:
         """Token -> its bytes, which may be half a character."""
@@ -197,14 +205,15 @@ def load(
     """Load a family.
 
     Args:
-        target: a name of the catalogue ("smollm2", "embedded", "embedded-small"), a folder in Hugging Face format, a GGUF
-            file, or a Hub id.
+        target: a name of the catalogue ("smollm2", "embedded", "embedded-small", "embedded-hyper", "digits"), a folder in
+            Hugging Face format, a GGUF file, or a Hub id. A folder with a raster.json is an image family.
         draft: "embedded", or what a target can be called by. None: the draft model that ships for the target, if one does. A
             published head (`decoding.models.published_heads`) is kept for the method that it belongs to. A tokenizer that differs
             from the target's is no hindrance: see `decoding.models.draft_tokens`.
         device: "auto" (cuda, else mps, else cpu), "cpu", "cuda", "cuda:1", "mps", or "auto-map": the target is spread over all GPUs
             and, as far as those are full, the main memory.
-        dtype: "auto" (float32 on a CPU, else as stored), "float32", "bfloat16", "float16".
+        dtype: "auto" (on a CPU float32, or bfloat16 where that was measured to be faster; else as stored), "float32", "bfloat16",
+            "float16".
         graphs: "auto" (CUDA graphs on a GPU, for models that can be captured), "off", or "static": passes of fixed shape as for a
             graph, but none is captured, on any device.
 
@@ -221,29 +230,45 @@ def load(
     where = find_device(device)
     name = target if draft is None else f"{target} + {draft}"
     own, asked = DRAFTS_OF.get(target), draft
-    target, notes = opened_from(target, EMBEDDED_TARGETS)
+    target, notes = opened_from(target, SHIPPED_TARGETS)
     draft, more = opened_from(draft, DRAFTS) if draft else (None, ())
     notes += more
     method = method_of(draft)
     published, draft = (draft, None) if method else (None, draft)
     if draft is None and own:
-        draft = str(EMBEDDED / SHIPPED_DRAFTS[own])
+        draft = str(SHIPPED / SHIPPED_DRAFTS[own])
+    raster = raster_of(Path(target))
     tokenizer, big, more = open_model(target, where, dtype, spread=device == AUTO_MAP, graphs=graphs)
-    notes += more
+    if raster is not None:
+        check_raster(raster, tokenizer.get_vocab(), big.context, name)
+        big = replace(big, unused=words_of(raster, big.vocab))
+    notes += more + lent_notes(name)
     heads = {method: Path(published)} if published else {}
     for folder in heads.values():
         notes += opened(folder, big).notes  # whatever is wrong with it is said now
     if draft is None:
-        return Family(name, tokenizer, big, heads=heads, notes=notes)
+        return Family(name, tokenizer, big, heads=heads, notes=notes, raster=raster)
     other, small, more = open_model(draft, big.device, dtype, graphs=graphs)
+    if raster is not None:
+        small = replace(small, unused=words_of(raster, small.vocab))
     found = fitted(big, tokenizer, small, other, asked or draft)
-    return Family(name, tokenizer, big, found.draft, heads, notes + more + found.notes, found.other)
+    return Family(name, tokenizer, big, found.draft, heads, notes + more + found.notes, found.other, raster)
 
 
 def opened_from(name: str, shipped: Mapping[str, str]) -> tuple[str, tuple[str, ...]]:
     """The folder that a name stands for, and notes; a GGUF file is converted and a model of the Hub fetched if need be."""
-    found = Place(str(EMBEDDED / shipped[name])) if name in shipped else place(name)
+    found = Place(str(SHIPPED / shipped[name])) if name in shipped else place(name)
     return found.source, found.notes
+
+
+def lent_notes(name: str) -> tuple[str, ...]:
+    """A sentence for a family whose heads are those of another one."""
+    target = name.partition(" + ")[0]
+    if target not in HEADS_OF:
+        return ()
+    return (
+        f"The heads of {target} were trained on {HEADS_OF[target]}: what they guess is judged as ever, and is right less often.",
+    )
 
 
 def weights_mark(source: str | None) -> str:
@@ -252,11 +277,16 @@ def weights_mark(source: str | None) -> str:
     Kept results of a folder whose weights were trained on must not pass for results of the new ones.
     """
     smollm2 = EMBEDDED / "smollm2"  # its target never changes, what ships beside it may
-    folder = EMBEDDED if source in EMBEDDED_TARGETS else smollm2 if source == smollm2.name else Path(source or "")
+    images = SHIPPED / source if source in IMAGE_TARGETS else None
+    folder = EMBEDDED if source in EMBEDDED_TARGETS else smollm2 if source == smollm2.name else images or Path(source or "")
     if source is None or not os.path.isdir(folder):
         return ""
     found = hashlib.sha256()
-    ours = folder in (EMBEDDED, smollm2)  # another's weights lie in the folder itself, and what it holds may be a whole disk
+    ours = folder in (
+        EMBEDDED,
+        smollm2,
+        images,
+    )  # another's weights lie in the folder itself, which may hold a whole disk
     for file in sorted(folder.rglob("*.safetensors") if ours else folder.glob("*.safetensors")):
         if not file.is_file() or (folder == EMBEDDED and smollm2 in file.parents):
             continue
@@ -300,7 +330,7 @@ def safe(source: str) -> Iterator[str]:
 
 def ships(source: str) -> bool:
     """Whether a folder is one that comes with the app, or whose checksum does."""
-    known = (EMBEDDED, *(place_of(name) for name in MODELS if of_package(name)))
+    known = (EMBEDDED, *(SHIPPED / name for name in IMAGE_TARGETS), *(place_of(name) for name in MODELS if of_package(name)))
     return any(Path(source).resolve().is_relative_to(folder.resolve()) for folder in known)
 
 
@@ -315,6 +345,9 @@ def open_model(
         if HUB_ID.fullmatch(source):
             raise ValueError(f"The model {source!r} cannot be opened: it is no folder, and nothing on the Hub can be called so.")
         raise ValueError(f"{source!r} is neither a folder nor the id of a model on the Hub.")
+    given = Path(source)
+    if ships(source):
+        source = str(deltas.base_of(given))
     with safe(source) as folder:
         with opening(source):
             config = open_config(folder)
@@ -322,18 +355,23 @@ def open_model(
         with opening(source):
             tokenizer, words = open_tokenizer(folder, source)
             check_usable(tokenizer)
+    format_note = ""
+    if dtype == "auto" and device.type == "cpu" and not ships(source):
+        dtype, format_note = on_processor(config, source)
     found = needs(Path(source), BYTES["float32"] if dtype == "auto" else BYTES[dtype])
     if device.type == "cpu":
         check_memory(found, source)
     shown = "float32" if dtype == "auto" and device.type == "cpu" else "its own number format" if dtype == "auto" else dtype
-    tell(f"loading {Path(source).name} on {device} in {shown}{f', {said(found.weights)}' if found else ''}")
+    tell(f"loading {given.name} on {device} in {shown}{f', {said(found.weights)}' if found else ''}")
     with opening(source):
         model, notes = open_weights(source, config, None if spread else device, dtype)
+    if ships(str(given)):
+        deltas.add(model, given)
     vocab, unused = vocabulary(tokenizer, config)
     target = Target(model.eval(), vocab, context(config), end_tokens(model, tokenizer), unused)
-    tell(f"testing {Path(source).name} over a draft tree")
+    tell(f"testing {given.name} over a draft tree")
     check_tree_reading(target, source)
     target, short = shortened(target, source, graphs)
     places = devices(model)
     spread_note = (f"The layers of {source!r} lie on {', '.join(places)}.",) if places else ()
-    return tokenizer, target, (*words, *notes, *short, *spread_note)
+    return tokenizer, target, (*words, *notes, *short, *spread_note, *filter(None, [format_note]))

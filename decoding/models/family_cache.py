@@ -17,10 +17,10 @@ import torch
 from decoding.models import memory
 from decoding.models.family import Family, find_device, load, opened_from
 from decoding.models.memory import BYTES
-from decoding.models.names import EMBEDDED_TARGETS
+from decoding.models.names import SHIPPED_TARGETS
 from decoding.models.progress import said
 
-EMBEDDED = tuple((target, None) for target in EMBEDDED_TARGETS)  # targets and draft models
+EMBEDDED = tuple((target, None) for target in SHIPPED_TARGETS)  # targets and draft models
 BUDGET = "DRAFTSCOPE_MODEL_GB"  # how much memory the families that are in use may take, beside the embedded ones
 SHARE = 0.6  # of the device's memory, if that is not said
 GIGABYTE = 10**9
@@ -117,7 +117,7 @@ def bytes_needed(key: Key) -> int:
     size = 0
     for name in filter(None, (target, draft)):
         with suppress(ValueError):
-            found = memory.needs(Path(opened_from(name, EMBEDDED_TARGETS)[0]), width)
+            found = memory.needs(Path(opened_from(name, SHIPPED_TARGETS)[0]), width)
             size += found.weights if found is not None else 0
     return size
 

@@ -90,6 +90,7 @@ class Stored:
 
 
 _known: "WeakKeyDictionary[nn.Module, Fingerprint]" = WeakKeyDictionary()
+_lent: "WeakKeyDictionary[nn.Module, Fingerprint]" = WeakKeyDictionary()  # of the model that another one was made from
 
 
 def fingerprint(model: nn.Module) -> Fingerprint:
@@ -101,6 +102,17 @@ def fingerprint(model: nn.Module) -> Fingerprint:
         seen = torch.cat([part.to(parts[0].device) for part in parts]).tolist() if named else []
         _known[model] = Fingerprint(hashlib.sha256(shapes.encode()).hexdigest()[:8], tuple(seen))
     return _known[model]
+
+
+def lend(model: nn.Module, other: Fingerprint) -> None:
+    """Let a model, whose weights are about to change, use the heads of another one where it has none of its own."""
+    _lent[model] = other
+    _known.pop(model, None)
+
+
+def served(model: nn.Module) -> tuple[Fingerprint, ...]:
+    """Whose heads serve a model: its own, then those that it was lent."""
+    return (fingerprint(model), *((_lent[model],) if model in _lent else ()))
 
 
 def stored(model: nn.Module, name: str) -> Tensor:
@@ -125,13 +137,12 @@ def sampled(values: Tensor) -> Tensor:
 def find(method: str, model: nn.Module) -> Path | None:
     """The folder of the head of `method` that fits this model; None if there is none. What is damaged counts as not there unless
     it lies where the head belongs: opening it then says what is wrong."""
-    own = fingerprint(model)
     shipped = [folder / method for folder in SHIPPED_FOR.values()]
-    others = sorted((cache_folder() / "heads").glob(f"{own.shapes}-*/{method}"))
-    places = [*shipped, place_of(method, own), *others]
-    for place in places:
-        if place.is_dir() and (place == place_of(method, own) or fits(place, own)):
-            return place
+    for own in served(model):
+        others = sorted((cache_folder() / "heads").glob(f"{own.shapes}-*/{method}"))
+        for place in [*shipped, place_of(method, own), *others]:
+            if place.is_dir() and (place == place_of(method, own) or fits(place, own)):
+                return place
     return None
 
 
@@ -188,11 +199,10 @@ def open_head(folder: Path, method: str, model: nn.Module, shapes: Shapes) -> He
     named, made_for, settings, figures = facts(folder)
     if named != method:
         raise ValueError(f"The head in {str(folder)!r} is one of {named!r}; expected was {method!r}.")
-    own = fingerprint(model)
-    if not made_for.fits(own):
+    if not any(made_for.fits(one) for one in served(model)):
         raise ValueError(
-            f"The head in {str(folder)!r} was trained for the model {made_for.mark}; the one that is loaded is {own.mark}. Their "
-            "hidden states mean different things."
+            f"The head in {str(folder)!r} was trained for the model {made_for.mark}; the one that is loaded is "
+            f"{fingerprint(model).mark}. Their hidden states mean different things."
         )
     file = folder / WEIGHTS
     stored = stored_in(file)

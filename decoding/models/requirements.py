@@ -11,6 +11,7 @@ from typing import Any
 from decoding.method import Method
 from decoding.models import heads
 from decoding.models.cache_folder import cache_folder
+from decoding.models.names import HEADS_OF
 from decoding.models.target import Target
 
 
@@ -21,7 +22,7 @@ class DraftModel:
     words = "a draft model"
     part = "draft"
 
-    def lacking(self, method: Method, family: Any) -> str:
+    def lacking(self, method: Any, family: Any) -> str:
         if family.draft is not None:
             return ""
         if getattr(family, "other_draft", None) is not None:
@@ -42,7 +43,9 @@ class AnyDraftModel:
     words = "a draft model with any tokenizer, re-encoded"
     part = "draft"
 
-    def lacking(self, method: Method, family: Any) -> str:
+    def lacking(self, method: Any, family: Any) -> str:
+        if getattr(family, "raster", None) is not None:
+            return f"{method.title} has one model read what another wrote as text, and {family.name} draws pictures."
         if family.draft is not None or getattr(family, "other_draft", None) is not None:
             return ""
         return f"{method.title} needs a draft model, and the family {family.name} has none. Load one beside the target."
@@ -59,11 +62,13 @@ class TrainedHead:
     part: str = "target"  # or "draft"
     words = "a trained head"
 
-    def lacking(self, method: Method, family: Any) -> str:
+    def lacking(self, method: Any, family: Any) -> str:
         """The sentence names the command that trains one. Of a model that is not loaded yet, a head is said to be lacking
         only if there is none for any model."""
         if self.there(method.key, family):
             return ""
+        if getattr(family, "raster", None) is not None:
+            return f"{method.title} needs a trained head, and there is none for the pictures of {family.name}."
         what = "draft model" if self.part == "draft" else "target"
         how = heads.command(method.key, family.name, self.part)
         return f"{method.title} needs a head that was trained for the {what} of the family {family.name}. This makes one: {how}."
@@ -75,6 +80,7 @@ class TrainedHead:
         if isinstance(model, Target):
             return heads.find(key, model.model) is not None
         source = getattr(family, "sources", {}).get(self.part)
+        source = HEADS_OF.get(source or "", source)
         if source in heads.SHIPPED_FOR and (heads.SHIPPED_FOR[source] / key).is_dir():
             return True
         return source is not None and any((cache_folder() / "heads").glob(f"*/{key}"))

@@ -43,6 +43,7 @@ from decoding.retrieval.datastore import (
 from decoding.retrieval.python_source import HOLD_OUT_EVERY, NOT_SOURCE
 
 LIMIT = 5_500_000  # tokens of Python source: enough for long matches, and built in tens of seconds with any tokenizer
+LEAST = 4_000  # bytes of a held-out file, so that there is something to read
 LOOK = 0.5  # seconds between two looks whether another's store is there
 NOT_OURS = {"site-packages", "dist-packages", "__pycache__"}
 FOLDER = Path(__file__).parent.parent / "embedded"
@@ -65,11 +66,23 @@ def up_to(documents: Documents, limit: int) -> Iterator[tuple[str, np.ndarray]]:
 def standard_library() -> list[Path]:
     """The Python files of the running interpreter: first what the target may have learnt from, then the tests. The files that
     `decoding.training.corpus` holds out for evaluation are left out, or their look-ups would be answers."""
+    sources, tests = library_files()
+    return [file for i, file in enumerate(sources) if i % HOLD_OUT_EVERY] + tests
+
+
+def library_files() -> tuple[list[Path], list[Path]]:
+    """The Python files of the running interpreter, sorted: the library, and its tests."""
     root = Path(sysconfig.get_paths()["stdlib"])
     files = sorted(file for file in root.rglob("*.py") if not NOT_OURS & set(file.relative_to(root).parts))
     sources = [file for file in files if not NOT_SOURCE & set(file.relative_to(root).parts)]
-    tests = [file for file in files if NOT_SOURCE & set(file.relative_to(root).parts)]
-    return [file for i, file in enumerate(sources) if i % HOLD_OUT_EVERY] + tests
+    return sources, [file for file in files if NOT_SOURCE & set(file.relative_to(root).parts)]
+
+
+def held_out_file(number: int) -> tuple[str, str]:
+    """Name and text of one of the files that are in no store and in no training text; the numbers go round."""
+    files = [file for file in library_files()[0][::HOLD_OUT_EVERY] if file.stat().st_size > LEAST]
+    name, text = next(library_texts([files[number % len(files)]]))
+    return name, text
 
 
 def library_texts(files: Sequence[Path]) -> Iterator[tuple[str, str]]:

@@ -153,8 +153,15 @@ def rows(tokens: np.ndarray, starts: np.ndarray, length: int) -> list[list[int]]
 
 
 def sources_of(family: Family, where: str) -> Sources:
-    """What a method on a datastore searches; `where` is one of WHERE. The store is built if it is not there yet."""
-    if where == "text so far":
+    """What a method on a datastore searches; `where` is one of WHERE. The store is built if it is not there yet. It holds texts, so
+    of an image family only the picture so far is searched.
+
+    Raises:
+        ValueError: an image family is to be looked up in the datastore alone.
+    """
+    if family.raster is not None and where == "datastore":
+        raise ValueError(f"The datastore holds texts, and {family.name} draws pictures: let it look in the text so far.")
+    if where == "text so far" or family.raster is not None:
         store = EMPTY if family.tokenizer is None else of_tokens([], separator_of(family.tokenizer))
     else:
         store = of_family(family)

@@ -40,7 +40,8 @@ ADDRESS = "DRAFTSCOPE_CLUSTER"  # where the app finds it
 FORM = re.compile(r"auto|local|(?:ray://)?(?P<host>[A-Za-z0-9.-]+):(?P<port>[0-9]{1,5})")
 HANDED = ("DRAFTSCOPE_MODE", "DRAFTSCOPE_MODELS", "DRAFTSCOPE_MODEL_GB")  # what holds on every machine
 REACH = 5.0  # seconds to reach a port
-PATIENCE = 60.0  # seconds to join a cluster, or for a machine to start
+PATIENCE = 60.0  # seconds to join a cluster
+START = 180.0  # seconds for a machine to start: a busy one takes its time over torch
 LOOK = 0.5  # seconds until it is asked how far something is
 AGAIN = 30.0  # seconds for which a cluster, or a machine, that could not be had is not asked again
 STORE = 100 * 2**20  # bytes of shared memory: what is sent is small
@@ -114,7 +115,7 @@ class Member:
                     self._actor = self._create()
                 machine = self.machine
             try:
-                found = expected(self.ask(machine, "ready", patience=PATIENCE), Ready)
+                found = expected(self.ask(machine, "ready", patience=START), Ready)
             except ValueError:
                 self.failed_at = monotonic()
                 raise

@@ -91,6 +91,7 @@ class Run:
             special_tokens=family.special_tokens,
             stop=stops,
             ignore_end=ignore_end,
+            raster=family.raster,
         )
         self.steps: list[Step] = []
         self.token_bytes: dict[int, bytes] = family.token_bytes((*tokens, *stops))

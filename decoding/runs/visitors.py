@@ -4,6 +4,7 @@ The key is never written down here; who has it has the runs. What nobody came ba
 """
 
 import hashlib
+import ipaddress
 import re
 import secrets
 import shutil
@@ -32,6 +33,21 @@ def new_key() -> str:
 
 def is_key(text: object) -> bool:
     return isinstance(text, str) and KEY.fullmatch(text) is not None
+
+
+def network(address: str) -> str:
+    """What counts as one address: whoever has an address of IPv6 has 2^64 of them.
+
+    >>> network("192.0.2.7"), network("2001:db8::1"), network("::ffff:192.0.2.7"), network("testclient")
+    ('192.0.2.7', '2001:db8::/64', '192.0.2.7', 'testclient')
+    """
+    try:
+        found = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return address
+    if isinstance(found, ipaddress.IPv4Address):
+        return str(found)
+    return str(found.ipv4_mapped or ipaddress.ip_network((found, 64), strict=False))
 
 
 def folder_of(root: Path, key: str) -> Path:

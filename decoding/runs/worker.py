@@ -8,7 +8,8 @@ without.
 The line is start-time fair queueing (Goyal et al. 1996) over the owners of the runs: each owner has an account of the seconds that
 their steps took, and the run of the smallest account comes next; among the runs of one owner it goes round. Whoever comes anew
 starts where the owner who is served stands, so they wait for one step at most, and the time before they came is nobody's credit or
-debt. So large steps get fewer turns than small ones, and both the same time.
+debt. So large steps get fewer turns than small ones, and both the same time. Where many owners are who have few shares together,
+a second costs each of them more.
 """
 
 from __future__ import annotations
@@ -88,6 +89,8 @@ class Owner:
 
     key: Hashable = ""
     at_once: int | None = None  # groups of runs that take turns, the others wait until one has nothing to do; None: all
+    near: Hashable = None  # where they are; None: nowhere, or nobody knows
+    shares: int | None = None  # that all owners there have together, when more of them are busy; None: one each
 
 
 class Live:
@@ -342,7 +345,7 @@ class Account:
     used: float  # seconds, from where they came to the line
     last: float = 0.0  # seconds of their last turn; 0: none yet
     since: int = 0  # number of the moment since which they wait
-    at_once: int | None = None
+    owner: Owner = Owner()
     busy: dict[Live, None] = field(default_factory=dict)  # in line or at work, in the order in which they were asked
     waiting: deque[Live] = field(default_factory=deque)  # those in line
 
@@ -355,7 +358,7 @@ class Account:
     @property
     def groups(self) -> set[Hashable]:
         """Whose runs may take turns: those that were asked first."""
-        return set(list(dict.fromkeys(live.group for live in self.busy))[: self.at_once])
+        return set(list(dict.fromkeys(live.group for live in self.busy))[: self.owner.at_once])
 
     def turns(self, until: float, since: int, now: Live | None) -> int:
         """Turns that it gets before one whose account stands at `until` seconds and who waits since the moment `since`.
@@ -395,7 +398,7 @@ class Worker:
     def enter(self, live: Live, first: bool = False) -> None:
         """Into the line; the caller holds `changed`."""
         account = self._accounts.setdefault(live.owner.key, Account(self._level))
-        account.at_once = live.owner.at_once
+        account.owner = live.owner
         if not account.free:
             account.used, account.since = max(account.used, self._level), next(self._moments)
         account.busy.setdefault(live)
@@ -487,12 +490,19 @@ class Worker:
 
     def _charge(self, account: Account, seconds: float) -> None:
         """Write down a turn; forget the accounts that tell nothing. The caller holds `changed`."""
+        seconds *= self._weight(account.owner)
         account.used, account.last, account.since = account.used + seconds, seconds, next(self._moments)
         if self._next() is None:  # nobody waits for the device: nobody owes it to anybody
             self._level = 0.0
             for one in self._accounts.values():
                 one.used = 0.0
         self._accounts = {key: one for key, one in self._accounts.items() if one.busy or one.used > self._level}
+
+    def _weight(self, owner: Owner) -> float:
+        """How much a second costs an owner: more than one where many are busy beside them who have few shares together."""
+        if owner.shares is None or owner.near is None:
+            return 1
+        return max(1, sum(bool(one.busy) for one in self._accounts.values() if one.owner.near == owner.near) / owner.shares)
 
 
 @cache

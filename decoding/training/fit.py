@@ -3,6 +3,7 @@
 It knows parameters, a loss and a folder for checkpoints; it does not know what is being trained.
 """
 
+import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -31,6 +32,11 @@ def optimizers(model: nn.Module, lr: float) -> list[torch.optim.Optimizer]:
     return found
 
 
+def adamw(model: nn.Module, lr: float, weight_decay: float = 0.05) -> list[torch.optim.Optimizer]:
+    """AdamW for everything: for small models on a processor without bfloat16, where a step of Muon takes longer than the rest."""
+    return [torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=weight_decay, betas=(0.9, 0.95))]
+
+
 def rate(step: int, steps: int, warmup: int = 60, hold: float = 0.35) -> float:
     """Learning-rate factor: up over `warmup` steps, constant until `hold` of all steps, then down to 0 in a line."""
     return min(1.0, (step + 1) / warmup, (steps - step) / (steps * (1 - hold)))
@@ -46,6 +52,9 @@ def fit(
     title: str,
     report: Callable[[int], str] = lambda step: "",
     report_every: int = 500,
+    optimized: Callable[[nn.Module, float], list[torch.optim.Optimizer]] = optimizers,
+    factor: Callable[[int, int], float] = rate,
+    enough: float = -math.inf,
 ) -> None:
     """Train `model` in place for `steps` steps, going on from `checkpoint` if it exists.
 
@@ -53,26 +62,34 @@ def fit(
         loss: step -> scalar; everything random in it must depend on the step alone, so that a resumed run is the same run.
         checkpoint: a file; written every two minutes and at the end, and read with `weights_only=True`.
         report: step -> text printed every `report_every` steps, for example losses on held-out text.
+        optimized: (model, lr) -> its optimizers.
+        factor: (step, steps) -> what the learning rate is multiplied with.
+        enough: it ends before `steps` when the smoothed loss is below this.
 
     Raises:
         SystemExit: interrupted by Ctrl-C; the sentence says how to go on. What was learned since the last checkpoint is lost.
     """
-    found = optimizers(model, lr)
-    first = resume(model, found, checkpoint)
+    found = optimized(model, lr)
+    first, smooth = resume(model, found, checkpoint)
+    if smooth is not None and smooth < enough:
+        return
     bar = tqdm(range(first, steps), initial=first, total=steps, desc=title, mininterval=10)
-    saved, smooth = time.monotonic(), None
+    saved = time.monotonic()
     try:
         for step in bar:
             value = loss(step)
             value.backward()
-            updated(model, found, rate(step, steps))
+            updated(model, found, factor(step, steps))
             smooth = value.item() if smooth is None else 0.95 * smooth + 0.05 * value.item()
             bar.set_postfix_str(f"loss {smooth:.3f}", refresh=False)
-            if time.monotonic() - saved > SAVE_EVERY or step + 1 == steps:
-                save(model, found, checkpoint, step + 1)
+            last = step + 1 == steps or smooth < enough
+            if time.monotonic() - saved > SAVE_EVERY or last:
+                save(model, found, checkpoint, step + 1, smooth)
                 saved = time.monotonic()
-            if (step + 1) % report_every == 0 or step + 1 == steps:
+            if (step + 1) % report_every == 0 or last:
                 tqdm.write(f"{title} step {step + 1}: {report(step + 1)}")
+            if last:
+                break
     except KeyboardInterrupt:
         raise SystemExit(f"Stopped. The same command goes on from the last checkpoint, {checkpoint}.") from None
 
@@ -88,20 +105,21 @@ def updated(model: nn.Module, found: list[torch.optim.Optimizer], factor: float)
         optimizer.zero_grad(set_to_none=True)
 
 
-def save(model: nn.Module, found: list[torch.optim.Optimizer], checkpoint: Path, step: int) -> None:
+def save(model: nn.Module, found: list[torch.optim.Optimizer], checkpoint: Path, step: int, smooth: float) -> None:
     """Write beside the old checkpoint, then replace it: a kill in between loses nothing."""
     checkpoint.parent.mkdir(parents=True, exist_ok=True)
     fresh = checkpoint.with_suffix(".new")
-    torch.save({"step": step, "model": model.state_dict(), "optimizers": [o.state_dict() for o in found]}, fresh)
+    states = {"model": model.state_dict(), "optimizers": [o.state_dict() for o in found]}
+    torch.save({"step": step, "smooth": smooth, **states}, fresh)
     fresh.replace(checkpoint)
 
 
-def resume(model: nn.Module, found: list[torch.optim.Optimizer], checkpoint: Path) -> int:
-    """Load the checkpoint if there is one; returns the step to go on with."""
+def resume(model: nn.Module, found: list[torch.optim.Optimizer], checkpoint: Path) -> tuple[int, float | None]:
+    """Load the checkpoint if there is one; returns the step to go on with, and the smoothed loss so far."""
     if not checkpoint.exists():
-        return 0
+        return 0, None
     state = torch.load(checkpoint, map_location="cpu", weights_only=True)
     model.load_state_dict(state["model"])
     for optimizer, values in zip(found, state["optimizers"], strict=True):
         optimizer.load_state_dict(values)
-    return state["step"]
+    return state["step"], state.get("smooth")

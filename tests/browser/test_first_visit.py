@@ -10,6 +10,7 @@ from pages.parts.shared.absent import INSTEAD
 from tests.browser.on_step import back, go_on, next_button, prompt, shows
 from tests.conftest import PATIENCE, until
 from viz.lanes.lanes import result
+from viz.lanes.pictures import picture_result
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(8 * PATIENCE)]
 
@@ -56,18 +57,18 @@ def test_the_recorded_run_is_there_before_torch_is(page, site):
     expect(prompt(page)).to_have_value("Tom had a red")
 
 
-@pytest.mark.parametrize(("width", "closed"), [(390, "true"), (1024, "false")])
 def test_home_plays_two_runs_on_one_clock_and_can_be_paused(page, site):
     page.goto(site)
-    lanes, said = page.locator(".lanes .lane"), page.locator(".lanes .result")
+    race = page.locator(".stp.lanes:not(.pictures)")
+    lanes, said = race.locator(".lane"), race.locator(".result")
     ordinary, speculative = demo.pair()
     expect(lanes).to_have_count(2)
-    page.get_by_role("button", name="Pause").click()
-    expect(page.locator(".stp.lanes")).to_have_attribute("data-state", "paused")
-    page.get_by_role("button", name="Again").click()
-    page.get_by_role("button", name="Pause").click()
+    race.get_by_role("button", name="Pause").click()
+    expect(race).to_have_attribute("data-state", "paused")
+    race.get_by_role("button", name="Again").click()
+    race.get_by_role("button", name="Pause").click()
     for _ in range(len(ordinary.steps)):
-        page.get_by_role("button", name="Next call").click()
+        race.get_by_role("button", name="Next call").click()
     expect(said).to_be_visible()
     expect(said).to_have_text(result(ordinary, speculative))
     for lane, trace in zip(lanes.all(), (ordinary, speculative), strict=True):
@@ -77,6 +78,30 @@ def test_home_plays_two_runs_on_one_clock_and_can_be_paused(page, site):
     expect(page).to_have_url(re.compile("/Step"))
 
 
+def test_home_draws_a_picture_once_it_is_in_sight(page, site):
+    """Before that it waits; at its end both lanes hold the recorded pixels, and Step draws such a one."""
+    page.goto(site)
+    race, (ordinary, speculative) = page.locator(".stp.lanes.pictures"), demo.picture_pair()
+    expect(race).to_have_attribute("data-state", "paused")
+    race.scroll_into_view_if_needed()
+    expect(race).to_have_attribute("data-state", "playing")
+    race.get_by_role("button", name="Pause").click()
+    for _ in range(len(ordinary.steps)):
+        if race.get_attribute("data-state") != "over":
+            race.get_by_role("button", name="Next call").click()
+    expect(race.locator(".result")).to_have_text(picture_result(ordinary, speculative))
+    palette = ordinary.header.raster.palette
+    greys = [f"rgb({int(palette[token][1:3], 16)}" for step in ordinary.steps for token in step.tokens]
+    for lane, trace in zip(race.locator(".lane").all(), (ordinary, speculative), strict=True):
+        expect(lane.locator(".counted b")).to_have_text(str(len(trace.steps)))
+        drawn = lane.locator(".field i").evaluate_all("all => all.map((one) => getComputedStyle(one).backgroundColor)")
+        assert [colour.partition(",")[0] for colour in drawn] == greys
+    page.get_by_role("button", name="Draw one, call by call").click()
+    expect(page).to_have_url(re.compile("target=digits"))
+    expect(page.locator(".ds-picture").first).to_have_attribute("aria-label", re.compile("of 64 after 5 calls"))
+
+
+@pytest.mark.parametrize(("width", "closed"), [(390, "true"), (1024, "false")])
 def test_the_rail_does_not_lie_over_the_page_of_a_phone(browser, site, width, closed):
     page = browser.new_page(viewport={"width": width, "height": 844})
     page.set_default_timeout(PATIENCE * 1000)

@@ -7,7 +7,13 @@ from urllib.request import urlopen
 
 import pytest
 from playwright.sync_api import expect
+from streamlit.proto.BackMsg_pb2 import BackMsg
+from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import ClientConnection, connect
+from websockets.typing import Subprotocol
 
+from decoding.runs.visitors import COOKIE, new_key
 from tests.browser.on_step import go_on, next_button, shows
 from tests.browser.test_keep import keep_as
 from tests.conftest import PATIENCE, button, serving_app, settled, until
@@ -131,3 +137,44 @@ def test_traces(page, site, complaints):
     page.locator(".stp .box").first.wait_for()
     settled(page)
     assert not complaints
+
+
+def test_a_message_that_no_page_sends_ends_its_connection(site):
+    with (
+        connect(f"ws{site.removeprefix('http')}/_stcore/stream", max_size=None) as socket,
+        pytest.raises(ConnectionClosed) as ended,
+    ):
+        socket.send(b"x" * 2_200_000)
+        while True:
+            socket.recv(PATIENCE)
+    assert ended.value.rcvd is not None and ended.value.rcvd.code == 1009
+
+
+def test_a_session_is_taken_up_by_its_visitor_alone(site):
+    """Its id stands in the addresses of uploads, and so in the logs of proxies."""
+    mine, other = new_key(), new_key()
+    with tab(site, mine) as first:
+        known = session(first)
+        for key in (other, ""):
+            with tab(site, key, known) as stranger:
+                assert session(stranger) != known
+    for key, same in ((other, False), ("", False), (mine, True)):
+        with tab(site, key, known) as again:
+            assert (session(again) == known) is same
+
+
+def tab(site: str, key: str, known: str = "") -> ClientConnection:
+    """A connection of whoever has the key, which asks for a session by its id."""
+    asked = [Subprotocol(name) for name in ("streamlit", "x", known) if name]
+    cookie = {"Cookie": f"{COOKIE}={key}"} if key else {}
+    return connect(f"ws{site.removeprefix('http')}/_stcore/stream", subprotocols=asked, additional_headers=cookie, max_size=None)
+
+
+def session(tab: ClientConnection) -> str:
+    """The id of the session that a page gets there."""
+    asked = BackMsg()
+    asked.rerun_script.SetInParent()
+    tab.send(asked.SerializeToString())
+    while (got := ForwardMsg.FromString(tab.recv(PATIENCE, decode=False))).WhichOneof("type") != "new_session":
+        pass
+    return got.new_session.initialize.session_id

@@ -11,7 +11,7 @@ import pytest
 from decoding.models import catalogue, downloads, fetching, package_index
 from decoding.models.catalogue import MODELS
 from decoding.models.family import load
-from decoding.models.names import EMBEDDED_TARGETS
+from decoding.models.names import EMBEDDED_TARGETS, IMAGE_TARGETS, SHIPPED_TARGETS
 from tests.local_server import serving
 from tests.test_imports import HEAVY, ROOT
 
@@ -19,13 +19,14 @@ MESSAGE = [{"role": "user", "content": "Why is the sky blue?"}]
 
 
 def test_the_catalogue_begins_with_the_real_model_and_names_what_is_shipped():
-    assert list(MODELS)[:3] == ["smollm2", *EMBEDDED_TARGETS]
-    assert {name for name, model in MODELS.items() if model.origin == "shipped"} == set(EMBEDDED_TARGETS)
+    assert list(MODELS)[: len(EMBEDDED_TARGETS) + 1] == ["smollm2", *EMBEDDED_TARGETS]
+    assert {name for name, model in MODELS.items() if model.origin == "shipped"} == set(SHIPPED_TARGETS)
+    assert {name for name, model in MODELS.items() if model.draws} == set(IMAGE_TARGETS)
     assert all(model.what.endswith(".") and model.licence and model.parameters for model in MODELS.values())
 
 
 def test_it_says_the_sizes_of_what_is_shipped(embedded):
-    sizes = {name: load(name, device="cpu").target.model.num_parameters() for name in EMBEDDED_TARGETS}
+    sizes = {name: load(name, device="cpu").target.model.num_parameters() for name in SHIPPED_TARGETS}
     assert sizes == {name: MODELS[name].parameters for name in sizes}
 
 

@@ -207,8 +207,9 @@ def with_template(family, template: str):
     ],
 )  # fmt: skip
 def test_a_template_that_fails_or_does_not_end_is_a_sentence(family, monkeypatch, template, sentence):
-    monkeypatch.setattr(chat, "MAX_SECONDS", 0.3)
-    monkeypatch.setattr(chat, "RENDERING", replace(chat.RENDERING, seconds=1))
+    if "takes longer" in sentence:  # the others have to end by themselves, however busy the machine is
+        monkeypatch.setattr(chat, "MAX_SECONDS", 0.3)
+        monkeypatch.setattr(chat, "RENDERING", replace(chat.RENDERING, seconds=1))
     shipped = replace(family, name="smollm2")  # whose template is filled in here
     for one in (family, shipped):
         with pytest.raises(ValueError, match=sentence):

@@ -417,6 +417,20 @@ def test_one_owners_many_runs_get_one_share():
     assert max(counts) - min(counts) <= 1  # and among them it goes round
 
 
+@pytest.mark.parametrize(("crowd", "shares", "wanted"), [(12, 4, 4 / 6), (3, 4, 3 / 5), (12, None, 12 / 14)])
+def test_many_owners_at_one_place_have_few_shares_together(crowd, shares, wanted):
+    """Whoever throws the key away is another owner, and stays at the same address."""
+    hall = Hall()
+    for i in range(crowd):
+        hall.run(f"crowd {i}", 1.0, owner=Owner(f"crowd {i}", near="there", shares=shares))
+    for name in ("alone", "other"):
+        hall.run(name, 1.0, owner=Owner(name, near=name, shares=shares))
+    log = hall.served(600)
+    counts = [log.count(f"crowd {i}") for i in range(crowd)]
+    assert sum(counts) == pytest.approx(600 * wanted, abs=crowd) and max(counts) - min(counts) <= 1
+    assert abs(log.count("alone") - log.count("other")) <= 1
+
+
 def test_a_newcomer_comes_next_and_no_more():
     """Neither does the past count for them, nor can they take what others had before."""
     hall = Hall()

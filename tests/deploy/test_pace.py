@@ -1,37 +1,17 @@
 """`deploy/pace.py`: a flood waits in its own queue, a hand is never slowed. Time is the test's own."""
 
 import asyncio
-import selectors
+from collections import Counter
 from collections.abc import Callable, Coroutine
 
 import pytest
 
 from decoding.limits import PUBLIC
-from deploy.pace import LINGER, Pace, Tab, now
+from deploy.pace import HOLD, LINGER, Pace, Tab, now
+from pages.parts.shared.runs import POLL, SLOWER, SLOWEST
+from tests.deploy.no_waiting import Loop
 
 OWN, SHARED = PUBLIC.visitor, PUBLIC.address
-
-
-class Loop(asyncio.SelectorEventLoop):
-    """In which nobody waits: when nothing is left to do, it is as late as what comes next."""
-
-    def __init__(self) -> None:
-        self.at = 0.0
-        super().__init__(Selector(self))
-
-    def time(self) -> float:
-        return self.at
-
-
-class Selector(selectors.DefaultSelector):
-    def __init__(self, loop: Loop) -> None:
-        super().__init__()
-        self.loop = loop
-
-    def select(self, timeout: float | None = None) -> list:
-        assert timeout is not None, "everybody waits for ever"
-        self.loop.at += timeout
-        return super().select(0)
 
 
 @pytest.fixture
@@ -51,6 +31,7 @@ async def asked(tab: Tab, count: int, page: bool = True) -> int:
     try:
         for done in range(count):  # noqa: B007
             await tab.turn(page)
+            tab.ended()
     except asyncio.CancelledError:
         return done
     return count
@@ -74,6 +55,7 @@ def test_what_a_hand_asks_for_does_not_wait(played, page):
         for number in range(620):
             began = now()
             await tab.turn(page)
+            tab.ended()
             waited += now() - began
             await asyncio.sleep(number >= 20)
         return waited
@@ -82,19 +64,22 @@ def test_what_a_hand_asks_for_does_not_wait(played, page):
 
 
 def test_ticks_of_a_visitors_tabs_hardly_wait(played):
-    """Each asks four times a second for a fragment, and once in a while for its page."""
+    """For half a minute: two that have news look as often as any tab does, the others, whose runs wait for those, seldom."""
 
     async def story():
         pace, waits = Pace(), []
 
-        async def play(tab: Tab) -> None:
-            for number in range(120):
+        async def play(tab: Tab, every: float) -> None:
+            for number in range(int(30 / every)):
                 began = now()
                 await tab.turn(page=number % 60 == 0)
+                tab.ended()
                 waits.append(now() - began)
-                await asyncio.sleep(0.25)
+                await asyncio.sleep(every)
 
-        await asyncio.gather(*(play(pace.enter("key", "here")) for _ in range(6)))
+        often, seldom = POLL * SLOWER[0][1], POLL * SLOWEST
+        paces = [often] * PUBLIC.at_once + [seldom] * (OWN.tabs - PUBLIC.at_once)
+        await asyncio.gather(*(play(pace.enter("key", "here"), every) for every in paces))
         return max(waits)
 
     assert played(story) == 0
@@ -110,10 +95,113 @@ def test_a_flood_of_fragments_goes_by_slowly(played):
     assert found == pytest.approx(OWN.others.at_once + 60 * OWN.others.per_second, abs=2)
 
 
-def test_with_many_keys_an_address_is_one(played):
+@pytest.mark.parametrize(("sockets", "keys", "most"), [(6, 1, OWN.scripts), (24, 24, SHARED.scripts), (1, 1, 1)])
+def test_few_scripts_run_at_the_same_time(played, sockets, keys, most):
+    """For a visitor, and for an address; each takes its time, and all have their turn."""
+
+    async def story():
+        pace, running, seen, done = Pace(), 0, [], Counter()
+
+        async def press(number: int) -> None:
+            nonlocal running
+            tab = pace.enter(f"key{number % keys}", "there")
+            for _ in range(3):
+                await tab.turn(page=False)
+                running += 1
+                seen.append(running)
+                await asyncio.sleep(0.3)
+                running -= 1
+                tab.ended()
+                done[number] += 1
+
+        await asyncio.gather(*map(press, range(sockets)))
+        return max(seen), set(done.values())
+
+    assert played(story) == (most, {3})
+
+
+@pytest.mark.parametrize("end", [lambda pace, tab: tab.ended(), lambda pace, tab: pace.leave(tab), None])
+def test_a_place_comes_back(played, end):
+    """When its script ended, its connection was closed, or nothing was heard of it: it may have run nothing at all."""
+
     async def story():
         pace = Pace()
-        return await flood([pace.enter(f"key{i}", "there") for i in range(50)], 200, 60)
+        tabs = [pace.enter("key", "there") for _ in range(OWN.scripts + 1)]
+        for tab in tabs[:-1]:
+            await tab.turn(page=False)
+            await tab.turn(page=False)  # the same place
+        if end is not None:
+            asyncio.get_running_loop().call_later(0.1, end, pace, tabs[0])
+        await tabs[-1].turn(page=False, runs=False)
+        assert now() == 0
+        await tabs[-1].turn(page=False)
+        return now()
+
+    assert played(story) == pytest.approx(0.1 if end else HOLD, abs=0.01)
+
+
+@pytest.mark.parametrize("pages", [1, 3])
+def test_pages_that_fragments_bring_about_are_pages(played, pages):
+    """A press whose callback has the whole page run again, once or more."""
+
+    async def story():
+        pace, began = Pace(), 0
+
+        async def press(tab: Tab) -> None:
+            nonlocal began
+            while True:
+                await tab.turn(page=False)
+                tab.ended()
+                for _ in range(pages):
+                    tab.page_began()
+                    began += 1
+                await asyncio.sleep(0.05)
+
+        tasks = [asyncio.create_task(press(pace.enter("bad", "there"))) for _ in range(6)]
+        await asyncio.sleep(60)
+        for task in tasks:
+            task.cancel()
+        return began
+
+    most = OWN.pages.at_once + 60 * OWN.pages.per_second
+    assert most - 20 < played(story) <= most + 6 * pages  # what every tab has on credit
+
+
+def test_a_page_that_was_asked_for_is_paid_once(played):
+    """Also when it is one of several that Streamlit makes one run of."""
+
+    async def story():
+        tab = Pace().enter("key", "here")
+        for _ in range(OWN.pages.at_once // 2):
+            await tab.turn(page=True)
+            await tab.turn(page=True)
+            tab.page_began()
+        return now()
+
+    assert played(story) == 0
+
+
+def test_pages_are_not_asked_for_in_advance(played):
+    """Many that become one run leave nothing for pages that come later of themselves."""
+
+    async def story():
+        tab = Pace().enter("key", "here")
+        await asked(tab, OWN.pages.at_once)
+        for _ in range(5):
+            tab.page_began()
+        await tab.turn(page=False)
+        return now()
+
+    assert played(story) == pytest.approx(4 / OWN.pages.per_second)
+
+
+@pytest.mark.parametrize("address", ["192.0.2.7", "2001:db8::{:x}", "2001:db8:0:0:{:x}::1", "::ffff:192.0.2.7"])
+def test_with_many_keys_an_address_is_one(played, address):
+    """And all 2^64 that one connection has of IPv6."""
+
+    async def story():
+        pace = Pace()
+        return await flood([pace.enter(f"key{i}", address.format(i + 1)) for i in range(50)], 200, 60)
 
     assert played(story) == pytest.approx(SHARED.pages.at_once + 60 * SHARED.pages.per_second, abs=2)
 
@@ -132,6 +220,7 @@ def test_the_others_do_not_wait_for_a_flood(played):
         for key, address in (("good", "home"), ("pupil", "school")) * 5:
             tab, began = pace.enter(key, address), now()
             await tab.turn(page=True)
+            tab.ended()
             waits.append(now() - began)
             await asyncio.sleep(1)
         bad.cancel()
@@ -204,6 +293,6 @@ def test_who_is_gone_and_owes_nothing_is_forgotten(played):
         pace.leave(tab)
         await asyncio.sleep(LINGER + 60)
         pace.enter("other", "there")
-        return list(pace._buckets)
+        return list(pace._purses)
 
     assert played(story) == ["address there", "visitor other"]

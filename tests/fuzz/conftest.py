@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from decoding.methods import METHODS
+from decoding.models.family import load
 from decoding.runs.run import Run
 from decoding.sample import Sampling
 from decoding.trace import Trace
@@ -33,6 +34,20 @@ def recorded(embedded) -> Callable[..., Trace]:
         if (key := f"{method} {temperature} {max_tokens} {params}") not in known:
             prompt, sampling, seed = "Tom had a red hat. Tom had a red", Sampling(temperature), list(METHODS).index(method)
             made = Run(embedded, method, params, prompt, sampling, seed, max_tokens)
+            known[key] = [made for _ in made][-1].trace
+        return known[key]
+
+    return run
+
+
+@pytest.fixture(scope="package")
+def pictured() -> Callable[..., Trace]:
+    """The same of half a picture."""
+    known: dict[str, Trace] = {}
+
+    def run(method: str, temperature: float = 0.8, **params: Any) -> Trace:
+        if (key := f"{method} {temperature} {params}") not in known:
+            made = Run(load("digits", device="cpu"), method, params, "digit3", Sampling(temperature), 0, 40)
             known[key] = [made for _ in made][-1].trace
         return known[key]
 

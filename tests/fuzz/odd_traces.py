@@ -118,6 +118,15 @@ def names_of(trace: Trace) -> list[str]:
     )
 
 
+def rasters(data: Plain, dice: Random) -> None:
+    """Of a picture: other sides, fewer colours or more, words that ask for nothing; of a text: one all the same."""
+    found = data["header"].get("raster") or {"width": 8, "height": 8, "palette": ["#ffffff", "#000000"], "asks": [["a"]]}
+    sides = dice.choice((1, 2, 8, 64, 256))
+    odds = ({"width": sides}, {"height": sides}, {"palette": found["palette"][:2]}, {"palette": ["#123456"] * 256}, {})
+    odds += ({"asks": []}, {"asks": [[PAYLOAD]] * 8})
+    data["header"]["raster"] = found | dice.choice(odds)
+
+
 def no_scores(data: Plain, dice: Random) -> None:
     for node in (step_in(data, dice) or {"nodes": ()})["nodes"]:
         node["scores"] = {}

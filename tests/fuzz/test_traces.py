@@ -23,12 +23,12 @@ from decoding.runs.trace_files import from_json, to_json
 from decoding.trace import Trace, decode_trace, encode
 from pages.parts.step.open_trace import settings_for
 from tests.fuzz.mutations import BOMBS, case, cases, changed, damaged, opened
-from tests.fuzz.odd_traces import mutable, names_of, odd, one_for_all, params, plain
+from tests.fuzz.odd_traces import mutable, names_of, odd, one_for_all, params, plain, rasters
 from tests.fuzz.views import ALL, PANEL, STEP, all_open, drawn, files_of, the_course  # noqa: F401  a fixture
 from tests.hostile import hostile
 from tests.viz_samples import grown, trace_of
 
-BROKEN, BLIND, ODD = 120, 120, 60
+BROKEN, BLIND, ODD, PICTURES = 120, 120, 60, 16
 METHOD_KEYS = list(METHODS)
 DRAWN = ("Step", "Trace", "Row", "Node")  # a function of `viz` that takes one of these, or several, draws a trace
 
@@ -131,6 +131,24 @@ def test_odd_traces_are_drawn(recorded, store, all_open):  # noqa: F811
     assert looked > ODD / 2
 
 
+DRAWING = ("speculative_jacobi", "dyspec", "plain", "prompt_lookup")
+
+
+def test_odd_pictures_are_drawn(recorded, pictured, store, all_open):  # noqa: F811
+    """The same of runs that draw pixels, of which a raster may claim anything that a raster can."""
+    looked = 0
+    for name, dice in cases("odd picture", PICTURES):
+        trace = pictured(dice.choice(DRAWING))
+        data = odd(hostile(trace) if dice.random() < 0.3 else trace, dice)
+        rasters(data, dice)
+        with case(name, msgspec.msgpack.encode(data)):
+            found = opened(lambda data=data: decode_trace(msgspec.msgpack.encode(data)), "decoding/")
+            if found is not None:
+                look_at(found, recorded("plain"), store, dice)
+                looked += 1
+    assert looked > PICTURES / 2
+
+
 def test_every_number_of_every_method(recorded, store, all_open):  # noqa: F811
     """Each score and each fact that a method writes, in the whole run something else: none, infinite, negative, far too large; and
     each of its parameters, which need not be a number then."""
@@ -146,10 +164,11 @@ def test_every_number_of_every_method(recorded, store, all_open):  # noqa: F811
                     drawn(odd_one, trace, store, 0, fullest(odd_one), None, frozenset({PANEL}))
 
 
-def test_every_picture_is_among_them(recorded, store, all_open, tmp_path):  # noqa: F811
+def test_every_picture_is_among_them(recorded, pictured, store, all_open, tmp_path):  # noqa: F811
     """Of a run of every method every function of `viz` that takes a trace, or a part of one, is called by what these tests draw."""
     traces = [recorded(method) for method in METHOD_KEYS] + [recorded(*one, **params) for *one, params in MORE_RUNS]
     traces += [trace_of(grown((40, 80, 60)))]  # too many nodes to be drawn one by one
+    traces += [drawing := pictured("speculative_jacobi", fill="above")]
     alone, greedy, called = recorded("plain"), recorded("eagle", 0.0), set[CodeType]()
 
     def note(frame, event, argument) -> None:
@@ -164,6 +183,7 @@ def test_every_picture_is_among_them(recorded, store, all_open, tmp_path):  # no
         drawn(greedy, recorded("medusa", 0.0), store, store.keep(greedy, "greedy"), 0, None, ALL)
         drawn(alone, recorded("plain", 0.0), store, 0, 0, None, ALL - {"findings"})
         drawn(greedy, recorded("plain", 0.0), store, 0, 0, None, frozenset({"comparison"}))
+        drawn(drawing, pictured("plain"), store, 0, 0, None, frozenset({"comparison"}))
         files_of(greedy, tmp_path)
         the_course()
     finally:

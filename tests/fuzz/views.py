@@ -21,7 +21,7 @@ from decoding.runs.store import Store
 from decoding.runs.trace_files import nodes_frame, steps_frame, to_json, to_parquet
 from decoding.runs.tree_files import to_graphml, to_node_link
 from decoding.trace import Trace
-from pages.parts.compare.columns import tally_html, text_html
+from pages.parts.compare.columns import tally_html, text_html, written_html
 from pages.parts.compare.comparison import comparison
 from pages.parts.compare.small_tree import draw_small_tree
 from pages.parts.compare.sweep_view import best_words
@@ -38,6 +38,7 @@ from tests.conftest import PATIENCE
 from tests.hostile import clean
 from viz.drafter.judgements import positions
 from viz.lanes.lanes import lanes, result
+from viz.lanes.pictures import picture_lanes, picture_result
 from viz.lessons.course import NEEDED, course
 from viz.lessons.handout import handout
 from viz.methods import guesses_html
@@ -102,13 +103,17 @@ def draw() -> None:
     if "comparison" in parts:
         comparison([("one", trace), ("other", other)], "fuzz_compare")
         st.html(f"<p>{html.escape(winner_words([('one', trace), ('other', other)]))}</p>")
-        st.html(tally_html(trace) + tally_html(trace, (1.0, 2.0)) + text_html(trace))
+        st.html(tally_html(trace) + tally_html(trace, (1.0, 2.0)) + text_html(trace) + written_html(trace))
         st.html(legend_html(origins(trace, other)))
         st.html(track_html([("one", trace), ("other", other)], {"one": len(trace.steps) // 2}))
         st.html("".join(f"<p>{html.escape(' '.join(exactness(other, trace, lossless)))}</p>" for lossless in (True, False)))
         assert len(lanes([("one", "", trace), ("other", "", other)])[0]["calls"]) == len(trace.steps)
         with suppress(ValueError):  # they wrote different texts
             result(trace, other)
+        if trace.header.raster is not None:
+            assert len(picture_lanes([("one", "", trace)])[0]["calls"]) == len(trace.steps)
+            with suppress(ValueError):  # they drew different pictures
+                picture_result(trace, other)
     if "findings" in parts:
         findings(trace, other, store, number)
     if "sweep" in parts:

@@ -98,6 +98,8 @@ def unfit(field: dataclasses.Field) -> list:
         return ["no such choice", None]
     if kind is bool:
         return [1, "yes", None]
+    if kind is str:
+        return ["x" * (rules["longest"] + 1), "\ud800", 1, None]
     return [rules["low"] - 1, rules["high"] + 1, float("nan"), str(field.default), True, None]
 
 

@@ -7,8 +7,10 @@ from dataclasses import replace
 from functools import cache
 from itertools import product
 from math import ceil, prod
+from statistics import mean
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -23,14 +25,17 @@ from decoding.methods.jacobi import Jacobi
 from decoding.methods.speculative_jacobi import METHOD as SPECULATIVE
 from decoding.methods.speculative_jacobi import SpeculativeJacobi
 from decoding.models.cache import TreeCache
+from decoding.models.family import Family, load
 from decoding.models.target import Target
 from decoding.runs.run import Run
 from decoding.sample import Sampling
-from decoding.trace import Step, Trace
+from decoding.trace import Raster, Step, Trace
+from decoding.training import images
+from decoding.training.images import SET
 from decoding.verify import Verification, match, recursive_rejection
 from pages.parts.shared import address
 from pages.parts.shared.settings import Settings
-from tests.decoding.test_lossless_statistics import LIMIT, counted, expected, misfit
+from tests.decoding.test_lossless_statistics import LIMIT, counted, expected, family, misfit
 from tests.decoding.test_verify_exact import sides
 from tests.pages.test_step import errors, press, state
 from tests.pages.test_step import opened as page_opened
@@ -44,6 +49,11 @@ PROMPT = (7, 70, 170, 7, 70)
 KEYS = ("jacobi", "speculative_jacobi")
 FILLS = {"jacobi": ("repeat", "random"), "speculative_jacobi": ("repeat", "random", "sample")}
 BOTH = [(key, fill) for key, fills in FILLS.items() for fill in fills]
+IN_A_PICTURE = {
+    "jacobi": (*FILLS["jacobi"], "above"),
+    "speculative_jacobi": (*FILLS["speculative_jacobi"], "above", "sample above"),
+}
+PICTURES = [(key, fill) for key, fills in IN_A_PICTURE.items() for fill in fills]
 
 
 # -- level 1: every draft and every side of every uniform, over all calls ----------------------------------------------------
@@ -139,7 +149,7 @@ def emitted(script: Script, drafter: Window, outcomes, sampling: Sampling, vocab
 
 def fingerprint(drafter: Window) -> bytes:
     """All that a drafter takes from one call to the next."""
-    kept = [drafter.said.probs, drafter.last, getattr(drafter, "old", torch.zeros(0))]
+    kept = [drafter.said.probs, drafter.last, drafter.written, getattr(drafter, "old", torch.zeros(0))]
     return b"|".join(part.numpy().tobytes() for part in kept)
 
 
@@ -160,10 +170,12 @@ def successors(script: Script, before: Window, outcomes, text, sampling: Samplin
             yield sampled * chance, (*text, *new), after
 
 
-def drafter_of(key: str, sampling: Sampling, vocab: int, window: int, kind: type[Window] | None = None, **params) -> Window:
+def drafter_of(
+    key: str, sampling: Sampling, vocab: int, window: int, kind: type[Window] | None = None, raster: Raster | None = None, **params
+) -> Window:
     target = SimpleNamespace(vocab=vocab, device=torch.device("cpu"), context=100, ids=torch.tensor)
     values = {"jacobi": JACOBI, "speculative_jacobi": SPECULATIVE}[key].checked({"window": window} | params)
-    return (kind or {"jacobi": Jacobi, "speculative_jacobi": SpeculativeJacobi}[key])(target, values, sampling)
+    return (kind or {"jacobi": Jacobi, "speculative_jacobi": SpeculativeJacobi}[key])(target, values, sampling, raster)
 
 
 def distance(found: dict, wanted: dict) -> float:
@@ -188,6 +200,27 @@ def test_jacobi_writes_the_joint_distribution(exact, name, fill, guess):
     sampling = SAMPLINGS[name]
     made = drafter_of("jacobi", sampling, 2, 2, fill=fill, guess=guess)
     assert distance(emitted(exact, made, by_match, sampling, 2, 4), joint(sampling, 2, 4)) < EXACT
+
+
+def grid(colours: int, width: int, height: int, words: int = 1) -> Raster:
+    """A picture that is asked for with so many words."""
+    return Raster(width, height, tuple(f"#0000{colour:02x}" for colour in range(colours)), (("word",),) * words)
+
+
+@pytest.mark.parametrize("name", ["T=0.7", "T=1"])
+@pytest.mark.parametrize("fill", IN_A_PICTURE["speculative_jacobi"])
+@pytest.mark.parametrize("certain", [False, True])
+def test_pictures_of_two_by_two_follow_their_joint_distribution(exact, name, fill, certain):
+    """The window reaches into the row below, where what is above is partly text and partly guessed."""
+    made = drafter_of("speculative_jacobi", SAMPLINGS[name], 2, 3, raster=grid(2, 2, 2), fill=fill, certain=certain)
+    wanted = joint(SAMPLINGS[name], 2, 4)
+    assert distance(emitted(exact, made, by_rejection, SAMPLINGS[name], 2, 4), wanted) < EXACT
+
+
+@pytest.mark.parametrize("guess", ["likeliest", "sampled"])
+def test_pictures_by_plain_jacobi_follow_it_too(exact, guess):
+    made = drafter_of("jacobi", Sampling(), 2, 3, raster=grid(2, 2, 2), fill="above", guess=guess)
+    assert distance(emitted(exact, made, by_match, Sampling(), 2, 4), joint(Sampling(), 2, 4)) < EXACT
 
 
 def test_eighty_one_texts(exact):
@@ -256,6 +289,22 @@ def test_faults_miss_the_target_by_far(exact, kind, outcomes):
     assert distance(emitted(exact, made, outcomes, Sampling(), 3, 3), joint(Sampling(), 3, 3)) > 0.02
 
 
+@pytest.mark.parametrize("fill", IN_A_PICTURE["speculative_jacobi"])
+@pytest.mark.parametrize(
+    "kind, outcomes, right",
+    [(SpeculativeJacobi, by_rejection, True), (SpeculativeJacobi, from_p, False), (Stale, by_rejection, False)],
+    ids=["as it is", "correction from p", "stale"],
+)
+def test_chi_square_of_eighty_one_pictures(exact, fill, kind, outcomes, right):
+    """What 120,000 draws would show, computed instead of drawn: chi-square beyond its 80 degrees of freedom is the number of draws
+    times the squared distance. The specification lets 150 pass in all, and expects both wrong rules beyond 5,000."""
+    made = drafter_of("speculative_jacobi", Sampling(), 3, 2, kind, raster=grid(3, 2, 2), fill=fill)
+    wanted, found = joint(Sampling(), 3, 4), emitted(exact, made, outcomes, Sampling(), 3, 4)
+    assert len(wanted) == 81
+    beyond = 120_000 * sum((found.get(text, 0.0) - p) ** 2 / p for text, p in wanted.items())
+    assert beyond < 1e-6 if right else beyond > 5_000
+
+
 def test_rows_that_are_one_place_off_are_exact_too(exact):
     """So losslessness cannot find them; `test_a_model_that_heeds_only_the_place` does."""
     made = drafter_of("speculative_jacobi", Sampling(), 3, 2, Late)
@@ -276,6 +325,13 @@ def test_rows_that_are_one_place_off_are_exact_too(exact):
 )
 def test_three_tokens_follow_the_target(key, sampling, params):
     assert misfit(counted(key, sampling, window=2, **params), expected(sampling)) < LIMIT
+
+
+@pytest.mark.parametrize("fill", ["above", "sample above"])
+def test_three_pixels_follow_the_target(fill):
+    """The same on a target whose tokens are the pixels of a picture, two in a row, behind the six words of the prompt."""
+    of = replace(family(), raster=grid(4, 2, 2, words=6))
+    assert misfit(counted("speculative_jacobi", Sampling(), of=of, window=2, fill=fill), expected(Sampling())) < LIMIT
 
 
 def with_correction_from_p(drafter, accept):
@@ -499,6 +555,116 @@ def test_the_window_is_capped_at_the_end_of_the_context(llama, key):
     target = replace(llama.target, context=len(PROMPT) + 10)
     sizes = [len(draft) for _, draft, _, _ in watched(replace(llama, target=target), key, Sampling(), window=8)]
     assert sizes[0] == 8 and sizes[-1] < 8
+
+
+# -- on digits -------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def digits() -> Family:
+    return load("digits", device="cpu")
+
+
+def drawn(digits: Family, key: str, digit: int, seed: int = 0, sampling: Sampling | None = None, **params) -> list[Step]:
+    """A whole picture."""
+    options = {"sampling": sampling or Sampling(0), "seed": seed, "max_tokens": 64}
+    return run_steps(digits, key, [8 + digit], **options, **params)
+
+
+@pytest.mark.parametrize("window", [1, 4, 16, 32])
+@pytest.mark.parametrize("key, fill", PICTURES)
+def test_greedy_pictures_whatever_the_window(digits, key, fill, window):
+    """The calls lie between what a full window could save and none at all."""
+    for digit in (0, 3):
+        steps = drawn(digits, key, digit, window=window, fill=fill)
+        assert tokens_of(steps) == tokens_of(drawn(digits, "plain", digit))
+        assert ceil(64 / (window + 1)) <= len(steps) <= 64
+
+
+@pytest.mark.parametrize("fill", ["above", "sample above"])
+def test_new_places_are_filled_from_above(digits, fill):
+    """Every new guess is the pixel one row up, of the picture or of the window, or drawn from the row that this one was drawn from;
+    in the first row, which has none above it, the one to the left."""
+    method, sampling = SPECULATIVE, Sampling(1.0)
+    drafter, accept = method.build(digits, method.checked({"window": 12, "fill": fill}), sampling)
+    rows: list[Tensor] = []  # of the pixels that are written, what they were drawn from
+    text, looked = [11], 0
+
+    def spy(draft: Draft, output: TargetOutput, u: Tensor) -> Verification:
+        nonlocal looked
+        done, verification = len(text) - 1, accept(draft, output, u)
+        known = sum(source == AGAIN for source in draft.source)
+        pixels, drawn_from = [*text[1:], *draft.tokens], [*rows, *draft.q]
+        for i in range(known, len(draft)):
+            above = next((place for place in range(done + i, -1, -8) if place < done + known), done + known - 1)
+            if above < 0:  # nothing of the picture is there yet
+                assert draft.q[i][:8].tolist() == [1 / 8] * 8
+                continue
+            wanted = torch.eye(19)[pixels[above]] if fill == "above" else drawn_from[above]
+            assert torch.equal(draft.q[i], wanted)
+            looked += 1
+        written = [*(draft.tokens[node] for node in verification.path), verification.token]
+        rows.extend(output.probs[: len(written)])
+        text.extend(written)
+        return verification
+
+    rng = torch.Generator().manual_seed(0)
+    for _ in decode(digits.target, drafter, spy, [11], sampling=sampling, rng=rng, max_tokens=64):
+        pass
+    assert looked > 30
+
+
+FLOORS = {"random": 2.8, "repeat": 3.2, "above": 3.2}  # pixels per call
+
+
+@pytest.fixture(scope="module")
+def rates(digits):
+    """fill -> pixels per call of twenty pictures."""
+    return {
+        fill: mean(
+            64 / len(drawn(digits, "speculative_jacobi", seed % 10, seed, Sampling(1.0), window=16, fill=fill))
+            for seed in range(20)
+        )
+        for fill in FLOORS
+    }
+
+
+@pytest.mark.parametrize("fill", FLOORS)
+def test_pictures_appear_in_a_third_of_the_calls(rates, fill):
+    assert rates[fill] > FLOORS[fill]
+
+
+def test_from_above_is_better_than_at_random(rates):
+    assert rates["above"] > rates["random"]
+
+
+def test_pictures_are_as_likely_as_those_of_plain_decoding(digits):
+    """Mean log-probability of a picture by plain decoding, many at once, and by speculative Jacobi; guesses that are kept with rows
+    they were not drawn from are far off. It would not notice a correction that is drawn from p: the tests of level 1 do."""
+    prompts = np.array([[8 + number % 10] for number in range(400)])
+    plain = likelihoods(digits, prompts, images.drawn(digits.target.model, SET["digits"], prompts))
+
+    def z(kind: type[SpeculativeJacobi], count: int) -> float:
+        made = [picture_by(digits, kind, number) for number in range(count)]
+        found = likelihoods(digits, prompts[:count], np.array(made))
+        return float((found.mean() - plain.mean()) / (found.var() / count + plain.var() / len(plain)).sqrt())
+
+    assert abs(z(SpeculativeJacobi, 60)) < 3.5
+    assert z(Stale, 20) < -10
+
+
+def picture_by(digits: Family, kind: type[SpeculativeJacobi], number: int) -> list[int]:
+    drafter = kind(digits.target, SPECULATIVE.checked({"window": 16, "fill": "above"}), Sampling(1.0), digits.raster)
+    options = {"sampling": Sampling(1.0), "rng": torch.Generator().manual_seed(number), "max_tokens": 64, "recorded": False}
+    return tokens_of(list(decode(digits.target, drafter, recursive_rejection, [8 + number % 10], **options)))
+
+
+def likelihoods(digits: Family, prompts: np.ndarray, pictures: np.ndarray) -> Tensor:
+    """(n,) log-probability of every picture."""
+    text = images.joined(prompts, pictures)
+    with torch.inference_mode():
+        logits = images.said(digits.target.model, SET["digits"], text)[..., :8]
+    return logits.log_softmax(-1).gather(-1, text[:, 1:, None])[..., 0].sum(-1).double()
 
 
 # -- the view --------------------------------------------------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 import pytest
 
-from decoding.limits import CLASS_HOURS, CLASS_TABS, CLASSES, Refused
+from decoding.limits import CLASS_HOURS, CLASS_TABS, CLASSES, CLASSES_NEAR, Refused
 from pages.parts.learn.classes import Classes, Spot, is_code
 
 ASKED, SHOWN = Spot(1, 2), Spot(1, 2, True)
@@ -67,6 +67,18 @@ def test_votes_stay_while_the_teacher_goes_on_and_back(made):
     made.move(code, key, Spot(1, 3))
     made.move(code, key, SHOWN)
     assert made.tally(code, SHOWN, 2).counts == (0, 1)
+
+
+def test_one_address_has_so_many_classes(made, monkeypatch):
+    """However they are opened; whoever comes back to one of them still leads it."""
+    monkeypatch.setenv("DRAFTSCOPE_MODE", "public")
+    first = made.opened("there")
+    for i in range(1, CLASSES_NEAR):
+        assert made.leads(f"CODE{i}", "k" * 12, "there")
+    for another in (lambda: made.opened("there"), lambda: made.leads("CODE99", "k" * 12, "there")):
+        with pytest.raises(Refused, match=f"{CLASSES_NEAR} classes of one network"):
+            another()
+    assert made.leads(*first, "there") and made.opened("elsewhere")
 
 
 def test_tabs_and_votes_of_a_class_are_bounded(made):

@@ -4,6 +4,7 @@ import ast
 import io
 import json
 import re
+import threading
 import time
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
@@ -178,20 +179,22 @@ def test_an_opened_trace_of_another_model_loads_nothing(home):
 
 
 def test_one_visitor_has_so_many_jobs_and_all_have_so_many(monkeypatch):
-    monkeypatch.setattr(rules, "PUBLIC", rules.Limits(**{**vars(PUBLIC), "jobs_each": 1, "jobs": 2}))
+    monkeypatch.setattr(rules, "PUBLIC", replace(PUBLIC, jobs_each=1, jobs_near=2, jobs=3))
     all_tabs = Tabs(lambda tab: True)
     monkeypatch.setattr(runs, "tabs", all_tabs)
-    who, held = "", []
-    monkeypatch.setattr(runs, "cleanup", lambda: all_tabs.tab(who, who))
-    for name in ("alice", "bob"):
-        who = name
+    who, where, held = "", "", []
+    monkeypatch.setattr(runs, "cleanup", lambda: all_tabs.tab(who, who, where))
+    for who, where in (("alice", "here"), ("bob", "here"), ("dan", "there")):  # noqa: B007  whose tab it is
         live = runs.handed("auto", lambda: Once(lambda: time.sleep(0.5)))
         live.state = "waiting"  # at work, without a worker
         held.append(live)
         with pytest.raises(ValueError, match="1 runs at work"):
             runs.handed("auto", lambda: Once(int))
-    who = "carol"
-    with pytest.raises(ValueError, match="works for 2 runs"):
+    who, where = "carol", "here"
+    with pytest.raises(ValueError, match="works for 2 runs of your network"):
+        runs.handed("auto", lambda: Once(int))
+    where = "there"
+    with pytest.raises(ValueError, match="works for 3 runs now"):
         runs.handed("auto", lambda: Once(int))
     with pytest.raises(ValueError, match="chooses the device"):
         runs.handed("cpu", lambda: Once(int))
@@ -285,6 +288,11 @@ def test_so_many_files_are_made_at_once_for_a_visitor(monkeypatch):
         with pytest.raises(rules.Refused, match="at most 2 files"):
             mine()
         assert bobs() == "bob"
+        monkeypatch.setattr(rules, "PUBLIC", replace(PUBLIC, files_near=PUBLIC.files))
+        with pytest.raises(rules.Refused, match="for one network"):
+            bobs()
+        monkeypatch.setattr(visitor, "address", lambda: "192.0.2.8")
+        assert on_demand(lambda: "elsewhere")() == "elsewhere"
         going.set()
     assert all(isinstance(one.exception(), OSError) for one in at_work) and mine() == "alice"
 
@@ -294,16 +302,20 @@ def test_what_is_imported_and_opened_counts_as_held(home, monkeypatch):
     monkeypatch.setattr(runs, "tabs", Tabs(lambda tab: True))
     trace, data = sample_trace(), to_json(sample_trace())
     at = page("5_Traces.py", ALICE)
-    shown = runs.tabs.positions(ALICE)  # of a first visit
+    shown, _ = runs.tabs.positions(ALICE, "")  # of a first visit
     at.file_uploader(key="import").set_value(("run.json.gz", data, "application/gzip")).run()
-    assert runs.tabs.positions(ALICE) == shown + tabs.positions(trace) > shown
+    assert runs.tabs.positions(ALICE, "") == (shown + tabs.positions(trace),) * 2 > (shown,) * 2
     at.button(key="import.open").click().run()
-    assert at.session_state["draftscope"].trace == trace and runs.tabs.positions(ALICE) == tabs.positions(trace)
-    monkeypatch.setattr(rules, "PUBLIC", replace(PUBLIC, held=2 * tabs.positions(trace) - 1))
+    assert at.session_state["draftscope"].trace == trace and runs.tabs.positions(ALICE, "")[0] == tabs.positions(trace)
+    monkeypatch.setattr(rules, "PUBLIC", replace(PUBLIC, held=2 * tabs.positions(trace) - 1, held_near=9 * tabs.positions(trace)))
     file = SimpleNamespace(file_id="x", size=len(data), getvalue=lambda: data)
     monkeypatch.setattr(visitor, "key", lambda: ALICE)
     assert "The runs on your pages hold" in importing.read(file).problem
     monkeypatch.setattr(visitor, "key", lambda: BOB)
+    assert importing.read(file).trace == trace
+    monkeypatch.setattr(rules, "PUBLIC", replace(PUBLIC, held_near=2 * tabs.positions(trace) - 1))
+    assert "The runs on the pages of your network hold" in importing.read(file).problem
+    monkeypatch.setattr(visitor, "address", lambda: "192.0.2.8")
     assert importing.read(file).trace == trace
 
 
@@ -331,6 +343,9 @@ def test_a_trace_of_other_things_than_positions_counts_as_held_too(what):
     assert MANY * 32 < weight <= POSITION * tabs.positions(trace)
 
 
+UPLOAD = SimpleNamespace(file_id="x", size=1, getvalue=lambda: b"x")
+
+
 def test_one_trace_is_read_at_a_time(monkeypatch):
     """Whoever sends many has them read one after the other: each may take hundreds of megabytes meanwhile."""
     now, most = [], []
@@ -343,10 +358,46 @@ def test_one_trace_is_read_at_a_time(monkeypatch):
         raise ValueError("no trace")
 
     monkeypatch.setattr(importing, "from_json", slow)
-    file = SimpleNamespace(file_id="x", size=1, getvalue=lambda: b"x")
+    here = iter(f"192.0.2.{i % 4}" for i in range(8))
+    monkeypatch.setattr(importing, "cleanup", lambda: SimpleNamespace(address=next(here)))
     with ThreadPoolExecutor(8) as threads:
-        found = list(threads.map(importing.read, [file] * 8))
+        found = list(threads.map(importing.read, [UPLOAD] * 8))
     assert most == [1] * 8 and all(one.trace is None and "no trace" in one.problem for one in found)
+
+
+def test_who_sends_many_files_waits_for_them_alone(monkeypatch):
+    """A visitor elsewhere waits for the one that is being read, and not for those behind it, nor while it breathes."""
+    read, reading, go_on, breath = [], Event(), Event(), Event()
+    where = threading.local()
+
+    def slow(data: bytes) -> None:
+        read.append(where.address)
+        reading.set()
+        assert go_on.wait(PATIENCE)
+        raise ValueError("no trace")
+
+    def send(address: str) -> str:
+        where.address = address
+        return importing.read(UPLOAD).problem
+
+    monkeypatch.setattr(importing, "from_json", slow)
+    monkeypatch.setattr(importing, "sleep", lambda seconds: where.address == "bad" and breath.wait(PATIENCE))
+    monkeypatch.setattr(importing, "cleanup", lambda: SimpleNamespace(address=where.address))
+    with ThreadPoolExecutor(9) as threads:
+        bad = [threads.submit(send, "bad") for _ in range(8)]
+        assert reading.wait(PATIENCE)
+        good = threads.submit(send, "good")
+        go_on.set()
+        assert "no trace" in good.result(PATIENCE) and read == ["bad", "good"] and not any(one.done() for one in bad)
+        breath.set()
+    assert read == ["bad", "good"] + ["bad"] * 7
+
+
+def test_who_would_wait_for_long_is_told_so(monkeypatch):
+    monkeypatch.setattr(importing, "PATIENCE", 0.01)
+    monkeypatch.setattr(importing, "from_json", lambda data: pytest.fail("read beside another"))
+    with importing.reading(), ThreadPoolExecutor(1) as threads:
+        assert "would have to wait for long" in threads.submit(importing.read, UPLOAD).result(PATIENCE).problem
 
 
 def test_every_file_that_is_made_on_demand_has_its_place():

@@ -70,10 +70,14 @@ class Lane {
   }
 }
 
+const KEYS = [["ghost", "guessed"], ["ghost checked", "being checked"], ["ghost accepted", "✓ kept"], ["ghost rejected", "✗ struck"],
+  ["correction", "↩ the large model's own"]];
+
 class Race {
   constructor(place, data) {
-    this.root = make("div", "stp lanes");
-    this.lanes = data.lanes.map((lane) => new Lane(lane));
+    this.root = make("div", `stp lanes${data.lanes[0]?.width ? " pictures" : ""}`);
+    this.lanes = data.lanes.map((lane) => (lane.width ? new PictureLane(lane) : new Lane(lane)));
+    this.tickMs = data.tick || TICK;
     this.length = Math.max(...data.lanes.map((lane) => lane.calls.length));
     this.said = make("p", "result", data.result);
     this.said.setAttribute("aria-live", "polite");
@@ -82,20 +86,27 @@ class Race {
     this.next = press("next", "Next call", () => this.step());
     const bar = make("div", "row"), keys = make("div", "legend");
     bar.append(this.pause, this.next, this.again);
-    for (const [kind, words] of [["", "guessed"], ["checked", "being checked"], ["accepted", "✓ kept"], ["rejected", "✗ struck"]]) {
-      keys.append(make("span", `tok ghost ${kind}`, words));
-    }
-    keys.append(make("span", "tok correction", "↩ the large model's own"));
+    for (const [kind, words] of data.keys || KEYS) keys.append(make("span", `tok ${kind}`, words));
     const foot = make("div", "below");
     foot.append(bar, keys);
     this.root.append(...this.lanes.map((lane) => lane.element), this.said, foot);
     place.replaceChildren(this.root);
     this.clock = quiet() ? this.length : 0;
-    this.playing = !quiet();
+    this.playing = !quiet() && !data.waits;
+    if (!quiet() && data.waits) this.begin();
     this.watch = new ResizeObserver(() => this.measure());
     this.watch.observe(place);
     this.frame = requestAnimationFrame((now) => this.tick(now));
     this.draw();
+  }
+
+  begin() {  // once it is in sight
+    this.sight = new IntersectionObserver((seen) => {
+      if (!seen.some((one) => one.isIntersecting)) return;
+      this.sight.disconnect();
+      if (this.clock === 0) { this.playing = true; this.draw(); }
+    }, { threshold: 0.6 });
+    this.sight.observe(this.root);
   }
 
   measure() {
@@ -108,7 +119,7 @@ class Race {
     const since = Math.min(200, now - (this.before ?? now));  // a tab that slept goes on where it was
     this.before = now;
     if (this.playing) {
-      this.clock = Math.min(this.length, this.clock + since / TICK);
+      this.clock = Math.min(this.length, this.clock + since / this.tickMs);
       if (this.clock === this.length) this.playing = false;
       this.draw();
     }
@@ -146,6 +157,7 @@ class Race {
   end() {
     cancelAnimationFrame(this.frame);
     this.watch.disconnect();
+    this.sight?.disconnect();
   }
 }
 

@@ -13,8 +13,8 @@ from itertools import accumulate
 import pandas as pd
 import plotly.graph_objects as go
 
-from decoding.trace import Step, Trace
-from viz.runs.tally import depths
+from decoding.trace import Trace
+from viz.runs.tally import depths, guesses_of
 from viz.style import LOOKS, MONO, Look, ink, layout, muted, tint
 from viz.tokens import as_plotly, full_name, name, plain
 from viz.words import judgement, number
@@ -86,14 +86,6 @@ def cells_of(trace: Trace, call: int, done: int, text: list[int], start: int) ->
         token = step.nodes[node].token
         state = "new" if was is None else "same" if before.nodes[was].token == token else "changed"
         yield Cell(call, done + i, token, state, node)
-
-
-def guesses_of(step: Step) -> dict[int, int]:
-    """Places behind the text as it was before the call -> the node that guesses there; in a chain there is one."""
-    by_place: dict[int, int] = {}
-    for node, depth in enumerate(depths(step)):
-        by_place.setdefault(depth - 1, node)
-    return by_place
 
 
 # -- the figure --------------------------------------------------------------------------------------------------------

@@ -75,6 +75,14 @@ def depths(step: Step) -> list[int]:
     return of_nodes
 
 
+def guesses_of(step: Step) -> dict[int, int]:
+    """Places behind the text as it was before the call -> the node that guesses there; in a chain there is one."""
+    by_place: dict[int, int] = {}
+    for node, depth in enumerate(depths(step)):
+        by_place.setdefault(depth - 1, node)
+    return by_place
+
+
 def tally(steps: Sequence[Step]) -> Tally:
     """Add up a run, or the part of it that is shown."""
     by_depth: dict[int, list[int]] = {}

@@ -5,7 +5,8 @@ proven otherwise: they travel as data, with every character visible, and stepper
 
     head      what is true of all of the run: its method, its models, the prompt
     steps     one `step_data` each: nodes, distributions, committed tokens, sentences
-    names     token id (as text, which is what JSON has for keys) -> [short, in full], of all tokens that occur in those steps
+    names     token id (as text, which is what JSON has for keys) -> [short, in full], of all tokens that occur in those steps; in a
+              picture -> [short, in full, colour], of those that are pixels
 """
 
 import math
@@ -38,7 +39,7 @@ def marked(token: int, _: Mapping[int, bytes]) -> str:
 
 
 NOTHING: dict = {  # what is drawn where there is no run
-    "head": {"facts": "", "method": "", "prompt": [], "special": [], "greedy": False, "limit": 0},
+    "head": {"facts": "", "method": "", "prompt": [], "special": [], "greedy": False, "limit": 0, "picture": False},
     "from": 0,
     "steps": [],
     "names": {},
@@ -61,7 +62,7 @@ def stepper_data(trace: Trace, start: int = 0, every_row: bool | None = None) ->
         "head": head_data(trace) if not start else None,
         "from": start,
         "steps": [step_data(step, start + i, trace.token_bytes, every_row) for i, step in enumerate(steps)],
-        "names": names_of(used, trace.token_bytes),
+        "names": names_of(used, trace.token_bytes, trace.header.raster.palette if trace.header.raster else ()),
         "joined": joints(trace),
     }
 
@@ -78,12 +79,14 @@ def occurring(step: Step) -> Iterable[int]:
                 yield row.sampled
 
 
-def names_of(tokens: Iterable[int], token_bytes: Mapping[int, bytes]) -> dict[str, list[str]]:
-    """How each token is written, short and in full; by its id where the trace does not carry its bytes."""
-    return {
-        str(token): [label(token_bytes[token], SHORT), full(token_bytes[token])] if token in token_bytes else [f"#{token}"] * 2
-        for token in sorted(tokens)
-    }
+def names_of(tokens: Iterable[int], token_bytes: Mapping[int, bytes], palette: Sequence[str] = ()) -> dict[str, list[str]]:
+    """How each token is written, short and in full; by its id where the trace does not carry its bytes. Behind it the colour of one
+    that is a pixel."""
+    return {str(token): [*written(token, token_bytes), *palette[token : token + 1]] for token in sorted(tokens)}
+
+
+def written(token: int, token_bytes: Mapping[int, bytes]) -> tuple[str, str]:
+    return (label(token_bytes[token], SHORT), full(token_bytes[token])) if token in token_bytes else (f"#{token}", f"#{token}")
 
 
 def head_data(trace: Trace) -> dict:
@@ -97,6 +100,7 @@ def head_data(trace: Trace) -> dict:
         "special": sorted(special),
         "greedy": not head.sampling.temperature,
         "limit": head.max_tokens,
+        "picture": head.raster is not None,
     }
 
 

@@ -31,7 +31,7 @@ class Panel {
     const [id] = step.tokens[step.tokens.length - 1];
     if (phase < JUDGE) return [make("h3", "", "Not written yet"), make("p", "", "The large model adds a token once it has judged.")];
     const title = make("h3");
-    title.append("Where does ", token(this.stepper.full(id), "tok name"), " come from?");
+    title.append("Where does ", this.stepper.word(id, "tok name", true), " come from?");
     const words = make("p");
     words.append(this.stepper.sentence(step, step.strings[step.final[0]]));
     return [title, words, make("p", "dim", step.strings[step.final[1]]), this.series(step, step.end, id, phase)];
@@ -39,7 +39,7 @@ class Panel {
 
   guess(step, index, phase) {
     const { stepper } = this, node = step.nodes[index], state = VERDICTS[node[VERDICT]], told = phase >= JUDGE;
-    const title = make("h3"), name = token(stepper.full(node[TOKEN]), "tok name");
+    const title = make("h3"), name = stepper.word(node[TOKEN], "tok name", true);
     if (told && state !== "not judged") title.append("Why was ", name, ` ${STATE_WORDS[state]}?`);
     else if (told) title.append(name, " was not judged");
     else title.append(name, phase === CHECK ? " is being checked" : " is a guess");
@@ -98,7 +98,7 @@ class Panel {
     const kept = tokens.map((_, k) => k).sort((a, b) => weight[b] - weight[a]).slice(0, stepper.small ? 3 : 5).sort((a, b) => a - b);
     const grid = make("div", "grid");
     for (const k of kept) {
-      const who = token(stepper.full(tokens[k]), `tok who${tokens[k] === marked ? " marked" : ""}`);
+      const who = stepper.word(tokens[k], `tok who${tokens[k] === marked ? " marked" : ""}`, true);
       if (tokens[k] === drawn && phase >= JUDGE) who.append(make("small", "", " drawn"));
       const child = step.nodes.findIndex((node) => node[PARENT] === place - 1 && node[TOKEN] === tokens[k]);
       const line = make("div", "pair");

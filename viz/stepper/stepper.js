@@ -320,6 +320,11 @@ class Stepper {
 
   get share() { return this.unit ? decimals : percents; }
   short(id) { return this.store.names.get(id)?.[0] ?? `#${id}`; }
+  word(id, kind = "tok", whole = false) {  // a token; one that is a pixel bears its colour
+    const [short, full, colour] = this.store.names.get(id) ?? [`#${id}`, `#${id}`], made = token(whole ? full : short, kind);
+    if (colour) { made.classList.add("px"); made.style.setProperty("--px", colour); }
+    return made;
+  }
   full(id) { return this.store.names.get(id)?.[1] ?? `#${id}`; }
   plain(text) { return text.replace(/\u0002(\d+)\u0003/g, (_, id) => this.short(Number(id))); }
   columns() { return Math.min(4, Math.max(2, ...this.steps.map((step) => step.depth))); }
@@ -333,7 +338,7 @@ class Stepper {
       const id = Number(part), last = step.final && step.tokens[step.tokens.length - 1];
       let index = node && node[TOKEN] === id ? step.nodes.indexOf(node) : step.nodes.findIndex((n, k) => k > before && n[TOKEN] === id);
       if (last && last[0] === id && (node || index < 0)) index = node && node[TOKEN] === id ? index : final;
-      const word = token(this.short(id), "tok name");
+      const word = this.word(id, "tok name");
       if (index >= 0) {
         before = index;
         word.dataset.n = index;

@@ -35,10 +35,11 @@ class Text {
       this.put(id, kind, null);
     });
     this.special = special;
+    this.list.classList.toggle("pixels", Boolean(head.picture));
   }
 
   put(id, kind, step, node) {
-    const words = this.stepper.full(id), made = token(words, kind);
+    const words = this.stepper.full(id), made = this.stepper.word(id, kind, true);
     made.dataset.at = this.count++;
     made.title = `${words}: ${kind.replace("tok ", "")}, id ${id}${step === null ? "" : `, call ${step + 1}`}`;
     if (step !== null) {
@@ -100,7 +101,7 @@ class Text {
     const chain = path(step, phase);
     for (const i of chain) {
       const node = step.nodes[i], verdict = phase === JUDGE ? ` ${kindOf(VERDICTS[node[VERDICT]])}` : phase === CHECK ? " checked" : "";
-      const made = token(this.stepper.full(node[TOKEN]), `tok ghost${verdict}`);
+      const made = this.stepper.word(node[TOKEN], `tok ghost${verdict}`, true);
       made.dataset.n = i;
       this.ghosts.append(made);
     }

@@ -84,7 +84,7 @@ class Tree {
     const id = final ? step.tokens[step.tokens.length - 1][0] : node[TOKEN];
     if (level) {
       const head = make("span", "head");
-      head.append(token(stepper.short(id)));
+      head.append(stepper.word(id));
       const verdict = verdictOf(item.state, level, this.places.outline);
       if (level > 1 || this.places.outline) (this.places.outline ? head : made).append(verdict); else head.append(verdict);
       made.prepend(head);

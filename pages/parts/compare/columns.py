@@ -28,6 +28,8 @@ from viz.runs.tally import depths, tally
 from viz.runs.timing import milliseconds_words
 from viz.runs.track import HOW_TO_READ_TRACK, track_html
 from viz.runs.winner import HERE, winner_words
+from viz.step.picture import CSS as PICTURE_CSS
+from viz.step.picture import MIDDLE, picture_html
 from viz.step.small_tree import HEIGHT
 from viz.step.text import CSS, committed, legend_html, origins, strip, strip_html
 from viz.tokens import as_markdown
@@ -189,7 +191,7 @@ def column(race: Race, column: Column, title: str, number: int, width: int) -> N
             step, part.token_bytes, f"compare_tree_{number}", part.root(len(part.steps) - 1), width, max(6, deepest + 2)
         )
     said = narrate(step, len(part.steps), part.token_bytes) if step else ""
-    st.html(f'<p class="ds-col-say">{html.escape(said)}</p>{text_html(part)}')
+    st.html(f'<p class="ds-col-say">{html.escape(said)}</p>{written_html(part)}')
 
 
 def badge(race: Race, column: Column) -> str:
@@ -247,6 +249,13 @@ def tally_html(part: Trace, rounds: Sequence[float] = ()) -> str:
 
 def number(value: float | None) -> str:
     return "–" if value is None else f"{value:.2f}"
+
+
+def written_html(part: Trace) -> str:
+    """What the run wrote so far: its text, or the picture of an image family."""
+    if part.header.raster is None:
+        return text_html(part)
+    return f"{PICTURE_CSS}{picture_html(part, len(part.steps) - 1, MIDDLE)}"
 
 
 def text_html(part: Trace) -> str:

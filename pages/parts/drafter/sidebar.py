@@ -175,7 +175,7 @@ def models(controller: StudyController) -> None:
     st.text_input(
         "Target",
         **kept(controller, "study.target", EMBEDDED),
-        help="embedded, embedded-small, smollm2, a model folder, a GGUF file, or a Hub id.",
+        help="embedded, embedded-small, embedded-hyper, smollm2, a model folder, a GGUF file, or a Hub id.",
     )
     memory_line(target_of(controller), value(controller, "study.dtype", "auto"))
     fetching_controls(HERE, target_of(controller), *(settings_of(controller, side).draft for side in SIDES))

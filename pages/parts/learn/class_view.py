@@ -4,8 +4,10 @@ from collections.abc import Callable
 
 import streamlit as st
 
+from decoding.runs.failures import told
 from pages.parts.learn.classes import Spot, classes
 from pages.parts.learn.place import Reader
+from pages.parts.shared import visitor
 from viz.lessons.lesson import Lesson, Question, paragraphs, shown_html, unmarked
 from viz.lessons.tally import tally_html
 from viz.tokens import as_html, as_markdown
@@ -18,9 +20,9 @@ def begin(reader: Reader, write: Callable[[Reader], None]) -> None:
     if reader.code and reader.key:
         classes.close(reader.code, reader.key)
     try:
-        reader.code, reader.key = classes.opened()
+        reader.code, reader.key = classes.opened(visitor.address())
     except ValueError as error:
-        reader.notes = [str(error)]
+        reader.notes = [told(error)]
         return
     reader.projected = True
     reader.go(reader.lesson or 0, 0)
@@ -32,10 +34,10 @@ def arrive(reader: Reader) -> None:
     if not reader.key:
         return
     try:
-        leads = classes.leads(reader.code, reader.key)
+        leads = classes.leads(reader.code, reader.key, visitor.address())
     except ValueError as error:
         leads = False
-        st.warning(as_markdown(str(error)), icon=":material/link_off:")
+        st.warning(as_markdown(told(error)), icon=":material/link_off:")
     if not leads:
         reader.key = ""
         st.warning("Another teacher has this class; you are in it as a pupil.", icon=":material/link_off:")

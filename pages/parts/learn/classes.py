@@ -14,7 +14,7 @@ from threading import Lock
 from time import monotonic
 from typing import NamedTuple
 
-from decoding.limits import CLASS_HOURS, CLASS_TABS, CLASSES, Refused
+from decoding.limits import CLASS_HOURS, CLASS_TABS, CLASSES, CLASSES_NEAR, Refused, limits
 
 LETTERS = "ABCDEFGHJKMNPQRSTUVWXYZ23456789"  # none that is taken for another
 CODE = re.compile(r"[A-Z0-9]{4,8}")
@@ -35,6 +35,7 @@ class Room:
     """One class."""
 
     key: str
+    address: str = ""  # where it was opened
     spot: Spot = Spot()
     seen: float = 0.0  # when anybody last looked
     votes: dict[tuple[int, int], dict[str, int]] = field(default_factory=dict)  # (lesson, card) -> tab -> option
@@ -60,19 +61,19 @@ class Classes:
         self.rooms: dict[str, Room] = {}
         self.lock = Lock()
 
-    def opened(self) -> tuple[str, str]:
-        """A new class: its code and its key; Refused where there are too many."""
+    def opened(self, address: str = "") -> tuple[str, str]:
+        """A new class: its code and its key; Refused where there are too many, here or of this address."""
         with self.lock:
             self.forget()
-            self.check_room()
+            self.check_room(address)
             code = ""
             while not code or code in self.rooms:
                 code = "".join(secrets.choice(LETTERS) for _ in range(LENGTH))
             key = secrets.token_urlsafe(9)
-            self.rooms[code] = Room(key, seen=self.clock())
+            self.rooms[code] = Room(key, address, seen=self.clock())
             return code, key
 
-    def leads(self, code: str, key: str) -> bool:
+    def leads(self, code: str, key: str, address: str = "") -> bool:
         """Whether this key is the teacher's; a class that was forgotten, as when the server began anew, is opened again by it.
 
         Raises:
@@ -84,8 +85,8 @@ class Classes:
         with self.lock:
             self.forget()
             if code not in self.rooms:
-                self.check_room()
-                self.rooms[code] = Room(key, seen=self.clock())
+                self.check_room(address)
+                self.rooms[code] = Room(key, address, seen=self.clock())
             return compare_digest(self.rooms[code].key, key)
 
     def close(self, code: str, key: str) -> None:
@@ -139,9 +140,13 @@ class Classes:
         for code in [code for code, room in self.rooms.items() if room.seen < old]:
             del self.rooms[code]
 
-    def check_room(self) -> None:
+    def check_room(self, address: str) -> None:
         if len(self.rooms) >= CLASSES:
             raise Refused(f"This server holds {CLASSES:,} classes at a time, and there are as many now. Try again later.")
+        if limits().public and sum(room.address == address for room in self.rooms.values()) >= CLASSES_NEAR:
+            raise Refused(
+                f"This server holds {CLASSES_NEAR:,} classes of one network at a time, and there are as many of yours now."
+            )
 
 
 classes = Classes()

@@ -9,10 +9,12 @@ from functools import cache
 import streamlit as st
 
 from decoding.runs import lesson_runs
+from decoding.runs.failures import told
 from decoding.runs.recorded_run import tokens
 from pages.parts.learn import class_view, pictures
 from pages.parts.learn.classes import new_tab
 from pages.parts.learn.place import NAMES, Reader, opened
+from pages.parts.shared.files import on_demand
 from pages.parts.shared.stepper import stepper
 from viz.lessons.assets import class_style, style
 from viz.lessons.course import NEEDED, course, minutes
@@ -40,7 +42,7 @@ def learn() -> None:
         all_ = lessons()
     except (OSError, ValueError, LookupError) as error:
         st.html(f"<style>{style()}</style><h1 class='ds-title'>Learn</h1>")
-        st.error(as_markdown(f"The recorded runs of the lessons cannot be read: {error}"), icon=":material/error:")
+        st.error(as_markdown(f"The recorded runs of the lessons cannot be read: {told(error)}"), icon=":material/error:")
         return
     reader: Reader = st.session_state.setdefault(READER, Reader(tab=new_tab()))
     query = {name: value for name, value in st.query_params.to_dict().items() if name in NAMES}
@@ -122,7 +124,8 @@ def row(reader: Reader, i: int, lesson: Lesson) -> None:
 
 def printed(i: int, lesson: Lesson) -> None:
     st.download_button(
-        "Print", lambda: handout(lesson, i + 1, runs()), f"draftscope-lesson-{i + 1}.html", "text/html", key=f"learn.handout.{i}",
+        "Print", on_demand(lambda: handout(lesson, i + 1, runs())), f"draftscope-lesson-{i + 1}.html", "text/html",
+        key=f"learn.handout.{i}",
         icon=":material/print:", on_click="ignore", help="One page to print, with the pictures; opens in any browser, offline.",
     )  # fmt: skip
 

@@ -16,6 +16,8 @@ from decoding.methods import METHODS
 from decoding.models.catalogue import MODELS, NAMED, SMOLLM2
 from decoding.models.ends import read_stops
 from decoding.models.hub import is_id
+from decoding.models.names import HYPER
+from decoding.models.rasters import raster_named
 from decoding.runs.failures import told
 from decoding.sample import MAX_TEMPERATURE
 from decoding.trace import MAX_TOKENS
@@ -23,6 +25,7 @@ from pages.parts.shared.chat_controls import asked, chat_controls, chat_on, chat
 from pages.parts.shared.examples import EXAMPLES
 from pages.parts.shared.fetching import come, fetching_controls, memory_line, say_come
 from pages.parts.shared.loading import still_loading
+from pages.parts.shared.picture_controls import asked_for, picture_controls
 from pages.parts.shared.recommended import recommended
 from pages.parts.shared.remembered import say_control
 from pages.parts.shared.session import Session
@@ -42,13 +45,14 @@ from viz.words import prompt_end
 OWN = "my own prompt"
 HERE = "run"  # what is fetched for these controls
 EMBEDDED, FOLDER, HUB, NONE = "embedded", "a local folder", "a Hub id", "none"
-DRAFTS = (EMBEDDED, SMOLLM2.name)  # what drafts for another target by a name of ours
+DRAFTS = (EMBEDDED, HYPER, SMOLLM2.name)  # what drafts for another target by a name of ours
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 SAMPLING = ("temperature", "top_k", "top_p", "seed", "max_tokens", "stop_tokens", "ignore_end")  # settings of the sampling box
 STOP_HELP = (
     "The run ends behind each of these too. One per line: a text that is one token, with \\n, \\t and \\s for line break, tab and "
     "space, or #7 for token 7."
 )
+FORMAT_HELP = "auto: on a CPU float32, or bfloat16 where that is faster; else as stored."
 END_HELP = "The token that ends a text is written like any other, and the run goes on to its limit."
 
 
@@ -117,7 +121,9 @@ def prompt_of(session: Session) -> str:
     """What the prompt box says, or the last message of a chat."""
     if chat_on(session, target_of(session)):
         return asked(session)[-1].content
-    return written(session, "prompt", Settings().prompt)
+    said = written(session, "prompt", Settings().prompt)
+    raster = raster_named(target_of(session))
+    return said if raster is None else asked_for(said, raster)
 
 
 def target_of(session: Session) -> str:
@@ -140,6 +146,8 @@ def read(session: Session) -> Settings:
     simple = (*SAMPLING, "device", "dtype")
     target = target_of(session)
     chat = chat_on(session, target)
+    if (raster := raster_named(target)) is not None:
+        simple = tuple(name for name in simple if name != "max_tokens")  # as many as there are pixels
     return Settings(
         prompt="" if chat else prompt_of(session),
         messages=asked(session) if chat else (),
@@ -149,6 +157,7 @@ def read(session: Session) -> Settings:
         params=params,
         target=target,
         draft=draft_of(session),
+        **({} if raster is None else {"max_tokens": raster.pixels}),
     )
 
 
@@ -189,7 +198,9 @@ KEYS = ("method", *SAMPLING, "device", "dtype", "target", "target_name", "draft"
 
 def prompt_controls(session: Session) -> None:
     """Chat or plain text, and what it says."""
-    if chat_toggle(session, target_of(session)):
+    if (raster := raster_named(target_of(session))) is not None:
+        picture_controls(session, raster, prompt_of(session))
+    elif chat_toggle(session, target_of(session)):
         chat_controls(session)
     else:
         text_controls(session)
@@ -277,6 +288,8 @@ def param_control(session: Session, method: str, spec: Field) -> None:
     now = kept(session, name, spec.default, choices or None)
     if choices:
         st.selectbox(rules["label"], list(choices), **now, help=rules["help"])
+    elif isinstance(spec.default, str):
+        st.text_input(rules["label"], **now, max_chars=rules["longest"], help=rules["help"])
     elif isinstance(spec.default, bool):
         st.toggle(rules["label"], **now, help=rules["help"])
     elif isinstance(spec.default, int):
@@ -351,7 +364,12 @@ def model_controls(session: Session) -> None:
     st.text_input(
         "Device", **keep("device", "auto"), help="auto, cpu, cuda, cuda:1 or mps; auto-map spreads a large target over all GPUs"
     )
-    st.selectbox("Number format", DTYPES, **keep("dtype", "auto", DTYPES), help="auto: float32 on a CPU, else as stored.")
+    st.selectbox(
+        "Number format",
+        DTYPES,
+        **keep("dtype", "auto", DTYPES),
+        help=FORMAT_HELP,
+    )
     if not still_loading():
         for note in models_notes(target_of(session), draft_of(session)):
             st.caption(as_markdown(note))

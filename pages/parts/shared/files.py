@@ -10,28 +10,29 @@ from pages.parts.shared import visitor
 
 Data = TypeVar("Data", bytes, str)
 _lock = Lock()
-_at_work: Counter[str] = Counter()  # visitor -> files that are being made for them
+_at_work: Counter[tuple[str, str]] = Counter()  # (visitor, address) -> files that are being made for them
 
 
 def on_demand(make: Callable[[], Data]) -> Callable[[], Data]:
-    """What a download button calls: `make`, or a ValueError while as many files as may be are made for this visitor.
+    """What a download button calls: `make`, or a ValueError while as many files as may be are made for this visitor, or for all
+    at this address.
 
     A press on the button is one message, and whoever sends hundreds of them would keep all threads from everybody else's files.
     """
     if not limits().public:
         return make
-    key = visitor.key()  # there is no page any more once the button is pressed
+    who = visitor.key(), visitor.address()  # there is no page any more once the button is pressed
 
     def made() -> Data:
         with _lock:
-            check_files(_at_work[key])
-            _at_work[key] += 1
+            check_files(*(sum(n for one, n in _at_work.items() if one[i] == who[i]) for i in range(2)))
+            _at_work[who] += 1
         try:
             return make()
         finally:
             with _lock:
-                _at_work[key] -= 1
-                if not _at_work[key]:
-                    del _at_work[key]
+                _at_work[who] -= 1
+                if not _at_work[who]:
+                    del _at_work[who]
 
     return made

@@ -3,7 +3,7 @@
 from functools import cache
 
 from decoding.models.catalogue import MODELS
-from decoding.runs import lesson_runs, recorded_comparison, recorded_pair
+from decoding.runs import lesson_runs, recorded_comparison, recorded_pair, recorded_pictures
 from decoding.runs import method_runs as kept
 from decoding.runs.recorded_run import instructive
 from decoding.trace import Trace
@@ -53,6 +53,15 @@ def pair() -> tuple[Trace, Trace] | None:
     """The ordinary and the speculative run of one question that Home plays; None where one is missing or of another schema."""
     try:
         return recorded_pair.read()
+    except (OSError, ValueError):
+        return None
+
+
+@cache
+def picture_pair() -> tuple[Trace, Trace] | None:
+    """The same of one picture."""
+    try:
+        return recorded_pictures.read()
     except (OSError, ValueError):
         return None
 

@@ -162,7 +162,8 @@ tabs = Tabs(is_there, forget, clean)
 def cleanup() -> RunCleanup:
     """This tab's."""
     context = get_script_run_ctx()
-    return tabs.tab(context.session_id if context is not None else "", visitor.key() if limits().public else "")
+    who = (visitor.key(), visitor.address()) if limits().public else ("", "")
+    return tabs.tab(context.session_id if context is not None else "", *who)
 
 
 def handed(device: str, make: Callable[[], Job], group: Hashable = None) -> Live:
@@ -184,9 +185,9 @@ def handed(device: str, make: Callable[[], Job], group: Hashable = None) -> Live
     tab, rules = cleanup(), limits()
     if rules.public:
         tabs.make_room(tab.visitor)
-        check_held(tabs.positions(tab.visitor))
-    check_jobs(tabs.busy(tab.visitor), tabs.busy())
-    owner = Owner(tab.visitor or tab.tab, rules.at_once)
+        check_held(*tabs.positions(tab.visitor, tab.address))
+    check_jobs(tabs.busy(tab.visitor), tabs.busy(address=tab.address), tabs.busy())
+    owner = Owner(tab.visitor or tab.tab, rules.at_once, tab.address if rules.shares else None, rules.shares)
     if isinstance(make, Maker) and asked_for():
         live = cluster().live(noted(make), make.models, owner, group)
     else:
@@ -204,7 +205,9 @@ def check_replayed(trace: Trace, instead: Trace | None = None) -> None:
     tab = cleanup()
     if not limits().public or any(getattr(owner, "replayed", None) is trace for owner in list(tab.kept.values())):
         return
-    check_held(tabs.positions(tab.visitor) - positions(instead) + positions(trace))
+    more = positions(trace) - positions(instead)
+    own, near = tabs.positions(tab.visitor, tab.address)
+    check_held(own + more, near + more)
 
 
 def refusal(settings: Refusable) -> str:

@@ -15,6 +15,7 @@ from decoding.models.ends import read_stops, write_stops
 from decoding.models.fetching import fetched, of_package
 from decoding.models.names import DRAFTS_OF
 from decoding.models.places import is_gguf
+from decoding.models.rasters import raster_named
 from decoding.runs.cluster import Maker, Member
 from decoding.sample import Sampling
 from decoding.trace import Header, Message
@@ -186,7 +187,7 @@ def family_named(target: str, draft: str | None) -> SimpleNamespace:
     draft = None if heads else draft
     sources = {"target": target, "draft": draft or DRAFTS_OF.get(target)}
     model = object() if sources["draft"] and not other else None
-    return SimpleNamespace(name=name, draft=model, other_draft=other, sources=sources, heads=heads)
+    return SimpleNamespace(name=name, draft=model, other_draft=other, sources=sources, heads=heads, raster=raster_named(target))
 
 
 def models_notes(target: str, draft: str | None) -> tuple[str, ...]:

@@ -21,6 +21,7 @@ PAGES = {
     "pages/3_Drafter.py": "Drafter",
     "pages/4_Methods.py": "Methods",
     "pages/5_Traces.py": "Traces",
+    "pages/6_Lenses.py": "Lenses",
 }
 
 WITH_CONTROLS = ("Compare", "Drafter", "Traces")  # in the sidebar; elsewhere it only leads to the other pages
@@ -28,6 +29,7 @@ NARROW = """
 <style>
 @media (min-width: 769px) {
   [data-testid="stSidebar"][data-collapsed="false"] { width: 210px !important; min-width: 0 !important; }
+  .stSidebar .st-key-pages { grid-template-columns: 1fr; }
 }
 </style>
 """
@@ -43,6 +45,7 @@ CSS = """
 .stMainBlockContainer { position: relative; padding: 2.2rem 2.2rem 3rem 2.2rem; max-width: 1560px; }
 .stSidebar [data-testid="stSidebarUserContent"] { padding-top: 0; padding-bottom: 2rem; }
 .stSidebar [data-testid="stSidebarHeader"] { height: 2.2rem; min-height: 0; }
+.stSidebar .st-key-pages { display: grid; grid-template-columns: repeat(3, 1fr); gap: 0.4rem 0.25rem; }
 @media (max-width: 480px) { [data-testid="stButtonGroup"] button { padding-left: 0.55rem; padding-right: 0.55rem; } }
 .ds-title { font-size: 1.5rem; padding: 0; margin: 0; }
 .st-key-poll_timer { min-height: 1.7rem; }

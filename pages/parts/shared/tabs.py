@@ -44,9 +44,9 @@ def small_things(trace: Trace) -> int:
 class RunCleanup:
     """What dies with the tab: first its claims on the worker, later what it shows."""
 
-    def __init__(self, tab: str = "", visitor: str = "") -> None:
+    def __init__(self, tab: str = "", visitor: str = "", address: str = "") -> None:
         self.tab = tab  # id of Streamlit's session; "" outside of a page
-        self.visitor = visitor  # of a public server
+        self.visitor, self.address = visitor, address  # of a public server
         self.lives: WeakSet[Live] = WeakSet()  # a job that nobody looks at and no worker has in line needs no end
         self.gone_at: float | None = None  # when it was first found without a browser
         self.key = new_key()  # what the browser knows it by: whoever has it, and is its visitor, gets what it shows
@@ -102,18 +102,20 @@ class Tabs:
         self._lock = Lock()
         self._thread: Thread | None = None
 
-    def tab(self, tab: str, visitor: str) -> RunCleanup:
+    def tab(self, tab: str, visitor: str, address: str = "") -> RunCleanup:
         with self._lock:
-            found = self._tabs.setdefault(tab, RunCleanup(tab, visitor))
-            found.visitor = visitor
+            found = self._tabs.setdefault(tab, RunCleanup(tab))
+            found.visitor, found.address = visitor, address
             if self._thread is None:
                 self._thread = Thread(target=self._watch, name="draftscope-tabs", daemon=True)
                 self._thread.start()
             return found
 
-    def busy(self, visitor: str | None = None) -> int:
-        """Jobs that are at work or in line: of one visitor, or of all."""
-        return sum(tab.busy for tab in list(self._tabs.values()) if visitor in (None, tab.visitor))
+    def busy(self, visitor: str | None = None, address: str | None = None) -> int:
+        """Jobs that are at work or in line: of one visitor, of all at one address, or of all."""
+        return sum(
+            tab.busy for tab in list(self._tabs.values()) if visitor in (None, tab.visitor) and address in (None, tab.address)
+        )
 
     def look(self) -> None:
         """End the jobs of tabs that have been gone for long enough, and of visitors whose runs have grown beyond all measure."""
@@ -138,12 +140,12 @@ class Tabs:
             self.measure()
 
     def measure(self) -> None:
-        """End the jobs of visitors whose runs hold more than they may."""
-        for one in {tab.visitor for tab in list(self._tabs.values()) if tab.busy}:
+        """End the jobs of visitors whose runs hold more than they may, or who are at an address where all do together."""
+        for visitor, address in {(tab.visitor, tab.address) for tab in list(self._tabs.values()) if tab.busy}:
             try:
-                check_held(self.positions(one))
+                check_held(*self.positions(visitor, address))
             except Refused as error:
-                for tab in self.of(one):
+                for tab in self.of(visitor):
                     tab.release(told(error))
 
     def take_over(self, key: str, to: RunCleanup) -> dict[str, Any]:
@@ -169,9 +171,15 @@ class Tabs:
         """The tabs of a visitor."""
         return [tab for tab in list(self._tabs.values()) if tab.visitor == visitor]
 
-    def positions(self, visitor: str) -> int:
-        """Positions that the runs of a visitor hold."""
-        return sum(tab.positions for tab in self.of(visitor))
+    def positions(self, visitor: str, address: str) -> tuple[int, int]:
+        """Positions that the runs of a visitor hold, and those of all visitors at an address."""
+        own = near = 0
+        for tab in list(self._tabs.values()):
+            if tab.visitor == visitor or tab.address == address:
+                count = tab.positions
+                own += count * (tab.visitor == visitor)
+                near += count * (tab.address == address)
+        return own, near
 
     def make_room(self, visitor: str) -> None:
         """Before a visitor has another job done: what goes on in tabs of theirs that are gone ends, if the new one would have to

@@ -13,10 +13,11 @@ import streamlit as st
 from decoding.limits import limits
 from decoding.runs import visitors
 from decoding.runs.store import Store, default_folder
-from decoding.runs.visitors import CHECK, COOKIE, ROUTE, is_key, new_key, store_of
+from decoding.runs.visitors import CHECK, COOKIE, ROUTE, is_key, network, new_key, store_of
 
 NAME = COOKIE
 KEY = "visitor.key"  # in the session's state
+ADDRESS = "visitor.address"  # in the session's state
 OFFERED = "visitor.offered"  # in the session's state: a key that came with a link
 PARAMETER = "visitor"  # of "my link"
 SCRIPT = """
@@ -57,6 +58,17 @@ def cookie() -> str | None:
         return st.context.cookies.get(NAME)
     except (AttributeError, KeyError, TypeError):
         return None
+
+
+def address() -> str:
+    """What counts as the visitor's address, from which this tab was opened; "" for one of this machine, or if nobody knows."""
+    if not st.session_state.get(ADDRESS):  # a script that outlives its connection does not know any more
+        try:
+            found = st.context.ip_address
+        except (AttributeError, RuntimeError):
+            found = None
+        st.session_state[ADDRESS] = network(found) if isinstance(found, str) else ""
+    return st.session_state[ADDRESS]
 
 
 def key() -> str:

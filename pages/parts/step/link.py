@@ -1,5 +1,7 @@
 """The link to the step that is shown: written into the address bar and shown for copying; and opening one."""
 
+from collections.abc import Mapping
+
 import streamlit as st
 
 from decoding.limits import limits
@@ -43,8 +45,12 @@ def open_link(session: Session) -> None:
         return
     query = st.query_params.to_dict()
     fingerprint = repr(sorted(query.items()))
-    if not query or fingerprint == session.opened:
-        return
+    if query and fingerprint != session.opened:
+        open_link_of(session, query, fingerprint)
+
+
+def open_link_of(session: Session, query: Mapping[str, str], fingerprint: str) -> None:
+    """Open what a query asks for, and note under its fingerprint that this was done."""
     session.opened = fingerprint
     place = address.parse(query)
     if place is None:

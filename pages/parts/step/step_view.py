@@ -22,6 +22,7 @@ from pages.parts.step.ending import ending
 from pages.parts.step.link import link, linked
 from pages.parts.step.method_panel import view_of
 from pages.parts.step.other_method import other_method
+from pages.parts.step.picture import picture
 from pages.parts.step.recording import absent, recording
 from pages.parts.step.tables import tables
 from pages.parts.step.transport import progress, transport
@@ -44,6 +45,7 @@ def draw(session: Session, line: Callable[[], None]) -> None:
             line()
         recording(session)
     notices(session)
+    picture(session)
     call_by_call(session)
     transport(session)
     if session.trace is None:
@@ -51,6 +53,7 @@ def draw(session: Session, line: Callable[[], None]) -> None:
     answered(session, session.trace)
     ending(session)
     below(session)
+    look_closer(session)
     link(session)
     keep(session)
 
@@ -99,6 +102,16 @@ def below(session: Session) -> None:
         if tab.open:
             with tab:
                 view()
+
+
+def look_closer(session: Session) -> None:
+    """The way to the Lenses page, which looks at the step and the token that are shown here."""
+    if session.step is None:
+        return
+    with st.container(horizontal=True, vertical_alignment="center", key="look_closer_box"):
+        if st.button("Look closer", key="look_closer", icon=":material/visibility:"):
+            st.switch_page("pages/6_Lenses.py")
+        st.caption("Lenses at this very token: what its bytes say, what counting would have guessed, and more.")
 
 
 def numbers(session: Session) -> None:

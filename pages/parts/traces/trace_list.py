@@ -2,6 +2,7 @@
 
 import datetime
 import html
+import math
 import sqlite3
 from pathlib import Path
 
@@ -133,10 +134,17 @@ def filters(store: Store) -> Query:
 
 
 def midnight(day: datetime.date | None, later: int = 0) -> float | None:
-    """Seconds since 1970 at which a day begins here, `later` days on."""
+    """Seconds since 1970 at which a day begins here, `later` days on; infinite for one at either end of the calendar.
+
+    >>> midnight(datetime.date.max, 1), midnight(None)
+    (inf, None)
+    """
     if day is None:
         return None
-    return datetime.datetime.combine(day + datetime.timedelta(later), datetime.time.min).timestamp()
+    try:
+        return datetime.datetime.combine(day + datetime.timedelta(later), datetime.time.min).timestamp()
+    except (OverflowError, ValueError):
+        return math.inf if day.year > 1970 else -math.inf
 
 
 def clear() -> None:

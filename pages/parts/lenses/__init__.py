@@ -1,0 +1,1 @@
+"""The Lenses page: the run on one side, lenses on the other."""

@@ -1,0 +1,189 @@
+"""The Lenses page without a browser: it looks at the run of Step, answers, follows the reader, says why not, and is linked to."""
+
+from math import inf
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from decoding.lenses import LENSES
+from decoding.limits import PUBLIC
+from decoding.trace import decode_trace
+from pages.parts.lenses.desk import FREE, Desk
+from pages.parts.lenses.seen import as_json
+from pages.parts.shared import address, runs
+from pages.parts.shared.settings import Settings
+from tests.conftest import PATIENCE, eventually
+from tests.pages.conftest import EMBEDDED
+from tests.pages.test_step import ROOT
+
+pytestmark = [pytest.mark.timeout(4 * PATIENCE), pytest.mark.usefixtures("opens_with_embedded")]
+
+
+def opened(**query: str) -> AppTest:
+    at = AppTest.from_file(str(ROOT / "app.py"), default_timeout=PATIENCE).switch_page("pages/6_Lenses.py")
+    for key, value in query.items():
+        at.query_params[key] = value
+    return at.run()
+
+
+def desk(at: AppTest) -> Desk:
+    return at.session_state["draftscope_lenses"]
+
+
+def settled(at: AppTest) -> AppTest:
+    """Run until nothing is being looked at, and what was seen last is drawn."""
+
+    def rested() -> bool:
+        here = desk(at)
+        rests = not here.busy and not here.session.busy and here.session.coming is None
+        at.run()
+        return rests
+
+    eventually(rested, "the look did not end")
+    assert not at.exception
+    return at
+
+
+def press(at: AppTest, key: str) -> AppTest:
+    return settled(at.button(key).click().run())
+
+
+def keys(at: AppTest) -> set[str]:
+    return {button.key for button in at.button}
+
+
+def drawn(at: AppTest) -> str:
+    return " ".join([*(html.proto.body for html in at.get("html")), *(box.value for box in (*at.caption, *at.warning, *at.error))])
+
+
+def chosen(lens: str, **query: str) -> AppTest:
+    return opened(lens=lens, **query)
+
+
+def test_every_lens_has_a_card_with_its_question_and_nothing_is_computed_before_it_is_asked():
+    at = opened()
+    assert not at.exception and {f"card_{key}" for key in LENSES} <= keys(at) and "lens_look" in keys(at)
+    for key in LENSES:
+        assert LENSES[key].title in at.button(f"card_{key}").label.replace("\\", "")
+        assert LENSES[key].asks in at.button(f"card_{key}").label.replace("\\", "")
+    assert not desk(at).lives and not desk(at).seen
+
+
+@pytest.mark.parametrize("lens", LENSES)
+def test_a_look_is_a_sentence_a_picture_a_table_and_files(lens):
+    at = opened()
+    press(press_card(at, lens), "lens_look")
+    assert not at.error, drawn(at)
+    about, look = desk(at).seen[lens]
+    assert look.done and look.key == lens and about[0] == lens and as_json(look).startswith(b"{")
+    assert "rows read by the target" in drawn(at) and "lens_look" not in keys(at)
+    assert at.get("plotly_chart") and {"lens_json", "lens_look_file"} <= {one.key for one in at.get("download_button")}
+
+
+def press_card(at: AppTest, lens: str) -> AppTest:
+    return at.button(f"card_{lens}").click().run()
+
+
+def test_a_changed_parameter_marks_what_was_seen_and_the_button_looks_again():
+    at = press(press_card(opened(), "byte_level"), "lens_look")
+    before = desk(at).seen["byte_level"][1]
+    at.number_input("param.lens.byte_level.cut").set_value(2).run()
+    assert "what was seen before" in drawn(at) and "lens_look" in keys(at)
+    press(at, "lens_look")
+    after = desk(at).seen["byte_level"][1]
+    assert after.params["cut"] == 2 and after.text == before.text[: len(after.text)] != before.text
+    at.text_input("param.lens.byte_level.typed").set_value("xq").run()
+    assert desk(press(at, "lens_look")).seen["byte_level"][1].text.endswith(b"xq")
+
+
+def test_a_cheap_lens_follows_the_reader_once_it_was_asked():
+    at = press_card(opened(), "byte_level")
+    at.toggle("param.lens.byte_level.meter").set_value(False).run()
+    cost = desk(at).cost.rows
+    press(at, "lens_look")
+    at.session_state["draftscope"].go(0)
+    settled(at.run())
+    here = desk(at)
+    assert (here.seen["byte_level"][1].step == 0) == (here.cost.rows <= FREE), (cost, here.cost)
+
+
+def test_stop_ends_a_look_and_it_can_go_on():
+    at = press_card(opened(), "byte_level")
+    at.button("lens_look").click().run()
+    live = desk(at).lives[0] if desk(at).lives else None
+    if live is not None and live.busy:
+        desk(at).stop()
+        live.wait(PATIENCE)
+        assert live.state in ("paused", "ended")
+        live.ask(inf)
+    settled(at)
+    assert desk(at).seen["byte_level"][1].done
+
+
+def test_a_closed_tab_ends_the_look(monkeypatch):
+    tab = runs.RunCleanup()
+    monkeypatch.setattr(runs, "cleanup", lambda: tab)
+    at = press_card(opened(), "infinigram")
+    at.button("lens_look").click().run()
+    lives = list(tab.lives)
+    tab.release()
+    for live in lives:
+        live.wait(PATIENCE)
+        assert live.over
+    assert lives
+
+
+# -- links -------------------------------------------------------------------------------------------------------------
+
+
+def test_a_link_opens_the_run_the_place_the_lens_and_its_parameters():
+    settings = Settings(prompt="Once upon a time", method="speculative_sampling", max_tokens=16)
+    at = chosen("byte_level", **address.parameters(settings, 2, 0), **{"l.cut": "3", "l.typed": "x"})
+    settled(at)
+    here = desk(at)
+    assert here.lens == "byte_level" and here.params.cut == 3 and here.params.typed == "x" and not here.notes
+    assert here.session.settings.prompt == "Once upon a time" and here.cursor == (1, 0)
+    press(at, "lens_look")
+    press(at, "lens_link")
+    assert at.query_params["lens"] == ["byte_level"] and at.query_params["l.cut"] == ["3"]
+
+
+def test_what_a_link_cannot_say_is_said_and_left_out():
+    at = chosen("<script>", **{"l.cut": "3"})
+    assert "There is no lens" in drawn(at).replace("\\", "") and "<script>" not in drawn(at)
+    at = chosen("byte_level", **{"l.cut": "999", "l.nonsense": "1", "l.temperature": "x"})
+    told = drawn(at).replace("\\", "")
+    assert not at.exception and all(name in told for name in ("l.cut", "l.nonsense", "l.temperature"))
+    assert desk(at).params == LENSES["byte_level"].params()
+
+
+def test_step_leads_to_the_place_that_it_shows():
+    at = AppTest.from_file(str(ROOT / "app.py"), default_timeout=PATIENCE).switch_page("pages/1_Step.py").run()
+    session = at.session_state["draftscope"]
+    session.go(1)
+    at.run()
+    at.button("look_closer").click().run()
+    assert desk(at).cursor == (1, session.selected) and "lens_look" in keys(at)
+
+
+# -- refusals ----------------------------------------------------------------------------------------------------------
+
+
+def test_without_a_run_the_page_says_so(monkeypatch):
+    from pages.parts.shared import recorded_run as demo
+
+    monkeypatch.setattr(demo, "recorded", lambda: None)
+    at = opened()
+    assert not at.exception and "no run to look at" in drawn(at)
+
+
+def test_a_public_server_refuses_a_long_look(monkeypatch):
+    """At the door, with the numbers; whoever looks knows why."""
+    monkeypatch.setenv("DRAFTSCOPE_MODE", "public")
+    trace = decode_trace(EMBEDDED.read_bytes())
+    at = press_card(opened(), "infinigram")
+    rows = desk(at).cost.rows
+    assert rows <= (PUBLIC.look or 0) and trace.steps
+    monkeypatch.setattr("decoding.limits.PUBLIC", type(PUBLIC)(**{**vars(PUBLIC), "look": rows - 1}))
+    press(at, "lens_look")
+    assert f"reads at most {rows - 1:,} rows" in drawn(at).replace("\\", "")
