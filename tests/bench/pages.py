@@ -2,8 +2,8 @@
 
     python -m tests.bench.pages [--presses 30] [--traces 10000]
 
-Prints, each beside its limit: six columns of 64-node trees per second; a 1,000-step trace opened and scrubbed; 10,000
-stored traces listed and filtered; a click on Step painted at 64 nodes. Browser figures run from the click to the last
+Prints, each beside its limit: six columns of 64-node trees per second; a 1,000-step trace opened; 10,000 stored traces
+listed and filtered. The stepper has a benchmark of its own (`tests.bench.stepper`). Browser figures run from the click to the last
 change of the page in headless Chromium, with runs that were recorded before, so that no model is waited for.
 """
 
@@ -26,18 +26,6 @@ from decoding.trace import Trace, decode_trace, encode
 ROOT = Path(__file__).parent.parent.parent
 CHROMIUM = "/usr/bin/chromium"
 NODES = 64
-STEP_PAGE = """
-import runpy
-from pathlib import Path
-import streamlit as st
-from decoding.trace import decode_trace
-from pages.parts.shared.session import Session
-from pages.parts.shared.settings import settings_of
-if "draftscope" not in st.session_state:
-    trace = decode_trace(Path({trace!r}).read_bytes())
-    st.session_state["draftscope"] = Session(trace=trace, settings=settings_of(trace.header), cursor=0)
-runpy.run_path({page!r})
-"""
 COMPARE_PAGE = """
 import runpy
 from pathlib import Path
@@ -94,9 +82,8 @@ def main() -> None:
     print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
     with tempfile.TemporaryDirectory() as folder:
         bench_store(Path(folder) / "store", options.traces)
-        traces = recorded(Path(folder), 2 * options.presses + 20)
-        bench_long(Path(folder), traces[0], options.presses)
-        bench_step(Path(folder), traces[0], options.presses)
+        traces = written(Path(folder), 2 * options.presses + 20)
+        bench_long(Path(folder), traces[0])
         bench_columns(Path(folder), traces, options.presses)
 
 
@@ -108,21 +95,27 @@ def report(what: str, values: list[float], limit: str) -> None:
 # -- material ---------------------------------------------------------------------------------------------------------
 
 
-def recorded(folder: Path, presses: int) -> list[Path]:
-    """Six real runs of the embedded models; of their steps those with about 64 nodes, again and again."""
+def recorded(method: str, params: dict, temperature: float, nodes: int, steps: int, seed: int = 0) -> Trace:
+    """A real run of the embedded models; of its steps those with about so many nodes, again and again."""
     from decoding.models.family import load
     from decoding.runs.run import Run
     from decoding.sample import Sampling
 
-    family, files, sizes = load(), [], []
+    run = Run(load(), method, params, "Once upon a time there was a little", Sampling(temperature), seed, 96)
+    for _ in zip(range(24), run):  # noqa: B905  enough to choose from
+        pass
+    near = sorted(run.steps, key=lambda step: abs(len(step.nodes) - nodes))[:12]
+    return repeated(replace(run.trace, steps=tuple(near)), steps)
+
+
+def written(folder: Path, steps: int) -> list[Path]:
+    """Six of them as files."""
+    files, sizes = [], []
     for seed in range(6):
-        run = Run(family, "token_recycling", {}, "Once upon a time there was a little", Sampling(0.8), seed, 96)
-        for _ in run:
-            pass
-        near = sorted(run.steps, key=lambda step: abs(len(step.nodes) - NODES))[:12]
-        sizes += [len(step.nodes) for step in near]
+        trace = recorded("token_recycling", {}, 0.8, NODES, steps, seed)
+        sizes += [len(step.nodes) for step in trace.steps]
         files.append(folder / f"{seed}.trace")
-        files[-1].write_bytes(encode(repeated(replace(run.trace, steps=tuple(near)), presses)))
+        files[-1].write_bytes(encode(trace))
     print(f"trees of {min(sizes)} to {max(sizes)} nodes, {mean(sizes):.0f} on average")
     return files
 
@@ -228,8 +221,8 @@ def presses(page, name: str, count: int, where: str = ".stMain") -> list[float]:
     return [value for value in found if value is not None]
 
 
-def bench_long(folder: Path, file: Path, count: int) -> None:
-    """1,000 steps: read, and the page scrubbed in a browser."""
+def bench_long(folder: Path, file: Path) -> None:
+    """1,000 steps, read."""
     long = folder / "long.trace"
     long.write_bytes(encode(repeated(decode_trace(file.read_bytes()), 1000)))
     store = Store(folder / "long")
@@ -244,15 +237,6 @@ def bench_long(folder: Path, file: Path, count: int) -> None:
             read()
             times.append(1000 * (time.perf_counter() - started))
         report(f"1,000 steps of {NODES} nodes {what}", times, "1,000 ms")
-    script = STEP_PAGE.format(trace=str(long), page=str(ROOT / "pages/1_Step.py"))
-    with page_of(script, folder, "Step 1:") as page:
-        report("1,000 steps, a step scrubbed in the browser", presses(page, "Forward", count), "200 ms")
-
-
-def bench_step(folder: Path, file: Path, count: int) -> None:
-    script = STEP_PAGE.format(trace=str(file), page=str(ROOT / "pages/1_Step.py"))
-    with page_of(script, folder, "Step 1:") as page:
-        report(f"Step painted at {NODES} nodes", presses(page, "Step", count), "300 ms")
 
 
 def processor(script: str, count: int) -> list[float]:

@@ -111,7 +111,7 @@ def test_a_process_that_has_torch_never_waits():
     assert "Loading" not in said(at) and not at.button(key="run").disabled
 
 
-def test_step_shows_the_recorded_run_and_says_what_is_loaded(importing):
+def test_step_shows_the_recorded_run_and_says_what_is_loaded(importing, smollm2_folder):
     at = page(STEP)
     assert "Loading torch (1 of 3)" in said(at) and sent(at)["steps"] and not sent(at)["more"]
     assert all(

@@ -65,11 +65,6 @@ EXAMPLES: dict[str, Example] = {
 
 # For models with a chat template: what a user says.
 CHAT_EXAMPLES: dict[str, Example] = {
-    "story": Example(
-        "Chat: a story",
-        "Tell me a short story about a child who finds a little dog.",
-        "Every word could be another one: watch the die decide.",
-    ),
     "haiku": Example("Chat: a haiku", "Write a haiku about rain.", "Few words, many ways to say them: guesses are turned down."),
     "sums": Example(
         "Chat: apples",
@@ -77,4 +72,9 @@ CHAT_EXAMPLES: dict[str, Example] = {
         "The answer repeats the question: what it copies is guessed well.",
     ),
     "code": Example("Chat: a function", "Write a Python function that reverses a string.", "Code says everything twice."),
+    "story": Example(
+        "Chat: a story",
+        "Tell me a short story about a child who finds a little dog.",
+        "Every word could be another one: watch the die decide.",
+    ),
 }
