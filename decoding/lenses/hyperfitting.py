@@ -13,6 +13,7 @@ behind an end of text, so that all are equally long.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -45,13 +46,25 @@ class Params:
     )
 
 
-def lacks(family: Family) -> str:
-    """The twin is that of the embedded target, which this family must be or have begun as."""
-    target = family.name.partition(" + ")[0]
-    if target in (BASE, HYPER):
-        return ""
-    why = "for smollm2 the fine-tune of 135 M parameters takes hours on a processor and would be a large download; "
-    return f"There is no hyperfitted twin of {target}: {why if target == 'smollm2' else ''}choose {BASE} or {HYPER} as the target."
+@dataclass(frozen=True)
+class Twin:
+    """The hyperfitted twin: that of the embedded target, which the family must have, or the twin itself. Known by name."""
+
+    words = "a hyperfitted twin"
+    part = "target"
+
+    def lacking(self, method: Any, family: Any) -> str:
+        target = family.name.partition(" + ")[0]
+        if target in (BASE, HYPER):
+            return ""
+        why = "the fine-tune of 135 M parameters takes hours on a processor and would be a large download. "
+        return (
+            f"{method.title} needs a hyperfitted twin, and there is none of {target}{': ' + why if target == 'smollm2' else '. '}"
+            f"Choose {BASE} or {HYPER} as the target."
+        )
+
+    def parameters(self, method: Any, family: Any) -> int:
+        return family.target.model.num_parameters()
 
 
 def look(family: Family, trace: Trace, cursor: Cursor, params: Params) -> Iterator[HyperfittingLook]:
@@ -181,7 +194,7 @@ def accepted(
         first over copied places alone.
     """
     p, q = sampling.probabilities(logits), sampling.probabilities(drafts)
-    each = torch.minimum(p, q).sum(-1).clamp(max=1)
+    each = torch.minimum(p, q).sum(-1).double().clamp(max=1)
     times = 1 if sampling.greedy else DRAFTS_EACH
     yes = 0
     for _ in range(times):
@@ -225,5 +238,5 @@ LENS = Lens(
     params=Params,
     look=look,
     cost=cost,
-    lacks=lacks,
+    requirements=(Twin(),),
 )

@@ -41,9 +41,9 @@ class LensRun:
         chosen, cursor = LENSES[lens], Cursor(step, node)
         values = chosen.checked(params or {})
         place_of(trace, cursor)
+        check_tokens(family, trace)
         if reason := chosen.missing(family) or chosen.lacks(family):
             raise ValueError(reason)
-        check_tokens(family, trace)
         check_look(chosen.cost(trace, cursor, values).rows)
         self.look: Look | None = None
         self.steps = range(0)  # one for every look so far; they are not kept

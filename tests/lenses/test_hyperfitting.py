@@ -1,6 +1,7 @@
 """Hyperfitting: the checks of its specification, over the twins that ship."""
 
 from statistics import fmean
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -8,7 +9,8 @@ import torch
 
 from decoding.draft import Draft, TargetOutput
 from decoding.lens import Cursor, read_rows
-from decoding.lenses.hyperfitting import BASE, PIECES, Params, accepted, continued, copies, grams, lacks, look, looks
+from decoding.lenses import LENSES
+from decoding.lenses.hyperfitting import BASE, PIECES, Params, accepted, continued, copies, grams, look, looks
 from decoding.models.deltas import facts
 from decoding.models.family import EMBEDDED, Family, load
 from decoding.models.names import HYPER
@@ -172,10 +174,11 @@ def test_the_run_may_be_of_the_twin_and_other_families_are_told_why_not(pair):
     *_, last = LensRun(pair[HYPER], "hyperfitting", run_of(pair[HYPER], PROMPTS[0]).trace, params={"length": 16})
     assert last.done and {text.target for text in last.texts} == {BASE, HYPER} and last.pieces == 200
     small = Family("embedded-small", pair[BASE].tokenizer, pair[BASE].target)
-    assert lacks(pair[BASE]) == lacks(pair[HYPER]) == ""
-    assert "no hyperfitted twin of embedded-small" in lacks(small)
-    assert "135 M parameters" in lacks(Family("smollm2", pair[BASE].tokenizer, pair[BASE].target))
-    with pytest.raises(ValueError, match="no hyperfitted twin of embedded-small"):
+    missing = LENSES["hyperfitting"].missing
+    assert missing(pair[BASE]) == missing(pair[HYPER]) == missing(SimpleNamespace(name=f"{BASE} + other")) == ""
+    assert "there is none of embedded-small. Choose embedded or" in missing(small)
+    assert "none of smollm2: the fine-tune of 135 M parameters" in missing(SimpleNamespace(name="smollm2"))
+    with pytest.raises(ValueError, match="none of embedded-small"):
         LensRun(small, "hyperfitting", run_of(pair[BASE], PROMPTS[0]).trace)
 
 

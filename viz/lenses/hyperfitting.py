@@ -6,10 +6,9 @@ from statistics import fmean
 
 import pandas as pd
 import plotly.graph_objects as go
-from plotly.subplots import make_subplots
 
 from decoding.looks.hyperfitting import Acceptance, HyperfittingLook, Text
-from viz.style import GRID, LOOKS, SERIES, ink, layout, tint
+from viz.style import GRID, LOOKS, SERIES, layout, tint
 from viz.tokens import as_html, as_plotly, full_name, joined, name
 from viz.words import number
 
@@ -25,6 +24,10 @@ CSS = """<style>
 .ds-twins table { border-collapse: collapse; margin: 0.6rem 0 0; font-size: 0.95rem; }
 .ds-twins td, .ds-twins th { padding: 0.1rem 0.9rem 0.1rem 0; text-align: left; border: none; font-weight: normal; }
 .ds-twins td { font-variant-numeric: tabular-nums; }
+.ds-twins .ds-squares { width: 100%; table-layout: fixed; border-collapse: separate; border-spacing: 4px; }
+.ds-twins .ds-squares th { overflow-wrap: anywhere; padding: 0.1rem 0.3rem; }
+.ds-twins .ds-squares td { padding: 0.4rem 0.5rem; border-radius: 4px; }
+.ds-twins .ds-squares b { font-size: 1.15rem; }
 </style>"""
 
 
@@ -127,7 +130,7 @@ def sentence(look: HyperfittingLook) -> str:
 
 
 def html(look: HyperfittingLook, dark: bool) -> str:
-    """The greedy texts side by side, with their numbers and those of the texts at temperature 1."""
+    """The greedy texts side by side, with their numbers and those at temperature 1; below them who takes whose drafts."""
     greedy = texts_of(look, 0.0)
     drawn = {text.target: text for text in texts_of(look, 1.0)}
     if not greedy:
@@ -140,7 +143,8 @@ def html(look: HyperfittingLook, dark: bool) -> str:
         f"<section><h4>{as_html(text.target)}, greedy</h4>{shown(text, look)}{numbers_html(text, drawn.get(text.target))}</section>"
         for text in greedy
     )
-    return f'{CSS}{keys}<div class="ds-twins">{panels}</div>'
+    pairs = "".join(squares(look, temperature) for temperature in (1.0, 0.0))
+    return f'{CSS}{keys}<div class="ds-twins">{panels}{pairs}</div>'
 
 
 def shown(text: Text, look: HyperfittingLook) -> str:
@@ -215,51 +219,33 @@ def alt(look: HyperfittingLook) -> str:
 # -- acceptance --------------------------------------------------------------------------------------------------------
 
 
-def more(look: HyperfittingLook, dark: bool) -> list[tuple[str, go.Figure, str]]:
-    """The squares: how many drafted tokens each target takes from each draft model."""
-    if not look.pairs:
-        return []
-    targets = list(dict.fromkeys(pair.target for pair in look.pairs))
-    drafts = list(dict.fromkeys(pair.draft for pair in look.pairs))
-    made = make_subplots(1, 2, subplot_titles=("T = 1, on its own text", "T = 0, on its own text"), horizontal_spacing=0.04)
-    made.update_layout(layout(300, dark, showlegend=False))
-    for column, temperature in enumerate((1.0, 0.0), 1):
-        found = {(pair.target, pair.draft): pair for pair in look.pairs if pair.temperature == temperature}
-        grid = [[found.get((target, draft)) for draft in drafts] for target in targets]
-        made.add_heatmap(
-            z=[[pair and pair.expected for pair in row] for row in grid],
-            x=[as_plotly(f"draft of {draft}") for draft in drafts],
-            y=[as_plotly(target) for target in targets],
-            text=[[cell_words(pair) for pair in row] for row in grid],
-            texttemplate="%{text}", textfont={"color": ink(dark), "size": 15},
-            zmin=0, zmax=1, colorscale=[[0, tint(SERIES["p"], 0.06)], [1, tint(SERIES["p"], 0.75)]], showscale=False,
-            xgap=4, ygap=4,
-            hovertemplate="%{y} judges the %{x}: %{z:.3f}<extra></extra>", row=1, col=column,
-        )  # fmt: skip
-    made.update_xaxes(showgrid=False, fixedrange=True)
-    made.update_yaxes(showgrid=False, fixedrange=True, autorange="reversed")
-    made.update_yaxes(showticklabels=False, col=2)
-    return [("How many drafted tokens are accepted", made, alt_pairs(look.pairs))]
-
-
-def cell_words(pair: Acceptance | None) -> str:
-    """The expected share, and the measured one with its error."""
-    if pair is None:
+def squares(look: HyperfittingLook, temperature: float) -> str:
+    """A table of two by two: what each target takes of each draft model's tokens, on its own text; darker is more."""
+    found = {(pair.target, pair.draft): pair for pair in look.pairs if pair.temperature == temperature}
+    if not found:
         return ""
+    targets, drafts = (list(dict.fromkeys(key[i] for key in found)) for i in range(2))
+    head = "".join(f"<th>draft of {as_html(draft)}</th>" for draft in drafts)
+    body = "".join(
+        f"<tr><th>{as_html(target)}</th>{''.join(cell(found.get((target, draft))) for draft in drafts)}</tr>" for target in targets
+    )
+    return (
+        f"<section><h4>Drafted tokens that are accepted, T = {temperature:g}</h4>"
+        f'<table class="ds-squares"><tr><th></th>{head}</tr>{body}</table></section>'
+    )
+
+
+def cell(pair: Acceptance | None) -> str:
+    """The sum of min(p, q), what was measured with two standard errors, and the first where the text is copied."""
+    if pair is None:
+        return "<td></td>"
     error = f" ± {2 * pair.error:.3f}" if pair.temperature else ""
-    copied = "" if pair.copied is None else f"<br>where it copies {pair.copied:.2f}"
-    return f"<b>{pair.expected:.3f}</b><br>measured {pair.measured:.3f}{error}{copied}"
-
-
-def alt_pairs(pairs: Sequence[Acceptance]) -> str:
-    """The squares in words; ± is two standard errors."""
-    said = [
-        f"T = {pair.temperature:g}: {pair.target} takes {number(pair.expected)} from the draft model of {pair.draft} "
-        f"(measured {number(pair.measured)} of {pair.drafted:,} drafted"
-        + (")" if pair.copied is None else f"; where the text is copied {number(pair.copied)})")
-        for pair in pairs
-    ]
-    return f"The mean of sum min(p, q), and what was measured, ± two standard errors. {'; '.join(said)}."
+    copied = "" if pair.copied is None else f"<br>where it copies {pair.copied:.3f}"
+    shade = tint(SERIES["p"], 0.08 + 0.5 * min(1.0, pair.expected))
+    return (
+        f'<td style="background:{shade}" title="of {pair.drafted:,} drafted"><b>{pair.expected:.3f}</b>'
+        f"<br>measured {pair.measured:.3f}{error}{copied}</td>"
+    )
 
 
 def table(look: HyperfittingLook) -> pd.DataFrame:

@@ -25,7 +25,7 @@ from viz.tokens import plain
 
 VERSION = "1"
 LONGEST = 4_000  # characters of a prompt that a link carries; browsers and proxies cut longer addresses
-DRAFTS = ("embedded",)  # draft models that a link may name
+DRAFTS = ("embedded", "embedded-hyper")  # draft models that a link may name
 STREAMLITS = {"embed", "embed_options"}
 NUMBERS = {"top_k": (0, 1000), "seed": (0, MAX_SEED), "tokens": (1, MAX_TOKENS)}
 FIELD = {"tokens": "max_tokens", "stop": "stop_tokens"}  # name in the link -> name in the settings

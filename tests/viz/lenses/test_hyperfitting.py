@@ -1,9 +1,9 @@
 """Pictures of the hyperfitting lens: numbers that can be counted by hand."""
 
+import re
 from dataclasses import replace
 
 import msgspec
-import pytest
 
 from decoding.looks.hyperfitting import Acceptance, HyperfittingLook, Text, Written
 from viz.lenses import hyperfitting as pictures
@@ -54,22 +54,23 @@ def test_the_sentence_has_them():
 
 def test_the_texts_are_escaped_marked_and_shaded():
     made = pictures.html(LOOK, False)
-    assert "&lt;b&gt;" in made and "<b>" not in made and "<br>" in made
-    left, right = made.split("<section>")[1:]
+    texts = made.partition("<h4>Drafted tokens")[0]
+    assert "&lt;b&gt;" in texts and "<b>" not in texts and "<br>" in texts
+    left, right = texts.split("<section>")[1:3]
     assert left.count("ds-again") == 9 and pictures.COPIED not in left, "from the fourth token on"
     assert right.count("ds-again") == 0 and right.count(pictures.COPIED) == 9
 
 
-@pytest.mark.parametrize("dark", [False, True])
-def test_the_squares_say_what_was_expected_and_measured(dark):
-    [(title, figure, words)] = pictures.more(LOOK, dark)
-    assert "accepted" in title and "T = 0: embedded takes" in words
-    assert [list(map(list, part.z)) for part in figure.data] == [[[0.5, 0.25], [0.25, 0.5]]] * 2
-    assert "where it copies 0.75" in figure.data[0].text[0][0] and "copies" not in figure.data[1].text[0][0]
-    assert "± 0.020" in figure.data[0].text[0][0] and "±" not in figure.data[1].text[0][0]
-    partly = pictures.more(msgspec.structs.replace(LOOK, pairs=LOOK.pairs[:3]), dark)
-    assert partly[0][1].data[0].z[0][1] is None
-    assert pictures.more(HyperfittingLook(), dark) == []
+def test_the_squares_say_what_was_expected_and_measured():
+    """Targets downwards, draft models to the right; the errors where dice were thrown."""
+    warm, cold = (pictures.squares(LOOK, temperature) for temperature in (1.0, 0.0))
+    for made in (warm, cold):
+        assert re.findall(r"<b>(.*?)</b>", made) == ["0.500", "0.250", "0.250", "0.500"]
+        assert re.findall(r"<th>(.+?)</th>", made)[1:] == ["draft of embedded-hyper", "embedded", "embedded-hyper"]
+    assert warm.count("measured 0.500 ± 0.020<br>where it copies 0.750") == 4
+    assert "±" not in cold and "copies" not in cold and warm in pictures.html(LOOK, True)
+    partly = pictures.squares(msgspec.structs.replace(LOOK, pairs=LOOK.pairs[:5]), 0.0)
+    assert partly.count("<td></td>") == 1 and pictures.squares(HyperfittingLook(), 1.0) == ""
 
 
 def test_the_lines_and_the_table_have_every_token():
