@@ -102,6 +102,10 @@ def settled(family: Family, marks: tuple[int, ...], tokens: list[int]) -> tuple[
 
 def seen(family: Family, text: bytes, word: bytes, here: ByteView, rows: TargetRows) -> ByteLook:
     """A view as plain data."""
+    if not here.p > 0:
+        raise ValueError(
+            f"The target gives what ends in {text[-24:].decode(errors='replace')!r} no probability that a number can hold."
+        )
     shown = here.members[:MOST_COVERS]
     named = {token for one in shown for token in one.tokens} | set(here.spelled)
     settled = len(b"".join(family.token_bytes([t])[t] for t in here.spelled)) - len(word)

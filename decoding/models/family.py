@@ -288,7 +288,8 @@ def weights_mark(source: str | None) -> str:
         images,
     )  # another's weights lie in the folder itself, which may hold a whole disk
     for file in sorted(folder.rglob("*.safetensors") if ours else folder.glob("*.safetensors")):
-        if not file.is_file() or (folder == EMBEDDED and smollm2 in file.parents):
+        twin = folder == EMBEDDED and file.parent.name.endswith("-hyper") and not str(source).endswith("-hyper")
+        if not file.is_file() or twin or (folder == EMBEDDED and smollm2 in file.parents):
             continue
         with file.open("rb") as data:
             size = data.seek(0, os.SEEK_END)

@@ -4,6 +4,7 @@ Everything that such a family adds is checked here: what the file says, what a p
 may hold, which is the words and the first pixels of a picture that is to be finished.
 """
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -24,7 +25,7 @@ def raster_of(folder: Path) -> Raster | None:
         ValueError: there is a file, and it says nothing that can be a raster.
     """
     file = folder / RASTER
-    if not file.is_file():
+    if not os.path.isfile(file):  # which is False for a name that no file can have
         return None
     if file.stat().st_size > MAX_FILE:
         raise ValueError(f"{RASTER} in {str(folder)!r} has {file.stat().st_size:,} bytes; at most {MAX_FILE:,} are read.")

@@ -73,8 +73,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for name in options.models:
         plan = planned(name, options)
         twin = hyperfitted(name, plan, pieces, windows, options)
-        facts = {"rank": plan.rank, "layers": plan.layers, "lr": plan.lr, "figures": twin.figures}
-        deltas.save(options.out / f"{name}-hyper", name, added(twin, EMBEDDED / name), facts)
+        made = {"rank": plan.rank, "layers": plan.layers, "lr": plan.lr, "figures": twin.figures}
+        deltas.save(options.out / f"{name}-hyper", name, added(twin, EMBEDDED / name), made)
         print(f"{name}:", json.dumps(twin.figures))
     np.save(options.out / "target-hyper" / PIECES, pieces.numpy().astype(np.uint16))
 

@@ -29,6 +29,7 @@ from tests.methods.test_contract import unfit
 from viz.lenses import pictures_of
 
 KEYS = list(LENSES)
+REFUSED = {("byte_level", "temperature", 0.1): "no probability that a number can hold"}  # of half a name
 PROMPT = "Once upon a time there was a little girl who lived in a small house near the forest with her litt"
 HOSTILE = b"<script>alert(1)</script>"
 
@@ -151,6 +152,10 @@ def test_both_ends_of_every_range_look(key, embedded, trace):
         if type(field.default) is str and not rules["choices"]:
             ends = ("", "é" * rules["longest"])
         for value in rules["choices"] or ends:
+            if words := REFUSED.get((key, field.name, value)):
+                with pytest.raises(ValueError, match=words):
+                    list(LensRun(embedded, key, trace, *refused(trace), {field.name: value}))
+                continue
             *_, look = LensRun(embedded, key, trace, *refused(trace), {field.name: value})
             draw(look)
 
@@ -201,7 +206,7 @@ def test_what_cannot_be_looked_at_is_refused(key, embedded, llama, trace, monkey
     for place, words in (((99, None), "step 100"), ((0, 99), "node 99"), ((-2, None), "step -1")):
         with pytest.raises(ValueError, match=words):
             LensRun(embedded, key, trace, *place)
-    with pytest.raises(ValueError, match="has .* tokens|another tokenizer"):
+    with pytest.raises(ValueError, match="has .* tokens|another tokenizer|There is no hyperfitted twin of"):
         LensRun(llama, key, trace)
     other = msgspec.structs.replace(trace, token_bytes=dict.fromkeys(trace.token_bytes, b"x"))
     with pytest.raises(ValueError, match="another tokenizer"):
