@@ -7,9 +7,11 @@ safe for the place it goes to: a token is whatever a model wrote, or whatever an
 import html
 import re
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+
+Say = Callable[[int, Mapping[int, bytes]], str]  # how a sentence names a token
 
 SPACE, NEWLINE, TAB, EMPTY = "␣", "↵", "⇥", "∅"
 GLYPHS = {" ": SPACE, "\n": NEWLINE, "\t": TAB}

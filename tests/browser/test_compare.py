@@ -71,7 +71,7 @@ def test_a_sweep_over_three_values_names_the_best(site, page):
     page.locator(".ds-say", has_text="= 1, 2, 3").wait_for()
     button(page, "Run the sweep").click()
     page.get_by_text("Best at c").wait_for()
-    page.locator(".js-plotly-plot").wait_for()
+    page.locator(".js-plotly-plot").first.wait_for()
 
 
 def test_two_tabs_do_not_disturb_each_other(site, page, browser):

@@ -18,11 +18,11 @@ pytestmark = [pytest.mark.browser, pytest.mark.timeout(8 * PATIENCE)]
 WATCH = """
 const watch = new MutationObserver(() => {
   const stepper = [...document.querySelectorAll("*")].find((e) => e.shadowRoot?.querySelector(".stp .box"));
-  if (!stepper) return;
+  const run = document.querySelector(".st-key-run button"), title = document.querySelector(".ds-title");
+  if (!stepper || !run || !title) return;  // they may come a moment behind the tree
   watch.disconnect();
   const line = document.querySelector(".st-key-loading .ds-wait");
-  const disabled = document.querySelector(".st-key-run button").disabled;
-  window.atFirst = { line: line ? line.innerText : "", disabled, title: document.querySelector(".ds-title").offsetTop };
+  window.atFirst = { line: line ? line.innerText : "", disabled: run.disabled, title: title.offsetTop };
 });
 watch.observe(document, { childList: true, subtree: true, attributes: true });
 // what happens in a shadow root is not observed

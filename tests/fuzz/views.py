@@ -41,7 +41,7 @@ from viz.lanes.lanes import lanes, result
 from viz.lanes.pictures import picture_lanes, picture_result
 from viz.lessons.course import NEEDED, course
 from viz.lessons.handout import handout
-from viz.methods import guesses_html
+from viz.methods import guesses_html, pictures_of
 from viz.methods.spectr import position_of
 from viz.methods.spectr_transport import transport
 from viz.replay.replay import replay_html
@@ -51,6 +51,7 @@ from viz.runs.sweep import sweep_alt, sweep_figure, sweep_table
 from viz.runs.track import track_html
 from viz.runs.winner import winner_words
 from viz.step.beside import beside_words
+from viz.step.small_tree import small_tree_svg
 from viz.step.text import legend_html, origins
 
 GIVEN = "fuzz"  # in the session's state: what `drawn` was given
@@ -144,6 +145,9 @@ def around(session: Session, other: Trace) -> None:
     draw_small_tree(step, trace.token_bytes, "fuzz_small", session.root, 350, 6)
     if bars := guesses_html(trace, session.cursor):
         st.html(bars)
+    assert small_tree_svg(trace, session.cursor).endswith("</svg>")
+    for name in ("rest", "infinigram", "prompt_lookup", "token_recycling"):
+        pictures_of(name).silence(trace, session.cursor)
     until(trace, duration(trace) / 2)
     retrieved.source_alt(step)
     if other.steps:

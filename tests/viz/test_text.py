@@ -134,3 +134,9 @@ def test_what_the_template_wrote_is_told_from_what_was_said():
 def test_a_message_that_the_template_changed_is_not_looked_for_elsewhere():
     spans = strip(chat_trace(["HELLO", "you"], [b"hello", b"<end>", b"you", b"<end>"], (1, 3)))
     assert [s["origin"] for s in spans] == ["template", "template", "prompt", "template"]
+
+
+def test_an_indentation_stands_on_the_line_that_it_begins():
+    drawn = strip_html(strip(trace_of(prompt_tokens=(9,), token_bytes={9: b"\n    x"})))
+    first, second = drawn.split("<br>")
+    assert first.endswith("↵</span>") and second.count("ds-sp") == 4 and "x</span>" in second

@@ -47,9 +47,9 @@ def heat_cell(row: Mapping, by: str, top: float) -> str:
         color, height = tint(HEAT, round(0.25 + 0.6 * part, 2)), round(2 + 34 * part)
         look = f"background:linear-gradient(to top,{color} {height}%,{tint(HEAT, 0.07)} {height}%)"
     style = f"{look};padding:0.15em 0.06em 0.5em;margin-right:1px;border-radius:2px;unicode-bidi:isolate"
-    breaks = "<br>" * row["token"].count("↵")
+    shown = as_html(row["token"]).replace("↵", "↵<br>")  # an indentation stands on the line that it begins
     attributes = f'role="listitem" title="{title}" aria-label="{title}"'
-    return f'<wbr><span {attributes} style="{style}">{as_html(row["token"])}</span>{breaks}'
+    return f'<wbr><span {attributes} style="{style}">{shown}</span>'
 
 
 def heat_table(trace: Trace) -> pd.DataFrame:

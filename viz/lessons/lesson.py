@@ -17,7 +17,6 @@ Runs = Mapping[str, Trace]  # name of a recorded run -> the run
 GUESS, CHECK, JUDGE, WRITE = range(4)  # the phases of a call, as the stepper counts them
 CALL = ("sentence", "text", "tree")  # of the stepper: what a call did
 WHY = ("sentence", "text", "bars")  # why one guess was kept or refused
-ALL = ("sentence", "text", "tree", "bars")
 MOST_OPTIONS = 5  # of a question: keys 1 to 5
 PER_MINUTE = 130  # words that are read aloud, or slowly
 LOOK, THINK = 20, 40  # seconds to look at a card's picture, and to answer a question and talk about it

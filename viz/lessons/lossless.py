@@ -137,4 +137,5 @@ def why(runs: Runs) -> Card:
         "for every token, whatever the small model guesses. A bad guesser makes it slow, never wrong.",
         place(runs, JUDGE),
         ("bars",),
+        show=("sentence", "bars"),
     )

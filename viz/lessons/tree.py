@@ -1,7 +1,7 @@
 """Lesson 5: a tree."""
 
 from viz.lessons.costs import tau_of
-from viz.lessons.lesson import ALL, CALL, CHECK, GUESS, JUDGE, WRITE, Card, Lesson, Place, Question, Runs, token
+from viz.lessons.lesson import CALL, CHECK, GUESS, JUDGE, WRITE, Card, Lesson, Place, Question, Runs, token
 from viz.lessons.places import second_sibling
 from viz.lessons.say import counted, listed, share
 from viz.runs.tally import depths
@@ -84,8 +84,8 @@ def used_up(runs: Runs) -> Card:
         f"{share(step.nodes[k].p)}.\n\nThat is why it stays exact: every refused guess uses up its share before the next one is "
         "looked at.",
         Place(RUN, at, JUDGE, refused[0]),
-        (f"node:{refused[0]}", "bars"),
-        show=ALL,
+        (f"node:{refused[0]}", f"node:{k}"),
+        show=CALL,
     )
 
 

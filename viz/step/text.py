@@ -122,15 +122,18 @@ def strip_html(spans: Sequence[Span], current: int | None = None, legend: bool =
 
 
 def span_html(span: Span, now: bool) -> str:
-    """One token: a space is a space with a thin mark below it, a newline also breaks the line."""
+    """One token: a space is a space with a thin mark below it, a newline breaks the line for what follows."""
     classes = f"ds-tok ds-{as_html(span['origin'])}" + " ds-now" * now + " ds-half" * span["half"] + " ds-special" * span["special"]
     title = as_html(describe(span))
     glyphs = {SPACE, NEWLINE, TAB}
-    marks = {SPACE: '<span class="ds-sp"> </span>'} | {c: f'<span class="ds-ws">{c}</span>' for c in (NEWLINE, TAB)}
+    marks = {SPACE: '<span class="ds-sp"> </span>', TAB: ws(TAB), NEWLINE: f"{ws(NEWLINE)}<br>"}
     shown = "".join(marks.get(c) or as_html(c) for c in span["text"])
-    breaks = "<br>" * span["text"].count(NEWLINE)
     before = "<wbr>" if span["text"][:1] in glyphs else ""  # lines wrap between words, not inside them
-    return f'{before}<span class="{classes}" role="listitem" title="{title}" aria-label="{title}">{shown}</span>{breaks}'
+    return f'{before}<span class="{classes}" role="listitem" title="{title}" aria-label="{title}">{shown}</span>'
+
+
+def ws(glyph: str) -> str:
+    return f'<span class="ds-ws">{glyph}</span>'
 
 
 def joined_html(tokens: str, whole: str) -> str:

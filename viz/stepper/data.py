@@ -15,6 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from zlib import crc32
 
 from decoding.trace import Header, Node, Row, Step, Trace
+from viz.methods import silence
 from viz.runs.tally import depths
 from viz.step.boxes import ROOT, final_index, has_final
 from viz.step.probabilities import shown, threshold
@@ -31,6 +32,7 @@ ORIGINS = ("accepted", "bonus", "correction", "plain")
 SHORT = 16  # characters of a token in a box
 BARS = 8  # tokens shown at a position
 LIGHT = 4_000  # nodes of a run; where there are more, positions that nothing was judged at go without bars
+TALKS = 1_000  # steps of a run; of longer ones it is not said why nothing was guessed, for each such step asks for its whole text
 MARK, END = "\x02", "\x03"  # around the id of a token in a sentence: no token that is shown holds a control character
 
 
@@ -61,10 +63,17 @@ def stepper_data(trace: Trace, start: int = 0, every_row: bool | None = None) ->
     return {
         "head": head_data(trace) if not start else None,
         "from": start,
-        "steps": [step_data(step, start + i, trace.token_bytes, every_row) for i, step in enumerate(steps)],
+        "steps": [
+            step_data(step, start + i, trace.token_bytes, every_row, silent(trace, start + i)) for i, step in enumerate(steps)
+        ],
         "names": names_of(used, trace.token_bytes, trace.header.raster.palette if trace.header.raster else ()),
         "joined": joints(trace),
     }
+
+
+def silent(trace: Trace, index: int) -> str:
+    """Why nothing was guessed at a step; "" where something was."""
+    return silence(trace, index, marked) if not trace.steps[index].nodes and len(trace.steps) <= TALKS else ""
 
 
 def occurring(step: Step) -> Iterable[int]:
@@ -155,7 +164,7 @@ class Strings:
         return self.places.setdefault(text, len(self.places))
 
 
-def step_data(step: Step, i: int, token_bytes: Mapping[int, bytes], every_row: bool = True) -> dict:
+def step_data(step: Step, i: int, token_bytes: Mapping[int, bytes], every_row: bool = True, why: str = "") -> dict:
     """One step.
 
     nodes   [parent, token, verdict, p, q, u, border, sentence, sentence in decimals, numbers, source]; the sentences and what
@@ -173,7 +182,7 @@ def step_data(step: Step, i: int, token_bytes: Mapping[int, bytes], every_row: b
         "tokens": committed(step),
         "end": step.end_row,
         "final": [strings(text) for text in final_words(step)] if has_final(step) else None,
-        "say": sentences(step),
+        "say": sentences(step, why),
         "line": narrate(step, i + 1, token_bytes),
         "ending": step.ending,
         "ms": {phase: round(getattr(step.times, phase), 3) for phase in PHASES},
@@ -229,10 +238,19 @@ def row_data(step: Step, r: int) -> list:
         [row.tokens[k] for k in order],
         columns(row.p, order),
         columns(row.q, order) if row.q is not None else 0,
-        columns(row.residual, order) if row.residual != row.p else 0,
+        columns(row.residual, order) if differs(row.residual, row.p) else 0,
         -1 if row.sampled is None else row.sampled,
         spread(row),
     ]
+
+
+def differs(residual: Sequence[float], p: Sequence[float]) -> bool:
+    """Whether something was taken off p: where nothing was refused the residual is p, up to rounding.
+
+    >>> differs([0.41, 0.2], [0.41000001, 0.2]), differs([0.5, 0.0], [0.3, 0.2])
+    (False, True)
+    """
+    return any(abs(a - b) > 1e-5 for a, b in zip(residual, p, strict=True))
 
 
 def spread(row: Row) -> str:
@@ -269,14 +287,14 @@ def nearness(node: Node) -> float:
 # -- sentences ----------------------------------------------------------------------------------------------------------
 
 
-def sentences(step: Step) -> dict[str, str]:
+def sentences(step: Step, why: str = "") -> dict[str, str]:
     """What each phase says: guess, check, judge (where no node is looked at) and write; the tokens in it are marked."""
     drafted, kept = len(step.nodes), sum(node.verdict == "accepted" for node in step.nodes)
     return {
-        "guess": guess_words(step),
+        "guess": guess_words(step, why),
         "check": check_words(drafted),
         "judge": f"{kept or 'None'} of {drafted} {plural('guess', drafted)} kept." if drafted else "There is nothing to judge.",
-        "write": write_words(step),
+        "write": write_words(step) + f" Nothing was guessed: {why}." * bool(why),
     }
 
 
@@ -289,11 +307,11 @@ def who(nodes: Sequence[Node]) -> str:
     return "The small model" if nodes and nodes[0].source.startswith(SMALL_MODEL) else "The drafter"
 
 
-def guess_words(step: Step) -> str:
-    """Guess: what was drafted."""
+def guess_words(step: Step, why: str = "") -> str:
+    """Guess: what was drafted; `why` is the reason where that is nothing."""
     count = len(step.nodes)
     if not count:
-        return "Nothing was guessed: the large model goes on alone."
+        return f"Nothing was guessed: {why or 'the large model goes on alone'}."
     if all(node.parent == i - 1 for i, node in enumerate(step.nodes)):
         some = " ".join(f"{MARK}{node.token}{END}" for node in step.nodes[:12])
         return f"{who(step.nodes)} guesses {count} {plural('token', count)} ahead: {some}{' …' if count > 12 else ''}"

@@ -50,7 +50,7 @@ class Text {
       made.tabIndex = -1;
     }
     this.list.append(made);
-    if (words.includes("↵")) for (const c of words) if (c === "↵") made.append(make("br"));
+    for (const mark of made.querySelectorAll(".ws")) if (mark.textContent === "↵") mark.after(make("br"));  // what follows is indented
     return made;
   }
 
