@@ -25,10 +25,10 @@ CSS = f"""<style>
 .ds-why .ds-fixed {{ opacity: 0.62; }}
 .ds-why h4, .ds-log h4 {{ margin: 0; padding: 0; font-size: 1rem; line-height: 1.5; font-weight: 600; }}
 .ds-log ol {{ list-style: none; padding: 0; margin: 0.2rem 0 0.8rem; }}
-.ds-log li {{ display: grid; grid-template-columns: minmax(0, 1fr) max-content; gap: 0 0.9rem; margin: 0;
-  padding: 0.22rem 0; border-bottom: 1px solid #8883; font-size: 0.95rem; overflow-wrap: anywhere; }}
+.ds-log li {{ display: flex; flex-wrap: wrap; justify-content: space-between; gap: 0 0.9rem; margin: 0;
+  padding: 0.18rem 0; border-bottom: 1px solid #8883; font-size: 0.95rem; overflow-wrap: anywhere; }}
 .ds-log b {{ font-weight: 600; text-decoration: underline; text-underline-offset: 0.2em; }}
-.ds-log i {{ font-style: normal; font-variant-numeric: tabular-nums; white-space: nowrap; }}
+.ds-log i {{ font-style: normal; font-variant-numeric: tabular-nums; }}
 .ds-log table {{ border-collapse: collapse; font-size: 0.95rem; margin: 0.2rem 0 0.8rem; }}
 .ds-log td, .ds-log th {{ padding: 0.12rem 1rem 0.12rem 0; text-align: left; border: none; font-weight: normal; }}
 .ds-log td {{ font-variant-numeric: tabular-nums; }}
@@ -71,7 +71,10 @@ def sentence(look: ReagentLook) -> str:
         what = f"wrote {quoted(look.rival, look.token_bytes)} and not {token}" if look.rival is not None else f"expects {token}"
         unit = f" ({lead.effects[reasons(look, lead)[0]]:.2f} nats)" if look.way != "ReAGent" else ""
         words.append(f"That the target {what} is owed to {found[0]}{unit}{', then ' + ', '.join(found[1:]) if found[1:] else ''}.")
-    return " ".join([*words, trust(lead.agree)])
+    words.append(trust(lead.agree))
+    if look.rival is None:
+        words.append("Nothing was refused here; at a refused guess of the tree the lens says why.")
+    return " ".join(words)
 
 
 def given(look: ReagentLook, token: str) -> str:
@@ -119,7 +122,7 @@ def keys(look: ReagentLook) -> str:
     ]
     if any(cause.kind == "draft" for cause in look.causes):
         parts.append(
-            f'<span><i style="outline:2px solid {SERIES_LINE["q"]};background:none"></i> the draft model leant on it, the target '
+            f'<span><i style="outline:2px solid {SERIES_LINE["q"]};background:none;margin:0 0.3rem 0 0.15rem"></i>the draft model leant on it, the target '
             "did not</span>"
         )
     return f'<div class="ds-keys">{"".join(parts)}</div>'
@@ -175,6 +178,13 @@ def altered_html(look: ReagentLook, one: Altered) -> str:
     return "".join(parts)
 
 
+def swaps_html(look: ReagentLook, one: Altered) -> str:
+    """What is other in an altered text, each token with what stood there."""
+    pairs = [(before, now) for before, now in zip(look.text, one.tokens, strict=False) if before != now]
+    said = [f"{as_html(name(before, look.token_bytes))} → <b>{as_html(name(now, look.token_bytes))}</b>" for before, now in pairs]
+    return ", ".join(said) or "nothing is other"
+
+
 def outcome(look: ReagentLook, one: Altered) -> str:
     """What was said behind it; plain text."""
     token = quoted(look.token, look.token_bytes)
@@ -190,13 +200,10 @@ def log_html(look: ReagentLook) -> str:
     if not look.log:
         return ""
     rows = "".join(
-        f"<li><span>{altered_html(look, one)}</span><i>{as_html(outcome(look, one))}</i></li>" for one in reversed(look.log)
+        f"<li><span>{swaps_html(look, one)}</span><i>{as_html(outcome(look, one))}</i></li>" for one in reversed(look.log)
     )
     as_it_stands = outcome(look, Altered(look.text, look.p, look.q, look.rival_p, 0))
-    return (
-        f'<div class="ds-log"><h4>The last texts that were read, others underlined; as it stands: {as_html(as_it_stands)}</h4>'
-        f"<ol>{rows}</ol></div>"
-    )
+    return f'<div class="ds-log"><h4>The last swaps, and what they did to {as_html(as_it_stands)}</h4><ol>{rows}</ol></div>'
 
 
 def kept_html(look: ReagentLook) -> str:
@@ -214,16 +221,13 @@ def held_html(look: ReagentLook) -> str:
     """Sufficiency and comprehensiveness beside chance."""
     if not look.held:
         return ""
-    forms = {"soft": "soft: as often as it is important", "hard": "hard: the top fifth"}
-    rows = "".join(
-        f"<tr><th>{forms[one.form]}</th><td>{one.sufficiency:.2f}</td><td>{one.random_sufficiency:.2f}</td>"
-        f"<td>{one.comprehensiveness:.2f}</td><td>{one.random_comprehensiveness:.2f}</td></tr>"
-        for one in look.held
-    )
+    forms = {"soft": "as often as it is important", "hard": "the top fifth"}
+    rows = [(f"sufficiency, {forms[one.form]}", one.sufficiency, one.random_sufficiency) for one in look.held]
+    rows += [(f"comprehensiveness, {forms[one.form]}", one.comprehensiveness, one.random_comprehensiveness) for one in look.held]
+    body = "".join(f"<tr><th>{words}</th><td>{own:.2f}</td><td>{chance:.2f}</td></tr>" for words, own, chance in rows)
     return (
-        '<div class="ds-log"><h4>Sufficiency, what is left if the reasons alone are kept; comprehensiveness, what is lost if they '
-        "alone are others</h4><table><tr><th></th><th>sufficiency</th><th>at random</th><th>comprehensiveness</th>"
-        f"<th>at random</th></tr>{rows}</table></div>"
+        '<div class="ds-log"><h4>What is left if the reasons alone are kept, and what is lost if they alone are others</h4>'
+        f"<table><tr><th></th><th>by the map</th><th>at random</th></tr>{body}</table></div>"
     )
 
 

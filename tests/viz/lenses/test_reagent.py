@@ -52,6 +52,7 @@ def test_trust(agree, word):
 def test_without_a_refusal_the_target_is_what_it_is_about():
     plain = msgspec.structs.replace(LOOK, rival=None, rival_p=None, judged=None, causes=(TARGET, DRAFT))
     assert "That the target expects ␣queen is owed to ␣king (0.50 nats), then ␣his." in pictures.sentence(plain)
+    assert "Nothing was refused here" in pictures.sentence(plain) and "Nothing was refused" not in pictures.sentence(LOOK)
     assert pictures.ordered(plain) == [TARGET, DRAFT] and pictures.ordered(LOOK) == [CONTRAST, TARGET, DRAFT]
 
 
@@ -68,9 +69,10 @@ def test_the_text_is_shown_for_every_number_with_marks_beside_the_colours():
 
 def test_altered_texts_have_what_is_other_underlined_and_the_scores_stand_beside_chance():
     made = pictures.html(LOOK, True)
-    assert "The<b> sat</b> and his" in made and "␣queen p 0.30, q 0.50, ␣son p 0.20" in made
+    assert "␣king → <b>␣sat</b>" in made and "␣queen p 0.30, q 0.50, ␣son p 0.20" in made
+    assert "The king<b> sat</b> his" in made
     assert "Only the 2 strongest are kept: ␣queen has rank 2, still among the first 3" in made
-    assert "<td>0.70</td><td>0.40</td><td>0.50</td><td>0.10</td>" in made
+    assert "<td>0.70</td><td>0.40</td>" in made and "<td>0.50</td><td>0.10</td>" in made
 
 
 def test_bars_stand_in_the_order_of_the_text_with_their_spread():
