@@ -121,10 +121,8 @@ def keys(look: ReagentLook) -> str:
         f'<span><i style="background:{tint(AGAINST, 0.5)}"></i> <u>dotted</u>: against it</span>',
     ]
     if any(cause.kind == "draft" for cause in look.causes):
-        parts.append(
-            f'<span><i style="outline:2px solid {SERIES_LINE["q"]};background:none;margin:0 0.3rem 0 0.15rem"></i>the draft model leant on it, the target '
-            "did not</span>"
-        )
+        frame = f"outline:2px solid {SERIES_LINE['q']};background:none;margin:0 0.3rem 0 0.15rem"
+        parts.append(f'<span><i style="{frame}"></i>the draft model leant on it, the target did not</span>')
     return f'<div class="ds-keys">{"".join(parts)}</div>'
 
 
