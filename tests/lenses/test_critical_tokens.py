@@ -242,14 +242,15 @@ def test_a_right_answer_that_is_no_number_is_refused(embedded, run):
 # -- what it does not find ---------------------------------------------------------------------------------------------
 
 
-def misled(text: str, rng: random.Random) -> tuple[str, int, int] | None:
-    """A solution with one result of a sum changed by 1 to 10; where in the text it stands."""
+def misled(text: str, rng: random.Random) -> tuple[str, int] | None:
+    """A solution with one result of a sum made 1 to 10 larger, and where in the text the first wrong digit stands."""
     found = list(re.finditer(r"=\s*(\d+)(?=>>)", text)) or list(re.finditer(r"=\s*\$?(\d+)", text))
     if not found:
         return None
     one = rng.choice(found)
     changed = str(int(one[1]) + rng.randint(1, 10))
-    return text[: one.start(1)] + changed + text[one.end(1) :], one.start(1), one.start(1) + len(changed)
+    same = next((i for i, (a, b) in enumerate(zip(one[1], changed, strict=False)) if a != b), len(one[1]))
+    return text[: one.start(1)] + changed + text[one.end(1) :], one.start(1) + same
 
 
 def test_the_contrast_finds_a_planted_mistake_no_better_than_p(embedded):
@@ -260,7 +261,7 @@ def test_the_contrast_finds_a_planted_mistake_no_better_than_p(embedded):
     for text in mathematics(CORPUS)[1][:40]:
         if len(text) > 420 or (wrong := misled(text, rng)) is None:
             continue
-        body, begin, _ = wrong
+        body, begin = wrong
         tokens, place = embedded.encode(body, 400), len(embedded.encode(body[: begin + 1], 400)) - 1
         start = len(embedded.encode(body[: body.index("Answer:")], 400))
         with torch.inference_mode():

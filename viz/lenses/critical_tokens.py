@@ -26,8 +26,8 @@ CSS = f"""<style>
 .ds-parted h4, .ds-fork h4 {{ margin: 0; padding: 0; font-size: 1rem; line-height: 1.5; font-weight: 600; }}
 .ds-fork table {{ border-collapse: collapse; font-size: 0.95rem; margin: 0.2rem 0 0.8rem; width: 100%; }}
 .ds-fork td, .ds-fork th {{ padding: 0.12rem 0.8rem 0.12rem 0; text-align: left; border: none; font-weight: normal;
-  overflow-wrap: anywhere; vertical-align: top; }}
-.ds-fork td {{ font-variant-numeric: tabular-nums; }}
+  vertical-align: top; }}
+.ds-fork td {{ font-variant-numeric: tabular-nums; overflow-wrap: anywhere; }}
 .ds-fork section {{ margin-bottom: 0.8rem; }}
 .ds-fork .ds-sides {{ display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 17rem), 1fr)); gap: 1.2rem; }}
 .ds-fork li {{ margin: 0.15rem 0; overflow-wrap: anywhere; font-size: 0.95rem; }}
@@ -182,7 +182,7 @@ def pairs_html(look: CriticalLook) -> str:
         f"<td>{pair.count:,}</td><td>{pair.ratio:+.2f}</td><td>{pair.contested:,}</td></tr>"
         for pair in look.pairs
     )
-    head = "<tr><th>guess → written</th><th>refused</th><th>mean ln p − ln q</th><th>contested</th></tr>"
+    head = "<tr><th>guess → written</th><th>times</th><th>mean ln p − ln q</th><th>contested</th></tr>"
     return f'<div class="ds-fork"><h4>Refused guesses of the run</h4><table>{head}{rows}</table></div>'
 
 
@@ -197,10 +197,10 @@ def forks_html(look: CriticalLook) -> str:
 def side_html(look: CriticalLook, fork: Rollouts, i: int) -> str:
     head = f"{'With' if i == 0 or fork.token is not None else 'Without it:'} {said_of(look, fork)}"
     texts = "".join(f"<li>{as_html(text)}</li>" for text in fork.texts[:6])
-    return (
-        f"<section><h4>{as_html(head)}</h4>right {fork.right:,} of {len(fork.texts):,} ({fork.told:,} could be checked), mean ln p "
-        f"{fork.likelihood:.2f}<ol>{texts}</ol></section>"
+    checked = (
+        f"right {fork.right:,} of {len(fork.texts):,}, {fork.told:,} of which could be checked" if fork.told else "nothing to check"
     )
+    return f"<section><h4>{as_html(head)}</h4>{checked}; mean ln p {fork.likelihood:.2f}<ol>{texts}</ol></section>"
 
 
 # -- the disagreement --------------------------------------------------------------------------------------------------
@@ -226,7 +226,7 @@ def figure(look: CriticalLook, dark: bool) -> go.Figure | None:
         )  # fmt: skip
     if 0 <= look.at < len(look.text):
         made.add_vline(x=look.at + 1, line={"dash": "dot", "width": 1.5, "color": muted(dark)})
-    made.update_xaxes(title="token of the text", showgrid=False, zeroline=False, fixedrange=True)
+    made.update_xaxes(title="token of the text", dtick=max(1, len(x) // 8), showgrid=False, zeroline=False, fixedrange=True)
     made.update_yaxes(title="ln Z", rangemode="tozero", gridcolor=GRID, zeroline=False, fixedrange=True)
     return made
 

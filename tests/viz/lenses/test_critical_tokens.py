@@ -56,7 +56,7 @@ def test_the_text_has_marks_beside_the_colours_and_pairs_and_rollouts_below():
     made = pictures.html(LOOK, False)
     assert 'class="ds-drafts ds-cursor"' in made and "ln p − ln q +2.08" in made
     assert "␣queen → ␣king</td><td>3</td><td>-2.50</td><td>2</td>" in made
-    assert "right 0 of 4 (4 could be checked), mean ln p -1.50" in made and "<li>e</li>" in made
+    assert "right 0 of 4, 4 of which could be checked; mean ln p -1.50" in made and "<li>e</li>" in made
 
 
 def test_the_slider_moves_the_lowest_and_the_candidates():
