@@ -123,6 +123,9 @@ def sentence(race: Race) -> str:
         return "The prompt, before the first step."
     if len(set(calls)) == 1:
         return f"After {calls[0]} target {'call' if calls[0] == 1 else 'calls'} each: {brought} tokens."
+    tokens = {sum(len(step.tokens) for step in part.steps) for part in parts}
+    if len(tokens) == 1:
+        return f"{tokens.pop():,} tokens each, in {', '.join(map(str, calls))} target calls."
     return f"After {', '.join(map(str, calls))} target calls: {brought} tokens."
 
 
