@@ -12,6 +12,7 @@ right if it ends with the number that is asked for or, where none is given, if e
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from math import log
 from typing import NamedTuple
 
 import msgspec
@@ -211,7 +212,7 @@ def with_pairs(found: CriticalLook, ratios: Sequence[tuple[Guess, tuple[float, f
 
 def contested(numbers: tuple[float, float]) -> bool:
     """The draft model was sure, the target was not: of (ln p - ln q, ln q)."""
-    return numbers[0] < np.log(FAR) and numbers[1] > np.log(SURE)
+    return numbers[0] < log(FAR) and numbers[1] > log(SURE)
 
 
 def told(family: Family, found: CriticalLook) -> CriticalLook:

@@ -29,7 +29,10 @@ from tests.methods.test_contract import unfit
 from viz.lenses import pictures_of
 
 KEYS = list(LENSES)
-REFUSED = {("byte_level", "temperature", 0.1): "no probability that a number can hold"}  # of half a name
+REFUSED = {
+    ("byte_level", "temperature", 0.1): "no probability that a number can hold",  # of half a name
+    ("critical_tokens", "answer", "é" * 20): "must be a number",
+}
 PROMPT = "Once upon a time there was a little girl who lived in a small house near the forest with her litt"
 HOSTILE = b"<script>alert(1)</script>"
 
