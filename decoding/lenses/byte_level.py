@@ -21,6 +21,7 @@ from decoding.method import param
 from decoding.models.byte_view import REACH, ByteView, TargetRows, unfinished, view
 from decoding.models.family import Family
 from decoding.models.speller import cover_of, lacking
+from decoding.sample import Sampling
 from decoding.trace import Trace
 
 METER = 24  # bytes along which the errors are read
@@ -74,7 +75,7 @@ def looks(family: Family, marks: tuple[int, ...], text: bytes, params: Params) -
     first = max(1, len(text) - METER + 1) if params.meter else len(text)
     border, own = speller.border(text[:first]), speller.border(text)
     fixed, notes = settled(family, marks, speller.encode([text[:border]])[0])
-    rows = TargetRows(family.target, fixed, params.temperature)
+    rows = TargetRows(family.target, fixed, Sampling(params.temperature))
     here = view(cover, text[border:], rows, own - border)
     found = seen(family, text, text[own:], here, rows)
     found = msgspec.structs.replace(found, notes=(*notes, *said_of(text, own, here)))
