@@ -13,15 +13,16 @@ itself has no next byte that is known here: an outcome of its own (LEAVE), which
 3. Of the ways out that begin with x c one is drawn by its probability, and all of its tokens are written.
 
 Step 1 and 2 are speculative sampling, so x c is what the target's byte view would have drawn; step 3 draws the tokens that the
-target would have spelled it with. So the tokens follow the target's law exactly, and with them the bytes: however few spellings were
-read, and also where a real model leaves probability to spellings that its tokenizer never writes. One thing is asked of the tree:
-whether a spelling of the first j bytes is in it must follow from these alone, or p of byte j + 1 would depend on that byte. Cutting
-off what no tokenizer writes and scaling, as the specification of the byte view does, would be another law; on a model that gives it
-nothing the two are one. No byte is given away either: what a token reaches beyond the last judged byte is written too. At temperature
-0 the text is that of the plain target.
+target would have spelled it with. So the tokens follow the target's law exactly, and with them the bytes: however few spellings
+were read, and also where a real model leaves probability to spellings that its tokenizer never writes. One thing is asked of the
+tree: whether a spelling of the first j bytes is in it must follow from these alone, or p of byte j + 1 would depend on that byte.
+Cutting off what no tokenizer writes and scaling, as the specification of the byte view does, would be another law; on a model
+that gives it nothing the two are one. No byte is given away either: what a token reaches beyond the last judged byte is written
+too. At temperature 0 the text is that of the plain target.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 from math import isfinite
 
 import torch
@@ -54,7 +55,7 @@ class ByteDraft(Draft):
     def text(self) -> bytes:
         return bytes(symbol for symbol in self.symbols if symbol != END)
 
-    @property
+    @cached_property
     def places(self) -> dict[Spelled, int]:
         """The path down to every node -> the node."""
         found: dict[Spelled, int] = {(): -1}
@@ -90,25 +91,23 @@ def byte_rejection(draft: Draft, output: TargetOutput, u: Tensor) -> Verificatio
     for path, node in draft.places.items():
         paths.add(path, output.probs[node + 1])
     outs = [paths.ways(draft.text, at) for at in range(len(draft.text) + 1)]
-    p, residual = judged(draft, paths, outs)
-    ends = [drawn(outs[min(at, len(draft.text))], scale, u[-1:]) for at, scale in enumerate(residual)]
-    count, where = len(draft.symbols), p.device
-    symbols = torch.tensor(draft.symbols, dtype=torch.long)
-    q = draft.byte_q[torch.arange(count), symbols].to(where, p.dtype)
-    index = torch.arange(count, device=where)
-    numbers = copied(output, of_nodes(draft, output.probs).to(p.dtype), p[index, symbols.to(where)], q, *(e.to(p.dtype) for e in ends))
-    n = len(draft)
-    byte_p, byte_q, uniforms = numbers[n : n + count], numbers[n + count : n + 2 * count], u[:count].tolist()
+    p, scales = judged(draft, paths, outs)
+    ends = [drawn(outs[min(at, len(draft.text))], scale, u[-1:]) for at, scale in enumerate(scales)]
+    q = draft.byte_q.to(p.device, p.dtype)
+    picked = torch.tensor(draft.symbols, device=p.device)[:, None]
+    nodes = of_nodes(draft, output.probs).to(p.dtype)
+    parts = (nodes, p.gather(1, picked).squeeze(1), q.gather(1, picked).squeeze(1), torch.cat(ends).to(p.dtype))
+    numbers = copied(output, torch.cat(parts))
+    n, count, uniforms = len(draft), len(draft.symbols), u[:-1].tolist()
+    byte_p, byte_q, finals = numbers[n : n + count], numbers[n + count : n + 2 * count], numbers[n + 2 * count :]
     if not all(map(isfinite, byte_q)):
         raise NotFinite("drafter")
     passed = [uniform * b < a for uniform, a, b in zip(uniforms, byte_p, byte_q, strict=True)]
-    accepted = next((j for j, good in enumerate(passed) if not good), count)
-    path, token = outs[min(accepted, len(draft.text))].at(int(numbers[n + 2 * count + accepted]))
+    accepted = passed.index(False) if False in passed else count
+    path, token = outs[min(accepted, len(draft.text))].at(int(finals[accepted]))
     written = {draft.places[path[:i]] + 1: t for i, t in enumerate((*path, token))}
     found = followed(draft, output.probs, numbers[:n], written)
-    return ByteVerification(
-        **vars(found), byte_p=tuple(byte_p), byte_q=tuple(byte_q), byte_u=tuple(uniforms), accepted=accepted
-    )
+    return ByteVerification(**vars(found), byte_p=tuple(byte_p), byte_q=tuple(byte_q), byte_u=tuple(uniforms), accepted=accepted)
 
 
 def judged(draft: ByteDraft, paths: Paths, outs: list[Ways]) -> tuple[Tensor, list[Tensor]]:

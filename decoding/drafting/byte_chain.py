@@ -112,8 +112,8 @@ class ByteChain(Drafter):
 
     def _spelled(self, tokens: Sequence[int], tail: bytes, text: bytes) -> list[Spelled]:
         """How the target would spell every beginning of the drafted bytes behind its tokens; where these are not what its tokenizer
-        would write, how it spells the bytes alone. A spelling is taken only if its own beginnings are, each for its own bytes: none is
-        in the tree on account of bytes behind it."""
+        would write, how it spells the bytes alone. A spelling is taken only if its own beginnings are, each for its own bytes: none
+        is in the tree on account of bytes behind it."""
         word = tail[self.cover.speller.border(tail) :][-REACH:]
         before = ending_in(tokens, word, self.words)
         found: dict[Spelled, None] = {(): None}
@@ -160,9 +160,7 @@ def text_behind(tokens: Sequence[int], words: Spelling) -> bytes:
     return text.lstrip(bytes(range(0x80, 0xC0))) if size > SEEN else text
 
 
-def settled(
-    own: Sequence[int], half: bytes, tail: bytes, cover: Cover, words: Spelling
-) -> tuple[tuple[int, ...], bytes]:
+def settled(own: Sequence[int], half: bytes, tail: bytes, cover: Cover, words: Spelling) -> tuple[tuple[int, ...], bytes]:
     """A text in the draft model's tokens, without those of its last word, and that word; () where they do not fit together.
 
     Args:

@@ -1,13 +1,13 @@
 """Byte drafting: a model with any byte-level tokenizer drafts bytes, the target judges them one by one, and tokens are written.
 
-After Phan et al., ICLR 2025, https://arxiv.org/abs/2410.09303, who make the byte distributions of token models exact; that one model
-drafts for the other in them is an extension of ours. q comes from `decoding.drafting.byte_chain`, p and the verdicts from
+After Phan et al., ICLR 2025, https://arxiv.org/abs/2410.09303, who make the byte distributions of token models exact; that one
+model drafts for the other in them is an extension of ours. q comes from `decoding.drafting.byte_chain`, p and the verdicts from
 `decoding.acceptance.byte_rejection`, which says why the text follows the target.
 
-Why it is a rule of acceptance, and neither a target of bytes (`Method.wrap`) nor a branch in the loop: a wrapped target that speaks
-bytes would write text in single bytes, tau would count bytes, and its greedy text would be another than the plain target's. Judged by
-this rule the draft is an ordinary tree of the target's tokens, read in one call, and every accepted byte shortens the way to whole
-tokens; so steps, tau and losslessness mean what they mean for every other method.
+Why it is a rule of acceptance, and neither a target of bytes (`Method.wrap`) nor a branch in the loop: a wrapped target that
+speaks bytes would write text in single bytes, tau would count bytes, and its greedy text would be another than the plain
+target's. Judged by this rule the draft is an ordinary tree of the target's tokens, read in one call, and every accepted byte
+shortens the way to whole tokens; so steps, tau and losslessness mean what they mean for every other method.
 
 Departures from the specification: it re-spells the text at every byte and cuts off what the tokenizer would never write; here the
 tokens that are written stay as they are, and nothing is cut. Behind a prompt that ends inside a word the target is therefore as
@@ -86,7 +86,7 @@ METHOD = Method(
         "its next byte; the large one judges each by its own, and then writes the whole tokens that the accepted bytes are part of."
     ),
     algorithm=(
-        "Retell the text in the draft model's tokens, and draw byte after byte from its byte view: the sum over its tokens that fit.",
+        "Retell the text in the draft model's tokens; draw byte after byte from its byte view, the sum over its tokens that fit.",
         "Spell every beginning of the drafted bytes in the target's tokens; the target reads all spellings in one call, as a tree.",
         "For every byte, sum the target's probability over all tokens that agree with the bytes before it: p of each next byte.",
         "Byte by byte: accept if u × q < p; at the first that fails draw another one from norm(max(p − q, 0)).",

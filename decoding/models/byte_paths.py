@@ -1,9 +1,9 @@
 """The byte view along a text: what every next byte has, from the rows behind some of the ways to spell the text.
 
-Phan et al., ICLR 2025, https://arxiv.org/abs/2410.09303, section 3: a token that reaches beyond the bytes says what the next one is.
-`decoding.models.byte_view` finds the spellings of one text and asks which the tokenizer would ever write. Here a text grows, and of
-whatever spellings were read the very probabilities of the token model are summed, those included that no tokenizer writes: where a
-spelling ends whose row was not read, what follows is not known, and that share is said (LEAVE) and not left out.
+Phan et al., ICLR 2025, https://arxiv.org/abs/2410.09303, section 3: a token that reaches beyond the bytes says what the next one
+is. `decoding.models.byte_view` finds the spellings of one text and asks which the tokenizer would ever write. Here a text grows,
+and of whatever spellings were read the very probabilities of the token model are summed, those included that no tokenizer writes:
+where a spelling ends whose row was not read, what follows is not known, and that share is said (LEAVE) and not left out.
 """
 
 from collections.abc import Iterable, Iterator
@@ -96,4 +96,3 @@ def closed(sequences: Iterable[Spelled]) -> Iterator[Spelled]:
     for one in sequences:
         found |= dict.fromkeys(one[: i + 1] for i in range(len(one)))
     yield from found
-

@@ -14,6 +14,7 @@ its share is said. Knows no page and no run.
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
 from typing import Protocol
 
 import numpy as np
@@ -144,11 +145,19 @@ class Cover:
     speller: Speller
     tries: Tries
     known: dict[Spelled, bool] = field(default_factory=dict)  # valid
+    spelt: dict[bytes, tuple[Spelled, ...]] = field(default_factory=dict)  # what `spellings` answered
 
     def spellings(self, word: bytes) -> tuple[Spelled, ...]:
         """The valid sequences that are exactly these bytes; the first is the tokenizer's own, if the bytes are whole characters."""
         if not word:
             return ((),)
+        if len(self.spelt) > KNOWN_PREFIXES:
+            self.spelt.clear()
+        if word not in self.spelt:
+            self.spelt[word] = self._spellings(word)
+        return self.spelt[word]
+
+    def _spellings(self, word: bytes) -> tuple[Spelled, ...]:
         texts = list(endings(word))
         found: dict[Spelled, None] = {}
         for tokens in self.speller.encode(texts):
@@ -359,7 +368,7 @@ class TargetRows:
     def follow(self, fixed: Sequence[int]) -> None:
         """Go on behind another fixed text, at least one token; what it has in common with the one before is not read again."""
         before = self.fixed[: self.cache.committed]
-        same = next((i for i, (a, b) in enumerate(zip(before, fixed[:-1], strict=False)) if a != b), min(len(before), len(fixed) - 1))
+        same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(before, fixed[:-1], strict=False)))
         if same < self.cache.committed:
             self.cache.cut(same)
         if len(fixed) - 1 > same:

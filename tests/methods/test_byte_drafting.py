@@ -16,16 +16,14 @@ from decoding.draft import TargetOutput, chain
 from decoding.drafting import byte_chain
 from decoding.drafting.byte_chain import ByteChain, ending_in, text_behind
 from decoding.loop import decode
-from decoding.methods import METHODS, byte_drafting
+from decoding.methods import METHODS
 from decoding.models.byte_paths import Paths, summed
 from decoding.models.byte_view import END, LEAVE, TargetRows, Tries, spelled_tree, tree_of
 from decoding.models.draft_tokens import OtherDraft
 from decoding.models.family import Family
 from decoding.models.speller import cover_of
 from decoding.models.spelling import Spelling
-from decoding.runs.run import Run
 from decoding.sample import Sampling
-from decoding.score_names import BYTES_ACCEPTED, BYTES_DRAFTED, DRAFTED_BYTES, DRAFTER_TOKENS, P_OF_BYTE, Q_OF_BYTE, U_OF_BYTE
 from tests.decoding.test_lossless_statistics import LIMIT, misfit
 from tests.toys import probabilities_after, tiny_target
 
@@ -56,7 +54,8 @@ GUESSES = 3  # bytes of a draft
 @cache
 def row(path: tuple[int, ...]) -> Tensor:
     """(vocab,) what the target has behind a path: random, and about spellings too that no tokenizer writes."""
-    return torch.rand(len(PIECES), generator=torch.Generator().manual_seed(hash(path) % 2**31), dtype=torch.float64).pow(2).add(0.01)
+    dice = torch.Generator().manual_seed(hash(path) % 2**31)
+    return torch.rand(len(PIECES), generator=dice, dtype=torch.float64).pow(2).add(0.01)
 
 
 def p(path: tuple[int, ...]) -> Tensor:
@@ -82,11 +81,9 @@ def drafts(read) -> list[tuple[float, ByteDraft]]:
             symbols = symbols[: first + 1]
         rows = [q(symbols[:i]) for i in range(len(symbols))]
         chance = float(torch.stack([one[symbol] for one, symbol in zip(rows, symbols, strict=True)]).prod())
-        tree = spelled_tree(tree_of(read(bytes(s for s in symbols if s != END))))
-        found.append((
-            chance,
-            ByteDraft(tree.tokens, tree.parents, source=("test",) * len(tree), symbols=symbols, byte_q=torch.stack(rows), tries=Tries.of(PIECES)),
-        ))  # fmt: skip
+        tree = spelled_tree(tree_of(read(bytes(symbol for symbol in symbols if symbol != END))))
+        given = {"symbols": symbols, "byte_q": torch.stack(rows), "tries": Tries.of(PIECES)}
+        found.append((chance, ByteDraft(tree.tokens, tree.parents, source=("test",) * len(tree), **given)))
     return found
 
 
@@ -133,10 +130,7 @@ def every_spelling(text: bytes):
     found, new = [()], [()]
     while new:
         new = [
-            (*path, t)
-            for path in new
-            for t in range(1, len(PIECES))
-            if text.startswith(b"".join(PIECES[i] for i in (*path, t)))
+            (*path, t) for path in new for t in range(1, len(PIECES)) if text.startswith(b"".join(PIECES[i] for i in (*path, t)))
         ]
         found += new
     return found
@@ -203,7 +197,7 @@ def test_the_dice_are_those_of_the_law():
     output = TargetOutput(probs.log(), probs)
     told, ways = law(draft), {}
     rng = torch.Generator().manual_seed(0)
-    for _ in range(3000):
+    for _ in range(800):
         found = rule.byte_rejection(draft, output, torch.rand(draft.uniforms + 1, generator=rng))
         way = (*(draft.tokens[node] for node in found.path), found.token)
         ways[way] = ways.get(way, 0) + 1
@@ -223,7 +217,7 @@ def test_what_is_no_draft_of_bytes_is_refused_and_an_empty_one_is_plain():
 
 # -- the whole loop ----------------------------------------------------------------------------------------------------
 
-RUNS, LENGTH = 400, 2
+RUNS, LENGTH = 300, 2
 PROMPT = (1, 3, 2, 1, 1, 4)
 TEXTS = torch.tensor(list(itertools.product(range(5), repeat=LENGTH)))
 

@@ -2,11 +2,11 @@
 
     python -m decoding.training byte_drafting --corpus DIR
 
-It is no child of any target: it drafts for whatever writes bytes. Its tokenizer is trained on the corpus, with few entries, so that
-its embeddings take little and its tokens are short; then the model learns the next token of the corpus and, as one more domain, of
-the text that the embedded target wrote for the datastore (`decoding.training.outputs`): distillation by sequences (Kim and Rush 2016,
-https://arxiv.org/abs/1606.07947, section 3.2). The target's own distributions would teach more, but they are over other tokens, and
-their byte views cost a pass per byte. Resumable: run the same command again.
+It is no child of any target: it drafts for whatever writes bytes. Its tokenizer is trained on the corpus, with few entries, so
+that its embeddings take little and its tokens are short; then the model learns the next token of the corpus and, as one more
+domain, of the text that the embedded target wrote for the datastore (`decoding.training.outputs`): distillation by sequences (Kim
+and Rush 2016, https://arxiv.org/abs/1606.07947, section 3.2). The target's own distributions would teach more, but they are over
+other tokens, and their byte views cost a pass per byte. Resumable: run the same command again.
 """
 
 import argparse
