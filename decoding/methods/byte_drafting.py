@@ -15,38 +15,21 @@ wrong as it is without a drafter (the lens `byte_level` shows by how much).
 """
 
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
-
-import torch
 
 from decoding.acceptance.byte_rejection import byte_rejection
 from decoding.drafting.byte_chain import ByteChain
 from decoding.method import Method, param
-from decoding.models.draft_tokens import OtherDraft
-from decoding.models.family import EMBEDDED, Family, open_model
-from decoding.models.speller import lacking as unspelled
+from decoding.models.byte_drafter import find, lacking
+from decoding.models.family import Family
 from decoding.sample import Sampling
 
-SHIPPED = EMBEDDED / "bytes"
 LONGEST = 32
 
 
 @dataclass(frozen=True)
 class Params:
     length: int = param(10, "Bytes drafted", "Bytes that the draft model draws per step.", low=1, high=LONGEST)
-
-
-def find(family: Family) -> OtherDraft:
-    """Who drafts: the draft model of the family if it has another tokenizer, else the one that ships for all."""
-    return family.other_draft or shipped(family.target.device)
-
-
-@cache
-def shipped(device: torch.device) -> OtherDraft:
-    """The shipped drafter, with 1,024 tokens of its own."""
-    tokenizer, model, _ = open_model(str(SHIPPED), device, "float32" if device.type == "cpu" else "auto")
-    return OtherDraft(model, tokenizer)
 
 
 class ByteTokens:
@@ -57,13 +40,7 @@ class ByteTokens:
     def lacking(self, method: Method, family: Any) -> str:
         if getattr(family, "raster", None) is not None:
             return f"{method.title} has one model read what another wrote as text, and {family.name} draws pictures."
-        if not isinstance(family, Family):
-            return ""
-        if reason := unspelled(family):
-            return reason
-        other = family.other_draft
-        named = f"the draft model of {family.name}"
-        return unspelled(Family(named, other.tokenizer, other.model)) if other else ""
+        return lacking(family) if isinstance(family, Family) else ""
 
     def parameters(self, method: Method, family: Any) -> int:
         return find(family).model.model.num_parameters()

@@ -2,11 +2,12 @@
 
     python -m decoding.training byte_drafting --corpus DIR
 
-It is no child of any target: it drafts for whatever writes bytes. Its tokenizer is trained on the corpus, with few entries, so
-that its embeddings take little and its tokens are short; then the model learns the next token of the corpus and, as one more
-domain, of the text that the embedded target wrote for the datastore (`decoding.training.outputs`): distillation by sequences (Kim
-and Rush 2016, https://arxiv.org/abs/1606.07947, section 3.2). The target's own distributions would teach more, but they are over
-other tokens, and their byte views cost a pass per byte. Resumable: run the same command again.
+It knows no target: it drafts for whatever writes bytes. Its tokenizer is trained on the corpus, with few entries, so that its
+embeddings take little and its tokens are short. The model begins as the embedded draft model, whose layers know the corpus; a
+token that both have begins with the embedding it has there, another one with the mean. Then it learns the next token of the
+corpus and, as one more domain, of the text that the embedded target wrote for the datastore (`decoding.training.outputs`):
+distillation by sequences (Kim and Rush 2016, https://arxiv.org/abs/1606.07947, section 3.2). The target's own distributions would
+teach more, but they are over other tokens, and their byte views cost a pass per byte. Resumable: run the same command again.
 """
 
 import argparse
@@ -18,7 +19,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, LlamaForCausalLM, PreTrainedTokenizerBase
 
 from decoding.retrieval.python_source import HOLD_OUT_EVERY
 from decoding.training.corpus import Domain, read
@@ -36,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     domains = mixture(options.corpus)
     tokenizer = load_tokenizer(options.work / "tokenizer", domains[:3], options.vocab)
     text = Text(domains, tokenizer, options.work)
-    model = llama(layers=options.layers, hidden=128, heads=2, inner=344, vocab=len(tokenizer)).to(options.device)
+    model = begun(tokenizer).to(options.device)
     steps = math.ceil(options.tokens / FEW)
 
     def loss(step: int) -> Tensor:
@@ -49,10 +50,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         loss,
         steps=steps,
         lr=options.lr,
-        checkpoint=options.work / f"drafter-{options.layers}-{steps}.pt",
+        checkpoint=options.work / f"drafter-{steps}.pt",
         title="drafter",
         report=lambda step: "bits per byte: " + written(bits_per_byte(model, text, rows=4)),
-        report_every=1000,
+        report_every=200,
         optimized=adamw,
     )
     model.config.tokens_seen = steps * FEW
@@ -67,11 +68,27 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--work", type=Path, default=Path(".training/bytes"), help="folder for checkpoints")
     parser.add_argument("--out", type=Path, default=EMBEDDED / "bytes", help="folder for the finished model")
     parser.add_argument("--vocab", type=int, default=VOCAB, help="entries of its tokenizer")
-    parser.add_argument("--layers", type=int, default=3)
-    parser.add_argument("--tokens", type=float, default=10e6, help="tokens the model sees")
-    parser.add_argument("--lr", type=float, default=3e-3, help="learning rate")
+    parser.add_argument("--tokens", type=float, default=1e6, help="tokens the model sees")
+    parser.add_argument("--lr", type=float, default=2e-3, help="learning rate")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     return parser.parse_args(arguments)
+
+
+@torch.no_grad()
+def begun(tokenizer: PreTrainedTokenizerBase) -> LlamaForCausalLM:
+    """The embedded draft model with other tokens."""
+    given = LlamaForCausalLM.from_pretrained(EMBEDDED / "draft", dtype=torch.float32)
+    known = AutoTokenizer.from_pretrained(EMBEDDED / "draft").get_vocab()
+    old = given.model.embed_tokens.weight
+    config = given.config
+    model = llama(
+        layers=config.num_hidden_layers, hidden=config.hidden_size, heads=config.num_attention_heads,
+        inner=config.intermediate_size, vocab=len(tokenizer),
+    )  # fmt: skip
+    model.load_state_dict({name: w for name, w in given.state_dict().items() if w.shape != old.shape}, strict=False)
+    for piece, token in tokenizer.get_vocab().items():
+        model.model.embed_tokens.weight[token] = old[known[piece]] if piece in known else old.mean(0)
+    return model
 
 
 def mixture(corpus: Path) -> tuple[Domain, ...]:
