@@ -137,7 +137,9 @@ def judged(draft: ByteDraft, paths: Paths, outs: list[Ways]) -> tuple[Tensor, li
 
 
 def drawn(ways: Ways, scale: Tensor, u: Tensor) -> Tensor:
-    """(1,) the place of one of the ways out, by its weight times that of its symbol."""
+    """(1,) the place of one of the ways out, by its weight times that of its symbol. Where there are none the walk cannot end."""
+    if not len(ways.weights):
+        return torch.zeros(1, dtype=torch.long, device=scale.device)
     scaled = ways.weights * scale[ways.symbols]
     scaled = torch.where(scaled.sum() > 0, scaled, ways.weights)  # which rounding left empty
     return draw(scaled[None], u.to(scaled.device))

@@ -29,7 +29,7 @@ LONGEST = 32
 
 @dataclass(frozen=True)
 class Params:
-    length: int = param(10, "Bytes drafted", "Bytes that the draft model draws per step.", low=1, high=LONGEST)
+    length: int = param(8, "Bytes drafted", "Bytes that the draft model draws per step.", low=1, high=LONGEST)
 
 
 class ByteTokens:

@@ -16,16 +16,22 @@ from decoding.draft import TargetOutput, chain
 from decoding.drafting import byte_chain
 from decoding.drafting.byte_chain import ByteChain, ending_in, text_behind
 from decoding.loop import decode
-from decoding.methods import METHODS
+from decoding.methods import METHODS, byte_drafting
+from decoding.models import byte_drafter
+from decoding.models.byte_drafter import SHIPPED
 from decoding.models.byte_paths import Paths, summed
 from decoding.models.byte_view import END, LEAVE, TargetRows, Tries, spelled_tree, tree_of
 from decoding.models.draft_tokens import OtherDraft
 from decoding.models.family import Family
 from decoding.models.speller import cover_of
 from decoding.models.spelling import Spelling
+from decoding.runs.run import Run
 from decoding.sample import Sampling
+from decoding.score_names import BYTES_ACCEPTED, BYTES_DRAFTED, DRAFTED_BYTES, DRAFTER_TOKENS, P_OF_BYTE, Q_OF_BYTE, U_OF_BYTE
+from decoding.trace import Raster
+from decoding.training.recipes import byte_drafting as recipe
 from tests.decoding.test_lossless_statistics import LIMIT, misfit
-from tests.toys import probabilities_after, tiny_target
+from tests.toys import letters, probabilities_after, tiny_target
 
 MARK = "<|endoftext|>"
 
@@ -215,6 +221,18 @@ def test_what_is_no_draft_of_bytes_is_refused_and_an_empty_one_is_plain():
     assert rule.byte_rejection(empty, TargetOutput(probs.log(), probs), torch.tensor([0.999999])).token == 4
 
 
+def test_a_place_that_no_spelling_ends_at_is_no_end():
+    """All that could be written reaches further: the byte there is accepted whatever the dice say."""
+    sure = torch.zeros(2, len(PIECES), dtype=torch.float64)
+    sure[:, 3] = 1  # "ab"
+    tree = spelled_tree(tree_of([(3,)]))
+    q = torch.zeros(3, 257, dtype=torch.float64)
+    q[[0, 1, 2], [97, 98, 98]] = 1
+    draft = ByteDraft(tree.tokens, tree.parents, source=("test",), symbols=(97, 98, 98), byte_q=q, tries=Tries.of(PIECES))
+    found = rule.byte_rejection(draft, TargetOutput(sure.log(), sure), torch.full((4,), 0.999))
+    assert found.accepted == 2 and found.path == (0,) and found.token == 3
+
+
 # -- the whole loop ----------------------------------------------------------------------------------------------------
 
 RUNS, LENGTH = 300, 2
@@ -280,3 +298,52 @@ def test_what_stands_before_the_draft_is_retold():
     assert text_behind((1, 3, 0, 4, 2), spelling) == b"abbb" and text_behind((0,), spelling) == b""
     assert ending_in((1, 3, 4), b"abb", spelling) == (4,) and ending_in((1, 3, 4), b"bb", spelling) is None
     assert ending_in((1,), b"", spelling) == ()
+
+
+# -- who drafts --------------------------------------------------------------------------------------------------------
+
+
+def test_the_shipped_drafter_has_tokens_of_its_own_and_is_small(embedded):
+    other = byte_drafting.find(embedded)
+    assert len(other.tokenizer) == other.model.vocab == 1024 and embedded.target.vocab == 4096
+    assert sum(file.stat().st_size for file in SHIPPED.iterdir()) < 2_500_000
+    assert METHODS["byte_drafting"].missing(embedded) == ""
+    assert METHODS["byte_drafting"].parameters(embedded) == other.model.model.num_parameters() < 1_000_000
+
+
+def test_a_draft_model_with_other_tokens_is_taken_first():
+    assert byte_drafter.find(family()) is family().other_draft
+
+
+def test_tokenizers_that_write_no_bytes_are_refused_and_so_are_pictures():
+    """On either side."""
+    method, plain = METHODS["byte_drafting"], letters("ab")
+    assert "The tokenizer of toy does not write bytes" in method.missing(replace(family(), tokenizer=plain))
+    other = OtherDraft(tiny_target(2, 5), plain)
+    assert "the draft model of toy does not write bytes" in method.missing(replace(family(), other_draft=other))
+    raster = Raster(1, 1, ("#000000", "#ffffff"), (("a",),))
+    assert "toy draws pictures" in method.missing(replace(family(), raster=raster))
+
+
+def test_training_begins_with_the_embeddings_of_the_tokens_that_both_have(embedded):
+    own = byte_drafting.find(embedded).tokenizer
+    model = recipe.begun(own)
+    table, given = model.model.embed_tokens.weight, embedded.draft.model.model.embed_tokens.weight
+    known = embedded.tokenizer.get_vocab()
+    shared = {piece: token for piece, token in own.get_vocab().items() if piece in known}
+    assert len(shared) > 900 and len(table) == 1024
+    for piece in list(shared)[::50]:
+        assert torch.equal(table[shared[piece]].data, given[known[piece]].float())
+
+
+def test_a_greedy_run_across_tokenizers_is_the_plain_one_and_takes_fewer_calls(embedded):
+    asked = {"prompt": "Once upon a time there was", "sampling": Sampling(0), "max_tokens": 24}
+    runs = [Run(embedded, key, **asked) for key in ("plain", "byte_drafting")]
+    steps = [list(run) for run in runs]
+    assert runs[0].text == runs[1].text and len(steps[1]) < len(steps[0])
+    step = next(step for step in steps[1] if step.facts)
+    count = int(step.facts[BYTES_DRAFTED])
+    assert 0 <= step.facts[BYTES_ACCEPTED] <= count and len(step.grids[DRAFTED_BYTES]) == len(step.grids[DRAFTER_TOKENS])
+    for i in range(int(step.facts[BYTES_ACCEPTED])):
+        q, p, u = (step.facts[name.format(i + 1)] for name in (Q_OF_BYTE, P_OF_BYTE, U_OF_BYTE))
+        assert u * q < p
