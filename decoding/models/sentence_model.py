@@ -13,7 +13,8 @@ reading tokens. It has a head that says whether to stop; here the token for the 
 Positions begin as sinusoids and are trained; attention has rotary ones as well.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import cast
 
 import torch
 from torch import Generator, Tensor, nn
@@ -79,6 +80,13 @@ def sinusoids(rows: int, width: int) -> Tensor:
     return torch.stack((angles.sin(), angles.cos()), -1).flatten(1)
 
 
+def through(blocks: nn.ModuleList, rows: Tensor, places: Tensor, visible: Tensor | None) -> Tensor:
+    """(batch, rows, width) through layers in which the rows see each other, as `visible` of `Attention` says."""
+    for block in cast("Iterable[Block]", blocks):
+        rows = block(rows, places, *block.keys_values(rows, places), visible)
+    return rows
+
+
 class Encoder(nn.Module):
     """A sentence -> e."""
 
@@ -96,9 +104,7 @@ class Encoder(nn.Module):
             together: (batch, rows, rows) bool, which rows are of one sentence.
         """
         rows = self.token_norm(embedded) + self.places[places]
-        for block in self.blocks:
-            rows = block(rows, places, *block.keys_values(rows, places), together[:, None])
-        return rows
+        return through(self.blocks, rows, places, together[:, None])
 
 
 class Predictor(nn.Module):
@@ -138,9 +144,7 @@ class Decoder(nn.Module):
 
     def forward(self, rows: Tensor, places: Tensor, visible: Tensor | None) -> Tensor:
         """(batch, rows, width) -> the same shape, to be scored; `visible` as for `Attention`."""
-        for block in self.blocks:
-            rows = block(rows, places, *block.keys_values(rows, places), visible)
-        return self.norm(rows)
+        return self.norm(through(self.blocks, rows, places, visible))
 
 
 class SentenceModel(nn.Module):
@@ -223,8 +227,8 @@ def made(settings: Settings) -> SentenceModel:
         raise ValueError(f"Tokens that end a sentence cannot be as found, {str(ends)[:80]}; a list of their numbers can.")
     for token in ends:
         check_int("A token that ends a sentence, with the number", token, 0, MAX_TOKEN)
-    sizes = Sizes(settings.get("width"), settings.get("heads"), settings.get("mlp"))
-    return SentenceModel(sizes, settings["blocks"], settings["inner"], ends)
+    width, heads, mlp = (cast(int, settings.get(name)) for name in ("width", "heads", "mlp"))  # checked by Sizes
+    return SentenceModel(Sizes(width, heads, mlp), settings["blocks"], settings["inner"], ends)
 
 
 shapes = shapes_of(made)
@@ -232,4 +236,4 @@ shapes = shapes_of(made)
 
 def load_model(target: Target) -> SentenceModel:
     """The sentence model of a target; ValueError if there is none that fits."""
-    return rebuilt(KEY, target, made, "The sentence model is")
+    return cast(SentenceModel, rebuilt(KEY, target, made, "The sentence model is"))

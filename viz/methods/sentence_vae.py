@@ -223,12 +223,12 @@ def ages_words(steps: Sequence[Step]) -> str:
     found = ages(steps)
     if not found:
         return "No vector was in use so far."
-    parts = "; ".join(f"{label} tokens after it {number(kept)} in {count:,} {calls(count)}" for label, count, kept in found)
+    parts = "; ".join(f"{label}: {number(kept)} in {count:,} {calls(count)}" for label, count, kept in found)
     gains = [times for step in steps if step.path and (times := gain(step, step.path)) is not None]
     kept = sum(len(step.path) for step in steps if step.path and gain(step, step.path) is not None)
     mean = exp(sum(map(log, gains)) / kept) if kept else None
     more = "" if mean is None else f" An accepted token was on average {number(mean)} times as likely with the vector as without."
-    return f"Drafted tokens accepted per call, by the age of the vector: {parts}.{more}"
+    return f"Drafted tokens accepted per call, by the age of the vector in tokens, {parts}.{more}"
 
 
 def ages_table(steps: Sequence[Step]) -> pd.DataFrame:
@@ -296,8 +296,8 @@ def given_back_words(found: Sequence[GivenBack]) -> str:
     again, foretold = (sum(right(one[0], one[part]) for one in found) for part in (1, 2))
     return (
         f"Of {total:,} tokens in {len(found):,} {'sentence' if len(found) == 1 else 'sentences'} the decoder gives back {again:,} "
-        f"({number(100 * again / total, 2)} %) at their place from the sentences' own vectors, and {foretold:,} "
-        f"({number(100 * foretold / total, 2)} %) from the vectors that foretold them."
+        f"({100 * again / total:.0f} %) at their place from the sentences' own vectors, and {foretold:,} "
+        f"({100 * foretold / total:.0f} %) from the vectors that foretold them."
     )
 
 
