@@ -7,7 +7,7 @@ would have had with no vector.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import zip_longest
+from itertools import groupby, zip_longest
 from math import exp, isfinite, log
 from typing import Any
 
@@ -270,15 +270,14 @@ def plainly(tokens: Sequence[int], token_bytes: Mapping[int, bytes]) -> str:
 
 
 def compared(sentence: Sequence[int], other: Sequence[int], token_bytes: Mapping[int, bytes]) -> str:
-    """The other one, its wrong tokens marked; what it lacks at the end is a gap."""
+    """The other one, stretches of wrong tokens marked; how much it lacks at the end."""
+    pairs = list(zip_longest(sentence, other[:LONGEST]))
     cells = []
-    for wanted, token in zip_longest(sentence, other[:LONGEST]):
-        if token is None:
-            cells.append('<span class="ds-sv-gap" title="it ended before">✗</span>')
-        elif token == wanted:
-            cells.append(f"<span>{shown(token, token_bytes)}</span>")
-        else:
-            cells.append(f'<span class="ds-sv-wrong" title="wrong">✗{shown(token, token_bytes)}</span>')
+    for wrong, stretch in groupby((pair for pair in pairs if pair[1] is not None), key=lambda pair: pair[0] != pair[1]):
+        words = "".join(shown(token, token_bytes) for _, token in stretch)
+        cells.append(f'<span class="ds-sv-wrong" title="wrong">✗{words}</span>' if wrong else f"<span>{words}</span>")
+    if lacking := sum(token is None for _, token in pairs):
+        cells.append(f'<span class="ds-sv-gap">✗ {lacking} missing</span>')
     return "".join(cells)
 
 
