@@ -23,6 +23,7 @@ from decoding.training.recipes import sentence_vae as recipe
 from decoding.training.states import Batch, states
 from decoding.verify import recursive_rejection
 from tests import toys
+from tests.decoding.test_tau_floor import PROMPTS, tau
 from tests.toys import CONTEXT, GREEDY, VOCAB, causal_lm, run_steps, tokens_of
 
 RECIPE = RECIPES["sentence_vae"]
@@ -329,4 +330,55 @@ def test_alone_it_takes_one_call_of_the_target_per_sentence(speaking, monkeypatc
 
 # -- the shipped model -------------------------------------------------------------------------------------------------
 
+GIVEN_BACK = 0.8  # of the tokens
 shipped = pytest.mark.skipif(not (door.EMBEDDED / "sentence_vae").is_dir(), reason="not trained yet")
+
+
+LEARNED = (  # as in the stories that the model learned from
+    "Once upon a time there was a little girl named Lily.",
+    "She was very happy and she loved to play with her toys.",
+    "One day, she went to the park with her mom.",
+)
+
+
+def ids(family, text: str) -> list[int]:
+    return family.tokenizer(text, add_special_tokens=False)["input_ids"]
+
+
+@shipped
+def test_most_of_a_sentence_comes_back_from_its_vector(embedded):
+    """And next to nothing from the vector of another sentence."""
+    model, target = load_model(embedded.target), embedded.target
+    texts = [ids(embedded, text) for text in LEARNED]
+    vectors = [model.encoded(text, target) for text in texts]
+
+    def share(shift: int) -> float:
+        given = [model.written(vectors[(i + shift) % len(texts)], target) for i in range(len(texts))]
+        return sum(a == b for text, back in zip(texts, given, strict=True) for a, b in zip(text, back)) / sum(map(len, texts))  # noqa: B905
+
+    assert all(4 <= len(text) <= 20 and behind(text, 0, model.ends) == len(text) for text in texts)
+    assert share(0) >= GIVEN_BACK and share(1) < 0.3
+
+
+@shipped
+def test_another_vector_lowers_acceptance(embedded, monkeypatch):
+    """The vectors of the prompts are exchanged; a drafter that did not look at them would draft the same."""
+    with_own = tau(embedded, "sentence_vae", PROMPTS.values(), GREEDY)
+    real, prompts = SentenceModel.foretold, [embedded.tokenizer(text)["input_ids"] for text in PROMPTS.values()]
+    model = load_model(embedded.target)
+    other = [real(model, fresh(embedded.target, prompt), -1, embedded.target) for prompt in prompts]
+    turn = iter(other[1:] + other[:1])
+    exchanged = []
+    for text in PROMPTS.values():
+        vector = next(turn)
+        monkeypatch.setattr(SentenceModel, "foretold", lambda self, states, row, target, vector=vector: vector)
+        exchanged.append(tau(embedded, "sentence_vae", [text], GREEDY))
+    assert 3 / sum(1 / one for one in exchanged) < 0.95 * with_own
+
+
+@shipped
+def test_the_order_of_the_sentences_matters(embedded):
+    texts = ("The dog was sad. The cat was happy. Then", "The cat was happy. The dog was sad. Then")
+    model, target = load_model(embedded.target), embedded.target
+    one, two = (model.foretold(fresh(target, embedded.tokenizer(text)["input_ids"]), -2, target) for text in texts)
+    assert (one - two).norm() > 0.05 * one.norm()

@@ -19,7 +19,7 @@ from decoding.trace import Step, Trace
 from viz.methods.ftp import path_shown
 from viz.runs.tally import depths
 from viz.step.text import strip, strip_html
-from viz.style import COLOR, GRID, LOOKS, MONO, SERIES_LINE, SERIES_STRIPES, ink, layout, tint, with_mark
+from viz.style import COLOR, GRID, LOOKS, MONO, SERIES, SERIES_LINE, SERIES_STRIPES, ink, layout, tint, with_mark
 from viz.tokens import as_html, full, name
 from viz.words import number
 
@@ -362,7 +362,7 @@ CSS = f"""
 .ds-sv {{ display: grid; grid-template-columns: minmax(0, 1fr) minmax(9rem, max-content); gap: 0.5rem 1.2rem; align-items: start; }}
 .ds-sv-text {{ border-left: 3px solid {GRID_LINE}; padding-left: 0.7rem; min-width: 0; }}
 .ds-sv-clock {{ font-size: 0.85rem; line-height: 1.5; }}
-.ds-sv-beads {{ color: {SERIES_LINE["p"]}; letter-spacing: 0.08em; overflow-wrap: anywhere; }}
+.ds-sv-beads {{ color: {SERIES["p"]}; letter-spacing: 0.08em; overflow-wrap: anywhere; }}
 .ds-sv-ticks {{ display: inline-block; height: 0.6em; max-width: 100%; vertical-align: middle;
   background: repeating-linear-gradient(90deg, {SERIES_LINE["q"]} 0 2px, transparent 2px 4px); }}
 .ds-sv-three {{ display: grid; grid-template-columns: max-content minmax(0, 1fr) max-content; gap: 0.15rem 0.9rem;
