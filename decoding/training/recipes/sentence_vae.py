@@ -139,13 +139,18 @@ def loss(model: SentenceModel, target: Target, batch: Batch, done: float = 0.0) 
         z = foretold(model, target, batch, at)
         behind = torch.arange(batch.tokens.shape[1], device=at.device) > parts.of_tokens(at)
         ahead = decoded(model, target, batch, parts, z.masked_fill(zero[..., None], 0.0))
-        apart = (z - vectors.detach()).float().square().mean(-1)[parts.whole].mean()
+        apart = mean((z - vectors.detach()).float().square().mean(-1)[parts.whole])
         return total + nats(target, ahead, batch, learned & behind) + NEAR * apart
 
 
 def nats(target: Target, seen: Tensor, batch: Batch, learned: Tensor) -> Tensor:
     """Mean over the tokens that are learned."""
-    return F.cross_entropy(target.score(seen[learned]).float(), batch.labels[learned])
+    return mean(F.cross_entropy(target.score(seen[learned]).float(), batch.labels[learned], reduction="none"))
+
+
+def mean(values: Tensor) -> Tensor:
+    """0 of none: a batch may have no whole sentence."""
+    return values.sum() / max(1, len(values))
 
 
 def drawn(parts: Cut, seed: int) -> tuple[Tensor, Tensor]:
