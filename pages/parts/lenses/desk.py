@@ -4,20 +4,21 @@ those of the Step page: whoever moves here has moved there."""
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from operator import attrgetter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import streamlit as st
 
-from decoding.lens import Cost, Cursor, Lens
 from decoding.lenses import LENSES
-from decoding.looks import Look
-from decoding.runs.lens_run import LensRun
+from decoding.looks import Cursor, Look
 from pages.parts.shared.controls import param_key
 from pages.parts.shared.remembered import Remembered
 from pages.parts.shared.runs import of_tab
 from pages.parts.shared.session import Session, session
 from pages.parts.shared.settings import family_named
 from pages.parts.shared.side_job import Question, SideJobs
+
+if TYPE_CHECKING:
+    from decoding.lens import Cost, Lens
 
 PANEL = "lens"  # has one question under way at a time
 FREE = 64  # rows up to which a look follows the reader by itself
@@ -35,7 +36,7 @@ class Desk(SideJobs, Remembered):
     # -- what is asked ------------------------------------------------------------------------------------------------
 
     @property
-    def chosen(self) -> Lens:
+    def chosen(self) -> "Lens":
         return LENSES[self.lens]
 
     @property
@@ -55,7 +56,7 @@ class Desk(SideJobs, Remembered):
         return asdict(self.chosen.params())
 
     @property
-    def cost(self) -> Cost:
+    def cost(self) -> "Cost":
         return self.chosen.cost(self.session.trace, self.cursor, self.params)
 
     @property
@@ -69,8 +70,9 @@ class Desk(SideJobs, Remembered):
         here, lens, cursor, params = self.session, self.lens, self.cursor, asdict(self.params)
         models, trace = here.settings.models, here.trace
 
-        def make() -> LensRun:
+        def make():
             from decoding.models.family_cache import family
+            from decoding.runs.lens_run import LensRun
 
             return LensRun(family(*models), lens, trace, *cursor, params)
 

@@ -168,13 +168,16 @@ def buttons(here: Desk, line: Callable[[], None], look: Look | None, answers: bo
     cost, question = here.cost, here.question
     with st.container(horizontal=True, vertical_alignment="center", gap="small", key="lens_buttons"):
         live = here.begun(question)
-        if live is None and not answers:
-            st.button(
-                "Look" if look is None else "Look again", key="lens_look", type="primary", icon=":material/visibility:",
-                on_click=asking(here, VIEW, here.look_at),
-            )  # fmt: skip
-        else:
-            offer(here, question, "Look", "lens_go_on")
+        with st.container(
+            width="content", key="lens_button"
+        ):  # always there: what stands beside it would be seen twice for a moment
+            if live is None and not answers:
+                st.button(
+                    "Look" if look is None else "Look again", key="lens_look", type="primary", icon=":material/visibility:",
+                    on_click=asking(here, VIEW, here.look_at),
+                )  # fmt: skip
+            else:
+                offer(here, question, "Look", "lens_go_on")
         rows = f"The target reads up to {cost.rows:,} rows. {cost.words}" if cost.rows else cost.words
         st.caption(as_markdown(rows.strip()), width="content")
     with st.container(key="poll_timer"):

@@ -3,7 +3,7 @@
 from functools import cache
 
 from decoding.models.catalogue import MODELS
-from decoding.runs import lesson_runs, recorded_comparison, recorded_pair, recorded_pictures
+from decoding.runs import lesson_runs, recorded_comparison, recorded_pair, recorded_pictures, recorded_study
 from decoding.runs import method_runs as kept
 from decoding.runs.recorded_run import instructive
 from decoding.trace import Trace
@@ -38,6 +38,15 @@ def comparison_times() -> recorded_comparison.Times | None:
     """What the rounds of that comparison took; None if that is missing."""
     try:
         return recorded_comparison.times()
+    except (OSError, ValueError):
+        return None
+
+
+@cache
+def study() -> recorded_study.Recording | None:
+    """That which Drafter opens with; None if a run of it is missing."""
+    try:
+        return recorded_study.read()
     except (OSError, ValueError):
         return None
 
