@@ -9,6 +9,7 @@ from decoding.models.family import load
 from decoding.models.hypernetwork import KEY, Hypernetwork, opened
 from decoding.training.recipes import dynamic_tokenization as recipe
 from decoding.training.states import Batch, prepared, states
+from tests.lenses.test_dynamic_tokenization import TALES
 
 TEXT = "There wandered a weaver through the wilderness; the weaver whispered to sparrows and gathered driftwood. "
 
@@ -75,6 +76,28 @@ def test_a_few_steps_make_it_better_than_the_mean_and_leave_the_target_alone(les
     assert all(torch.equal(a, b) for a, b in zip(before, target.model.parameters(), strict=True))
 
 
+def test_the_shipped_network_beats_the_mean_on_tales_that_are_in_no_corpus(lesson):
+    """The promise of the issue, over all rows of unmerged tokens, each the end of a prompt; and at the words by far."""
+    target, _, merges = lesson
+    for how in recipe.POSITIONS:
+        sums = {}
+        for way, network in (("network", opened(target)), ("mean", None)):
+            values, words = [], []
+            for tale in TALES:
+                tokens = torch.tensor(merges.family.tokenizer(tale)["input_ids"])[None]
+                read = states(target, tokens, (target.last_hidden,))
+                batch = Batch(tokens, torch.ones_like(tokens, dtype=torch.bool), read)
+                window = recipe.merged(merges.of(tokens[0]), 1.0, how)
+                rows = [(0, i) for i in range(recipe.first_word(window), len(window.groups))]
+                with torch.no_grad():
+                    values.append(recipe.divergences(network, target, batch, [window], rows))
+                words.append(recipe.at_words([window], rows))
+            kl, at = torch.cat(values), torch.cat(words)
+            sums[way] = kl[~at].mean().item(), kl[at].mean().item()
+        assert sums["network"][0] < 0.97 * sums["mean"][0], sums
+        assert sums["network"][1] < 0.75 * sums["mean"][1], sums
+
+
 def test_the_same_step_draws_the_same_windows(lesson):
     _, batch, merges = lesson
     pool = type("Pool", (), {"tokens": np.concatenate((batch.tokens.numpy(), np.zeros((1, 56), dtype=np.int64)))})()
@@ -98,7 +121,8 @@ def test_a_family_gets_a_network_of_its_own_and_a_finished_training_is_not_done_
     assert isinstance(opened(target), Hypernetwork)
     _, _, settings, figures = heads.facts(place)
     assert settings["blocks"] == 1 and settings["tokens"] == 256
-    assert set(figures) == {"shares", *(f"{way}, {how}" for way in ("network", "mean") for how in recipe.POSITIONS)}
+    kinds = [f"{way}, {how}{at}" for way in ("network", "mean") for how in recipe.POSITIONS for at in ("", ", at words")]
+    assert set(figures) == {"shares", *kinds} and all(len(figures[kind]) == len(recipe.SHARES) for kind in kinds)
     kept = (place / heads.WEIGHTS).read_bytes()
     monkeypatch.setattr(recipe, "loss", lambda *_: pytest.fail("a step was done again"))
     recipe.main(command)

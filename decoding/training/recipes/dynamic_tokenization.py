@@ -12,7 +12,7 @@ Minixhofer et al. 2024, https://arxiv.org/abs/2405.07883, sample a tokenizer a s
 language model; here the merges are those that the lens makes (`decoding.models.word_merges`), and what the target says of the
 unmerged text is far more than a token. Their start, copying the old embeddings, and their loss that keeps words near those that
 both vocabularies have are not needed: untrained the network is the mean of the pieces, and what is not merged keeps its embedding.
-Prints KL behind held-out windows by the share of the merges, of the network and of the mean.
+Prints KL on held-out windows by the share of the merges, of the network and of the mean.
 """
 
 import argparse
@@ -20,7 +20,7 @@ import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, product
 from pathlib import Path
 
 import numpy as np
@@ -42,7 +42,7 @@ from decoding.training.fit import adamw, fit
 from decoding.training.precision import quick
 from decoding.training.states import Batch, Pool, Texts, prepared
 
-SHARES = (0.1, 0.25, 0.5, 0.75, 1.0)  # of the merges, at which it is measured
+SHARES = (0.5, 1.0)  # of the merges, at which it is measured
 ROWS, REPORT_EVERY = 4, 200  # windows measured at once, and how often
 DECAY = 0.01
 WORD = 0.25  # weight of the row of a word: no text ends there
@@ -169,13 +169,13 @@ class Merges:
     """What may be merged in a window; found once per window, as a window is seen often."""
 
     def __init__(self, family: Family) -> None:
-        self._family, self._known = family, {}
+        self.family, self._known = family, {}
 
     def of(self, tokens: Tensor) -> tuple[int, ...]:
         """As `fused_at` of (n,) tokens."""
         ids = tuple(tokens.tolist())
         if ids not in self._known:
-            pieces = self._family.token_bytes(ids)
+            pieces = self.family.token_bytes(ids)
             self._known[ids] = fused_at(ids, [pieces[token] for token in ids])
         return self._known[ids]
 
@@ -212,9 +212,13 @@ def loss(network: nn.Module, target: Target, merges: Merges, batch: Batch, whole
     with quick(batch.tokens.device):
         if not whole:
             return distances(network, target, batch, windows, rows).mean()
-        spans = torch.tensor([windows[b].groups[i] for b, i in rows], device=batch.tokens.device)
-        weight = torch.where(spans[:, 1] - spans[:, 0] > 1, WORD, 1.0)
+        weight = torch.where(at_words(windows, rows), WORD, 1.0).to(batch.tokens.device)
         return (weight * divergences(network, target, batch, windows, rows)).sum() / weight.sum()
+
+
+def at_words(windows: Sequence[Merged], rows: Sequence[tuple[int, int]]) -> Tensor:
+    """(rows,) bool: which of (window, group) are groups of several tokens."""
+    return torch.tensor([windows[b].groups[i][1] - windows[b].groups[i][0] > 1 for b, i in rows])
 
 
 def first_word(window: Merged) -> int:
@@ -275,23 +279,34 @@ def read_merged(network: nn.Module | None, target: Target, tokens: Tensor, windo
 def measured(
     network: nn.Module, target: Target, merges: Merges, pool: Pool, shares: Sequence[float] = SHARES, most: int | None = None
 ) -> dict[str, list[float]]:
-    """ "network, renumbered" and the like -> KL(p || p_m) in nats behind held-out windows for every share of the merges."""
+    """ "network, renumbered" and so on -> mean KL(p || p_m) in nats on held-out windows for every share of the merges; the
+    same with ", at words" for the rows of the merged words themselves.
+
+    Every other row behind a merged word is one behind a prompt that ends there.
+    """
     found: dict[str, list[float]] = {}
-    for way, made_by in ((NETWORK, network), (MEAN, None)):
-        for how in POSITIONS:
-            values = [behind(made_by, target, merges, pool, share, how, most or pool.windows) for share in shares]
-            found[f"{way}, {how}"] = [round(value, 4) for value in values]
+    for (way, made_by), how in product(((NETWORK, network), (MEAN, None)), POSITIONS):
+        values = [behind(made_by, target, merges, pool, share, how, most or pool.windows) for share in shares]
+        found[f"{way}, {how}"], found[f"{way}, {how}, at words"] = (
+            [round(v, 4) for v in part] for part in zip(*values, strict=True)
+        )
     return found
 
 
-def behind(network: nn.Module | None, target: Target, merges: Merges, pool: Pool, share: float, how: str, most: int) -> float:
-    """Mean KL in nats of the last row of so many windows."""
-    found: list[Tensor] = []
+def behind(
+    network: nn.Module | None, target: Target, merges: Merges, pool: Pool, share: float, how: str, most: int
+) -> tuple[float, float]:
+    """Mean KL in nats behind the first merged word of so many windows: at unmerged tokens, and at merged words."""
+    found: dict[bool, list[Tensor]] = {False: [], True: []}
     for batch in islice(pool.parts(ROWS), -(-most // ROWS)):
         windows = [merged(merges.of(row), share, how) for row in batch.tokens]
-        rows = [(b, len(window.groups) - 1) for b, window in enumerate(windows)]
-        found.append(divergences(network, target, batch, windows, rows))
-    return torch.cat(found).mean().item()
+        rows = [(b, i) for b, window in enumerate(windows) for i in range(first_word(window), len(window.groups))]
+        if rows:
+            values, words = divergences(network, target, batch, windows, rows), at_words(windows, rows).to(batch.tokens.device)
+            for kind, part in found.items():
+                part.append(values[words == kind])
+    plain, at_them = (torch.cat(part).mean().item() if part else 0.0 for part in found.values())
+    return plain, at_them
 
 
 def merged(fused: Sequence[int], share: float, how: str) -> Merged:
