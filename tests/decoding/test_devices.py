@@ -2,6 +2,7 @@
 
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -279,6 +280,7 @@ def test_a_training_step_of_every_recipe(key, monkeypatch):
             target = Target(model, model.config.vocab_size, 256)
             torch.manual_seed(0)
             head = recipe.init_head(target, options).to(where)
+            recipe.told(head, SimpleNamespace(target=target, token_bytes=lambda tokens: dict.fromkeys(tokens, b".")))
             loss = recipe.loss(head, target, batch(target, layers_read(recipe, target, options), where), 0.5)
             loss.backward()
             grads = {name: values.grad for name, values in head.named_parameters() if values.grad is not None}
