@@ -102,7 +102,8 @@ def opened(target: Target) -> Hypernetwork | None:
     """
     if find(KEY, target.model) is None:
         return None
-    found = rebuilt(KEY, target, made, "The network for merged words is")
+    with torch.random.fork_rng(devices=[]):  # what is drawn before the weights are read is nobody's
+        found = rebuilt(KEY, target, made, "The network for merged words is")
     assert isinstance(found, Hypernetwork)
     return found
 
