@@ -35,7 +35,7 @@ from decoding.training.precision import quick
 from decoding.training.recipe import Recipe
 from decoding.training.recipes import RECIPES
 from decoding.training.shortlist import Shortlist, frequent, shortlist
-from decoding.training.states import KINDS, Batch, Pool, Texts, Windows
+from decoding.training.states import KINDS, Batch, Pool, Texts, Windows, prepared
 
 BEST = 10  # ranks whose accuracy is measured
 ROWS = 4  # windows judged at once
@@ -84,13 +84,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         what = f"{recipe.words(heads)}; {tokens:,} tokens seen, {settings['distinct tokens']:,} of them distinct, {minutes:.0f} min"
         note_head(folder.parent.parent / "README.md", recipe.key, what, short(depths), line(options))
     print(json.dumps(figures(depths), indent=1), folder, sep="\n")
-
-
-def prepared(target: Target) -> None:
-    """Frozen, and its weights as they lie in their file: for many rows that is quicker than how they lie for drafting."""
-    target.model.requires_grad_(False)
-    for values in target.model.parameters():
-        values.data = values.data.contiguous()
 
 
 def loss_of(recipe: Recipe, heads: nn.Module, target: Target, usual: np.ndarray, batch: Batch, done: float) -> Tensor:
