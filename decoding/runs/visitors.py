@@ -22,6 +22,7 @@ KEY = re.compile(r"[A-Za-z0-9_-]{32,64}")  # 24 random bytes and more
 LEAST_FREE = 2**30  # bytes of the disk that visitors never fill
 DAY = 86_400  # seconds
 EVERY = 3_600  # seconds between two looks for what can be forgotten, everywhere and with one visitor
+IN_STATE = "visitor.key"  # where a session has its visitor's key
 by_server = False  # whether the server itself sets the cookie, which no script can read then: `deploy/serve.py` says so
 _lock = Lock()
 _looked: dict[Path, float] = {}  # folder -> when
@@ -95,6 +96,8 @@ def due(place: Path) -> bool:
     with _lock:
         if now - _looked.get(place, 0) < EVERY:
             return False
+        for other in [other for other, at in _looked.items() if now - at >= EVERY]:  # of visitors who come once
+            del _looked[other]
         _looked[place] = now
         return True
 

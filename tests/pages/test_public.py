@@ -28,7 +28,7 @@ from decoding.runs.visitors import folder_of, forget, is_key, new_key, store_of
 from decoding.runs.worker import Once
 from decoding.trace import SCHEMA, Pruned
 from pages.parts.compare.sweep import Plan, Sweep
-from pages.parts.shared import runs, tabs, visitor
+from pages.parts.shared import in_turn, runs, tabs, visitor
 from pages.parts.shared.address import parse
 from pages.parts.shared.files import on_demand
 from pages.parts.shared.session import Session
@@ -378,8 +378,8 @@ def test_who_sends_many_files_waits_for_them_alone(monkeypatch):
         return importing.read(UPLOAD).problem
 
     monkeypatch.setattr(importing, "from_json", slow)
-    monkeypatch.setattr(importing, "sleep", lambda seconds: where.address == "bad" and breath.wait(PATIENCE))
-    monkeypatch.setattr(importing, "cleanup", lambda: SimpleNamespace(address=where.address))
+    monkeypatch.setattr(in_turn, "sleep", lambda seconds: where.address == "bad" and breath.wait(PATIENCE))
+    monkeypatch.setattr(in_turn, "cleanup", lambda: SimpleNamespace(address=where.address))
     with ThreadPoolExecutor(9) as threads:
         bad = [threads.submit(send, "bad") for _ in range(8)]
         assert reading.wait(PATIENCE)
@@ -391,9 +391,9 @@ def test_who_sends_many_files_waits_for_them_alone(monkeypatch):
 
 
 def test_who_would_wait_for_long_is_told_so(monkeypatch):
-    monkeypatch.setattr(importing, "PATIENCE", 0.01)
+    monkeypatch.setattr(in_turn, "PATIENCE", 0.01)
     monkeypatch.setattr(importing, "from_json", lambda data: pytest.fail("read beside another"))
-    with importing.reading(), ThreadPoolExecutor(1) as threads:
+    with in_turn.reading(), ThreadPoolExecutor(1) as threads:
         assert "would have to wait for long" in threads.submit(importing.read, UPLOAD).result(PATIENCE).problem
 
 

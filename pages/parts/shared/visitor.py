@@ -13,10 +13,10 @@ import streamlit as st
 from decoding.limits import limits
 from decoding.runs import visitors
 from decoding.runs.store import Store, default_folder
-from decoding.runs.visitors import CHECK, COOKIE, ROUTE, is_key, network, new_key, store_of
+from decoding.runs.visitors import CHECK, COOKIE, IN_STATE, ROUTE, is_key, network, new_key, store_of
 
 NAME = COOKIE
-KEY = "visitor.key"  # in the session's state
+KEY = IN_STATE
 ADDRESS = "visitor.address"  # in the session's state
 OFFERED = "visitor.offered"  # in the session's state: a key that came with a link
 PARAMETER = "visitor"  # of "my link"
