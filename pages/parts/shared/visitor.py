@@ -139,7 +139,7 @@ def my_link() -> str:
 
 def own_store() -> Store:
     """The store of the visitor of a public server; ValueError if it cannot be written."""
-    return store_of(root(), key(), limits().kept_days)
+    return store_of(root(), key(), limits().kept_days, address())
 
 
 def root() -> Path:
