@@ -285,9 +285,7 @@ def check_trace(steps: int, largest: int) -> None:
 def check_keepers(near: int) -> None:
     """Before a visitor keeps a first run: how many at the same address have begun to within a day."""
     if (most := limits().keepers_near) is not None and near >= most:
-        raise Refused(
-            f"This demo keeps runs for at most {most:,} new visitors of one network a day. Export what you need as a file."
-        )
+        raise Refused(f"This demo keeps runs for at most {most:,} new visitors of one network a day. Export the run as a file.")
 
 
 def check_kept(runs: int, size: int) -> None:

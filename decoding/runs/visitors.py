@@ -79,9 +79,7 @@ def store_of(root: Path, key: str, days: int | None, address: str = "") -> Store
         forget(root, days)
     if not (folder / FILE).exists() and shutil.disk_usage(root).free < LEAST_FREE:
         raise Refused("The disk of this demo is nearly full, so it keeps no runs now. Export what you need as a file.")
-    store = Store(
-        folder, later=True, first=partial(note_keeper, address)
-    )  # whoever only looks, a crawler too, leaves nothing on the disk
+    store = Store(folder, later=True, first=partial(note_keeper, address))  # whoever only looks leaves nothing there
     if days is not None and due(folder):
         store.forget(time.time() - days * DAY)
     return store
