@@ -10,6 +10,7 @@ import streamlit as st
 
 from decoding.lenses import LENSES
 from decoding.looks import Cursor, Look
+from pages.parts.shared import recorded_run as demo
 from pages.parts.shared.controls import param_key
 from pages.parts.shared.remembered import Remembered
 from pages.parts.shared.runs import of_tab
@@ -105,15 +106,24 @@ class Desk(SideJobs, Remembered):
         return known and self.lens in self.seen and self.cost.rows <= FREE and not self.problem
 
     def found(self) -> tuple[Look | None, bool]:
-        """What there is to see through the chosen lens, and whether it is an answer to what the page asks now."""
+        """What there is to see through the chosen lens, and whether it was seen here and is an answer to what the page asks now."""
         question = self.question
         live = self.begun(question)
         now = getattr(live.run, "look", None) if live is not None else self.answer(PANEL, question.about)
         if now is not None:
             self.seen[self.lens] = question.about, now
             return now, True
+        if (shipped := self.recorded()) is not None:
+            return shipped, False
         about, before = self.seen.get(self.lens, (None, None))
         return before if about is not None and about[1] == question.about[1] else None, False
+
+    def recorded(self) -> Look | None:
+        """What was recorded of the recorded run, if that is what the page asks."""
+        here, look = self.session, demo.look(self.lens)
+        if look is None or not here.recorded or here.trace is not demo.recorded() or look.family != here.trace.header.family:
+            return None
+        return look if (look.step, look.node, look.params) == (*self.cursor, asdict(self.params)) else None
 
     # -- following the worker -----------------------------------------------------------------------------------------
 

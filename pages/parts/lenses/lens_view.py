@@ -28,6 +28,7 @@ CARDS = """<style>
 [class*="st-key-card_"] button { height: auto; text-align: left; justify-content: flex-start; }
 [class*="st-key-card_"] button p { white-space: normal; }
 </style>"""
+RECORDED = "Recorded, like the run: this look was shipped with the app. *Look again* asks the models."
 SHOWN = ("text", "tree", "transport")  # of the run
 
 
@@ -118,6 +119,10 @@ def looking(here: Desk, line: Callable[[], None]) -> None:
     parameters(here)
     if refused := here.refusal():
         st.warning(as_markdown(refused), icon=":material/block:")
+        if (shipped := here.recorded()) is not None:
+            st.caption(RECORDED)
+            seen(here, shipped, dark())
+            about(here, shipped)
         return
     look, answers = here.found()
     if not answers and here.follows() and here.begun(here.question) is None:
@@ -130,7 +135,8 @@ def looking(here: Desk, line: Callable[[], None]) -> None:
         st.caption(as_markdown(f"{lens.idea} {lens.reading}"))
         return
     if not answers:
-        st.caption("Below is what was seen before the place or the parameters changed.")
+        recorded = look is here.recorded()
+        st.caption(RECORDED if recorded else "Below is what was seen before the place or the parameters changed.")
     seen(here, look, dark())
     lens_link(here)
     about(here, look)
