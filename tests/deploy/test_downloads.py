@@ -3,10 +3,9 @@
 import asyncio
 
 import pytest
-from starlette.responses import Response
 from streamlit.web.server.starlette.starlette_gzip_middleware import SelectiveGZipMiddleware
 
-from deploy.downloads import AT_ONCE, PIECE, Downloads
+from deploy.downloads import AT_ONCE, PIECE, Downloads, Response
 
 FILE = bytes(range(256)) * 4_000  # of a megabyte
 PLAIN = [(b"accept-encoding", b"gzip"), (b"range", b"bytes=0-")]
