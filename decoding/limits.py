@@ -63,6 +63,7 @@ class Limits:
     kept: int | None = None  # runs that a visitor may keep
     kept_bytes: int | None = None  # that they may fill
     kept_days: int | None = None  # until they are forgotten
+    keepers_near: int | None = None  # visitors at one address who begin to keep runs within a day
     look: int | None = None  # rows that the target reads for a look of a lens
     files: int | None = None  # that are made at the same time for one visitor who downloads them
     files_near: int | None = None  # and for all at one address
@@ -115,6 +116,7 @@ PUBLIC = Limits(
     kept=50,
     kept_bytes=25 * 2**20,
     kept_days=30,
+    keepers_near=200,  # so many times `kept_bytes`, which one address may fill in a day
     look=2_048,
     files=2,
     files_near=8,
@@ -278,6 +280,12 @@ def check_trace(steps: int, largest: int) -> None:
     if over(steps, most := limits().tokens):
         raise Refused(f"This demo opens and keeps runs of at most {most:,} steps; this one has {steps:,}.")
     check_nodes(largest)
+
+
+def check_keepers(near: int) -> None:
+    """Before a visitor keeps a first run: how many at the same address have begun to within a day."""
+    if (most := limits().keepers_near) is not None and near >= most:
+        raise Refused(f"This demo keeps runs for at most {most:,} new visitors of one network a day. Export the run as a file.")
 
 
 def check_kept(runs: int, size: int) -> None:

@@ -1,5 +1,7 @@
 """Who asks: the key and the address that a request brings, and what they count as."""
 
+import hashlib
+
 from starlette.requests import HTTPConnection
 from starlette.types import Scope
 
@@ -11,6 +13,11 @@ def key_in(scope: Scope) -> str | None:
     """The visitor's key; None if the request brings none, or something else."""
     found = HTTPConnection(scope).cookies.get(COOKIE)
     return found if is_key(found) else None
+
+
+def whose(key: str | None) -> str:
+    """What Streamlit knows a visitor by: their key is nobody's to tell."""
+    return hashlib.sha256((key or "").encode()).hexdigest()
 
 
 def address_of(scope: Scope) -> str:

@@ -5,10 +5,10 @@ loaded, so a picture that got into a page by a hole would not be fetched. `DRAFT
 inside of their own pages, parted by blanks; none without it.
 """
 
-import hashlib
 import os
 import re
 import sys
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -31,7 +31,9 @@ from decoding.limits import limits  # noqa: E402  the path comes first
 from decoding.runs import visitors  # noqa: E402
 from decoding.runs.log import log  # noqa: E402
 from decoding.runs.visitors import CHECK, COOKIE, ROUTE, is_key, new_key  # noqa: E402
-from deploy.asking import address_of, key_in  # noqa: E402
+from deploy import lines, wires  # noqa: E402
+from deploy.asking import address_of, key_in, whose  # noqa: E402
+from deploy.downloads import Downloads  # noqa: E402
 from deploy.pace import Pace, Tab  # noqa: E402
 from deploy.readiness import Readiness  # noqa: E402
 from deploy.uploads import FILES, Uploads  # noqa: E402
@@ -42,10 +44,10 @@ SERVED = {"stream", "health", "host-config", "upload_file", "bidi-components"}  
 ID = re.compile(r"[A-Za-z0-9_.-]{0,128}")  # of a fragment, a script, a message
 USER = "x-draftscope-visitor"  # the header in which the server tells Streamlit whose a connection is
 SHORT = 200  # bytes: the message that a script has ended is shorter
-LONGEST_MESSAGE = 2 * 2**20  # bytes: all that the boxes of a page say
 MAIN = ROOT / "app.py"
 HERE = str(MAIN).encode()
 ASKED = {"rerun_script", "stop_script", "app_heartbeat", "file_urls_request", "backend_operation_request"}  # by pages
+OPERATIONS = {"deferred_file", "dataframe_chunk"}  # the backend's; the others write files of Streamlit's own into the folder
 
 
 def headers(frames: str) -> dict[str, str]:
@@ -177,7 +179,7 @@ class Messages:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if limits().public and scope["type"] != "http":
-            hold_less(receive)
+            wires.bound(getattr(receive, "__self__", None))  # uvicorn's
         if scope["type"] != "websocket" or not limits().public:
             await self.app(scope, receive, send)
             return
@@ -196,17 +198,8 @@ class Messages:
 def owned(scope: Scope, key: str | None) -> Scope:
     """The connection with the visitor as its user: Streamlit lets nobody else have a session by its id, which stands in the
     addresses of uploads, and so in the logs of proxies."""
-    whose = hashlib.sha256((key or "").encode()).hexdigest().encode()
     kept = [(name, value) for name, value in scope["headers"] if name != USER.encode()]
-    return {**scope, "headers": [*kept, (USER.encode(), whose)]}
-
-
-def hold_less(receive: Receive) -> None:
-    """Have the server, from its first word on, end a connection whose message grows beyond what pages send. What came of one is
-    held until the rest comes, and Streamlit's own limit for both ways has to be as high as what it sends."""
-    config = getattr(getattr(receive, "__self__", None), "config", None)  # uvicorn's
-    if hasattr(config, "ws_max_size"):
-        config.ws_max_size = LONGEST_MESSAGE
+    return {**scope, "headers": [*kept, (USER.encode(), whose(key).encode())]}
 
 
 async def asked(receive: Receive, tab: Tab) -> Message:
@@ -244,14 +237,23 @@ def read(data: bytes) -> BackMsg | None:
 
 
 def is_asked(message: BackMsg) -> bool:
-    """Whether a page of this app sends such a message. The names in it go into Streamlit's log."""
-    named = [message.rerun_script.fragment_id, message.rerun_script.page_script_hash, *message.rerun_script.cached_message_hashes]
+    """Whether a page of this app sends such a message."""
+    kind, operation = message.WhichOneof("type"), message.backend_operation_request
     return (
-        message.WhichOneof("type") in ASKED
+        kind in ASKED
+        and (kind != "backend_operation_request" or operation.WhichOneof("payload") in OPERATIONS)
         and len(message.file_urls_request.file_names) <= FILES
-        and all(map(ID.fullmatch, named))
+        and all(map(ID.fullmatch, ids(message)))
         and message.rerun_script.page_name.isprintable()
     )
+
+
+def ids(message: BackMsg) -> Iterator[str]:
+    """All that it calls by an id: they go into Streamlit's log."""
+    run, files, operation = message.rerun_script, message.file_urls_request, message.backend_operation_request
+    yield from (run.fragment_id, run.page_script_hash, *run.cached_message_hashes)
+    yield from (files.request_id, files.session_id, operation.request_id, operation.session_id)
+    yield from (operation.deferred_file.file_id, operation.dataframe_chunk.source_id)
 
 
 class Hidden:
@@ -273,8 +275,10 @@ class Hidden:
 
 visitors.by_server = True
 config.set_option("server.trustedUserHeaders", {USER: "visitor"})
+config.set_option("logger.enableRich", False)  # it draws errors over a hundred lines, past the log
+lines.tame()
 app = st.App(
     MAIN,
-    middleware=[Middleware(layer) for layer in (SecurityHeaders, Origins, VisitorCookie, Hidden, Uploads, Messages)],
+    middleware=[Middleware(layer) for layer in (SecurityHeaders, Origins, VisitorCookie, Hidden, Downloads, Uploads, Messages)],
     routes=[Route("/ready", Readiness().answer)],
 )

@@ -14,7 +14,8 @@ from streamlit.runtime.memory_uploaded_file_manager import MemoryUploadedFileMan
 
 from decoding.limits import limits
 from decoding.runs.log import log
-from deploy.asking import address_of, counted, key_in
+from decoding.runs.visitors import IN_STATE
+from deploy.asking import address_of, counted, key_in, whose
 
 UPLOAD = re.compile(r"/_stcore/upload_file/([^/]+)/([^/]+)")  # where Streamlit takes the files of a tab
 AROUND = 10_000  # bytes of an upload that are not the file's
@@ -24,7 +25,7 @@ File = tuple[str, str]  # the tab that sent it, and its id
 
 class Uploads:
     """Refuses what is larger than this server reads, and what comes beyond all that it holds for whoever sends it; keeps the
-    latest files of a tab alone."""
+    latest files of a tab alone, and nobody else's hands off them."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -33,7 +34,11 @@ class Uploads:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         most = limits().upload
-        if most is None or scope["type"] != "http" or scope["method"] != "PUT" or not (to := UPLOAD.search(scope["path"])):
+        if most is None or scope["type"] != "http" or not (to := UPLOAD.search(scope["path"])):
+            await self.app(scope, receive, send)
+        elif scope["method"] in ("PUT", "DELETE") and not is_of(to[1], key_in(scope)):
+            await Response(status_code=404)(scope, receive, send)
+        elif scope["method"] != "PUT":
             await self.app(scope, receive, send)
         elif "transfer-encoding" in (sent := Headers(scope=scope)) or not (said := sent.get("content-length", "")).isdecimal():
             await Response(status_code=411)(scope, receive, send)  # what comes in chunks is as long as it likes, whatever it says
@@ -64,6 +69,18 @@ class Uploads:
         _, before = self._held.get(file, (owners, 0))
         self._held[file] = set(owners), before + size  # what takes the place of another is there beside it for a moment
         return True
+
+
+def is_of(tab: str, key: str | None) -> bool:
+    """Whether a tab that is there belongs to whoever has the key: the address of its uploads stands in the logs of proxies.
+
+    That is the visitor it was opened by, or, once they have taken *my link* in it, the one that they became.
+    """
+    found = runtime.get_instance()._session_mgr.get_session_info(tab)
+    if found is None:
+        return True  # Streamlit refuses that
+    state = found.session.session_state
+    return found.session.matches_user_info({"visitor": whose(key)}) or IN_STATE in state and state[IN_STATE] == key
 
 
 def storage() -> dict[str, dict]:

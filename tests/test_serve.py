@@ -2,6 +2,7 @@
 
 import asyncio
 import importlib.util
+import logging
 import re
 import tomllib
 from pathlib import Path
@@ -28,6 +29,7 @@ HTML = [(b"content-type", b"text/html; charset=utf-8"), (b"cache-control", b"no-
 def serve(monkeypatch):
     monkeypatch.setenv("DRAFTSCOPE_MODE", "public")
     monkeypatch.setattr(visitors, "by_server", False)  # put back afterwards
+    monkeypatch.setattr(logging, "_logRecordFactory", logging.getLogRecordFactory())
     spec = importlib.util.spec_from_file_location("serve", ROOT / "deploy" / "serve.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -139,6 +141,8 @@ def message(kind: str, names: int = 0) -> bytes:
     if kind == "file_urls_request":
         made.file_urls_request.file_names.extend(["x"] * names)
         made.file_urls_request.request_id = "1"
+    elif kind == "backend_operation_request":
+        made.backend_operation_request.deferred_file.file_id = "0a1b"
     elif isinstance(getattr(made, kind), bool):
         setattr(made, kind, True)
     else:
@@ -174,6 +178,33 @@ def test_what_no_page_asks_for_does_not_reach_streamlit(serve):
 def test_a_message_asks_for_as_many_files_as_are_kept(serve):
     few, many = message("file_urls_request", serve.FILES), message("file_urls_request", serve.FILES + 1)
     assert passed(serve, few, many, few) == [few, few]
+
+
+def test_of_the_backends_operations_there_is_what_pages_need(serve):
+    """The others put files of Streamlit's own into the folder of the app, or of its user."""
+    there = {field.name for field in BackMsg().backend_operation_request.DESCRIPTOR.oneofs_by_name["payload"].fields}
+    assert there > serve.OPERATIONS and len(there - serve.OPERATIONS) >= 2
+    for name in there:
+        made = BackMsg()
+        getattr(made.backend_operation_request, name).SetInParent()
+        assert bool(passed(serve, made.SerializeToString())) == (name in serve.OPERATIONS)
+    empty = BackMsg()
+    empty.backend_operation_request.request_id = "1"
+    assert not passed(serve, empty.SerializeToString())
+
+
+@pytest.mark.parametrize("text", ["a\nb", "\x1b[31m", "\u2028"])
+@pytest.mark.parametrize("name", ["request_id", "session_id", "deferred_file.file_id", "dataframe_chunk.source_id"])
+def test_no_operation_forges_a_line_of_the_log(serve, name, text):
+    made = BackMsg()
+    made.backend_operation_request.deferred_file.SetInParent()
+    *path, last = name.split(".")
+    setattr(getattr(made.backend_operation_request, path[0]) if path else made.backend_operation_request, last, text)
+    assert not passed(serve, made.SerializeToString())
+    if not path:
+        files = BackMsg()
+        setattr(files.file_urls_request, last, text)
+        assert not passed(serve, files.SerializeToString())
 
 
 NAMES = ("fragment_id", "page_script_hash", "page_name", "cached_message_hashes")
@@ -386,7 +417,7 @@ def test_no_more_of_a_message_is_held_than_pages_send(serve):
         pass
 
     asyncio.run(serve.Messages(app)({"type": "lifespan"}, Connection().receive, None))
-    assert Connection.config.ws_max_size == serve.LONGEST_MESSAGE
+    assert Connection.config.ws_max_size == serve.wires.LONGEST_MESSAGE
 
 
 def test_of_too_many_connections_the_last_is_refused(serve):

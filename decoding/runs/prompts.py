@@ -22,6 +22,7 @@ MAX_PROMPTS = 10_000
 MAX_CHARACTERS = 20_000  # of one prompt, or of one turn
 MAX_TURNS = 50
 MAX_DOMAIN = 100  # characters
+MAX_COLUMNS = 1_000  # of a table
 ALPACA = (
     "Below is an instruction that describes a task{context}. Write a response that appropriately completes the request.\n\n"
     "### Instruction:\n{instruction}\n\n{given}### Response:\n"
@@ -120,7 +121,7 @@ def from_text(text: str, name: str) -> Iterator[Prompt]:
     """
     text = text.strip()
     parts = parted(text, "\n\n" if "\n\n" in text else "\n")
-    return (Prompt(checked(part.strip("\n"), i), name) for i, part in enumerate(parts, 1) if part.strip())
+    return (Prompt(checked(part.strip("\n"), i), name[:MAX_DOMAIN]) for i, part in enumerate(parts, 1) if part.strip())
 
 
 def parted(text: str, by: str) -> Iterator[str]:
@@ -183,6 +184,8 @@ def blank(text: str, at: int) -> int:
 def from_table(text: str) -> Iterator[Prompt]:
     """CSV whose first line names the columns, parted by commas, semicolons or tabs."""
     head = text.split("\n", 1)[0].lower()
+    if (columns := 1 + max(head.count(sign) for sign in ",;\t")) > MAX_COLUMNS:
+        raise ValueError(f"The first line names {columns:,} columns; at most {MAX_COLUMNS:,} are read.")
     parts = {sign: [name.strip(' "') for name in head.split(sign)] for sign in ",;\t"}
     sign = max(parts, key=lambda sign: len({*KNOWN, "category", "domain", "input"}.intersection(parts[sign])))
     reader = csv.DictReader(io.StringIO(text, newline=""), fieldnames=parts[sign], delimiter=sign, strict=True)

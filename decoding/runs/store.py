@@ -8,7 +8,7 @@ import os
 import shutil
 import sqlite3
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,11 +98,13 @@ class Store:
         ValueError: the folder cannot be written, or holds something else under the store's name.
     """
 
-    def __init__(self, folder: Path | None = None, later: bool = False) -> None:
+    def __init__(self, folder: Path | None = None, later: bool = False, first: Callable[[], None] = lambda: None) -> None:
         """
         Args:
             later: that nothing is written before there is a trace to keep; until then it is an empty store.
+            first: asked before anything is written then; a ValueError of it is the store's.
         """
+        self._first = first
         self.folder = folder or default_folder()
         self.path = self.folder / FILE
         if not later or self.path.exists():
@@ -174,6 +176,12 @@ class Store:
 
     # -- writing --
 
+    def begun(self) -> None:
+        """Have its file be there from now on. A ValueError where this server keeps no more."""
+        if not self.path.exists():
+            self._first()
+            self._make()
+
     def begin(self, header: Header, token_bytes: dict[int, bytes], name: str, note: str = "", study: str = "") -> int:
         """A new trace without steps; returns its id. A ValueError where this server keeps no more."""
         return self.keep(Trace(header, token_bytes, ()), name, note, study)
@@ -193,8 +201,7 @@ class Store:
         check_trace(len(trace.steps), max((len(step.nodes) for step in trace.steps), default=0))
         if limits().public:
             check_kept(self.count(), self.size)
-        if not self.path.exists():
-            self._make()
+        self.begun()
         with self._open() as db:
             new = insert(db, trace.header, trace.token_bytes, name, note, study)
             append(db, new, trace.steps, trace.token_bytes)

@@ -9,10 +9,11 @@ import re
 import secrets
 import shutil
 import time
+from functools import partial
 from pathlib import Path
 from threading import Lock
 
-from decoding.limits import Refused
+from decoding.limits import Refused, check_keepers
 from decoding.runs.store import FILE, Store
 
 FOLDER = "visitors"
@@ -22,9 +23,11 @@ KEY = re.compile(r"[A-Za-z0-9_-]{32,64}")  # 24 random bytes and more
 LEAST_FREE = 2**30  # bytes of the disk that visitors never fill
 DAY = 86_400  # seconds
 EVERY = 3_600  # seconds between two looks for what can be forgotten, everywhere and with one visitor
+IN_STATE = "visitor.key"  # where a session has its visitor's key
 by_server = False  # whether the server itself sets the cookie, which no script can read then: `deploy/serve.py` says so
 _lock = Lock()
 _looked: dict[Path, float] = {}  # folder -> when
+_keepers: dict[str, list[float]] = {}  # address -> when visitors there began to keep runs
 
 
 def new_key() -> str:
@@ -61,8 +64,11 @@ def folder_of(root: Path, key: str) -> Path:
     return root / FOLDER / hashlib.sha256(key.encode()).hexdigest()[:40]
 
 
-def store_of(root: Path, key: str, days: int | None) -> Store:
+def store_of(root: Path, key: str, days: int | None, address: str = "") -> Store:
     """The visitor's store, without what is older than so many days; now and then those of visitors who stayed away are removed.
+
+    Args:
+        address: what counts as the visitor's.
 
     Raises:
         ValueError: it is no key, the disk is nearly full, or the folder cannot be written.
@@ -73,10 +79,21 @@ def store_of(root: Path, key: str, days: int | None) -> Store:
         forget(root, days)
     if not (folder / FILE).exists() and shutil.disk_usage(root).free < LEAST_FREE:
         raise Refused("The disk of this demo is nearly full, so it keeps no runs now. Export what you need as a file.")
-    store = Store(folder, later=True)  # whoever only looks, a crawler too, leaves nothing on the disk
+    store = Store(folder, later=True, first=partial(note_keeper, address))  # whoever only looks leaves nothing there
     if days is not None and due(folder):
         store.forget(time.time() - days * DAY)
     return store
+
+
+def note_keeper(address: str) -> None:
+    """Before a visitor at an address keeps a first run. Refused if too many there began to today: keys are free, and the disk is
+    everybody's."""
+    now = time.time()
+    with _lock:
+        for other in [other for other, times in _keepers.items() if now - times[-1] >= DAY]:
+            del _keepers[other]
+        check_keepers(sum(now - at < DAY for at in _keepers.get(address, ())))
+        _keepers.setdefault(address, []).append(now)
 
 
 def forget(root: Path, days: int) -> list[Path]:
@@ -95,6 +112,8 @@ def due(place: Path) -> bool:
     with _lock:
         if now - _looked.get(place, 0) < EVERY:
             return False
+        for other in [other for other, at in _looked.items() if now - at >= EVERY]:  # of visitors who come once
+            del _looked[other]
         _looked[place] = now
         return True
 

@@ -151,6 +151,13 @@ def test_the_proxy_passes_websockets_and_logs_no_query():
     assert not re.search(r"\$(request|request_uri|args|query_string)\b", form)
 
 
+def test_the_proxy_lets_a_class_in_and_waits_for_nobody():
+    """As many tabs as the app takes of an address, half of which load a page with six connections more each."""
+    (most,) = re.findall(r"limit_conn draftscope (\d+);", NGINX)
+    assert PUBLIC.address is not None and int(most) >= 4 * PUBLIC.address.tabs
+    assert {"client_header_timeout", "client_body_timeout", "send_timeout"} <= set(re.findall(r"^ *(\w+)", NGINX, re.MULTILINE))
+
+
 def front_matter() -> dict:
     return yaml.safe_load(SPACE.split("---")[1])
 

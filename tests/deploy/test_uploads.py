@@ -9,8 +9,9 @@ from streamlit.runtime.memory_uploaded_file_manager import MemoryUploadedFileMan
 from streamlit.runtime.uploaded_file_manager import UploadedFileRec
 
 from decoding.limits import PUBLIC
-from decoding.runs.visitors import COOKIE
+from decoding.runs.visitors import COOKIE, IN_STATE
 from deploy import uploads
+from deploy.asking import whose
 from deploy.uploads import FILES, Uploads
 
 MOST = PUBLIC.upload
@@ -25,7 +26,18 @@ class Sender:
         self.hold = asyncio.Event()
         self.hold.set()
         self.broken = False
+        self.owners: dict[str, tuple[str | None, str | None]] = {}  # tab -> key that it was opened with, and the one it has now
         self.door = Uploads(self._streamlit)
+
+    def session(self, tab: str) -> SimpleNamespace | None:
+        """What Streamlit knows of a tab."""
+        if tab not in self.owners:
+            return None
+        first, now = self.owners[tab]
+        state = {} if now is None else {IN_STATE: now}
+        return SimpleNamespace(
+            session=SimpleNamespace(session_state=state, matches_user_info=lambda who: who == {"visitor": whose(first)})
+        )
 
     async def _streamlit(self, scope, receive, send) -> None:
         """Takes all."""
@@ -35,7 +47,8 @@ class Sender:
             self.held.add_file(tab, UploadedFileRec(file, "x.json", "application/json", b"x"))
         await send({"type": "http.response.start", "status": 204, "headers": []})
 
-    async def send(self, tab: str, file: str, size: str | None = "1", key: str = "", address: str = "here", **headers: str) -> int:
+    async def send(self, tab: str, file: str, size: str | None = "1", key: str = "", address: str = "here", method: str = "PUT",
+                   **headers: str) -> int:  # fmt: skip
         """The status of a file of a tab, of so many bytes as its headers say."""
         sent = []
 
@@ -46,7 +59,7 @@ class Sender:
         named += [(b"cookie", f"{COOKIE}={key * 43}".encode())] if key else []
         named += [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
         path = f"/_stcore/upload_file/{tab}/{file}"
-        await self.door({"type": "http", "method": "PUT", "path": path, "headers": named, "client": (address, 1)}, None, send)
+        await self.door({"type": "http", "method": method, "path": path, "headers": named, "client": (address, 1)}, None, send)
         return sent[0]["status"]
 
     def put(self, *what: str, **how: str) -> tuple[int, list[str]]:
@@ -62,8 +75,28 @@ class Sender:
 def sender(monkeypatch) -> Sender:
     monkeypatch.setenv("DRAFTSCOPE_MODE", "public")
     made = Sender()
-    monkeypatch.setattr(uploads.runtime, "get_instance", lambda: SimpleNamespace(uploaded_file_mgr=made.held))
+    sessions = SimpleNamespace(get_session_info=made.session)
+    server = SimpleNamespace(uploaded_file_mgr=made.held, _session_mgr=sessions)
+    monkeypatch.setattr(uploads.runtime, "get_instance", lambda: server)
     return made
+
+
+def test_nobody_sends_files_to_anothers_tab(sender):
+    """The address of its uploads is no secret. A visitor who takes *my link* in a tab is another one from then on."""
+    old, new, other = "a" * 43, "b" * 43, "c"
+    sender.owners = {"own": (old, old), "moved": (old, new), "none": (None, None)}
+    for tab, keys in {"own": "a", "moved": "ab"}.items():
+        for key in "abc":
+            status, held = sender.put(tab, f"of {key}", key=key)
+            assert status == (204 if key in keys else 404) and held == [f"of {k}" for k in keys if k <= key]
+        assert sender.put(tab, "of nobody")[0] == 404
+    assert sender.put("none", "x")[0] == 204 and sender.put("none", "x", key=other)[0] == 404
+
+
+@pytest.mark.parametrize(("key", "status"), [("a", 204), ("b", 404), ("", 404)])
+def test_nobody_takes_a_file_away_from_another(sender, key, status):
+    sender.owners = {"own": ("a" * 43, "a" * 43)}
+    assert asyncio.run(sender.send("own", "file", key=key, method="DELETE")) == status
 
 
 def test_a_tab_holds_its_latest_files_alone(sender):

@@ -91,6 +91,22 @@ def test_tabs_and_votes_of_a_class_are_bounded(made):
     assert found.votes == CLASS_TABS == found.tabs and made.vote(code, "tab 0", ASKED, 1, 2)
 
 
+def test_who_opens_many_tabs_and_goes_keeps_nobody_from_voting(made, clock):
+    """Those who are there do: one who votes from a script has as many tabs as its address may have open."""
+    code, key = made.opened()
+    made.move(code, key, ASKED)
+    for i in range(CLASS_TABS):
+        made.spot(code, f"tab {i}")
+        made.vote(code, f"tab {i}", ASKED, 0, 2)
+    clock.now = 59
+    made.spot(code, "tab 0")
+    made.spot(code, "pupil")
+    assert not made.vote(code, "pupil", ASKED, 1, 2)
+    clock.now = 61
+    made.spot(code, "pupil")
+    assert made.vote(code, "pupil", ASKED, 1, 2) and made.tally(code, ASKED, 2) == ((1, 1), 2)
+
+
 def test_classes_are_bounded_and_forgotten(made, clock):
     first, _ = made.opened()
     for _ in range(CLASSES - 1):

@@ -21,6 +21,8 @@ from decoding import limits as rules
 from decoding.limits import POSITION, PUBLIC, limits
 from decoding.models import places
 from decoding.models.ends import stop_ids
+from decoding.runs import log as runs_log
+from decoding.runs import visitors as visitors_of
 from decoding.runs.failures import sentence, shows_the_machine, told
 from decoding.runs.store import Store
 from decoding.runs.trace_files import from_json, to_json
@@ -28,7 +30,8 @@ from decoding.runs.visitors import folder_of, forget, is_key, new_key, store_of
 from decoding.runs.worker import Once
 from decoding.trace import SCHEMA, Pruned
 from pages.parts.compare.sweep import Plan, Sweep
-from pages.parts.shared import runs, tabs, visitor
+from pages.parts.drafter import sidebar
+from pages.parts.shared import in_turn, runs, tabs, visitor
 from pages.parts.shared.address import parse
 from pages.parts.shared.files import on_demand
 from pages.parts.shared.session import Session
@@ -378,8 +381,8 @@ def test_who_sends_many_files_waits_for_them_alone(monkeypatch):
         return importing.read(UPLOAD).problem
 
     monkeypatch.setattr(importing, "from_json", slow)
-    monkeypatch.setattr(importing, "sleep", lambda seconds: where.address == "bad" and breath.wait(PATIENCE))
-    monkeypatch.setattr(importing, "cleanup", lambda: SimpleNamespace(address=where.address))
+    monkeypatch.setattr(in_turn, "sleep", lambda seconds: where.address == "bad" and breath.wait(PATIENCE))
+    monkeypatch.setattr(in_turn, "cleanup", lambda: SimpleNamespace(address=where.address))
     with ThreadPoolExecutor(9) as threads:
         bad = [threads.submit(send, "bad") for _ in range(8)]
         assert reading.wait(PATIENCE)
@@ -391,9 +394,9 @@ def test_who_sends_many_files_waits_for_them_alone(monkeypatch):
 
 
 def test_who_would_wait_for_long_is_told_so(monkeypatch):
-    monkeypatch.setattr(importing, "PATIENCE", 0.01)
+    monkeypatch.setattr(in_turn, "PATIENCE", 0.01)
     monkeypatch.setattr(importing, "from_json", lambda data: pytest.fail("read beside another"))
-    with importing.reading(), ThreadPoolExecutor(1) as threads:
+    with in_turn.reading(), ThreadPoolExecutor(1) as threads:
         assert "would have to wait for long" in threads.submit(importing.read, UPLOAD).result(PATIENCE).problem
 
 
@@ -518,6 +521,73 @@ def test_a_run_is_a_line_in_the_log_without_its_prompt(home, monkeypatch):
         line = next(line for line in reversed(logged(home)) if line["event"] == "run")
         assert line["method"] == "plain" and line["max_tokens"] == 4
         assert (line.get("prompt") == "my secret") is (switched == "1")
+
+
+def test_refusals_without_end_do_not_fill_the_disk(home, monkeypatch):
+    """So many lines a minute, and how many were left out."""
+    now = 600.0
+    monkeypatch.setattr(runs_log.time, "monotonic", lambda: now)
+    monkeypatch.setattr(runs_log, "_minute", runs_log.Minute())
+    for _ in range(runs_log.A_MINUTE + 50):
+        runs_log.log("refused", why="too many connections")
+    runs_log.log("run", method="plain")
+    now += 60
+    runs_log.log("failed", kind="x")
+    runs_log.log("refused", why="y")
+    *_, run, failed, last = lines = logged(home)
+    assert len(lines) == runs_log.A_MINUTE + 3 and run["event"] == "run"
+    assert failed["left_out"] == 50 and "left_out" not in last
+
+
+def test_new_keys_do_not_fill_the_disk(home, monkeypatch):
+    """Whoever throws the key away is a new visitor, and has all the room of one."""
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now)
+    monkeypatch.setattr(visitors_of, "_keepers", {})
+    monkeypatch.setattr(rules, "PUBLIC", replace(PUBLIC, keepers_near=2))
+    trace, late = sample_trace(), store_of(home, "c" * 43, 30, "here")
+    for key in "ab":
+        for _ in range(2):
+            store_of(home, key * 43, 30, "here").keep(trace, "kept")
+    for refused in (lambda: late.keep(trace, "x"), lambda: late.begin(trace.header, {}, "x"), late.begun):
+        with pytest.raises(rules.Refused, match="2 new visitors of one network a day"):
+            refused()
+    assert not late.path.exists() and store_of(home, ALICE, 30, "here").keep(trace, "more") == 3
+    store_of(home, "d" * 43, 30, "there").begun()
+    now += 86_400
+    assert late.keep(trace, "x") == 1 and list(visitors_of._keepers) == ["here"]
+
+
+def test_a_study_begins_only_where_it_is_kept(monkeypatch):
+    monkeypatch.setattr(rules, "PUBLIC", replace(PUBLIC, keepers_near=0))
+    at = page("3_Drafter.py", BOB)
+    at.button(key="study_run").click().run()
+    assert "new visitors of one network" in text(checked(at)) and not at.session_state["desk"].busy
+
+
+def test_more_prompts_than_are_studied_are_refused_before_a_plan_is_made_of_them(monkeypatch):
+    monkeypatch.setattr(rules, "PUBLIC", replace(PUBLIC, prompts=2))
+    at = page("3_Drafter.py", BOB)
+    assert "at most 2 prompts at a time" in text(at) and at.button(key="study_run").disabled
+    at.number_input(key="study.most").set_value(2).run()
+    assert not at.button(key="study_run").disabled
+
+
+def test_a_file_that_cannot_be_read_is_read_once(monkeypatch):
+    """Each drawing of the page would read it again, and all pages stand still meanwhile."""
+    read = []
+
+    def broken(data, name):
+        read.append(name)
+        raise ValueError(f"{name} is none.")
+
+    monkeypatch.setattr(sidebar, "read_prompts", broken)
+    at = page("3_Drafter.py", BOB, {"study.source": "a file"})
+    at.file_uploader(key="study_file").set_value(("a.csv", b"x", "text/csv")).run()
+    for _ in range(3):
+        assert "a.csv is none." in text(checked(at.run()))
+    at.file_uploader(key="study_file").set_value(("b.csv", b"x", "text/csv")).run()
+    assert read == ["a.csv", "b.csv"]
 
 
 # -- links, and other visitors ----------------------------------------------------------------------------------------

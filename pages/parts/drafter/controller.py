@@ -110,7 +110,8 @@ class StudyController(RunController, Remembered):
     """The controller of the Drafter page: the studies of one press of Run, as one job of the worker."""
 
     poll: ClassVar[float] = 0.5
-    file: tuple = ()  # name and prompts of the uploaded file
+    file: tuple = ()  # id, name and prompts of the uploaded file
+    refused: tuple[str, str] = ("", "")  # id of an uploaded file that could not be read, and why
     jobs: tuple[Job, ...] = ()  # the ones that were started last
     live: Live | None = None
     problems: dict[str, dict[int, str]] = field(default_factory=dict)  # plan key -> prompt number -> why it was skipped

@@ -5,7 +5,7 @@ from dataclasses import fields
 
 import streamlit as st
 
-from decoding.limits import check_models, limits
+from decoding.limits import Refused, check_models, check_prompts, limits
 from decoding.methods import METHODS
 from decoding.models.chat import read_options
 from decoding.models.ends import read_stops
@@ -31,6 +31,7 @@ from pages.parts.shared.controls import (
 )
 from pages.parts.shared.examples import CHAT_EXAMPLES, EXAMPLES
 from pages.parts.shared.fetching import come, fetching_controls, memory_line, say_come
+from pages.parts.shared.in_turn import reading
 from pages.parts.shared.settings import Settings
 from viz.tokens import as_markdown, plain
 
@@ -104,6 +105,10 @@ def prompt_source(controller: StudyController) -> tuple[tuple[Prompt, ...], str]
     turns = sum(len(prompt.questions) - 1 for prompt in found)
     if turns:
         st.caption(f"{turns:,} further turns, each asked behind the answers before it." if chat else FIRST_TURNS.format(turns))
+    try:
+        check_prompts(len(found) + turns * chat)  # before anything is made of them, which takes long with thousands
+    except Refused as error:
+        return (), told(error)
     return found, "" if found else "There is no prompt yet: type some, upload a file, or take the examples."
 
 
@@ -135,11 +140,29 @@ def uploaded(controller: StudyController) -> tuple[Prompt, ...]:
         "and domain. Also packed with gzip.",
     )  # fmt: skip
     if file is not None and (not controller.file or controller.file[0] != file.file_id):
-        controller.file = (file.file_id, file.name, tuple(read_prompts(file.getvalue(), file.name)))
+        read_once(controller, file)
     if not controller.file:
         return ()
     st.caption(as_markdown(f"{len(controller.file[2]):,} prompts of {plain(controller.file[1], 60)}."))
     return controller.file[2]
+
+
+def read_once(controller: StudyController, file) -> None:
+    """A file that cannot be read is not read again with every drawing of the page.
+
+    Raises:
+        ValueError: it cannot.
+    """
+    if controller.refused[0] != file.file_id:
+        try:
+            with reading():
+                controller.file = (file.file_id, file.name, tuple(read_prompts(file.getvalue(), file.name)))
+                return
+        except Refused:  # others are read first
+            raise
+        except ValueError as error:
+            controller.refused = (file.file_id, told(error))
+    raise ValueError(controller.refused[1])
 
 
 def method_box(controller: StudyController, side: str) -> None:

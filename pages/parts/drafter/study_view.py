@@ -53,10 +53,20 @@ def bar(controller: StudyController, store: Store, wanted: tuple[Job, ...], prob
                       help="The step under way is the last. Run goes on from here.")  # fmt: skip
         else:
             st.button("Go on" if any(there) and left else "Run", key="study_run", type="primary", icon=":material/play_arrow:",
-                      disabled=bool(problem) or not left, on_click=controller.start, args=(wanted, store.folder))  # fmt: skip
+                      disabled=bool(problem) or not left, on_click=start, args=(controller, wanted, store))  # fmt: skip
         st.markdown(as_markdown(problem or sentence(wanted[0].plan, there, left, sum(failed))), width="stretch")
     if controller.problem:
         st.error(as_markdown(plain(controller.problem, 400)), icon=":material/error:")
+
+
+def start(controller: StudyController, wanted: tuple[Job, ...], store: Store) -> None:
+    """Run them, if what they find can be kept."""
+    try:
+        store.begun()
+    except ValueError as error:
+        controller.problem = told(error)
+        return
+    controller.start(wanted, store.folder)
 
 
 def sentence(plan: Plan, there: list[int], left: int, failed: int) -> str:

@@ -1,8 +1,9 @@
 """Classes: who opened the same link votes on the question that the teacher shows. Kept in the memory of the server, nowhere else.
 
 A class has a code, which its pupils' link carries, and a key, which only the teacher's link carries: who has the key moves on and
-reveals. There are no accounts; a vote belongs to a tab, and a tab that is loaded anew may vote anew. Everything is bounded
-(`decoding.limits`), and what nobody looked at for some hours is forgotten. All of it comes from strangers and is checked.
+reveals. There are no accounts; a vote belongs to a tab, on a public server to its visitor. Where there are too many, pupils who are
+there take the places of those who are gone. Everything is bounded (`decoding.limits`), and what nobody looked at for some hours is
+forgotten. All of it comes from strangers and is checked.
 """
 
 import re
@@ -20,6 +21,7 @@ LETTERS = "ABCDEFGHJKMNPQRSTUVWXYZ23456789"  # none that is taken for another
 CODE = re.compile(r"[A-Z0-9]{4,8}")
 KEY = re.compile(r"[A-Za-z0-9_-]{8,32}")
 LENGTH = 5  # of a code that is made here
+AWAY = 60.0  # seconds without a look, after which a pupil is gone
 
 
 class Spot(NamedTuple):
@@ -110,7 +112,7 @@ class Classes:
             if room is None:
                 return None
             room.seen = self.clock()
-            if tab is not None and (tab in room.tabs or len(room.tabs) < CLASS_TABS):
+            if tab is not None and (tab in room.tabs or self.has_place(room, room.tabs)):
                 room.tabs[tab] = room.seen
             return room.spot
 
@@ -121,7 +123,7 @@ class Classes:
             if room is None or room.spot != spot or spot.revealed or not 0 <= option < options:
                 return False
             given = room.votes.setdefault(spot[:2], {})
-            if tab not in given and len(given) >= CLASS_TABS:
+            if tab not in given and not self.has_place(room, given):
                 return False
             given[tab] = option
             return True
@@ -130,10 +132,17 @@ class Classes:
         with self.lock:
             room = self.rooms.get(code)
             given = list(room.votes.get(spot[:2], {}).values()) if room else []
-            there = sum(self.clock() - seen < 60 for seen in room.tabs.values()) if room else 0
+            there = sum(self.clock() - seen < AWAY for seen in room.tabs.values()) if room else 0
             return Tally(tuple(given.count(i) for i in range(options)), there)
 
     # -- with the lock held -------------------------------------------------------------------------------------------------
+
+    def has_place(self, room: Room, among: dict[str, float] | dict[str, int]) -> bool:
+        """Whether one more may be among a class's pupils or its voters; if there are too many, those who are gone go."""
+        if len(among) >= CLASS_TABS:
+            for tab in [tab for tab in among if self.clock() - room.tabs.get(tab, -AWAY) >= AWAY]:
+                del among[tab]
+        return len(among) < CLASS_TABS
 
     def forget(self) -> None:
         old = self.clock() - CLASS_HOURS * 3600
@@ -154,7 +163,3 @@ classes = Classes()
 
 def is_code(text: str) -> bool:
     return CODE.fullmatch(text) is not None
-
-
-def new_tab() -> str:
-    return secrets.token_urlsafe(9)

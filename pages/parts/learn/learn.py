@@ -12,7 +12,6 @@ from decoding.runs import lesson_runs
 from decoding.runs.failures import told
 from decoding.runs.recorded_run import tokens
 from pages.parts.learn import class_view, pictures
-from pages.parts.learn.classes import new_tab
 from pages.parts.learn.place import NAMES, Reader, opened
 from pages.parts.shared.files import on_demand
 from pages.parts.shared.stepper import stepper
@@ -44,7 +43,7 @@ def learn() -> None:
         st.html(f"<style>{style()}</style><h1 class='ds-title'>Learn</h1>")
         st.error(as_markdown(f"The recorded runs of the lessons cannot be read: {told(error)}"), icon=":material/error:")
         return
-    reader: Reader = st.session_state.setdefault(READER, Reader(tab=new_tab()))
+    reader: Reader = st.session_state.setdefault(READER, Reader(tab=class_view.voter()))
     query = {name: value for name, value in st.query_params.to_dict().items() if name in NAMES}
     if query != reader.wanted:
         opened(reader, query, all_)

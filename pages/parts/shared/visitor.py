@@ -13,10 +13,10 @@ import streamlit as st
 from decoding.limits import limits
 from decoding.runs import visitors
 from decoding.runs.store import Store, default_folder
-from decoding.runs.visitors import CHECK, COOKIE, ROUTE, is_key, network, new_key, store_of
+from decoding.runs.visitors import CHECK, COOKIE, IN_STATE, ROUTE, is_key, network, new_key, store_of
 
 NAME = COOKIE
-KEY = "visitor.key"  # in the session's state
+KEY = IN_STATE
 ADDRESS = "visitor.address"  # in the session's state
 OFFERED = "visitor.offered"  # in the session's state: a key that came with a link
 PARAMETER = "visitor"  # of "my link"
@@ -139,7 +139,7 @@ def my_link() -> str:
 
 def own_store() -> Store:
     """The store of the visitor of a public server; ValueError if it cannot be written."""
-    return store_of(root(), key(), limits().kept_days)
+    return store_of(root(), key(), limits().kept_days, address())
 
 
 def root() -> Path:

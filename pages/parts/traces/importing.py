@@ -1,30 +1,20 @@
 """Import of a trace file: read once, strictly; a file that does not fit is refused with a sentence and changes nothing."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from threading import Lock
-from time import monotonic, sleep
-from weakref import WeakValueDictionary
 
 import streamlit as st
 
-from decoding.limits import Refused, limits
+from decoding.limits import limits
 from decoding.runs.failures import told
 from decoding.runs.store import MAX_NAME
 from decoding.runs.trace_files import MAX_UPLOAD, from_json
 from decoding.trace import Trace
 from pages.parts.shared import keep
+from pages.parts.shared.in_turn import reading
 from pages.parts.shared.runs import check_replayed, cleanup
 from pages.parts.shared.session import Session
 from pages.parts.step.open_trace import show
 from viz.tokens import as_markdown, plain
-
-BREATH = 3  # times as long as a file took to read, those at the same address read no other: all else stood still meanwhile
-PATIENCE = 30.0  # seconds that a file waits for others to be read
-_reading = Lock()  # one file at a time, for its memory too
-_near: WeakValueDictionary[str, Lock] = WeakValueDictionary()  # address -> the turn of those who are there
-_guard = Lock()
 
 
 @dataclass(frozen=True)
@@ -89,41 +79,6 @@ def read(file) -> Imported:
             return Imported(file.file_id, trace)
     except ValueError as error:
         return Imported(file.file_id, None, plain(told(error), 300))
-
-
-@contextmanager
-def reading() -> Iterator[None]:
-    """One file at a time is read in the block. On a public server one of each address is in line, and while it breathes others
-    are read: so whoever sends many waits for them alone.
-
-    Raises:
-        Refused: too many others come first.
-    """
-    with _guard:
-        near = _near.setdefault(cleanup().address, Lock())
-    with taken(near):
-        began = ended = 0.0
-        try:
-            with taken(_reading):
-                began = monotonic()
-                try:
-                    yield
-                finally:
-                    ended = monotonic()
-        finally:
-            if limits().public:
-                sleep(BREATH * (ended - began))
-
-
-@contextmanager
-def taken(lock: Lock) -> Iterator[None]:
-    """Holds it in the block; Refused if others hold it for too long."""
-    if not lock.acquire(timeout=PATIENCE):
-        raise Refused("Other files are being read, and this one would have to wait for long. Try again in a minute.")
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def keep_it(trace: Trace, name: str) -> None:
