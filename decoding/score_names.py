@@ -75,3 +75,8 @@ REVIVED, AUX_ENTRIES = "revived tokens", "aux entries"
 FULL_KL, FULL_OVERLAP, FULL_AGREES = "KL to the full model", "overlap with the full model", "agrees with the full model"
 # and its grids: a byte per token of the text; a byte per layer and token, layer after layer: 255 times the root of the share
 DEPTH_REACHED, ATTENTION_PAID = "depth reached", "attention paid"
+
+# byte drafting: facts of a step, bytes count from 1; and its grids: the bytes, and 1 where the drafter begins a token of its own
+Q_OF_BYTE, P_OF_BYTE, U_OF_BYTE = "q of byte {}", "p of byte {}", "u of byte {}"
+BYTES_DRAFTED, BYTES_ACCEPTED = "drafted symbols", "accepted symbols"  # the end of the text is one beside the bytes
+DRAFTED_BYTES, DRAFTER_TOKENS = "drafted bytes", "tokens of the drafter"

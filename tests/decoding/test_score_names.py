@@ -21,6 +21,7 @@ STORED = {
     "judge deviation", "rho", "beta", "beta at k", "R3w", "optimum", "copies", "guesses", "u of sequence {}",
     "layer passes of the call", "layer passes of the full model", "revived tokens", "aux entries", "KL to the full model",
     "overlap with the full model", "agrees with the full model", "depth reached", "attention paid", "went on behind",
+    "q of byte {}", "p of byte {}", "u of byte {}", "drafted symbols", "accepted symbols", "drafted bytes", "tokens of the drafter",
 }  # fmt: skip
 
 
