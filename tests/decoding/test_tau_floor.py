@@ -39,6 +39,7 @@ FLOORS = {
     "falcon": 2.9,
     "ppd": 1.3,
     "ftp": 2.5,
+    "sentence_vae": 1.8,
     "eagle": 3.1,
 }
 OTHERWISE = 1.05  # a method without a floor of its own
