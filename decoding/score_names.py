@@ -35,6 +35,8 @@ MOVED, GATE = "state moved by", "gate {}"  # Clover: of the cell that the head r
 SLOT_IN_BLOCK = "slot in block"  # Falcon, from 1
 ROOT_Q = "q of the root"  # FTP: what output 0 gave the token that is known already
 SLOT = "slot {}"  # FTP, from 1: share of the attention that a token's distribution paid to that vector of the memory
+WITHOUT_VECTOR = "q without the vector"  # SentenceVAE: of the node, had the decoder been given no vector
+SENTENCE_SO_FAR, VECTOR_AGE = "tokens of the sentence", "tokens since the vector"  # facts: written of it; behind its state
 COSINE = "cosine with the true state"  # EAGLE, of an accepted node: of the state that the head put out behind it
 LAYER_SHARE = "share of {}"  # EAGLE-3, a fact: of an aux hidden layer in the mix at the root
 

@@ -51,6 +51,7 @@ SHORT = {  # drafts of a size that three tokens can use
     "clover": {"nodes": 5, "heads": 2},
     "chimera": {"nodes": 5, "heads": 2},
     "ftp": {"nodes": 5, "depth": 2, "fan_out": 2},
+    "sentence_vae": {"nodes": 5, "depth": 2, "fan_out": 2},
     "falcon": {"nodes": 5, "passes": 1, "fan_out": 2},
     "specdec_pp": {"threshold": 0.55, "shortest": 1, "length": 4},
 }

@@ -13,6 +13,7 @@ ROOMS = ("decoding", "viz", "pages")
 STORED = {
     "retrieved", "draft model", "both", "joint q", "q", "rank", "tree value", "head probability", "predicted acceptance",
     "logit from h", "logit from o", "state moved by", "gate {}", "slot in block", "q of the root", "slot {}",
+    "q without the vector", "tokens of the sentence", "tokens since the vector",
     "cosine with the true state", "share of {}", "prompt token probability", "prompt tokens", "state", "root prompt tokens",
     "members", "row budget", "ms with {} rows", "tokens with {} rows", "confidence", "exit layer", "layers", "stopped", "exit",
     "rows read", "layer passes", "confidence after layer {}", "order", "estimate before", "estimate after", "calls before",
