@@ -76,7 +76,7 @@ def sentence(step: Step, token_bytes: Mapping[int, bytes]) -> str:
         return "No bytes were drafted in this step."
     kept = sum(one.verdict == "accepted" for one in found)
     written = b"".join(token_bytes.get(token, b"") for token in step.tokens)
-    tokens = f"{len(step.tokens)} {'token' if len(step.tokens) == 1 else 'tokens'} of {len(written)} bytes"
+    tokens = f"{counted(len(step.tokens), 'token')} of {counted(len(written), 'byte')}"
     thought = sum(one.begins for one in found)
     begun = f"The drafter thought in tokens of its own, of which {thought} begin in these {len(found)} bytes. "
     judged = f"{kept} of {len(found)} bytes were accepted; "
@@ -86,6 +86,10 @@ def sentence(step: Step, token_bytes: Mapping[int, bytes]) -> str:
     reach = len(written) - kept
     beyond = f", {reach} of them beyond the last accepted one" if reach > 0 else ""
     return f"{begun}{judged}the target wrote {tokens}{beyond}."
+
+
+def counted(count: int, what: str) -> str:
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
 def html(step: Step, token_bytes: Mapping[int, bytes]) -> str:

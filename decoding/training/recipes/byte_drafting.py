@@ -68,7 +68,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--work", type=Path, default=Path(".training/bytes"), help="folder for checkpoints")
     parser.add_argument("--out", type=Path, default=EMBEDDED / "bytes", help="folder for the finished model")
     parser.add_argument("--vocab", type=int, default=VOCAB, help="entries of its tokenizer")
-    parser.add_argument("--tokens", type=float, default=1e6, help="tokens the model sees")
+    parser.add_argument("--tokens", type=float, default=819_200, help="tokens the model sees")
     parser.add_argument("--lr", type=float, default=2e-3, help="learning rate")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     return parser.parse_args(arguments)
