@@ -8,22 +8,15 @@ as they are. Its parameters are made and checked like those of a method.
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 from torch import Generator, Tensor
 
-from decoding.looks import Look
+from decoding.looks import Cursor, Look
 from decoding.method import Requirement, checked_params
 from decoding.trace import Step, Trace
 
 BLOCK = 64  # rows that are read between two looks
-
-
-class Cursor(NamedTuple):
-    """Where one looks: an index of `Trace.steps`, or -1 for the prompt, and what of that step."""
-
-    step: int
-    node: int | None = None  # of Step.nodes; len(nodes) is the final token; -1 or None: the root, behind which the step begins
 
 
 @dataclass(frozen=True)

@@ -73,6 +73,11 @@ def keep_top_p(probs: Tensor, top_p: float) -> Tensor:
     return probs.new_zeros(probs.shape).scatter_(-1, index, kept / kept.sum(-1, keepdim=True))
 
 
+def wide(values: Tensor) -> Tensor:
+    """In float64; Apple's GPUs have none."""
+    return values if values.device.type == "mps" else values.double()
+
+
 def draw(probs: Tensor, u: Tensor) -> Tensor:
     """One token per row by inverting the cumulative distribution.
 

@@ -35,6 +35,8 @@ MOVED, GATE = "state moved by", "gate {}"  # Clover: of the cell that the head r
 SLOT_IN_BLOCK = "slot in block"  # Falcon, from 1
 ROOT_Q = "q of the root"  # FTP: what output 0 gave the token that is known already
 SLOT = "slot {}"  # FTP, from 1: share of the attention that a token's distribution paid to that vector of the memory
+WITHOUT_VECTOR = "q without the vector"  # SentenceVAE: of the node, had the decoder been given no vector
+SENTENCE_SO_FAR, VECTOR_AGE = "tokens of the sentence", "tokens since the vector"  # facts: written of it; behind its state
 COSINE = "cosine with the true state"  # EAGLE, of an accepted node: of the state that the head put out behind it
 LAYER_SHARE = "share of {}"  # EAGLE-3, a fact: of an aux hidden layer in the mix at the root
 
@@ -73,3 +75,8 @@ REVIVED, AUX_ENTRIES = "revived tokens", "aux entries"
 FULL_KL, FULL_OVERLAP, FULL_AGREES = "KL to the full model", "overlap with the full model", "agrees with the full model"
 # and its grids: a byte per token of the text; a byte per layer and token, layer after layer: 255 times the root of the share
 DEPTH_REACHED, ATTENTION_PAID = "depth reached", "attention paid"
+
+# byte drafting: facts of a step, bytes count from 1; and its grids: the bytes, and 1 where the drafter begins a token of its own
+Q_OF_BYTE, P_OF_BYTE, U_OF_BYTE = "q of byte {}", "p of byte {}", "u of byte {}"
+BYTES_DRAFTED, BYTES_ACCEPTED = "drafted symbols", "accepted symbols"  # the end of the text is one beside the bytes
+DRAFTED_BYTES, DRAFTER_TOKENS = "drafted bytes", "tokens of the drafter"

@@ -14,7 +14,7 @@ replacement (R3w), Chen et al. 2024 (Sequoia) without (R3). All three are one re
 distribution each node was really sampled from. K-SEQ (R4) stands in `decoding.acceptance.k_seq`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from math import isfinite, isnan
 
@@ -127,17 +127,36 @@ def match(draft: Draft, output: TargetOutput, u: Tensor) -> Verification:
     n = len(draft)
     probs = output.probs
     sampled = draw(probs, u[: n + 1].to(probs.device))
-    rows = torch.tensor(draft.parents, device=probs.device, dtype=torch.long) + 1
-    tokens = torch.tensor(draft.tokens, device=probs.device, dtype=torch.long)
-    numbers = copied(output, probs[rows, tokens], sampled.to(probs.dtype))
-    y = [int(token) for token in numbers[n:]]
+    numbers = copied(output, of_nodes(draft, probs), sampled.to(probs.dtype))
+    return followed(draft, probs, numbers[:n], {row: int(token) for row, token in enumerate(numbers[n:])})
+
+
+def of_nodes(draft: Draft, probs: Tensor) -> Tensor:
+    """(n,) what the target gave every node's token."""
+    return probs[_rows(draft, probs.device), torch.tensor(draft.tokens, device=probs.device, dtype=torch.long)]
+
+
+def _rows(draft: Draft, device: torch.device) -> Tensor:
+    """(n,) the row that every node stands at."""
+    return torch.tensor(draft.parents, device=device, dtype=torch.long) + 1
+
+
+def followed(draft: Draft, probs: Tensor, p: list[float], y: Mapping[int, int]) -> Verification:
+    """The way of a text that the target wrote, through a tree: the children that carry its tokens, and the one behind them.
+
+    Args:
+        p: (n,) numbers of `of_nodes`.
+        y: row -> the token that was drawn there, of all rows on the way at least.
+    """
+    n = len(draft)
     path, verdicts = walk(draft, lambda i: y[draft.parents[i] + 1] == draft.tokens[i])
     visited = (0, *(i + 1 for i in path))
-    residual = probs.index_put((rows, tokens), probs.new_zeros(())) if n else probs
+    tokens = torch.tensor(draft.tokens, device=probs.device, dtype=torch.long)
+    residual = probs.index_put((_rows(draft, probs.device), tokens), probs.new_zeros(())) if n else probs
     return Verification(
         path,
         verdicts,
-        _in_turn(draft, numbers[:n]),
+        _in_turn(draft, p),
         (None,) * n,
         (None,) * n,
         y[visited[-1]],

@@ -22,7 +22,7 @@ from typing import Any
 import pytest
 import torch
 
-from decoding.methods import s2d
+from decoding.methods import byte_drafting, s2d
 from decoding.models import fetching, heads
 from decoding.models.cache_folder import cache_folder
 from decoding.models.family import Family, load
@@ -53,6 +53,12 @@ def toy_heads(small_datastores):
 def toy_sorted_drafts():
     """Random models have the sorted draft model they need; that of the embedded families is the shipped one."""
     s2d.find = toys.sorted_on_demand(s2d.find)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def toy_byte_drafts():
+    """Random models draft bytes with their own draft models; the shipped drafter serves the others."""
+    byte_drafting.find = toys.own_drafts_for_bytes(byte_drafting.find)
 
 
 @pytest.fixture(scope="session")

@@ -21,6 +21,7 @@ from decoding.loop import decode
 from decoding.methods import METHODS, specdec_pp
 from decoding.models import heads
 from decoding.models.cache import TreeCache
+from decoding.models.draft_tokens import OtherDraft
 from decoding.models.family import Family
 from decoding.models.target import Target
 from decoding.sample import Sampling
@@ -147,9 +148,11 @@ def tokenizer() -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=bpe, bos_token=END, eos_token=END)
 
 
-def letters(alphabet: str, **special) -> PreTrainedTokenizerFast:
-    """One token per letter, with its place as its id."""
+def letters(alphabet: str, *, byte_level: bool = False, **special) -> PreTrainedTokenizerFast:
+    """One token per letter, with its place as its id; `byte_level`: its letters are bytes."""
     bpe = Tokenizer(models.BPE({letter: i for i, letter in enumerate(alphabet)}, []))
+    if byte_level:
+        bpe.pre_tokenizer, bpe.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
     return PreTrainedTokenizerFast(tokenizer_object=bpe, **special)
 
 
@@ -243,6 +246,17 @@ def prefix(target: Target, layers: int) -> Target:
     model.config.num_hidden_layers = layers
     model.config.exits = None
     return replace(target, model=model)
+
+
+def own_drafts_for_bytes(find):
+    """`byte_drafting.find` that lets random models draft with their own draft model: the shipped one cannot foretell them."""
+
+    @wraps(find)
+    def found(family: Family) -> OtherDraft:
+        random = family.other_draft is None and family.draft is not None and not family.name.startswith(("embedded", "smollm2"))
+        return OtherDraft(family.draft, family.tokenizer) if random else find(family)
+
+    return found
 
 
 # -- heads -------------------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from decoding.draft import Draft, TargetOutput
-from decoding.sample import draw
+from decoding.sample import draw, wide
 from decoding.score_names import COPIES, GUESSES, OF_POSITION, RHO, UNIFORM_OF
 from decoding.trace import Verdict
 from decoding.verify import EXACT_FOR, NotFinite, Verification, check, copied
@@ -211,11 +211,6 @@ def ascending(values: Tensor) -> Tensor:
 def any_of(beta: Tensor, k: Tensor) -> Tensor:
     """1 - (1 - beta)^k without losing digits."""
     return -torch.expm1(k * torch.log1p(-beta))
-
-
-def wide(values: Tensor) -> Tensor:
-    """In float64; Apple's GPUs have none."""
-    return values if values.device.type == "mps" else values.double()
 
 
 EXACT_FOR[k_seq] = frozenset({"sampled as sequences"})

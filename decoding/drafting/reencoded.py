@@ -7,6 +7,7 @@ byte, and text that does not survive the way is not drafted. Where the text ends
 write that character; it ends a draft at a special token, and its end of text becomes the target's.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import takewhile
 from math import isfinite
@@ -30,15 +31,15 @@ class Reencoded(Drafter):
         self.target, self.words = target, words
         self.model, self.own = draft.model, Spelling(draft.tokenizer)
         self.length = min(length, self.model.context // 2)
+        self.ending = Ending(len(self.own.front), self.model.context, self.length)
         self.cache = self.model.new_cache()
         self.read: list[int] = []  # the draft model's tokens in its cache
-        self.skipped = 0  # tokens at the beginning of the text that no longer fit its context
 
     def propose(self, tokens, rng) -> Draft:
         text, half = retold(tokens, self.words, self.own)
         if not text or self.length < 1:
             return EMPTY
-        written, ended, calls = self._write(self._fitting(text))
+        written, ended, calls = self._write(self.ending(text))
         new = []
         if written.startswith(half):  # it begins with the character that the text broke off in
             new = self.words.continued(tokens, written[len(half) :])
@@ -49,15 +50,6 @@ class Reencoded(Drafter):
     def _end(self) -> int:
         own = self.words.tokenizer.eos_token_id
         return own if own in self.target.ends else min(self.target.ends)
-
-    def _fitting(self, text: list[int]) -> list[int]:
-        """The end of a text that leaves room for a draft. Half of it is given up at once, as each change costs a pass over all."""
-        front = len(self.own.front)
-        body, room = text[front:], self.model.context - self.length - front
-        if len(body) - self.skipped > room:
-            self.skipped = len(body) - max(1, room // 2)
-        self.skipped = max(0, min(self.skipped, len(body) - 1))
-        return [*text[:front], *body[self.skipped :]]
 
     @torch.inference_mode()
     def _write(self, text: list[int]) -> tuple[bytes, bool, int]:
@@ -78,3 +70,23 @@ class Reencoded(Drafter):
             calls += 1
         self.read = [*text, *drafted][: self.cache.committed]
         return self.own.said(drafted), int(token) in self.model.ends, calls
+
+
+class Ending:
+    """The end of a growing text that leaves room for a draft. Half of it is given up at once, as each change costs a pass over all.
+
+    Args:
+        front: tokens in front of every text, which stay.
+        context, room: tokens that fit, and that are to be left free.
+    """
+
+    def __init__(self, front: int, context: int, room: int) -> None:
+        self.front, self.most = front, context - room - front
+        self.skipped = 0  # tokens at the beginning of the text that no longer fit
+
+    def __call__(self, text: Sequence[int]) -> list[int]:
+        body = text[self.front :]
+        if len(body) - self.skipped > self.most:
+            self.skipped = len(body) - max(1, self.most // 2)
+        self.skipped = max(0, min(self.skipped, len(body) - 1))
+        return [*text[: self.front], *body[self.skipped :]]

@@ -7,6 +7,9 @@ sum over the cover. And along the last bytes how far the first two are off.
 Departures: the temperature acts on the token row before the sum, which alone equals sampling tokens at that temperature. Token
 healing is the usual one-token form. In front of a first word a text has no tokens to go on from; the mark that ends texts stands
 there then, as it did in training.
+
+A second model may be mixed in (section 5, the ensembles): (1 - share) of the one exact next byte and share of the other's, whose
+tokens may be others. The paper averages; here the share is free.
 """
 
 from collections.abc import Iterator
@@ -18,9 +21,13 @@ import numpy as np
 from decoding.lens import Cost, Cursor, Lens, place_of
 from decoding.looks.byte_level import MOST_COVERS, ByteLook, Covered, Reading
 from decoding.method import param
+from decoding.models.byte_drafter import find
+from decoding.models.byte_drafter import lacking as apart
 from decoding.models.byte_view import REACH, ByteView, TargetRows, unfinished, view
 from decoding.models.family import Family
 from decoding.models.speller import cover_of, lacking
+from decoding.models.spelling import Spelling
+from decoding.sample import Sampling
 from decoding.trace import Trace
 
 METER = 24  # bytes along which the errors are read
@@ -33,11 +40,20 @@ class Params:
     cut: int = param(0, "Characters off the end", "So many characters of the text are taken away first.", low=0, high=60)
     typed: str = param("", "And typed on", "What stands behind the text instead, as half a word.", longest=60)
     temperature: float = param(1.0, "Temperature", "Of the token row, before anything is summed.", low=0.1, high=2.0)
+    share: float = param(
+        0.0,
+        "Share of a second model",
+        "Mixes in the next byte of the draft model, if it has tokens of its own, or of the small one that ships; 0: not asked.",
+        low=0.0,
+        high=1.0,
+    )
     meter: bool = param(True, "Along the text", "Also how far off the plain way is at each of the last bytes.")
 
 
 def look(family: Family, trace: Trace, cursor: Cursor, params: Params) -> Iterator[ByteLook]:
     """What is fixed and the text behind it; refused where nothing is left of that. The vocabulary is sorted here, once."""
+    if params.share and (reason := apart(family)):
+        raise ValueError(reason)
     cover_of(family.tokenizer, family.target.vocab)
     marks, text = split(family, place_of(trace, cursor).context)
     text = without(text, params.cut) + params.typed.encode()
@@ -74,10 +90,11 @@ def looks(family: Family, marks: tuple[int, ...], text: bytes, params: Params) -
     first = max(1, len(text) - METER + 1) if params.meter else len(text)
     border, own = speller.border(text[:first]), speller.border(text)
     fixed, notes = settled(family, marks, speller.encode([text[:border]])[0])
-    rows = TargetRows(family.target, fixed, params.temperature)
+    rows = TargetRows(family.target, fixed, Sampling(params.temperature))
     here = view(cover, text[border:], rows, own - border)
     found = seen(family, text, text[own:], here, rows)
-    found = msgspec.structs.replace(found, notes=(*notes, *said_of(text, own, here)))
+    second = beside(family, text, params.temperature) if params.share else ()
+    found = msgspec.structs.replace(found, notes=(*notes, *said_of(text, own, here)), second=second, share=params.share)
     yield found
     meter: list[Reading] = []
     for end in range(first, len(text) + 1) if params.meter else ():
@@ -86,6 +103,20 @@ def looks(family: Family, marks: tuple[int, ...], text: bytes, params: Params) -
             at = view(cover, text[border:end], rows, max(0, speller.border(text[:end]) - border))
         meter.append(Reading(text[end - 1 : end], at.plain_error, at.healed_error, len(at.members)))
         yield msgspec.structs.replace(found, meter=tuple(meter), rows_read=rows.read)
+
+
+def beside(family: Family, text: bytes, temperature: float) -> tuple[float, ...]:
+    """(257,) the exact next byte of the second model, which is told the text in its own tokens."""
+    other = find(family)
+    cover, words = cover_of(other.tokenizer, other.model.vocab), Spelling(other.tokenizer)
+    border = cover.speller.border(text)
+    fixed = [*words.front, *cover.speller.encode([text[:border]])[0]] or sorted(other.model.ends)[:1]
+    if not fixed:
+        raise ValueError(
+            "The text is a single word, and the second model has no mark in front of texts; put a few words before it."
+        )
+    fixed = fixed[-(other.model.context - 2 * REACH) :]
+    return tuple(view(cover, text[border:], TargetRows(other.model, fixed, Sampling(temperature))).exact.tolist())
 
 
 def settled(family: Family, marks: tuple[int, ...], tokens: list[int]) -> tuple[tuple[int, ...], tuple[str, ...]]:

@@ -6,18 +6,25 @@ ids; their bytes go along in `token_bytes`. What is read back is untrusted: stri
 
 from importlib import import_module
 from pkgutil import iter_modules
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import msgspec
 from msgspec import Meta
 
 from decoding.trace import MAX_VOCABULARY, Count, Milliseconds, Piece, Place, Share, Text, Token, Values, Word
 
-__all__ = ["MAX_LOOK", "Count", "Look", "Share", "Text", "Token", "Word", "decode_look", "encode_look"]
+__all__ = ["MAX_LOOK", "Count", "Cursor", "Look", "Share", "Text", "Token", "Word", "decode_look", "encode_look"]
 
 SCHEMA = 1
 MAX_LOOK = 2 * 2**20  # bytes of one
 MAX_NOTES = 16
+
+
+class Cursor(NamedTuple):
+    """Where one looks: an index of `Trace.steps`, or -1 for the prompt, and what of that step."""
+
+    step: int
+    node: int | None = None  # of Step.nodes; len(nodes) is the final token; -1 or None: the root, behind which the step begins
 
 
 class Look(msgspec.Struct, frozen=True, kw_only=True, tag_field="lens", tag=""):

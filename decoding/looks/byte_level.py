@@ -38,6 +38,8 @@ class ByteLook(Look, frozen=True, kw_only=True, tag="byte_level"):
     plain: Symbols = ()
     healed: Symbols = ()
     exact: Symbols = ()
+    second: Symbols = ()  # of a second model, which may have other tokens; () if none was asked
+    share: Share = 0.0  # that the second model has in the mixture
     plain_error: Share = 0.0  # total variation
     healed_error: Share = 0.0
     kept: Share = 0.0  # sum over the symbols before scaling, by P(text)

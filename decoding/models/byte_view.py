@@ -12,8 +12,9 @@ its share is said. Knows no page and no run.
 """
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
 from typing import Protocol
 
 import numpy as np
@@ -27,13 +28,16 @@ from decoding.sample import Sampling
 
 END = 256  # the symbol behind the 256 bytes: a mark such as the end of the text
 SYMBOLS = 257
+LEAVE = 257  # of a spelling whose last token ends where it is asked what follows
 ENOUGH = 0.9999  # of the probability, until which sequences are checked
 MOST = 4096  # that are checked
 BATCH = 256  # that are checked at once
 KNOWN = 200_000  # sequences whose validity is remembered
+KNOWN_PREFIXES = 4096
 PROBES = (b"", b"a", b"1", b" ", b"\n", b".")  # what may follow
 SHORT = 3  # bytes of a last pre-token that may still join the one before it
 REACH = 32  # bytes of the last word that are searched
+PLAIN = Sampling(1.0)
 FILLINGS = (0x80, 0xA9, 0xBF, 0x95, 0xA0, 0x8C)  # continuation bytes that complete a character
 
 Spelled = tuple[int, ...]  # tokens behind the fixed ones
@@ -67,6 +71,7 @@ class Tries:
     order: tuple[int, ...]  # tokens that are text, by their bytes
     keys: tuple[bytes, ...]
     first: np.ndarray  # (vocab,) first byte of each, END for marks
+    asked: dict[bytes, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)  # what `behind` answered
 
     @classmethod
     def of(cls, pieces: Sequence[bytes]) -> "Tries":
@@ -84,6 +89,16 @@ class Tries:
         else:
             high = len(self.keys)
         return tuple(t for t, key in zip(self.order[low:high], self.keys[low:high], strict=True) if key.startswith(prefix))
+
+    def behind(self, prefix: bytes) -> tuple[np.ndarray, np.ndarray]:
+        """The tokens that begin so, and what each of them has behind that: a byte, or LEAVE if it ends there. (k,) each."""
+        if len(self.asked) > KNOWN_PREFIXES:
+            self.asked.clear()
+        if prefix not in self.asked:
+            tokens = self.beginning(prefix)
+            rest = (self.pieces[t][len(prefix) : len(prefix) + 1] for t in tokens)
+            self.asked[prefix] = np.array(tokens, np.int64), np.array([one[0] if one else LEAVE for one in rest], np.int64)
+        return self.asked[prefix]
 
 
 @dataclass(frozen=True)
@@ -130,11 +145,19 @@ class Cover:
     speller: Speller
     tries: Tries
     known: dict[Spelled, bool] = field(default_factory=dict)  # valid
+    spelt: dict[bytes, tuple[Spelled, ...]] = field(default_factory=dict)  # what `spellings` answered
 
     def spellings(self, word: bytes) -> tuple[Spelled, ...]:
         """The valid sequences that are exactly these bytes; the first is the tokenizer's own, if the bytes are whole characters."""
         if not word:
             return ((),)
+        if len(self.spelt) > KNOWN_PREFIXES:
+            self.spelt.clear()
+        if word not in self.spelt:
+            self.spelt[word] = self._spellings(word)
+        return self.spelt[word]
+
+    def _spellings(self, word: bytes) -> tuple[Spelled, ...]:
         texts = list(endings(word))
         found: dict[Spelled, None] = {}
         for tokens in self.speller.encode(texts):
@@ -333,14 +356,27 @@ def healed(cover: Cover, word: bytes, spelled: Spelled, row_of: Mapping[Spelled,
 class TargetRows:
     """Rows of a target behind a fixed text and whatever is spelled behind that; each sequence is read once, many in one pass."""
 
-    def __init__(self, target: Target, fixed: Sequence[int], temperature: float = 1.0) -> None:
-        self.target, self.fixed = target, tuple(fixed)
-        self.sampling = Sampling(temperature)
+    def __init__(self, target: Target, fixed: Sequence[int], sampling: Sampling = PLAIN) -> None:
+        self.target, self.sampling = target, sampling
         self.cache: TreeCache = target.new_cache()
-        if len(self.fixed) > 1:
-            target.extend(self.cache, self.fixed[:-1])
-        self.read = len(self.fixed)
+        self.fixed: tuple[int, ...] = ()
+        self.read = 0  # tokens
+        self.calls = 0  # of the model
         self.known: dict[Spelled, Tensor] = {}
+        self.follow(fixed)
+
+    def follow(self, fixed: Sequence[int]) -> None:
+        """Go on behind another fixed text, at least one token; what it has in common with the one before is not read again."""
+        before = self.fixed[: self.cache.committed]
+        same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(before, fixed[:-1], strict=False)))
+        if same < self.cache.committed:
+            self.cache.cut(same)
+        if len(fixed) - 1 > same:
+            self.target.extend(self.cache, fixed[same:-1])
+            self.calls += 1
+        self.read += len(fixed) - same
+        self.fixed = tuple(fixed)
+        self.known.clear()
 
     def __call__(self, sequences: Sequence[Spelled]) -> Tensor:
         """(k, vocab) probabilities behind the fixed tokens and each of the sequences."""
@@ -351,16 +387,27 @@ class TargetRows:
 
     def _take(self, sequences: Sequence[Spelled]) -> None:
         """Read them as one tree below the fixed tokens."""
-        place: dict[Spelled, int] = {(): -1}
-        tokens: list[int] = []
-        parents: list[int] = []
-        for path in (one[: i + 1] for one in sequences for i in range(len(one))):
-            if path not in place:
-                place[path] = len(tokens)
-                tokens.append(path[-1])
-                parents.append(place[path[:-1]])
-        draft = Draft(tuple(tokens), tuple(parents), source=("spelled",) * len(tokens))
-        output = self.target.read(self.cache, self.fixed, draft, self.sampling)
+        place = tree_of(sequences)
+        output = self.target.read(self.cache, self.fixed, spelled_tree(place), self.sampling)
         self.cache.keep(())
-        self.read += len(tokens)
+        self.calls += 1
+        self.read += len(place) - 1
         self.known |= {path: output.probs[at + 1] for path, at in place.items()}
+
+
+def tree_of(sequences: Iterable[Spelled]) -> dict[Spelled, int]:
+    """Every beginning of every sequence, and its node in one tree; the empty one is the root, -1.
+
+    >>> tree_of([(5, 7), (5, 8), (6,)])
+    {(): -1, (5,): 0, (5, 7): 1, (5, 8): 2, (6,): 3}
+    """
+    place: dict[Spelled, int] = {(): -1}
+    for path in (one[: i + 1] for one in sequences for i in range(len(one))):
+        place.setdefault(path, len(place) - 1)
+    return place
+
+
+def spelled_tree(place: Mapping[Spelled, int]) -> Draft:
+    """The tree of `tree_of` as a draft."""
+    paths = [path for path in place if path]
+    return Draft(tuple(path[-1] for path in paths), tuple(place[path[:-1]] for path in paths), source=("spelled",) * len(paths))

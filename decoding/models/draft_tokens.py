@@ -79,8 +79,8 @@ def fitted(target: Target, tokenizer: PreTrainedTokenizerBase, draft: Target, ow
                 "they were made from."
             )
     note = (
-        f"The draft model {name!r} {differ}. It serves Universal assisted drafting, which re-encodes its text for the target; the "
-        "other methods need the target's tokens."
+        f"The draft model {name!r} {differ}. It serves Universal assisted drafting, which re-encodes its text for the target, and "
+        "Byte drafting, which judges its bytes; the other methods need the target's tokens."
     )
     return Fitted(None, OtherDraft(draft, own), (note,))
 

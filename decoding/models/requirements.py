@@ -28,7 +28,7 @@ class DraftModel:
         if getattr(family, "other_draft", None) is not None:
             return (
                 f"{method.title} needs a draft model with the target's tokens, and that of the family {family.name} has another "
-                "tokenizer. Universal assisted drafting works with it."
+                "tokenizer. Universal assisted drafting and Byte drafting work with it."
             )
         return f"{method.title} needs a draft model, and the family {family.name} has none. Load one beside the target."
 

@@ -75,14 +75,14 @@ def parse() -> argparse.Namespace:
 # -- tokenizer ---------------------------------------------------------------------------------------------------------
 
 
-def load_tokenizer(folder: Path, domains: Iterable[Domain]) -> PreTrainedTokenizerFast:
-    """The trained tokenizer in `folder`; trains it first if it is not there."""
+def load_tokenizer(folder: Path, domains: Iterable[Domain], vocab: int = VOCAB) -> PreTrainedTokenizerFast:
+    """The trained tokenizer in `folder`; trains it first if it is not there, with so many entries."""
     if not (folder / "tokenizer.json").exists():
-        train_tokenizer([text for domain in domains for text in domain.train]).save_pretrained(folder)
+        train_tokenizer([text for domain in domains for text in domain.train], vocab).save_pretrained(folder)
     return PreTrainedTokenizerFast.from_pretrained(folder)
 
 
-def train_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
+def train_tokenizer(texts: Iterable[str], vocab: int = VOCAB) -> PreTrainedTokenizerFast:
     """Byte-level BPE; digits stay single, so that numbers look alike wherever they stand."""
     bpe = Tokenizer(models.BPE())
     bpe.pre_tokenizer = pre_tokenizers.Sequence(
@@ -91,7 +91,7 @@ def train_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
     bpe.decoder = decoders.ByteLevel()
     bpe.train_from_iterator(
         texts,
-        trainers.BpeTrainer(vocab_size=VOCAB, special_tokens=[END], initial_alphabet=pre_tokenizers.ByteLevel.alphabet()),
+        trainers.BpeTrainer(vocab_size=vocab, special_tokens=[END], initial_alphabet=pre_tokenizers.ByteLevel.alphabet()),
     )
     bpe.post_processor = processors.TemplateProcessing(
         single=f"{END} $A", pair=f"{END} $A {END} $B", special_tokens=[(END, bpe.token_to_id(END))]
@@ -144,10 +144,10 @@ def stream(texts: Iterable[str], tokenizer: PreTrainedTokenizerFast, cache: Path
 # -- models ------------------------------------------------------------------------------------------------------------
 
 
-def llama(*, layers: int, hidden: int, heads: int, inner: int) -> LlamaForCausalLM:
+def llama(*, layers: int, hidden: int, heads: int, inner: int, vocab: int = VOCAB) -> LlamaForCausalLM:
     """A Llama with tied embeddings and random weights."""
     config = LlamaConfig(
-        vocab_size=VOCAB,
+        vocab_size=vocab,
         hidden_size=hidden,
         intermediate_size=inner,
         num_hidden_layers=layers,

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from decoding.training.precision import quick_at_bfloat16
+
 SAVE_EVERY = 120.0  # seconds
 CLIP = 1.0  # norm of the gradient
 
@@ -35,6 +37,11 @@ def optimizers(model: nn.Module, lr: float) -> list[torch.optim.Optimizer]:
 def adamw(model: nn.Module, lr: float, weight_decay: float = 0.05) -> list[torch.optim.Optimizer]:
     """AdamW for everything: for small models on a processor without bfloat16, where a step of Muon takes longer than the rest."""
     return [torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=weight_decay, betas=(0.9, 0.95))]
+
+
+def suited(device: torch.device) -> Callable[[nn.Module, float], list[torch.optim.Optimizer]]:
+    """`optimizers`, whose Muon works in bfloat16, where the device is quick at that; else `adamw`."""
+    return optimizers if quick_at_bfloat16(device) else adamw
 
 
 def rate(step: int, steps: int, warmup: int = 60, hold: float = 0.35) -> float:

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from decoding.models.family import Family
 from decoding.models.heads import Settings
 from decoding.models.target import Target
 from decoding.training.states import Batch
@@ -33,4 +34,5 @@ class Recipe:
     aux_hidden_layers_with: Callable[[Target, Namespace], tuple[int, ...]] | None = (
         None  # the same where the command line decides it
     )
+    told: Callable[[Any, Family], None] = lambda heads, family: None  # what untrained heads must know of more than the target
     first: int = 1  # depth of the first prediction; 0: of the token that the target itself predicts there

@@ -30,7 +30,7 @@ from decoding.training import forecast
 from decoding.training.card import note_head
 from decoding.training.chat_texts import Conversations
 from decoding.training.corpus import domains
-from decoding.training.fit import fit
+from decoding.training.fit import fit, suited
 from decoding.training.precision import quick
 from decoding.training.recipe import Recipe
 from decoding.training.recipes import RECIPES
@@ -52,6 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     started = time.monotonic()
     learned, test = filled(family, layers_read(recipe, family.target, options), options)
     heads = recipe.init_head(target, options)
+    recipe.told(heads, family)
     before = trained_before(recipe.key, heads, target) if options.go_on else {}
     steps = max(1, math.ceil(options.epochs * int(learned.counts.sum()) / (options.rows * learned.length)))
     usual = frequent(learned.tokens, target.vocab)
@@ -68,6 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         title=recipe.key,
         report_every=REPORT_EVERY,
         report=lambda step: short(measured(recipe, heads, target, test, most=4 * ROWS)),
+        optimized=suited(target.device),
     )
     minutes = before.get("minutes", 0) + (time.monotonic() - started) / 60
     if options.keep == "int8":

@@ -79,6 +79,8 @@ def test_first_visit_is_paused_at_a_rejection(tab):
     shows(page, start + 1)
     page.keyboard.press("j")
     shows(page, start)
+    heard = page.locator(".stp [aria-label]").evaluate_all("all => all.map(one => one.getAttribute('aria-label'))")
+    assert len(heard) > 50 and not [label for label in heard if any(mark in label for mark in "␣↵⇥")]
 
 
 def test_step_back_and_forward_of_a_real_run(tab):

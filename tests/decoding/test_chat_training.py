@@ -165,7 +165,7 @@ def arguments(chat_model, chat_file, tmp_path, *more: str) -> list[str]:
     return ["--family", str(chat_model), "--data", str(chat_file), "--work", str(tmp_path / "work"), *sizes, *more]
 
 
-@pytest.mark.parametrize("key", ["medusa", "clover", "ftp", "falcon", "chimera"])
+@pytest.mark.parametrize("key", ["medusa", "clover", "ftp", "falcon", "chimera", "sentence_vae"])
 def test_heads_learn_conversations_over_a_part_of_the_vocabulary(chat_model, chat_file, tmp_path, monkeypatch, capsys, key):
     monkeypatch.setenv("DRAFTSCOPE_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(shortlist, "SMALL", 4)

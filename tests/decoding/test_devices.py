@@ -2,16 +2,22 @@
 
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
 
+import msgspec
 import pytest
 import torch
+from msgspec.structs import replace
 from torch import Tensor
 
+from decoding.lenses import LENSES
 from decoding.methods import METHODS
 from decoding.methods.medusa import Medusa
 from decoding.models import family as families
 from decoding.models.family import Family, load
 from decoding.models.target import Target
+from decoding.runs.lens_run import LensRun
 from decoding.runs.prompts import Prompt
 from decoding.runs.run import Run
 from decoding.runs.store import Store
@@ -30,6 +36,8 @@ from tests.toys import causal_lm
 PROMPT = "Once upon a time there was a little girl. Once upon a time"
 TOKENS = 12
 PARAMS = {"ppd": {"budget": "64"}}  # measured, it depends on the clock
+SHORT = {"byte_level": {"meter": False}}  # what a look takes is much slower there
+SLOW = ("hyperfitting",)  # opens a second target and writes four texts, a minute there: run it by hand
 NEAR = {"rel": 2e-4, "abs": 2e-5}
 EXITS = 3  # of the sorted draft model
 
@@ -91,6 +99,38 @@ def same(one: Trace, other: Trace) -> None:
 
 def close(a: float | None, b: float | None) -> bool:
     return a is b if a is None or b is None else a == pytest.approx(b, **NEAR)
+
+
+@pytest.fixture(scope="module")
+def looked_at(embedded) -> Trace:
+    """A short run, with a refusal to look at."""
+    run = Run(embedded, "speculative_sampling", prompt="Once upon a time", sampling=Sampling(1.0), seed=3, max_tokens=6)
+    list(run)
+    return run.trace
+
+
+@pytest.mark.parametrize("key", [key for key in LENSES if key not in SLOW])
+def test_a_look_is_that_of_the_host(key, embedded, away, looked_at):
+    place = next(
+        (i, j) for i, step in enumerate(looked_at.steps) for j, node in enumerate(step.nodes) if node.verdict == "rejected"
+    )
+    *_, wanted = LensRun(embedded, key, looked_at, *place)
+    with pretended():
+        *_, found = LensRun(away, key, looked_at, *place)
+    alike(*(msgspec.to_builtins(replace(look, ms=0.0)) for look in (found, wanted)))
+
+
+def alike(one: Any, other: Any) -> None:
+    """Equal, numbers but for rounding."""
+    if isinstance(one, dict):
+        assert one.keys() == other.keys()
+        one, other = list(one.values()), list(other.values())
+    if isinstance(one, list | tuple):
+        assert len(one) == len(other)
+        for a, b in zip(one, other, strict=True):
+            alike(a, b)
+    else:
+        assert one == (pytest.approx(other, rel=1e-3, abs=1e-4) if isinstance(other, float) else other)
 
 
 @pytest.mark.gpu
@@ -240,6 +280,7 @@ def test_a_training_step_of_every_recipe(key, monkeypatch):
             target = Target(model, model.config.vocab_size, 256)
             torch.manual_seed(0)
             head = recipe.init_head(target, options).to(where)
+            recipe.told(head, SimpleNamespace(target=target, token_bytes=lambda tokens: dict.fromkeys(tokens, b".")))
             loss = recipe.loss(head, target, batch(target, layers_read(recipe, target, options), where), 0.5)
             loss.backward()
             grads = {name: values.grad for name, values in head.named_parameters() if values.grad is not None}

@@ -28,6 +28,7 @@ TREES = {
     "medusa": [{"nodes": 1}, {"nodes": 64}, {"tree": "Cartesian", "nodes": 40}, {"rule": "typical"}],  # greedy: the same
     "eagle": [{"nodes": 1}, {"nodes": 60, "fan_out": 8}, {"tree": "static"}, {"tree": "sampled"}, {"expansions": 0}],
     "ftp": [{"nodes": 1}, {"nodes": 60, "depth": 7, "frontier": 8}, {"shape": "chain"}],
+    "sentence_vae": [{"nodes": 1}, {"nodes": 60, "depth": 12}, {"vector": "at every call"}, {"shape": "chain", "depth": 12}],
     "falcon": [{"nodes": 1}, {"nodes": 64, "passes": 1}, {"nodes": 100, "passes": 4}, {"shape": "chain"}],
 }
 

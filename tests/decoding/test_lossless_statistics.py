@@ -18,6 +18,7 @@ from decoding.draft import Draft
 from decoding.loop import decode
 from decoding.method import Drafter
 from decoding.methods import METHODS
+from decoding.methods.byte_drafting import ByteTokens
 from decoding.models.draft_tokens import OtherDraft, in_target_ids, pieces
 from decoding.models.family import Family
 from decoding.models.requirements import AnyDraftModel, DraftModel
@@ -32,6 +33,7 @@ LIMIT = 3.5  # standard deviations of chi-square; correct methods stay below 2, 
 SHORT = {  # drafts of a size that three tokens can use
     "speculative_sampling": {"length": 2},
     "universal_assisted": {"length": 2},
+    "byte_drafting": {"length": 3},
     "multi_candidate": {"shape": "2-1"},
     "dyspec": {"nodes": 3},
     "token_recycling": {"nodes": 12},
@@ -49,6 +51,7 @@ SHORT = {  # drafts of a size that three tokens can use
     "clover": {"nodes": 5, "heads": 2},
     "chimera": {"nodes": 5, "heads": 2},
     "ftp": {"nodes": 5, "depth": 2, "fan_out": 2},
+    "sentence_vae": {"nodes": 5, "depth": 2, "fan_out": 2},
     "falcon": {"nodes": 5, "passes": 1, "fan_out": 2},
     "specdec_pp": {"threshold": 0.55, "shortest": 1, "length": 4},
 }
@@ -66,8 +69,8 @@ def family() -> Family:
 @cache
 def family_of_letters() -> Family:
     """The same with a text for every token, and a draft model that writes the same letters under other numbers."""
-    other = OtherDraft(tiny_target(2, VOCAB), letters("dcab"))
-    return replace(family(), tokenizer=letters("abcd"), draft=None, other_draft=other)
+    other = OtherDraft(tiny_target(2, VOCAB), letters("dcab", byte_level=True))
+    return replace(family(), tokenizer=letters("abcd", byte_level=True), draft=None, other_draft=other)
 
 
 @cache
@@ -91,7 +94,7 @@ Change = Callable[[Drafter, Accept], tuple[Drafter, Accept]]
 def counted(key: str, sampling: Sampling, change: Change | None = None, of: Family | None = None, **params) -> Tensor:
     """(vocab ** length,) how often every text was written."""
     method, counts = METHODS[key], torch.zeros(VOCAB**LENGTH)
-    whole = of or (family_of_letters() if method.requires(AnyDraftModel) else family())
+    whole = of or (family_of_letters() if method.requires(AnyDraftModel) or method.requires(ByteTokens) else family())
     values = method.checked(SHORT.get(key, {}) | params)
     for seed in range(RUNS):
         drafter, accept = method.build(whole, values, sampling)

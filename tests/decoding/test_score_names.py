@@ -13,6 +13,7 @@ ROOMS = ("decoding", "viz", "pages")
 STORED = {
     "retrieved", "draft model", "both", "joint q", "q", "rank", "tree value", "head probability", "predicted acceptance",
     "logit from h", "logit from o", "state moved by", "gate {}", "slot in block", "q of the root", "slot {}",
+    "q without the vector", "tokens of the sentence", "tokens since the vector",
     "cosine with the true state", "share of {}", "prompt token probability", "prompt tokens", "state", "root prompt tokens",
     "members", "row budget", "ms with {} rows", "tokens with {} rows", "confidence", "exit layer", "layers", "stopped", "exit",
     "rows read", "layer passes", "confidence after layer {}", "order", "estimate before", "estimate after", "calls before",
@@ -20,6 +21,7 @@ STORED = {
     "judge deviation", "rho", "beta", "beta at k", "R3w", "optimum", "copies", "guesses", "u of sequence {}",
     "layer passes of the call", "layer passes of the full model", "revived tokens", "aux entries", "KL to the full model",
     "overlap with the full model", "agrees with the full model", "depth reached", "attention paid", "went on behind",
+    "q of byte {}", "p of byte {}", "u of byte {}", "drafted symbols", "accepted symbols", "drafted bytes", "tokens of the drafter",
 }  # fmt: skip
 
 

@@ -17,6 +17,7 @@ from decoding.models.byte_view import END, Cover, TargetRows, distance, endings,
 from decoding.models.speller import cover_of, lacking
 from decoding.runs.lens_run import LensRun
 from decoding.runs.run import Run
+from viz.lenses.byte_level import alt, figure, mixture, sentence, table
 
 LETTERS = b"ab "
 DEPTH = 9  # bytes up to which texts are enumerated
@@ -357,3 +358,18 @@ def test_plain_is_the_row_by_first_bytes(toy):
     row = source.rows([(1,)])[0]
     assert plain_row(cover, row).sum() == pytest.approx(float(row.sum())) and distance(np.zeros(2), np.array([0, 1.0])) == 0.5
     assert Cursor(0).node is None
+
+
+def test_two_models_with_other_tokens_are_mixed_in_bytes(embedded):
+    """The mixture is that of the two exact rows, the first of which the second model does not change."""
+    alone, both = (at_end(embedded, "Once upon a ti", share=share) for share in (0.0, 0.25))
+    assert alone.second == () and both.exact == pytest.approx(alone.exact, abs=1e-9)
+    assert len(both.second) == 257 and sum(both.second) == pytest.approx(1) and both.share == 0.25
+    assert chr(int(np.argmax(both.second))) == "m"
+    row = mixture(both)
+    assert row[ord("m")] == pytest.approx(0.75 * both.exact[ord("m")] + 0.25 * both.second[ord("m")]) and sum(row) == pytest.approx(
+        1
+    )
+    assert mixture(alone) == () and "A second model" in sentence(both) and "A second model" not in sentence(alone)
+    assert list(table(both).columns[-2:]) == ["second model", "mixture"] and "mixture" in alt(both)
+    assert len(figure(both, dark=False).data) == 5 and len(figure(alone, dark=False).data) == 3

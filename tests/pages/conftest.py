@@ -4,6 +4,7 @@ from pathlib import Path
 from threading import current_thread
 
 import pytest
+from streamlit import config
 from torch.nn.modules.module import register_module_forward_pre_hook
 
 from decoding.trace import decode_trace
@@ -27,6 +28,14 @@ def no_model_on_the_thread_of_a_page():
     yield called
     hook.remove()
     assert not called
+
+
+@pytest.fixture(autouse=True)
+def error_details():
+    """A public server switches them off, for the whole process."""
+    shown = config.get_option("client.showErrorDetails")
+    yield
+    config.set_option("client.showErrorDetails", shown)
 
 
 @pytest.fixture

@@ -6,11 +6,14 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from decoding.models.family import EMBEDDED, load
+from decoding.runs import recorded_study
 from decoding.runs.prompts import Prompt
 from decoding.runs.store import Store
 from decoding.runs.study import Plan, Study, results
+from decoding.trace import Message
 from pages.parts.drafter.controller import Series, finished
 from pages.parts.drafter.sidebar import job, settings_of
+from pages.parts.shared import recorded_run
 from pages.parts.shared.settings import Settings
 from tests.conftest import PATIENCE, eventually
 from tests.decoding.test_published_heads import MEDUSA, medusa_tensors, written
@@ -69,7 +72,43 @@ def words(at: AppTest) -> str:
     return "\n".join(str(getattr(e, "value", None) or getattr(e.proto, "body", "")) for e in elements)
 
 
-def test_the_first_visit_says_what_this_is_for_and_can_start(store):
+def test_the_first_visit_finds_a_recorded_study_and_can_start_one(store):
+    at = page()
+    assert f"A recorded study, to show what this page finds: {len(recorded_study.PROMPTS)} questions" in words(at).replace("*", "")
+    assert at.metric[0].value == str(len(recorded_study.PROMPTS)) and not at.button(key="study_run").disabled
+    assert "Verdict" in words(at) and not at.error
+
+
+def test_every_tab_of_the_recorded_study_opens_and_a_rejection_leads_to_its_step(store):
+    at = page()
+    for tab in ("Its list", "Calibration", "p against q", "Rejections"):
+        at.session_state["find.tabs.5"] = tab
+        at.run()
+        assert not at.exception and not at.error, tab
+    at.button(key="find.open").click().run()
+    shown = at.session_state["draftscope"]
+    assert shown.trace in [run[3] for run in recorded_study.read().runs] and shown.step.nodes[shown.selected].verdict == "rejected"
+
+
+def test_the_recorded_study_is_what_the_program_says():
+    runs = recorded_study.read().runs
+    for number, _, domain, trace in runs:
+        header = trace.header
+        assert (header.family.partition(" ")[0], header.method, header.seed) == ("smollm2", recorded_study.METHOD, number)
+        assert (
+            header.messages == (Message("user", recorded_study.PROMPTS[number].text),) and header.max_tokens == recorded_study.MOST
+        )
+        assert domain in recorded_study.QUESTIONS and trace.steps[-1].ending and recorded_study.read().open(number) == trace
+    assert sum(file.stat().st_size for file in recorded_study.FOLDER.iterdir()) < 600_000
+
+
+def test_your_own_study_takes_the_place_of_the_recorded_one(store):
+    at = run(typed())
+    assert "A recorded study" not in words(at) and at.metric[0].value == "3"
+
+
+def test_a_visit_without_the_recorded_study_says_what_this_is_for(store, monkeypatch):
+    monkeypatch.setattr(recorded_run, "study", lambda: None)
     at = page()
     assert "Why are a drafter" in words(at) and not at.button(key="study_run").disabled
 

@@ -15,7 +15,6 @@ from types import SimpleNamespace
 
 import pytest
 from msgspec.structs import replace as replaced
-from streamlit import config
 from streamlit.testing.v1 import AppTest
 
 from decoding import limits as rules
@@ -54,9 +53,7 @@ def home(tmp_path, monkeypatch):
     monkeypatch.setenv("DRAFTSCOPE_MODE", "public")
     monkeypatch.setenv("DRAFTSCOPE_HOME", str(tmp_path))
     monkeypatch.setenv("DRAFTSCOPE_LOG", str(tmp_path / "log.jsonl"))
-    shown = config.get_option("client.showErrorDetails")
-    yield tmp_path
-    config.set_option("client.showErrorDetails", shown)  # a public server switches it off, for the whole process
+    return tmp_path
 
 
 def page(name: str, who: str = "", state: dict | None = None, **query: str) -> AppTest:

@@ -1,5 +1,6 @@
 """The recorded runs: what ships, what a first visitor finds on Home, Step and Compare, and the ways on from there."""
 
+from dataclasses import asdict
 from pathlib import Path
 from statistics import median_low
 
@@ -7,9 +8,10 @@ import pytest
 from msgspec.structs import replace
 from streamlit.testing.v1 import AppTest
 
+from decoding.lenses import LENSES
 from decoding.methods import METHODS
 from decoding.models.catalogue import SMOLLM2
-from decoding.runs import lesson_runs, recorded_comparison, recorded_run
+from decoding.runs import lesson_runs, recorded_comparison, recorded_looks, recorded_run
 from decoding.trace import Message
 from pages.parts.shared import recorded_run as demo
 from pages.parts.shared.absent import INSTEAD
@@ -269,3 +271,40 @@ def test_a_sweep_names_every_way_on(nothing_fetched):
     sweep = at.session_state["draftscope_sweep"]
     until_run(at, lambda: sweep.points and not sweep.running)
     assert {trace.header.family for _, trace in sweep.runs} == {"embedded"} and OFFERED not in words(at)
+
+
+# -- Lenses ------------------------------------------------------------------------------------------------------------
+
+
+SEEN = sorted(file.name.removesuffix(".msgpack.gz") for file in recorded_looks.FOLDER.iterdir())
+
+
+def lenses(lens: str) -> AppTest:
+    at = AppTest.from_file(str(ROOT / "app.py"), default_timeout=PATIENCE).switch_page("pages/6_Lenses.py")
+    at.query_params["lens"] = lens
+    return checked(at.run())
+
+
+@pytest.mark.parametrize("lens", SEEN)
+def test_what_lenses_saw_is_of_the_recorded_run(lens):
+    trace, look = demo.recorded(), recorded_looks.read(lens)
+    assert trace is not None and lens in LENSES and look.done and look.key == lens and look.family == trace.header.family
+    assert recorded_looks.place(trace) == (look.step, look.node) and look.params == asdict(LENSES[lens].params())
+    assert recorded_looks.file_of(lens).stat().st_size < 100_000
+
+
+@pytest.mark.parametrize("lens", SEEN)
+def test_a_first_visit_of_lenses_sees_it_without_a_model(nothing_fetched, lens):
+    at = lenses(lens)
+    assert "Recorded, like the run" in words(at) and at.get("plotly_chart") and not at.session_state["draftscope_lenses"].lives
+    at.session_state["draftscope"].go(0)
+    at.run()
+    assert "Recorded, like the run" not in words(checked(at))
+
+
+def test_a_damaged_look_is_left_out(monkeypatch, tmp_path):
+    monkeypatch.setattr(recorded_looks, "FOLDER", tmp_path)
+    demo.look.cache_clear()
+    recorded_looks.file_of(SEEN[0]).write_bytes(b"nothing")
+    assert demo.look(SEEN[0]) is None and demo.look("no such lens") is None
+    demo.look.cache_clear()

@@ -12,6 +12,7 @@ from pages.parts.methods import judge
 from pages.parts.shared import address, runs
 from pages.parts.shared.settings import Settings
 from pages.parts.shared.side_job import KEPT, Question, SideJobs
+from pages.parts.step.step_view import NUMBERS
 from tests.conftest import PATIENCE, eventually
 from tests.decoding.test_worker import Gated
 from tests.pages.test_step import errors, opened, press, said, settled, state
@@ -141,6 +142,8 @@ def test_what_cannot_be_answered_is_a_sentence(monkeypatch):
 
 def test_plain_decoding_is_measured_and_measured_again():
     at = run_of("prompt_lookup")
+    at.session_state["views.prompt_lookup"] = NUMBERS
+    at.run()
     for _ in range(2):
         press(at, "measure")
         assert "in plain decoding (24 tokens" in captions(at)

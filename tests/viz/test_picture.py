@@ -182,7 +182,7 @@ def test_the_pair_is_one_picture_in_a_quarter_of_the_calls(pair):
     assert len(ordinary.steps) == 64 >= 4 * len(speculative.steps)
     assert picture_result(*pair) == f"The same 64 pixels: 64 calls of the model, or {len(speculative.steps)}."
     assert demo.picture_pair() == pair
-    with pytest.raises(ValueError, match="the same picture"):
+    with pytest.raises(ValueError, match="the same pixels"):
         picture_result(msgspec.structs.replace(ordinary, steps=ordinary.steps[:-1]), speculative)
 
 

@@ -92,8 +92,12 @@ def result(ordinary: Trace, speculative: Trace) -> str:
     Raises:
         ValueError: the texts differ, so that the calls cannot be compared.
     """
+    return in_fewer_calls(ordinary, speculative, "tokens", "the large model")
+
+
+def in_fewer_calls(ordinary: Trace, speculative: Trace, things: str, model: str) -> str:
+    """The same of whatever the tokens are; ValueError as `result`."""
     texts = [[token for step in trace.steps for token in step.tokens] for trace in (ordinary, speculative)]
     if texts[0] != texts[1]:
-        raise ValueError("The two runs did not write the same text.")
-    most, least = len(ordinary.steps), len(speculative.steps)
-    return f"The same {len(texts[0])} tokens: {most} calls of the large model, or {least}."
+        raise ValueError(f"The two runs did not write the same {things}.")
+    return f"The same {len(texts[0])} {things}: {len(ordinary.steps)} calls of {model}, or {len(speculative.steps)}."

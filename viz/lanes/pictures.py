@@ -9,7 +9,7 @@ from functools import cache
 from typing import TypedDict
 
 from decoding.trace import Raster, Step, Trace
-from viz.lanes.lanes import FOLDER, line_of, script
+from viz.lanes.lanes import FOLDER, in_fewer_calls, line_of, script
 
 
 class Frame(TypedDict):
@@ -77,8 +77,4 @@ def picture_result(ordinary: Trace, speculative: Trace) -> str:
     Raises:
         ValueError: the pictures differ, so that the calls cannot be compared.
     """
-    pictures = [[token for step in trace.steps for token in step.tokens] for trace in (ordinary, speculative)]
-    if pictures[0] != pictures[1]:
-        raise ValueError("The two runs did not draw the same picture.")
-    most, least = len(ordinary.steps), len(speculative.steps)
-    return f"The same {len(pictures[0])} pixels: {most} calls of the model, or {least}."
+    return in_fewer_calls(ordinary, speculative, "pixels", "the model")

@@ -18,6 +18,7 @@ WAYS = {  # name -> colour, border, hatching
     "token healing": (LOOKS["correction"].color, LOOKS["correction"].line, "."),
     "exact": (SERIES["p"], SERIES_LINE["p"], ""),
 }
+TWO = {"second model": (SERIES["q"], SERIES_LINE["q"], "/"), "mixture": (LOOKS["bonus"].color, LOOKS["bonus"].line, "x")}
 CSS = """<style>
 .ds-cover { display: grid; grid-template-columns: minmax(0, 1fr) max-content; gap: 0.3rem 0.8rem; align-items: center;
   font-family: 'Source Code Pro', ui-monospace, monospace; font-size: 0.95rem; overflow-x: auto; }
@@ -65,8 +66,35 @@ def sentence(look: ByteLook) -> str:
         misplaced = f"{100 * look.plain_error:.0f} % of its probability is misplaced"
         found += f"Read as whole tokens the target says nearly the same: {misplaced}. "
     if look.healed_error > TELLS:
-        return found + f"Token healing does not help: it expects {said(healed)} ({number(look.healed[healed])})."
-    return found + f"Token healing comes within {100 * look.healed_error:.0f} %."
+        return found + f"Token healing does not help: it expects {said(healed)} ({number(look.healed[healed])}).{mixed_words(look)}"
+    return found + f"Token healing comes within {100 * look.healed_error:.0f} %.{mixed_words(look)}"
+
+
+def mixture(look: ByteLook) -> tuple[float, ...]:
+    """(257,) both models together; () where there is no second one."""
+    if len(look.second) != len(look.exact) or not look.second:
+        return ()
+    return tuple((1 - look.share) * a + look.share * b for a, b in zip(look.exact, look.second, strict=True))
+
+
+def mixed_words(look: ByteLook) -> str:
+    """What the second model and the mixture make of it."""
+    row = mixture(look)
+    second, both = best(look.second), best(row)
+    if second is None or both is None:
+        return ""
+    return (
+        f" A second model, with tokens of its own, expects {said(second)} ({number(look.second[second])}); with a share of "
+        f"{number(look.share)} of it the two expect {said(both)} ({number(row[both])})."
+    )
+
+
+def ways(look: ByteLook) -> dict[str, tuple[tuple[str, str, str], tuple[float, ...]]]:
+    """Name -> look of its bars, and its row, of everything that was asked."""
+    found = {name: (WAYS[name], row) for name, row in zip(WAYS, (look.plain, look.healed, look.exact), strict=True)}
+    if row := mixture(look):
+        found |= {"second model": (TWO["second model"], look.second), "mixture": (TWO["mixture"], row)}
+    return found
 
 
 # -- the cover ---------------------------------------------------------------------------------------------------------
@@ -118,7 +146,7 @@ def bar(one: Covered) -> str:
 
 def shown_symbols(look: ByteLook) -> list[int]:
     """The likeliest symbols of all three ways, by the exact one."""
-    rows = [row for row in (look.exact, look.healed, look.plain) if len(row) == END + 1]
+    rows = [row for _, row in ways(look).values() if len(row) == END + 1]
     if len(rows) < 3:
         return []
     found = {i for row in rows for i in sorted(range(END + 1), key=lambda i: (-row[i], i))[:TOP] if row[i] > 0.001}
@@ -126,14 +154,14 @@ def shown_symbols(look: ByteLook) -> list[int]:
 
 
 def figure(look: ByteLook, dark: bool) -> go.Figure | None:
-    """Three bars per byte: plain, token healing, exact."""
+    """Three bars per byte: plain, token healing, exact; two more where a second model was asked."""
     symbols = shown_symbols(look)
     if not symbols:
         return None
-    made = go.Figure(layout=layout(90 + 50 * len(symbols), dark, barmode="group", bargap=0.28))
+    rows = ways(look)
+    made = go.Figure(layout=layout(90 + 17 * len(rows) * len(symbols), dark, barmode="group", bargap=0.28))
     places = [str(i) for i in range(len(symbols))]
-    for name, row in reversed(list(zip(WAYS, (look.plain, look.healed, look.exact), strict=True))):
-        color, line, shape = WAYS[name]
+    for name, ((color, line, shape), row) in reversed(rows.items()):
         told = [f"{symbol(i)}, {name}: {number(row[i])}{feeds(look, i) if name == 'exact' else ''}" for i in symbols]
         made.add_bar(
             y=places, x=[row[i] for i in symbols], name=name, orientation="h", hoverinfo="text",
@@ -163,10 +191,10 @@ def feeds(look: ByteLook, index: int) -> str:
 def alt(look: ByteLook) -> str:
     """The bars in words."""
     told = [
-        f"{symbol(i)}: plain {number(look.plain[i])}, healing {number(look.healed[i])}, exact {number(look.exact[i])}"
+        f"{symbol(i)}: {', '.join(f'{name} {number(row[i])}' for name, (_, row) in ways(look).items())}"
         for i in shown_symbols(look)
     ]
-    return f"The next byte three ways. {'; '.join(told)}." if told else "Nothing was looked at."
+    return f"The next byte {'five' if mixture(look) else 'three'} ways. {'; '.join(told)}." if told else "Nothing was looked at."
 
 
 # -- along the text ----------------------------------------------------------------------------------------------------
@@ -204,9 +232,9 @@ def more(look: ByteLook, dark: bool) -> list[tuple[str, go.Figure, str]]:
 
 def table(look: ByteLook) -> pd.DataFrame:
     """One row per symbol that any way gives a chance of more than one in a thousand."""
-    rows = (look.plain, look.healed, look.exact)
-    known = list(range(min(map(len, rows)))) if all(rows) else []
+    rows = {name: row for name, (_, row) in ways(look).items()}
+    known = list(range(min(map(len, rows.values())))) if all(rows.values()) else []
     return pd.DataFrame(
-        [(symbol(i), i, *(row[i] for row in rows)) for i in known if max(row[i] for row in rows) > 0.001],
-        columns=["next", "byte", "plain", "token healing", "exact"],
+        [(symbol(i), i, *(row[i] for row in rows.values())) for i in known if max(row[i] for row in rows.values()) > 0.001],
+        columns=["next", "byte", *rows],
     )  # fmt: skip

@@ -45,6 +45,11 @@ function token(text, kind = "tok") {
   return made;
 }
 
+// A token as a screen reader says it: no marks for what is not seen.
+function heard(text) {
+  return text.replaceAll("␣", " ").replaceAll("↵", " line break ").replaceAll("⇥", " tab ").trim() || "space";
+}
+
 const quiet = () => window.matchMedia("(prefers-reduced-motion: reduce)").matches;
 function move(element, frames, ms, delay = 0) {  // one short motion, to where the element is anyway
   if (quiet() || !element.animate || document.hidden) return null;

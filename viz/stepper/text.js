@@ -46,7 +46,7 @@ class Text {
       made.dataset.step = step;
       made.dataset.node = node;
       made.setAttribute("role", "button");
-      made.setAttribute("aria-label", made.title);
+      made.setAttribute("aria-label", heard(made.title));
       made.tabIndex = -1;
     }
     this.list.append(made);

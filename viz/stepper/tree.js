@@ -99,7 +99,7 @@ class Tree {
 
   phase(phase) {  // how far the call has come is a matter of style; what a screen reader hears changes with it
     this.field.dataset.phase = phase;
-    this.items.forEach((item, i) => { if (item.node !== null) this.boxes[i].setAttribute("aria-label", this.spoken(item, phase)); });
+    this.items.forEach((item, i) => { if (item.node !== null) this.boxes[i].setAttribute("aria-label", heard(this.spoken(item, phase))); });
   }
 
   spoken(item, phase) {

@@ -47,7 +47,7 @@ STYLE = f"""
 .ds-exact.good {{ background: #0072B2; border-color: #0072B2; color: #FFFFFF; }}
 .ds-exact.bad {{ background: #B04A00; border-color: #B04A00; color: #FFFFFF; }}
 .ds-col-state {{ opacity: 0.75; font-size: 0.82rem; margin: 0; min-height: 1.3em; }}
-.ds-col-tally {{ display: grid; grid-template-columns: repeat(4, 1fr); gap: 0 0.3rem; margin: 0.2rem 0 0 0;
+.ds-col-tally {{ display: grid; grid-template-columns: repeat(auto-fit, minmax(3.6rem, 1fr)); gap: 0 0.3rem; margin: 0.2rem 0 0 0;
   font-size: 0.8rem; }}
 .ds-col-tally b {{ display: block; font-size: 1.02rem; line-height: 1.2; }}
 .ds-col-say {{ font-size: 0.84rem; margin: 0; min-height: 3.9em; line-height: 1.3; overflow-wrap: anywhere; }}
@@ -123,6 +123,9 @@ def sentence(race: Race) -> str:
         return "The prompt, before the first step."
     if len(set(calls)) == 1:
         return f"After {calls[0]} target {'call' if calls[0] == 1 else 'calls'} each: {brought} tokens."
+    tokens = {sum(len(step.tokens) for step in part.steps) for part in parts}
+    if len(tokens) == 1:
+        return f"{tokens.pop():,} tokens each, in {', '.join(map(str, calls))} target calls."
     return f"After {', '.join(map(str, calls))} target calls: {brought} tokens."
 
 

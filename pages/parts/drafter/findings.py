@@ -2,16 +2,19 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import pandas as pd
 import streamlit as st
 
 from decoding.runs.prompts import Prompt
+from decoding.runs.recorded_study import PROMPTS
 from decoding.runs.store import Store
 from decoding.runs.study import Plan
 from decoding.runs.study import results as runs_of
 from decoding.trace import Trace
+from pages.parts.shared import recorded_run as demo
 from viz.drafter.judgements import DrafterRun, judgements, per_prompt
 from viz.drafter.rejections import alarms
 from viz.drafter.verdict import verdict
@@ -48,6 +51,24 @@ def findings_of(prompts: Sequence[Prompt], runs: Sequence[DrafterRun]) -> Findin
     return Findings(
         tuple(prompts), judged, per_prompt(runs), tuple(alarms(runs)), verdict(judged), stage(run[3].header for run in runs)
     )
+
+
+@cache
+def recorded_findings() -> Findings:
+    """Those of the recorded study, which is there."""
+    study = demo.study()
+    assert study is not None
+    return findings_of(PROMPTS, study.runs)
+
+
+@dataclass(frozen=True)
+class KeptRuns:
+    """The runs of a store, each read once."""
+
+    folder: Path
+
+    def open(self, trace: int) -> Trace:
+        return opened(str(self.folder), trace)
 
 
 @st.cache_resource(max_entries=8, show_spinner=False)

@@ -9,12 +9,12 @@ import plotly.graph_objects as go
 import streamlit as st
 
 from decoding.runs.failures import told
-from decoding.runs.store import Store
-from pages.parts.drafter.findings import Findings, opened
+from pages.parts.drafter.findings import Findings
 from pages.parts.drafter.rejections import disagreeing, rejections
 from pages.parts.shared.chart_data import data_box
 from pages.parts.shared.session import Session
 from pages.parts.shared.setup import PLOT_CONFIG, dark
+from pages.parts.step.open_trace import Runs
 from viz.drafter.acceptance import (
     BY,
     HOW_TO_READ,
@@ -51,7 +51,7 @@ STYLE = """
 """
 
 
-def findings_view(session: Session, store: Store, found: dict[str, Findings]) -> None:
+def findings_view(session: Session, runs: Runs, found: dict[str, Findings]) -> None:
     """All of it, for one or two drafters."""
     st.html(verdict_html(found))
     with st.container(border=True, gap="xsmall", key="find.numbers"):
@@ -74,11 +74,11 @@ def findings_view(session: Session, store: Store, found: dict[str, Findings]) ->
         "Acceptance": lambda: acceptance(frames),
         "Its list": lambda: listed(frames),
         "Calibration": lambda: calibration(frames, judged),
-        "p against q": lambda: heat(store, found, chosen),
-        "Rejections": lambda: rejections(session, store, judged),
+        "p against q": lambda: heat(runs, found, chosen),
+        "Rejections": lambda: rejections(session, runs, judged),
     }
     if len(judged) == 2:
-        views["Two drafters"] = lambda: disagreeing(session, store, judged)
+        views["Two drafters"] = lambda: disagreeing(session, runs, judged)
     for tab, view in zip(st.tabs(list(views), key=f"find.tabs.{len(views)}", on_change="rerun"), views.values(), strict=True):
         if tab.open:
             with tab:
@@ -224,7 +224,7 @@ def calibration(frames: Frames, judged: Mapping[str, pd.DataFrame]) -> None:
         )
 
 
-def heat(store: Store, found: Mapping[str, Findings], chosen: Mapping) -> None:
+def heat(runs: Runs, found: Mapping[str, Findings], chosen: Mapping) -> None:
     """How far p and q are apart, token by token, over the text of one prompt."""
     who, what, how = st.columns([0.24, 0.5, 0.26], vertical_alignment="bottom")
     label = who.selectbox("Drafter", list(found), key="find.heat_drafter") if len(found) > 1 else next(iter(found))
@@ -241,7 +241,7 @@ def heat(store: Store, found: Mapping[str, Findings], chosen: Mapping) -> None:
     number = what.selectbox("Prompt", list(lines), key=f"find.heat_prompt.{label[0]}", format_func=name)
     by = how.selectbox("Measure", list(MEASURES), key="find.heat_by", format_func=MEASURES.get)
     try:
-        trace = opened(str(store.folder), int(lines[number]["trace"]))
+        trace = runs.open(int(lines[number]["trace"]))
     except ValueError as error:
         st.error(as_markdown(told(error)), icon=":material/error:")
         return

@@ -6,11 +6,10 @@ from collections.abc import Mapping
 import pandas as pd
 import streamlit as st
 
-from decoding.runs.store import Store
 from pages.parts.shared.chart_data import data_box
 from pages.parts.shared.pick import pick
 from pages.parts.shared.session import Session
-from pages.parts.step.open_trace import open_stored
+from pages.parts.step.open_trace import Runs, open_stored
 from viz.drafter.pairs import HOW_TO_READ_DISAGREEMENTS, agreement_sentence, disagreements
 from viz.drafter.rejections import HOW_TO_READ_REJECTIONS, LUCK, MISSES, expensive
 from viz.tokens import as_markdown, plain
@@ -26,7 +25,7 @@ LOOK = {
 }
 
 
-def rejections(session: Session, store: Store, judged: Mapping[str, pd.DataFrame]) -> None:
+def rejections(session: Session, runs: Runs, judged: Mapping[str, pd.DataFrame]) -> None:
     """A table; the chosen line can be opened."""
     label = next(iter(judged))
     if len(judged) > 1:
@@ -57,7 +56,7 @@ def rejections(session: Session, store: Store, judged: Mapping[str, pd.DataFrame
             icon=":material/open_in_new:",
             help="On the Step page, from the kept run.",
         ):
-            open_stored(session, store, int(row["trace"]), int(row["step"]), int(row["node"]))
+            open_stored(session, runs, int(row["trace"]), int(row["step"]), int(row["node"]))
         data_box(lambda: table, "find.rejections_data")
 
 
@@ -93,7 +92,7 @@ def as_text(sentence: str) -> str:
     return html.escape(plain(sentence, 400))
 
 
-def disagreeing(session: Session, store: Store, judged: Mapping[str, pd.DataFrame]) -> None:
+def disagreeing(session: Session, runs: Runs, judged: Mapping[str, pd.DataFrame]) -> None:
     """Places where one drafter was right and the other was not."""
     (a, one), (b, two) = judged.items()
     st.markdown(as_markdown(agreement_sentence(one, two, (a, b))))
@@ -114,7 +113,7 @@ def disagreeing(session: Session, store: Store, judged: Mapping[str, pd.DataFram
         for label in (a, b):
             if st.button(f"Open at {as_markdown(label)}", key=f"find.open_{label[0]}", icon=":material/open_in_new:"):
                 row = rows[chosen]
-                open_stored(session, store, *(int(row[f"{what}, {label}"]) for what in ("trace", "step", "node")))
+                open_stored(session, runs, *(int(row[f"{what}, {label}"]) for what in ("trace", "step", "node")))
         data_box(lambda: table, "find.apart_data")
 
 

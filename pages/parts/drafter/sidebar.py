@@ -40,8 +40,8 @@ SIDES = {"A": "speculative_sampling", "B": "prompt_lookup"}  # and the method ea
 PARTS = {
     "draft": (
         "Draft model",
-        "A folder or a Hub id; with another tokenizer than the target's for Universal assisted drafting alone. Empty: the target's "
-        "own.",
+        "A folder or a Hub id; with another tokenizer than the target's for Universal assisted drafting and Byte drafting alone. "
+        "Empty: the target's own.",
     ),
     "head": ("Published head", "A folder or a Hub id, in the format of the method's authors or of speculators. Empty: ours."),
 }

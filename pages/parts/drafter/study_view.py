@@ -2,15 +2,19 @@
 
 import streamlit as st
 
+from decoding.methods import METHODS
+from decoding.models.catalogue import MODELS
 from decoding.runs.failures import told
 from decoding.runs.prompts import Prompt
+from decoding.runs.recorded_study import FAMILY, METHOD, MOST, PROMPTS
 from decoding.runs.store import Store
 from decoding.runs.study import Plan
 from pages.parts.drafter.controller import Job, StudyController, finished, stamp
-from pages.parts.drafter.findings import Findings, found_in
+from pages.parts.drafter.findings import Findings, KeptRuns, found_in, recorded_findings
 from pages.parts.drafter.findings_view import findings_view
 from pages.parts.drafter.sidebar import jobs
 from pages.parts.shared import keep
+from pages.parts.shared import recorded_run as demo
 from pages.parts.shared.following import timed
 from pages.parts.shared.session import Session
 from viz.tokens import as_markdown, plain
@@ -105,9 +109,9 @@ def results(controller: StudyController, session: Session, store: Store, shown: 
             found[job.label] = found_in(*place, controller.looked[place], job.plan)
     skipped(controller, shown)
     if any(len(one.tallies) for one in found.values()):
-        findings_view(session, store, found)
+        findings_view(session, KeptRuns(store.folder), found)
     elif not controller.busy:
-        nothing()
+        before_the_first(session)
 
 
 def skipped(controller: StudyController, shown: tuple[Job, ...]) -> None:
@@ -122,8 +126,23 @@ def skipped(controller: StudyController, shown: tuple[Job, ...]) -> None:
         st.dataframe(rows, hide_index=True, key="study_skipped_table")
 
 
+def before_the_first(session: Session) -> None:
+    """Before the first study: a recorded one, or what there will be to see."""
+    study = demo.study()
+    if study is None:
+        nothing()
+        return
+    with st.container(border=True, key="study_recorded"):
+        st.markdown(
+            f"**A recorded study**, to show what this page finds: {len(PROMPTS)} questions to "
+            f"{as_markdown(MODELS[FAMILY].title)}, at most {MOST} tokens each. Choose prompts and a drafter on the left and press "
+            "*Run*: yours takes its place."
+        )
+    findings_view(session, study, {METHODS.title(METHOD): recorded_findings()})
+
+
 def nothing() -> None:
-    """Before the first study."""
+    """Where there is no recorded study."""
     with st.container(border=True, key="study_empty"):
         st.markdown(
             "**Why are a drafter's tokens turned down?** Choose prompts and a drafter on the left and press *Run*. When prompts "

@@ -4,20 +4,22 @@ those of the Step page: whoever moves here has moved there."""
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from operator import attrgetter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import streamlit as st
 
-from decoding.lens import Cost, Cursor, Lens
 from decoding.lenses import LENSES
-from decoding.looks import Look
-from decoding.runs.lens_run import LensRun
+from decoding.looks import Cursor, Look
+from pages.parts.shared import recorded_run as demo
 from pages.parts.shared.controls import param_key
 from pages.parts.shared.remembered import Remembered
 from pages.parts.shared.runs import of_tab
 from pages.parts.shared.session import Session, session
 from pages.parts.shared.settings import family_named
 from pages.parts.shared.side_job import Question, SideJobs
+
+if TYPE_CHECKING:
+    from decoding.lens import Cost, Lens
 
 PANEL = "lens"  # has one question under way at a time
 FREE = 64  # rows up to which a look follows the reader by itself
@@ -35,7 +37,7 @@ class Desk(SideJobs, Remembered):
     # -- what is asked ------------------------------------------------------------------------------------------------
 
     @property
-    def chosen(self) -> Lens:
+    def chosen(self) -> "Lens":
         return LENSES[self.lens]
 
     @property
@@ -55,7 +57,7 @@ class Desk(SideJobs, Remembered):
         return asdict(self.chosen.params())
 
     @property
-    def cost(self) -> Cost:
+    def cost(self) -> "Cost":
         return self.chosen.cost(self.session.trace, self.cursor, self.params)
 
     @property
@@ -69,8 +71,9 @@ class Desk(SideJobs, Remembered):
         here, lens, cursor, params = self.session, self.lens, self.cursor, asdict(self.params)
         models, trace = here.settings.models, here.trace
 
-        def make() -> LensRun:
+        def make():
             from decoding.models.family_cache import family
+            from decoding.runs.lens_run import LensRun
 
             return LensRun(family(*models), lens, trace, *cursor, params)
 
@@ -103,15 +106,24 @@ class Desk(SideJobs, Remembered):
         return known and self.lens in self.seen and self.cost.rows <= FREE and not self.problem
 
     def found(self) -> tuple[Look | None, bool]:
-        """What there is to see through the chosen lens, and whether it is an answer to what the page asks now."""
+        """What there is to see through the chosen lens, and whether it was seen here and is an answer to what the page asks now."""
         question = self.question
         live = self.begun(question)
         now = getattr(live.run, "look", None) if live is not None else self.answer(PANEL, question.about)
         if now is not None:
             self.seen[self.lens] = question.about, now
             return now, True
+        if (shipped := self.recorded()) is not None:
+            return shipped, False
         about, before = self.seen.get(self.lens, (None, None))
         return before if about is not None and about[1] == question.about[1] else None, False
+
+    def recorded(self) -> Look | None:
+        """What was recorded of the recorded run, if that is what the page asks."""
+        here, look = self.session, demo.look(self.lens)
+        if look is None or not here.recorded or here.trace is not demo.recorded() or look.family != here.trace.header.family:
+            return None
+        return look if (look.step, look.node, look.params) == (*self.cursor, asdict(self.params)) else None
 
     # -- following the worker -----------------------------------------------------------------------------------------
 

@@ -28,6 +28,7 @@ CARDS = """<style>
 [class*="st-key-card_"] button { height: auto; text-align: left; justify-content: flex-start; }
 [class*="st-key-card_"] button p { white-space: normal; }
 </style>"""
+RECORDED = "Recorded, like the run: this look was shipped with the app. *Look again* asks the models."
 SHOWN = ("text", "tree", "transport")  # of the run
 
 
@@ -118,6 +119,10 @@ def looking(here: Desk, line: Callable[[], None]) -> None:
     parameters(here)
     if refused := here.refusal():
         st.warning(as_markdown(refused), icon=":material/block:")
+        if (shipped := here.recorded()) is not None:
+            st.caption(RECORDED)
+            seen(here, shipped, dark())
+            about(here, shipped)
         return
     look, answers = here.found()
     if not answers and here.follows() and here.begun(here.question) is None:
@@ -130,7 +135,8 @@ def looking(here: Desk, line: Callable[[], None]) -> None:
         st.caption(as_markdown(f"{lens.idea} {lens.reading}"))
         return
     if not answers:
-        st.caption("Below is what was seen before the place or the parameters changed.")
+        recorded = look is here.recorded()
+        st.caption(RECORDED if recorded else "Below is what was seen before the place or the parameters changed.")
     seen(here, look, dark())
     lens_link(here)
     about(here, look)
@@ -168,13 +174,16 @@ def buttons(here: Desk, line: Callable[[], None], look: Look | None, answers: bo
     cost, question = here.cost, here.question
     with st.container(horizontal=True, vertical_alignment="center", gap="small", key="lens_buttons"):
         live = here.begun(question)
-        if live is None and not answers:
-            st.button(
-                "Look" if look is None else "Look again", key="lens_look", type="primary", icon=":material/visibility:",
-                on_click=asking(here, VIEW, here.look_at),
-            )  # fmt: skip
-        else:
-            offer(here, question, "Look", "lens_go_on")
+        with st.container(
+            width="content", key="lens_button"
+        ):  # always there: what stands beside it would be seen twice for a moment
+            if live is None and not answers:
+                st.button(
+                    "Look" if look is None else "Look again", key="lens_look", type="primary", icon=":material/visibility:",
+                    on_click=asking(here, VIEW, here.look_at),
+                )  # fmt: skip
+            else:
+                offer(here, question, "Look", "lens_go_on")
         rows = f"The target reads up to {cost.rows:,} rows. {cost.words}" if cost.rows else cost.words
         st.caption(as_markdown(rows.strip()), width="content")
     with st.container(key="poll_timer"):

@@ -1,17 +1,19 @@
 """The link to what a lens sees: the run and the place as on the Step page, the lens and its parameters beside them."""
 
 from dataclasses import asdict, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import streamlit as st
 
-from decoding.lens import Lens
 from decoding.lenses import LENSES
 from decoding.runs.failures import told
 from pages.parts.lenses.desk import Desk, say_params
 from pages.parts.shared import address
 from pages.parts.step.link import open_link_of
 from viz.tokens import as_markdown
+
+if TYPE_CHECKING:
+    from decoding.lens import Lens
 
 OWN = "l."  # what the names of a lens's parameters begin with in a link
 
@@ -51,7 +53,7 @@ def open_lens_link(here: Desk) -> None:
     here.notes = (*here.session.notes, *complaints)
 
 
-def checked(lens: Lens, given: dict[str, str], complaints: list[str]) -> dict[str, Any]:
+def checked(lens: "Lens", given: dict[str, str], complaints: list[str]) -> dict[str, Any]:
     """The parameters of a lens in a link, each checked; what does not fit is said and left out."""
     known = {OWN + spec.name: spec for spec in fields(lens.params)}
     found: dict[str, Any] = {}

@@ -2,8 +2,9 @@
 
 from functools import cache
 
+from decoding.looks import Look
 from decoding.models.catalogue import MODELS
-from decoding.runs import lesson_runs, recorded_comparison, recorded_pair, recorded_pictures
+from decoding.runs import lesson_runs, recorded_comparison, recorded_looks, recorded_pair, recorded_pictures, recorded_study
 from decoding.runs import method_runs as kept
 from decoding.runs.recorded_run import instructive
 from decoding.trace import Trace
@@ -38,6 +39,24 @@ def comparison_times() -> recorded_comparison.Times | None:
     """What the rounds of that comparison took; None if that is missing."""
     try:
         return recorded_comparison.times()
+    except (OSError, ValueError):
+        return None
+
+
+@cache
+def study() -> recorded_study.Recording | None:
+    """That which Drafter opens with; None if a run of it is missing."""
+    try:
+        return recorded_study.read()
+    except (OSError, ValueError):
+        return None
+
+
+@cache
+def look(lens: str) -> Look | None:
+    """What a lens saw at the place where the recorded run pauses; None where that was not recorded, or is damaged."""
+    try:
+        return recorded_looks.read(lens)
     except (OSError, ValueError):
         return None
 

@@ -1,6 +1,7 @@
 """A kept or imported trace on the Step page: the same views, no model. All it says is checked before a control says it."""
 
 from dataclasses import replace
+from typing import Protocol
 
 import streamlit as st
 
@@ -9,7 +10,6 @@ from decoding.models.catalogue import NAMED
 from decoding.models.chat import checked_messages, checked_options, write_options
 from decoding.models.ends import write_stops
 from decoding.runs.failures import told
-from decoding.runs.store import Store
 from decoding.trace import MAX_TOKENS, Header, Trace
 from pages.parts.shared import address
 from pages.parts.shared.controls import EMBEDDED, say, say_params
@@ -20,6 +20,12 @@ from pages.parts.shared.settings import LEAST_TOP_P, MAX_PROMPT, Settings
 from viz.tokens import as_markdown, plain
 
 UNSETTLED = "trace_without_parameters"  # in the session's state: the trace that was opened before the methods were there
+
+
+class Runs(Protocol):
+    """Where runs can be opened by number: a store, or what is shipped."""
+
+    def open(self, trace: int) -> Trace: ...
 
 
 def show(session: Session, trace: Trace, cursor: int = 0, node: int | None = None) -> None:
@@ -93,10 +99,10 @@ def with_chat(settings: Settings, header: Header, complaints: list[str]) -> Sett
     return replace(settings, prompt="", messages=messages, template=write_options(options))
 
 
-def open_stored(session: Session, store: Store, trace: int, cursor: int = 0, node: int | None = None) -> None:
-    """Show a trace of the store on the Step page; a sentence here if that cannot be."""
+def open_stored(session: Session, runs: Runs, trace: int, cursor: int = 0, node: int | None = None) -> None:
+    """Show one of these runs on the Step page; a sentence here if that cannot be."""
     try:
-        show(session, store.open(trace), cursor, node)
+        show(session, runs.open(trace), cursor, node)
     except ValueError as error:
         st.error(as_markdown(told(error)), icon=":material/error:")
         return
