@@ -178,7 +178,13 @@ def thought(writer: Writer, role: str, before: Sequence[Thought], length: int) -
     writer.force(opening[-max(1, writer.room - length - AROUND) :])
     made = Thought(role, "", joined(before, role, ""))
     for text in writer.write(length):
-        made = msgspec.structs.replace(made, text=text.strip(), parents=joined(before, role, text), free=len(writer.free))
+        made = msgspec.structs.replace(
+            made,
+            text=text.strip(),
+            parents=joined(before, role, text),
+            surprise=writer.surprise / len(writer.free),
+            free=len(writer.free),
+        )
         if len(writer.free) % A_LOOK == 0:
             yield made
     if role == CRITIC:
@@ -188,7 +194,7 @@ def thought(writer: Writer, role: str, before: Sequence[Thought], length: int) -
         writer.force(encoded(writer.family, f"{SAID[said]}."))
         made = msgspec.structs.replace(made, verdict=said, share=share, mass=mass)
     writer.force(encoded(writer.family, f"\n</{role}>\n"))
-    yield msgspec.structs.replace(made, surprise=writer.surprise / max(1, len(writer.free)), forced=writer.forced)
+    yield msgspec.structs.replace(made, forced=writer.forced)
 
 
 def listed(before: Sequence[Thought]) -> str:

@@ -1,6 +1,7 @@
 """What the lens Diagram of Thought saw: the graph as it grows, the thoughts with their verdicts, and whether the verdicts mean
 anything."""
 
+from collections import Counter
 from collections.abc import Sequence
 
 import networkx
@@ -106,9 +107,13 @@ def places(thoughts: Sequence[Thought]) -> list[tuple[float, float]]:
     graph = networkx.DiGraph()
     graph.add_nodes_from(range(len(thoughts)))
     graph.add_edges_from(edges(thoughts))
-    for column, layer in enumerate(networkx.topological_generations(graph)):
+    layers = list(networkx.topological_generations(graph))
+    for column, layer in enumerate(layers):
         for node in layer:
-            graph.nodes[node]["column"] = column
+            alone = thoughts[node].role == SUMMARIZER and not graph.in_degree(
+                node
+            )  # nothing was verified; it comes last all the same
+            graph.nodes[node]["column"] = len(layers) if alone else column
     found = networkx.multipartite_layout(graph, subset_key="column") if len(thoughts) else {}
     rows = {i: round(float(found[i][1]), 4) for i in found}
     return [(float(graph.nodes[i]["column"]), rows[i]) for i in range(len(thoughts))]
@@ -119,7 +124,9 @@ def figure(look: DiagramOfThoughtLook, dark: bool) -> go.Figure | None:
     thoughts = look.thoughts
     if not thoughts:
         return None
-    at, made = places(thoughts), go.Figure(layout=layout(320, dark))
+    at = places(thoughts)
+    beside = max(Counter(x for x, _ in at).values())  # thoughts in the fullest column
+    made = go.Figure(layout=layout(130 + 70 * min(beside, 6), dark))
     lines = [(x, y) for a, b in edges(thoughts) for x, y in (at[a], at[b], (None, None))]
     made.add_scatter(
         x=[x for x, _ in lines], y=[y for _, y in lines], mode="lines", line={"color": muted(dark), "width": 1.5}, hoverinfo="skip",

@@ -43,6 +43,11 @@ def test_the_graph_shows_every_thought_once_in_its_state():
     assert columns["P1"] < columns["C1"] < columns["P2"] < columns["C2"] and columns["S1"] > columns["P2"]
 
 
+def test_a_summary_of_nothing_stands_last():
+    thoughts = (*THOUGHTS[:2], Thought("summarizer", "Nothing held."))
+    assert [x for x, _ in pictures.places(thoughts)] == [0, 1, 2]
+
+
 def test_edges_that_cannot_be_are_left_out():
     odd = DiagramOfThoughtLook(
         thoughts=(Thought("proposer", "a", (0, 1, -5)), Thought("critic", "b", (0, 0, 7)), Thought("who", ""))
