@@ -110,9 +110,7 @@ def places(thoughts: Sequence[Thought]) -> list[tuple[float, float]]:
     layers = list(networkx.topological_generations(graph))
     for column, layer in enumerate(layers):
         for node in layer:
-            alone = thoughts[node].role == SUMMARIZER and not graph.in_degree(
-                node
-            )  # nothing was verified
+            alone = thoughts[node].role == SUMMARIZER and not graph.in_degree(node)  # nothing was verified
             graph.nodes[node]["column"] = len(layers) if alone else column
     found = networkx.multipartite_layout(graph, subset_key="column") if len(thoughts) else {}
     rows = {i: round(float(found[i][1]), 4) for i in found}

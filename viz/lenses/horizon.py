@@ -112,6 +112,8 @@ def cap_words(look: HorizonLook) -> str:
     drafted, spared, lost, past = totals(look.calls)
     if not drafted:
         return ""
+    if not spared and not lost:
+        return "A cap there would have changed no draft."
     kept = f"at the price of {lost:,} that were kept" if lost else "at no price"
     behind = "" if look.unit == "sentence" else f"; {past:,} stood behind the end"
     return f"A cap there would have spared {spared:,} of {drafted:,} drafted tokens {kept}{behind}."

@@ -29,6 +29,11 @@ def test_the_sentence_has_the_cursor_the_text_and_the_cap():
     assert "spared 1 of 8 drafted tokens at the price of 1 that were kept." in said
 
 
+def test_a_cap_that_changes_nothing_says_so():
+    idle = HorizonLook(unit="answer", by="state", text=LOOK.text, calls=(Call(1, 4, 4, 3, 9, 0, 0, 0),))
+    assert pictures.cap_words(idle) == "A cap there would have changed no draft."
+
+
 def test_counting_is_named_where_it_is_the_better_guess_and_when_it_is_asked_for():
     worse = HorizonLook(unit="answer", by="head", text=(At(0, 1, 1, 0.5, 0.0, 0.0, 0.9, 0.0),), at=0, token_bytes=BYTES)
     assert "counting is the better guess" in (said := pictures.sentence(worse)) and "the trained head expects 9 more" in said
