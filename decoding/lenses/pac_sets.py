@@ -24,6 +24,7 @@ from decoding.looks.pac_sets import Cut, Drafted, PacSetsLook, Part
 from decoding.method import param
 from decoding.models.cache_folder import cache_folder
 from decoding.models.family import Family
+from decoding.models.heads import Fingerprint, fingerprint
 from decoding.models.requirements import DRAFT_MODEL
 from decoding.models.target import Target
 from decoding.prediction_sets.calibration import BUDGETS, holds_up_to
@@ -59,7 +60,7 @@ class Written(NamedTuple):
 
 def look(family: Family, trace: Trace, cursor: Cursor, params: Params) -> Iterator[PacSetsLook]:
     """The calibration is opened here, before the first look."""
-    known = calibration_of(family.name, params.kind)
+    known = calibration_of(family, params.kind)
     holds = known["holds"][str(params.holes)]
     base = PacSetsLook(
         kind=params.kind,
@@ -218,14 +219,34 @@ def calibrations() -> dict:
     return found
 
 
-def calibration_of(name: str, kind: str) -> dict:
-    """What was measured of a family's drafts; ValueError if nothing was, as nothing could be promised then."""
-    known = calibrations().get(name, {})
+def models_of(family: Family) -> list[dict]:
+    """What a calibration belongs to: fingerprints of the target and the draft model, as plain numbers."""
+    assert family.draft is not None
+    marks = [fingerprint(one.model) for one in (family.target, family.draft)]
+    return [{"shapes": mark.shapes, "values": [float(f"{value:.6g}") for value in mark.values]} for mark in marks]
+
+
+def fits(family: Family, made_with: Sequence[dict]) -> bool:
+    """Whether these are the models that are loaded."""
+    assert family.draft is not None
+    marks = [Fingerprint(one["shapes"], tuple(one["values"])) for one in made_with]
+    own = [fingerprint(one.model) for one in (family.target, family.draft)]
+    return len(marks) == len(own) and all(mark.fits(other) for mark, other in zip(marks, own, strict=True))
+
+
+def calibration_of(family: Family, kind: str) -> dict:
+    """What was measured of a family's drafts; ValueError if nothing was, or of other weights: nothing could be promised then."""
+    name, known = family.name, calibrations().get(family.name, {})
     if kind not in known:
         instead = f" Its {' and '.join(known)} is." if known else ""
         raise ValueError(
             f"No {kind} of the family {name} was calibrated on, so nothing can be promised of it.{instead} This does it, from a "
             f"folder of held-out text: {COMMAND.format(name)}."
+        )
+    if not fits(family, known[kind].get("models", ())):
+        raise ValueError(
+            f"The {kind} of the family {name} was calibrated with another target or draft model than those that are loaded, so "
+            f"nothing can be promised of these. This does it anew: {COMMAND.format(name)}."
         )
     return known[kind]
 

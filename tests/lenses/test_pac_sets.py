@@ -6,9 +6,10 @@ from itertools import product
 
 import pytest
 
-from decoding.lenses.pac_sets import HOLES, SHIPPED, calibrations
+from decoding.lenses import pac_sets
+from decoding.lenses.pac_sets import HOLES, SHIPPED, calibrations, fits
 from decoding.looks.pac_sets import budget_for, failures, most_failures
-from decoding.models.family import Family, weights_mark
+from decoding.models.family import Family
 from decoding.prediction_sets.calibration import BUDGETS, holds_up_to
 from decoding.prediction_sets.pruning import as_flags, best_kept, nested
 from decoding.prediction_sets.trees import Tree, admits, code_tree, costs, text_tree
@@ -141,13 +142,13 @@ def test_truths_of_other_drafts_leave_nothing_to_promise():
 # -- what ships --------------------------------------------------------------------------------------------------------
 
 
-def test_the_shipped_calibration_belongs_to_the_weights_and_keeps_its_promise():
+def test_the_shipped_calibration_belongs_to_the_weights_and_keeps_its_promise(embedded):
     """Over random halves of both halves together, coverage stays at what is promised, on average; more failures than allowed break
     it."""
     assert SHIPPED.stat().st_size < 200_000
     for name, kinds in json.loads(SHIPPED.read_text("utf-8")).items():
         for kind, known in kinds.items():
-            assert known["weights"] == weights_mark(name), (name, kind)
+            assert name == embedded.name and fits(embedded, known["models"]), kind
             for halves in known["holds"].values():
                 every = halves["calibration"] + halves["held out"]
                 for epsilon in (0.1, 0.3):
@@ -172,6 +173,19 @@ def test_a_family_without_a_calibration_is_told_how_to_make_one(embedded):
     with pytest.raises(ValueError, match="No text of the family nobody .* python -m decoding.training pac_sets --family nobody"):
         LensRun(bare, "pac_sets", run.trace)
     assert {"text", "code"} <= calibrations()["embedded"].keys()
+
+
+def test_a_calibration_of_other_weights_is_refused(embedded, monkeypatch):
+    known = calibrations()["embedded"]["text"]
+    run = Run(embedded, "plain", prompt="Once upon a time", sampling=Sampling(0), seed=0, max_tokens=2)
+    list(run)
+    target, draft = known["models"]
+    other = {"shapes": draft["shapes"], "values": [draft["values"][0] + 0.5, *draft["values"][1:]]}
+    for models in ([target, other], [draft, target], [target], []):
+        damaged = {"embedded": {"text": {**known, "models": models}}}
+        monkeypatch.setattr(pac_sets, "calibrations", lambda damaged=damaged: damaged)
+        with pytest.raises(ValueError, match="calibrated with another target or draft model .* pac_sets --family embedded"):
+            LensRun(embedded, "pac_sets", run.trace)
 
 
 @pytest.mark.parametrize("kind", ("text", "code"))

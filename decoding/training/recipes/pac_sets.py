@@ -17,10 +17,10 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from decoding.lenses.pac_sets import CODE, HOLES, SHIPPED, TEXT, judged, own_file, written
+from decoding.lenses.pac_sets import CODE, HOLES, SHIPPED, TEXT, judged, models_of, own_file, written
 from decoding.lenses.pac_sets import DRAFT_TOKENS as DRAFTED
 from decoding.lenses.pac_sets import TRUE_TOKENS as TRUE
-from decoding.models.family import Family, load, weights_mark
+from decoding.models.family import Family, load
 from decoding.models.names import EMBEDDED_TARGETS
 from decoding.prediction_sets.calibration import holds_up_to
 from decoding.retrieval.python_source import python_source
@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     file = SHIPPED if shipped else own_file()
     known = json.loads(file.read_text("utf-8")) if file.is_file() else {}
     for kinds in made.values():
-        kinds["weights"] = weights_mark(options.family)
+        kinds["models"] = models_of(family)
     known[family.name] = {**known.get(family.name, {}), **made}
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(known, separators=(",", ":")).replace('},"', '},\n"') + "\n", "utf-8")
