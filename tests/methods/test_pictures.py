@@ -13,7 +13,7 @@ from tests.toys import SAME_TEXT, toy_family
 
 WITHOUT = {  # heads, sorted drafts and text that passes between models are of texts
     *("chimera", "clover", "eagle", "falcon", "ftp", "judge", "kangaroo", "medusa", "ppd", "s2d", "specdec_pp"),
-    *("sentence_vae", "universal_assisted"),
+    *("byte_drafting", "sentence_vae", "universal_assisted"),
 }
 DRAWING = [key for key in METHODS if key not in WITHOUT]
 SAMPLINGS = {"T=0": Sampling(0), "T=1": Sampling(1.0)}
