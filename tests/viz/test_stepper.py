@@ -198,7 +198,7 @@ def test_a_call_goes_phase_by_phase(opened):
     page.keyboard.press("Shift+ArrowRight")
     stands(page, 2, 3)
     expect(box(page, 8)).to_be_visible()
-    expect(box(page, 1)).to_have_attribute("aria-label", re.compile("^␣little: kept"))
+    expect(box(page, 1)).to_have_attribute("aria-label", re.compile("^little: kept"))
     expect(page.locator(".ghost.accepted")).to_have_count(2)
     page.keyboard.press("ArrowRight")  # first the call to its end
     stands(page, 2, 4)

@@ -26,6 +26,7 @@ from viz.words import stage
 VIEW = "lens_view"  # key of the fragment
 CARDS = """<style>
 [class*="st-key-card_"] button { height: auto; text-align: left; justify-content: flex-start; }
+[class*="st-key-card_"] button > div { width: 100%; justify-content: flex-start; }
 [class*="st-key-card_"] button p { white-space: normal; }
 </style>"""
 RECORDED = "Recorded, like the run: this look was shipped with the app. *Look again* asks the models."
