@@ -120,7 +120,7 @@ def test_drafter(page, site, complaints):
 def test_methods(page, site, complaints):
     page.goto(f"{site}/Methods")
     page.get_by_role("heading", name="EAGLE", exact=True).wait_for()
-    page.get_by_test_id("stDataFrame").locator("canvas").first.wait_for()
+    page.locator('svg[role="img"]').first.wait_for()
     settled(page)
     assert not complaints
 

@@ -146,7 +146,7 @@ def around(session: Session, other: Trace) -> None:
     if bars := guesses_html(trace, session.cursor):
         st.html(bars)
     assert small_tree_svg(trace, session.cursor).endswith("</svg>")
-    for name in ("rest", "infinigram", "prompt_lookup", "token_recycling"):
+    for name in ("rest", "infinigram", "prompt_lookup", "token_recycling", "byte_drafting"):
         pictures_of(name).silence(trace, session.cursor)
     until(trace, duration(trace) / 2)
     retrieved.source_alt(step)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from streamlit.testing.v1 import AppTest
 
+from decoding.models import heads
 from decoding.models.rasters import raster_named
 from pages.parts.shared import address
 from pages.parts.shared.picture_controls import asked_for
@@ -115,7 +116,9 @@ def test_a_link_that_asks_for_no_picture_is_a_sentence_and_the_menus_offer_one_t
 @pytest.mark.parametrize(
     "method, words", [("eagle", "there is none for the pictures"), ("universal_assisted", "digits draws pictures")]
 )
-def test_a_method_that_cannot_draw_is_a_sentence(method, words):
+def test_a_method_that_cannot_draw_is_a_sentence(method, words, monkeypatch, tmp_path):
+    monkeypatch.setenv("DRAFTSCOPE_CACHE", str(tmp_path))  # without the heads that other tests made, or would make here
+    monkeypatch.setattr(heads, "find", heads.find.real)
     at = settled(opened(**(DRAWING | {"method": method}), step="1"))
     shown = " ".join(box.value for box in (*at.error, *at.warning)).replace("\\", "")
     assert words in shown and state(at).trace.header.family != "digits"
