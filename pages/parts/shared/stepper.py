@@ -97,8 +97,9 @@ def stepper(
     sent.cursor = wanted
 
     def at_changed() -> None:
-        if take(sent, st.session_state[key].at) and on_move is not None:
-            on_move(sent.at)
+        before = sent.at
+        if take(sent, st.session_state[key].at) and on_move is not None and sent.at != before:
+            on_move(sent.at)  # else it only said how much it has, and the page may have gone on since
 
     def asked() -> None:
         told = st.session_state[key].ask
