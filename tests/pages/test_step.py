@@ -98,6 +98,15 @@ def test_every_picture_has_words():
     assert drawn and all(re.search('aria-label="[^"]', tag) for tag in drawn)  # the phases
 
 
+def test_a_browser_that_says_how_much_it_has_does_not_bring_the_page_back():
+    """It says so late, where the page has gone on since."""
+    at = opened()
+    session, (step, phase, node) = state(at), sent(at)["at"]
+    session.go(step + 1)
+    stands(at, step, phase, node, have=session.count)
+    assert session.cursor == step + 1 and not at.exception
+
+
 def test_what_stands_below_the_stepper_follows_the_reader_and_moves_nobody():
     at = opened()
     start, before = state(at).cursor, sent(at)
