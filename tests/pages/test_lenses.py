@@ -139,6 +139,27 @@ def test_a_closed_tab_ends_the_look(monkeypatch):
     assert lives
 
 
+def test_what_comes_and_goes_moves_nothing_below_it():
+    """What moves up stands at its old place too until all below it is drawn: seconds, under load."""
+    at = chosen("<script>")
+    place = place_of_block(at.main, "lens_buttons")
+    assert place and desk(at).notes
+    desk(at).notes = ()
+    assert place_of_block(at.run().main, "lens_buttons") == place and "There is no lens" not in drawn(at)
+    desk(at).problem = desk(at).session.problem = "Something failed."
+    assert place_of_block(at.run().main, "lens_buttons") == place and drawn(at).count("Something failed") == 2
+
+
+def place_of_block(block, key: str) -> tuple[int, ...]:
+    """Where a container stands on the page; () if it does not."""
+    for i, child in getattr(block, "children", {}).items():
+        if getattr(child, "key", None) == key:
+            return (i,)
+        if inside := place_of_block(child, key):
+            return (i, *inside)
+    return ()
+
+
 # -- links -------------------------------------------------------------------------------------------------------------
 
 
