@@ -224,7 +224,10 @@ class Target:
 
     def score(self, hidden: Tensor) -> Tensor:
         """(..., width) states like those behind the final norm -> (..., vocab) float32 logits of the language-model head."""
-        return self.scores(layers.scored(self.model, hidden.to(self.dtype)))
+        hidden = hidden.to(self.dtype)
+        if self.plain is not None and self.plain.blocks is not None and not hidden.requires_grad and self.plain.serves(self.model):
+            return self.scores(self.plain.scores(hidden.reshape(-1, hidden.shape[-1])).view(*hidden.shape[:-1], -1))
+        return self.scores(layers.scored(self.model, hidden))
 
     def extend(self, cache: TreeCache, tokens: Sequence[int], *, every_row: bool = False) -> Tensor:
         """Read and commit `tokens`, which follow what the cache holds.
