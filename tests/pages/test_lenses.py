@@ -139,6 +139,16 @@ def test_a_closed_tab_ends_the_look(monkeypatch):
     assert lives
 
 
+def test_roles_are_counted_with_the_method_of_the_run():
+    """This family writes a token for a thought, and only the first one is its own choice: one call, and a sentence that says so."""
+    at = press(press_card(opened(), "diagram_of_thought"), "lens_look")
+    own = sum(one.greedy > 0 for one in desk(at).seen["diagram_of_thought"][1].thoughts)
+    assert "lens_by_role" in keys(at) and own
+    press(at, "lens_by_role")
+    assert "lens_by_role" not in keys(at) and at.dataframe[-1].value["thoughts"].sum() == own
+    assert any(one.value.startswith("Accepted of the judged") for one in at.markdown)
+
+
 def test_what_comes_and_goes_moves_nothing_below_it():
     """What moves up stands at its old place too until all below it is drawn: seconds, under load."""
     at = chosen("<script>")
