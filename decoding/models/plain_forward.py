@@ -12,6 +12,7 @@ Shapes: n rows, h query heads, g key-value heads, d the width of a head, k keys.
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from copy import copy
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -141,6 +142,12 @@ class PlainForward:
             and all(owner[name] is part for owner, name, part in self._parts)
             and all(values.data_ptr() == place for values, place in self._places)
         )
+
+    def first(self, count: int) -> "PlainForward":
+        """The same with the first layers alone."""
+        part = copy(self)
+        part.layers = self.layers[:count]
+        return part
 
     def pack(self) -> None:
         """Lay the head out a second time, for passes over several rows, where that pays. It is a copy: an optimizer's step on the

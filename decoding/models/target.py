@@ -54,6 +54,11 @@ class Target:
         return reading_device(self.model)
 
     @cached_property
+    def _unused(self) -> Tensor:
+        with torch.inference_mode(False):
+            return torch.tensor(self.unused, device=self.device)
+
+    @cached_property
     def dtype(self) -> torch.dtype:
         return self.model.dtype
 
@@ -145,7 +150,7 @@ class Target:
         """(..., entries) what the model's head puts out -> (..., vocab) float32, minus infinity for ids that no token has."""
         logits = logits[..., : self.vocab].to(self.device, torch.float32)
         if self.unused:
-            logits = logits.index_fill(-1, torch.tensor(self.unused, device=logits.device), -torch.inf)
+            logits = logits.index_fill(-1, self._unused, -torch.inf)
         return logits
 
     @property
