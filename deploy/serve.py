@@ -16,7 +16,7 @@ import streamlit as st
 from google.protobuf.message import DecodeError
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.middleware import Middleware
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -152,10 +152,13 @@ async def taken(request: Request) -> Response:
     if CHECK not in request.headers or request.headers.get("sec-fetch-site", "same-origin") != "same-origin":
         return Response(status_code=403)
     body = b""
-    async for part in request.stream():
-        body += part
-        if len(body) > LONGEST:
-            return Response(status_code=413)
+    try:
+        async for part in request.stream():
+            body += part
+            if len(body) > LONGEST:
+                return Response(status_code=413)
+    except ClientDisconnect:
+        return Response(status_code=400)
     if not is_key(found := body.decode("ascii", "replace")):
         return Response(status_code=400)
     return Response(status_code=204, headers={"set-cookie": cookie(found, request.scope), "cache-control": "no-store"})
@@ -218,13 +221,15 @@ async def asked(receive: Receive, tab: Tab) -> Message:
 async def told(send: Send, tab: Tab, message: Message) -> None:
     """Sends what Streamlit answers, and notes when it begins a page and when a script has ended."""
     data = message.get("bytes") or b""
+    tab.spoke()
     if HERE in data and (said := ForwardMsg.FromString(data)).WhichOneof("type") == "new_session":
+        tab.began()
         if not said.metadata.run.fragment_ids:
             tab.page_began()
         said.new_session.main_script_path = MAIN.name  # its place on the server, which browsers need for nothing
         message = message | {"bytes": said.SerializeToString()}
-    elif 0 < len(data) < SHORT and ForwardMsg.FromString(data).WhichOneof("type") == "script_finished":
-        tab.ended()
+    elif 0 < len(data) < SHORT and (said := ForwardMsg.FromString(data)).WhichOneof("type") == "script_finished":
+        tab.ended(again=said.script_finished == ForwardMsg.FINISHED_EARLY_FOR_RERUN)
     await send(message)
 
 
