@@ -38,6 +38,7 @@ from deploy.pace import Pace, Tab  # noqa: E402
 from deploy.readiness import Readiness  # noqa: E402
 from deploy.uploads import FILES, Uploads  # noqa: E402
 
+HOST = "__Host-"  # what the cookie's name begins with over https: browsers take it from no other host of the same domain
 LONGEST = 200  # bytes of a key that is handed over
 OWN = re.compile(r"/_stcore/+([^/]*)")  # Streamlit's own addresses
 SERVED = {"stream", "health", "host-config", "upload_file", "bidi-components"}  # of them, what pages and health checks ask for
@@ -123,6 +124,8 @@ class VisitorCookie:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if limits().public and scope["type"] in ("http", "websocket") and is_secure(scope):
+            scope = hosts_own(scope)
         if scope["type"] != "http" or not limits().public:
             await self.app(scope, receive, send)
         elif scope["method"] == "POST" and scope["path"].endswith(ROUTE):
@@ -166,9 +169,23 @@ async def taken(request: Request) -> Response:
 
 def cookie(key: str, scope: Scope) -> str:
     """The header that has a browser keep the key."""
-    secure = "https" in (scope.get("scheme"), Headers(scope=scope).get("x-forwarded-proto"))
-    seconds = (limits().kept_days or 365) * 86_400
-    return f"{COOKIE}={key}; Path=/; Max-Age={seconds}; SameSite=Strict; HttpOnly" + "; Secure" * secure
+    seconds, secure = (limits().kept_days or 365) * 86_400, is_secure(scope)
+    return f"{HOST * secure}{COOKIE}={key}; Path=/; Max-Age={seconds}; SameSite=Strict; HttpOnly" + "; Secure" * secure
+
+
+def is_secure(scope: Scope) -> bool:
+    """Whether the browser came over https."""
+    return scope.get("scheme") in ("https", "wss") or Headers(scope=scope).get("x-forwarded-proto") == "https"
+
+
+def hosts_own(scope: Scope) -> Scope:
+    """The request with the key that this host itself gave, by its plain name, and no other: another site of the same domain can
+    have a browser send any cookie but one of that name, and whoever is given a key keeps runs for whoever gave it."""
+    said = [part.strip() for name, value in scope["headers"] if name == b"cookie" for part in value.decode("latin-1").split(";")]
+    kept = [part for part in said if part.partition("=")[0].strip() != COOKIE]
+    kept = [part.removeprefix(HOST) if part.startswith(f"{HOST}{COOKIE}=") else part for part in kept]
+    others = [(name, value) for name, value in scope["headers"] if name != b"cookie"]
+    return {**scope, "headers": [*others, *([(b"cookie", "; ".join(kept).encode("latin-1"))] if kept else [])]}
 
 
 class Messages:
