@@ -41,6 +41,17 @@ class Pacing:
 
 
 @dataclass(frozen=True)
+class Whole:
+    """What all visitors together may take: an address may have no more of it than what is left (`left_for`)."""
+
+    tabs: int = 2**40  # that are open
+    uploads: int = 2**60  # bytes of files that are held
+    held: int = 2**40  # positions in memory
+    jobs: int = 2**40  # at work or in line
+    scripts: int = 2**40  # that run at the same time
+
+
+@dataclass(frozen=True)
 class Limits:
     """What one mode allows; None: no limit of its own."""
 
@@ -52,7 +63,6 @@ class Limits:
     at_once: int | None = None  # runs of one visitor that take turns; the columns of a comparison are one run
     jobs_each: int | None = None  # of one visitor that are at work or in line, every column counted
     jobs_near: int | None = None  # of all visitors at one address
-    jobs: int | None = None  # for all together
     shares: int | None = None  # of the device's time that the visitors at one address have together, at most
     held: int | None = None  # positions that a visitor's runs may hold in memory: of every step the root and the drafted tokens
     held_near: int | None = None  # and those of all visitors at one address
@@ -70,6 +80,7 @@ class Limits:
     link_steps: int | None = None  # steps that a link may take by itself; beyond, a click is asked for
     visitor: Pacing | None = None  # what the tabs of one visitor may ask for
     address: Pacing | None = None  # what those of all visitors at one address may
+    whole: Whole = Whole()
     downloads: bool = True  # models may be fetched from a page
     datastores: bool = True  # may be built when a method asks for one
     paths: bool = True  # pages may name folders of the server
@@ -105,7 +116,6 @@ PUBLIC = Limits(
     at_once=2,
     jobs_each=8,  # a comparison has six columns
     jobs_near=40,
-    jobs=64,
     shares=4,
     held=40_000,
     held_near=160_000,
@@ -123,6 +133,8 @@ PUBLIC = Limits(
     link_steps=0,
     visitor=Pacing(tabs=12, uploads=30 * 2**20, scripts=2, pages=Rate(40, 1.0), others=Rate(100, 15.0)),
     address=Pacing(tabs=160, uploads=150 * 2**20, scripts=6, pages=Rate(200, 3.0), others=Rate(1000, 80.0)),  # a class or two
+    # Some 7 MB for a tab and 4 kB for a position: beside the models it is what the memory of deploy/ takes.
+    whole=Whole(tabs=400, uploads=400 * 2**20, held=320_000, jobs=80, scripts=6),
     downloads=False,
     datastores=False,
     paths=False,
@@ -157,6 +169,16 @@ def megabytes(count: int | None) -> str:
 
 def over(value: int, most: int | None) -> bool:
     return most is not None and value > most
+
+
+def left_for(most: int, whole: int, taken: int) -> int:
+    """What an address may have, which has at most `most`, of a whole that all have taken so much of: no more than what is left. So
+    each that takes all it can leaves half of what was there for whoever comes.
+
+    >>> left_for(160, 400, 0), left_for(160, 400, 300), left_for(160, 400, 400)
+    (160, 100, 0)
+    """
+    return max(0, min(most, whole - taken))
 
 
 # -- the doors ------------------------------------------------------------------------------------------------------------
@@ -251,26 +273,27 @@ def check_jobs(own: int, near: int, all: int) -> None:
         raise Refused(
             f"You have {own:,} runs at work or in line, as many as this demo takes from one visitor. Stop one, or wait for its end."
         )
-    if rules.jobs_near is not None and near >= rules.jobs_near:
+    full = all >= rules.whole.jobs
+    if rules.jobs_near is not None and near >= (rules.jobs_near if full else left_for(rules.jobs_near, rules.whole.jobs, all)):
         raise Refused(
             f"This demo works for {near:,} runs of your network now, as many as it takes from one. Try again in a minute."
         )
-    if rules.jobs is not None and all >= rules.jobs:
+    if full:
         raise Refused(f"This demo works for {all:,} runs now, as many as it can. Try again in a minute.")
 
 
-def check_held(own: int, near: int) -> None:
-    """Of the runs that a visitor has on their pages, and all visitors at the same address: of all their steps the roots and the
-    drafted tokens."""
+def check_held(own: int, near: int, all: int) -> None:
+    """Of the runs that a visitor has on their pages, all visitors at the same address, and all: of all their steps the roots and
+    the drafted tokens."""
     rules = limits()
     if over(own, rules.held):
         raise Refused(
             f"The runs on your pages hold {own:,} positions, and this demo remembers {rules.held:,} for one visitor. Press Reset "
             "on Step and Compare, or close the tabs that you need no more."
         )
-    if over(near, rules.held_near):
+    if rules.held_near is not None and near > (most := left_for(rules.held_near, rules.whole.held, all)):
         raise Refused(
-            f"The runs on the pages of your network hold {near:,} positions, and this demo remembers {rules.held_near:,} for one. "
+            f"The runs on the pages of your network hold {near:,} positions, and this demo has room for {most:,} of one now. "
             "Press Reset on Step and Compare, or close the tabs that you need no more."
         )
 

@@ -8,19 +8,23 @@ is dropped or overtaken: the next message is taken from the network when this on
 A cheap message can bring about a whole page, by a callback that has it run again. Such a page is charged to whatever the same tab
 asks for next, which waits as if it had asked for the page.
 
-And so few scripts run at the same time for one visitor, and for one address, that those of the others get their part of the
-processor, however much each of them does.
+And so few scripts run at the same time for one visitor, for one address, and for all, that those of the others get their part of
+the processor, however much each of them does. Where there are more than may run, the next place is for who runs least now, and of
+those for who had least so far: among all it is an address, at an address a visitor, of a visitor a tab.
 """
 
 import asyncio
 from collections import Counter
-from contextlib import suppress
+from collections.abc import Hashable
+from dataclasses import dataclass
+from math import inf
 from typing import NamedTuple
 
-from decoding.limits import Rate
+from decoding.limits import Rate, left_for, limits
 from deploy.asking import counted
 
-HOLD = 1.0  # seconds that a script has its place without a word of its end
+HOLD = 1.0  # seconds that a script has its place without a word
+LONGEST = 10.0  # seconds that it has it, whatever it says
 LINGER = 10.0  # seconds that a closed connection counts: Streamlit keeps what it had
 
 
@@ -51,24 +55,99 @@ class Places:
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._until: dict[Tab, float] = {}
-        self._free = asyncio.Event()
+        self._taken: dict[Tab, Place] = {}
+        self._waiting: dict[Tab, tuple[Hashable, asyncio.Future]] = {}  # in the order in which they came
+        self._had: dict[Hashable, float] = {}  # seconds of places, of whoever had more than `_least`
+        self._least = 0.0  # what whoever got the last place had had: who comes anew begins with as much
+        self._alarm: asyncio.TimerHandle | None = None
 
-    async def take(self, tab: "Tab") -> None:
-        """Return when there is one."""
-        while tab not in self._until:
-            self._until = {one: at for one, at in self._until.items() if at > now()}
-            if len(self._until) < self._most:
-                break
-            self._free.clear()
-            with suppress(TimeoutError):
-                async with asyncio.timeout_at(min(self._until.values())):
-                    await self._free.wait()
-        self._until[tab] = now() + HOLD
+    async def take(self, tab: "Tab", whose: Hashable) -> bool:
+        """Return when there is one, and whether it was there already; it is kept until it is given back, or for HOLD seconds from
+        `begin` without a word.
+
+        A tab whose script runs may have it begin anew if nobody waits; else it waits for its end, and then like the others.
+        """
+        if (place := self._taken.get(tab)) is not None and (place.until == inf or not self._waiting):
+            place.until = inf
+            return True
+        served = asyncio.get_running_loop().create_future()
+        self._waiting[tab] = whose, served
+        self._serve()
+        try:
+            await served
+        finally:
+            self._waiting.pop(tab, None)
+        return False
+
+    def __contains__(self, tab: "Tab") -> bool:
+        return tab in self._taken
+
+    def begin(self, tab: "Tab") -> None:
+        """Its script runs from now on."""
+        if tab in self._taken:
+            self._taken[tab].began, self._taken[tab].until = now(), now() + HOLD
+            self._serve()
+
+    def spoke(self, tab: "Tab") -> None:
+        """Its script has sent something: it goes on."""
+        if (place := self._taken.get(tab)) is not None and place.until < inf:
+            place.until = min(now() + HOLD, place.began + LONGEST)
 
     def give(self, tab: "Tab") -> None:
-        if self._until.pop(tab, None) is not None:
-            self._free.set()
+        if tab in self._taken:
+            self._return(tab)
+            self._serve()
+
+    def _serve(self) -> None:
+        """Hand out the places that are free."""
+        while self._waiting and (len(self._taken) < self._most or self._forget_silent()):
+            busy = Counter(place.whose for place in self._taken.values())
+            able = [tab for tab in self._waiting if tab not in self._taken]
+            if not able:
+                break
+            tab = min(able, key=lambda tab: self._before(self._waiting[tab][0], busy))
+            whose, served = self._waiting.pop(tab)
+            self._least = max(self._least, self._had.get(whose, 0.0))
+            self._taken[tab] = Place(whose, now())
+            served.set_result(None)
+        self._had = {one: had for one, had in self._had.items() if had > self._least} if self._waiting else {}
+        self._least *= bool(self._waiting)
+        self._wake()
+
+    def _before(self, whose: Hashable, busy: Counter[Hashable]) -> tuple[int, float]:
+        """The less, the sooner."""
+        return busy[whose], max(self._had.get(whose, 0.0), self._least)
+
+    def _forget_silent(self) -> bool:
+        """Take back what nothing was heard of; whether that was anything."""
+        silent = [tab for tab, place in self._taken.items() if place.until <= now()]
+        for tab in silent:
+            self._return(tab)
+        return bool(silent)
+
+    def _return(self, tab: "Tab") -> None:
+        """Take back a place, and note how long it was had."""
+        place = self._taken.pop(tab)
+        self._had[place.whose] = max(self._had.get(place.whose, 0.0), self._least) + now() - place.since
+
+    def _wake(self) -> None:
+        """Have those who wait served when the next place is lost."""
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
+        until = min((place.until for place in self._taken.values()), default=inf)
+        if self._waiting and until < inf:
+            self._alarm = asyncio.get_running_loop().call_at(until, self._serve)
+
+
+@dataclass
+class Place:
+    """What a tab holds."""
+
+    whose: Hashable
+    since: float
+    began: float = 0.0  # its script
+    until: float = inf
 
 
 class Purse(NamedTuple):
@@ -80,12 +159,14 @@ class Purse(NamedTuple):
 
 
 class Tab:
-    """One connection of a page, and what its visitor and its address have."""
+    """One connection of a page, and what its visitor, its address and all together have."""
 
-    def __init__(self, names: list[str], purses: list[Purse]) -> None:
+    def __init__(self, names: list[str], purses: list[Purse], places: list[Places]) -> None:
         self.names, self._purses = names, purses
+        self._places = list(zip(places, (*names, self), strict=True))[::-1]  # its visitor's come first, those of all last
         self._coming = False  # a page that was asked for and has not begun
         self._unpaid = 0  # pages that began and that no message had asked for
+        self._due = False  # a script that was asked for while another one ran, and has not begun
 
     async def turn(self, page: bool, runs: bool = True) -> None:
         """Return when a message may be passed on; `page`: it asks for a whole page, `runs`: a script runs for it."""
@@ -94,19 +175,43 @@ class Tab:
         waits += [purse.pages.wait(pages) for purse in self._purses if pages]
         if (seconds := max(waits)) > 0:
             await asyncio.sleep(seconds)
-        for purse in self._purses if runs else ():
-            await purse.places.take(self)
+        if runs:
+            await self._placed()
         self._coming |= page
+
+    async def _placed(self) -> None:
+        """Return when it has a place of its visitor's, of its address's and of all."""
+        had = [await places.take(self, whose) for places, whose in self._places]
+        if all(self in places for places, _ in self._places):
+            self._due = all(had)
+            for places, _ in self._places:
+                places.begin(self)
+        else:  # a script that ended meanwhile gave some back
+            await self._placed()
 
     def page_began(self) -> None:
         """A whole page began to run. All that were asked for until now are this one: Streamlit makes one run of many."""
         self._unpaid += not self._coming
         self._coming = False
 
-    def ended(self) -> None:
+    def spoke(self) -> None:
+        """Something is sent to it."""
+        for places, _ in self._places:
+            places.spoke(self)
+
+    def began(self) -> None:
+        """A script began to run."""
+        self._due = False
+
+    def ended(self, again: bool = False) -> None:
+        """A script has ended; `again`: another one takes its place at once, as it does if it was asked for meanwhile."""
+        if not again and not self._due:
+            self.gone()
+
+    def gone(self) -> None:
         """No script runs for it."""
-        for purse in self._purses:
-            purse.places.give(self)
+        for places, _ in self._places:
+            places.give(self)
 
 
 class Pace:
@@ -114,27 +219,33 @@ class Pace:
 
     def __init__(self) -> None:
         self._open: Counter[str] = Counter()  # connections of a visitor or an address, with those closed a moment ago
+        self._all = 0  # of all together
         self._purses: dict[str, Purse] = {}
+        self._places: Places | None = None  # of all together
 
     def enter(self, key: str | None, address: str) -> Tab | None:
         """A new connection of whoever has the key, if any, at an address; None: there are too many."""
-        wanted = counted(key, address)
-        if any(self._open[name] >= rule.tabs for name, rule in wanted.items()):
+        wanted, whole = counted(key, address), limits().whole
+        if any(self._open[name] >= left_for(rule.tabs, whole.tabs, self._all) for name, rule in wanted.items()):
             return None
         self._forget_idle()
         self._open.update(wanted.keys())
+        self._all += 1
         for name, rule in wanted.items():
             if name not in self._purses:
                 self._purses[name] = Purse(Bucket(rule.pages), Bucket(rule.others), Places(rule.scripts))
-        return Tab(list(wanted), [self._purses[name] for name in wanted])
+        self._places = self._places or Places(whole.scripts)
+        purses = [self._purses[name] for name in wanted]
+        return Tab(list(wanted), purses, [self._places, *(purse.places for purse in purses)])
 
     def leave(self, tab: Tab) -> None:
         """Its connection is closed; it counts for a moment more."""
-        tab.ended()
+        tab.gone()
         asyncio.get_running_loop().call_later(LINGER, self._gone, tab)
 
     def _gone(self, tab: Tab) -> None:
         self._open.subtract(tab.names)
+        self._all -= 1
 
     def _forget_idle(self) -> None:
         """What visitors had who are gone and have all of theirs again."""

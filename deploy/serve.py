@@ -16,7 +16,7 @@ import streamlit as st
 from google.protobuf.message import DecodeError
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.middleware import Middleware
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -38,6 +38,7 @@ from deploy.pace import Pace, Tab  # noqa: E402
 from deploy.readiness import Readiness  # noqa: E402
 from deploy.uploads import FILES, Uploads  # noqa: E402
 
+HOST = "__Host-"  # what the cookie's name begins with over https: browsers take it from no other host of the same domain
 LONGEST = 200  # bytes of a key that is handed over
 OWN = re.compile(r"/_stcore/+([^/]*)")  # Streamlit's own addresses
 SERVED = {"stream", "health", "host-config", "upload_file", "bidi-components"}  # of them, what pages and health checks ask for
@@ -123,6 +124,8 @@ class VisitorCookie:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if limits().public and scope["type"] in ("http", "websocket") and is_secure(scope):
+            scope = hosts_own(scope)
         if scope["type"] != "http" or not limits().public:
             await self.app(scope, receive, send)
         elif scope["method"] == "POST" and scope["path"].endswith(ROUTE):
@@ -152,10 +155,13 @@ async def taken(request: Request) -> Response:
     if CHECK not in request.headers or request.headers.get("sec-fetch-site", "same-origin") != "same-origin":
         return Response(status_code=403)
     body = b""
-    async for part in request.stream():
-        body += part
-        if len(body) > LONGEST:
-            return Response(status_code=413)
+    try:
+        async for part in request.stream():
+            body += part
+            if len(body) > LONGEST:
+                return Response(status_code=413)
+    except ClientDisconnect:
+        return Response(status_code=400)
     if not is_key(found := body.decode("ascii", "replace")):
         return Response(status_code=400)
     return Response(status_code=204, headers={"set-cookie": cookie(found, request.scope), "cache-control": "no-store"})
@@ -163,9 +169,23 @@ async def taken(request: Request) -> Response:
 
 def cookie(key: str, scope: Scope) -> str:
     """The header that has a browser keep the key."""
-    secure = "https" in (scope.get("scheme"), Headers(scope=scope).get("x-forwarded-proto"))
-    seconds = (limits().kept_days or 365) * 86_400
-    return f"{COOKIE}={key}; Path=/; Max-Age={seconds}; SameSite=Strict; HttpOnly" + "; Secure" * secure
+    seconds, secure = (limits().kept_days or 365) * 86_400, is_secure(scope)
+    return f"{HOST * secure}{COOKIE}={key}; Path=/; Max-Age={seconds}; SameSite=Strict; HttpOnly" + "; Secure" * secure
+
+
+def is_secure(scope: Scope) -> bool:
+    """Whether the browser came over https."""
+    return scope.get("scheme") in ("https", "wss") or Headers(scope=scope).get("x-forwarded-proto") == "https"
+
+
+def hosts_own(scope: Scope) -> Scope:
+    """The request with the key that this host itself gave, by its plain name, and no other: another site of the same domain can
+    have a browser send any cookie but one of that name, and whoever is given a key keeps runs for whoever gave it."""
+    said = [part.strip() for name, value in scope["headers"] if name == b"cookie" for part in value.decode("latin-1").split(";")]
+    kept = [part for part in said if part.partition("=")[0].strip() != COOKIE]
+    kept = [part.removeprefix(HOST) if part.startswith(f"{HOST}{COOKIE}=") else part for part in kept]
+    others = [(name, value) for name, value in scope["headers"] if name != b"cookie"]
+    return {**scope, "headers": [*others, *([(b"cookie", "; ".join(kept).encode("latin-1"))] if kept else [])]}
 
 
 class Messages:
@@ -218,13 +238,15 @@ async def asked(receive: Receive, tab: Tab) -> Message:
 async def told(send: Send, tab: Tab, message: Message) -> None:
     """Sends what Streamlit answers, and notes when it begins a page and when a script has ended."""
     data = message.get("bytes") or b""
+    tab.spoke()
     if HERE in data and (said := ForwardMsg.FromString(data)).WhichOneof("type") == "new_session":
+        tab.began()
         if not said.metadata.run.fragment_ids:
             tab.page_began()
         said.new_session.main_script_path = MAIN.name  # its place on the server, which browsers need for nothing
         message = message | {"bytes": said.SerializeToString()}
-    elif 0 < len(data) < SHORT and ForwardMsg.FromString(data).WhichOneof("type") == "script_finished":
-        tab.ended()
+    elif 0 < len(data) < SHORT and (said := ForwardMsg.FromString(data)).WhichOneof("type") == "script_finished":
+        tab.ended(again=said.script_finished == ForwardMsg.FINISHED_EARLY_FOR_RERUN)
     await send(message)
 
 

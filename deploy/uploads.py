@@ -12,7 +12,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from streamlit import runtime
 from streamlit.runtime.memory_uploaded_file_manager import MemoryUploadedFileManager
 
-from decoding.limits import limits
+from decoding.limits import left_for, limits
 from decoding.runs.log import log
 from decoding.runs.visitors import IN_STATE
 from deploy.asking import address_of, counted, key_in, whose
@@ -60,9 +60,10 @@ class Uploads:
         """Whether so many bytes may come of whoever asks; notes that they do."""
         there = {(tab, one) for tab, files in storage().items() for one in list(files)} | self._coming
         self._held = {one: about for one, about in self._held.items() if one in there}
-        owners = counted(key_in(scope), address_of(scope))
+        owners, all_ = counted(key_in(scope), address_of(scope)), sum(held for _, held in self._held.values())
         for name, rule in owners.items():
-            if size + sum(held for names, held in self._held.values() if name in names) > rule.uploads:
+            own = sum(held for names, held in self._held.values() if name in names)
+            if size + own > left_for(rule.uploads, limits().whole.uploads, all_):
                 return False
         if file in self._coming:
             return False

@@ -22,6 +22,7 @@ from tests.deploy.no_waiting import Loop
 from tests.test_imports import ROOT
 
 KEY = "k" * 43
+FOREIGN = "o" * 43
 HTML = [(b"content-type", b"text/html; charset=utf-8"), (b"cache-control", b"no-cache")]
 
 
@@ -91,6 +92,33 @@ def test_over_https_it_goes_nowhere_else(serve):
     assert asked(serve, scheme="https")[1]["set-cookie"][0].endswith("; Secure")
     assert asked(serve, x_forwarded_proto="https")[1]["set-cookie"][0].endswith("; Secure")
     assert "Secure" not in asked(serve)[1]["set-cookie"][0]
+
+
+@pytest.mark.parametrize("kind", ["http", "websocket"])
+@pytest.mark.parametrize(
+    ("sent", "known"),
+    [
+        (f"__Host-{COOKIE}={KEY}", KEY),
+        (f"{COOKIE}={FOREIGN}; __Host-{COOKIE}={KEY}; {COOKIE}={FOREIGN}", KEY),
+        (f"a=b; {COOKIE} = {FOREIGN}", None),
+        (f"{COOKIE}={FOREIGN}", None),
+        ("", None),
+    ],
+)
+def test_over_https_no_other_site_of_the_domain_says_who_a_visitor_is(serve, kind, sent, known):
+    """It can have a browser send any cookie but one of `__Host-`: whoever is given its key keeps runs where it reads them."""
+    seen = []
+
+    async def app(scope, receive, send):
+        seen.append(serve.key_in(scope))
+
+    headers = [(b"x-forwarded-proto", b"https"), *([(b"cookie", sent.encode())] if sent else [])]
+    scope = {"type": kind, "method": "GET", "path": "/", "headers": headers, "scheme": "http", "query_string": b""}
+    asyncio.run(serve.VisitorCookie(app)(scope, None, None))
+    assert seen == [known]
+    (cookie,) = asked(serve, x_forwarded_proto="https", cookie=sent)[1]["set-cookie"]
+    assert cookie.startswith(f"__Host-{COOKIE}={known or ''}") and FOREIGN not in cookie
+    assert "; Path=/;" in cookie and "Domain" not in cookie and cookie.endswith("; Secure")
 
 
 @pytest.mark.parametrize(
@@ -328,10 +356,12 @@ def test_the_end_of_a_script_is_heard(serve):
     async def send(message):
         sent.append(message["bytes"])
 
-    tab = SimpleNamespace(ended=lambda: heard.append(len(sent)))
-    for said in (other, finished, other):
-        asyncio.run(serve.told(send, tab, {"type": "websocket.send", "bytes": said.SerializeToString()}))
-    assert heard == [1] and sent == [one.SerializeToString() for one in (other, finished, other)]
+    broken_off = ForwardMsg(script_finished=ForwardMsg.FINISHED_EARLY_FOR_RERUN)
+    said, spoken = (other, finished, other, broken_off), []
+    tab = SimpleNamespace(ended=lambda again: heard.append((len(sent), again)), spoke=lambda: spoken.append(len(sent)))
+    for one in said:
+        asyncio.run(serve.told(send, tab, {"type": "websocket.send", "bytes": one.SerializeToString()}))
+    assert heard == [(1, False), (3, True)] and spoken == [0, 1, 2, 3] and sent == [one.SerializeToString() for one in said]
 
 
 @pytest.mark.parametrize("base", ["", "/base"])

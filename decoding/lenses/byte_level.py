@@ -33,6 +33,7 @@ from decoding.trace import Trace
 METER = 24  # bytes along which the errors are read
 EACH = 12  # rows of one of them, at most on average
 SHOWN = 200  # bytes of the text
+LONGEST_WORD = 160  # bytes: each of thousands of candidates is spelled with all of the word in front
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,11 @@ def looks(family: Family, marks: tuple[int, ...], text: bytes, params: Params) -
     speller = cover.speller
     first = max(1, len(text) - METER + 1) if params.meter else len(text)
     border, own = speller.border(text[:first]), speller.border(text)
+    if len(text) - border > LONGEST_WORD:
+        raise ValueError(
+            f"The text ends in a word of {len(text) - border:,} bytes without a break; all spellings are tried of at most "
+            f"{LONGEST_WORD:,}, or others wait for it too long."
+        )
     fixed, notes = settled(family, marks, speller.encode([text[:border]])[0])
     rows = TargetRows(family.target, fixed, Sampling(params.temperature))
     here = view(cover, text[border:], rows, own - border)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Coroutine
 import pytest
 
 from decoding.limits import PUBLIC
-from deploy.pace import HOLD, LINGER, Pace, Tab, now
+from deploy.pace import HOLD, LINGER, LONGEST, Pace, Tab, now
 from pages.parts.shared.runs import POLL, SLOWER, SLOWEST
 from tests.deploy.no_waiting import Loop
 
@@ -130,6 +130,7 @@ def test_a_place_comes_back(played, end):
         for tab in tabs[:-1]:
             await tab.turn(page=False)
             await tab.turn(page=False)  # the same place
+            tab.began()
         if end is not None:
             asyncio.get_running_loop().call_later(0.1, end, pace, tabs[0])
         await tabs[-1].turn(page=False, runs=False)
@@ -227,6 +228,137 @@ def test_the_others_do_not_wait_for_a_flood(played):
         return waits
 
     assert played(story) == [0] * 10
+
+
+@pytest.mark.parametrize("near", [True, False])
+def test_of_many_who_pour_at_the_same_time_nobody_has_more_than_his_part(played, near):
+    """Twenty addresses, or visitors of one, each with six tabs that never stop; a hand's script begins as soon as one ends."""
+
+    async def story():
+        pace, running, seen, waits = Pace(), 0, [], []
+
+        async def run(tab: Tab) -> None:
+            nonlocal running
+            await tab.turn(page=False)
+            tab.began()
+            running += 1
+            seen.append(running)
+            await asyncio.sleep(0.2)
+            running -= 1
+            tab.ended()
+
+        async def pour(tab: Tab) -> None:
+            while True:
+                await run(tab)
+
+        for number in range(120):
+            tab = pace.enter(f"bad{number // 6}", "school" if near else f"192.0.2.{number // 6}")
+            asyncio.get_running_loop().create_task(pour(tab))
+        tab = pace.enter("good", "school" if near else "home")
+        for _ in range(20):
+            await asyncio.sleep(1)
+            began = now()
+            await run(tab)
+            waits.append(now() - began - 0.2)
+        return max(seen), max(waits)
+
+    most, wait = played(story)
+    assert most == (SHARED.scripts if near else PUBLIC.whole.scripts) and wait < 0.5  # in their order it would be 4
+
+
+def test_a_script_does_not_begin_anew_while_others_wait(played):
+    """Streamlit breaks off what runs, and goes on without a place: so it would never be anybody else's turn."""
+
+    async def story():
+        pace, order = Pace(), []
+        tabs = [pace.enter(None, f"192.0.2.{i}") for i in range(PUBLIC.whole.scripts + 1)]
+
+        async def ask(tab: Tab, name: str) -> None:
+            await tab.turn(page=False)
+            tab.began()
+            order.append((name, round(now(), 1)))
+
+        async def end() -> None:
+            for tab in tabs[:2]:
+                await asyncio.sleep(0.1)
+                tab.ended()
+
+        for number, tab in enumerate(tabs[:-1]):
+            await ask(tab, str(number))
+        await asyncio.gather(ask(tabs[-1], "other"), ask(tabs[0], "again"), end())
+        return order[-2:]
+
+    assert played(story) == [("other", 0.1), ("again", 0.2)]
+
+
+def test_a_script_that_is_broken_off_for_another_keeps_its_place(played):
+    async def story():
+        pace = Pace()
+        first, second, third = (pace.enter("key", "there") for _ in range(3))
+        await first.turn(page=False)
+        await second.turn(page=False)
+        await first.turn(page=False)  # nobody waits: it begins anew
+        first.ended()
+        waits = asyncio.create_task(third.turn(page=False))
+        await asyncio.sleep(0.1)
+        early = waits.done()
+        first.began()
+        first.ended(again=True)
+        await asyncio.sleep(0.1)
+        early |= waits.done()
+        first.ended()
+        await waits
+        return early, now()
+
+    assert played(story) == (False, pytest.approx(0.2))
+
+
+@pytest.mark.parametrize("said", [0, 4])
+def test_a_script_that_speaks_keeps_its_place(played, said):
+    async def story():
+        pace = Pace()
+        tabs = [pace.enter("key", "there") for _ in range(OWN.scripts + 1)]
+        for tab in tabs[:-1]:
+            await tab.turn(page=False)
+        waits = asyncio.create_task(tabs[-1].turn(page=False))
+        for _ in range(said):
+            await asyncio.sleep(HOLD / 2)
+            for tab in tabs[:-1]:
+                tab.spoke()
+        await waits
+        return now()
+
+    assert played(story) == pytest.approx(HOLD * (1 + said / 2), abs=0.01)
+
+
+def test_a_script_that_speaks_for_ever_loses_its_place(played):
+    async def story():
+        pace = Pace()
+        tabs = [pace.enter("key", "there") for _ in range(OWN.scripts + 1)]
+        for tab in tabs[:-1]:
+            await tab.turn(page=False)
+        waits = asyncio.create_task(tabs[-1].turn(page=False))
+        while not waits.done():
+            await asyncio.sleep(HOLD / 4)
+            for tab in tabs[:-1]:
+                tab.spoke()
+        return now()
+
+    assert played(story) == pytest.approx(LONGEST, abs=HOLD)
+
+
+def test_addresses_that_take_all_they_can_leave_some(played):
+    """Of the connections to a server, which are never more than its memory holds; an address alone has as many as ever."""
+
+    async def story():
+        pace, found = Pace(), []
+        for number in range(8):
+            tabs = [pace.enter(None, f"192.0.2.{number}") for _ in range(SHARED.tabs + 1)]
+            found.append(sum(tab is not None for tab in tabs))
+        return found
+
+    found = played(story)
+    assert found[0] == SHARED.tabs and sum(found) < PUBLIC.whole.tabs and found[-1] > 0
 
 
 def test_a_class_opens_its_pages_at_once(played):

@@ -128,6 +128,15 @@ def test_one_visitor_has_so_much_held_in_all_tabs(sender):
     assert sender.put("other", "file", f"{MOST}", key="b") == (204, ["file"])
 
 
+def test_all_addresses_together_have_so_much_held(sender):
+    """And one that comes when others have sent all they may still sends something."""
+    for number in range(3):
+        for i in range(SHARED + 1):
+            sender.put(f"tab {number}.{i}", "file", f"{MOST}", address=f"192.0.2.{number}")
+    assert sender.put("late", "file", f"{MOST}", address="192.0.2.9")[0] == 204
+    assert sum(size for _, size in sender.door._held.values()) <= PUBLIC.whole.uploads
+
+
 @pytest.mark.parametrize("address", ["192.0.2.7", "2001:db8::{:x}"])
 def test_one_address_has_so_much_held_whoever_is_there(sender, address):
     """Also without a key, or with another one for every tab."""

@@ -347,6 +347,14 @@ def test_a_family_without_bytes_is_refused_with_a_sentence(embedded):
     assert lacking(Slow()).endswith(".") and lacking(embedded) == ""
 
 
+@pytest.mark.parametrize("text", ["a" + "\n" * 700, "x" * 700], ids=["lines", "letters"])
+def test_a_word_without_an_end_is_refused_at_once(text, embedded):
+    """Thousands of candidates would be spelled with all of it in front: seconds in which nobody else has a turn."""
+    trace = Run(embedded, "plain", prompt=text, max_tokens=1).trace
+    with pytest.raises(ValueError, match="in a word of 7[0-9]{2} bytes"):
+        next(LensRun(embedded, "byte_level", trace, -1))
+
+
 def test_a_single_word_stands_behind_the_mark(smollm2):
     """Of a tokenizer that puts no mark in front of a text by itself."""
     look = at_end(smollm2, "Onc")

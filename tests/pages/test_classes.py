@@ -81,6 +81,17 @@ def test_one_address_has_so_many_classes(made, monkeypatch):
     assert made.leads(*first, "there") and made.opened("elsewhere")
 
 
+def test_addresses_that_open_all_they_can_leave_some(made, monkeypatch):
+    monkeypatch.setenv("DRAFTSCOPE_MODE", "public")
+    for number in range(CLASSES // CLASSES_NEAR):
+        for _ in range(CLASSES_NEAR):
+            try:
+                made.opened(f"192.0.2.{number}")
+            except Refused:
+                break
+    assert made.opened("elsewhere") and len(made.rooms) < CLASSES
+
+
 def test_tabs_and_votes_of_a_class_are_bounded(made):
     code, key = made.opened()
     made.move(code, key, ASKED)

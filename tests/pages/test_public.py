@@ -18,7 +18,7 @@ from msgspec.structs import replace as replaced
 from streamlit.testing.v1 import AppTest
 
 from decoding import limits as rules
-from decoding.limits import POSITION, PUBLIC, limits
+from decoding.limits import POSITION, PUBLIC, Whole, limits
 from decoding.models import places
 from decoding.models.ends import stop_ids
 from decoding.runs import log as runs_log
@@ -179,7 +179,7 @@ def test_an_opened_trace_of_another_model_loads_nothing(home):
 
 
 def test_one_visitor_has_so_many_jobs_and_all_have_so_many(monkeypatch):
-    monkeypatch.setattr(rules, "PUBLIC", replace(PUBLIC, jobs_each=1, jobs_near=2, jobs=3))
+    monkeypatch.setattr(rules, "PUBLIC", replace(PUBLIC, jobs_each=1, jobs_near=2, whole=Whole(jobs=3)))
     all_tabs = Tabs(lambda tab: True)
     monkeypatch.setattr(runs, "tabs", all_tabs)
     who, where, held = "", "", []
@@ -302,9 +302,9 @@ def test_what_is_imported_and_opened_counts_as_held(home, monkeypatch):
     monkeypatch.setattr(runs, "tabs", Tabs(lambda tab: True))
     trace, data = sample_trace(), to_json(sample_trace())
     at = page("5_Traces.py", ALICE)
-    shown, _ = runs.tabs.positions(ALICE, "")  # of a first visit
+    shown, *_ = runs.tabs.positions(ALICE, "")  # of a first visit
     at.file_uploader(key="import").set_value(("run.json.gz", data, "application/gzip")).run()
-    assert runs.tabs.positions(ALICE, "") == (shown + tabs.positions(trace),) * 2 > (shown,) * 2
+    assert runs.tabs.positions(ALICE, "") == (shown + tabs.positions(trace),) * 3 > (shown,) * 3
     at.button(key="import.open").click().run()
     assert at.session_state["draftscope"].trace == trace and runs.tabs.positions(ALICE, "")[0] == tabs.positions(trace)
     monkeypatch.setattr(rules, "PUBLIC", replace(PUBLIC, held=2 * tabs.positions(trace) - 1, held_near=9 * tabs.positions(trace)))
@@ -317,6 +317,25 @@ def test_what_is_imported_and_opened_counts_as_held(home, monkeypatch):
     assert "The runs on the pages of your network hold" in importing.read(file).problem
     monkeypatch.setattr(visitor, "address", lambda: "192.0.2.8")
     assert importing.read(file).trace == trace
+    monkeypatch.setattr(rules, "PUBLIC", replace(PUBLIC, whole=Whole(held=2 * tabs.positions(trace) - 1)))
+    assert "has room for" in importing.read(file).problem
+
+
+def test_what_a_run_holds_is_counted_once_as_it_grows():
+    """Steps that were counted are not looked at again; a run that has fewer than before is another one."""
+    steps = list(sample_trace().steps)
+    run = SimpleNamespace(steps=steps[:1])
+    tab, live = tabs.RunCleanup(), Closing()
+    live.run = run
+    tab.lives.add(live)
+    assert tab.positions == tabs.positions(run) == tab.positions > 0
+    run.steps[0] = None  # as it would be seen if it were counted again
+    run.steps.append(steps[1])
+    assert tab.positions == tabs.positions(SimpleNamespace(steps=steps[:2]))
+    run.steps[:] = steps[1:2]
+    assert tab.positions == tabs.positions(run)
+    tab.kept["x"] = SimpleNamespace(replayed=sample_trace())
+    assert tab.positions == tabs.positions(run) + tabs.positions(sample_trace())
 
 
 MANY = 16_000  # small things; a step may have no more candidates

@@ -15,7 +15,7 @@ from threading import Lock
 from time import monotonic
 from typing import NamedTuple
 
-from decoding.limits import CLASS_HOURS, CLASS_TABS, CLASSES, CLASSES_NEAR, Refused, limits
+from decoding.limits import CLASS_HOURS, CLASS_TABS, CLASSES, CLASSES_NEAR, Refused, left_for, limits
 
 LETTERS = "ABCDEFGHJKMNPQRSTUVWXYZ23456789"  # none that is taken for another
 CODE = re.compile(r"[A-Z0-9]{4,8}")
@@ -152,9 +152,10 @@ class Classes:
     def check_room(self, address: str) -> None:
         if len(self.rooms) >= CLASSES:
             raise Refused(f"This server holds {CLASSES:,} classes at a time, and there are as many now. Try again later.")
-        if limits().public and sum(room.address == address for room in self.rooms.values()) >= CLASSES_NEAR:
+        near = sum(room.address == address for room in self.rooms.values())
+        if limits().public and near >= left_for(CLASSES_NEAR, CLASSES, len(self.rooms)):
             raise Refused(
-                f"This server holds {CLASSES_NEAR:,} classes of one network at a time, and there are as many of yours now."
+                f"This server holds {CLASSES_NEAR:,} classes of one network at a time, fewer when full; {near:,} are yours now."
             )
 
 

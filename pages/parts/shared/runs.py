@@ -206,8 +206,7 @@ def check_replayed(trace: Trace, instead: Trace | None = None) -> None:
     if not limits().public or any(getattr(owner, "replayed", None) is trace for owner in list(tab.kept.values())):
         return
     more = positions(trace) - positions(instead)
-    own, near = tabs.positions(tab.visitor, tab.address)
-    check_held(own + more, near + more)
+    check_held(*(held + more for held in tabs.positions(tab.visitor, tab.address)))
 
 
 def refusal(settings: Refusable) -> str:

@@ -24,13 +24,18 @@ SMALL = 32  # tokens, pieces or candidates of a trace that take no more memory t
 CLEAN = 30.0  # seconds between two collections of what closed tabs left, which hold everybody up for a moment
 
 
-def positions(run: object) -> int:
+def positions(run: object, known: tuple[int, int] = (0, 0), until: int | None = None) -> int:
     """Of all steps of a run, or of a trace, the root and the drafted tokens, and grids by their size; 0 for another job.
 
     A trace may come from a file that is made of something else: so many small things of it count as a position.
+
+    Args:
+        known: so many of its first steps were counted, and how much they are.
+        until: so many steps are counted; None: all. A run goes on meanwhile.
     """
-    steps = [step for step in getattr(run, "steps", ()) if isinstance(step, Step)]
-    found = sum(1 + len(step.nodes) + ceil(sum(map(len, step.grids.values())) / POSITION) for step in steps)
+    counted, found = known
+    new = [step for step in getattr(run, "steps", ())[counted:until] if isinstance(step, Step)]
+    found += sum(1 + len(step.nodes) + ceil(sum(map(len, step.grids.values())) / POSITION) for step in new)
     return found + small_things(run) // SMALL if isinstance(run, Trace) else found
 
 
@@ -51,6 +56,7 @@ class RunCleanup:
         self.gone_at: float | None = None  # when it was first found without a browser
         self.key = new_key()  # what the browser knows it by: whoever has it, and is its visitor, gets what it shows
         self.kept: dict[str, Any] = {}  # what it keeps, by its names
+        self._counted: dict[int, tuple[Any, int, int]] = {}  # id of a run or a trace -> itself, its steps so far, their positions
 
     @property
     def busy(self) -> int:
@@ -64,8 +70,15 @@ class RunCleanup:
     @property
     def positions(self) -> int:
         """Of all its runs, which lie in memory as long as a page shows them, and of the kept and imported ones that it shows."""
-        replayed = {id(trace): trace for owner in list(self.kept.values()) if (trace := getattr(owner, "replayed", None))}
-        return sum(positions(run) for run in (*(live.run for live in list(self.lives)), *replayed.values()))
+        shown = [live.run for live in list(self.lives)] + [getattr(owner, "replayed", None) for owner in list(self.kept.values())]
+        before, now = self._counted, {}
+        for run in (run for run in shown if run is not None):
+            steps, (_, known, found) = len(run.steps), before.get(id(run), (run, 0, 0))
+            if id(run) not in before or steps != known:
+                found = positions(run, (known, found) if known < steps else (0, 0), steps)
+            now[id(run)] = run, steps, found
+        self._counted = now
+        return sum(found for _, _, found in now.values())
 
     def release(self, problem: str = "") -> None:
         for live in list(self.lives):
@@ -141,9 +154,12 @@ class Tabs:
 
     def measure(self) -> None:
         """End the jobs of visitors whose runs hold more than they may, or who are at an address where all do together."""
-        for visitor, address in {(tab.visitor, tab.address) for tab in list(self._tabs.values()) if tab.busy}:
+        busy = {(tab.visitor, tab.address) for tab in list(self._tabs.values()) if tab.busy}
+        held = [(tab, tab.positions) for tab in list(self._tabs.values())] if busy else []
+        for visitor, address in busy:
+            own, near, all_ = summed(held, visitor, address)
             try:
-                check_held(*self.positions(visitor, address))
+                check_held(own, near, all_ - near)  # what was begun ends only where there is no room at all
             except Refused as error:
                 for tab in self.of(visitor):
                     tab.release(told(error))
@@ -171,15 +187,9 @@ class Tabs:
         """The tabs of a visitor."""
         return [tab for tab in list(self._tabs.values()) if tab.visitor == visitor]
 
-    def positions(self, visitor: str, address: str) -> tuple[int, int]:
-        """Positions that the runs of a visitor hold, and those of all visitors at an address."""
-        own = near = 0
-        for tab in list(self._tabs.values()):
-            if tab.visitor == visitor or tab.address == address:
-                count = tab.positions
-                own += count * (tab.visitor == visitor)
-                near += count * (tab.address == address)
-        return own, near
+    def positions(self, visitor: str, address: str) -> tuple[int, int, int]:
+        """Positions that the runs of a visitor hold, those of all visitors at an address, and of all."""
+        return summed([(tab, tab.positions) for tab in list(self._tabs.values())], visitor, address)
 
     def make_room(self, visitor: str) -> None:
         """Before a visitor has another job done: what goes on in tabs of theirs that are gone ends, if the new one would have to
@@ -198,6 +208,12 @@ class Tabs:
                 self.look()
             except Exception as error:  # the thread goes on, or closed tabs would work for ever
                 told(error)
+
+
+def summed(held: list[tuple[RunCleanup, int]], visitor: str, address: str) -> tuple[int, int, int]:
+    """Of what tabs hold: how much is the visitor's, how much lies at the address, how much it is in all."""
+    own = sum(count for tab, count in held if tab.visitor == visitor)
+    return own, sum(count for tab, count in held if tab.address == address), sum(count for _, count in held)
 
 
 def is_there(tab: str) -> bool:
