@@ -7,7 +7,8 @@ Departures: the paper trains for the markers and gives neither data nor measurem
 role only where it may stand, and the model writes freely in between. A verdict is no text but a comparison: p of the word *valid*
 with p of *invalid*, and the mass that both have together is shown. A self-test says whether the model can judge at all: 20
 statements, half of them false, by the area under the curve. All of it is the lens's own text: the run is only asked for its
-question, and no token here enters what is counted of drafts.
+question, and no token here enters what is counted of its drafts. `decoding.runs.role_drafts` has the thoughts written again by the
+run's method, for acceptance by role.
 """
 
 from collections.abc import Iterator, Sequence
@@ -77,10 +78,15 @@ class Writer:
     family: Family
     cache: Any
     logits: Tensor | None = None  # (vocab,) behind everything
-    rows: int = 0
+    tokens: list[int] = field(default_factory=list)  # all of them
     free: list[int] = field(default_factory=list)  # of the thought that is being written
+    at: int = 0  # from where on they are the likeliest: the first one is not if that would have ended the thought
     surprise: float = 0.0
     forced: int = 0
+
+    @property
+    def rows(self) -> int:
+        return len(self.tokens)
 
     @property
     def room(self) -> int:
@@ -89,14 +95,18 @@ class Writer:
     def force(self, tokens: Sequence[int]) -> None:
         """Tokens that the model has no say in, up to BLOCK of them."""
         self.logits = self.family.target.extend(self.cache, tokens)[-1]
-        self.rows, self.forced = self.rows + len(tokens), self.forced + len(tokens)
+        self.tokens += tokens
+        self.forced += len(tokens)
 
     def write(self, length: int) -> Iterator[str]:
         """Up to `length` tokens of the model's own, up to a new line or a marker; after each, the text so far."""
+        self.at = len(self.tokens)
         while len(self.free) < length and (token := self.choice()) is not None:
+            self.at += not self.free and token != int(self.shares().argmax())
             self.surprise -= log(max(1e-30, float(self.shares()[token])))
             self.logits = self.family.target.extend(self.cache, (token,))[-1]
-            self.rows, self.free = self.rows + 1, [*self.free, token]
+            self.tokens.append(token)
+            self.free.append(token)
             yield self.family.text(self.free)
 
     def choice(self) -> int | None:
@@ -165,7 +175,7 @@ def looks(family: Family, head: Sequence[int], params: Params, base: DiagramOfTh
         for one in thought(writer, role, tuple(thoughts), params.length):
             yield msgspec.structs.replace(base, thoughts=(*thoughts, one), rows_read=writer.rows)
         thoughts.append(one)
-    base = msgspec.structs.replace(base, thoughts=tuple(thoughts), rows_read=writer.rows)
+    base = msgspec.structs.replace(base, thoughts=tuple(thoughts), tokens=tuple(writer.tokens), rows_read=writer.rows)
     yield base
     if params.judge:
         yield from self_test(family, base)
@@ -187,6 +197,7 @@ def thought(writer: Writer, role: str, before: Sequence[Thought], length: int) -
         )
         if len(writer.free) % A_LOOK == 0:
             yield made
+    made = msgspec.structs.replace(made, at=writer.at, greedy=len(writer.tokens) - writer.at)
     if role == CRITIC:
         writer.force(encoded(writer.family, PUT[CRITIC]))
         share, mass = verdict(writer)

@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Meta
 
 from decoding.looks import Look
-from decoding.trace import Count, Place, Share, Text, Word
+from decoding.trace import Count, Place, Share, Text, Token, Word
 
 PROPOSER, CRITIC, SUMMARIZER = "proposer", "critic", "summarizer"
 GRAMMAR = {"": {PROPOSER}, PROPOSER: {CRITIC}, CRITIC: {PROPOSER, SUMMARIZER}, SUMMARIZER: set()}  # role -> what may follow it
@@ -21,6 +21,7 @@ VALID, INVALID = "valid", "invalid"
 ENOUGH = 2  # verified propositions that are summed up
 REFINEMENTS = 3  # in a row
 MOST = 64  # thoughts
+MOST_TOKENS = 8192  # of the text
 TAG = re.compile(r"<(/?)(proposer|critic|summarizer)>")
 VERDICTS = re.compile(r"\b(valid|invalid|refine)\b", re.IGNORECASE)
 NAMED = re.compile(r"\bP([0-9]{1,3})\b")
@@ -39,6 +40,8 @@ class Thought(msgspec.Struct, frozen=True):
     surprise: Nats = 0.0  # mean -log p of what was written freely
     free: Count = 0  # tokens that the model chose
     forced: Count = 0  # of its markers and of what was put in its mouth
+    at: Count = 0  # in the text, from where on its tokens are the likeliest
+    greedy: Count = 0  # how many these are
 
 
 class Checked(msgspec.Struct, frozen=True):
@@ -54,6 +57,7 @@ class DiagramOfThoughtLook(Look, frozen=True, kw_only=True, tag="diagram_of_thou
     question: Text = ""
     thoughts: Annotated[tuple[Thought, ...], Meta(max_length=MOST)] = ()
     checks: Annotated[tuple[Checked, ...], Meta(max_length=64)] = ()
+    tokens: Annotated[tuple[Token, ...], Meta(max_length=MOST_TOKENS)] = ()  # the whole text, instruction and markers included
 
 
 LOOK = DiagramOfThoughtLook

@@ -26,10 +26,11 @@ from decoding.checks import check_int
 from decoding.draft import EMPTY, Draft
 from decoding.drafting.dynamic_tree import grow
 from decoding.method import Drafter, Method, param
-from decoding.models.attention import Block, Memory, Sizes
+from decoding.models.attention import Block, Memory, Sizes, attended, heads_first
 from decoding.models.family import Family
 from decoding.models.heads import Settings, rebuilt, shapes_of
 from decoding.models.layers import embedding
+from decoding.models.pieces import Pieces
 from decoding.models.requirements import TARGET_HEAD
 from decoding.models.spread import looked_up
 from decoding.models.target import Target
@@ -191,7 +192,7 @@ class Chimera(Drafter):
         self.levels = min(params.heads, len(self.heads.residual))
         self.aux_hidden_layers = (target.last_hidden,)
         self.shown = Sampling() if sampling.greedy else sampling
-        self.memory = Memory()
+        self.memory, self.pieces = Memory(), Pieces(target.graphs)
         self.hidden: Tensor | None = None  # (1, width) at the token before the root
 
     def begin(self, tokens, output) -> None:
@@ -220,8 +221,7 @@ class Chimera(Drafter):
             level = len(grams)
             above = torch.cat(grams)[parents + 1][:, 1:] if grams else before[None]
             grams.append(torch.cat((above, drafted[:, None]), 1))
-            made = self.slots(grams[-1], root + level, parents + 1 if level else parents)
-            return self.target.score(self.heads.read(self.hidden, made, level))
+            return self.slots(grams[-1], root + level, parents + 1 if level else parents, level)
 
         first = extend(self.target.ids(tokens[-1:]), torch.full((1,), -1, device=self.hidden.device))
         tree = grow(first, extend, nodes=self.params.nodes, fan_out=FAN_OUT, expansions=self.levels - 1)
@@ -235,19 +235,33 @@ class Chimera(Drafter):
         return tree.draft(source, draft_probabilities=tree.believed(self.shown), scores=scores, calls=self.levels)
 
     @torch.inference_mode()
-    def slots(self, grams: Tensor, position: int, parents: Tensor) -> Tensor:
-        """(m, 3) trigrams at one depth -> (m, width) imitated states, remembered for the slots below them.
+    def slots(self, grams: Tensor, position: int, parents: Tensor, level: int) -> Tensor:
+        """(m, 3) trigrams at one depth -> (m, vocab) logits of head `level`, from 0, behind imitated states, which are remembered
+        for the slots below them.
 
         Args:
             parents: (m,) the slots above, counted in the order in which they were made, -1 for none.
         """
-        rows = self.heads.trigram(self.target, grams)[None]
-        positions = torch.full((1, len(grams)), position, device=grams.device)
-        keys, values, visible = self.memory.grow(*self.heads.context.keys_values(rows, positions), parents)
-        made = self.heads.context(rows, positions, keys, values, visible)
-        for kept, seen in zip((keys, values), self.heads.context.keys_values(made, positions), strict=True):
-            kept[:, :, -len(grams) :] = seen  # below, a slot is seen as what it came to, not as its trigram
-        return made[0]
+        positions = torch.full_like(parents, position)
+        rows, *parts = self.pieces(self._opened, grams, positions)
+        queries, *own = map(heads_first, parts)
+        keys, values, visible = self.memory.grow(*own, parents)
+        found = attended(queries, keys, values, visible)[0]
+        *seen, logits = self.pieces(self._closed, rows, found, positions, self.hidden.expand(len(grams), -1), more=(level,))
+        for kept, rows in zip((keys, values), map(heads_first, seen), strict=True):
+            kept[:, :, -len(grams) :] = rows  # below, a slot is seen as what it came to, not as its trigram
+        return logits
+
+    def _opened(self, grams: Tensor, positions: Tensor) -> tuple[Tensor, ...]:
+        """Up to attention: the rows, queries, keys and values."""
+        rows = self.heads.trigram(self.target, grams)
+        return rows, *self.heads.context.opened(rows, positions)
+
+    def _closed(self, rows: Tensor, found: Tensor, positions: Tensor, hidden: Tensor, level: int) -> tuple[Tensor, ...]:
+        """Behind it: keys and values of the imitated states, and what head `level` says behind them."""
+        made = self.heads.context.closed(rows, found)
+        _, keys, values = self.heads.context.opened(made, positions)
+        return keys, values, self.target.score(self.heads.read(hidden, made, level))
 
 
 def build(family: Family, params: Params, sampling: Sampling):

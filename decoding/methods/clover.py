@@ -26,10 +26,11 @@ from decoding.checks import check_int
 from decoding.draft import EMPTY, Draft
 from decoding.drafting.tree_builder import TreeBuilder
 from decoding.method import Drafter, Method, param
-from decoding.models.attention import Block, Memory, Sizes
+from decoding.models.attention import Block, Memory, Sizes, attended, heads_first
 from decoding.models.family import Family
 from decoding.models.heads import Settings, rebuilt, shapes_of
 from decoding.models.layers import unembedding
+from decoding.models.pieces import Pieces
 from decoding.models.requirements import TARGET_HEAD
 from decoding.models.spread import looked_up
 from decoding.models.target import PRE_NORM, Target
@@ -255,7 +256,7 @@ class Clover(Drafter):
         self.heads = load_head(target)
         self.levels = min(params.heads, len(self.heads.blocks))
         self.shown = Sampling() if sampling.greedy else sampling
-        self.memory = Memory()
+        self.memory, self.pieces = Memory(), Pieces(target.graphs)
         self.state: Tensor | None = None  # (1, width) behind the augmenting block, at the token before the root
 
     def begin(self, tokens, output) -> None:
@@ -268,10 +269,21 @@ class Clover(Drafter):
     @torch.inference_mode()
     def commit(self, rows: Tensor) -> None:
         """(m, width) states of the target at tokens that were committed; only the last one is asked anything."""
-        positions = torch.arange(self.memory.committed, self.memory.committed + len(rows), device=rows.device)[None]
-        keys, values = self.memory.commit(*self.heads.augment.keys_values(rows[None], positions))
+        positions = torch.arange(self.memory.committed, self.memory.committed + len(rows), device=rows.device)
+        queries, *seen = self.pieces(self.heads.augment.opened, rows, positions)
+        keys, values = self.memory.commit(*map(heads_first, seen))
         everything = torch.ones(1, keys.shape[2], dtype=torch.bool, device=rows.device)
-        self.state = self.heads.augmented(rows[None, -1:], positions[:, -1:], keys, values, everything)[0]
+        found = attended(heads_first(queries[-1:]), keys, values, everything)[0]
+        (self.state,) = self.pieces(self._closed, rows[-1:], found)
+
+    def _closed(self, rows: Tensor, found: Tensor) -> tuple[Tensor]:
+        return (self.heads.norm(self.heads.augment.closed(rows, found)),)
+
+    def _read(self, before: Tensor, tokens: Tensor, level: int) -> tuple[Tensor, Tensor, Tensor]:
+        """(n, width) states and (n,) tokens -> the states behind them, what the pictures are told, and logits of head `level`."""
+        after, gates = self.heads.cell(before, embedded(self.target, tokens))
+        moved = (after - before).norm(dim=-1, keepdim=True) / before.norm(dim=-1, keepdim=True)
+        return after, torch.cat((moved, gates), 1), self.target.score(self.heads.read(after, level))
 
     def propose(self, tokens, rng) -> Draft:
         if self.state is None:  # a prompt of one token: nothing was read yet
@@ -280,11 +292,9 @@ class Clover(Drafter):
 
         def extend(drafted: Tensor, parents: Tensor) -> tuple[Tensor, Tensor]:
             before = torch.cat(states)[parents] if states else self.state
-            after, gates = self.heads.cell(before, embedded(self.target, drafted))
+            after, notes, scored = self.pieces(self._read, before, drafted, more=(len(states),))
             states.append(after)
-            read = self.heads.read(after, len(states) - 1)
-            moved = (after - before).norm(dim=-1, keepdim=True) / before.norm(dim=-1, keepdim=True)
-            return self.target.score(read), torch.cat((moved, gates), 1)
+            return scored, notes
 
         root = self.target.ids(tokens[-1:])
         options = {"budget": params.nodes, "top_p": params.top_p, "ratio": params.ratio}

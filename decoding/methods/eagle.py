@@ -32,10 +32,11 @@ from decoding.drafting.sampled_tree import draw_tree
 from decoding.drafting.static_tree import Path, parents_of, sparse_tree
 from decoding.drafting.tree_builder import TreeBuilder, products
 from decoding.method import Drafter, Method, Observed, param
-from decoding.models.attention import Memory, causal
+from decoding.models.attention import Memory, attended, causal, heads_first
 from decoding.models.eagle_head import KEY, Heads, layer_name, load_head
 from decoding.models.family import Family
 from decoding.models.heads import Head
+from decoding.models.pieces import Pieces
 from decoding.models.requirements import TARGET_HEAD
 from decoding.models.target import Target
 from decoding.sample import Sampling
@@ -80,7 +81,7 @@ class Reader:
 
     def __init__(self, heads: Heads, target: Target) -> None:
         self.heads, self.target = heads, target
-        self.memory = Memory()
+        self.memory, self.pieces = Memory(), Pieces(target.graphs)
         self.last: Tensor | None = None  # (1, width) what the last slot of the text put out
         self.outputs = torch.empty(0)  # (1 + rows of the tree, width)
         self.level = 0
@@ -106,13 +107,23 @@ class Reader:
 
     def extend(self, tokens: Tensor, parents: Tensor) -> Tensor:
         """Read one more level of the tree, as `dynamic_tree.grow` asks for it: (m, vocab) logits."""
-        state = self.outputs[parents + 1]
-        residual, asked = self.heads.slot(state[None], self.heads.embedded(tokens, self.target)[None])
-        positions = torch.full((1, len(tokens)), self.memory.committed + self.level, device=tokens.device)
-        *seen, visible = self.memory.grow(*self.heads.attention.keys_values(asked, positions), parents)
-        found = self.heads.finish(residual, self.heads.attention(asked, positions, *seen, visible))[0]
-        self.outputs, self.level = torch.cat((self.outputs, found)), self.level + 1
-        return self.heads.scored(found, self.target)
+        positions = torch.full_like(tokens, self.memory.committed + self.level)
+        residual, *parts = self.pieces(self._opened, tokens, self.outputs[parents + 1], positions)
+        queries, keys, values = map(heads_first, parts)
+        found = attended(queries, *self.memory.grow(keys, values, parents))[0]
+        states, logits = self.pieces(self._closed, residual, found)
+        self.outputs, self.level = torch.cat((self.outputs, states)), self.level + 1
+        return logits
+
+    def _opened(self, tokens: Tensor, states: Tensor, positions: Tensor) -> tuple[Tensor, ...]:
+        """Up to attention: what is added to, queries, keys and values, row by row."""
+        residual, asked = self.heads.slot(states, self.heads.embedded(tokens, self.target))
+        return residual, *self.heads.attention.opened(asked, positions)
+
+    def _closed(self, residual: Tensor, found: Tensor) -> tuple[Tensor, Tensor]:
+        """Behind it: the next states, and their logits."""
+        states = self.heads.finish(residual, self.heads.attention.o_proj(found))
+        return states, self.heads.scored(states, self.target)
 
 
 class Eagle(Drafter):

@@ -28,9 +28,10 @@ from decoding.draft import EMPTY, Draft, ancestor_mask
 from decoding.drafting.dynamic_tree import grow
 from decoding.drafting.sampled_chain import draw_chain
 from decoding.method import Drafter, Method, param
-from decoding.models.attention import Block, Memory, Sizes
+from decoding.models.attention import Block, Memory, Sizes, attended, heads_first
 from decoding.models.family import Family
 from decoding.models.heads import Settings, rebuilt, shapes_of
+from decoding.models.pieces import Pieces
 from decoding.models.requirements import TARGET_HEAD
 from decoding.models.target import Target
 from decoding.sample import Sampling
@@ -113,13 +114,18 @@ class Past:
 
     def __init__(self, head: Head, target: Target) -> None:
         self.head, self.target = head, target
-        self.memory = Memory()
+        self.memory, self.pieces = Memory(), Pieces(target.graphs)
         self.state: State | None = None
         self.rows: Tensor | None = None  # (1, up to k, width)
 
     @property
     def length(self) -> int:
         return self.memory.committed
+
+    def closed(self, rows: Tensor, found: Tensor) -> tuple[Tensor, Tensor]:
+        """(n, width) rows and what attention found for them -> the states that the head expects, and their logits."""
+        states = self.head.norm(self.head.layer.closed(rows, found))
+        return states, self.target.score(states)
 
     def read(self, states: Tensor, tokens: Tensor) -> None:
         """Go on by (n, width) states and the (n,) tokens behind them."""
@@ -143,10 +149,13 @@ class Blocks:
         past.memory.drop()
         layer = past.memory.layer
         keys, values = layer.keys[:, :, :n], layer.values[:, :, :n]
-        positions = torch.arange(n - k, n, device=device)[None]
+        positions = torch.arange(n - k, n, device=device)
         everything = torch.ones(k, n, dtype=torch.bool, device=device)
-        self.states = self.head(past.rows, positions, keys, values, everything)  # (blocks, k, width): what the head expects
-        self.logits = self.target.score(self.states)  # (blocks, k, vocab)
+        self.pieces = past.pieces
+        queries, _, _ = self.pieces(self.head.layer.opened, past.rows[0], positions)
+        found = attended(heads_first(queries), keys, values, everything)[0]
+        # (blocks, k, width), what the head expects; (blocks, k, vocab)
+        self.states, self.logits = (part[None] for part in self.pieces(past.closed, past.rows[0], found))
         self.carried: State = past.state  # (layers, blocks, width) each: behind the slots of a block
         self.seen: Tensor | None = None  # (blocks, blocks) bool, which sees which
         self.tokens = torch.zeros(0, dtype=torch.long, device=device)  # of every node that was handed over,
@@ -174,13 +183,15 @@ class Blocks:
         slots = self.head.slots(self.states[above], torch.stack(path[::-1], 1), self.target)
         rows, carried = self.head.recurrent(slots, tuple(part[:, above].contiguous() for part in self.carried))
         first = self.past.length + self.depth - k
-        positions = torch.arange(first, first + k, device=tokens.device).repeat(len(tokens))[None]
-        flat = rows.flatten(0, 1)[None]
-        keys, values = self.past.memory.layer.update(*self.head.keys_values(flat, positions))
-        found = self.head(flat, positions, keys, values, self._visible(above))[0].unflatten(0, (-1, k))
+        positions = torch.arange(first, first + k, device=tokens.device).repeat(len(tokens))
+        flat = rows.flatten(0, 1)
+        queries, *own = map(heads_first, self.pieces(self.head.layer.opened, flat, positions))
+        keys, values = self.past.memory.layer.update(*own)
+        found = attended(queries, keys, values, self._visible(above))[0]
+        found, logits = (part.unflatten(0, (-1, k)) for part in self.pieces(self.past.closed, flat, found))
         numbers = torch.arange(len(self.states), len(self.states) + len(tokens), device=tokens.device)
         self.states = torch.cat((self.states, found))
-        self.logits = torch.cat((self.logits, self.target.score(found)))
+        self.logits = torch.cat((self.logits, logits))
         self.carried = tuple(torch.cat((old, new), 1) for old, new in zip(self.carried, carried, strict=True))
         self.passes += 1
         return numbers

@@ -27,9 +27,10 @@ from decoding.draft import EMPTY, Draft
 from decoding.drafting.dynamic_tree import grow
 from decoding.drafting.sampled_chain import draw_chain
 from decoding.method import Drafter, Method, param
-from decoding.models.attention import Attention, Memory, Sizes, causal
+from decoding.models.attention import Attention, Memory, Sizes, attended, causal, heads_first
 from decoding.models.family import Family
 from decoding.models.heads import Settings, rebuilt, shapes_of
+from decoding.models.pieces import Pieces
 from decoding.models.requirements import TARGET_HEAD
 from decoding.models.target import Target
 from decoding.sample import Sampling
@@ -79,10 +80,25 @@ class Block(nn.Module):
         self, rows: Tensor, positions: Tensor, keys: Tensor, values: Tensor, memory: tuple[Tensor, Tensor], visible: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         """(batch, rows, width) -> the same shape, and the weights over the memory; keys, values and visible as for `Attention`."""
-        rows = rows + self.self_attn(self.input_layernorm(rows), positions, keys, values, visible)
-        found, weights = self.cross_attn(self.cross_layernorm(rows), *memory)
+        found = attended(self.self_attn.queries(self.input_layernorm(rows), positions), keys, values, visible)
+        return self._behind(rows, found, *memory)
+
+    def _behind(self, rows: Tensor, found: Tensor, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """With what self-attention found; keys and values are those of the memory."""
+        rows = rows + self.self_attn.o_proj(found)
+        found, weights = self.cross_attn(self.cross_layernorm(rows), keys, values)
         rows = rows + found
         return rows + self.mlp(self.post_attention_layernorm(rows)), weights
+
+    def opened(self, rows: Tensor, positions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """As `Attention.opened`, of (n, width)."""
+        return self.self_attn.opened(self.input_layernorm(rows), positions)
+
+    def closed(self, rows: Tensor, found: Tensor, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """(n, width) rows and what self-attention found for them -> the rows behind the block, and (n, m) what each paid to the
+        memory, the mean over heads."""
+        rows, weights = self._behind(rows[None], found[None], keys, values)
+        return rows[0], weights[0].mean(0)
 
 
 class Decoder(nn.Module):
@@ -178,8 +194,8 @@ class Params:
 class Pass:
     """The decoder during one draft: its memory of one state, and the rows of the tree so far."""
 
-    def __init__(self, decoder: Decoder, target: Target, hidden: Tensor) -> None:
-        self.decoder, self.target = decoder, target
+    def __init__(self, decoder: Decoder, target: Target, hidden: Tensor, pieces: Pieces) -> None:
+        self.decoder, self.target, self.pieces = decoder, target, pieces
         self.memory = decoder.memory(hidden)
         self.rows = [Memory() for _ in decoder.blocks]
         self.depth = 1  # position of the newest rows; the start vector has 0, the root 1
@@ -188,7 +204,7 @@ class Pass:
     def root(self, token: int) -> Tensor:
         """(2, vocab) logits of the start vector, which predicts the root, and of the root."""
         rows = torch.stack((self.decoder.start, self.decoder.read(self.target.ids([token]), self.target)[0]))
-        positions = torch.arange(2, device=rows.device)[None]
+        positions = torch.arange(2, device=rows.device)
         scored = self._through(rows, positions, causal(2, 0, rows.device), None)
         self.weights[0] = self.weights[0][1:]
         return scored
@@ -196,22 +212,25 @@ class Pass:
     def extend(self, tokens: Tensor, parents: Tensor) -> Tensor:
         """The next level, as `decoding.drafting.dynamic_tree.grow` asks for it."""
         self.depth += 1
-        positions = torch.full((1, len(tokens)), self.depth, device=tokens.device)
+        positions = torch.full_like(tokens, self.depth)
         return self._through(self.decoder.read(tokens, self.target), positions, None, parents)
 
     def _through(self, rows: Tensor, positions: Tensor, visible: Tensor | None, parents: Tensor | None) -> Tensor:
         """(n, width) -> (n, vocab); without parents the rows are the beginning, which all others see."""
-        rows, seen = rows[None], []
+        seen = []
         for block, memory, kept in zip(self.decoder.blocks, self.memory, self.rows, strict=True):
-            own = block.self_attn.keys_values(block.input_layernorm(rows), positions)
+            queries, *own = map(heads_first, self.pieces(block.opened, rows, positions))
             if parents is None:
                 keys, values = kept.commit(*own)
             else:
                 keys, values, visible = kept.grow(*own, parents)
-            rows, weights = block(rows, positions, keys, values, memory, visible)
-            seen.append(weights[0].mean(0))
+            rows, weights = self.pieces(block.closed, rows, attended(queries, keys, values, visible)[0], beside=memory)
+            seen.append(weights)
         self.weights.append(torch.stack(seen).mean(0))
-        return self.target.score(self.decoder.norm(rows)[0])
+        return self.pieces(self._scored, rows)[0]
+
+    def _scored(self, rows: Tensor) -> tuple[Tensor]:
+        return (self.target.score(self.decoder.norm(rows)),)
 
 
 class Ftp(Drafter):
@@ -222,7 +241,7 @@ class Ftp(Drafter):
 
     def __init__(self, target: Target, params: Params, sampling: Sampling) -> None:
         self.target, self.params = target, params
-        self.decoder = load_head(target)
+        self.decoder, self.pieces = load_head(target), Pieces(target.graphs)
         self.levels = min(params.depth, self.decoder.outputs - 1)
         self.aux_hidden_layers = (target.last_hidden,)
         self.sampling, self.shown = sampling, Sampling() if sampling.greedy else sampling
@@ -234,7 +253,7 @@ class Ftp(Drafter):
     def propose(self, tokens, rng) -> Draft:
         if self.hidden is None:  # a prompt of one token: nothing was read yet
             return EMPTY
-        now, of = Pass(self.decoder, self.target, self.hidden), self.params
+        now, of = Pass(self.decoder, self.target, self.hidden, self.pieces), self.params
         again, first = now.root(tokens[-1]).split(1)
         if of.shape == "chain":
             draft = draw_chain(first, now.extend, length=self.levels, sampling=self.sampling, rng=rng, source="decoder")

@@ -27,9 +27,11 @@ from decoding.draft import Draft
 from decoding.drafting.resumed import Resumed
 from decoding.method import Drafter, Method, param
 from decoding.models import layers
-from decoding.models.attention import Attention, Sizes, causal
+from decoding.models.attention import Attention, Sizes, attended, causal, heads_first
 from decoding.models.cache import Layer, TreeCache
+from decoding.models.first_layers import FirstLayers
 from decoding.models.heads import Settings, head_for
+from decoding.models.pieces import Pieces
 from decoding.models.requirements import TARGET_HEAD
 from decoding.models.self_test import layers_refusal
 from decoding.models.target import PREFILL_ROWS, Target
@@ -65,7 +67,15 @@ class Adapter(nn.Module):
     def forward(self, states: Tensor, positions: Tensor, keys: Tensor, values: Tensor, visible: Tensor | None = None) -> Tensor:
         """(batch, rows, width) states behind the exit layer -> the same shape, for the target's language-model head; what stands at
         a place predicts the very token that the target predicts there. The other arguments as for `Attention`."""
-        return self.norm_out(states + self.attention(self.norm_in(states), positions, keys, values, visible))
+        return self.closed(states, attended(self.attention.queries(self.norm_in(states), positions), keys, values, visible))
+
+    def opened(self, states: Tensor, positions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """As `Attention.opened`, of (n, width)."""
+        return self.attention.opened(self.norm_in(states), positions)
+
+    def closed(self, states: Tensor, found: Tensor) -> Tensor:
+        """(..., width) states and what `attended` found for them -> what `forward` puts out."""
+        return self.norm_out(states + self.attention.o_proj(found))
 
     def whole(self, states: Tensor) -> Tensor:
         """The same for whole texts, (batch, length, width)."""
@@ -150,6 +160,7 @@ class Kangaroo(Drafter):
         self.target, self.params, self.sampling = target, params, sampling
         self.adapter = load_head(target)
         self.layer = self.adapter.layer
+        self.first, self.pieces = FirstLayers(target, self.layer), Pieces(target.graphs)
         self.cache = TreeCache()  # of the first layers
         self.memory = Layer()  # of the adapter
         self.waiting = self._none()  # (rows, width) behind the exit layer, committed, not yet seen by the adapter
@@ -163,22 +174,23 @@ class Kangaroo(Drafter):
             positions = self._positions(start, len(part))
             self.memory.update(*self.adapter.keys_values(states[None], positions))
 
-    @torch.inference_mode()
     def shallow(self, ids: Tensor) -> Tensor:
         """(rows,) tokens behind all that was read -> (rows, width) states behind the exit layer."""
-        model, before = self.target.model, self.cache.length
-        hidden = model.model.embed_tokens(ids)[None]
-        mask = self.target.layer_mask(len(ids), before)
-        return layers.through(model, hidden, range(self.layer), self._positions(before, len(ids)), mask, self.cache)[0]
+        return self.first(self.cache, ids)
 
     @torch.inference_mode()
     def adapted(self, states: Tensor) -> Tensor:
         """(rows, width) the next states that the adapter has not seen -> (1, vocab) logits behind the last of them."""
         before = self.memory.length
-        positions = self._positions(before, len(states))
-        keys, values = self.memory.update(*self.adapter.keys_values(states[None], positions))
-        out = self.adapter(states[None], positions, keys, values, causal(len(states), before, states.device))
-        return self.target.score(out[0, -1:])
+        positions = self._positions(before, len(states))[0]
+        queries, *own = map(heads_first, self.pieces(self.adapter.opened, states, positions))
+        keys, values = self.memory.update(*own)
+        found = attended(queries, keys, values, causal(len(states), before, states.device))[0]
+        return self.pieces(self._closed, states[-1:], found[-1:])[0]
+
+    def _closed(self, states: Tensor, found: Tensor) -> tuple[Tensor]:
+        """(n, width) states and what the adapter's attention found for them -> (n, vocab) logits."""
+        return (self.target.score(self.adapter.closed(states, found)),)
 
     def propose(self, tokens, rng) -> Draft:
         uniforms = torch.rand(self.params.length, generator=rng).to(self.target.device)

@@ -28,6 +28,7 @@ from decoding.method import Drafter, Method, param
 from decoding.models.family import Family
 from decoding.models.heads import Head
 from decoding.models.medusa_heads import KEY, MAX_HEADS, load_head
+from decoding.models.pieces import Pieces
 from decoding.models.requirements import TARGET_HEAD
 from decoding.models.target import Target
 from decoding.sample import Sampling
@@ -96,7 +97,7 @@ class Medusa(Drafter):
     reads_prompt_hidden = True
 
     def __init__(self, target: Target, params: Params, sampling: Sampling, head: Head | None = None) -> None:
-        self.target = target
+        self.target, self.pieces = target, Pieces(target.graphs)
         self.heads, ranks = load_head(target, head)
         ranks = tuple(row[: target.vocab] for row in ranks[: params.heads])
         widest = min(map(len, ranks))
@@ -119,8 +120,8 @@ class Medusa(Drafter):
     def propose(self, tokens, rng) -> Draft:
         if self.hidden is None:  # a prompt of one token: nothing was read yet
             return EMPTY
-        deepest = len(self.paths[-1])
-        logits = torch.cat([self.heads.scored(self.hidden, k, self.target) for k in range(deepest)])  # (heads, vocab)
+        (logits,) = self.pieces(self._scored, self.hidden, more=(len(self.paths[-1]),))
+        logits = logits[0]  # (heads, vocab)
         best, found = logits.softmax(-1).topk(self.widest)
         packed = torch.stack((found[self.head, self.rank].double(), best[self.head, self.rank].double()))
         drafted, probabilities = packed.tolist()  # the one copy from the device
@@ -132,6 +133,10 @@ class Medusa(Drafter):
             scores={HEAD_PROBABILITY: torch.tensor(probabilities), RANK: self.shown_ranks, TREE_VALUE: self.values},
             calls=1,
         )
+
+    def _scored(self, hidden: Tensor, heads: int) -> tuple[Tensor]:
+        """(n, width) -> (n, heads, vocab) logits."""
+        return (torch.stack([self.heads.scored(hidden, k, self.target) for k in range(heads)], 1),)
 
     def observe(self, draft, output, verification) -> None:
         row = verification.row

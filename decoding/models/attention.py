@@ -117,13 +117,31 @@ class Attention(nn.Module):
             visible: bool, broadcast over (batch, heads, rows, k), what a row sees; None: as many keys as rows, each sees itself and
                 those before it.
         """
+        return self.o_proj(attended(self.queries(rows, positions), keys, values, visible))
+
+    def queries(self, rows: Tensor, positions: Tensor) -> Tensor:
+        """What (batch, rows, inputs) ask at (1 or batch, rows) positions: (batch, heads, rows, head width)."""
         queries = self.split(self.q_proj(rows))
-        cos, sin = self.rotary(rows, positions)
-        queries = apply_rotary_pos_emb(queries, queries, cos, sin)[0]
-        keys, values = keys.to(queries.dtype), values.to(queries.dtype)
-        grouped = keys.shape[1] != queries.shape[1]
-        found = scaled_dot_product_attention(queries, keys, values, visible, is_causal=visible is None, enable_gqa=grouped)
-        return self.o_proj(found.transpose(1, 2).flatten(-2))
+        return apply_rotary_pos_emb(queries, queries, *self.rotary(rows, positions))[0]
+
+    def opened(self, rows: Tensor, positions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """What (n, inputs) at (n,) positions ask and are seen as, row by row: queries, keys and values, (n, heads, head width)."""
+        parts = self.queries(rows[None], positions[None]), *self.keys_values(rows[None], positions[None])
+        queries, keys, values = (part[0].transpose(0, 1) for part in parts)
+        return queries, keys, values
+
+
+def attended(queries: Tensor, keys: Tensor, values: Tensor, visible: Tensor | None) -> Tensor:
+    """Attention alone, as in `Attention.forward`: (batch, heads, rows, head width) queries -> (batch, rows, heads * head width)."""
+    keys, values = keys.to(queries.dtype), values.to(queries.dtype)
+    grouped = keys.shape[1] != queries.shape[1]
+    found = scaled_dot_product_attention(queries, keys, values, visible, is_causal=visible is None, enable_gqa=grouped)
+    return found.transpose(1, 2).flatten(-2)
+
+
+def heads_first(rows: Tensor) -> Tensor:
+    """(n, heads, head width), as `Attention.opened` gives it -> (1, heads, n, head width)."""
+    return rows.transpose(0, 1)[None]
 
 
 class Block(nn.Module):
@@ -142,6 +160,15 @@ class Block(nn.Module):
     def forward(self, rows: Tensor, positions: Tensor, keys: Tensor, values: Tensor, visible: Tensor | None = None) -> Tensor:
         """(batch, rows, width) -> the same shape; the other arguments as for `Attention`."""
         rows = rows + self.self_attn(self.input_layernorm(rows), positions, keys, values, visible)
+        return rows + self.mlp(self.post_attention_layernorm(rows))
+
+    def opened(self, rows: Tensor, positions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """As `Attention.opened`, of (n, width)."""
+        return self.self_attn.opened(self.input_layernorm(rows), positions)
+
+    def closed(self, rows: Tensor, found: Tensor) -> Tensor:
+        """(..., width) rows and what `attended` found for them -> what `forward` puts out."""
+        rows = rows + self.self_attn.o_proj(found)
         return rows + self.mlp(self.post_attention_layernorm(rows))
 
 

@@ -179,14 +179,12 @@ class Cover:
         if len(self.known) > KNOWN:
             self.known.clear()
         before = {tokens: self.known[tokens] for tokens in sequences if tokens in self.known}
-        waiting = {tokens for tokens in sequences if tokens not in before}
-        said: dict[Spelled, bool] = dict.fromkeys(waiting, False)
-        options = {tokens: list(endings(b"".join(self.speller.pieces[t] for t in tokens))) for tokens in waiting}
-        for turn in range(max(map(len, options.values()), default=0)):
-            asked = [tokens for tokens in waiting if not said[tokens] and turn < len(options[tokens])]
-            written = self.speller.encode([options[tokens][turn] for tokens in asked])
-            for tokens, own in zip(asked, written, strict=True):
+        said: dict[Spelled, bool] = {tokens: False for tokens in sequences if tokens not in before}
+        waiting = {tokens: endings(b"".join(self.speller.pieces[t] for t in tokens)) for tokens in said}
+        while asked := {tokens: text for tokens, left in waiting.items() if (text := next(left, None)) is not None}:
+            for tokens, own in zip(asked, self.speller.encode(list(asked.values())), strict=True):
                 said[tokens] = tuple(own[: len(tokens)]) == tokens
+            waiting = {tokens: waiting[tokens] for tokens in asked if not said[tokens]}
         self.known.update(said)
         return [said[tokens] if tokens in said else before[tokens] for tokens in sequences]
 
@@ -288,8 +286,8 @@ def longer(
     for tokens, j in lefts:
         if j == len(word) or p_of[tokens] <= 0:
             continue
-        beginning = [t for t in cover.tries.beginning(word[j:]) if len(cover.tries.pieces[t]) > len(word) - j]
-        if beginning:
+        starting, rest = cover.tries.behind(word[j:])
+        if beginning := starting[rest != LEAVE].tolist():
             ps = (row_of[tokens][torch.tensor(beginning, device=row_of[tokens].device)].double() * p_of[tokens]).tolist()
             pairs = zip(ps, beginning, strict=True)
             found += [(p, (*tokens, t), cover.tries.pieces[t][len(word) - j :]) for p, t in pairs if p > 0]
@@ -322,9 +320,11 @@ def continued(cover: Cover, tokens: Spelled, row: Tensor) -> tuple[np.ndarray, f
     symbols = np.zeros(SYMBOLS)
     marks = cover.tries.first == END
     symbols[END] = values[marks].sum()
-    order = [int(t) for t in np.argsort(-values, kind="stable") if not marks[t] and values[t] > 0]
-    kept, missed = checked(cover, [(*tokens, t) for t in order], values[order], float(symbols[END]))
-    for t, good in zip(order, kept, strict=False):
+    order = np.argsort(-values, kind="stable")
+    order = order[~marks[order] & (values[order] > 0)]
+    first = order[:MOST].tolist()
+    kept, missed = checked(cover, [(*tokens, t) for t in first], values[order], float(symbols[END]))
+    for t, good in zip(first, kept, strict=False):
         if good:
             symbols[cover.tries.first[t]] += values[t]
     return symbols, max(0.0, float(values.sum() - symbols.sum() - missed)), missed
@@ -341,11 +341,11 @@ def healed(cover: Cover, word: bytes, spelled: Spelled, row_of: Mapping[Spelled,
         return plain_row(cover, row_of[spelled])
     left, last = spelled[:-1], spelled[-1]
     row = row_of[left] if left in row_of else rows([left])[0]
-    tail = cover.tries.pieces[last]
-    symbols = float(row[last]) * plain_row(cover, row_of[spelled])
-    for t in cover.tries.beginning(tail):
-        if t != last and len(cover.tries.pieces[t]) > len(tail):
-            symbols[cover.tries.pieces[t][len(tail)]] += float(row[t])
+    values = row.double().cpu().numpy()
+    symbols = values[last] * plain_row(cover, row_of[spelled])
+    tokens, rest = cover.tries.behind(cover.tries.pieces[last])
+    longer_ = rest != LEAVE
+    symbols += np.bincount(rest[longer_], weights=values[tokens[longer_]], minlength=SYMBOLS)
     total = symbols.sum()
     return symbols / total if total > 0 else plain_row(cover, row_of[spelled])
 

@@ -124,7 +124,9 @@ def bytes_needed(key: Key) -> int:
 
 def bytes_of(family: Family) -> int:
     """What the weights of a family take."""
-    models = [target.model for target in (family.target, family.draft) if target is not None]
+    targets = [target for target in (family.target, family.draft) if target is not None]
     if family.other_draft is not None:
-        models.append(family.other_draft.model.model)
-    return sum(values.nbytes for model in models for values in model.parameters())
+        targets.append(family.other_draft.model)
+    heads = [target.plain.blocks for target in targets if target.plain is not None]
+    twice = sum(4 * blocks.numel() for blocks in heads if blocks is not None)
+    return twice + sum(values.nbytes for target in targets for values in target.model.parameters())

@@ -59,6 +59,18 @@ def uncaptured(body: Body) -> Body:
     return body
 
 
+def recorded(capture: Capture, body: Body, what: str) -> tuple[Body, str]:
+    """Run a body for the first time: what runs it again, and why that is no graph; "" if it is, or none was wanted."""
+    problem = ""
+    if capture is not uncaptured:
+        tell(f"capturing {what}")
+        try:
+            return capture(body), ""
+        except RuntimeError as error:  # of CUDA, whatever it was
+            problem = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    return uncaptured(body), problem
+
+
 class CudaGraphs:
     """Captures into one pool of memory: what one graph needs in between, another may use as well, because no two run at once and
     what they put out is copied before another runs."""
@@ -237,14 +249,10 @@ class Graphs:
         """A pass over these inputs, run for the first time."""
         made = Pass(self.plain, room, key[0], key[2])
         made.write(*given)
-        if self.capture is not uncaptured and not self.problem:
-            tell(f"capturing a pass over {key[0]:,} rows and {key[1]:,} keys")
-            try:
-                run = self.capture(made.body)
-                return Kept(made, run, made.bytes)
-            except RuntimeError as error:  # of CUDA, whatever it was
-                self.problem = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        return Kept(made, uncaptured(made.body), made.bytes)
+        capture = uncaptured if self.problem else self.capture
+        run, problem = recorded(capture, made.body, f"a pass over {key[0]:,} rows and {key[1]:,} keys")
+        self.problem = self.problem or problem
+        return Kept(made, run, made.bytes)
 
     @property
     def bytes(self) -> int:

@@ -12,6 +12,7 @@ Shapes: n rows, h query heads, g key-value heads, d the width of a head, k keys.
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from copy import copy
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -21,6 +22,7 @@ from torch.nn.functional import embedding, rms_norm, scaled_dot_product_attentio
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 from transformers import LlamaForCausalLM, MistralForCausalLM, PreTrainedModel, Qwen2ForCausalLM, Qwen3ForCausalLM
 
+from decoding.models import packed
 from decoding.models.windows import windows_of
 
 SERVED = (LlamaForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM, MistralForCausalLM)
@@ -123,6 +125,8 @@ class PlainForward:
         self.embedding: Tensor = body.embed_tokens.weight.data
         head = cast(nn.Linear, model.lm_head)
         self.head, self.head_bias = head.weight.data.t(), None if head.bias is None else head.bias.data
+        self.blocks: Tensor | None = None  # the head in blocks, see `pack`
+        self._version = 0  # of the head's weights when they were packed
         self.cos, self.sin = self.tables(min(FIRST_POSITIONS, config.max_position_embeddings))
         self._places = [(values, values.data_ptr()) for values in model.parameters()]
         parts = list(model.modules())
@@ -138,6 +142,17 @@ class PlainForward:
             and all(owner[name] is part for owner, name, part in self._parts)
             and all(values.data_ptr() == place for values, place in self._places)
         )
+
+    def first(self, count: int) -> "PlainForward":
+        """The same with the first layers alone."""
+        part = copy(self)
+        part.layers = self.layers[:count]
+        return part
+
+    def pack(self) -> None:
+        """Lay the head out a second time, for passes over several rows, where that pays. It is a copy: an optimizer's step on the
+        head is seen and the copy left aside; what is written past autograd, through `.data`, is not seen."""
+        self.blocks, self._version = packed.packed(self.head), self.model.lm_head.weight._version
 
     @torch.inference_mode()
     def tables(self, count: int) -> tuple[Tensor, Tensor]:
@@ -223,6 +238,8 @@ class PlainForward:
 
     def scores(self, normed: Tensor) -> Tensor:
         """(n, width) states behind the last norm -> (n, entries) logits."""
+        if self.blocks is not None and normed.shape[0] > 1 and self._version == self.model.lm_head.weight._version:
+            return packed.multiplied(normed, self.blocks, self.head_bias)
         return multiplied(normed, self.head, self.head_bias)
 
 

@@ -1,10 +1,12 @@
-"""Which way a model is read: by the forward of `transformers`, by the plain one, or by the plain one over fixed shapes.
+"""Which way a model is read: by the forward of `transformers`, by the plain one, or by the plain one over fixed shapes or with its
+head in blocks.
 
 The forward of transformers is what everything is held against. A shorter way is taken only after it put out the same logits over a
 small tree and behind a path of it that was kept, once per model, at load.
 """
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -13,6 +15,7 @@ from torch import Tensor
 from decoding.draft import Draft
 from decoding.models.graphs import CudaGraphs, Graphs, uncaptured
 from decoding.models.plain_forward import PRE_NORM, PlainForward, refusal
+from decoding.models.progress import said
 from decoding.models.self_test import CONTEXTS, PARENTS, written
 from decoding.models.target import Target
 from decoding.sample import Sampling
@@ -38,7 +41,7 @@ def shortened(target: Target, source: str, graphs: str) -> tuple[Target, tuple[s
             return target, (
                 f"{source!r} is read by the forward of transformers: the short one differs by {found:.2g} of the spread.",
             )
-        return with_graphs(quick, source, graphs) if wanted else (quick, ())
+        return with_graphs(quick, source, graphs) if wanted else in_blocks(quick, target, source)
     except (RuntimeError, TypeError, AttributeError, LookupError) as error:  # whatever a changed library makes of it
         return target, (f"{source!r} is read by the forward of transformers: {type(error).__name__}: {error}.",)
 
@@ -54,6 +57,20 @@ def with_graphs(quick: Target, source: str, graphs: str) -> tuple[Target, tuple[
     if not found <= allowed(quick):
         return quick, (f"{source!r} is read without graphs: passes of fixed shape differ by {found:.2g} of the spread.",)
     return fixed, ()
+
+
+def in_blocks(quick: Target, target: Target, source: str) -> tuple[Target, tuple[str, ...]]:
+    """As `shortened`, of a model that is read by the plain forward: with its head in a second layout too, where that pays."""
+    plain, name = quick.plain, Path(source).name
+    assert plain is not None
+    plain.pack()
+    if plain.blocks is None:
+        return quick, ()
+    if not (found := difference(target, quick)) <= allowed(target):
+        plain.blocks = None
+        return quick, (f"{name!r} is read with its head as it lies: in blocks it differs by {found:.2g} of the spread.",)
+    more = said(4 * plain.blocks.numel())
+    return quick, (f"The head of {name!r} is there in two layouts ({more} more): passes over several rows are faster so.",)
 
 
 def allowed(target: Target) -> float:

@@ -54,6 +54,11 @@ class Target:
         return reading_device(self.model)
 
     @cached_property
+    def _unused(self) -> Tensor:
+        with torch.inference_mode(False):
+            return torch.tensor(self.unused, device=self.device)
+
+    @cached_property
     def dtype(self) -> torch.dtype:
         return self.model.dtype
 
@@ -145,7 +150,7 @@ class Target:
         """(..., entries) what the model's head puts out -> (..., vocab) float32, minus infinity for ids that no token has."""
         logits = logits[..., : self.vocab].to(self.device, torch.float32)
         if self.unused:
-            logits = logits.index_fill(-1, torch.tensor(self.unused, device=logits.device), -torch.inf)
+            logits = logits.index_fill(-1, self._unused, -torch.inf)
         return logits
 
     @property
@@ -224,7 +229,10 @@ class Target:
 
     def score(self, hidden: Tensor) -> Tensor:
         """(..., width) states like those behind the final norm -> (..., vocab) float32 logits of the language-model head."""
-        return self.scores(layers.scored(self.model, hidden.to(self.dtype)))
+        hidden = hidden.to(self.dtype)
+        if self.plain is not None and self.plain.blocks is not None and not hidden.requires_grad and self.plain.serves(self.model):
+            return self.scores(self.plain.scores(hidden.reshape(-1, hidden.shape[-1])).view(*hidden.shape[:-1], -1))
+        return self.scores(layers.scored(self.model, hidden))
 
     def extend(self, cache: TreeCache, tokens: Sequence[int], *, every_row: bool = False) -> Tensor:
         """Read and commit `tokens`, which follow what the cache holds.

@@ -1,9 +1,9 @@
-"""What the vectors of SentenceVAE hold and what they are worth: python -m tests.bench.sentences --data DIR [--family embedded].
+"""What the vectors of SentenceVAE hold and what they are worth: python -m tests.bench.sentences [--data DIR] [--family embedded].
 
-Two tables in Markdown. How many tokens of a sentence come back at their place when the decoder writes it alone, from the
-sentence's own vector and from the one that foretold it: on text that the model may have learned, and on text that was held out, by
-the length of the sentence. And tau on the prompts of `decoding.runs.evaluate` with the vector made once per sentence, at
-every call, that of the sentence before, and none; and of a drawn chain.
+Two tables in Markdown; without texts the second one alone. How many tokens of a sentence come back at their place when the decoder
+writes it alone, from the sentence's own vector and from the one that foretold it: on text that the model may have learned, and on
+text that was held out, by the length of the sentence. And tau on the prompts of `decoding.runs.evaluate` with the vector made once
+per sentence, at every call, that of the sentence before, and none; and of a drawn chain.
 """
 
 import argparse
@@ -54,22 +54,29 @@ def tau(family: Family, params: dict[str, str], tokens: int) -> float:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, required=True, help="the corpus folder")
+    parser.add_argument("--data", type=Path, help="the corpus folder, whose sentences are given back")
     parser.add_argument("--family", default="embedded")
     parser.add_argument("--tokens", type=int, default=64, help="of a run")
     options = parser.parse_args(arguments)
     family = load(options.family, device="cpu")
+    if options.data is not None:
+        given_back(family, options.data)
+    print("| what is other than usual | tau, T = 0 |\n|---|---|")
+    for params in VARIANTS:
+        said = ", ".join(f"{name}: {value}" for name, value in params.items())
+        print(f"| {said} | {tau(family, params, options.tokens):.2f} |", flush=True)
+
+
+def given_back(family: Family, data: Path) -> None:
+    """The first table."""
     print("| text | tokens of a sentence | tokens | from its vector | foretold |\n|---|---|---|---|---|")
-    for domain in domains(options.data):
+    for domain in domains(data):
         for name, texts in (("learned", domain.train), ("held out", domain.held_out)):
             found = accuracy(family, islice(texts, 0, None, max(1, len(texts) // TEXTS)))
             for (low, high), (total, again, foretold) in sorted(found.items()):
                 shares = f"{total:,} | {again / total:.2f} | {foretold / total:.2f}"
                 print(f"| {domain.name}, {name} | {low} to {high} | {shares} |", flush=True)
-    print("\n| what is other than usual | tau, T = 0 |\n|---|---|")
-    for params in VARIANTS:
-        said = ", ".join(f"{name}: {value}" for name, value in params.items())
-        print(f"| {said} | {tau(family, params, options.tokens):.2f} |", flush=True)
+    print()
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""Benchmark, not a test: speed of the loop on the embedded family, against `transformers` in the same run.
+"""Benchmark, not a test: speed of the loop on a family that ships, against `transformers` in the same run.
 
-    python -m tests.bench.step [--methods plain,speculative_sampling] [--rounds 3] [--tokens 128] [--length 5]
+    python -m tests.bench.step [--family embedded] [--methods plain,speculative_sampling] [--rounds 3] [--tokens 128] [--length 5]
 
 Prints one row per method: tau, tokens per second without and with the trace, the share of a step that recording takes, and
 the speed as a ratio to the `transformers` call that does the same. Every round runs every row once, so that a machine whose
@@ -18,7 +18,8 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from decoding import record
 from decoding.methods import METHODS
-from decoding.models.family import EMBEDDED, Family, load
+from decoding.models.family import SHIPPED, Family, load, opened_from
+from decoding.models.names import SHIPPED_DRAFTS, SHIPPED_TARGETS
 from decoding.runs.evaluate import known
 from decoding.runs.run import Run
 from decoding.sample import Sampling
@@ -33,13 +34,14 @@ PROMPTS = (
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--family", default="embedded", choices=("embedded", "smollm2"))
     parser.add_argument("--methods", type=known, default=list(METHODS), help="keys, parted by commas; all of them if left out")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--tokens", type=int, default=128)
     parser.add_argument("--length", type=int, default=5, help="draft length of speculative and assisted decoding")
     parser.add_argument("--temperature", type=float, default=0.0)
     options = parser.parse_args()
-    family = load()
+    family = load(options.family)
     rows = list(ours(family, options)) + list(theirs(family, options))
     found: dict[str, list[tuple[float, float]]] = {name: [] for name, _ in rows}
     for _ in range(options.rounds):
@@ -130,8 +132,9 @@ class Stopwatch:
 
 def theirs(family: Family, options: argparse.Namespace) -> list[tuple[str, Callable[[], tuple[float, float]]]]:
     """`transformers` generate: plain, with the draft model as assistant at the same fixed draft length, with prompt lookup."""
+    folders = opened_from(options.family, SHIPPED_TARGETS)[0], SHIPPED / SHIPPED_DRAFTS[options.family]
     target, assistant = (
-        AutoModelForCausalLM.from_pretrained(EMBEDDED / name, dtype=torch.float32).eval() for name in ("target", "draft")
+        AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval() for folder in folders
     )  # as everybody loads them
     assistant.generation_config.num_assistant_tokens = options.length
     assistant.generation_config.num_assistant_tokens_schedule = "constant"

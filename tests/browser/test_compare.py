@@ -74,9 +74,8 @@ def test_a_sweep_over_three_values_names_the_best(site, page):
     page.locator(".js-plotly-plot").first.wait_for()
 
 
-def test_two_tabs_do_not_disturb_each_other(site, page, browser):
-    other = browser.new_page()
-    other.set_default_timeout(PATIENCE * 1000)
+def test_two_tabs_do_not_disturb_each_other(site, page, context):
+    other = context.new_page()
     page.goto(site + TWO)
     other.goto(site + TWO)
     button(page, "Step").click()

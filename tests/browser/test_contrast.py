@@ -63,11 +63,10 @@ PAGES = {  # address -> what is there once the page is painted
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_no_text_is_too_faint(browser, site, scheme):
+def test_no_text_is_too_faint(page, site, scheme):
     found = {}
+    page.emulate_media(color_scheme=scheme)
     for path, ready in PAGES.items():
-        page = browser.new_context(viewport={"width": 1440, "height": 900}, color_scheme=scheme).new_page()
-        page.set_default_timeout(PATIENCE * 1000)
         page.goto(site + path)
         page.locator(ready).first.wait_for()
         expect(page.locator(".st-key-loading .ds-wait")).to_have_count(0)
@@ -75,13 +74,11 @@ def test_no_text_is_too_faint(browser, site, scheme):
         seen, faint = page.evaluate(FAINT)
         assert seen > 10, path
         found |= {path: faint} if faint else {}
-        page.context.close()
     assert not found
 
 
-def test_the_measure_notices_faint_text(browser, site):
-    page = browser.new_context(color_scheme="light").new_page()
-    page.set_default_timeout(PATIENCE * 1000)
+def test_the_measure_notices_faint_text(page, site):
+    page.emulate_media(color_scheme="light")
     page.goto(site + "/Traces")
     page.locator(".ds-title").first.wait_for()
     settled(page)
@@ -90,4 +87,3 @@ def test_the_measure_notices_faint_text(browser, site):
             "s => document.querySelector('.stMain').insertAdjacentHTML('beforeend', `<p style='${s}'>planted</p>`)", style
         )
     assert len([said for said in page.evaluate(FAINT)[1] if said.startswith("planted")]) == 3
-    page.context.close()

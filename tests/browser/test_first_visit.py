@@ -102,10 +102,8 @@ def test_home_draws_a_picture_once_it_is_in_sight(page, site):
 
 
 @pytest.mark.parametrize(("width", "closed"), [(390, "true"), (1024, "false")])
-def test_the_rail_does_not_lie_over_the_page_of_a_phone(browser, site, width, closed):
-    page = browser.new_page(viewport={"width": width, "height": 844})
-    page.set_default_timeout(PATIENCE * 1000)
+def test_the_rail_does_not_lie_over_the_page_of_a_phone(page, site, width, closed):
+    page.set_viewport_size({"width": width, "height": 844})
     page.goto(site)
     expect(page.get_by_role("heading", name="Let something cheap guess ahead")).to_be_visible()
     expect(page.get_by_test_id("stSidebar")).to_have_attribute("data-collapsed", closed)
-    page.close()

@@ -7,7 +7,7 @@ from playwright.sync_api import expect
 
 from pages.parts.shared import recorded_run as demo
 from tests.browser.on_step import back, call, go_on, next_button, prompt, shows, text, written
-from tests.conftest import PATIENCE, at_rest, settled, stays, until
+from tests.conftest import PATIENCE, at_rest, forget, settled, stays, until
 
 HOSTILE = "<script>document.title='owned'</script> <b>bold</b>"
 HELD = """const make = URL.createObjectURL.bind(URL);
@@ -20,13 +20,12 @@ pytestmark = [pytest.mark.browser, pytest.mark.timeout(8 * PATIENCE)]
 
 
 @pytest.fixture
-def tab(browser, site):
+def tab(context, site):
     """A function that opens a tab of its own at an address of the site; errors of the page fail the test."""
     pages, problems = [], []
 
     def opened(path: str = EMBEDDED, wait: bool = True):
-        page = browser.new_context(viewport={"width": 1440, "height": 900}).new_page()
-        page.set_default_timeout(PATIENCE * 1000)
+        page = context.new_page()
         page.on("pageerror", lambda error: problems.append(str(error)))
         pages.append(page)
         page.goto(site + path)
@@ -37,7 +36,7 @@ def tab(browser, site):
     yield opened
     for page in pages:
         assert not page.locator('[data-testid="stException"]').count()
-        page.context.close()
+        forget(page)
     assert not problems
 
 

@@ -200,7 +200,7 @@ def test_a_draft_model_comes_closer_to_the_target(chat_model, chat_file, tmp_pat
 
 
 def test_a_sorted_draft_model_answers_after_each_of_its_exits(chat_model, chat_file, tmp_path, capsys):
-    more = ["--layers", "2", "--width", "64", "--epochs", "150", "--lr", "0.01", "--out", str(tmp_path / "sorted")]
+    more = ["--layers", "2", "--width", "64", "--epochs", "50", "--lr", "0.02", "--out", str(tmp_path / "sorted")]
     draft_model.main([*arguments(chat_model, chat_file, tmp_path), *more, "--exits", "1", "2"])
     overlaps = re.findall(r"exit (\d): .*expected acceptance ([\d.]+)", capsys.readouterr().out)[-2:]
     assert [int(layer) for layer, _ in overlaps] == [1, 2] and all(float(overlap) > 0.35 for _, overlap in overlaps), overlaps

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from decoding.draft import EMPTY, Draft
-from decoding.methods import METHODS
 from decoding.models import family as families
 from decoding.models import graphs
 from decoding.models.cache import TreeCache
@@ -20,7 +19,7 @@ from decoding.models.short_way import shortened, with_graphs
 from decoding.models.target import Target
 from decoding.runs.run import Run
 from decoding.sample import Sampling
-from tests.decoding.test_devices import JUDGED, PARAMS, PROMPT, RECORDED, TOKENS, drafting, same, traced
+from tests.decoding.test_devices import CASES, JUDGED, PARAMS, PROMPT, RECORDED, TOKENS, drafting, same, traced
 from tests.pretend import pretended
 from tests.toys import VOCAB, causal_lm
 
@@ -281,8 +280,7 @@ def static() -> Family:
     return family
 
 
-@pytest.mark.parametrize("temperature", [0.0, 1.0])
-@pytest.mark.parametrize("key", list(METHODS))
+@pytest.mark.parametrize("key, temperature", CASES)
 def test_every_method_runs_as_on_the_ordinary_way(key, temperature, embedded, static):
     same(traced(static, key, temperature), traced(embedded, key, temperature))
 

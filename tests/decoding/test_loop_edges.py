@@ -218,14 +218,15 @@ def test_same_seed_same_trace_and_other_seeds_differ(llama, key):
     def trace(seed: int):
         return timeless(Run(llama, key, prompt="the cat and the cat", sampling=Sampling(1.0), seed=seed, max_tokens=24))
 
-    assert msgspec.msgpack.encode(trace(3)) == msgspec.msgpack.encode(trace(3))
-    assert len({trace(seed).text_bytes() for seed in range(4)}) == 4
+    first, *others = (trace(seed) for seed in range(3))
+    assert msgspec.msgpack.encode(first) == msgspec.msgpack.encode(trace(0))
+    assert len({one.text_bytes() for one in (first, *others)}) == 3
 
 
 @pytest.mark.parametrize("key", KEYS)
 @pytest.mark.parametrize("sampling", [GREEDY, Sampling(1.0)], ids=["greedy", "T=1"])
 def test_recording_changes_nothing(llama, key, sampling):
-    pairs = [run_steps(llama, key, PROMPT, sampling=sampling, recorded=recorded) for recorded in (True, False)]
+    pairs = [run_steps(llama, key, PROMPT, sampling=sampling, recorded=recorded, max_tokens=16) for recorded in (True, False)]
     for full, bare in zip(*pairs, strict=True):
         assert (full.tokens, full.nodes, full.path) == (bare.tokens, bare.nodes, bare.path)
         assert full.rows and not bare.rows

@@ -23,10 +23,14 @@ from tests import toys
 from tests.decoding.test_tree_reading import CLOSE, after_keep, deepest, plain, random_text, random_tree, worst_row
 from tests.toys import ATTENTIONS, CONTEXT, SIZES, VOCAB, WINDOWED, causal_lm, run_steps, tokens_of, toy_family
 
-TOKENS, PROMPT = 60, 30  # of every run; the prompt alone is longer than a window
+TOKENS, PROMPT = 40, 30  # of every run; the prompt alone is longer than a window
 LOSSLESS = [key for key, method in METHODS.items() if method.is_lossless]
+# What a window could break is the mask of a chain, of a tree, or of layers that a method runs by itself: these meet every kind of
+# model. The other methods read by the same masks; they take turns with the three ways in which masks are handed to a model.
 FEW = ("speculative_sampling", "multi_candidate", "token_recycling", "ppd", "kangaroo")  # a chain, trees, two ways of their own
 ALL = ("mistral", "gemma3_text", "llama4_text")  # one mask; a dict of masks and of rotary positions; chunks
+CASES = [(kind, key) for kind in WINDOWED for key in FEW]
+CASES += [(ALL[i % len(ALL)], key) for i, key in enumerate(key for key in LOSSLESS if key not in FEW)]
 REFUSED = {  # layers that hand more to each other than states, and that look tokens up by themselves
     (key, kind): words
     for kind in ("gemma3n_text", "gemma4_text")
@@ -64,7 +68,7 @@ def generated(kind: str) -> list[int]:
 # -- against `generate` ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind, key", [(kind, key) for kind in WINDOWED for key in (LOSSLESS if kind in ALL else FEW)])
+@pytest.mark.parametrize("kind, key", CASES)
 def test_greedy_text_is_that_of_generate(kind, key):
     missing = METHODS[key].missing(family(kind))
     if words := REFUSED.get((key, kind)):

@@ -95,7 +95,7 @@ class Source:
     def tokens(self, t: tuple[int, ...]) -> float:
         """P of all texts whose tokens begin with t; by long texts that decide it."""
         text = b"".join(self.speller.pieces[i] for i in t)
-        longest = max(map(len, self.speller.pieces)) + 3
+        longest = max(map(len, self.speller.pieces))
         total = 0.0
         for more in itertools.product(self.letters, repeat=longest):
             whole = text + bytes(more)

@@ -64,6 +64,15 @@ def refused(trace: Trace) -> Cursor:
     )
 
 
+def least(key: str) -> dict[str, int | bool]:
+    """Parameters with which a look is small: every number of things at its low end, every extra left out."""
+    return {
+        field.name: field.metadata["low"] if type(field.default) is int else False
+        for field in own_fields(key)
+        if type(field.default) in (int, bool) and not field.metadata["choices"]
+    }
+
+
 def own_fields(key: str) -> tuple[dataclasses.Field, ...]:
     return dataclasses.fields(LENSES[key].params)
 
@@ -142,7 +151,7 @@ def timeless(look: Look) -> Look:
 def test_every_place_of_a_run_can_be_looked_at(key, embedded, trace):
     last = len(trace.steps) - 1
     for step, node in ((-1, None), (0, None), (0, -1), (0, 0), (last, len(trace.steps[last].nodes))):
-        *_, look = LensRun(embedded, key, trace, step, node)
+        *_, look = LensRun(embedded, key, trace, step, node, least(key))
         assert look.done
         draw(look)
 
@@ -159,7 +168,7 @@ def test_both_ends_of_every_range_look(key, embedded, trace):
                 with pytest.raises(ValueError, match=words):
                     list(LensRun(embedded, key, trace, *refused(trace), {field.name: value}))
                 continue
-            *_, look = LensRun(embedded, key, trace, *refused(trace), {field.name: value})
+            *_, look = LensRun(embedded, key, trace, *refused(trace), least(key) | {field.name: value})
             draw(look)
 
 

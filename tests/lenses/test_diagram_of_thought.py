@@ -19,6 +19,7 @@ from decoding.looks.diagram_of_thought import (
     PROPOSER,
     SUMMARIZER,
     VALID,
+    DiagramOfThoughtLook,
     Thought,
     joined,
     judged,
@@ -29,10 +30,11 @@ from decoding.looks.diagram_of_thought import (
     violations,
 )
 from decoding.runs.lens_run import LensRun
+from decoding.runs.role_drafts import RoleDrafts
 from decoding.runs.run import Run
 from decoding.sample import Sampling
 from decoding.trace import Message
-from viz.lenses.diagram_of_thought import edges
+from viz.lenses.diagram_of_thought import by_role, edges
 
 WRITTEN = """Some words before.
 <proposer>9.11 is larger.</proposer>
@@ -189,3 +191,53 @@ def test_the_question_is_the_runs_last_message(trace):
     asked = msgspec.structs.replace(trace.header, messages=(Message("system", "Be kind."), Message("user", " Why is it so? ")))
     assert lens.question_of(msgspec.structs.replace(trace, header=asked)) == "Why is it so?"
     assert lens.question_of(trace) == "Once upon a time there was a fox"
+
+
+# -- acceptance by role ------------------------------------------------------------------------------------------------
+
+
+def test_every_thought_is_drafted_as_a_run_from_there_would_be(embedded):
+    """Two stretches of one text: the counts are those of runs that begin where each begins, and nothing between them is counted."""
+    plain = Run(embedded, "plain", prompt="Once upon a time there was a fox who", sampling=Sampling(0), max_tokens=30)
+    list(plain)
+    tokens = plain.trace.tokens_before(len(plain.steps))
+    first = len(tokens) - 30
+    thoughts = (Thought(PROPOSER, "a", at=first, greedy=12), Thought(CRITIC, ""), Thought(PROPOSER, "b", at=first + 18, greedy=12))
+    look = DiagramOfThoughtLook(thoughts=thoughts, tokens=tokens)
+    for method, params in (("speculative_sampling", {"length": 3}), ("eagle", {})):
+        job = RoleDrafts(embedded, look, method, params)
+        while not job.ended:
+            next(job)
+        assert next(job) is None and [role for role, _ in job.sections] == [PROPOSER, PROPOSER]
+        for (_, trace), at in zip(job.sections, (first, first + 18), strict=True):
+            alone = Run(embedded, method, params, tokens[:at], Sampling(0), max_tokens=12)
+            list(alone)
+            assert [verdicts(step) for step in trace.steps] == [verdicts(step) for step in alone.steps]
+        row = by_role(job.sections).iloc[0]
+        assert row["tokens"] == 24 and row["target calls"] == len(job.steps) and row["judged"] >= row["accepted"] > 0
+        job.let_go()
+
+
+def verdicts(step) -> list[str]:
+    return [node.verdict for node in step.nodes]
+
+
+def test_where_a_thought_was_chosen_greedily_is_noted(looks, embedded):
+    """Only that is written again; on this family the first token of a thought is the one that does not end it."""
+    last = looks[-1]
+    for one in last.thoughts:
+        assert one.free - 1 <= one.greedy <= one.free
+        written = last.tokens[one.at + one.greedy - one.free : one.at + one.greedy]
+        assert embedded.text(written).strip() == one.text
+
+
+def test_what_cannot_be_drafted_is_refused(embedded, looks):
+    thoughts = (Thought(PROPOSER, "a", at=2, greedy=2),)
+    whole = DiagramOfThoughtLook(thoughts=thoughts, tokens=(5, 6, 7, 8))
+    for look, method, words in (
+        (DiagramOfThoughtLook(), "plain", "no thought that could be written again"),
+        (msgspec.structs.replace(whole, tokens=(5, 6)), "plain", "no thought that could be written again"),
+        (whole, "judge", "Judge Decoding as this run has it"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            RoleDrafts(embedded, look, method, {})

@@ -146,13 +146,26 @@ def test_the_shipped_calibration_belongs_to_the_weights_and_keeps_its_promise(em
     """Over random halves of both halves together, coverage stays at what is promised, on average; more failures than allowed break
     it."""
     assert SHIPPED.stat().st_size < 200_000
-    for name, kinds in json.loads(SHIPPED.read_text("utf-8")).items():
+    shipped = json.loads(SHIPPED.read_text("utf-8"))
+    assert set(shipped) == {embedded.name, "smollm2"}
+    for name, kinds in shipped.items():
         for kind, known in kinds.items():
-            assert name == embedded.name and fits(embedded, known["models"]), kind
+            assert name != embedded.name or fits(embedded, known["models"]), kind
             for halves in known["holds"].values():
                 every = halves["calibration"] + halves["held out"]
                 for epsilon in (0.1, 0.3):
                     assert mean_coverage(every, epsilon) >= 1 - epsilon, (name, kind)
+
+
+def test_smollm2_is_promised_something_of_text(smollm2):
+    """Its calibration belongs to its weights, and a look at a chat draws from it."""
+    assert fits(smollm2, calibrations()["smollm2"]["text"]["models"])
+    run = Run(smollm2, "plain", prompt=[{"role": "user", "content": "Hello"}], sampling=Sampling(0), seed=0, max_tokens=1)
+    list(run)
+    *_, look = LensRun(smollm2, "pac_sets", run.trace)
+    assert budget_for(look.calibration, 0.2, look.delta) is not None and look.cuts and look.done
+    with pytest.raises(ValueError, match="No code of the family smollm2 was calibrated on.* Its text is"):
+        LensRun(smollm2, "pac_sets", run.trace, -1, None, {"kind": "code"})
 
 
 def mean_coverage(every: list[float], epsilon: float) -> float:

@@ -30,6 +30,7 @@ from decoding.verify import recursive_rejection
 from pages.parts.shared import address
 from pages.parts.shared.settings import Settings, family_named
 from tests import toys
+from tests.decoding.test_lossless_statistics import LIMIT, misfit
 from tests.pages.test_step import errors, opened, press, state, warnings
 from tests.toys import output_of, prefix, run_steps, sorted_target, tokens_of, total_variation
 
@@ -253,14 +254,14 @@ def first_tokens(p: Tensor, q: Tensor, sampled: Tensor, uniforms: Tensor) -> Ten
 
 def test_taking_the_arg_max_and_judging_it_with_the_soft_q_is_not_lossless():
     """The fault of the authors' code (check 7): the test that drawing passes, it must fail, and where the theory says."""
-    uniforms = torch.rand(6_000, 2, generator=torch.Generator().manual_seed(0))
-    u = torch.rand(6_000, generator=torch.Generator().manual_seed(1))
+    uniforms = torch.rand(2_000, 2, generator=torch.Generator().manual_seed(0))
+    u = torch.rand(2_000, generator=torch.Generator().manual_seed(1))
     honest = first_tokens(P, BOLD, draw(BOLD.expand(len(u), -1), u), uniforms)
     wrong = first_tokens(P, BOLD, torch.zeros(len(u), dtype=torch.long), uniforms)
-    assert total_variation(honest, P) < 0.02
-    assert total_variation(wrong, P) > 0.18 and (wrong - torch.tensor([0.5, 1 / 6, 1 / 6, 1 / 6])).abs().max() < 0.02
+    assert total_variation(honest, P) < 0.03  # 0.014 on average
+    assert total_variation(wrong, P) > 0.17 and (wrong - torch.tensor([0.5, 1 / 6, 1 / 6, 1 / 6])).abs().max() < 0.03
     one_hot = torch.eye(4)[0]
-    assert total_variation(first_tokens(P, one_hot, torch.zeros(len(u), dtype=torch.long), uniforms), P) < 0.02
+    assert total_variation(first_tokens(P, one_hot, torch.zeros(len(u), dtype=torch.long), uniforms), P) < 0.03
 
 
 TABLES = [torch.stack([BOLD.roll(i) for i in range(4)]), torch.stack([SHY.roll(i) for i in range(4)])]
@@ -289,18 +290,16 @@ class Switching(s2d.SortedChain):
 
 @pytest.mark.parametrize("greedy_draft, ok", [(False, True), (True, False)])
 def test_two_tokens_follow_the_target_while_the_exits_switch(greedy_draft, ok):
-    """Check 6: both tokens together; the planted fault must miss the same limit."""
-    runs, counts = 8000, torch.zeros(4, 4)
-    target = toys.markov(TARGET)
-    for seed in range(runs):
+    """Check 6: both tokens together; the planted fault must miss the same limit, and does by far."""
+    counts, target = torch.zeros(4, 4), toys.markov(TARGET)
+    for seed in range(2_000):
         drafter, rng = Switching(greedy_draft), torch.Generator().manual_seed(seed)
         drafter.context = None
         options = {"sampling": Sampling(1.0), "rng": rng, "max_tokens": 2, "recorded": False}
         tokens = tokens_of(list(decode(target, drafter, recursive_rejection, [1], **options)))
         counts[tokens[0], tokens[1]] += 1
     expected = TARGET[1][:, None] * TARGET
-    # so many runs of 16 outcomes that follow the target lie 0.017 away on average (3,000 would 0.028); those of the fault 0.70
-    assert (total_variation(counts / runs, expected) < 0.025) == ok
+    assert (misfit(counts.flatten(), expected.flatten()) < LIMIT) == ok
 
 
 # -- the loss (check 4) ------------------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from decoding.sample import Sampling
 from decoding.verify import NotFinite
 from tests.decoding.test_greedy_equality import generated
 from tests.decoding.test_spelling import KINDS, byte_level
-from tests.toys import causal_lm, cycle, letters, markov, run_steps, save, tokens_of
+from tests.toys import causal_lm, cycle, letters, markov, quick, run_steps, save, tokens_of
 
 KEY = "universal_assisted"
 TEXTS = ("the cat sat on the mat and the", "caf\u00e9 \u20ac12 \U0001f600 hello", "a", "  two\n\n  \u2603")
@@ -27,7 +27,7 @@ TEXTS = ("the cat sat on the mat and the", "caf\u00e9 \u20ac12 \U0001f600 hello"
 def other_model(words, seed: int = 3, context: int = 160) -> Target:
     """A random llama for a tokenizer."""
     size = max(words.get_vocab().values()) + 1
-    return Target(causal_lm("llama", seed=seed, vocab_size=size), size, context, frozenset({words.eos_token_id}))
+    return quick(Target(causal_lm("llama", seed=seed, vocab_size=size), size, context, frozenset({words.eos_token_id})))
 
 
 def syllables(*pieces: str) -> tuple[Target, PreTrainedTokenizerFast]:
@@ -78,7 +78,7 @@ def test_greedy_runs_write_what_the_target_does_alone(kind, own):
         plain = Run(family, "plain", prompt=prompt, sampling=Sampling(0), max_tokens=30)
         run = Run(family, KEY, prompt=prompt, sampling=Sampling(0), max_tokens=30)
         assert tokens_of(list(run)) == tokens_of(list(plain))
-        list(Run(family, KEY, prompt=prompt, sampling=Sampling(1.0), max_tokens=30))
+    list(Run(family, KEY, prompt=TEXTS[1], sampling=Sampling(1.0), max_tokens=30))
 
 
 def test_its_cache_is_that_of_the_text(llama):

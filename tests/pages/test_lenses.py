@@ -36,7 +36,9 @@ def settled(at: AppTest) -> AppTest:
 
     def rested() -> bool:
         here = desk(at)
-        rests = not here.busy and not here.session.busy and here.session.coming is None
+        if here.busy or here.session.busy:
+            return False
+        rests = here.session.coming is None
         at.run()
         return rests
 
@@ -57,6 +59,9 @@ def drawn(at: AppTest) -> str:
     return " ".join([*(html.proto.body for html in at.get("html")), *(box.value for box in (*at.caption, *at.warning, *at.error))])
 
 
+SMALL = {"hyperfitting": {"l.length": "16"}, "byte_level": {"l.meter": "False"}}  # looks that would take many seconds
+
+
 def chosen(lens: str, **query: str) -> AppTest:
     return opened(lens=lens, **query)
 
@@ -72,8 +77,7 @@ def test_every_lens_has_a_card_with_its_question_and_nothing_is_computed_before_
 
 @pytest.mark.parametrize("lens", LENSES)
 def test_a_look_is_a_sentence_a_picture_a_table_and_files(lens):
-    at = opened()
-    press(press_card(at, lens), "lens_look")
+    at = press(chosen(lens, **SMALL.get(lens, {})), "lens_look")
     assert not at.error, drawn(at)
     about, look = desk(at).seen[lens]
     assert look.done and look.key == lens and about[0] == lens and as_json(look).startswith(b"{")
@@ -89,7 +93,7 @@ def press_card(at: AppTest, lens: str) -> AppTest:
 
 
 def test_a_changed_parameter_marks_what_was_seen_and_the_button_looks_again():
-    at = press(press_card(opened(), "byte_level"), "lens_look")
+    at = press(chosen("byte_level", **SMALL["byte_level"]), "lens_look")
     before = desk(at).seen["byte_level"][1]
     at.number_input("param.lens.byte_level.cut").set_value(2).run()
     assert "what was seen before" in drawn(at) and "lens_look" in keys(at)
@@ -139,12 +143,33 @@ def test_a_closed_tab_ends_the_look(monkeypatch):
     assert lives
 
 
+def test_what_comes_and_goes_moves_nothing_below_it():
+    """What moves up stands at its old place too until all below it is drawn: seconds, under load."""
+    at = chosen("<script>")
+    place = place_of_block(at.main, "lens_buttons")
+    assert place and desk(at).notes
+    desk(at).notes = ()
+    assert place_of_block(at.run().main, "lens_buttons") == place and "There is no lens" not in drawn(at)
+    desk(at).problem = desk(at).session.problem = "Something failed."
+    assert place_of_block(at.run().main, "lens_buttons") == place and drawn(at).count("Something failed") == 2
+
+
+def place_of_block(block, key: str) -> tuple[int, ...]:
+    """Where a container stands on the page; () if it does not."""
+    for i, child in getattr(block, "children", {}).items():
+        if getattr(child, "key", None) == key:
+            return (i,)
+        if inside := place_of_block(child, key):
+            return (i, *inside)
+    return ()
+
+
 # -- links -------------------------------------------------------------------------------------------------------------
 
 
 def test_a_link_opens_the_run_the_place_the_lens_and_its_parameters():
     settings = Settings(prompt="Once upon a time", method="speculative_sampling", max_tokens=16)
-    at = chosen("byte_level", **address.parameters(settings, 2, 0), **{"l.cut": "3", "l.typed": "x"})
+    at = chosen("byte_level", **address.parameters(settings, 2, 0), **SMALL["byte_level"], **{"l.cut": "3", "l.typed": "x"})
     settled(at)
     here = desk(at)
     assert here.lens == "byte_level" and here.params.cut == 3 and here.params.typed == "x" and not here.notes

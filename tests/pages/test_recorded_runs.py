@@ -61,7 +61,9 @@ def words(at: AppTest) -> str:
 
 
 def until_run(at: AppTest, there) -> AppTest:
-    eventually(lambda: checked(at.run()) and there(), "the run did not come")
+    """Draws nothing while a model works or is opened, which would only take the processor from it."""
+    session = at.session_state["draftscope"]
+    eventually(lambda: not session.busy and checked(at.run()) and there(), "the run did not come")
     return at
 
 

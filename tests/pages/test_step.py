@@ -43,11 +43,14 @@ def state(at: AppTest) -> Session:
 
 
 def settled(at: AppTest) -> AppTest:
-    """Run until the worker owes nothing: AppTest has no timers. What it did last is drawn."""
+    """Run until the worker owes nothing: AppTest has no timers. What it did last is drawn; nothing is while it works, which would
+    only take the processor from it."""
 
     def rested() -> bool:
         session = state(at)
-        rests = not session.busy and session.coming is None and session.goal is None  # asked before the page is drawn
+        if session.busy:
+            return False
+        rests = session.coming is None and session.goal is None  # asked before the page is drawn
         at.run()
         return rests
 

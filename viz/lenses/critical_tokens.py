@@ -9,6 +9,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from decoding.looks.critical_tokens import BETAS, CriticalLook, Rollouts, Scored
+from viz.small_table import small_table
 from viz.style import GRID, LOOKS, MONO, SERIES, SERIES_LINE, layout, muted, series_marker, tint
 from viz.tokens import as_html, as_plotly, full_name, joined, name, quoted
 from viz.words import number
@@ -24,10 +25,6 @@ CSS = f"""<style>
 .ds-parted .ds-lowest {{ text-decoration: underline; text-decoration-thickness: 2px; text-underline-offset: 0.28em; }}
 .ds-parted .ds-cursor {{ outline: 2px solid #8A8F98; }}
 .ds-parted h4, .ds-fork h4 {{ margin: 0; padding: 0; font-size: 1rem; line-height: 1.5; font-weight: 600; }}
-.ds-fork table {{ border-collapse: collapse; font-size: 0.95rem; margin: 0.2rem 0 0.8rem; width: 100%; }}
-.ds-fork td, .ds-fork th {{ padding: 0.12rem 0.8rem 0.12rem 0; text-align: left; border: none; font-weight: normal;
-  vertical-align: top; }}
-.ds-fork td {{ font-variant-numeric: tabular-nums; overflow-wrap: anywhere; }}
 .ds-fork section {{ margin-bottom: 0.8rem; }}
 .ds-fork .ds-sides {{ display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 17rem), 1fr)); gap: 1.2rem; }}
 .ds-fork li {{ margin: 0.15rem 0; overflow-wrap: anywhere; font-size: 0.95rem; }}
@@ -177,13 +174,12 @@ def pairs_html(look: CriticalLook) -> str:
     """Refused guesses by what was written in their place."""
     if not look.pairs:
         return ""
-    rows = "".join(
-        f"<tr><td>{as_html(name(pair.token, look.token_bytes))} → {as_html(name(pair.rival, look.token_bytes))}</td>"
-        f"<td>{pair.count:,}</td><td>{pair.ratio:+.2f}</td><td>{pair.contested:,}</td></tr>"
+    rows = [
+        (" → ".join(name(token, look.token_bytes) for token in (pair.token, pair.rival)), f"{pair.count:,}", f"{pair.ratio:+.2f}",
+         f"{pair.contested:,}")
         for pair in look.pairs
-    )
-    head = "<tr><th>guess → written</th><th>times</th><th>mean ln p − ln q</th><th>contested</th></tr>"
-    return f'<div class="ds-fork"><h4>Refused guesses of the run</h4><table>{head}{rows}</table></div>'
+    ]  # fmt: skip
+    return small_table(("guess → written", "times", "mean ln p − ln q", "contested"), rows, "Refused guesses of the run")
 
 
 def forks_html(look: CriticalLook) -> str:

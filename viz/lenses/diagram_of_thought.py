@@ -21,9 +21,14 @@ from decoding.looks.diagram_of_thought import (
     verified,
     violations,
 )
+from decoding.trace import Trace
+from viz.drafter.acceptance import bars_figure, wilson
+from viz.runs.tally import tally
 from viz.style import COLOR, GRID, LOOKS, layout, muted, tint
 from viz.tokens import as_html, as_plotly, plain
 from viz.words import number
+
+Section = tuple[str, Trace]  # a role, and the run that wrote one of its thoughts
 
 TRUSTED = 0.7  # area from which a verdict says something
 SHOWN = 90  # characters of a thought on hover
@@ -189,6 +194,40 @@ def item(thoughts: Sequence[Thought], which: int, called: Sequence[str]) -> str:
         f'<li style="border-color:{like.line};background:{tint(like.color, 0.1)}"><b>{called[which]}</b> '
         f"<small>{as_html(' · '.join(filter(None, told)))}</small><br><span{struck}>{said}</span></li>"
     )
+
+
+# -- acceptance by role ------------------------------------------------------------------------------------------------
+
+
+def by_role(sections: Sequence[Section]) -> pd.DataFrame:
+    """One row per role whose thoughts were drafted: judged, accepted, alpha with its interval, and tau. A thought is short and its
+    last call is cut where it ends, so that tau is a little less than in a long text."""
+    rows = []
+    for role in LETTERS:
+        runs = [trace for of, trace in sections if of == role]
+        one = tally([step for trace in runs for step in trace.steps])
+        if one.tau is not None:
+            ends = wilson(one.accepted, one.judged)
+            rows.append((role, one.judged, one.accepted, one.alpha, *ends, len(runs), one.tokens, one.target_calls, one.tau))
+    columns = ["role", "judged", "accepted", "alpha", "low", "high", "thoughts", "tokens", "target calls", "tau"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def role_words(sections: Sequence[Section]) -> str:
+    """alpha and tau of every role with their counts, and whether they can be told apart."""
+    rows = by_role(sections).to_dict("records")
+    if not rows:
+        return "No thought was written again."
+    told = ", ".join(f"{row['role']} {row['accepted']:,} of {row['judged']:,} (tau {row['tau']:.2f})" for row in rows)
+    overlap = max(row["low"] for row in rows) <= min(row["high"] for row in rows)
+    apart = "the intervals overlap, so the roles are not told apart" if overlap else "the intervals of two roles lie apart"
+    return f"Accepted of the judged, by role: {told}{f'; {apart}' if len(rows) > 1 else ''}."
+
+
+def role_figure(sections: Sequence[Section], dark: bool) -> go.Figure:
+    """Bars with 95 % intervals; the counts stand below."""
+    table = by_role(sections).query("judged > 0")
+    return bars_figure({"": table}, "role", list(table["role"]), dark)
 
 
 # -- the self-test -----------------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from decoding.looks.horizon import At, Call, HorizonLook
+from viz.small_table import small_table
 from viz.style import COLOR, GRID, LOOKS, SERIES, layout, limit_line, muted, tint
 from viz.tokens import as_html, as_plotly, full_name, name, quoted
 from viz.words import number
@@ -26,9 +27,6 @@ CSS = """<style>
   align-items: center; max-width: 44rem; margin: 0.4rem 0 0.8rem; }
 .ds-left > i { height: 0.9rem; border-radius: 4px; border: 1px solid #8A8F98; overflow: hidden; display: block; }
 .ds-left > i > b { display: block; height: 100%; }
-.ds-held { border-collapse: collapse; font-size: 0.95rem; margin: 0.2rem 0 0.6rem; }
-.ds-held td, .ds-held th { padding: 0.15rem 0.9rem 0.15rem 0; text-align: left; border: none; font-weight: normal; }
-.ds-held td { font-variant-numeric: tabular-nums; }
 </style>"""
 
 
@@ -161,14 +159,9 @@ def bar(says: str, left: float, count: str, colour: str) -> str:
 def held_html(look: HorizonLook) -> str:
     if not look.held:
         return ""
-    rows = "".join(
-        f"<tr><th>{as_html(SAYS.get(one.reader, one.reader))}</th><td>{one.off:.3f}</td><td>{one.beyond:.2f}</td>"
-        f"<td>{one.next:.2f}</td></tr>"
-        for one in look.held
-    )
-    head = "<tr><th></th><th>off by, mean</th><th>beyond counting</th><th>“the end is next”, AUC</th></tr>"
-    said = as_html(look.said or "texts")
-    return f'<table class="ds-held"><caption style="text-align:left">Held out, {said}</caption>{head}{rows}</table>'
+    rows = [(SAYS.get(one.reader, one.reader), f"{one.off:.3f}", f"{one.beyond:.2f}", f"{one.next:.2f}") for one in look.held]
+    head = ("", "off by, mean", "beyond counting", "“the end is next”, AUC")
+    return small_table(head, rows, f"Held out, {look.said or 'texts'}")
 
 
 # -- along the text ----------------------------------------------------------------------------------------------------

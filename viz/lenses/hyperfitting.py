@@ -8,6 +8,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from decoding.looks.hyperfitting import Acceptance, HyperfittingLook, Text
+from viz.small_table import small_table
 from viz.style import GRID, LOOKS, SERIES, layout, tint
 from viz.tokens import as_html, as_plotly, full_name, joined, name
 from viz.words import number
@@ -21,10 +22,8 @@ CSS = """<style>
 .ds-twins h4 { margin: 0 0 0.2rem; padding: 0; font-size: 1.06rem; }
 .ds-twins .ds-text { font-size: 1.06rem; line-height: 1.8; overflow-wrap: anywhere; }
 .ds-twins .ds-again { text-decoration: underline; text-underline-offset: 0.22em; text-decoration-thickness: 2px; }
-.ds-twins table { border-collapse: collapse; margin: 0.6rem 0 0; font-size: 0.95rem; }
-.ds-twins td, .ds-twins th { padding: 0.1rem 0.9rem 0.1rem 0; text-align: left; border: none; font-weight: normal; }
-.ds-twins td { font-variant-numeric: tabular-nums; }
-.ds-twins .ds-squares { width: 100%; table-layout: fixed; border-collapse: separate; border-spacing: 4px; }
+.ds-twins .ds-squares { width: 100%; table-layout: fixed; border-collapse: separate; border-spacing: 4px; font-size: 0.95rem; }
+.ds-twins .ds-squares td, .ds-twins .ds-squares th { text-align: left; border: none; font-weight: normal; }
 .ds-twins .ds-squares th { overflow-wrap: anywhere; padding: 0.1rem 0.3rem; }
 .ds-twins .ds-squares td { padding: 0.4rem 0.5rem; border-radius: 4px; }
 .ds-twins .ds-squares b { font-size: 1.15rem; }
@@ -173,9 +172,7 @@ def numbers_html(greedy: Text, drawn: Text | None) -> str:
         ("copied", [percent(one.copied) for one in columns]),
         ("longest copy, tokens", [f"{one.longest:,}" for one in columns]),
     )
-    head = "".join(f"<th>{words}</th>" for words in ("", "greedy", "T = 1")[: len(columns) + 1])
-    body = "".join(f"<tr><th>{words}</th>{''.join(f'<td>{v}</td>' for v in values)}</tr>" for words, values in rows)
-    return f"<table><tr>{head}</tr>{body}</table>"
+    return small_table(("", "greedy", "T = 1")[: len(columns) + 1], [(words, *values) for words, values in rows])
 
 
 # -- entropies ---------------------------------------------------------------------------------------------------------

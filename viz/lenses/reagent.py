@@ -8,6 +8,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from decoding.looks.reagent import Altered, Cause, ReagentLook
+from viz.small_table import small_table
 from viz.style import GRID, LOOKS, MONO, SERIES, SERIES_LINE, SERIES_PATTERN, layout, muted, tint
 from viz.tokens import as_html, as_plotly, full_name, joined, name, quoted
 from viz.words import number
@@ -29,9 +30,6 @@ CSS = f"""<style>
   padding: 0.18rem 0; border-bottom: 1px solid #8883; font-size: 0.95rem; overflow-wrap: anywhere; }}
 .ds-log b {{ font-weight: 600; text-decoration: underline; text-underline-offset: 0.2em; }}
 .ds-log i {{ font-style: normal; font-variant-numeric: tabular-nums; }}
-.ds-log table {{ border-collapse: collapse; font-size: 0.95rem; margin: 0.2rem 0 0.8rem; }}
-.ds-log td, .ds-log th {{ padding: 0.12rem 1rem 0.12rem 0; text-align: left; border: none; font-weight: normal; }}
-.ds-log td {{ font-variant-numeric: tabular-nums; }}
 </style>"""
 
 
@@ -222,11 +220,9 @@ def held_html(look: ReagentLook) -> str:
     forms = {"soft": "as often as it is important", "hard": "the top fifth"}
     rows = [(f"sufficiency, {forms[one.form]}", one.sufficiency, one.random_sufficiency) for one in look.held]
     rows += [(f"comprehensiveness, {forms[one.form]}", one.comprehensiveness, one.random_comprehensiveness) for one in look.held]
-    body = "".join(f"<tr><th>{words}</th><td>{own:.2f}</td><td>{chance:.2f}</td></tr>" for words, own, chance in rows)
-    return (
-        '<div class="ds-log"><h4>What is left if the reasons alone are kept, and what is lost if they alone are others</h4>'
-        f"<table><tr><th></th><th>by the map</th><th>at random</th></tr>{body}</table></div>"
-    )
+    said = [(words, f"{own:.2f}", f"{chance:.2f}") for words, own, chance in rows]
+    caption = "What is left if the reasons alone are kept, and what is lost if they alone are others"
+    return small_table(("", "by the map", "at random"), said, caption)
 
 
 # -- the reasons as bars -----------------------------------------------------------------------------------------------

@@ -48,13 +48,11 @@ def progress(here: Desk) -> None:
 
 
 def draw(here: Desk, line: Callable[[], None]) -> None:
+    """What stands here now and then has a place that is always there: what stands below it would else move up, and be seen twice
+    until all of it is drawn."""
     session = here.session
-    absent(session)
-    linked(session)
-    for note in here.notes:
-        st.warning(as_markdown(note), icon=":material/link_off:")
-    if session.problem:
-        st.error(as_markdown(session.problem), icon=":material/error:")
+    with st.container(key="lens_said"):
+        said(here)
     if session.trace is None:
         st.caption("There is no run to look at yet.")
         st.page_link("pages/1_Step.py", label="Make one on the page Step", icon=":material/play_arrow:")
@@ -65,6 +63,17 @@ def draw(here: Desk, line: Callable[[], None]) -> None:
         cards(here)
     with right:
         looking(here, line)
+
+
+def said(here: Desk) -> None:
+    """What is in the way of the run or of the link, if anything is."""
+    session = here.session
+    absent(session)
+    linked(session)
+    for note in here.notes:
+        st.warning(as_markdown(note), icon=":material/link_off:")
+    if session.problem:
+        st.error(as_markdown(session.problem), icon=":material/error:")
 
 
 # -- the run -----------------------------------------------------------------------------------------------------------
@@ -130,14 +139,16 @@ def looking(here: Desk, line: Callable[[], None]) -> None:
         here.look_at()
         look, answers = here.found()
     buttons(here, line, look, answers)
-    if here.problem:
-        st.error(as_markdown(here.problem), icon=":material/error:")
+    with st.container(key="lens_told"):
+        if here.problem:
+            st.error(as_markdown(here.problem), icon=":material/error:")
+        if look is None:
+            st.caption(as_markdown(f"{lens.idea} {lens.reading}"))
+        elif not answers:
+            recorded = look is here.recorded()
+            st.caption(RECORDED if recorded else "Below is what was seen before the place or the parameters changed.")
     if look is None:
-        st.caption(as_markdown(f"{lens.idea} {lens.reading}"))
         return
-    if not answers:
-        recorded = look is here.recorded()
-        st.caption(RECORDED if recorded else "Below is what was seen before the place or the parameters changed.")
     seen(here, look, dark())
     lens_link(here)
     about(here, look)
@@ -160,8 +171,6 @@ def where(session: Session) -> str:
 def parameters(here: Desk) -> None:
     """The lens's own controls; nothing is computed when one moves, the button looks again."""
     specs = fields(here.chosen.params)
-    if not specs:
-        return
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small", key="lens_params"):
         for spec in specs:
             with st.container(width=230):

@@ -29,10 +29,11 @@ def seen(here: Any, look: Look, dark: bool) -> None:
     """Draw it. `here` is the desk, for the panel of the lens."""
     pictures = pictures_of(look.key)
     st.html(f'<p class="ds-verdict" role="status">{html.escape(pictures.sentence(look))}</p>')
-    for note in look.notes:
-        st.caption(as_markdown(note))
-    if (drawn := getattr(pictures, "html", None)) is not None and (made := drawn(look, dark)):
-        st.html(made)
+    with st.container(key="lens_words"):  # a place of their own: more of them come while it looks, and move no figure
+        for note in look.notes:
+            st.caption(as_markdown(note))
+        if (drawn := getattr(pictures, "html", None)) is not None and (made := drawn(look, dark)):
+            st.html(made)
     if (figure := pictures.figure(look, dark)) is not None:
         st.plotly_chart(figure, key=f"lens_{look.key}", config=PLOT_CONFIG, alt=pictures.alt(look))
     if (own := panel_of(look.key)) is not None:

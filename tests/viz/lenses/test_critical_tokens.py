@@ -55,7 +55,7 @@ def test_what_the_rollouts_do_not_show_is_said(told, rights, words):
 def test_the_text_has_marks_beside_the_colours_and_pairs_and_rollouts_below():
     made = pictures.html(LOOK, False)
     assert 'class="ds-drafts ds-cursor"' in made and "ln p − ln q +2.08" in made
-    assert "␣queen → ␣king</td><td>3</td><td>-2.50</td><td>2</td>" in made
+    assert "␣queen → ␣king</th><td>3</td><td>-2.50</td><td>2</td>" in made
     assert "right 0 of 4, 4 of which could be checked; mean ln p -1.50" in made and "<li>e</li>" in made
 
 

@@ -3,6 +3,8 @@
 import pytest
 
 from decoding.looks.diagram_of_thought import Checked, DiagramOfThoughtLook, Thought
+from decoding.trace import Trace
+from tests.viz_samples import chain, trace_of
 from viz.lenses import diagram_of_thought as pictures
 
 THOUGHTS = (
@@ -63,3 +65,22 @@ def test_the_list_escapes_and_says_the_mass():
     (_, _, words), *_ = pictures.more(LOOK, True)
     assert words.startswith("3 of 4 verdicts are right.")
     assert pictures.table(LOOK)["state"].tolist() == ["refuted", "critique", "verified", "critique", "open", "summary"]
+
+
+def test_acceptance_by_role_counts_and_does_not_tell_small_numbers_apart():
+    sections = [("proposer", run_of([True, True, False])), ("proposer", run_of([True])), ("critic", run_of([False, True]))]
+    table = pictures.by_role(sections)
+    assert table["role"].tolist() == ["proposer", "critic"]  # there was no summary
+    columns = ["judged", "accepted", "thoughts", "tokens", "target calls", "tau"]
+    assert table[columns].values.tolist() == [[4, 3, 2, 7, 4, 7 / 4], [2, 1, 1, 3, 2, 1.5]]
+    words = pictures.role_words(sections)
+    assert "proposer 3 of 4 (tau 1.75), critic 1 of 2 (tau 1.50)" in words and "not told apart" in words
+    assert list(pictures.role_figure(sections, False).data[0].y) == pytest.approx([3 / 4, 1 / 2])
+    sure = [("proposer", run_of([True] * 60)), ("critic", run_of([False] * 60))]
+    assert "lie apart" in pictures.role_words(sure)
+    assert pictures.role_words([]) == "No thought was written again." and pictures.role_figure([], True) is not None
+
+
+def run_of(kept: list[bool]) -> Trace:
+    """A call for each drafted token; one that is kept brings a bonus."""
+    return trace_of(*(chain(int(good), 1) for good in kept))
