@@ -81,6 +81,7 @@ def add_run(made: argparse.ArgumentParser) -> None:
     made.add_argument("--temperature", type=float, default=1.0, help="0 is greedy (1)")
     made.add_argument("--top-k", type=int, default=0, help="0 is off (0)")
     made.add_argument("--top-p", type=float, default=1.0, help="1 is off (1)")
+    made.add_argument("--guidance", type=float, default=1.0, help="of pictures, away from what is drawn unasked; 1 is off (1)")
     made.add_argument("--seed", type=int, default=0)
     made.add_argument("--tokens", type=int, default=64, help="to write at most (64)")
     add_ends(made)
@@ -144,7 +145,7 @@ def run(options: argparse.Namespace) -> int:
     params = values_of(METHODS[options.method], options.params)
     METHODS[options.method].checked(params)  # here: a large model takes long to load
     check_limits(options.tokens, options.seed)
-    sampling = Sampling(options.temperature, options.top_k, options.top_p)
+    sampling = Sampling(options.temperature, options.top_k, options.top_p, options.guidance)
     more = {"template_options": read_options(options.template), "ignore_end": options.ignore_end}
     more |= {"stop": read_each(options.stop)}
     family = family_of(options)

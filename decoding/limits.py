@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 MODES = ("local", "public")
-OWN = ("embedded", "embedded-small", "embedded-hyper", "smollm2", "digits")  # of the catalogue, by a name of ours
+OWN = ("embedded", "embedded-small", "embedded-hyper", "smollm2", "digits", "shapes")  # of the catalogue, by a name of ours
 COUNTED = {"nodes": "Tree size", "drafted": "Drafted nodes", "retrieved": "Retrieved nodes"}  # parameters that are nodes of a step
 
 

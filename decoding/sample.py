@@ -12,23 +12,28 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 MAX_TEMPERATURE = 2.0
+MAX_GUIDANCE = 10.0
 COLDEST = 1e-30  # divides float32 without leaving its range
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """What stands between a model's logits and the distribution we sample: temperature, then top-k, then top-p.
+    """What stands between a model's logits and the distribution we sample: guidance, then temperature, then top-k, then top-p.
+
+    Guidance makes another target of that of an image family (`decoding.models.guided_target`); what is made of logits here comes
+    behind it, so `probabilities` knows nothing of it.
 
     Raises:
-        ValueError: temperature outside 0 to 2, top_k below 0, top_p outside (0, 1].
+        ValueError: temperature outside 0 to 2, top_k below 0, top_p outside (0, 1], guidance outside 0 to 10.
     """
 
     temperature: float = 1.0  # 0 = greedy
     top_k: int = 0  # 0 = off
     top_p: float = 1.0  # 1 = off
+    guidance: float = 1.0  # 1 = off
 
     def __post_init__(self) -> None:
-        for name in ("temperature", "top_p"):
+        for name in ("temperature", "top_p", "guidance"):
             if not isinstance(getattr(self, name), int | float):
                 raise ValueError(f"{name} must be a number; it is {getattr(self, name)!r}.")
         if not 0 <= self.temperature <= MAX_TEMPERATURE:
@@ -37,6 +42,8 @@ class Sampling:
             raise ValueError(f"Top-k must be 0 (off) or a number of tokens; it is {self.top_k}.")
         if not 0 < self.top_p <= 1:
             raise ValueError(f"Top-p must lie above 0 and not above 1 (off); it is {self.top_p}.")
+        if not 0 <= self.guidance <= MAX_GUIDANCE:
+            raise ValueError(f"The guidance scale must lie between 0 and {MAX_GUIDANCE:g}, 1 is off; it is {self.guidance}.")
 
     @property
     def greedy(self) -> bool:

@@ -144,6 +144,7 @@ class SamplingData(msgspec.Struct, frozen=True):
     temperature: float
     top_k: Count  # 0 = off
     top_p: float  # 1 = off
+    guidance: float = 1.0  # 1 = off
 
 
 class Message(msgspec.Struct, frozen=True):

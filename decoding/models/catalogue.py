@@ -78,6 +78,15 @@ SHIPPED = (
         "Apache-2.0, trained on data under CC BY 4.0",
         draws=True,
     ),
+    Model(
+        "shapes",
+        "shapes, coloured pictures",
+        "Drawn shapes of 12 x 12 pixels in sixteen colours, asked for in words: red circle on blue.",
+        "shipped",
+        354_912,
+        "Apache-2.0",
+        draws=True,
+    ),
 )
 ON_THE_HUB = (
     Model(

@@ -44,7 +44,7 @@ from decoding.models.number_format import on_processor
 from decoding.models.places import Place, place
 from decoding.models.progress import said, tell
 from decoding.models.published_heads import method_of, opened
-from decoding.models.rasters import check_asked, check_pixels, check_raster, raster_of, words_of
+from decoding.models.rasters import check_asked, check_pixels, check_raster, open_prompt, raster_of, words_of
 from decoding.models.self_test import check_tree_reading
 from decoding.models.short_way import shortened
 from decoding.models.spread import AUTO_MAP, check_spread, devices
@@ -178,6 +178,11 @@ class Family:
         return tuple(sorted(added.union(self.tokenizer.all_special_ids)))
 
     @cached_property
+    def untold(self) -> tuple[int, ...]:
+        """The tokens of the prompt that says nothing of the picture; () for a family that has none, as those of text."""
+        return () if self.raster is None else tuple(self.tokenizer(" ".join(open_prompt(self.raster)))["input_ids"])
+
+    @cached_property
     def _same_bytes(self) -> dict[bytes, list[int]]:
         """Bytes -> all tokens that are exactly these."""
         found: dict[bytes, list[int]] = defaultdict(list)
@@ -205,8 +210,8 @@ def load(
     """Load a family.
 
     Args:
-        target: a name of the catalogue ("smollm2", "embedded", "embedded-small", "embedded-hyper", "digits"), a folder in
-            Hugging Face format, a GGUF file, or a Hub id. A folder with a raster.json is an image family.
+        target: a name of the catalogue ("smollm2", "embedded", "embedded-small", "embedded-hyper", "digits", "shapes"), a
+            folder in Hugging Face format, a GGUF file, or a Hub id. A folder with a raster.json is an image family.
         draft: "embedded", or what a target can be called by. None: the draft model that ships for the target, if one does. A
             published head (`decoding.models.published_heads`) is kept for the method that it belongs to. A tokenizer that differs
             from the target's is no hindrance: see `decoding.models.draft_tokens`.

@@ -9,7 +9,7 @@ EMBEDDED_TARGETS = {  # all take the same draft models
     "embedded-small": "embedded/target-small",
     HYPER: "embedded/target-hyper",
 }
-IMAGE_TARGETS = {"digits": "digits/target"}  # their tokens are pixels
+IMAGE_TARGETS = {"digits": "digits/target", "shapes": "shapes/target"}  # their tokens are pixels
 SHIPPED_TARGETS = {**EMBEDDED_TARGETS, **IMAGE_TARGETS}  # name -> folder
 SHIPPED_DRAFTS = {  # whose draft model -> folder
     "embedded": "embedded/draft",

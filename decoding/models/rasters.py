@@ -16,6 +16,7 @@ from decoding.trace import Raster
 RASTER = "raster.json"
 MAX_FILE = 2**20  # bytes
 SHIPPED = Path(__file__).parent.parent
+OPEN = "any"  # the word that leaves a place of the prompt open, where it can be left open
 
 
 def raster_of(folder: Path) -> Raster | None:
@@ -81,6 +82,19 @@ def check_pixels(raster: Raster, words: Sequence[str], tokens: Sequence[int], na
     check_asked(raster, " ".join(words[:said]), name)
     if strange := [token for token in tokens[said:] if token >= len(raster.palette)]:
         raise ValueError(f"The prompt has the token {strange[0]} among the pixels, which have ids below {len(raster.palette)}.")
+
+
+def open_prompt(raster: Raster) -> tuple[str, ...]:
+    """The words of the prompt that says nothing of the picture: `any` wherever there is a choice; () if one place has no such word.
+
+    >>> open_prompt(Raster(2, 2, ("#000000", "#ffffff"), (("red", "any"), ("circle",))))
+    ('any', 'circle')
+    >>> open_prompt(Raster(2, 2, ("#000000", "#ffffff"), (("red", "blue"), ("circle",))))
+    ()
+    """
+    said = tuple(OPEN if OPEN in words else words[0] for words in raster.asks)
+    forced = all(word == OPEN or len(words) == 1 for word, words in zip(said, raster.asks, strict=True))
+    return said if forced and OPEN in said else ()
 
 
 def askable(raster: Raster) -> str:

@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from threading import Lock
 
+import msgspec
+
 from decoding.checks import Quoted
 from decoding.methods import METHODS
 from decoding.models import memory
@@ -121,7 +123,7 @@ def run_of(order: Order) -> Run:
         order.method,
         order.params,
         order.messages or order.tokens or order.text,
-        Sampling(order.sampling.temperature, order.sampling.top_k, order.sampling.top_p),
+        Sampling(**msgspec.structs.asdict(order.sampling)),
         order.seed,
         order.max_tokens,
         order.record,

@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import msgspec
@@ -213,7 +213,7 @@ class RemoteFamily:
         if method not in METHODS:
             raise ValueError(f"There is no method {method!r}; there are {', '.join(METHODS)}.")
         chat = is_chat(prompt)
-        how = SamplingData(1.0, 0, 1.0) if sampling is None else SamplingData(sampling.temperature, sampling.top_k, sampling.top_p)
+        how = SamplingData(1.0, 0, 1.0) if sampling is None else SamplingData(**asdict(sampling))
         order = Order(
             self.models,
             method,

@@ -15,10 +15,13 @@ from torch import Generator
 
 from decoding.limits import check_params, check_prompt, check_tokens
 from decoding.loop import context_of, decode
+from decoding.method import Method
 from decoding.methods import METHODS
 from decoding.models.chat import Option, checked_messages, checked_options, is_chat
 from decoding.models.ends import Stop
 from decoding.models.family import Family
+from decoding.models.guided_target import GuidedTarget
+from decoding.models.rasters import OPEN
 from decoding.models.requirements import DraftModel, head_of
 from decoding.sample import Sampling
 from decoding.trace import MAX_TOKENS, Header, Message, SamplingData, Step, Trace
@@ -37,7 +40,8 @@ class Run:
 
     Raises:
         ValueError: an unknown method, a parameter or setting out of range, an empty prompt, one that does not fit the context,
-            a method this family cannot serve. Nothing is computed before everything is checked.
+            a method this family cannot serve, guidance where there is nothing to guide away from. Nothing is computed before
+            everything is checked.
     """
 
     def __init__(
@@ -70,6 +74,9 @@ class Run:
         values = chosen.checked(params or {})
         drafter, accept = chosen.build(ending, values, sampling)
         target = chosen.wrap(ending.target, values)
+        if sampling.guidance != 1:
+            check_guidable(family, chosen, own=target is ending.target)
+            target = GuidedTarget(target, sampling.guidance, family.untold)
         limit, full = context_of(target, drafter)
         text, tokens = read_prompt(family, prompt, messages, options, limit, full.removeprefix("context limit"))
         self.family: Family | None = family  # None once it was let go
@@ -193,6 +200,23 @@ def check_kinds(prompt: object, params: object, sampling: object, ignore_end: ob
         raise ValueError(f"The sampling must be a Sampling, as Sampling(temperature=0.7); it is {sampling!r}.")
     if not isinstance(ignore_end, bool):
         raise ValueError(f"ignore_end must be True or False; it is {ignore_end!r}.")
+
+
+def check_guidable(family: Family, method: Method, *, own: bool) -> None:
+    """Refuse guidance where there is nothing to guide away from, or for a method that reads the target otherwise (ValueError).
+
+    Args:
+        own: the loop would read with the family's target itself.
+    """
+    if family.raster is None:
+        raise ValueError(f"{family.name} writes text. Guidance other than 1 is for families that draw pictures.")
+    if not family.untold:
+        raise ValueError(
+            f"{family.name} cannot be guided: one place of its prompts has no word {OPEN!r}, so it has never drawn without being "
+            "told what. Set guidance to 1."
+        )
+    if not own or head_of(method):
+        raise ValueError(f"{method.title} reads the target in a way of its own, which cannot be guided. Set guidance to 1.")
 
 
 def head_name(method: str) -> str:

@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from torch import Tensor
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
 from decoding.training.card import write_card
 from decoding.training.corpus import Domain, read
@@ -326,9 +326,9 @@ def figures(target: LlamaForCausalLM, draft: LlamaForCausalLM, text: Text, optio
     }
 
 
-def export(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
+def export(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
     """A plain Hugging Face folder, weights in float16 (safetensors)."""
-    half = LlamaForCausalLM(model.config).to(torch.float16)
+    half = type(model)(model.config).to(torch.float16)
     half.load_state_dict(model.state_dict())
     half.save_pretrained(folder)
     tokenizer.save_pretrained(folder)

@@ -12,7 +12,7 @@ family, two plain Hugging Face folders with a raster.json and a model card, goes
 import argparse
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import Tensor
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
 from decoding.models.rasters import RASTER
 from decoding.training import digits, shapes
@@ -33,6 +33,8 @@ from decoding.training.pictures import Pictures
 FOLDER = Path(__file__).parent.parent
 ROWS = 64  # pictures read at once where nothing is learned
 DRAWN = 400  # pictures that the target draws to be measured
+EMBEDDED = 0.2  # standard deviation of embeddings that begin at random
+MARKED, LOOKING = 2.0, 6.0  # how far a place of words is marked, and how strongly the head that looks there begins to
 SET = {pictures.name: pictures for pictures in (digits.PICTURES, shapes.PICTURES)}
 
 
@@ -40,30 +42,14 @@ SET = {pictures.name: pictures for pictures in (digits.PICTURES, shapes.PICTURES
 class Plan:
     """Sizes and length of a training."""
 
-    target: dict[str, int]  # of the Llama
+    build: Callable[..., PreTrainedModel]  # (pictures, sizes) -> a model with random weights
+    target: dict[str, int]
     draft: dict[str, int]
     rows: int  # pictures of a step
     tokens: float  # pixels that the target sees
     draft_tokens: float
     lr: float = 1.5e-3
     draft_lr: float = 3e-3
-    more_tokens: float = 0.0  # of a second round of the target, whose rate begins anew
-    more_lr: float = 1e-3
-
-
-PLANS = {
-    "digits": Plan(
-        {"layers": 4, "hidden": 96, "heads": 4, "inner": 256}, {"layers": 1, "hidden": 48, "heads": 2, "inner": 128}, 64, 1.6e6, 2e6
-    ),
-    "shapes": Plan(
-        {"layers": 4, "hidden": 96, "heads": 4, "inner": 256},
-        {"layers": 1, "hidden": 48, "heads": 2, "inner": 128},
-        4,
-        6.5e6,
-        1.2e6,
-        more_tokens=4.6e6,
-    ),
-}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -71,10 +57,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     torch.manual_seed(0)
     pictures, plan = SET[options.set], PLANS[options.set]
     started = time.monotonic()
-    target, draft = (llama(pictures, **sizes).to(options.device) for sizes in (plan.target, plan.draft))
+    target, draft = (plan.build(pictures, **sizes).to(options.device) for sizes in (plan.target, plan.draft))
     tokens, draft_tokens = options.tokens or plan.tokens, options.draft_tokens or plan.draft_tokens
     train(target, pictures, plan, tokens, plan.lr, options, "target")
-    train(target, pictures, plan, plan.more_tokens, plan.more_lr, options, "target again")
     train(draft, pictures, plan, draft_tokens, plan.draft_lr, options, "draft", teacher=target)
     out = options.out or FOLDER / pictures.name
     for name, model in (("target", target), ("draft", draft)):
@@ -116,6 +101,55 @@ def llama(pictures: Pictures, *, layers: int, hidden: int, heads: int, inner: in
     return LlamaForCausalLM(config)
 
 
+def placed(pictures: Pictures, *, layers: int, hidden: int, heads: int, inner: int) -> GPT2LMHeadModel:
+    """A GPT-2, whose places are learned vectors: rotary positions tell how far apart two pixels are, so that a small model counts
+    for long before it knows in which row and column it draws.
+
+    What it begins with is what it would need long to find: the vector of a pixel's place is the sum of one of its row and one of
+    its column, and one head of the first layer looks at the words, few among many tokens. All else is random, at the scale of a
+    small width.
+    """
+    raster, words = pictures.raster, len(pictures.raster.asks)
+    config = GPT2Config(
+        vocab_size=len(pictures.vocabulary),
+        n_positions=words + raster.pixels,
+        n_embd=hidden,
+        n_layer=layers,
+        n_head=heads,
+        n_inner=inner,
+        resid_pdrop=0.0,
+        embd_pdrop=0.0,
+        attn_pdrop=0.0,
+        activation_function="relu",  # the quickest on a processor
+        initializer_range=0.8 / hidden**0.5,
+        tie_word_embeddings=False,
+        bos_token_id=None,
+        eos_token_id=None,
+    )
+    model = GPT2LMHeadModel(config)
+    row, column = (torch.randn(many, hidden) * EMBEDDED for many in (raster.height, raster.width))
+    with torch.no_grad():
+        model.transformer.wte.weight.normal_(0, EMBEDDED)
+        model.transformer.wpe.weight.normal_(0, EMBEDDED)
+        # the token at a place predicts the one behind it: the last word has the place of the first pixel
+        model.transformer.wpe.weight[words - 1 : -1] = (row[:, None] + column).flatten(0, 1)
+        look_at(model, words)
+    return model
+
+
+def look_at(model: GPT2LMHeadModel, words: int) -> None:
+    """Let the first head of the first layer look at the first `words` places, whoever asks; to be called without gradients."""
+    width = model.config.n_embd
+    mark = F.normalize(torch.randn(width), dim=0)
+    model.transformer.wpe.weight[:words] += MARKED * mark
+    attention = model.transformer.h[0].attn.c_attn  # (width, queries, keys and values side by side)
+    head = width // model.config.n_head
+    attention.weight[:, :head] = 0
+    attention.weight[:, width : width + head] = 0
+    attention.weight[:, width] = mark
+    attention.bias[0] = LOOKING
+
+
 def tokenizer(pictures: Pictures) -> PreTrainedTokenizerFast:
     """Words between spaces. One that is none of the vocabulary's becomes the last one: the library wants it so, and prompts are
     checked before (`decoding.models.rasters`)."""
@@ -127,20 +161,20 @@ def tokenizer(pictures: Pictures) -> PreTrainedTokenizerFast:
 
 
 def train(
-    model: LlamaForCausalLM,
+    model: PreTrainedModel,
     pictures: Pictures,
     plan: Plan,
     tokens: float,
     lr: float,
     options: argparse.Namespace,
     name: str,
-    teacher: LlamaForCausalLM | None = None,
+    teacher: PreTrainedModel | None = None,
 ) -> None:
     """Next-pixel cross-entropy or, with a teacher, KL(p || q) to its distribution."""
     steps = math.ceil(tokens / pictures.raster.pixels / plan.rows)
     if not steps:
         return
-    checkpoint = options.work / f"{pictures.name}-{name.replace(' ', '-')}-{model.num_parameters()}-{steps}.pt"
+    checkpoint = options.work / f"{pictures.name}-{name}-{model.num_parameters()}-{steps}.pt"
 
     def loss(step: int) -> Tensor:
         text = joined(*pictures.learned(np.random.default_rng((len(name), step)), plan.rows)).to(model.device)
@@ -169,10 +203,30 @@ def joined(prompts: np.ndarray, images: np.ndarray) -> Tensor:
     return torch.from_numpy(np.concatenate([prompts, images], axis=1).astype(np.int64))
 
 
-def said(model: LlamaForCausalLM, pictures: Pictures, text: Tensor) -> Tensor:
+def said(model: PreTrainedModel, pictures: Pictures, text: Tensor) -> Tensor:
     """(n, words + pixels) tokens -> (n, pixels, vocab) logits of every pixel."""
     return model(text[:, :-1], use_cache=False).logits[:, -pictures.raster.pixels :].float()
 
+
+PLANS = {
+    "digits": Plan(
+        llama,
+        {"layers": 4, "hidden": 96, "heads": 4, "inner": 256},
+        {"layers": 1, "hidden": 48, "heads": 2, "inner": 128},
+        rows=64,
+        tokens=1.6e6,
+        draft_tokens=2e6,
+    ),
+    "shapes": Plan(
+        placed,
+        {"layers": 3, "hidden": 96, "heads": 3, "inner": 384},
+        {"layers": 1, "hidden": 48, "heads": 2, "inner": 192},
+        rows=16,
+        tokens=3.7e6,
+        draft_tokens=0.8e6,
+        lr=3e-3,
+    ),
+}
 
 # -- figures -----------------------------------------------------------------------------------------------------------
 
@@ -184,7 +238,7 @@ def batches(pictures: Pictures, most: int | None = None) -> Iterator[Tensor]:
 
 
 @torch.no_grad()
-def nats(model: LlamaForCausalLM, pictures: Pictures, most: int | None = None) -> float:
+def nats(model: PreTrainedModel, pictures: Pictures, most: int | None = None) -> float:
     """Cross-entropy on held-out pictures, nats a pixel."""
     total, count = 0.0, 0
     for text in batches(pictures, most):
@@ -196,7 +250,7 @@ def nats(model: LlamaForCausalLM, pictures: Pictures, most: int | None = None) -
 
 
 @torch.no_grad()
-def drawn(model: LlamaForCausalLM, pictures: Pictures, prompts: np.ndarray, seed: int = 0, temperature: float = 1.0) -> np.ndarray:
+def drawn(model: PreTrainedModel, pictures: Pictures, prompts: np.ndarray, seed: int = 0, temperature: float = 1.0) -> np.ndarray:
     """(n, words) prompts -> (n, pixels) tokens, drawn one by one and, as in the app, among pixels alone; many pictures at once."""
     rng = torch.Generator().manual_seed(seed)
     found = []
@@ -212,7 +266,7 @@ def drawn(model: LlamaForCausalLM, pictures: Pictures, prompts: np.ndarray, seed
 
 
 @torch.no_grad()
-def figures(target: LlamaForCausalLM, draft: LlamaForCausalLM, pictures: Pictures) -> dict[str, float]:
+def figures(target: PreTrainedModel, draft: PreTrainedModel, pictures: Pictures) -> dict[str, float]:
     """Everything measured that the card states."""
     overlaps, words, count = 0.0, 0.0, 0
     for text in batches(pictures):

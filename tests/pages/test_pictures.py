@@ -124,6 +124,24 @@ def test_a_method_that_cannot_draw_is_a_sentence(method, words, monkeypatch, tmp
     assert words in shown and state(at).trace.header.family != "digits"
 
 
+def test_a_link_guides_a_picture_and_the_page_says_that_its_law_is_another():
+    at = settled(opened(**DRAWING, guidance="2.5", step="2"))
+    trace = state(at).trace
+    assert trace.header.sampling.guidance == 2.5 and len(trace.steps) == 2 and "guidance 2.5" in said(at)
+    assert address.parameters(settings_of(trace.header), 2, None)["guidance"] == "2.5"
+    at.slider("guidance").set_value(1.0).run()
+    assert not at.exception and "settings have changed" in " ".join(box.value for box in at.markdown)
+    press(at, "again")
+    assert state(at).trace.header.sampling.guidance == 1 and "another law" not in said(at)
+
+
+def test_guidance_where_it_cannot_be_is_a_sentence():
+    at = settled(opened(guidance="2", step="1", prompt="Tom had"))
+    assert "embedded writes text. Guidance other than 1" in errors(at)
+    assert "guidance" not in {slider.key for slider in at.slider}, "the slider is for pictures"
+    assert any("guidance: “11” was left out" in complaint for complaint in address.parse({"guidance": "11"}).complaints)
+
+
 # -- Compare -------------------------------------------------------------------------------------------------------------------
 
 

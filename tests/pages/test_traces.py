@@ -142,7 +142,7 @@ def test_a_header_that_cannot_be_shown_is_a_sentence(store, header):
 
 def test_a_hostile_header_moves_no_control_out_of_its_range(store):
     trace = sample_trace()
-    sampling = replace_sampling(trace, temperature=1e308, top_k=10**6, top_p=0.001)
+    sampling = replace_sampling(trace, temperature=1e308, top_k=10**6, top_p=0.001, guidance=float("nan"))
     store.keep(other(sampling, seed=-1, params={"length": 10**9, "x": "y"}, prompt=HARMFUL), HARMFUL, HARMFUL)
     at = press(page(), "traces.open")
     session = at.session_state["draftscope"]

@@ -18,6 +18,7 @@ from viz.step.picture import (
     OPEN,
     ROWS,
     beside_html,
+    guidance_html,
     legend_html,
     pace_words,
     picture_alt,
@@ -165,6 +166,14 @@ def test_what_a_trace_claims_is_escaped(token):
     assert not re.search(r"<(?!/?(?:div|span|b|i)\b)", html) and "<b>bold" not in html and "<b>cat" not in html
     assert "which is no pixel" in html and "background:none" in html and "!" in picture_text(trace, 0)
     assert picture_lanes([("one", "", trace)])[0]["calls"][0]["tokens"] == [["", "correction"]]
+
+
+def test_a_guided_picture_says_so():
+    assert guidance_html(TRACE) == "" and "guidance" not in stepper_data(TRACE)["head"]["facts"]
+    sampling = msgspec.structs.replace(TRACE.header.sampling, guidance=2.5)
+    guided = msgspec.structs.replace(TRACE, header=msgspec.structs.replace(TRACE.header, sampling=sampling))
+    assert "guidance 2.5</b> another law" in guidance_html(guided)
+    assert "guidance 2.5" in stepper_data(guided)["head"]["facts"]
 
 
 # -- what Home plays -------------------------------------------------------------------------------------------------------------

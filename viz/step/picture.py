@@ -53,6 +53,15 @@ def pixels(trace: Trace, cursor: int) -> list[Pixel]:
     return found[: raster.pixels]
 
 
+def guidance_html(trace: Trace) -> str:
+    """A badge for a run whose target was guided, which is another law than the target's own; "" for any other."""
+    scale = trace.header.sampling.guidance
+    if scale == 1:
+        return ""
+    about = "Logits u + s (c - u), c behind the words, u behind any. Every method is exact for this law; guidance 1 has another."
+    return f'<p class="ds-guided"><b title="{about}">guidance {scale:g}</b> another law than that of the target alone</p>'
+
+
 def raster_of(trace: Trace) -> Raster:
     if trace.header.raster is None:
         raise ValueError(f"The run of {trace.header.family[:200]!r} wrote text, of which there is no picture.")
@@ -251,6 +260,8 @@ CSS = f"""
   .ds-pictures > div {{ grid-template-columns: auto minmax(0, 1fr); gap: 0.8rem 1rem; }} }}
 @container (max-width: 500px) {{ .ds-pictures > div {{ grid-template-columns: minmax(0, 1fr); }} }}
 .ds-px-keys {{ display: flex; flex-wrap: wrap; gap: 0.1rem 1.1rem; margin-top: 0.5rem; font-size: 0.86rem; }}
+.ds-guided {{ font-size: 0.86rem; margin: 0 0 0.5rem; }}
+.ds-guided b {{ background: #B04A00; color: #FFFFFF; border-radius: 1rem; padding: 0.05rem 0.5rem; font-weight: 600; }}
 .ds-picture, .ds-trajectory {{ display: grid; width: fit-content; background: {tint("#808080", 0.10)}; border: 1px solid {GRID}; }}
 .ds-picture > span {{ position: relative; display: block; font-family: {MONO}; line-height: 1; }}
 .ds-picture b {{ position: absolute; left: 18%; top: 18%; color: #1f2328; font-size: 1em;

@@ -120,6 +120,7 @@ def facts(head: Header) -> str:
     chosen = head.sampling
     sampling = "greedy" if not chosen.temperature else f"temperature {chosen.temperature:g}"
     sampling += f", top-k {chosen.top_k}" * bool(chosen.top_k) + f", top-p {chosen.top_p:g}" * (chosen.top_p < 1)
+    sampling += f", guidance {chosen.guidance:g}" * (chosen.guidance != 1)
     where = f"{plain(head.device)}, {plain(head.dtype)}"
     return " · ".join([method, plain(head.family), sampling, f"seed {head.seed}", where])
 

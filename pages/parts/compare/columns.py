@@ -29,7 +29,7 @@ from viz.runs.timing import milliseconds_words
 from viz.runs.track import HOW_TO_READ_TRACK, track_html
 from viz.runs.winner import HERE, winner_words
 from viz.step.picture import CSS as PICTURE_CSS
-from viz.step.picture import MIDDLE, picture_html
+from viz.step.picture import MIDDLE, guidance_html, picture_html
 from viz.step.small_tree import HEIGHT
 from viz.step.text import CSS, committed, legend_html, origins, strip, strip_html
 from viz.tokens import as_markdown
@@ -258,7 +258,7 @@ def written_html(part: Trace) -> str:
     """What the run wrote so far: its text, or the picture of an image family."""
     if part.header.raster is None:
         return text_html(part)
-    return f"{PICTURE_CSS}{picture_html(part, len(part.steps) - 1, MIDDLE)}"
+    return f"{PICTURE_CSS}{guidance_html(part)}{picture_html(part, len(part.steps) - 1, MIDDLE)}"
 
 
 def text_html(part: Trace) -> str:

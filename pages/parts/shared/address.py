@@ -47,6 +47,7 @@ def parameters(settings: Settings, step: int, node: int | None) -> dict[str, str
     found = {"v": VERSION} | (chat_parameters(settings) if settings.messages else prompt_parameters(settings))
     found |= {"method": settings.method} | {f"p.{name}": str(value) for name, value in settings.full_params.items()}
     found |= {"temperature": f"{settings.temperature:g}", "top_k": str(settings.top_k), "top_p": f"{settings.top_p:g}"}
+    found |= {"guidance": f"{settings.guidance:g}"} if settings.guidance != 1 else {}
     found |= {"target": settings.target} if settings.target in set(NAMED) - {Settings().target} else {}
     found |= {"draft": settings.draft} if settings.draft in DRAFTS else {}
     found |= {"seed": str(settings.seed), "tokens": str(settings.max_tokens), "step": str(step)}
@@ -194,7 +195,7 @@ def readable(error: ValueError) -> str:
 
 
 def sampling_of(query: Mapping[str, str], settings: Settings, complaints: list[str]) -> Settings:
-    for name in ("temperature", "top_p"):
+    for name in ("temperature", "top_p", "guidance"):
         if name in query:
             try:
                 value = converted(query[name], 1.0)
@@ -270,7 +271,7 @@ def converted(text: str, example: Any) -> Any:
 
 def unknown(query: Mapping[str, str], settings: Settings) -> Iterator[str]:
     """Parts of a link that mean nothing here."""
-    known = {"v", "example", "prompt", "chat", "template", "method", "temperature", "top_p", "step", "node", *NUMBERS}
+    known = {"v", "example", "prompt", "chat", "template", "method", "temperature", "top_p", "guidance", "step", "node", *NUMBERS}
     known |= {"stop", "ignore_end"}
     for name, value in query.items():
         if name in ("target", "draft"):

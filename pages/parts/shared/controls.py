@@ -17,9 +17,9 @@ from decoding.models.catalogue import MODELS, NAMED, SMOLLM2
 from decoding.models.ends import read_stops
 from decoding.models.hub import is_id
 from decoding.models.names import HYPER
-from decoding.models.rasters import raster_named
+from decoding.models.rasters import open_prompt, raster_named
 from decoding.runs.failures import told
-from decoding.sample import MAX_TEMPERATURE
+from decoding.sample import MAX_GUIDANCE, MAX_TEMPERATURE
 from decoding.trace import MAX_TOKENS
 from pages.parts.shared.chat_controls import asked, chat_controls, chat_on, chat_toggle, say_chat, template_of, written
 from pages.parts.shared.examples import EXAMPLES
@@ -53,6 +53,10 @@ STOP_HELP = (
     "space, or #7 for token 7."
 )
 FORMAT_HELP = "auto: on a CPU float32, or bfloat16 where that is faster; else as stored."
+GUIDANCE_HELP = (
+    "Away from what the target draws when it is told nothing: logits u + s (c - u), c behind the words, u behind `any`. 1 is off; "
+    "any other scale is another target, for which every method is exact."
+)
 END_HELP = "The token that ends a text is written like any other, and the run goes on to its limit."
 
 
@@ -70,6 +74,7 @@ def say(session: Session, settings: Settings) -> None:
         "temperature": settings.temperature,
         "top_k": settings.top_k,
         "top_p": settings.top_p,
+        "guidance": settings.guidance,
         "seed": settings.seed,
         "max_tokens": settings.max_tokens,
         "stop_tokens": settings.stop_tokens,
@@ -143,7 +148,7 @@ def read(session: Session) -> Settings:
     base = Settings()
     method = value(session, "method", base.method)
     params = {f.name: value(session, param_key(method, f.name), f.default) for f in fields(METHODS[method].params)}
-    simple = (*SAMPLING, "device", "dtype")
+    simple = (*SAMPLING, "device", "dtype", *(["guidance"] if can_guide(target_of(session)) else []))
     target = target_of(session)
     chat = chat_on(session, target)
     if (raster := raster_named(target)) is not None:
@@ -159,6 +164,12 @@ def read(session: Session) -> Settings:
         draft=draft_of(session),
         **({} if raster is None else {"max_tokens": raster.pixels}),
     )
+
+
+def can_guide(target: str) -> bool:
+    """Whether a target draws pictures and has also learned to draw without being told what."""
+    raster = raster_named(target)
+    return raster is not None and bool(open_prompt(raster))
 
 
 def stale(session: Session) -> bool:
@@ -193,7 +204,7 @@ def keep_values(session: Session) -> None:
         session.values |= {param_key(settings.method, name): v for name, v in settings.params.items()}
 
 
-KEYS = ("method", *SAMPLING, "device", "dtype", "target", "target_name", "draft", "draft_name")
+KEYS = ("method", *SAMPLING, "guidance", "device", "dtype", "target", "target_name", "draft", "draft_name")
 
 
 def prompt_controls(session: Session) -> None:
@@ -301,13 +312,16 @@ def param_control(session: Session, method: str, spec: Field) -> None:
 
 
 def sampling_controls(session: Session, prefix: str = "") -> None:
-    """Another page takes a `prefix` for its keys and any object that has `values`."""
+    """Another page takes a `prefix` for its keys and any object that has `values`; it guides no pictures."""
     keep = lambda key: kept(session, prefix + key, getattr(Settings(), key))  # noqa: E731
     st.slider(
         "Temperature", 0.0, MAX_TEMPERATURE, step=0.05, **keep("temperature"), help="0 is greedy: always the likeliest token."
     )
     st.number_input("Top-k", 0, 1000, step=1, **keep("top_k"), help="Only the k likeliest tokens stay, in p and q; 0 is off.")
     st.slider("Top-p", LEAST_TOP_P, 1.0, step=0.05, **keep("top_p"), help="The smallest set of this probability stays; 1 is off.")
+    if not prefix and can_guide(target_of(session)):
+        guidance = {**keep("guidance"), "step": 0.25, "help": GUIDANCE_HELP}
+        st.slider("Guidance", 0.0, MAX_GUIDANCE, **guidance)
     st.number_input("Seed", 0, MAX_SEED, step=1, **keep("seed"), help="Every die of the run comes from it: same seed, same run.")
     st.number_input("Token limit", 1, MAX_TOKENS, step=16, **keep("max_tokens"), help="New tokens; the run ends exactly there.")
     st.text_area(

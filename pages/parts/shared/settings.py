@@ -41,6 +41,7 @@ class Settings:
     temperature: float = 0.8
     top_k: int = 0
     top_p: float = 1.0
+    guidance: float = 1.0  # of an image family; 1 = off
     seed: int = 0
     max_tokens: int = 64
     target: str = "embedded"
@@ -59,7 +60,7 @@ class Settings:
 
     @property
     def sampling(self) -> Sampling:
-        return Sampling(self.temperature, self.top_k, self.top_p)
+        return Sampling(self.temperature, self.top_k, self.top_p, self.guidance)
 
     @property
     def models(self) -> tuple[str, str | None, str, str]:
@@ -227,6 +228,7 @@ def settings_of(header: Header) -> Settings:
         temperature=sampling.temperature,
         top_k=sampling.top_k,
         top_p=sampling.top_p,
+        guidance=sampling.guidance,
         seed=header.seed,
         max_tokens=header.max_tokens,
         stop_tokens=write_stops(header.stop),

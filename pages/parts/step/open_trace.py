@@ -69,6 +69,7 @@ def settings_for(header: Header) -> tuple[Settings, tuple[str, ...]]:
     sampling = header.sampling
     query = {"method": header.method, "seed": str(header.seed), "tokens": str(header.max_tokens)}
     query |= {"temperature": f"{sampling.temperature:g}", "top_k": str(sampling.top_k), "top_p": f"{sampling.top_p:g}"}
+    query |= {"guidance": f"{sampling.guidance:g}"} if sampling.guidance != 1 else {}
     query |= {"stop": write_stops(header.stop)} if header.stop else {}
     query |= {"ignore_end": "True"} if header.ignore_end else {}
     query |= {} if still_loading() else {f"p.{name}": str(value) for name, value in header.params.items()}

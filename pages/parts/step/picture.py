@@ -9,6 +9,7 @@ from pages.parts.shared.session import Session
 from viz.step.picture import (
     CSS,
     beside_html,
+    guidance_html,
     legend_html,
     pace_words,
     picture_alt,
@@ -27,7 +28,7 @@ def picture(session: Session) -> None:
         trace, cursor = session.trace, session.cursor
         if trace is None or trace.header.raster is None:
             return
-        st.html(f"{CSS}{frames(trace, cursor)}{legend_html(trace, cursor)}")
+        st.html(f"{CSS}{guidance_html(trace)}{frames(trace, cursor)}{legend_html(trace, cursor)}")
         with st.expander("The picture in words and letters", key="picture_text_box", on_change="rerun") as box:
             if box.open:
                 st.html(f'<p class="ds-dim">{html.escape(picture_alt(trace, cursor))}</p>')
