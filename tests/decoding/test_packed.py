@@ -64,7 +64,9 @@ def test_what_does_not_pay_is_not_there_twice(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "limits", [{"LEAST": 2**16 + 1}, {"MOST": 2**16 - 1}, {"memory": SimpleNamespace(free=lambda: 4 * 2**16 - 1)}], ids=str
+    "limits",
+    [{"LEAST": 2**16 + 1}, {"MOST": 2**16 - 1}, {"memory": SimpleNamespace(free=lambda: 4 * 2**16 - 1)}],
+    ids=["small", "large", "no room"],
 )
 def test_what_is_too_small_too_large_or_does_not_fit_is_left_as_it_is(limits, monkeypatch):
     matrix = torch.randn(64, 256)  # 2**16 bytes
