@@ -52,12 +52,14 @@ class Plan:
 
     @property
     def key(self) -> str:
-        """A name that depends on everything in the plan that matters; of one without chat, or without ends of its own, the same as
-        before there were any."""
+        """A name that depends on everything in the plan that matters; of one without chat, guidance, or ends of its own, the
+        same as before there were any."""
         said = asdict(self)
         for name in ("stop", "ignore_end"):
             if not said[name]:
                 del said[name]
+        if self.sampling.guidance == 1:
+            del said["sampling"]["guidance"]
         if not self.chat:
             del said["chat"], said["template"]
             said["prompts"] = [{"text": prompt.text, "domain": prompt.domain} for prompt in self.prompts]

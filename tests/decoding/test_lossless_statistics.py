@@ -24,6 +24,7 @@ from decoding.models.draft_tokens import OtherDraft, in_target_ids, pieces
 from decoding.models.family import Family
 from decoding.models.requirements import AnyDraftModel, DraftModel
 from decoding.models.target import Target
+from decoding.retrieval.datastore import Datastore
 from decoding.sample import Sampling, draw
 from decoding.verify import Accept, recursive_rejection
 from tests.toys import letters, probabilities_after, tiny_target, total_variation, toy_family
@@ -125,9 +126,9 @@ def counted(key: str, sampling: Sampling, change: Change | None = None, of: Fami
 
 
 def anew(drafter: Drafter) -> Drafter:
-    """A drafter as it was built, with the same networks: to open and build those takes longer than to write three tokens."""
+    """A drafter as it was built, with the same networks and stores: to open those takes longer than to write three tokens."""
     with pytest.MonkeyPatch.context() as patch:
-        for network in (nn.Module, Target):
+        for network in (nn.Module, Target, Datastore):
             patch.setattr(network, "__deepcopy__", lambda self, memo: self, raising=False)
         return copy.deepcopy(drafter)
 

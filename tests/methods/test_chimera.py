@@ -142,7 +142,7 @@ def test_with_the_true_states_in_place_of_imitated_ones_every_guess_is_right(mon
     target = target_of()
     held = {}
 
-    def oracle(self, grams, position, parents):
+    def oracle(self, grams, position, parents, level):
         """True states behind the text and the path that ends in each trigram, found by walking up."""
         held["rows"] = [] if position == len(held["text"]) - 1 else held["rows"]
         states = []
@@ -150,7 +150,7 @@ def test_with_the_true_states_in_place_of_imitated_ones_every_guess_is_right(mon
             path = [] if position == len(held["text"]) - 1 else [*held["rows"][parent], gram[-1]]
             states.append(states_of(target, [*held["text"], *path], target.last_hidden)[-1])
             held["rows"].append(path)
-        return torch.stack(states)
+        return self.target.score(self.heads.read(self.hidden, torch.stack(states), level))
 
     def perfect(found):
         heads = init_head(found, 3)

@@ -12,6 +12,7 @@ from decoding.methods import METHODS, ftp
 from decoding.methods.ftp import Decoder, Params, Pass, load_head, made, shapes
 from decoding.models import heads as door
 from decoding.models.family import load
+from decoding.models.pieces import Pieces
 from decoding.models.target import Target
 from decoding.sample import Sampling, draw
 from decoding.score_names import ROOT_Q, SLOT
@@ -73,7 +74,7 @@ def test_a_tree_says_what_every_path_says_alone(kind):
     target, decoder = target_of(kind), guessing()
     state = torch.randn(1, 32)
     with torch.inference_mode():
-        now = Pass(decoder, target, state)
+        now = Pass(decoder, target, state, Pieces(None))
         found = [now.root(5)[1]]
         found += now.extend(torch.tensor([9, 3]), torch.tensor([-1, -1]))
         found += now.extend(torch.tensor([8, 11]), torch.tensor([1, 0]))
@@ -279,7 +280,7 @@ def test_every_output_learns_its_own_place():
             assert shares[1] > 0.99 and max(shares[0], shares[2]) < 0.05, (k, shares)
         for t in range(20, 30):
             state, root = batch.states[2][0, t][None], int(text[t + 1])
-            assert Pass(decoder, target, state).root(root)[1].argmax() == text[t + 2] != root
+            assert Pass(decoder, target, state, Pieces(None)).root(root)[1].argmax() == text[t + 2] != root
 
 
 def test_from_the_command_line_for_another_target(workshop):
