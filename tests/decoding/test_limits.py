@@ -19,7 +19,7 @@ from decoding.runs.trace_files import from_json, to_json
 from tests.samples import sample_trace
 from tests.viz_samples import chain, trace_of
 
-LIMITED = {"tokens", "prompt", "nodes", "jobs_each", "jobs", "prompts", "upload", "kept", "kept_bytes", "kept_days"}
+LIMITED = {"tokens", "prompt", "nodes", "jobs_each", "prompts", "upload", "kept", "kept_bytes", "kept_days"}
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def small(monkeypatch, **values):
 def test_local_is_the_default_and_limits_nothing(monkeypatch):
     monkeypatch.delenv("DRAFTSCOPE_MODE", raising=False)
     assert limits() is LOCAL and not LOCAL.words and LOCAL.allows("/any/folder")
-    assert not [name for name in LIMITED if getattr(LOCAL, name) is not None]
+    assert not [name for name in LIMITED if getattr(LOCAL, name) is not None] and LOCAL.whole == rules.Whole()
 
 
 def test_a_mode_that_is_neither_allows_nothing(monkeypatch):
