@@ -50,6 +50,8 @@ class Plan:
     draft_tokens: float
     lr: float = 1.5e-3
     draft_lr: float = 3e-3
+    more_tokens: float = 0.0  # of a second round of the target, whose rate begins anew
+    more_lr: float = 2e-3
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -60,6 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     target, draft = (plan.build(pictures, **sizes).to(options.device) for sizes in (plan.target, plan.draft))
     tokens, draft_tokens = options.tokens or plan.tokens, options.draft_tokens or plan.draft_tokens
     train(target, pictures, plan, tokens, plan.lr, options, "target")
+    train(target, pictures, plan, plan.more_tokens, plan.more_lr, options, "target again")
     train(draft, pictures, plan, draft_tokens, plan.draft_lr, options, "draft", teacher=target)
     out = options.out or FOLDER / pictures.name
     for name, model in (("target", target), ("draft", draft)):
@@ -174,7 +177,7 @@ def train(
     steps = math.ceil(tokens / pictures.raster.pixels / plan.rows)
     if not steps:
         return
-    checkpoint = options.work / f"{pictures.name}-{name}-{model.num_parameters()}-{steps}.pt"
+    checkpoint = options.work / f"{pictures.name}-{name.replace(' ', '-')}-{model.num_parameters()}-{steps}.pt"
 
     def loss(step: int) -> Tensor:
         text = joined(*pictures.learned(np.random.default_rng((len(name), step)), plan.rows)).to(model.device)
@@ -223,8 +226,9 @@ PLANS = {
         {"layers": 1, "hidden": 48, "heads": 2, "inner": 192},
         rows=16,
         tokens=3.7e6,
-        draft_tokens=0.8e6,
+        draft_tokens=1.6e6,
         lr=3e-3,
+        more_tokens=5.5e6,
     ),
 }
 

@@ -39,6 +39,7 @@ from tests.hostile import clean
 from viz.drafter.judgements import positions
 from viz.lanes.lanes import lanes, result
 from viz.lanes.pictures import picture_lanes, picture_result
+from viz.lenses.diagram_of_thought import role_figure, role_words
 from viz.lessons.course import NEEDED, course
 from viz.lessons.handout import handout
 from viz.methods import guesses_html, pictures_of
@@ -148,6 +149,9 @@ def around(session: Session, other: Trace) -> None:
     assert small_tree_svg(trace, session.cursor).endswith("</svg>")
     for name in ("rest", "infinigram", "prompt_lookup", "token_recycling", "byte_drafting"):
         pictures_of(name).silence(trace, session.cursor)
+    sections = [("proposer", trace), ("critic", other)]
+    role_words(sections)
+    role_figure(sections, dark=True)
     until(trace, duration(trace) / 2)
     retrieved.source_alt(step)
     if other.steps:
