@@ -179,6 +179,12 @@ def test_home_plays_a_picture_and_leads_to_one_that_is_drawn_here():
     assert not at.button("open_picture").click().run().exception
 
 
+@pytest.mark.parametrize("target, pixels", [("digits", 64), ("shapes", 144)])
+def test_a_link_that_names_no_tokens_draws_the_whole_picture(target, pixels):
+    assert address.parse({"v": "1", "target": target}).settings.max_tokens == pixels
+    assert address.parse({"v": "1", "target": target, "tokens": "20"}).settings.max_tokens == 20
+
+
 def test_without_the_recorded_pictures_home_is_as_it_was(monkeypatch):
     monkeypatch.setattr("pages.parts.shared.recorded_run.picture_pair", lambda: None)
     at = opened("app.py")

@@ -17,6 +17,7 @@ from decoding.methods import METHODS
 from decoding.models.catalogue import NAMED
 from decoding.models.chat import checked_messages, has_template, read_options
 from decoding.models.ends import read_stops
+from decoding.models.rasters import raster_named
 from decoding.sample import Sampling
 from decoding.trace import MAX_TOKENS, Message
 from pages.parts.shared.examples import CHAT_EXAMPLES, EXAMPLES
@@ -97,6 +98,8 @@ def parse(query: Mapping[str, str]) -> Place | None:
         settings = part(query, settings, complaints)
     if (target := query.get("target")) in NAMED:
         settings = replace(settings, target=target)
+    if "tokens" not in query and (raster := raster_named(settings.target)) is not None:
+        settings = replace(settings, max_tokens=raster.pixels)  # a run draws all of them
     if not ASKED & query.keys() and has_template(settings.target):  # as on a page that nobody has written on yet
         settings = replace(settings, prompt="", messages=(Message("user", next(iter(CHAT_EXAMPLES.values())).prompt),))
     if (draft := query.get("draft")) in DRAFTS:
