@@ -82,12 +82,12 @@ def decode(
         recorded: False leaves `Step.rows` empty.
         prefill: of this target, drafter and prompt, of which a part may have been read; None: a new one.
     """
-    prefill = prefill or Prefill(target, prompt, drafter)
+    prefill = prefill or Prefill(target, prompt, drafter, sampling)
     cache = prefill.cache
     tokens = list(prompt)
     context, full = context_of(target, drafter)
     limits = Limits(target.ends, len(prompt) + max_tokens, context, full, stop)
-    drafter.begin(tokens, prefill.output(sampling))
+    drafter.begin(tokens, prefill.output())
     ending: Ending = ""
     while not ending:
         started = perf_counter()
@@ -126,37 +126,41 @@ def context_of(target: Target, drafter: Drafter) -> tuple[int, Ending]:
 
 
 class Prefill:
-    """All of the prompt but the root, read into a new cache: at once, or part by part where others wait for the device."""
+    """All of the prompt but the root, read into a new cache: at once, or part by part where others wait for the device.
 
-    def __init__(self, target: Target, prompt: Sequence[int], drafter: Drafter) -> None:
+    A drafter that wants every row gets those of each part as it is read: the logits of prompts that are half read would fill the
+    memory.
+    """
+
+    def __init__(self, target: Target, prompt: Sequence[int], drafter: Drafter, sampling: Sampling) -> None:
         self.cache = target.new_cache()
-        self._target, self._left = target, prompt[:-1]
-        self._every_row, self._hidden_too = drafter.reads_prompt, drafter.reads_prompt_hidden
-        self._logits: list[Tensor] = []
-        self._hidden: dict[int, list[Tensor]] = {layer: [] for layer in drafter.aux_hidden_layers if self._hidden_too}
+        self._target, self._drafter, self._sampling, self._left = target, drafter, sampling, prompt[:-1]
+        self._hidden: dict[int, list[Tensor]] = {layer: [] for layer in drafter.aux_hidden_layers if drafter.reads_prompt_hidden}
+        self._logits: Tensor | None = None  # after the last token
 
     @torch.inference_mode()
     def read(self, rows: int | None = None) -> bool:
-        """Read so many more tokens; whether some are left. All of them if None, or if the drafter wants the logits of each: those
-        of many prompts that are half read would lie in memory at the same time."""
-        end = len(self._left) if rows is None or self._every_row else rows
+        """Read so many more tokens, or all; whether some are left."""
+        end = len(self._left) if rows is None else rows
         part, self._left = self._left[:end], self._left[end:]
         if part:
-            logits, hidden = self._target.extend_with_hidden(self.cache, part, tuple(self._hidden), every_row=self._every_row)
-            self._logits = [logits]
+            every_row = self._drafter.reads_prompt
+            self._logits, hidden = self._target.extend_with_hidden(self.cache, part, tuple(self._hidden), every_row=every_row)
             for layer, states in hidden.items():
                 self._hidden[layer].append(states)
+            if every_row:
+                self._drafter.begin(part, self._output(self._logits, hidden))
         return bool(self._left)
 
-    def output(self, sampling: Sampling) -> TargetOutput | None:
-        """A TargetOutput of every row, or of every state, if the drafter wants one; what is left is read first."""
+    def output(self) -> TargetOutput | None:
+        """A TargetOutput of every state, if the drafter wants one; what is left is read first."""
         self.read()
-        if not self._logits or not (self._every_row or self._hidden_too):
+        if self._logits is None or not self._drafter.reads_prompt_hidden:
             return None
-        [logits] = self._logits
-        return TargetOutput(
-            logits, sampling.probabilities(logits), {layer: torch.cat(rows) for layer, rows in self._hidden.items()}
-        )
+        return self._output(self._logits, {layer: torch.cat(states) for layer, states in self._hidden.items()})
+
+    def _output(self, logits: Tensor, hidden: dict[int, Tensor]) -> TargetOutput:
+        return TargetOutput(logits, self._sampling.probabilities(logits), hidden)
 
 
 @dataclass(frozen=True)

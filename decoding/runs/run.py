@@ -105,7 +105,7 @@ class Run:
         self.token_bytes: dict[int, bytes] = family.token_bytes((*tokens, *stops))
         rng = Generator().manual_seed(seed)
         own = frozenset() if ignore_end else family.target.ends
-        self._prefill: Prefill | None = Prefill(target, tokens, drafter)  # None once it was read
+        self._prefill: Prefill | None = Prefill(target, tokens, drafter, sampling)  # None once it was read
         self._decode = decode(
             target, drafter, accept, tokens, sampling=sampling, rng=rng, max_tokens=max_tokens, recorded=record,
             stop=frozenset(stops) - own, prefill=self._prefill,

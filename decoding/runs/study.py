@@ -130,7 +130,7 @@ class Study:
             self._number = self._next_number()
         try:
             self._run = run = self._run or self._start(self._number)
-            step = run.turn() if hasattr(run, "turn") else next(iter(run))
+            step = getattr(run, "turn", iter(run).__next__)()
             if step is not None:
                 self._keep(run, step)
         except BaseException as error:
