@@ -58,6 +58,8 @@ class Limits:
     mode: str = "local"
     models: tuple[str, ...] | None = None  # that may be loaded
     prompt: int | None = None  # characters, all messages of a chat together
+    prompt_tokens: int | None = None  # of those
+    rows: int | None = None  # of a prompt that the target reads in one turn
     tokens: int | None = None  # of a run
     nodes: int | None = None  # drafted in one step
     at_once: int | None = None  # runs of one visitor that take turns; the columns of a comparison are one run
@@ -111,6 +113,8 @@ PUBLIC = Limits(
     "public",
     models=OWN,
     prompt=4_000,
+    prompt_tokens=1_280,
+    rows=128,
     tokens=256,
     nodes=128,
     at_once=2,
@@ -204,6 +208,11 @@ def check_tokens(count: int) -> None:
 def check_prompt(characters: int) -> None:
     if over(characters, most := limits().prompt):
         raise Refused(f"This demo reads prompts of at most {most:,} characters; this one has {characters:,}.")
+
+
+def check_prompt_tokens(count: int) -> None:
+    if over(count, most := limits().prompt_tokens):
+        raise Refused(f"This demo reads prompts of at most {most:,} tokens; this one has {count:,}.")
 
 
 def check_nodes(count: int) -> None:

@@ -71,6 +71,7 @@ def decode(
     max_tokens: int,
     recorded: bool = True,
     stop: frozenset[int] = frozenset(),
+    prefill: "Prefill | None" = None,
 ) -> abc.Generator[Step, None, None]:
     """Yield one Step per target call until the text ends.
 
@@ -79,12 +80,14 @@ def decode(
         stop: those of the target's `ends` that are none of its own: somebody wants the run to stop there.
         rng: a CPU generator; every uniform of the run comes from it, in the order propose, judge.
         recorded: False leaves `Step.rows` empty.
+        prefill: of this target, drafter and prompt, of which a part may have been read; None: a new one.
     """
-    cache = target.new_cache()
+    prefill = prefill or Prefill(target, prompt, drafter, sampling)
+    cache = prefill.cache
     tokens = list(prompt)
     context, full = context_of(target, drafter)
     limits = Limits(target.ends, len(prompt) + max_tokens, context, full, stop)
-    drafter.begin(tokens, prefill(target, cache, tokens, drafter, sampling))
+    drafter.begin(tokens, prefill.output())
     ending: Ending = ""
     while not ending:
         started = perf_counter()
@@ -122,14 +125,42 @@ def context_of(target: Target, drafter: Drafter) -> tuple[int, Ending]:
     return drafter.context, "context limit of the draft model"
 
 
-def prefill(target: Target, cache: Cache, tokens: Sequence[int], drafter: Drafter, sampling: Sampling) -> TargetOutput | None:
-    """Read all of the prompt but the root; a TargetOutput of every row, or of every state, only if the drafter wants one."""
-    if len(tokens) < 2:
-        return None
-    aux_hidden_layers = drafter.aux_hidden_layers if drafter.reads_prompt_hidden else ()
-    logits, hidden = target.extend_with_hidden(cache, tokens[:-1], aux_hidden_layers, every_row=drafter.reads_prompt)
-    wanted = drafter.reads_prompt or drafter.reads_prompt_hidden
-    return TargetOutput(logits, sampling.probabilities(logits), hidden) if wanted else None
+class Prefill:
+    """All of the prompt but the root, read into a new cache: at once, or part by part where others wait for the device.
+
+    A drafter that wants every row gets those of each part as it is read: the logits of prompts that are half read would fill the
+    memory.
+    """
+
+    def __init__(self, target: Target, prompt: Sequence[int], drafter: Drafter, sampling: Sampling) -> None:
+        self.cache = target.new_cache()
+        self._target, self._drafter, self._sampling, self._left = target, drafter, sampling, prompt[:-1]
+        self._hidden: dict[int, list[Tensor]] = {layer: [] for layer in drafter.aux_hidden_layers if drafter.reads_prompt_hidden}
+        self._logits: Tensor | None = None  # after the last token
+
+    @torch.inference_mode()
+    def read(self, rows: int | None = None) -> bool:
+        """Read so many more tokens, or all; whether some are left."""
+        end = len(self._left) if rows is None else rows
+        part, self._left = self._left[:end], self._left[end:]
+        if part:
+            every_row = self._drafter.reads_prompt
+            self._logits, hidden = self._target.extend_with_hidden(self.cache, part, tuple(self._hidden), every_row=every_row)
+            for layer, states in hidden.items():
+                self._hidden[layer].append(states)
+            if every_row:
+                self._drafter.begin(part, self._output(self._logits, hidden))
+        return bool(self._left)
+
+    def output(self) -> TargetOutput | None:
+        """A TargetOutput of every state, if the drafter wants one; what is left is read first."""
+        self.read()
+        if self._logits is None or not self._drafter.reads_prompt_hidden:
+            return None
+        return self._output(self._logits, {layer: torch.cat(states) for layer, states in self._hidden.items()})
+
+    def _output(self, logits: Tensor, hidden: dict[int, Tensor]) -> TargetOutput:
+        return TargetOutput(logits, self._sampling.probabilities(logits), hidden)
 
 
 @dataclass(frozen=True)

@@ -32,18 +32,19 @@ class Drafter:
     """Guesses what comes next, and learns from what was kept. Owns no randomness: it is handed in."""
 
     aux_hidden_layers: tuple[int, ...] = ()  # target layers it wants to see
-    reads_prompt = False  # True: `begin` gets a row for every prompt token but the last
+    reads_prompt = False  # True: `begin` gets a row for every prompt token but the last, part by part
     reads_prompt_hidden = (
         False  # True: `begin` gets the states at `aux_hidden_layers` of every prompt token but the last; logits of the last of them
     )
     context: int | None = None  # positions it can read; None = as many as the target
 
     def begin(self, tokens: Sequence[int], output: TargetOutput | None) -> None:
-        """Called once, after the prompt was read; `tokens` is the whole prompt.
+        """Called after the prompt was read; `tokens` is the whole prompt. Before that, if `reads_prompt`, with each part of it that
+        was read, and (len(tokens), ...) logits.
 
         Args:
-            output: with (len(tokens) - 1, ...) logits if `reads_prompt`, otherwise one row of them; with that many rows of
-                states if `reads_prompt_hidden`. None if neither is set or the prompt is a single token.
+            output: with one row of logits, and (len(tokens) - 1, ...) states if `reads_prompt_hidden`. None if that is not set or
+                the prompt is a single token.
         """
 
     def propose(self, tokens: Sequence[int], rng: Generator) -> Draft:

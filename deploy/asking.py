@@ -1,12 +1,15 @@
 """Who asks: the key and the address that a request brings, and what they count as."""
 
 import hashlib
+import secrets
 
 from starlette.requests import HTTPConnection
 from starlette.types import Scope
 
 from decoding.limits import Pacing, limits
 from decoding.runs.visitors import COOKIE, is_key, network
+
+KEYLESS = "keyless "  # what the names of visitors without a key begin with
 
 
 def key_in(scope: Scope) -> str | None:
@@ -16,8 +19,9 @@ def key_in(scope: Scope) -> str | None:
 
 
 def whose(key: str | None) -> str:
-    """What Streamlit knows a visitor by: their key is nobody's to tell."""
-    return hashlib.sha256((key or "").encode()).hexdigest()
+    """What Streamlit knows a visitor by: their key is nobody's to tell. Whoever has none is another one with each connection, or
+    all of them would be the same one."""
+    return hashlib.sha256(key.encode()).hexdigest() if key else KEYLESS + secrets.token_hex(16)
 
 
 def address_of(scope: Scope) -> str:

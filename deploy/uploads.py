@@ -15,7 +15,7 @@ from streamlit.runtime.memory_uploaded_file_manager import MemoryUploadedFileMan
 from decoding.limits import left_for, limits
 from decoding.runs.log import log
 from decoding.runs.visitors import IN_STATE
-from deploy.asking import address_of, counted, key_in, whose
+from deploy.asking import KEYLESS, address_of, counted, key_in, whose
 
 UPLOAD = re.compile(r"/_stcore/upload_file/([^/]+)/([^/]+)")  # where Streamlit takes the files of a tab
 AROUND = 10_000  # bytes of an upload that are not the file's
@@ -75,13 +75,17 @@ class Uploads:
 def is_of(tab: str, key: str | None) -> bool:
     """Whether a tab that is there belongs to whoever has the key: the address of its uploads stands in the logs of proxies.
 
-    That is the visitor it was opened by, or, once they have taken *my link* in it, the one that they became.
+    That is the visitor it was opened by, or, once they have taken *my link* in it, the one that they became. Of a tab without a key
+    it is anybody without one: nothing else is known of them.
     """
     found = runtime.get_instance()._session_mgr.get_session_info(tab)
     if found is None:
         return True  # Streamlit refuses that
-    state = found.session.session_state
-    return found.session.matches_user_info({"visitor": whose(key)}) or IN_STATE in state and state[IN_STATE] == key
+    session = found.session
+    if key is None:
+        return session._user_info.get("visitor", "").startswith(KEYLESS)
+    state = session.session_state
+    return session.matches_user_info({"visitor": whose(key)}) or IN_STATE in state and state[IN_STATE] == key
 
 
 def storage() -> dict[str, dict]:

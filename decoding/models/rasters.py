@@ -10,6 +10,7 @@ from pathlib import Path
 
 import msgspec
 
+from decoding.limits import limits
 from decoding.models.names import IMAGE_TARGETS
 from decoding.trace import Raster
 
@@ -38,9 +39,11 @@ def raster_of(folder: Path) -> Raster | None:
 
 def raster_named(target: str) -> Raster | None:
     """The raster of what a target is called by, before it is loaded, as far as it is on this machine; None if there is none, or it
-    is damaged, of which loading the target speaks."""
+    is damaged, of which loading the target speaks. A target that this server does not offer is not looked for: traces name any."""
+    if not target or not limits().allows(target):
+        return None
     try:
-        return raster_of(SHIPPED / IMAGE_TARGETS[target] if target in IMAGE_TARGETS else Path(target)) if target else None
+        return raster_of(SHIPPED / IMAGE_TARGETS[target] if target in IMAGE_TARGETS else Path(target))
     except (OSError, ValueError):
         return None
 

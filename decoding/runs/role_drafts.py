@@ -48,9 +48,15 @@ class RoleDrafts:
         return not self.left
 
     def __next__(self) -> Step | None:
-        if self.ended:
+        while (step := self.turn()) is None and not self.ended:
+            pass
+        return step
+
+    def turn(self) -> Step | None:
+        """As that of a run, but for None at the end too."""
+        if self.ended or (step := self.run.turn()) is None:
             return None
-        self.steps.append(next(self.run))
+        self.steps.append(step)
         if self.run.ended:
             role, at, count = self.left.pop(0)
             if (

@@ -13,8 +13,8 @@ import torch
 import transformers
 from torch import Generator
 
-from decoding.limits import check_params, check_prompt, check_tokens
-from decoding.loop import context_of, decode
+from decoding.limits import check_params, check_prompt, check_prompt_tokens, check_tokens, limits
+from decoding.loop import Prefill, context_of, decode
 from decoding.method import Method
 from decoding.methods import METHODS
 from decoding.models.chat import Option, checked_messages, checked_options, is_chat
@@ -79,6 +79,7 @@ class Run:
             target = GuidedTarget(target, sampling.guidance, family.untold)
         limit, full = context_of(target, drafter)
         text, tokens = read_prompt(family, prompt, messages, options, limit, full.removeprefix("context limit"))
+        check_prompt_tokens(len(tokens))
         self.family: Family | None = family  # None once it was let go
         self.notes = family.notes + (family.prompt_notes(prompt) if isinstance(prompt, str) else ())  # for who looks at the run
         self.header = Header(
@@ -104,15 +105,25 @@ class Run:
         self.token_bytes: dict[int, bytes] = family.token_bytes((*tokens, *stops))
         rng = Generator().manual_seed(seed)
         own = frozenset() if ignore_end else family.target.ends
-        limits = {"max_tokens": max_tokens, "stop": frozenset(stops) - own}
-        self._decode = decode(target, drafter, accept, tokens, sampling=sampling, rng=rng, recorded=record, **limits)
+        self._prefill: Prefill | None = Prefill(target, tokens, drafter, sampling)  # None once it was read
+        self._decode = decode(
+            target, drafter, accept, tokens, sampling=sampling, rng=rng, max_tokens=max_tokens, recorded=record,
+            stop=frozenset(stops) - own, prefill=self._prefill,
+        )  # fmt: skip
 
     def __iter__(self) -> "Run":
         return self
 
+    def turn(self) -> Step | None:
+        """The next step, or None where no more than a part of the prompt was read, as much as this server reads at once."""
+        if self._prefill is not None and self._prefill.read(limits().rows):
+            return None
+        return next(self)
+
     def __next__(self) -> Step:
         if (family := self.family) is None:
             raise StopIteration
+        self._prefill = None
         try:
             step = next(self._decode)
         except NotFinite as error:
@@ -129,7 +140,7 @@ class Run:
     def let_go(self) -> None:
         """Drop the models and what the loop keeps of them; what was done stays, and no step can follow."""
         self._decode.close()
-        self.family = None
+        self.family = self._prefill = None
 
     @property
     def trace(self) -> Trace:

@@ -121,22 +121,29 @@ class Study:
         return self
 
     def __next__(self) -> Step:
-        while True:
-            if self._run is None:
-                self._number = self._next_number()
-            try:
-                self._run = run = self._run or self._start(self._number)
-                step = next(iter(run))
+        while (step := self.turn()) is None:
+            pass
+        return step
+
+    def turn(self) -> Step | None:
+        """The next step, or None where a prompt was skipped or read in part instead: that takes as long as a step, and whoever
+        shares the device with others lets them come between. StopIteration at the end."""
+        if self._run is None:
+            self._number = self._next_number()
+        try:
+            self._run = run = self._run or self._start(self._number)
+            step = getattr(run, "turn", iter(run).__next__)()
+            if step is not None:
                 self._keep(run, step)
-            except BaseException as error:
-                if not isinstance(error, Exception) and not is_panic(error):
-                    raise
-                self._run = None
-                self._adopt()
-                if self._number not in self.kept:
-                    self.problems[self._number] = sentence(error)
-                continue
-            return step
+        except BaseException as error:
+            if not isinstance(error, Exception) and not is_panic(error):
+                raise
+            self._run = None
+            self._adopt()
+            if self._number not in self.kept:
+                self.problems[self._number] = sentence(error)
+            return None
+        return step
 
     def _keep(self, run: Run | RemoteRun, step: Step) -> None:
         """Write the step down: whatever happens to the process, no more than a step is lost. Half a run that a study left behind

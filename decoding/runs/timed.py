@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from statistics import median_low
 
 from decoding.runs.run import Run
+from decoding.runs.worker import UNDER_WAY, next_of
 from decoding.trace import Step, Trace
 
 ROUNDS = 3
@@ -36,10 +37,18 @@ class Timed:
         return self
 
     def __next__(self) -> Step:
+        while (step := self.turn()) is None:
+            pass
+        return step
+
+    def turn(self) -> Step | None:
+        """As that of a run."""
         while not self.ended:
             method, turn = self._turns[self.done]
             run = self._run or self.prepare()
-            step = None if turn is None and len(run.steps) >= WARM else next(run, None)
+            step = None if turn is None and len(run.steps) >= WARM else next_of(run)
+            if step is UNDER_WAY:
+                return None
             if step is not None:
                 self.count += 1
                 return step

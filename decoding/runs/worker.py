@@ -42,7 +42,8 @@ class Job(Protocol):
 
     It may be `unready` from time to time: then `prepare` is called on a thread of its own before the next turn, as if it were made
     anew. It may have `let_go`, which drops what only further turns need, and `aside`, true of what needs no device: its turns are
-    taken on a thread of its own. It may raise `Again` in place of a step.
+    taken on a thread of its own. It may raise `Again` in place of a step. With a `turn`, that is called in place of `next`: it is
+    the same, but returns None where so much was done that others should come, and no step was taken.
     """
 
     def __next__(self) -> Any: ...
@@ -276,7 +277,8 @@ class Live:
         taken = 1
         try:
             with told_to(self._show), kept():
-                step = next(self._run, None)
+                step = next_of(self._run)
+            taken = int(step is not UNDER_WAY)
         except Again:
             taken = 0
         except BaseException as error:  # a thread that died would freeze every run of this device
@@ -332,6 +334,20 @@ class Live:
         """Block until nothing is due; for scripts and tests."""
         with self._worker.changed:
             self._worker.changed.wait_for(lambda: not self.busy, timeout)
+
+
+UNDER_WAY = object()  # in place of a step
+
+
+def next_of(job: Any) -> Any:
+    """A job's next step; None if there is no other, UNDER_WAY if its turn was over before."""
+    if (turn := getattr(job, "turn", None)) is None:
+        return next(job, None)
+    try:
+        step = turn()
+    except StopIteration:
+        return None
+    return UNDER_WAY if step is None else step
 
 
 def refused() -> Job:

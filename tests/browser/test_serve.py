@@ -163,6 +163,16 @@ def test_a_session_is_taken_up_by_its_visitor_alone(site):
             assert (session(again) == known) is same
 
 
+def test_visitors_without_a_key_are_not_one_another(site):
+    """As in a page of another site, where browsers send no cookie."""
+    with tab(site, "") as first:
+        known = session(first)
+        with tab(site, "", known) as stranger:
+            assert session(stranger) != known
+    with tab(site, "", known) as stranger:
+        assert session(stranger) != known
+
+
 def tab(site: str, key: str, known: str = "") -> ClientConnection:
     """A connection of whoever has the key, which asks for a session by its id."""
     asked = [Subprotocol(name) for name in ("streamlit", "x", known) if name]

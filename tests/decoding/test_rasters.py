@@ -39,6 +39,15 @@ def test_a_model_of_text_has_none(tmp_path):
     assert rasters.raster_named("embedded") is None and rasters.raster_named("") is None
 
 
+def test_on_a_public_server_only_what_it_offers_is_looked_for(folder, monkeypatch):
+    """A trace of a stranger names any folder as its family."""
+    assert rasters.raster_named(str(folder)) == rasters.raster_named("digits") is not None
+    monkeypatch.setenv("DRAFTSCOPE_MODE", "public")
+    assert rasters.raster_named(str(folder)) is None and rasters.raster_named("digits") is not None
+    monkeypatch.setenv("DRAFTSCOPE_MODELS", str(folder))
+    assert rasters.raster_named(str(folder)) is not None
+
+
 @pytest.mark.parametrize(
     "said, words",
     [

@@ -11,7 +11,9 @@ from threading import Event, Semaphore, Thread
 import pytest
 import torch
 
+from decoding.limits import PUBLIC, Refused, limits
 from decoding.models.progress import tell
+from decoding.models.target import Target
 from decoding.runs import worker as module
 from decoding.runs.prompts import Prompt
 from decoding.runs.run import Run
@@ -27,6 +29,8 @@ PATIENCE = 20  # seconds; nothing here takes one
 
 class Gated:
     """A real run that takes a step only when the test lets it, and notes whose step it was."""
+
+    turn = None  # each step passes the gate
 
     def __init__(self, run: Run, name: str, log: list[str]) -> None:
         self.run, self.name, self.log = run, name, log
@@ -733,3 +737,42 @@ def test_what_a_job_of_one_turn_was_asked_is_not_kept(one_worker, llama):
     del family
     eventually(lambda: gone(kept), "the models are still held")
     assert live.run.steps == [llama.name]
+
+
+@pytest.mark.parametrize("method", ["plain", "speculative_sampling", "medusa", "token_recycling"])
+def test_a_long_prompt_is_read_in_turns_and_others_come_between(one_worker, embedded, monkeypatch, method):
+    """One of 4,000 digits took the worker for half a minute at once, with a real model, and everybody waited."""
+    text = "Once upon a time there was a girl. " * 30
+    whole = [step.tokens for step in Run(embedded, method, prompt=text, max_tokens=6)]
+    monkeypatch.setenv("DRAFTSCOPE_MODE", "public")
+    rows, read = limits().rows or 0, []
+    extend = Target.extend_with_hidden
+
+    def noted(target, cache, tokens, *given, **more):
+        if target is embedded.target:
+            read.append(len(tokens))
+        return extend(target, cache, tokens, *given, **more)
+
+    monkeypatch.setattr(Target, "extend_with_hidden", noted)
+    live = one_worker.live(lambda: Run(embedded, method, prompt=text, max_tokens=6), Owner("long"))
+    live.ask()
+    between = []
+    while live.busy:
+        other = one_worker.live(lambda: Once(lambda: len(read)), Owner("other"))
+        other.ask()
+        other.wait(PATIENCE)
+        between.append(other.run.steps[0])
+    count = len(live.run.header.prompt_tokens) - 1
+    parts = [rows] * (count // rows) + [count % rows] * bool(count % rows)
+    assert len(parts) > 1 and live.count == 1
+    assert read == parts and len(set(between)) > 1
+    live.ask(FOREVER)
+    live.wait(PATIENCE)
+    assert [step.tokens for step in live.trace.steps] == whole
+
+
+def test_a_prompt_of_too_many_tokens_is_refused_before_it_is_read(embedded, monkeypatch):
+    monkeypatch.setenv("DRAFTSCOPE_MODE", "public")
+    monkeypatch.setattr("decoding.limits.PUBLIC", replace(PUBLIC, prompt_tokens=5))
+    with pytest.raises(Refused, match="at most 5 tokens; this one has"):
+        Run(embedded, "plain", prompt="Once upon a time there was a little girl.")

@@ -34,10 +34,8 @@ class Sender:
         if tab not in self.owners:
             return None
         first, now = self.owners[tab]
-        state = {} if now is None else {IN_STATE: now}
-        return SimpleNamespace(
-            session=SimpleNamespace(session_state=state, matches_user_info=lambda who: who == {"visitor": whose(first)})
-        )
+        state, known = {} if now is None else {IN_STATE: now}, {"visitor": whose(first)}
+        return SimpleNamespace(session=SimpleNamespace(session_state=state, _user_info=known, matches_user_info=known.__eq__))
 
     async def _streamlit(self, scope, receive, send) -> None:
         """Takes all."""

@@ -1,15 +1,18 @@
 """The Drafter page without a browser: prompts, start and stop, results with filters, the way to a step on the Step page."""
 
+from math import inf
 from threading import Event
 
 import pytest
 from streamlit.testing.v1 import AppTest
 
+from decoding.limits import Refused
 from decoding.models.family import EMBEDDED, load
 from decoding.runs import recorded_study
 from decoding.runs.prompts import Prompt
 from decoding.runs.store import Store
 from decoding.runs.study import Plan, Study, results
+from decoding.runs.worker import Worker
 from decoding.trace import Message
 from pages.parts.drafter.controller import Series, finished
 from pages.parts.drafter.sidebar import job, settings_of
@@ -223,6 +226,32 @@ def test_two_studies_run_one_after_the_other(store):
     assert both.ended and both.done == [3, 3] and (3, 0) in done
     assert len(both.steps) == len(done) and both.tokens == 36
     assert not any(both.problems.values())
+
+
+def test_others_come_between_the_prompts_that_are_skipped(store, monkeypatch):
+    """Each was read as far as to its first step before it was refused; all of them were one turn of the worker, for whose end every
+    other visitor waited."""
+    both, tried = series(store, "prompt_lookup", "token_recycling"), []
+
+    def full(*given, **more):
+        tried.append(given)
+        raise Refused("The store is full.")
+
+    monkeypatch.setattr(Store, "keep", full)
+    for turn in range(1, 7):
+        assert both.turn() is None
+        assert len(tried) == turn == sum(map(len, both.problems.values())) == sum(both.done)
+    assert both.ended and not both.steps
+    with pytest.raises(StopIteration):
+        next(both)
+
+
+def test_a_study_whose_prompts_are_all_skipped_ends_on_the_worker(store, monkeypatch):
+    monkeypatch.setattr(Store, "keep", lambda *given, **more: (_ for _ in ()).throw(Refused("The store is full.")))
+    live = Worker().live(lambda: series(store, "prompt_lookup"))
+    live.ask(inf)
+    live.wait(PATIENCE)
+    assert live.state == "ended" and [len(found) for found in live.run.problems.values()] == [3]
 
 
 def test_the_same_controls_are_the_same_plan(store):

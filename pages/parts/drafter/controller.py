@@ -76,23 +76,32 @@ class Series:
             self._study.let_go()
 
     def __next__(self) -> Step:
+        while (step := self.turn()) is None:
+            pass
+        return step
+
+    def turn(self) -> Step | None:
+        """As that of a study."""
         while not self.ended:
             if self._study is None:
                 self.prepare()
-            step = next(self._study, None)
+            try:
+                step = self._study.turn()
+            except StopIteration:
+                self._note(over=True)
+                continue
             self._note(step)
-            if step is not None:
-                return step
+            return step
         raise StopIteration
 
-    def _note(self, step: Step | None) -> None:
-        """Write down how far the study is, and leave it if it has ended."""
+    def _note(self, step: Step | None = None, over: bool = False) -> None:
+        """Write down how far the study is, and leave it if it has ended: it is `over`, or no run of it is missing."""
         study = self._study
         self.done[self._number] = len(study.finished) + len(study.problems)
         self.problems[self.jobs[self._number].key] = dict(study.problems)
         if step is not None:
             self.tokens, self.count = self.tokens + len(step.tokens), self.count + 1
-        if step is None or study.ended:
+        if over or study.ended:
             self._study, self._number = None, self._number + 1
 
     @property
