@@ -260,7 +260,7 @@ class Chimera(Drafter):
     def _closed(self, rows: Tensor, found: Tensor, positions: Tensor, hidden: Tensor, level: int) -> tuple[Tensor, ...]:
         """Behind it: keys and values of the imitated states, and what head `level` says behind them."""
         made = self.heads.context.closed(rows, found)
-        _, keys, values = self.heads.context.opened(made, positions)
+        keys, values = (part[0].transpose(0, 1) for part in self.heads.context.keys_values(made[None], positions[None]))
         return keys, values, self.target.score(self.heads.read(hidden, made, level))
 
 
