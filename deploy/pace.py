@@ -10,7 +10,8 @@ asks for next, which waits as if it had asked for the page.
 
 And so few scripts run at the same time for one visitor, for one address, and for all, that those of the others get their part of
 the processor, however much each of them does. Where there are more than may run, the next place is for who runs least now, and of
-those for who had least so far: among all it is an address, at an address a visitor, of a visitor a tab.
+those for who had least of late: among all it is an address, at an address a visitor, of a visitor a tab. What somebody had is
+forgotten soon, or whoever has loaded a page would wait until everybody else has taken as many steps as cost that much.
 """
 
 import asyncio
@@ -22,9 +23,12 @@ from typing import NamedTuple
 
 from decoding.limits import Rate, left_for, limits
 from deploy.asking import counted
+from deploy.ticks import Ticks
 
 HOLD = 1.0  # seconds that a script has its place without a word
 LONGEST = 10.0  # seconds that it has it, whatever it says
+HALF = 2.0  # seconds after which what somebody had counts half
+FEW, MOST = 0.5, 1.0  # seconds of places: so little counts for nothing, and no more than that counts
 LINGER = 10.0  # seconds that a closed connection counts: Streamlit keeps what it had
 
 
@@ -57,8 +61,7 @@ class Places:
         self._most = most
         self._taken: dict[Tab, Place] = {}
         self._waiting: dict[Tab, tuple[Hashable, asyncio.Future]] = {}  # in the order in which they came
-        self._had: dict[Hashable, float] = {}  # seconds of places, of whoever had more than `_least`
-        self._least = 0.0  # what whoever got the last place had had: who comes anew begins with as much
+        self._had: dict[Hashable, tuple[float, float]] = {}  # seconds of places, as many as counted then
         self._alarm: asyncio.TimerHandle | None = None
 
     async def take(self, tab: "Tab", whose: Hashable) -> bool:
@@ -107,16 +110,19 @@ class Places:
                 break
             tab = min(able, key=lambda tab: self._before(self._waiting[tab][0], busy))
             whose, served = self._waiting.pop(tab)
-            self._least = max(self._least, self._had.get(whose, 0.0))
             self._taken[tab] = Place(whose, now())
             served.set_result(None)
-        self._had = {one: had for one, had in self._had.items() if had > self._least} if self._waiting else {}
-        self._least *= bool(self._waiting)
         self._wake()
 
     def _before(self, whose: Hashable, busy: Counter[Hashable]) -> tuple[int, float]:
         """The less, the sooner."""
-        return busy[whose], max(self._had.get(whose, 0.0), self._least)
+        had = self._counts(whose)
+        return busy[whose], had if had > FEW else 0.0
+
+    def _counts(self, whose: Hashable) -> float:
+        """Seconds of places that it had, the longer ago the less of them."""
+        seconds, then = self._had.get(whose, (0.0, 0.0))
+        return seconds * 0.5 ** ((now() - then) / HALF)
 
     def _forget_silent(self) -> bool:
         """Take back what nothing was heard of; whether that was anything."""
@@ -128,7 +134,8 @@ class Places:
     def _return(self, tab: "Tab") -> None:
         """Take back a place, and note how long it was had."""
         place = self._taken.pop(tab)
-        self._had[place.whose] = max(self._had.get(place.whose, 0.0), self._least) + now() - place.since
+        self._had[place.whose] = min(self._counts(place.whose) + now() - place.since, MOST), now()
+        self._had = {one: had for one, had in self._had.items() if self._counts(one) > FEW / 8}
 
     def _wake(self) -> None:
         """Have those who wait served when the next place is lost."""
@@ -162,11 +169,19 @@ class Tab:
     """One connection of a page, and what its visitor, its address and all together have."""
 
     def __init__(self, names: list[str], purses: list[Purse], places: list[Places]) -> None:
-        self.names, self._purses = names, purses
+        self.names, self.ticks, self._purses = names, Ticks(), purses
         self._places = list(zip(places, (*names, self), strict=True))[::-1]  # its visitor's come first, those of all last
         self._coming = False  # a page that was asked for and has not begun
         self._unpaid = 0  # pages that began and that no message had asked for
         self._due = False  # a script that was asked for while another one ran, and has not begun
+
+    async def tick(self, fragment: str) -> bool:
+        """Return when a tick of a fragment's timer may be passed on, and whether it is to be."""
+        if not self.ticks.is_due(fragment, now()):
+            return False
+        await self.turn(page=False)
+        self.ticks.passed(fragment, now())
+        return True
 
     async def turn(self, page: bool, runs: bool = True) -> None:
         """Return when a message may be passed on; `page`: it asks for a whole page, `runs`: a script runs for it."""
@@ -193,6 +208,7 @@ class Tab:
         """A whole page began to run. All that were asked for until now are this one: Streamlit makes one run of many."""
         self._unpaid += not self._coming
         self._coming = False
+        self.ticks.page_began()
 
     def spoke(self) -> None:
         """Something is sent to it."""

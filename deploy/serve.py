@@ -44,7 +44,7 @@ OWN = re.compile(r"/_stcore/+([^/]*)")  # Streamlit's own addresses
 SERVED = {"stream", "health", "host-config", "upload_file", "bidi-components"}  # of them, what pages and health checks ask for
 ID = re.compile(r"[A-Za-z0-9_.-]{0,128}")  # of a fragment, a script, a message
 USER = "x-draftscope-visitor"  # the header in which the server tells Streamlit whose a connection is
-SHORT = 200  # bytes: the message that a script has ended is shorter
+SHORT = 200  # bytes: messages that a script has ended, or that a timer begins, are shorter
 MAIN = ROOT / "app.py"
 HERE = str(MAIN).encode()
 ASKED = {"rerun_script", "stop_script", "app_heartbeat", "file_urls_request", "backend_operation_request"}  # by pages
@@ -229,10 +229,18 @@ async def asked(receive: Receive, tab: Tab) -> Message:
         if message["type"] != "websocket.receive":
             return message
         found = read(message.get("bytes") or b"")
-        runs = found is not None and found.WhichOneof("type") == "rerun_script"
-        await tab.turn(page=runs and not found.rerun_script.fragment_id, runs=runs)
-        if found is None or is_asked(found):
+        if await is_turn(found, tab) and (found is None or is_asked(found)):
             return message
+
+
+async def is_turn(found: BackMsg | None, tab: Tab) -> bool:
+    """Return when it is time for what a page says, and whether it is worth passing on."""
+    runs = found is not None and found.WhichOneof("type") == "rerun_script"
+    fragment = found.rerun_script.fragment_id if found is not None else ""
+    if runs and fragment and found.rerun_script.is_auto_rerun:
+        return await tab.tick(fragment)
+    await tab.turn(page=runs and not fragment, runs=runs)
+    return True
 
 
 async def told(send: Send, tab: Tab, message: Message) -> None:
@@ -245,8 +253,11 @@ async def told(send: Send, tab: Tab, message: Message) -> None:
             tab.page_began()
         said.new_session.main_script_path = MAIN.name  # its place on the server, which browsers need for nothing
         message = message | {"bytes": said.SerializeToString()}
-    elif 0 < len(data) < SHORT and (said := ForwardMsg.FromString(data)).WhichOneof("type") == "script_finished":
-        tab.ended(again=said.script_finished == ForwardMsg.FINISHED_EARLY_FOR_RERUN)
+    elif 0 < len(data) < SHORT:
+        said = ForwardMsg.FromString(data)
+        tab.ticks.told(said)
+        if said.WhichOneof("type") == "script_finished":
+            tab.ended(again=said.script_finished == ForwardMsg.FINISHED_EARLY_FOR_RERUN)
     await send(message)
 
 

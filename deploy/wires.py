@@ -12,6 +12,7 @@ from deploy.pace import Bucket
 
 LONGEST_MESSAGE = 2 * 2**20  # bytes: all that the boxes of a page say
 PINGS = Rate(20, 1.0)  # of a connection
+PARTS = ("handle_ping", "handle_cont", "keepalive_timeout", "schedule_ping", "read_paused", "transport")  # of uvicorn's object
 PIECES = 256  # of a message; Chromium parts it at 128 kB
 
 
@@ -19,7 +20,7 @@ def bound(wire: Any) -> None:
     """Have a connection, the object of the server behind `receive`, end when it does more of that."""
     if hasattr(wire, "config") and hasattr(wire.config, "ws_max_size"):
         wire.config.ws_max_size = LONGEST_MESSAGE  # for those that come; Streamlit's own limit has to be as high as what it sends
-    if not all(hasattr(wire, name) for name in ("handle_ping", "handle_cont", "keepalive_timeout", "transport")):
+    if not all(hasattr(wire, name) for name in PARTS):
         return
     answer, take, pings = wire.handle_ping, wire.handle_cont, Bucket(PINGS)
 
@@ -36,5 +37,11 @@ def bound(wire: Any) -> None:
             wire.frames.clear()
             wire.transport.abort()
 
-    wire.handle_ping, wire.handle_cont = handle_ping, handle_cont
-    wire.keepalive_timeout = lambda: wire.transport.abort()  # does not wait until somebody reads what was sent
+    def keepalive_timeout() -> None:
+        if wire.read_paused:  # a message waits for its turn, and the answer to the ping behind it
+            wire.pong_timer = wire.pending_ping_payload = None
+            wire.schedule_ping()
+        else:
+            wire.transport.abort()  # does not wait until somebody reads what was sent
+
+    wire.handle_ping, wire.handle_cont, wire.keepalive_timeout = handle_ping, handle_cont, keepalive_timeout

@@ -131,3 +131,16 @@ def test_longer_messages_come_from_no_page():
         assert it.wire.config.ws_max_size == LONGEST_MESSAGE
 
     played(story)
+
+
+def test_who_waits_for_a_turn_has_not_fallen_silent():
+    """The server reads no further than the message that waits; the answer to its ping stands behind it."""
+
+    async def story(it: Connection) -> None:
+        it.wire.read_paused = True
+        await asyncio.sleep(300)
+        assert not it.there.ended
+        it.wire.read_paused = False
+        await asyncio.sleep(120)
+
+    assert played(story).there.ended
