@@ -73,6 +73,10 @@ class Entry:
         return self.tokens / self.steps if self.steps else None
 
 
+SEARCHED = ("name", "note", "prompt", "text")
+LONGEST_SEARCH, MOST_WORDS = 200, 20  # characters and words that are looked for at once
+
+
 @dataclass(frozen=True)
 class Query:
     """What to look for; empty fields match everything."""
@@ -411,12 +415,20 @@ def counted(value: object) -> int:
 
 
 def conditions(query: Query) -> tuple[str, list]:
-    """The WHERE clause of a query and its values."""
-    parts, values = [], []
-    for word in query.words.split()[:20]:
-        like = "%" + word.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_") + "%"
-        parts.append("(name LIKE ? ESCAPE '\\' OR note LIKE ? ESCAPE '\\' OR prompt LIKE ? ESCAPE '\\' OR text LIKE ? ESCAPE '\\')")
-        values += [like] * 4
+    """The WHERE clause of a query and its values. LIKE would take time of a text's length times a word's.
+
+    Raises:
+        ValueError: there is too much to look for.
+    """
+    words, parts, values = query.words.split(), [], []
+    if len(query.words) > LONGEST_SEARCH or len(words) > MOST_WORDS:
+        raise ValueError(
+            f"A search has at most {LONGEST_SEARCH:,} characters and {MOST_WORDS:,} words; this one has {len(query.words):,} and "
+            f"{len(words):,}."
+        )
+    for word in words:
+        parts.append("(" + " OR ".join(f"instr(lower({column}), lower(?))" for column in SEARCHED) + ")")
+        values += [word] * len(SEARCHED)
     exact = (("method = ?", query.method or None), ("family = ?", query.family or None), ("study = ?", query.study))
     for clause, value in (*exact, ("ended = ?", query.ended), ("created >= ?", query.since), ("created <= ?", query.until)):
         if value is not None:
