@@ -203,12 +203,15 @@ class Store:
     def keep(self, trace: Trace, name: str, note: str = "", study: str = "") -> int:
         """A whole trace, in one transaction; returns its id. A ValueError where this server keeps no more."""
         check_trace(len(trace.steps), max((len(step.nodes) for step in trace.steps), default=0))
-        if limits().public:
+        public = limits().public
+        if public:
             check_kept(self.count(), self.size)
         self.begun()
         with self._open() as db:
             new = insert(db, trace.header, trace.token_bytes, name, note, study)
             append(db, new, trace.steps, trace.token_bytes)
+            if public:  # with what is not written yet: a refusal takes it back
+                check_kept(0, pages_of(db))
             return new
 
     def settle(self, trace: int) -> int:
@@ -362,6 +365,12 @@ def append(db: sqlite3.Connection, trace: int, steps: Sequence[Step], token_byte
             "UPDATE traces SET steps = steps + 1, tokens = tokens + ?, text = text || ?, ended = ? WHERE id = ?",
             (len(step.tokens), text, bool(step.ending), trace),
         )
+
+
+def pages_of(db: sqlite3.Connection) -> int:
+    """Bytes that a store fills, with what its transaction has written so far."""
+    count, free, size = (db.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "freelist_count", "page_size"))
+    return (count - free) * size
 
 
 def why(error: Exception) -> str:
