@@ -7,9 +7,11 @@ as they are. Its parameters are made and checked like those of a method.
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Generator as Yields
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Generator, Tensor
 
 from decoding.looks import Cursor, Look
@@ -92,7 +94,8 @@ class Lens:
     reading: str  # how to read the picture, in a sentence
     checks: str  # the identity that the picture can be held against, in a sentence
     params: type
-    look: Callable[[Any, Trace, Cursor, Any], Iterator[Look]]  # (family, trace, cursor, parameters); under 0.3 s between two
+    # (family, trace, cursor, parameters); under 0.3 s between two. None: nothing is to be seen yet, others may come between
+    look: Callable[[Any, Trace, Cursor, Any], Iterator[Look | None]]
     cost: Callable[[Trace, Cursor, Any], Cost]  # (trace, cursor, parameters); nothing is loaded for it
     ours: str = ""  # what departs from the paper, in sentences
     requirements: tuple[Requirement, ...] = ()  # what a family must have, asked in this order; a page asks before it is loaded
@@ -113,6 +116,15 @@ def read_rows(target: Any, tokens: Sequence[int], block: int = BLOCK) -> Iterato
     cache = target.new_cache()
     for start in range(0, len(tokens), block):
         yield target.extend(cache, tokens[start : start + block], every_row=True)
+
+
+def read_on(target: Any, tokens: Sequence[int], block: int = BLOCK) -> Yields[None, None, Tensor]:
+    """(vocab,) logits behind the last token of a text, which is read block by block; for `yield from`."""
+    last = torch.empty(0)
+    for rows in read_rows(target, tokens, block):
+        last = rows[-1]
+        yield None
+    return last
 
 
 def dice(trace: Trace, cursor: Cursor, lens: str) -> Generator:

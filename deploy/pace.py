@@ -170,6 +170,7 @@ class Tab:
 
     def __init__(self, names: list[str], purses: list[Purse], places: list[Places]) -> None:
         self.names, self.ticks, self._purses = names, Ticks(), purses
+        self.session = ""  # Streamlit's id of it, once it is known
         self._places = list(zip(places, (*names, self), strict=True))[::-1]  # its visitor's come first, those of all last
         self._coming = False  # a page that was asked for and has not begun
         self._unpaid = 0  # pages that began and that no message had asked for
@@ -223,6 +224,12 @@ class Tab:
         """A script has ended; `again`: another one takes its place at once, as it does if it was asked for meanwhile."""
         if not again and not self._due:
             self.gone()
+
+    def dropped(self) -> None:
+        """What it had a turn for is not passed on."""
+        if not self._due:  # no script of an earlier message runs
+            self.gone()
+        self._due = False
 
     def gone(self) -> None:
         """No script runs for it."""

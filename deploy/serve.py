@@ -8,7 +8,7 @@ inside of their own pages, parted by blanks; none without it.
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -34,6 +34,7 @@ from decoding.runs.visitors import CHECK, COOKIE, ROUTE, is_key, new_key  # noqa
 from deploy import lines, wires  # noqa: E402
 from deploy.asking import address_of, key_in, whose  # noqa: E402
 from deploy.downloads import Downloads  # noqa: E402
+from deploy.fragments import has_fragment  # noqa: E402
 from deploy.pace import Pace, Tab  # noqa: E402
 from deploy.readiness import Readiness  # noqa: E402
 from deploy.uploads import FILES, Uploads  # noqa: E402
@@ -210,6 +211,7 @@ class Messages:
             await send({"type": "websocket.close", "code": 1013})
             return
         try:
+            tab.session = "".join(scope.get("subprotocols", ())[2:3])  # of a tab that comes back
             await self.app(owned(scope, key), partial(asked, receive, tab), partial(told, send, tab))
         finally:
             self.pace.leave(tab)
@@ -228,19 +230,30 @@ async def asked(receive: Receive, tab: Tab) -> Message:
         message = await receive()
         if message["type"] != "websocket.receive":
             return message
-        found = read(message.get("bytes") or b"")
-        if await is_turn(found, tab) and (found is None or is_asked(found)):
+        if await is_turn(read(message.get("bytes") or b""), tab, partial(wires.is_closed, receive)):
             return message
 
 
-async def is_turn(found: BackMsg | None, tab: Tab) -> bool:
-    """Return when it is time for what a page says, and whether it is worth passing on."""
+async def is_turn(found: BackMsg | None, tab: Tab, is_closed: Callable[[], bool]) -> bool:
+    """Return when it is time for what a page says, and whether it is passed on."""
     runs = found is not None and found.WhichOneof("type") == "rerun_script"
-    fragment = found.rerun_script.fragment_id if found is not None else ""
-    if runs and fragment and found.rerun_script.is_auto_rerun:
-        return await tab.tick(fragment)
-    await tab.turn(page=runs and not fragment, runs=runs)
-    return True
+    if not runs or not is_asked(found) or not is_there(found, tab):
+        await tab.turn(page=False, runs=False)
+        return found is None or not runs and is_asked(found)
+    if (fragment := found.rerun_script.fragment_id) and found.rerun_script.is_auto_rerun:
+        worth = await tab.tick(fragment)
+    else:
+        await tab.turn(page=not fragment)
+        worth = True
+    if worth and (is_closed() or not is_there(found, tab)):  # that may have changed while it waited
+        tab.dropped()
+        return False
+    return worth
+
+
+def is_there(found: BackMsg, tab: Tab) -> bool:
+    """Whether the page has the fragment that it asks for, if it asks for one."""
+    return not (fragment := found.rerun_script.fragment_id) or has_fragment(tab.session, fragment)
 
 
 async def told(send: Send, tab: Tab, message: Message) -> None:
@@ -249,6 +262,7 @@ async def told(send: Send, tab: Tab, message: Message) -> None:
     tab.spoke()
     if HERE in data and (said := ForwardMsg.FromString(data)).WhichOneof("type") == "new_session":
         tab.began()
+        tab.session = said.new_session.initialize.session_id
         if not said.metadata.run.fragment_ids:
             tab.page_began()
         said.new_session.main_script_path = MAIN.name  # its place on the server, which browsers need for nothing

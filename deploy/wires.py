@@ -16,6 +16,12 @@ PARTS = ("handle_ping", "handle_cont", "keepalive_timeout", "schedule_ping", "re
 PIECES = 256  # of a message; Chromium parts it at 128 kB
 
 
+def is_closed(receive: Any) -> bool:
+    """Whether the other end of the connection that messages are received from is gone."""
+    transport = getattr(getattr(receive, "__self__", None), "transport", None)
+    return transport is not None and transport.is_closing()
+
+
 def bound(wire: Any) -> None:
     """Have a connection, the object of the server behind `receive`, end when it does more of that."""
     if hasattr(wire, "config") and hasattr(wire.config, "ws_max_size"):

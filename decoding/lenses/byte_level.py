@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import msgspec
 import numpy as np
 
-from decoding.lens import Cost, Cursor, Lens, place_of
+from decoding.lens import BLOCK, Cost, Cursor, Lens, place_of
 from decoding.looks.byte_level import MOST_COVERS, ByteLook, Covered, Reading
 from decoding.method import param
 from decoding.models.byte_drafter import find
@@ -51,7 +51,7 @@ class Params:
     meter: bool = param(True, "Along the text", "Also how far off the plain way is at each of the last bytes.")
 
 
-def look(family: Family, trace: Trace, cursor: Cursor, params: Params) -> Iterator[ByteLook]:
+def look(family: Family, trace: Trace, cursor: Cursor, params: Params) -> Iterator[ByteLook | None]:
     """What is fixed and the text behind it; refused where nothing is left of that. The vocabulary is sorted here, once."""
     if params.share and (reason := apart(family)):
         raise ValueError(reason)
@@ -84,7 +84,7 @@ def without(text: bytes, characters: int) -> bytes:
     return text
 
 
-def looks(family: Family, marks: tuple[int, ...], text: bytes, params: Params) -> Iterator[ByteLook]:
+def looks(family: Family, marks: tuple[int, ...], text: bytes, params: Params) -> Iterator[ByteLook | None]:
     """First the place itself, then the bytes before it, one look for each."""
     cover = cover_of(family.tokenizer, family.target.vocab)
     speller = cover.speller
@@ -96,7 +96,8 @@ def looks(family: Family, marks: tuple[int, ...], text: bytes, params: Params) -
             f"{LONGEST_WORD:,}, or others wait for it too long."
         )
     fixed, notes = settled(family, marks, speller.encode([text[:border]])[0])
-    rows = TargetRows(family.target, fixed, Sampling(params.temperature))
+    rows = TargetRows(family.target, (), Sampling(params.temperature))
+    yield from rows.following(fixed, BLOCK)
     here = view(cover, text[border:], rows, own - border)
     found = seen(family, text, text[own:], here, rows)
     second = beside(family, text, params.temperature) if params.share else ()

@@ -16,7 +16,7 @@ import msgspec
 import torch
 from torch import Tensor
 
-from decoding.lens import Cost, Cursor, Lens, place_of, read_rows
+from decoding.lens import Cost, Cursor, Lens, place_of, read_on, read_rows
 from decoding.looks.infinigram import MOST, At, InfinigramLook, Next
 from decoding.method import param
 from decoding.models.family import Family
@@ -42,7 +42,7 @@ class Params:
     length: int = param(256, "Tokens", "So many tokens of the text, the last ones of a run.", low=2, high=MOST)
 
 
-def look(family: Family, trace: Trace, cursor: Cursor, params: Params) -> Iterator[InfinigramLook]:
+def look(family: Family, trace: Trace, cursor: Cursor, params: Params) -> Iterator[InfinigramLook | None]:
     """The store is opened here, before the first look."""
     sources = sources_of(family, params.where)
     said, tokens = text_of(family, trace, params)
@@ -60,12 +60,12 @@ def text_of(family: Family, trace: Trace, params: Params) -> tuple[str, tuple[in
 
 def looks(
     family: Family, trace: Trace, cursor: Cursor, sources: Sources, where: str, said: str, tokens: Sequence[int], length: int
-) -> Iterator[InfinigramLook]:
+) -> Iterator[InfinigramLook | None]:
     """First the cursor, then the text from its beginning on; tokens that were not looked up yet have n = 0."""
     here = place_of(trace, cursor)
     context = here.context[-family.target.context :]
-    *_, last = read_rows(family.target, context)
-    found = at_cursor(family, trace, cursor, sources_like(sources), context, last[-1].softmax(-1))
+    row = yield from read_on(family.target, context)
+    found = at_cursor(family, trace, cursor, sources_like(sources), context, row.softmax(-1))
     if where != "text so far":
         found = msgspec.structs.replace(found, store=store_words(sources), size=len(sources.store))
     first = max(1, len(tokens) - length)

@@ -367,13 +367,19 @@ class TargetRows:
 
     def follow(self, fixed: Sequence[int]) -> None:
         """Go on behind another fixed text, at least one token; what it has in common with the one before is not read again."""
+        for _ in self.following(fixed, max(1, len(fixed))):
+            pass
+
+    def following(self, fixed: Sequence[int], block: int) -> Iterator[None]:
+        """The same, so many tokens at a time: whoever shares the target with others lets them come between."""
         before = self.fixed[: self.cache.committed]
         same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(before, fixed[:-1], strict=False)))
         if same < self.cache.committed:
             self.cache.cut(same)
-        if len(fixed) - 1 > same:
-            self.target.extend(self.cache, fixed[same:-1])
+        for start in range(same, len(fixed) - 1, block):
+            self.target.extend(self.cache, fixed[start : min(start + block, len(fixed) - 1)])
             self.calls += 1
+            yield None
         self.read += len(fixed) - same
         self.fixed = tuple(fixed)
         self.known.clear()

@@ -16,10 +16,13 @@ from decoding.lenses import LENSES
 from decoding.limits import check_look
 from decoding.looks import Look
 from decoding.models.family import Family
+from decoding.runs.turns import InTurns
 from decoding.trace import Trace
 
+OVER: Any = object()  # in place of a look
 
-class LensRun:
+
+class LensRun(InTurns[Look]):
     """An iterator of looks; the last is `look`.
 
     Raises:
@@ -48,31 +51,27 @@ class LensRun:
         self.look: Look | None = None
         self.steps = range(0)  # one for every look so far; they are not kept
         self._said = {"family": trace.header.family, "params": asdict(values), "step": step, "node": node}
-        self._looks: Iterator[Look] = chosen.look(family, trace, cursor, values)
+        self._looks: Iterator[Look | None] = chosen.look(family, trace, cursor, values)
         self._seconds = 0.0
 
     def __iter__(self) -> "LensRun":
         return self
 
     @torch.inference_mode()
-    def __next__(self) -> Look:
-        """The next look; with the last one it is known that nothing follows."""
-        began = perf_counter()
-        if self.look is None:
-            self.look = self._taken(next(self._looks))
-        elif self.look.done:
+    def turn(self) -> Look | None:
+        """The next look, or None where nothing is to be seen yet; with the last one it is known that nothing follows."""
+        if self.ended:
             raise StopIteration
-        elif (more := next(self._looks, None)) is None:
-            self.look = msgspec.structs.replace(self.look, done=True)
-        else:
-            self.look = self._taken(more)
+        began = perf_counter()
+        more = next(self._looks, OVER)
         self._seconds += perf_counter() - began
-        self.look = msgspec.structs.replace(self.look, ms=1000 * self._seconds)
+        if more is None:
+            return None
+        if (new := self.look if more is OVER else more) is None:  # there is none at all
+            raise StopIteration
+        self.look = msgspec.structs.replace(new, **self._said, done=more is OVER, ms=1000 * self._seconds)
         self.steps = range(len(self.steps) + 1)
         return self.look
-
-    def _taken(self, look: Look) -> Look:
-        return msgspec.structs.replace(look, done=False, **self._said)
 
     @property
     def ended(self) -> bool:

@@ -18,6 +18,7 @@ from decoding.models.panics import is_panic
 from decoding.runs.failures import sentence
 from decoding.runs.prompts import Prompt
 from decoding.runs.store import Entry, Query, Store
+from decoding.runs.turns import InTurns
 from decoding.sample import Sampling
 from decoding.trace import Message, Step, Trace
 
@@ -93,7 +94,7 @@ def family_of_plan(target: str, draft: str | None, dtype: str) -> str:
     return named if dtype == "auto" else f"{named} ({dtype})"
 
 
-class Study:
+class Study(InTurns[Step]):
     """An iterator over the steps of all prompts, one target call each.
 
     A prompt that cannot be run (too long, say), or whose run breaks in the middle, is skipped, with its sentence in `problems`:
@@ -119,11 +120,6 @@ class Study:
 
     def __iter__(self) -> Study:
         return self
-
-    def __next__(self) -> Step:
-        while (step := self.turn()) is None:
-            pass
-        return step
 
     def turn(self) -> Step | None:
         """The next step, or None where a prompt was skipped or read in part instead: that takes as long as a step, and whoever

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from statistics import median_low
 
 from decoding.runs.run import Run
+from decoding.runs.turns import InTurns
 from decoding.runs.worker import UNDER_WAY, next_of
 from decoding.trace import Step, Trace
 
@@ -17,7 +18,7 @@ ROUNDS = 3
 WARM = 8  # steps of the warm-up
 
 
-class Timed:
+class Timed(InTurns[Step]):
     """The runs of a measurement, one after the other: an iterator over their steps, as the worker wants it.
 
     Args:
@@ -35,11 +36,6 @@ class Timed:
 
     def __iter__(self) -> "Timed":
         return self
-
-    def __next__(self) -> Step:
-        while (step := self.turn()) is None:
-            pass
-        return step
 
     def turn(self) -> Step | None:
         """As that of a run."""

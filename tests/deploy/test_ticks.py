@@ -58,6 +58,12 @@ async def went_by(tab, *messages: dict) -> list[dict]:
     return found
 
 
+@pytest.fixture(autouse=True)
+def every_fragment(monkeypatch):
+    """A page that has all that is asked for."""
+    monkeypatch.setattr("deploy.serve.has_fragment", lambda session, fragment: True)
+
+
 async def nobody(message: dict) -> None:
     pass
 

@@ -16,14 +16,15 @@ import torch
 
 import decoding.lenses
 import decoding.looks
-from decoding.lens import Cursor, place_of
+from decoding.lens import BLOCK, Cursor, place_of
 from decoding.lenses import LENSES, SCOPES
 from decoding.looks import MAX_LOOK, Look, decode_look, encode_look
 from decoding.models.family import Family
+from decoding.models.target import Target
 from decoding.runs.lens_run import LensRun
 from decoding.runs.line import Owner
 from decoding.runs.run import Run
-from decoding.runs.worker import Worker
+from decoding.runs.worker import Worker, next_of
 from decoding.sample import Sampling
 from decoding.trace import MAX_PIECE, Trace
 from tests.methods.test_contract import unfit
@@ -209,6 +210,26 @@ def test_the_worker_runs_it_and_stops_it_between_two_looks(key, embedded, trace,
     other.wait()
     other.close()
     assert other.over and next(iter(other.run), None) is None or other.run.ended
+
+
+@pytest.mark.parametrize("key", [key for key in KEYS if key not in ("reagent", "hyperfitting")])
+def test_no_turn_reads_a_long_text_at_once(key, embedded, monkeypatch):
+    """Others wait for it. ReAGent reads many short texts at a time, and hyperfitting those of the small models that have a twin."""
+    run = Run(embedded, "speculative_sampling", prompt="The cat saw the dog. 3 + 4 = 7. " * 60, seed=3, max_tokens=12)
+    list(run)
+    rows, forward = [0], Target.forward
+
+    def counted(self, cache, ids, positions, *given, **more):
+        rows[-1] += len(positions) if isinstance(positions, list | range) else positions.numel()
+        return forward(self, cache, ids, positions, *given, **more)
+
+    monkeypatch.setattr(Target, "forward", counted)
+    looks = LensRun(embedded, key, run.trace, *refused(run.trace), least(key))
+    rows[:] = [0]
+    while not looks.ended:
+        next_of(looks)
+        rows.append(0)
+    assert len(run.trace.header.prompt_tokens) > 8 * BLOCK and max(rows) <= 4 * BLOCK
 
 
 # -- refusals ----------------------------------------------------------------------------------------------------------

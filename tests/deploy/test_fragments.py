@@ -1,0 +1,140 @@
+"""What is asked of a page that has no such fragment, or of one whose browser is gone, keeps no place in which others could run."""
+
+import asyncio
+from types import SimpleNamespace
+
+import pytest
+from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
+
+from decoding.limits import PUBLIC
+from deploy import fragments
+from deploy.pace import Pace, now
+from deploy.serve import asked, told
+from tests.deploy.test_ticks import Network, nobody, page, sent, tick
+
+OWN = PUBLIC.visitor
+
+
+class Sessions:
+    """Streamlit's, as far as it is asked."""
+
+    def __init__(self, **known: set[str]) -> None:
+        self.known = known
+
+    def get_active_session_info(self, session: str):
+        own = self.known.get(session)
+        return None if own is None else SimpleNamespace(session=SimpleNamespace(has_fragment=own.__contains__))
+
+
+@pytest.fixture
+def sessions(monkeypatch) -> Sessions:
+    found = Sessions(mine={"a", "b"}, other={"c"})
+    monkeypatch.setattr(fragments.runtime, "exists", lambda: True)
+    monkeypatch.setattr(fragments.runtime, "get_instance", lambda: SimpleNamespace(_session_mgr=found))
+    return found
+
+
+def begun(session: str) -> dict:
+    message = ForwardMsg()
+    message.ParseFromString(page()["bytes"])
+    message.new_session.initialize.session_id = session
+    return sent(message)
+
+
+@pytest.mark.parametrize(
+    ("session", "fragment", "goes_by"), [("mine", "a", 1), ("mine", "c", 0), ("mine", "z", 0), ("gone", "a", 0), ("", "a", 0)]
+)
+def test_a_fragment_that_the_page_does_not_have_takes_no_place(played, sessions, session, fragment, goes_by):
+    async def story():
+        tab, network = Pace().enter("key", "here"), Network(tick(fragment, auto=False))
+        tab.session = session
+        passed = (await asked(network.receive, tab))["type"] == "websocket.receive"
+        return passed, [tab in places for places, _ in tab._places]
+
+    assert played(story) == (goes_by, [bool(goes_by)] * 3)
+
+
+def test_messages_for_no_fragment_hold_up_nobody(played, sessions):
+    """Many of them from many tabs, while one visitor steps."""
+
+    async def story():
+        pace, waits = Pace(), []
+        for number in range(36):
+            bad = pace.enter(f"bad{number // 6}", "there")
+            bad.session = "mine"
+            network = Network(*[tick("z", auto=False)] * 1000)
+            asyncio.get_running_loop().create_task(asked(network.receive, bad))
+        good = pace.enter("good", "here")
+        good.session = "mine"
+        for _ in range(20):
+            began = now()
+            await asked(Network(tick("a", auto=False)).receive, good)
+            waits.append(now() - began)
+            good.ended()
+            await asyncio.sleep(0.3)
+        return max(waits)
+
+    assert played(story) == 0
+
+
+def test_a_fragment_that_goes_while_its_message_waits_gives_its_place_to_the_next(played, sessions):
+    async def story():
+        pace = Pace()
+        tabs = [pace.enter("key", "here") for _ in range(OWN.scripts + 2)]
+        for tab in tabs:
+            tab.session = "mine"
+        for tab in tabs[: OWN.scripts]:
+            await tab.turn(page=False)
+        late, last = (
+            asyncio.create_task(asked(Network(tick(name, auto=False)).receive, tab))
+            for name, tab in zip("ba", tabs[-2:], strict=True)
+        )
+        await asyncio.sleep(0.1)
+        sessions.known["mine"] -= {"b"}
+        tabs[0].ended()
+        await asyncio.sleep(0)
+        return (await late)["type"], (await last)["type"], now()
+
+    assert played(story) == ("websocket.disconnect", "websocket.receive", pytest.approx(0.1))
+
+
+class Wire(Network):
+    """A connection of the server."""
+
+    def __init__(self, *messages: dict) -> None:
+        super().__init__(*messages)
+        self.transport = SimpleNamespace(is_closing=lambda: self.closed)
+        self.closed = False
+
+
+def test_what_a_closed_tab_had_asked_for_is_not_run(played, sessions):
+    async def story():
+        pace = Pace()
+        first = [pace.enter("key", "here") for _ in range(OWN.scripts)]
+        for tab in first:
+            await tab.turn(page=True)
+        wire, tab = Wire(*[tick("", auto=False)] * 20), pace.enter("key", "here")
+        waits = asyncio.create_task(asked(wire.receive, tab))
+        await asyncio.sleep(0.1)
+        wire.closed = True
+        first[0].ended()
+        return (await waits)["type"], now(), [tab in places for places, _ in tab._places]
+
+    assert played(story) == ("websocket.disconnect", pytest.approx(0.1), [False] * 3)
+
+
+def test_a_script_that_runs_keeps_its_place_when_a_later_message_is_dropped(played, sessions):
+    async def story():
+        tab = Pace().enter("key", "here")
+        await told(nobody, tab, begun("mine"))
+        await tab.turn(page=True)
+        tab.began()
+        await asked(Network(tick("z", auto=False)).receive, tab)
+        return [tab in places for places, _ in tab._places]
+
+    assert played(story) == [True] * 3
+
+
+def test_where_streamlit_cannot_be_asked_all_goes_by(monkeypatch):
+    monkeypatch.setattr(fragments.runtime, "exists", lambda: False)
+    assert fragments.has_fragment("any", "a")
