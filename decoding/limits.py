@@ -126,7 +126,7 @@ PUBLIC = Limits(
     prompts=20,
     sweep=16,
     upload=5 * 2**20,
-    unpacked=32 * 2**20,  # traces of runs unpack to some four times as much; reading takes up to ten times as much memory
+    unpacked=16 * 2**20,  # traces of runs unpack to some three times as much; reading takes up to ten times as much memory
     kept=50,
     kept_bytes=25 * 2**20,
     kept_days=30,
@@ -321,11 +321,12 @@ def check_keepers(near: int) -> None:
 
 
 def check_kept(runs: int, size: int) -> None:
-    """Before another run is kept: how many there are, and the bytes they fill."""
+    """Before another run is kept: how many there are, and the bytes that they fill, or will with it."""
     rules = limits()
     if rules.kept is not None and runs >= rules.kept:
         raise Refused(f"You have kept {runs:,} runs, as many as this demo keeps for you. Delete some on the page Traces.")
     if over(size, rules.kept_bytes):
         raise Refused(
-            f"Your kept runs fill {megabytes(rules.kept_bytes)}, as much as this demo keeps for you. Delete some on Traces."
+            f"This demo keeps {megabytes(rules.kept_bytes)} of runs for you; yours would fill {size / 2**20:,.1f} MB. Delete some "
+            "on the page Traces."
         )

@@ -4,9 +4,9 @@ Knows traces and tallies. Whatever it says was recorded: where a verdict does no
 it says that the method has a rule of its own instead of printing an inequality that is false.
 """
 
-import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from itertools import takewhile
 
 from decoding.score_names import JOINT, JUDGE_ONLY, JUDGE_SCORE, OWN, TYPICAL_P, TYPICAL_THRESHOLD, WENT_ON
 from decoding.trace import MAX_TOKENS, Header, Node, Step
@@ -72,10 +72,19 @@ def prompt_end(prompt: str) -> str:
     """
     if prompt[-1:] in (" ", "\t", "\N{NO-BREAK SPACE}"):
         return "The prompt ends in a space. Most words bring their own, so behind one the model has few good ways on: take it away."
-    last = re.search(r"[^\W_]+\Z", prompt)
-    if last is None:
+    if not (last := ending(prompt, str.isalnum)):
         return ""
-    return f"The model takes “{plain(last[0], 20)}” as it stands: of a word that was cut inside it seldom writes the rest."
+    return f"The model takes “{plain(last, 20)}” as it stands: of a word that was cut inside it seldom writes the rest."
+
+
+def ending(text: str, fits: Callable[[str], bool]) -> str:
+    """The longest end of a text all of whose characters fit. A pattern may begin anywhere: where a long word does not end the text,
+    it takes time of the square of that word's length, in which nothing else of the process goes on.
+
+    >>> ending("say yes2", str.isalnum), ending("yes!", str.isalnum)
+    ('yes2', '')
+    """
+    return "".join(takewhile(fits, reversed(text)))[::-1]
 
 
 def score_words(name: str) -> str:

@@ -35,7 +35,11 @@ LISTED = 10  # tokens of p, and as many of q, at the cursor
 PAIRS = 20
 LEAST = 0.2  # mean overlap below which the pair says nothing
 A_LOOK = 4  # tokens of the rollouts between two looks
-SUM = re.compile(r"(?<![\d.])(\d[\d,]*(?:\.\d+)?(?:\s*[-+*/x×]\s*\$?\d[\d,]*(?:\.\d+)?)+)\s*=\s*\$?(-?\d[\d,]*(?:\.\d+)?)")
+# Takes a chain of numbers and signs as a whole, whether a result follows or not: so no other search begins in the middle of it.
+SUM = re.compile(
+    r"(?<![\d.])(\d[\d,]*+(?:\.\d++)?(?P<more>\s*[-+*/x×]\s*\$?\d[\d,]*+(?:\.\d++)?)*+)"
+    r"(?:\s*=\s*\$?(?P<result>-?\d[\d,]*+(?:\.\d++)?))?"
+)
 NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?")
 
 
@@ -294,7 +298,8 @@ def right(text: str, answer: str, before: str = "") -> bool | None:
     if answer:
         numbers = [one[0] for one in NUMBER.finditer(before + text) if one.end() > len(before)]
         return value(numbers[-1]) == value(answer) if numbers else None
-    sums = [holds(one[1], one[2]) for one in SUM.finditer(before + text) if one.end() > len(before)]
+    found = [one for one in SUM.finditer(before + text) if one["more"] and one["result"] and one.end() > len(before)]
+    sums = [holds(one[1], one["result"]) for one in found]
     known = [held for held in sums if held is not None]
     return all(known) if known else None
 

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from decoding.draft import Draft, TargetOutput
 from decoding.models.target import Target
+from decoding.models.wrapped_target import WrappedTarget
 from decoding.sample import Sampling
 
 
@@ -33,7 +34,7 @@ class TwoCaches:
 
 
 @dataclass(frozen=True, eq=False)
-class GuidedTarget:
+class GuidedTarget(WrappedTarget):
     """A target, guided.
 
     Args:
@@ -41,21 +42,8 @@ class GuidedTarget:
         untold: the token ids of the prompt that leaves everything open, as many as every prompt has.
     """
 
-    target: Target
     scale: float
     untold: tuple[int, ...]
-
-    @property
-    def context(self) -> int:
-        return self.target.context
-
-    @property
-    def ends(self) -> frozenset[int]:
-        return self.target.ends
-
-    @property
-    def device(self) -> torch.device:
-        return self.target.device
 
     def new_cache(self) -> TwoCaches:
         return TwoCaches(self.target)

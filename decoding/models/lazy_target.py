@@ -34,7 +34,7 @@ from decoding.models import layers
 from decoding.models.attention_row import rotary_of, weights
 from decoding.models.cache import TreeCache
 from decoding.models.lazy_cache import LazyCache, Stage
-from decoding.models.target import Target
+from decoding.models.wrapped_target import WrappedTarget
 from decoding.sample import Sampling
 
 ATTENTION, RANDOM, STATIC = "attention", "random", "attention, once"
@@ -80,7 +80,7 @@ def stages_of(count: int, shares: Sequence[float]) -> tuple[tuple[int, ...], tup
 
 
 @dataclass(frozen=True, eq=False)
-class LazyTarget:
+class LazyTarget(WrappedTarget):
     """A target, pruned.
 
     Args:
@@ -89,22 +89,9 @@ class LazyTarget:
         compared: the full model reads every row as well, at the price of a whole pass.
     """
 
-    target: Target
     shares: tuple[float, float, float] = (0.7, 0.5, 0.3)
     by: str = ATTENTION
     compared: bool = False
-
-    @property
-    def context(self) -> int:
-        return self.target.context
-
-    @property
-    def ends(self) -> frozenset[int]:
-        return self.target.ends
-
-    @property
-    def device(self) -> torch.device:
-        return self.target.device
 
     @cached_property
     def layers(self) -> int:

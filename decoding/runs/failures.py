@@ -14,7 +14,7 @@ from decoding.limits import limits
 from decoding.models.panics import is_panic
 from decoding.runs.log import log
 
-PATH = re.compile(r"(?<![\w/.])(?:~|\.{1,2}|/|[A-Za-z]:)?[\\/](?=[\w.~-])[^\s'\"”]*[\w]|[A-Za-z]:\\")
+PATH = re.compile(r"(?<![\w/.])(?:~|\.{1,2}|/|[A-Za-z]:)?[\\/](?=[\w.~-])[^\s'\"”]{0,255}[\w]|[A-Za-z]:\\")
 INNER = re.compile(r"\b\w+\.(?:py|so|safetensors|sqlite|gguf)\b|Errno|site-packages")  # what only the machine is made of
 
 

@@ -73,6 +73,10 @@ class Entry:
         return self.tokens / self.steps if self.steps else None
 
 
+SEARCHED = ("name", "note", "prompt", "text")
+LONGEST_SEARCH, MOST_WORDS = 200, 20  # characters and words that are looked for at once
+
+
 @dataclass(frozen=True)
 class Query:
     """What to look for; empty fields match everything."""
@@ -199,12 +203,15 @@ class Store:
     def keep(self, trace: Trace, name: str, note: str = "", study: str = "") -> int:
         """A whole trace, in one transaction; returns its id. A ValueError where this server keeps no more."""
         check_trace(len(trace.steps), max((len(step.nodes) for step in trace.steps), default=0))
-        if limits().public:
+        public = limits().public
+        if public:
             check_kept(self.count(), self.size)
         self.begun()
         with self._open() as db:
             new = insert(db, trace.header, trace.token_bytes, name, note, study)
             append(db, new, trace.steps, trace.token_bytes)
+            if public:  # with what is not written yet: a refusal takes it back
+                check_kept(0, pages_of(db))
             return new
 
     def settle(self, trace: int) -> int:
@@ -360,6 +367,12 @@ def append(db: sqlite3.Connection, trace: int, steps: Sequence[Step], token_byte
         )
 
 
+def pages_of(db: sqlite3.Connection) -> int:
+    """Bytes that a store fills, with what its transaction has written so far."""
+    count, free, size = (db.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "freelist_count", "page_size"))
+    return (count - free) * size
+
+
 def why(error: Exception) -> str:
     """What is wrong with a file or a disk, in words for people."""
     said = str(error)
@@ -411,12 +424,20 @@ def counted(value: object) -> int:
 
 
 def conditions(query: Query) -> tuple[str, list]:
-    """The WHERE clause of a query and its values."""
-    parts, values = [], []
-    for word in query.words.split()[:20]:
-        like = "%" + word.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_") + "%"
-        parts.append("(name LIKE ? ESCAPE '\\' OR note LIKE ? ESCAPE '\\' OR prompt LIKE ? ESCAPE '\\' OR text LIKE ? ESCAPE '\\')")
-        values += [like] * 4
+    """The WHERE clause of a query and its values. LIKE would take time of a text's length times a word's.
+
+    Raises:
+        ValueError: there is too much to look for.
+    """
+    words, parts, values = query.words.split(), [], []
+    if len(query.words) > LONGEST_SEARCH or len(words) > MOST_WORDS:
+        raise ValueError(
+            f"A search has at most {LONGEST_SEARCH:,} characters and {MOST_WORDS:,} words; this one has {len(query.words):,} and "
+            f"{len(words):,}."
+        )
+    for word in words:
+        parts.append("(" + " OR ".join(f"instr(lower({column}), lower(?))" for column in SEARCHED) + ")")
+        values += [word] * len(SEARCHED)
     exact = (("method = ?", query.method or None), ("family = ?", query.family or None), ("study = ?", query.study))
     for clause, value in (*exact, ("ended = ?", query.ended), ("created >= ?", query.since), ("created <= ?", query.until)):
         if value is not None:

@@ -141,6 +141,17 @@ def test_a_visitor_keeps_so_many_runs_and_bytes(tmp_path, monkeypatch):
         store.keep(sample_trace(), "d")
 
 
+def test_a_run_that_does_not_fit_any_more_is_not_kept(tmp_path, monkeypatch):
+    """It is weighed with those that are there, before it is written for good."""
+    store = Store(tmp_path)
+    store.keep(sample_trace(), "a")
+    small(monkeypatch, kept_bytes=store.size + 2**16)
+    with pytest.raises(Refused, match="yours would fill"):
+        store.keep(trace_of(*[chain(3, 5)] * 200), "long")
+    store.keep(sample_trace(), "b")
+    assert [entry.name for entry in store.entries()] == ["b", "a"]
+
+
 def test_what_is_forgotten_gives_its_room_back(tmp_path):
     store = Store(tmp_path)
     for _ in range(20):

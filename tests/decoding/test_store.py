@@ -12,7 +12,7 @@ from contextlib import suppress
 import msgspec
 import pytest
 
-from decoding.runs.store import Query, Store
+from decoding.runs.store import LONGEST_SEARCH, MOST_WORDS, Query, Store
 from tests.samples import sample_trace
 
 
@@ -35,8 +35,26 @@ def test_entries_are_found_by_every_field(store):
     assert [e.id for e in store.entries(Query(words="first rejected"))] == [one]
     assert [e.id for e in store.entries(Query(method="plain"))] == [other]
     assert store.entries(Query(words="1_0%")) == []  # a wildcard of SQL is an ordinary character
+    assert [e.id for e in store.entries(Query(words="ABOUT"))] == [one]
     assert store.entries(Query(until=time.time() - 60)) == []
     assert store.count(Query(family=trace.header.family)) == 2
+
+
+@pytest.mark.parametrize("words", ["a" * (LONGEST_SEARCH + 1), "a " * (MOST_WORDS + 1)])
+def test_what_is_too_much_to_look_for_is_refused(store, words):
+    with pytest.raises(ValueError, match="A search has at most"):
+        store.entries(Query(words=words))
+
+
+def test_a_long_text_is_searched_in_time_of_its_length(store):
+    """With LIKE it would be that times the word's: minutes of a processor for these."""
+    trace = sample_trace()
+    for _ in range(3):
+        store.keep(msgspec.structs.replace(trace, header=msgspec.structs.replace(trace.header, prompt="a" * 2**20)), "long")
+    began = time.process_time()
+    for _ in range(10):
+        assert not store.count(Query(words="a" * (LONGEST_SEARCH - 1) + "b"))
+    assert time.process_time() - began < 4  # 12 with LIKE, 0.3 so
 
 
 def test_the_entry_counts_steps_and_tokens(store):

@@ -7,11 +7,13 @@ import re
 import threading
 import time
 import zipfile
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from threading import Event, Semaphore
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from msgspec.structs import replace as replaced
@@ -28,7 +30,7 @@ from decoding.runs.store import Store
 from decoding.runs.trace_files import from_json, to_json
 from decoding.runs.visitors import folder_of, forget, is_key, new_key, store_of
 from decoding.runs.worker import Once
-from decoding.trace import SCHEMA, Pruned
+from decoding.trace import SCHEMA, Pruned, Row, Trace
 from pages.parts.compare.sweep import Plan, Sweep
 from pages.parts.drafter import sidebar
 from pages.parts.shared import in_turn, runs, tabs, visitor
@@ -334,7 +336,7 @@ def test_what_a_run_holds_is_counted_once_as_it_grows():
     assert tab.positions == tabs.positions(SimpleNamespace(steps=steps[:2]))
     run.steps[:] = steps[1:2]
     assert tab.positions == tabs.positions(run)
-    tab.kept["x"] = SimpleNamespace(replayed=sample_trace())
+    tab.kept["x"] = SimpleNamespace(replayed=(sample_trace(),))
     assert tab.positions == tabs.positions(run) + tabs.positions(sample_trace())
 
 
@@ -348,10 +350,30 @@ FULL = {
     ),
     "stop tokens": lambda trace: replaced(trace, header=replaced(trace.header, stop=tuple(range(10**6, 10**6 + MANY)))),
     "vocabulary": lambda trace: replaced(trace, token_bytes={10**6 + i: b"%d" % i for i in range(MANY)}),
+    "pieces": lambda trace: replaced(trace, token_bytes={10**6 + i: b"%1000d" % i for i in range(MANY)}),
+    "words": lambda trace: replaced(trace, header=replaced(trace.header, prompt="\U0001f40d" * 2**20)),
+    "scores": lambda trace: with_nodes(trace, lambda i: {"scores": {f"{i} {j}": i / (j + 7) for j in range(64)}}),
+    "sources": lambda trace: with_nodes(trace, lambda i: {"source": f"{i:0900d}"}),
+    "facts": lambda trace: replaced(
+        trace, steps=tuple(replaced(trace.steps[0], facts={f"{i} {j:0100d}": j / 7 for j in range(64)}) for i in range(MANY // 64))
+    ),
+    "rows": lambda trace: replaced(trace, steps=(replaced(trace.steps[0], rows=(wide(),)),)),
     "left out": lambda trace: replaced(
         trace, steps=(replaced(trace.steps[0], pruned=tuple(Pruned(10**6 + i, -1, i / MANY) for i in range(MANY))),)
     ),
 }
+
+
+def with_nodes(trace: Trace, parts: Callable[[int], dict[str, Any]]) -> Trace:
+    """The trace with one step of 512 nodes, each with such parts."""
+    step = trace.steps[0]
+    return replaced(trace, steps=(replaced(step, nodes=tuple(replaced(step.nodes[0], **parts(i)) for i in range(512))),))
+
+
+def wide() -> Row:
+    """With many candidates."""
+    p, q, residual = (tuple(i / (MANY * more) for i in range(MANY)) for more in (1, 3, 7))
+    return Row(TOKENS, p, q, residual, 1.0, 0.5, 1.0, None)
 
 
 @pytest.mark.parametrize("what", FULL)
@@ -662,3 +684,18 @@ class Closing:
 
     def close(self, problem: str = "") -> None:
         self.closed = True
+
+
+def test_saved_runs_that_are_compared_count_as_held(home, monkeypatch):
+    """In every tab anew, and no longer than they are chosen; one too many is named, and the others are compared."""
+    monkeypatch.setattr(runs, "tabs", Tabs(lambda tab: True))
+    store, weight = store_of(home, ALICE, 30), tabs.positions(sample_trace())
+    ids = [store.keep(sample_trace(), name) for name in ("one", "two", "three")]
+    at = page("2_Compare.py", ALICE, v="1", view="saved")
+    before, *_ = runs.tabs.positions(ALICE, "")
+    monkeypatch.setattr(rules, "PUBLIC", replace(PUBLIC, held=before + 2 * weight))
+    for chosen, held in ((ids[:2], 2), (ids, 2), (ids[:1], 1)):
+        checked(at.multiselect(key="saved_runs").set_value(chosen).run())
+        assert runs.tabs.positions(ALICE, "")[0] == before + held * weight
+        assert ("three: The runs on your pages hold" in text(at)) == (len(chosen) > held)
+        assert bool(at.get("plotly_chart")) == (held == 2)

@@ -17,6 +17,7 @@ from decoding.trace import Node, Row, Step, Trace
 from viz.runs.committed import committed
 from viz.runs.tally import depths, tally
 from viz.tokens import full, full_name, plain
+from viz.words import ending
 
 DrafterRun = tuple[int, int, str, Trace]  # prompt number, trace id, domain, trace
 CONTEXT = 40  # characters shown before a token
@@ -200,7 +201,7 @@ def token_class(piece: bytes, before: str = "") -> str:
     first = text.strip()[:1]
     if not first:
         return "whitespace" if text else "other"
-    run = re.search(r"\w*$", before + text.rstrip())[0]
+    run = ending(before + text.rstrip(), lambda character: character.isalnum() or character == "_")
     camel = any(a.islower() and b.isupper() for a, b in pairwise(run))
     if camel or re.search(r"[^\W\d_]_|_[^\W\d_]|[^\W\d_]\d", run):
         return "identifier"

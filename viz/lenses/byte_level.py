@@ -8,6 +8,7 @@ import plotly.graph_objects as go
 from decoding.looks.byte_level import ByteLook, Covered
 from viz.style import GRID, LOOKS, MONO, SERIES, SERIES_LINE, layout, tint
 from viz.tokens import as_html, as_plotly, full, label
+from viz.verdicts import percent
 from viz.words import number
 
 END = 256  # the symbol behind the bytes
@@ -60,14 +61,14 @@ def sentence(look: ByteLook) -> str:
     if look.plain_error > TELLS:
         found += (
             f"Read as whole tokens the target expects {said(plain)} ({number(look.plain[plain])}): the text ends where it never "
-            f"saw one end, and {100 * min(1.0, look.plain_error):.0f} % of its probability is misplaced. "
+            f"saw one end, and {percent(min(1.0, look.plain_error))} of its probability is misplaced. "
         )
     else:
-        misplaced = f"{100 * look.plain_error:.0f} % of its probability is misplaced"
+        misplaced = f"{percent(look.plain_error)} of its probability is misplaced"
         found += f"Read as whole tokens the target says nearly the same: {misplaced}. "
     if look.healed_error > TELLS:
         return found + f"Token healing does not help: it expects {said(healed)} ({number(look.healed[healed])}).{mixed_words(look)}"
-    return found + f"Token healing comes within {100 * look.healed_error:.0f} %.{mixed_words(look)}"
+    return found + f"Token healing comes within {percent(look.healed_error)}.{mixed_words(look)}"
 
 
 def mixture(look: ByteLook) -> tuple[float, ...]:

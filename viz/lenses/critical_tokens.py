@@ -12,6 +12,7 @@ from decoding.looks.critical_tokens import BETAS, CriticalLook, Rollouts, Scored
 from viz.small_table import small_table
 from viz.style import GRID, LOOKS, MONO, SERIES, SERIES_LINE, layout, muted, series_marker, tint
 from viz.tokens import as_html, as_plotly, full_name, joined, name, quoted
+from viz.verdicts import percent
 from viz.words import number
 
 LOWEST = 3  # tokens that are underlined
@@ -51,10 +52,6 @@ def score(one: Scored, beta: float) -> float:
 def lowest(look: CriticalLook, beta: float) -> list[int]:
     """Places of the text with the lowest contrast, the lowest first."""
     return sorted(range(len(look.text)), key=lambda i: (score(look.text[i], beta), i))[:LOWEST]
-
-
-def percent(share: float) -> str:
-    return f"{100 * share:.0f} %"
 
 
 # -- in words ----------------------------------------------------------------------------------------------------------

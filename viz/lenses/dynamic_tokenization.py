@@ -8,6 +8,7 @@ import plotly.graph_objects as go
 from decoding.looks.dynamic_tokenization import MEAN, NETWORK, RENUMBERED, Alone, DynamicTokenizationLook, Read, Row, groups
 from viz.style import GRID, LOOKS, SERIES, layout, tint
 from viz.tokens import as_html, full, full_name, label, plain, quoted
+from viz.verdicts import percent
 from viz.words import number
 
 WAYS = {NETWORK: "trained network", MEAN: "mean of the pieces"}
@@ -77,7 +78,7 @@ def sentence(look: DynamicTokenizationLook) -> str:
 def sentence_at(look: DynamicTokenizationLook, number_of: int) -> str:
     """The same at a number of merges."""
     before, after = len(look.tokens), len(spans(look, number_of))
-    share = f" ({100 * (1 - after / before):.0f} % fewer)" if before else ""
+    share = f" ({percent(1 - after / before)} fewer)" if before else ""
     words = [f"{number_of:,} of {last(look):,} merges make {after:,} rows of {before:,}{share}."]
     read = at(look, number_of)
     if read:

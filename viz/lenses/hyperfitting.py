@@ -11,6 +11,7 @@ from decoding.looks.hyperfitting import Acceptance, HyperfittingLook, Text
 from viz.small_table import small_table
 from viz.style import GRID, LOOKS, SERIES, layout, tint
 from viz.tokens import as_html, as_plotly, full_name, joined, name
+from viz.verdicts import percent
 from viz.words import number
 
 GRAM = 4  # tokens in a row that are said again
@@ -91,10 +92,6 @@ def longest(marks: Sequence[bool]) -> int:
 def texts_of(look: HyperfittingLook, temperature: float) -> list[Text]:
     """The first target's, then its twin's; those that have tokens."""
     return [text for text in look.texts if text.temperature == temperature and text.tokens][:2]
-
-
-def percent(share: float) -> str:
-    return f"{100 * share:.0f} %"
 
 
 def sentence(look: HyperfittingLook) -> str:

@@ -10,6 +10,7 @@ import plotly.graph_objects as go
 from decoding.looks.infinigram import At, InfinigramLook
 from viz.style import GRID, LOOKS, MONO, SERIES, SERIES_LINE, layout, series_marker, tint
 from viz.tokens import as_html, as_plotly, full_name, joined, name, quoted
+from viz.verdicts import percent
 from viz.words import number
 
 CLASSES = ((2, "1–2"), (4, "3–4"), (8, "5–8"), (16, "9–16"), (10**9, "17+"))  # of n: the last it holds, and its name
@@ -61,10 +62,6 @@ def sentence(look: InfinigramLook) -> str:
 
 def plural(count: int, word: str) -> str:
     return f"{count:,} {word}{'' if count == 1 else 's'}"
-
-
-def percent(share: float) -> str:
-    return f"{100 * share:.0f} %"
 
 
 # -- the text ----------------------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ import plotly.graph_objects as go
 from decoding.looks.navigation import NEAR, Miss, NavigationLook, Ranked
 from viz.style import COLOR, GRID, LOOKS, MONO, ink, layout, muted, tint
 from viz.tokens import as_html, as_plotly, full_name, name, plain, quoted
+from viz.verdicts import percent
 from viz.words import number
 
 CLUSTERS = (  # a letter and a colour for each cluster of the winners, in the order in which they come up
@@ -24,10 +25,6 @@ CSS = """<style>
 .ds-keyed sup { font-size: 0.66rem; opacity: 0.85; margin-left: 0.12rem; }
 .ds-keyed b { font-weight: 600; margin: 0 0.35rem; }
 </style>"""
-
-
-def percent(share: float) -> str:
-    return f"{100 * share:.0f} %"
 
 
 # -- in words ----------------------------------------------------------------------------------------------------------
@@ -59,7 +56,7 @@ def of_run(look: NavigationLook) -> str:
     near = sum(miss.near for miss in look.misses)
     chance = sum(miss.chance for miss in look.misses) / len(look.misses)
     one = "refusal was a near miss" if len(look.misses) == 1 else "refusals of the run were near misses"
-    return f"{near:,} of {len(look.misses):,} {one}; tokens taken blindly would be in {100 * chance:.1f} % of the cases."
+    return f"{near:,} of {len(look.misses):,} {one}; tokens taken blindly would be in {percent(chance)} of the cases."
 
 
 def middle(look: NavigationLook) -> Sequence[Ranked]:

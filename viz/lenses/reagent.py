@@ -11,6 +11,7 @@ from decoding.looks.reagent import Altered, Cause, ReagentLook
 from viz.small_table import small_table
 from viz.style import GRID, LOOKS, MONO, SERIES, SERIES_LINE, SERIES_PATTERN, layout, muted, tint
 from viz.tokens import as_html, as_plotly, full_name, joined, name, quoted
+from viz.verdicts import percent
 from viz.words import number
 
 STABLE, NOISE = 0.7, 0.4
@@ -31,11 +32,6 @@ CSS = f"""<style>
 .ds-log b {{ font-weight: 600; text-decoration: underline; text-underline-offset: 0.2em; }}
 .ds-log i {{ font-style: normal; font-variant-numeric: tabular-nums; }}
 </style>"""
-
-
-def percent(share: float) -> str:
-    """0.0034 -> '0.3 %'."""
-    return f"{100 * share:.1f} %" if 0 < share < 0.095 else f"{100 * share:.0f} %"
 
 
 def lead_of(look: ReagentLook) -> Cause | None:

@@ -104,7 +104,7 @@ def token(trace: Trace, id: int) -> str:
 
 def shown_html(words: str) -> str:
     """Words as HTML: everything escaped, tokens in the type of tokens."""
-    parts = re.split(f"{MARK}([^{END}]*){END}", words)
+    parts = re.split(f"{MARK}([^{MARK}{END}]*){END}", words)
     return "".join(f'<b class="lsn-tok">{as_html(part)}</b>' if i % 2 else as_html(part) for i, part in enumerate(parts))
 
 

@@ -1,6 +1,7 @@
 """Saved runs compared: any traces of the store, in the same charts as live runs, with no model."""
 
 import sqlite3
+from dataclasses import dataclass, field
 from datetime import datetime
 
 import streamlit as st
@@ -12,6 +13,7 @@ from decoding.trace import Trace
 from pages.parts.compare.comparison import comparison
 from pages.parts.compare.race import LEAST, MOST, Race
 from pages.parts.shared import keep
+from pages.parts.shared.runs import check_replayed, of_tab
 from pages.parts.shared.session import Session
 from viz.step.text import CSS, legend_html, origins
 from viz.tokens import as_markdown
@@ -68,19 +70,41 @@ def label(entry: Entry) -> str:
     return f"{entry.name} · {title} · {entry.tokens} tokens · {when}"
 
 
+@dataclass
+class Opened:
+    """The chosen runs, each read once and kept while it is chosen."""
+
+    traces: dict[tuple, Trace] = field(default_factory=dict)
+
+    @property
+    def replayed(self) -> tuple[Trace, ...]:
+        """What of them lies in memory."""
+        return tuple(self.traces.values())
+
+    def get(self, store: Store, entry: Entry) -> Trace:
+        """ValueError if it is damaged, or more than this visitor's pages may hold."""
+        if (key := key_of(entry)) not in self.traces:
+            check_replayed(trace := store.open(entry.id))
+            self.traces[key] = trace
+        return self.traces[key]
+
+
+def key_of(entry: Entry) -> tuple:
+    """Of a run in the state that it is in."""
+    return entry.id, entry.created, entry.steps
+
+
 def opened(store: Store, entries: list[Entry]) -> list[tuple[str, Trace]]:
-    """The traces under different names; a damaged one is named and left out. Read once and kept while it is chosen."""
-    before = st.session_state.get("saved_open", {})
-    now, runs = {}, []
+    """The traces under different names; one that is damaged or too much is named and left out."""
+    there, chosen, runs = of_tab("saved_open", Opened), set(map(key_of, entries)), []
+    there.traces = {key: trace for key, trace in there.traces.items() if key in chosen}
     for entry in entries:
-        key = (entry.id, entry.created, entry.steps)
         try:
-            now[key] = before.get(key) or store.open(entry.id)
+            trace = there.get(store, entry)
         except ValueError as error:
             st.warning(as_markdown(f"{entry.name}: {told(error)}"), icon=":material/broken_image:")
             continue
-        if now[key].steps:
+        if trace.steps:
             name = entry.name if entry.name not in dict(runs) else f"{entry.name} #{entry.id}"
-            runs.append((name, now[key]))
-    st.session_state["saved_open"] = now
+            runs.append((name, trace))
     return runs

@@ -20,6 +20,8 @@ from viz.drafter.rejections import alarms
 from viz.drafter.verdict import verdict
 from viz.words import stage
 
+MOST, MINUTES = 4, "10m"  # of all sessions together, in memory: each may be some 160 MB
+
 
 @dataclass(frozen=True)
 class Findings:
@@ -33,7 +35,7 @@ class Findings:
     stage: str  # model, device and number format of the runs
 
 
-@st.cache_resource(max_entries=8, show_spinner="Reading the runs …")
+@st.cache_resource(max_entries=MOST, ttl=MINUTES, show_spinner="Reading the runs …")
 def found_in(folder: str, key: str, stamp: tuple[int, int], _plan: Plan) -> Findings:
     """The findings of a plan in the state that `stamp` names.
 
@@ -71,7 +73,7 @@ class KeptRuns:
         return opened(str(self.folder), trace)
 
 
-@st.cache_resource(max_entries=8, show_spinner=False)
+@st.cache_resource(max_entries=MOST, ttl=MINUTES, show_spinner=False)
 def opened(folder: str, trace: int) -> Trace:
     """One kept run, to look at."""
     return Store(Path(folder)).open(trace)

@@ -1,6 +1,6 @@
 """The runs of a page: handed to the worker in one place, looked after by one controller, ended with the tab."""
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from math import inf
 from threading import RLock
@@ -18,7 +18,8 @@ from decoding.runs.worker import Job, Live, Owner, worker
 from decoding.trace import Trace
 from pages.parts.shared import visitor
 from pages.parts.shared.remembered import Remembered, say_control
-from pages.parts.shared.tabs import RunCleanup, Tabs, clean, forget, is_there, positions
+from pages.parts.shared.tabs import RunCleanup, Tabs, clean, forget, is_there
+from pages.parts.shared.weight import positions
 
 POLL = 0.3  # seconds between two looks at the worker
 SLOWER = ((1, 0.5), (4, 1), (8, 2), (30, 4))  # seconds without anything new -> by how much the looks become rarer
@@ -196,16 +197,16 @@ def handed(device: str, make: Callable[[], Job], group: Hashable = None) -> Live
     return live
 
 
-def check_replayed(trace: Trace, instead: Trace | None = None) -> None:
+def check_replayed(trace: Trace, instead: Sequence[Trace] = ()) -> None:
     """Before this tab shows a trace that was kept or imported: ValueError if its visitor's pages hold too much with it.
 
     Args:
         instead: what it takes the place of.
     """
     tab = cleanup()
-    if not limits().public or any(getattr(owner, "replayed", None) is trace for owner in list(tab.kept.values())):
+    if not limits().public or any(one is trace for one in tab.replayed):
         return
-    more = positions(trace) - positions(instead)
+    more = positions(trace) - sum(map(positions, instead))
     check_held(*(held + more for held in tabs.positions(tab.visitor, tab.address)))
 
 

@@ -51,9 +51,9 @@ class Session(RunController, Remembered):
         return self.trace is not None and self.live is None
 
     @property
-    def replayed(self) -> Trace | None:
+    def replayed(self) -> tuple[Trace, ...]:
         """The shown run, if no run of this server holds its steps."""
-        return self.trace if self.recorded else None
+        return (self.trace,) if self.trace is not None and self.recorded else ()
 
     @property
     def count(self) -> int:

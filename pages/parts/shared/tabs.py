@@ -2,7 +2,6 @@
 
 import gc
 from collections.abc import Callable, Hashable
-from math import ceil
 from threading import Lock, Thread
 from time import monotonic, sleep
 from typing import Any
@@ -10,40 +9,18 @@ from weakref import WeakSet
 
 from streamlit import runtime
 
-from decoding.limits import POSITION, Refused, check_held, limits, over
+from decoding.limits import Refused, check_held, limits, over
 from decoding.models import memory
 from decoding.runs.failures import told
 from decoding.runs.visitors import new_key
 from decoding.runs.worker import Live
-from decoding.trace import Step, Trace
+from decoding.trace import Trace
+from pages.parts.shared.weight import positions
 
 LOOK = 2.0  # seconds between two looks which tabs are gone
 GRACE = 60.0  # seconds that the runs of a tab go on without a browser: a network that is away for a moment costs nothing
 KEPT = 120.0  # seconds that what a tab shows is kept without one; Streamlit's disconnectedSessionTTL has to be longer
-SMALL = 32  # tokens, pieces or candidates of a trace that take no more memory than a position: each some 100 bytes
 CLEAN = 30.0  # seconds between two collections of what closed tabs left, which hold everybody up for a moment
-
-
-def positions(run: object, known: tuple[int, int] = (0, 0), until: int | None = None) -> int:
-    """Of all steps of a run, or of a trace, the root and the drafted tokens, and grids by their size; 0 for another job.
-
-    A trace may come from a file that is made of something else: so many small things of it count as a position.
-
-    Args:
-        known: so many of its first steps were counted, and how much they are.
-        until: so many steps are counted; None: all. A run goes on meanwhile.
-    """
-    counted, found = known
-    new = [step for step in getattr(run, "steps", ())[counted:until] if isinstance(step, Step)]
-    found += sum(1 + len(step.nodes) + ceil(sum(map(len, step.grids.values())) / POSITION) for step in new)
-    return found + small_things(run) // SMALL if isinstance(run, Trace) else found
-
-
-def small_things(trace: Trace) -> int:
-    """What a trace holds beside its positions, counted: tokens of the prompt, pieces of the vocabulary, candidates left out."""
-    header = trace.header
-    tokens = len(header.prompt_tokens) + len(header.special_tokens) + len(header.stop) + len(trace.token_bytes)
-    return tokens + sum(len(step.pruned) + len(step.tokens) for step in trace.steps)
 
 
 class RunCleanup:
@@ -70,15 +47,19 @@ class RunCleanup:
     @property
     def positions(self) -> int:
         """Of all its runs, which lie in memory as long as a page shows them, and of the kept and imported ones that it shows."""
-        shown = [live.run for live in list(self.lives)] + [getattr(owner, "replayed", None) for owner in list(self.kept.values())]
         before, now = self._counted, {}
-        for run in (run for run in shown if run is not None):
+        for run in [*(live.run for live in list(self.lives) if live.run is not None), *self.replayed]:
             steps, (_, known, found) = len(run.steps), before.get(id(run), (run, 0, 0))
             if id(run) not in before or steps != known:
                 found = positions(run, (known, found) if known < steps else (0, 0), steps)
             now[id(run)] = run, steps, found
         self._counted = now
         return sum(found for _, _, found in now.values())
+
+    @property
+    def replayed(self) -> list[Trace]:
+        """The kept and imported traces that it shows."""
+        return [trace for owner in list(self.kept.values()) for trace in getattr(owner, "replayed", ())]
 
     def release(self, problem: str = "") -> None:
         for live in list(self.lives):

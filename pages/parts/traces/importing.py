@@ -26,9 +26,9 @@ class Imported:
     problem: str = ""
 
     @property
-    def replayed(self) -> Trace | None:
+    def replayed(self) -> tuple[Trace, ...]:
         """What of it lies in memory."""
-        return self.trace
+        return () if self.trace is None else (self.trace,)
 
 
 def importing(session: Session) -> None:

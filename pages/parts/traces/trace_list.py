@@ -12,7 +12,7 @@ import streamlit as st
 from decoding.limits import limits
 from decoding.methods import METHODS
 from decoding.runs.failures import told
-from decoding.runs.store import MAX_NAME, MAX_NOTE, Entry, Query, Store
+from decoding.runs.store import LONGEST_SEARCH, MAX_NAME, MAX_NOTE, Entry, Query, Store
 from pages.parts.shared import keep
 from pages.parts.shared.pick import pick
 from pages.parts.shared.session import Session
@@ -110,8 +110,9 @@ def filters(store: Store) -> Query:
     """One row of filters that all apply together."""
     words, method, family, since, until, kind = st.columns([0.28, 0.18, 0.16, 0.12, 0.12, 0.14], vertical_alignment="bottom")
     text = words.text_input(
-        "Search", key="traces.words", persist_state="session", icon=":material/search:", placeholder="words in name, note or text"
-    )
+        "Search", key="traces.words", persist_state="session", icon=":material/search:", placeholder="words in name, note or text",
+        max_chars=LONGEST_SEARCH,
+    )  # fmt: skip
     key = method.selectbox(
         "Method", [EVERY, *METHODS], key="traces.method", persist_state="session",
         format_func=lambda k: METHODS.title(k) if k in METHODS else "every method",

@@ -8,6 +8,7 @@ import pytest
 from decoding.looks.critical_tokens import BETAS, Choice, CriticalLook, Pair, Rollouts, Scored
 from tests.lenses.test_contract import HOSTILE, draw
 from viz.lenses import critical_tokens as pictures
+from viz.verdicts import NARROW
 
 BYTES = {1: b" king", 2: b" queen", 3: b" sat", 4: b"\n"}
 
@@ -33,7 +34,7 @@ LOOK = CriticalLook(
 
 
 def test_the_sentence_has_overlap_the_most_own_token_contested_guesses_and_the_fork():
-    said = pictures.sentence(LOOK)
+    said = pictures.sentence(LOOK).replace(NARROW, " ")
     assert "Over 4 tokens p and q overlap by 50 %; most the target's own is ␣king (+2.1 nats)." in said
     assert "Of 9 judged guesses 2 were contested" in said and "Most often refused: ␣queen → ␣king, 3 times, at -2.5 nats" in said
     assert "With ␣queen 0 of 4 rollouts are right, with ␣king 4 of 4, more than what chance explains." in said

@@ -22,7 +22,7 @@ LOOK = DynamicTokenizationLook(
 
 def test_the_sentence_counts_rows_and_says_what_moved():
     said = pictures.sentence(LOOK)
-    assert said.startswith("2 of 2 merges make 4 rows of 7 (43 % fewer).")
+    assert said.startswith("2 of 2 merges make 4 rows of 7 (43\N{NARROW NO-BREAK SPACE}% fewer).")
     assert "distribution moves by 0.10 nats with the trained network and 0.50 nats with the mean of the pieces" in said
     assert "The most probable token stays “!”." in said
     averages = msgspec.structs.replace(LOOK, reads=tuple(read for read in LOOK.reads if read.way == MEAN))

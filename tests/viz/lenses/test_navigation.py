@@ -4,6 +4,7 @@ import msgspec
 
 from decoding.looks.navigation import Miss, NavigationLook, Ranked, Round, Sibling, Spot
 from viz.lenses import navigation as pictures
+from viz.verdicts import NARROW
 
 BYTES = {1: b" daughter", 2: b" son", 3: b" wife", 4: b" ran", 5: b"<b>"}
 NEAR = Miss(0, 0, 2, 1, 0.61, 3, True, 0.01)
@@ -25,9 +26,9 @@ LOOK = NavigationLook(
 
 
 def test_the_sentence_holds_the_verdict_and_the_figures():
-    said = pictures.sentence(LOOK)
+    said = pictures.sentence(LOOK).replace(NARROW, " ")
     assert "A near miss: ␣son is neighbour 3 of ␣daughter (cosine 0.61, the same cluster)." in said
-    assert "1 of 2 refusals of the run were near misses" in said and "1.0 % of the cases" in said
+    assert "1 of 2 refusals of the run were near misses" in said and "1 % of the cases" in said
     assert "1 of the 2 tokens behind the first 1 come" in said and "5.0 times what chance gives" in said
     assert "A different idea" in pictures.sentence(msgspec.structs.replace(LOOK, guess=FAR))
 

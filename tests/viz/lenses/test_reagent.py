@@ -9,6 +9,7 @@ from decoding.looks import decode_look
 from decoding.looks.reagent import Altered, Cause, Held, ReagentLook
 from tests.lenses.test_contract import HOSTILE, damaged, draw
 from viz.lenses import reagent as pictures
+from viz.verdicts import NARROW
 
 BYTES = {1: b"The", 2: b" king", 3: b" and", 4: b" his", 5: b" queen", 6: b" son", 9: b" sat"}
 TARGET = Cause("target", math.log(0.1), (0.0, 0.5, -0.4, 0.1), (0.0, 0.1, 0.1, 0.1), (0.0, 0.8, 0.0, 0.2), 0.9)
@@ -35,13 +36,15 @@ LOOK = ReagentLook(
 
 
 def test_the_sentence_holds_what_both_gave_the_die_the_reasons_and_how_stable_they_are():
-    said = pictures.sentence(LOOK)
+    said = pictures.sentence(LOOK).replace(NARROW, " ")
     assert "The target gives ␣queen 10 %, the draft model 60 %. Its chance to be kept was 17 %, and the die fell on 0.77." in said
     assert "wrote ␣son and not ␣queen is owed to ␣king (1.50 nats), then ␣and." in said
     assert said.endswith("Two halves of the draws rank the tokens alike to 0.30: noise.")
     assert "the die alone refused it" in pictures.sentence(msgspec.structs.replace(LOOK, judged=(0.58, 0.6, 0.99)))
     little = msgspec.structs.replace(LOOK, enough=False, p=0.003, q=0.01, causes=())
-    assert pictures.sentence(little) == "The target gave ␣queen 0.3 %, the draft model 1.0 %: nothing to explain."
+    assert (
+        pictures.sentence(little).replace(NARROW, " ") == "The target gave ␣queen 0.3 %, the draft model 1 %: nothing to explain."
+    )
 
 
 @pytest.mark.parametrize("agree, word", ((0.71, "stable"), (0.7, "half settled"), (0.4, "half settled"), (0.39, "noise")))
@@ -57,7 +60,7 @@ def test_without_a_refusal_the_target_is_what_it_is_about():
 
 
 def test_the_text_is_shown_for_every_number_with_marks_beside_the_colours():
-    made = pictures.html(LOOK, False)
+    made = pictures.html(LOOK, False).replace(NARROW, " ")
     assert made.count('<div class="ds-why">') == 3 and "Why the target wrote ␣son and not ␣queen" in made
     assert "Why the draft model gives ␣queen 60 %" in made and made.count("… ") == 3
     assert made.count("ds-against") == 1 + 2  # the style; " and" for the target, " his" for the choice
