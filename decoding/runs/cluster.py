@@ -30,10 +30,11 @@ from weakref import WeakKeyDictionary
 
 from decoding.limits import limits
 from decoding.models.progress import tell
+from decoding.runs.line import Owner
 from decoding.runs.log import log
 from decoding.runs.orders import Answer, Doing, Models, Ready, decode, encode
 from decoding.runs.remote_run import Lost, RemoteFamily, expected
-from decoding.runs.worker import LOADS, Job, Live, Owner, Worker
+from decoding.runs.worker import LOADS, Job, Live, Worker
 from decoding.trace import SCHEMA
 
 ADDRESS = "DRAFTSCOPE_CLUSTER"  # where the app finds it

@@ -5,22 +5,14 @@ loaded beside the line, each on a thread of its own, so that nobody waits for an
 raises ends that job alone. No user interface is known here, and torch on those threads only: a page that shows a recorded run does
 without.
 
-The line is start-time fair queueing (Goyal et al. 1996) over the owners of the runs: each owner has an account of the seconds that
-their steps took, and the run of the smallest account comes next; among the runs of one owner it goes round. Whoever comes anew
-starts where the owner who is served stands, so they wait for one step at most, and the time before they came is nobody's credit or
-debt. So large steps get fewer turns than small ones, and both the same time. Where many owners are who have few shares together,
-a second costs each of them more.
+Whose step comes next, `decoding.runs.line` says.
 """
 
 from __future__ import annotations
 
-import math
-from collections import deque
 from collections.abc import Callable, Hashable, Iterator, Sized
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from functools import cache, partial
-from itertools import count
 from threading import BoundedSemaphore, Condition, Thread
 from time import perf_counter
 from typing import Any, Literal, Protocol
@@ -29,6 +21,7 @@ from decoding.models import memory
 from decoding.models.default_format import kept
 from decoding.models.progress import Progress, told_to
 from decoding.runs.failures import sentence, told
+from decoding.runs.line import NOBODY, Line, Owner
 from decoding.trace import Trace
 
 State = Literal["waiting", "working", "paused", "ended", "failed", "closed"]
@@ -84,16 +77,6 @@ class Stopped(Exception):
     """Nobody wants what is being loaded any more."""
 
 
-@dataclass(frozen=True)
-class Owner:
-    """Whose runs they are: all runs of one owner together get one share of the device's time."""
-
-    key: Hashable = ""
-    at_once: int | None = None  # groups of runs that take turns, the others wait until one has nothing to do; None: all
-    near: Hashable = None  # where they are; None: nowhere, or nobody knows
-    shares: int | None = None  # that all owners there have together, when more of them are busy; None: one each
-
-
 class Live:
     """A job that a page watches. All methods return at once; the worker's thread does the work.
 
@@ -101,7 +84,7 @@ class Live:
     of the same `group` count as one of those that their owner may have at once.
     """
 
-    def __init__(self, worker: Worker, make: Callable[[], Job], owner: Owner = Owner(), group: Hashable = None) -> None:
+    def __init__(self, worker: Worker, make: Callable[[], Job], owner: Owner = NOBODY, group: Hashable = None) -> None:
         self._worker = worker
         self._make = make
         self.owner = owner
@@ -354,42 +337,6 @@ def refused() -> Job:
     raise ValueError("This run was closed.")
 
 
-@dataclass(eq=False)
-class Account:
-    """What one owner had of the device, and what of theirs wants more."""
-
-    used: float  # seconds, from where they came to the line
-    last: float = 0.0  # seconds of their last turn; 0: none yet
-    since: int = 0  # number of the moment since which they wait
-    owner: Owner = Owner()
-    busy: dict[Live, None] = field(default_factory=dict)  # in line or at work, in the order in which they were asked
-    waiting: deque[Live] = field(default_factory=deque)  # those in line
-
-    @property
-    def free(self) -> list[Live]:
-        """Those in line that may take turns."""
-        groups = self.groups
-        return [live for live in self.waiting if live.group in groups]
-
-    @property
-    def groups(self) -> set[Hashable]:
-        """Whose runs may take turns: those that were asked first."""
-        return set(list(dict.fromkeys(live.group for live in self.busy))[: self.owner.at_once])
-
-    def turns(self, until: float, since: int, now: Live | None) -> int:
-        """Turns that it gets before one whose account stands at `until` seconds and who waits since the moment `since`.
-
-        Args:
-            now: of its runs the one that has a turn now, which is not counted.
-        """
-        used = self.used + self.last * (now is not None)
-        wanted = sum(live.wanted for live in self.free) + (now.wanted - 1 if now is not None else 0)
-        if used > until or (used == until and (now is not None or self.since > since)):
-            return 0
-        many = math.ceil((until - used) / self.last) if self.last else 1
-        return int(max(0, min(max(1, many), wanted)))
-
-
 class Worker:
     """One thread, and the line of those who wait for it.
 
@@ -400,61 +347,38 @@ class Worker:
     def __init__(self, clock: Callable[[], float] = perf_counter) -> None:
         self.changed = Condition()
         self._clock = clock
-        self._accounts: dict[Hashable, Account] = {}  # of owners who are busy, or had more than others
-        self._level = 0.0  # where the account stood that was served last: the others do not stand below
-        self._moments = count(1)
+        self._line = Line()
         self._now: Live | None = None  # whose step is being taken
         self._places = BoundedSemaphore(LOADS)
         self._thread = self._begun()
 
-    def live(self, make: Callable[[], Job], owner: Owner = Owner(), group: Hashable = None) -> Live:
+    def live(self, make: Callable[[], Job], owner: Owner = NOBODY, group: Hashable = None) -> Live:
         """A new run, not yet made."""
         return Live(self, make, owner, group)
 
     def enter(self, live: Live, first: bool = False) -> None:
         """Into the line; the caller holds `changed`."""
-        account = self._accounts.setdefault(live.owner.key, Account(self._level))
-        account.owner = live.owner
-        if not account.free:
-            account.used, account.since = max(account.used, self._level), next(self._moments)
-        account.busy.setdefault(live)
-        account.waiting.insert(0 if first else len(account.waiting), live)
+        self._line.enter(live, first)
         if not self._thread.is_alive():  # whatever ended it: those in line are served by another
             self._thread = self._begun()
         self.changed.notify_all()
 
     def leave(self, live: Live) -> None:
         """It wants no more turns; the caller holds `changed`."""
-        account = self._accounts.get(live.owner.key)
-        if account is not None and live in account.busy:
-            del account.busy[live]
-            if live in account.waiting:
-                account.waiting.remove(live)
+        self._line.leave(live)
 
     def stands(self, live: Live) -> bool:
         """Whether it stands in line; the caller holds `changed`."""
-        account = self._accounts.get(live.owner.key)
-        return account is not None and live in account.waiting
+        return self._line.stands(live)
 
     def held(self, live: Live) -> bool:
         with self.changed:
-            account = self._accounts.get(live.owner.key)
-            return account is not None and live in account.waiting and live.group not in account.groups
+            return self._line.held(live)
 
     def place(self, live: Live) -> int:
         with self.changed:
-            account = self._accounts.get(live.owner.key)
-            if account is None or live not in (free := account.free):
-                return 0
-            ahead = free.index(live)
             now = self._now if self._now is not None and self._now.state == "working" else None
-            turns, until = (0 if now is None else 1) + ahead, account.used + account.last * ahead
-            if now is not None and now.owner.key == live.owner.key:
-                until += account.last
-            for key, other in self._accounts.items():
-                if other is not account:
-                    turns += other.turns(until, account.since, now if now is not None and now.owner.key == key else None)
-            return turns
+            return self._line.place(live, now)
 
     @contextmanager
     def loading(self, listen: Callable[[Progress], None]) -> Iterator[None]:
@@ -485,40 +409,18 @@ class Worker:
     def _turn(self) -> None:
         """Wait for the next one in line, and take its step."""
         with self.changed:
-            while (live := self._next()) is None:
+            while (found := self._line.next()) is None:
                 self.changed.wait()
-            self._now = live
-            account = self._accounts[live.owner.key]
-            account.waiting.remove(live)
-            account.used = self._level = max(account.used, self._level)
+            assert isinstance(found, Live)  # nothing else enters
+            self._now = live = found
+            self._line.begin(live)
             began = self._clock()
             ready = live.begin_turn()
         if ready:
             live.turn()
         with self.changed:
             self._now = None
-            self._charge(account, self._clock() - began)
-
-    def _next(self) -> Live | None:
-        """Whose turn it is: of the owners who had least the one who waits longest."""
-        wait = [(account.used, account.since, free[0]) for account in self._accounts.values() if (free := account.free)]
-        return min(wait, key=lambda found: found[:2])[2] if wait else None
-
-    def _charge(self, account: Account, seconds: float) -> None:
-        """Write down a turn; forget the accounts that tell nothing. The caller holds `changed`."""
-        seconds *= self._weight(account.owner)
-        account.used, account.last, account.since = account.used + seconds, seconds, next(self._moments)
-        if self._next() is None:  # nobody waits for the device: nobody owes it to anybody
-            self._level = 0.0
-            for one in self._accounts.values():
-                one.used = 0.0
-        self._accounts = {key: one for key, one in self._accounts.items() if one.busy or one.used > self._level}
-
-    def _weight(self, owner: Owner) -> float:
-        """How much a second costs an owner: more than one where many are busy beside them who have few shares together."""
-        if owner.shares is None or owner.near is None:
-            return 1
-        return max(1, sum(bool(one.busy) for one in self._accounts.values() if one.owner.near == owner.near) / owner.shares)
+            self._line.end(live, self._clock() - began)
 
 
 @cache

@@ -21,6 +21,7 @@ from decoding.runs import cluster as module
 from decoding.runs import evaluate as program
 from decoding.runs.cluster import Cluster, Member, best, check, last_words, seats_of
 from decoding.runs.failures import Elsewhere, words
+from decoding.runs.line import Owner
 from decoding.runs.machine import Machine
 from decoding.runs.many import merged
 from decoding.runs.orders import Answer, Begun, Failed, Order, Over, Taken, decode, encode
@@ -29,7 +30,7 @@ from decoding.runs.remote_run import Lost, RemoteRun, committed, expected, rest,
 from decoding.runs.run import Run
 from decoding.runs.store import Store
 from decoding.runs.study import Plan, Study, results
-from decoding.runs.worker import Again, Owner
+from decoding.runs.worker import Again
 from decoding.sample import Sampling
 from decoding.score_names import WENT_ON
 from decoding.trace import SamplingData, Times, Trace

@@ -15,11 +15,12 @@ from decoding.limits import PUBLIC, Refused, limits
 from decoding.models.progress import tell
 from decoding.models.target import Target
 from decoding.runs import worker as module
+from decoding.runs.line import Owner
 from decoding.runs.prompts import Prompt
 from decoding.runs.run import Run
 from decoding.runs.store import Store
 from decoding.runs.study import Plan, Study
-from decoding.runs.worker import Live, Once, Owner, Worker, worker
+from decoding.runs.worker import Live, Once, Worker, worker
 from tests.conftest import eventually
 from tests.toys import GREEDY
 
@@ -468,7 +469,7 @@ def test_an_idle_device_forgets():
     alone = hall.run("alone", 10.0, 20)
     hall.go_on.set()
     alone.wait(PATIENCE)
-    eventually(lambda: hall.worker._now is None and not hall.worker._accounts, "accounts are kept")
+    eventually(lambda: hall.worker._now is None and not hall.worker._line._networks, "accounts are kept")
     gate = Event()
     door = hall.worker.live(lambda: Once(lambda: gate.wait(PATIENCE)), Owner("door"))
     door.ask()

@@ -21,8 +21,9 @@ from decoding.lenses import LENSES, SCOPES
 from decoding.looks import MAX_LOOK, Look, decode_look, encode_look
 from decoding.models.family import Family
 from decoding.runs.lens_run import LensRun
+from decoding.runs.line import Owner
 from decoding.runs.run import Run
-from decoding.runs.worker import Owner, Worker
+from decoding.runs.worker import Worker
 from decoding.sample import Sampling
 from decoding.trace import MAX_PIECE, Trace
 from tests.methods.test_contract import unfit

@@ -13,8 +13,9 @@ from streamlit.runtime.scriptrunner import get_script_run_ctx
 from decoding.limits import Refused, check_held, check_jobs, limits
 from decoding.runs.cluster import Maker, Member, asked_for, cluster
 from decoding.runs.failures import told
+from decoding.runs.line import Owner
 from decoding.runs.log import log
-from decoding.runs.worker import Job, Live, Owner, worker
+from decoding.runs.worker import Job, Live, worker
 from decoding.trace import Trace
 from pages.parts.shared import visitor
 from pages.parts.shared.remembered import Remembered, say_control
