@@ -63,7 +63,7 @@ def watched(family: Family, key: str, **options) -> float:
         return accept(draft, output, u)
 
     rng, tokens, worst = torch.Generator().manual_seed(0), list(PROMPT), 0.0
-    for step in decode(family.target, drafter, spy, PROMPT, sampling=sampling, rng=rng, max_tokens=40, **options):
+    for step in decode(family.target, drafter, spy, PROMPT, sampling=sampling, rng=rng, max_tokens=24, **options):
         draft, logits = seen.pop()
         worst = max(worst, (family.target.extend(TreeCache(), tokens)[0] - logits).abs().max().item())
         if method.requires(DraftModel) and draft.q is not None:
@@ -176,8 +176,13 @@ def short(target: Target, context: int) -> Positions:
     return Positions(target.model, target.vocab, context, target.ends)
 
 
-@pytest.mark.parametrize("key", KEYS)
-@pytest.mark.parametrize("context, other", [(12, 40), (12, 12), (40, 12), (12, 11), (len(PROMPT) + 1, 40)])
+CONTEXTS = [(12, 40), (len(PROMPT) + 1, 40), (12, 12), (40, 12), (12, 11)]  # of the target, of the draft model
+DRAFTED = [key for key in KEYS if any(one.part == "draft" for one in METHODS[key].requirements)]
+
+
+@pytest.mark.parametrize(
+    "key, context, other", [(key, *sizes) for key in KEYS for sizes in (CONTEXTS if key in DRAFTED else CONTEXTS[:2])]
+)
 def test_context_limit(llama, text, key, context, other):
     """The text ends exactly where the shorter context is full, and no position beyond is ever read."""
     family = replace(llama, target=short(llama.target, context), draft=short(llama.draft, other))
@@ -216,11 +221,11 @@ def timeless(run: Run):
 @pytest.mark.parametrize("key", KEYS)
 def test_same_seed_same_trace_and_other_seeds_differ(llama, key):
     def trace(seed: int):
-        return timeless(Run(llama, key, prompt="the cat and the cat", sampling=Sampling(1.0), seed=seed, max_tokens=24))
+        return timeless(Run(llama, key, prompt="the cat and the cat", sampling=Sampling(1.0), seed=seed, max_tokens=16))
 
-    first, *others = (trace(seed) for seed in range(3))
-    assert msgspec.msgpack.encode(first) == msgspec.msgpack.encode(trace(0))
-    assert len({one.text_bytes() for one in (first, *others)}) == 3
+    first, other, again = (trace(seed) for seed in (0, 1, 0))
+    assert msgspec.msgpack.encode(first) == msgspec.msgpack.encode(again)
+    assert first.text_bytes() != other.text_bytes()
 
 
 @pytest.mark.parametrize("key", KEYS)

@@ -6,16 +6,16 @@ shows that so many runs suffice to notice them.
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import cache
 from itertools import product
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 
-from decoding.draft import Draft
+from decoding.draft import Draft, TargetOutput
 from decoding.loop import decode
 from decoding.method import Drafter
 from decoding.methods import METHODS
@@ -26,7 +26,8 @@ from decoding.models.requirements import AnyDraftModel, DraftModel
 from decoding.models.target import Target
 from decoding.retrieval.datastore import Datastore
 from decoding.sample import Sampling, draw
-from decoding.verify import Accept, recursive_rejection
+from decoding.trace import Step
+from decoding.verify import Accept, Verification, recursive_rejection
 from tests.toys import letters, probabilities_after, tiny_target, total_variation, toy_family
 
 RUNS = 500
@@ -105,24 +106,85 @@ def expected(sampling: Sampling) -> Tensor:
 
 
 Change = Callable[[Drafter, Accept], tuple[Drafter, Accept]]
+Steps = Callable[[Generator, Change], Iterator[Step]]  # (rng, what is changed of drafter and rule) -> the steps of one run
+Text = tuple[int, ...]
 
 
 def counted(key: str, sampling: Sampling, change: Change | None = None, of: Family | None = None, **params) -> Tensor:
-    """(vocab ** length,) how often every text was written."""
-    method, counts = METHODS[key], torch.zeros(VOCAB**LENGTH)
-    whole = of or family_for(key)
+    """(vocab ** length,) how often every text was written by the runs of RUNS seeds."""
+    method, whole = METHODS[key], of or family_for(key)
     built, accept = method.build(whole, method.checked(SHORT.get(key, {}) | params), sampling)
-    for seed in range(RUNS):
-        drafter = anew(built)
-        drafter, rule = change(drafter, accept) if change else (drafter, accept)
-        rng = torch.Generator().manual_seed(seed)
+
+    def steps(rng: Generator, more: Change = unchanged) -> Iterator[Step]:
+        drafter, rule = more(*(change or unchanged)(anew(built), accept))
         options = {"sampling": sampling, "rng": rng, "max_tokens": LENGTH, "recorded": False}
-        place = 0
-        for step in decode(whole.target, drafter, rule, PROMPT, **options):
-            for token in step.tokens:
-                place = place * VOCAB + token
-        counts[place] += 1
-    return counts
+        return decode(whole.target, drafter, rule, PROMPT, **options)
+
+    seeded = [Generator().manual_seed(seed) for seed in range(RUNS)]
+    try:
+        texts = together(steps, seeded)
+    except Drew:
+        texts = [written(steps(rng.manual_seed(seed))) for seed, rng in enumerate(seeded)]
+    assert len(texts) == RUNS and {len(text) for text in texts} == {LENGTH}
+    return torch.bincount(torch.tensor(texts) @ VOCAB ** torch.arange(LENGTH).flip(0), minlength=VOCAB**LENGTH).float()
+
+
+def unchanged(drafter: Drafter, accept: Accept) -> tuple[Drafter, Accept]:
+    return drafter, accept
+
+
+def written(steps: Iterator[Step]) -> Text:
+    return tuple(token for step in steps for token in step.tokens)
+
+
+class Drew(Exception):
+    """A drafter drew, so no two of its runs are the same."""
+
+
+class Fork:
+    """A run that many have in common, up to the first verdict that is not `known` yet: there their uniforms part them."""
+
+    def __init__(self, known: list[Verification], runs: list[Generator]) -> None:
+        self.known, self.left, self.runs = known, list(known), runs
+        self.others: list[tuple[list[Verification], list[Generator]]] = []  # that go another way, and behind which verdicts
+
+    def change(self, drafter: Drafter, accept: Accept) -> tuple[Drafter, Accept]:
+        propose = drafter.propose
+
+        def drawing_nothing(tokens, rng) -> Draft:
+            before = rng.get_state()
+            draft = propose(tokens, rng)
+            if not torch.equal(rng.get_state(), before):
+                raise Drew
+            return draft
+
+        def rule(draft: Draft, output: TargetOutput, u: Tensor) -> Verification:
+            if self.left:
+                return self.left.pop(0)
+            ways: dict[tuple, tuple[Verification, list[Generator]]] = {}
+            for rng in self.runs:
+                verification = accept(draft, output, torch.rand(len(u), generator=rng))
+                ways.setdefault((verification.path, verification.token), (verification, []))[1].append(rng)
+            (mine, self.runs), *others = ways.values()
+            self.others += [([*self.known, other], runs) for other, runs in others]
+            self.known = [*self.known, mine]
+            return mine
+
+        drafter.propose = drawing_nothing
+        return drafter, rule
+
+
+def together(steps: Steps, seeded: list[Generator]) -> list[Text]:
+    """What runs with these generators write, in some order. A drafter that draws nothing drafts the same behind the same verdicts,
+    so runs that went one way until now are one run, and only their uniforms are those of each: it is as if each were made alone."""
+    texts: list[Text] = []
+    waiting: list[tuple[list[Verification], list[Generator]]] = [([], seeded)]
+    while waiting:
+        fork = Fork(*waiting.pop())
+        text = written(steps(Generator(), fork.change))
+        texts += [text] * len(fork.runs)
+        waiting += fork.others
+    return texts
 
 
 def anew(drafter: Drafter) -> Drafter:

@@ -23,7 +23,7 @@ from tests import toys
 from tests.decoding.test_tree_reading import CLOSE, after_keep, deepest, plain, random_text, random_tree, worst_row
 from tests.toys import ATTENTIONS, CONTEXT, SIZES, VOCAB, WINDOWED, causal_lm, run_steps, tokens_of, toy_family
 
-TOKENS, PROMPT = 40, 30  # of every run; the prompt alone is longer than a window
+TOKENS, PROMPT = 32, 30  # of every run; the prompt alone is longer than a window
 LOSSLESS = [key for key, method in METHODS.items() if method.is_lossless]
 # What a window could break is the mask of a chain, of a tree, or of layers that a method runs by itself: these meet every kind of
 # model. The other methods read by the same masks; they take turns with the three ways in which masks are handed to a model.

@@ -24,6 +24,7 @@ from tests.decoding.test_score_names import is_known
 
 KEYS = list(METHODS)
 PROMPT = "Once upon a time there was a little girl. Once upon a time"
+TOKENS = 16  # of a run
 SUM = 1e-4
 
 
@@ -137,7 +138,7 @@ def trace_of(embedded):
 
     def trace(key: str, name: str) -> Trace:
         if (key, name) not in made:
-            run = Run(embedded, key, prompt=PROMPT, sampling=SAMPLINGS[name], max_tokens=24)
+            run = Run(embedded, key, prompt=PROMPT, sampling=SAMPLINGS[name], max_tokens=TOKENS)
             list(run)
             made[key, name] = run.trace
         return made[key, name]
@@ -152,7 +153,7 @@ def test_a_trace_hangs_together(key, name, trace_of, embedded):
     assert trace.header.method == key and trace.header.params == default_params(key)
     assert trace.header.prompt_tokens == tuple(embedded.tokenizer(PROMPT)["input_ids"])
     tokens = [token for step in trace.steps for token in step.tokens]
-    assert len(tokens) == 24 or trace.steps[-1].ending == "end of text"
+    assert len(tokens) == TOKENS or trace.steps[-1].ending == "end of text"
     assert [bool(step.ending) for step in trace.steps] == [False] * (len(trace.steps) - 1) + [True]
     assert trace.text_bytes().decode("utf-8", "replace") == embedded.tokenizer.decode(tokens)
     for step in trace.steps:

@@ -207,9 +207,8 @@ def grid(colours: int, width: int, height: int, words: int = 1) -> Raster:
     return Raster(width, height, tuple(f"#0000{colour:02x}" for colour in range(colours)), (("word",),) * words)
 
 
-@pytest.mark.parametrize("name", ["T=0.7", "T=1"])
+@pytest.mark.parametrize("name, certain", [("T=0.7", False), ("T=1", True)])
 @pytest.mark.parametrize("fill", IN_A_PICTURE["speculative_jacobi"])
-@pytest.mark.parametrize("certain", [False, True])
 def test_pictures_of_two_by_two_follow_their_joint_distribution(exact, name, fill, certain):
     """The window reaches into the row below, where what is above is partly text and partly guessed."""
     made = drafter_of("speculative_jacobi", SAMPLINGS[name], 2, 3, raster=grid(2, 2, 2), fill=fill, certain=certain)
