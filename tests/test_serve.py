@@ -18,6 +18,7 @@ from streamlit.web.server.starlette.starlette_websocket import gather_user_info
 from decoding.limits import PUBLIC, limits
 from decoding.runs import visitors
 from decoding.runs.visitors import CHECK, COOKIE, ROUTE, is_key
+from deploy.ticks import Ticks
 from tests.deploy.no_waiting import Loop
 from tests.test_imports import ROOT
 
@@ -359,7 +360,9 @@ def test_the_end_of_a_script_is_heard(serve):
 
     broken_off = ForwardMsg(script_finished=ForwardMsg.FINISHED_EARLY_FOR_RERUN)
     said, spoken = (other, finished, other, broken_off), []
-    tab = SimpleNamespace(ended=lambda again: heard.append((len(sent), again)), spoke=lambda: spoken.append(len(sent)))
+    tab = SimpleNamespace(
+        ended=lambda again: heard.append((len(sent), again)), spoke=lambda: spoken.append(len(sent)), ticks=Ticks()
+    )
     for one in said:
         asyncio.run(serve.told(send, tab, {"type": "websocket.send", "bytes": one.SerializeToString()}))
     assert heard == [(1, False), (3, True)] and spoken == [0, 1, 2, 3] and sent == [one.SerializeToString() for one in said]

@@ -14,6 +14,7 @@ from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
 from decoding.models import layers
 from decoding.models.cache import TreeCache
+from decoding.models.heard import heard
 from decoding.models.self_test import LAYER_ROWS, TOLERANCE, layers_refusal
 from decoding.models.target import Target
 
@@ -66,7 +67,7 @@ def tried(target: Target) -> str:
     model, name = target.model, type(target.model).__name__
     if target.windows:
         return f"Some layers of a {name} see {min(target.windows.values()):,} tokens at most; a prompt is pruned where all see all."
-    heard: list[Tensor] = []
+    out: list[Tensor] = []
     cache, ids = TreeCache(), torch.arange(min(LAYER_ROWS, target.context), device=target.device) * 7 % target.vocab
     positions = torch.arange(len(ids), device=target.device)[None]
     mask, hidden, worst = target.layer_mask(len(ids), 0), layers.embedding(model)(ids)[None], 0.0
@@ -74,16 +75,13 @@ def tried(target: Target) -> str:
         rotary = rotary_of(model, hidden, positions[:, -1:])
         for layer in range(model.config.num_hidden_layers):
             attention, _ = parts(model, layer)
-            handle = attention.register_forward_hook(lambda module, given, out: heard.append(out[0][0, -1]))
-            try:
+            with heard(attention, lambda output: out.append(output[0][0, -1])):
                 after = layers.through(model, hidden, range(layer, layer + 1), positions, mask, cache)
-            finally:
-                handle.remove()
             held = cache.layers[layer]
             paid = weights(model, layer, hidden[0, -1], rotary, held.keys[:, :, : held.length])
             values = held.values[0, :, : held.length].repeat_interleave(len(paid) // held.values.shape[1], 0)
             own = attention.o_proj((paid.to(values.dtype)[:, None] @ values).flatten()[None])[0]
-            worst = max(worst, float((own - heard.pop()).abs().max() / after.std().clamp(min=1e-12)))
+            worst = max(worst, float((own - out.pop()).abs().max() / after.std().clamp(min=1e-12)))
             hidden = after
     except Exception as problem:  # whatever an unknown architecture calls its parts, it means no
         return f"The attention of a {name} cannot be read row by row: {type(problem).__name__}: {problem}"

@@ -20,6 +20,7 @@ from decoding.draft import Draft, TargetOutput
 from decoding.models import layers
 from decoding.models.cache import TreeCache
 from decoding.models.graphs import Graphs
+from decoding.models.heard import heard
 from decoding.models.plain_forward import PRE_NORM, PlainForward
 from decoding.models.spread import reading_device
 from decoding.models.windows import layer_kinds, masks, windows_of
@@ -166,14 +167,11 @@ class Target:
             yield found
             return
 
-        def note(layer: nn.Module, inputs: tuple, output: Tensor | tuple) -> None:
+        def note(output: Tensor | tuple) -> None:
             found[PRE_NORM] = (output[0] if isinstance(output, tuple) else output)[0]
 
-        handle = self.last_layer.register_forward_hook(note)
-        try:
+        with heard(self.last_layer, note):
             yield found
-        finally:
-            handle.remove()
 
     @cached_property
     def last_layer(self) -> nn.Module:
