@@ -59,6 +59,7 @@ class Limits:
     models: tuple[str, ...] | None = None  # that may be loaded
     prompt: int | None = None  # characters, all messages of a chat together
     prompt_tokens: int | None = None  # of those
+    prompt_at_once: int | None = None  # where the target reads all of them in one turn
     rows: int | None = None  # of a prompt that the target reads in one turn
     tokens: int | None = None  # of a run
     nodes: int | None = None  # drafted in one step
@@ -114,6 +115,7 @@ PUBLIC = Limits(
     models=OWN,
     prompt=4_000,
     prompt_tokens=1_280,
+    prompt_at_once=512,
     rows=128,
     tokens=256,
     nodes=128,
@@ -210,7 +212,12 @@ def check_prompt(characters: int) -> None:
         raise Refused(f"This demo reads prompts of at most {most:,} characters; this one has {characters:,}.")
 
 
-def check_prompt_tokens(count: int) -> None:
+def check_prompt_tokens(count: int, *, at_once: bool = False) -> None:
+    """Of a prompt; `at_once`: the target reads all of them in one turn, for which others wait."""
+    if at_once and over(count, most := limits().prompt_at_once):
+        raise Refused(
+            f"This demo reads prompts of at most {most:,} tokens with a method that reads them in one turn; this one has {count:,}."
+        )
     if over(count, most := limits().prompt_tokens):
         raise Refused(f"This demo reads prompts of at most {most:,} tokens; this one has {count:,}.")
 

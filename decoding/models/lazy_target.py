@@ -89,6 +89,7 @@ class LazyTarget(WrappedTarget):
         compared: the full model reads every row as well, at the price of a whole pass.
     """
 
+    reads_at_once = True
     shares: tuple[float, float, float] = (0.7, 0.5, 0.3)
     by: str = ATTENTION
     compared: bool = False

@@ -12,6 +12,7 @@ class WrappedTarget:
     """Its context, in tokens, its end tokens and its device are those of the target that reads."""
 
     target: Target
+    reads_at_once = False  # all of a prompt, when the first token is asked for
 
     @property
     def context(self) -> int:

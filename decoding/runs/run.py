@@ -79,7 +79,7 @@ class Run:
             target = GuidedTarget(target, sampling.guidance, family.untold)
         limit, full = context_of(target, drafter)
         text, tokens = read_prompt(family, prompt, messages, options, limit, full.removeprefix("context limit"))
-        check_prompt_tokens(len(tokens))
+        check_prompt_tokens(len(tokens), at_once=getattr(target, "reads_at_once", False))
         self.family: Family | None = family  # None once it was let go
         self.notes = family.notes + (family.prompt_notes(prompt) if isinstance(prompt, str) else ())  # for who looks at the run
         self.header = Header(

@@ -777,3 +777,13 @@ def test_a_prompt_of_too_many_tokens_is_refused_before_it_is_read(embedded, monk
     monkeypatch.setattr("decoding.limits.PUBLIC", replace(PUBLIC, prompt_tokens=5))
     with pytest.raises(Refused, match="at most 5 tokens; this one has"):
         Run(embedded, "plain", prompt="Once upon a time there was a little girl.")
+
+
+def test_a_prompt_that_is_read_in_one_turn_is_shorter(embedded, monkeypatch):
+    """The others wait for as long as that takes."""
+    monkeypatch.setenv("DRAFTSCOPE_MODE", "public")
+    monkeypatch.setattr("decoding.limits.PUBLIC", replace(PUBLIC, prompt_at_once=5))
+    prompt = "Once upon a time there was a little girl."
+    with pytest.raises(Refused, match="in one turn; this one has"):
+        Run(embedded, "lazyllm", prompt=prompt)
+    Run(embedded, "plain", prompt=prompt)

@@ -240,7 +240,7 @@ def text_controls(session: Session) -> None:
         format_func=lambda key: EXAMPLES[key].title if key in EXAMPLES else OWN, help="Puts a prompt into the box below.",
     )  # fmt: skip
     st.text_area(
-        "Prompt", prompt, key=prompt_key, height=112, max_chars=MAX_PROMPT, on_change=take_prompt,
+        "Prompt", prompt, key=prompt_key, height=112, max_chars=limits().prompt or MAX_PROMPT, on_change=take_prompt,
         help="The text the target goes on from. Ctrl+Enter, or a click elsewhere, takes it over.",
     )  # fmt: skip
     if example in EXAMPLES:
