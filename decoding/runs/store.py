@@ -10,6 +10,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,12 +22,14 @@ from decoding.trace import Header, Piece, Step, Token, Trace, Version, check_sch
 
 FILE = "traces.sqlite"
 LIST_LIMIT = 200  # rows of one page of the list
+PATIENCE = 10.0  # seconds that one waits for others who write
+LOCKED = "is locked"  # what SQLite says then
 VERSION = 1  # of the tables; files from before there was a number have 0, and the same tables
 RESERVE, RESERVED = "traces.reserve", 256 * 1024  # a file that is given up on a full disk, and its bytes
 WORDS = {  # of SQLite, and ours
     "disk is full": "the disk is full",
     "disk I/O error": "the disk is full, or damaged",
-    "is locked": "another program is writing there and does not finish",
+    LOCKED: "another program is writing there and does not finish",
     "readonly": "they may only be read there",
     "unable to open": "the file cannot be opened there",
     "not a database": "the file holds something else",
@@ -95,6 +98,10 @@ def default_folder() -> Path:
     return Path(os.environ.get("DRAFTSCOPE_HOME") or Path.home() / ".draftscope")
 
 
+class Locked(ValueError):
+    """Others write, and did not finish for as long as one could wait."""
+
+
 class Store:
     """The traces of one folder. Cheap to make; every call opens its own connection, so threads may share it.
 
@@ -108,11 +115,17 @@ class Store:
             later: that nothing is written before there is a trace to keep; until then it is an empty store.
             first: asked before anything is written then; a ValueError of it is the store's.
         """
-        self._first = first
+        self._first, self._patience = first, PATIENCE
         self.folder = folder or default_folder()
         self.path = self.folder / FILE
         if not later or self.path.exists():
             self._make()
+
+    def hurried(self, seconds: float) -> "Store":
+        """The same, for those who cannot wait longer than so long for others who write; what they write then raises Locked."""
+        store = copy(self)
+        store._patience = seconds
+        return store
 
     def _make(self) -> None:
         """The folder and the file in it, unless they are there."""
@@ -153,8 +166,8 @@ class Store:
 
     @contextmanager
     def _connected(self) -> Iterator[sqlite3.Connection]:
-        """A connection whose statements are one transaction; waits for other processes up to ten seconds."""
-        db = sqlite3.connect(self.path, timeout=10)
+        """A connection whose statements are one transaction; waits for others who write."""
+        db = sqlite3.connect(self.path, timeout=self._patience)
         try:
             db.execute("PRAGMA foreign_keys = ON")
             db.execute("PRAGMA synchronous = NORMAL")
@@ -176,7 +189,8 @@ class Store:
             with self._connected() as db:
                 yield db
         except sqlite3.Error as error:
-            raise ValueError(f"The traces in {str(self.folder)!r} could not be read or written: {why(error)}.") from error
+            kind = Locked if LOCKED in str(error) else ValueError
+            raise kind(f"The traces in {str(self.folder)!r} could not be read or written: {why(error)}.") from error
 
     # -- writing --
 
@@ -206,6 +220,7 @@ class Store:
         public = limits().public
         if public:
             check_kept(self.count(), self.size)
+            check_kept(0, self.size + weight(trace))  # more than it will be is not even begun
         self.begun()
         with self._open() as db:
             new = insert(db, trace.header, trace.token_bytes, name, note, study)
@@ -360,11 +375,23 @@ def append(db: sqlite3.Connection, trace: int, steps: Sequence[Step], token_byte
         own = {token: token_bytes[token] for token in set(step.occurring()) if token in token_bytes}
         data = (trace, number, msgspec.msgpack.encode(own), msgspec.msgpack.encode(step))
         db.execute("INSERT INTO steps VALUES (?, ?, ?, ?)", data)
-        text = b"".join(token_bytes.get(t, b"") for t in step.tokens).decode("utf-8", "replace")
+    if steps:  # once: the whole line is written with each change of it
+        tokens = sum(len(step.tokens) for step in steps)
+        text = "".join(text_of(step, token_bytes) for step in steps)
         db.execute(
-            "UPDATE traces SET steps = steps + 1, tokens = tokens + ?, text = text || ?, ended = ? WHERE id = ?",
-            (len(step.tokens), text, bool(step.ending), trace),
+            "UPDATE traces SET steps = steps + ?, tokens = tokens + ?, text = text || ?, ended = ? WHERE id = ?",
+            (len(steps), tokens, text, bool(steps[-1].ending), trace),
         )
+
+
+def text_of(step: Step, token_bytes: dict[int, bytes]) -> str:
+    return b"".join(token_bytes.get(t, b"") for t in step.tokens).decode("utf-8", "replace")
+
+
+def weight(trace: Trace) -> int:
+    """Bytes that a trace will fill, at least."""
+    steps = sum(len(msgspec.msgpack.encode(step)) + len(text_of(step, trace.token_bytes)) for step in trace.steps)
+    return len(msgspec.msgpack.encode(trace.header)) + steps
 
 
 def pages_of(db: sqlite3.Connection) -> int:

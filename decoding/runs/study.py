@@ -11,13 +11,14 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from threading import Lock
+from time import monotonic
 from typing import TYPE_CHECKING
 
 from decoding.limits import check_prompts
 from decoding.models.panics import is_panic
 from decoding.runs.failures import sentence
 from decoding.runs.prompts import Prompt
-from decoding.runs.store import Entry, Query, Store
+from decoding.runs.store import PATIENCE, Entry, Locked, Query, Store
 from decoding.runs.turns import InTurns
 from decoding.sample import Sampling
 from decoding.trace import Message, Step, Trace
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from decoding.runs.run import Place, Run
 
 taking = Lock()
+MOMENT = 0.05  # seconds of a turn that a step waits for others who write into the store
 
 
 @dataclass(frozen=True)
@@ -117,40 +119,59 @@ class Study(InTurns[Step]):
         self._adopt()
         self._run: Run | RemoteRun | None = None
         self._number, self._entry = -1, 0  # of the run, and of what is kept of it so far
+        self._unwritten: Step | None = None  # that was taken, while others write into the store
+        self._appended = False
+        self._since: float | None = None  # when it was first tried
 
     def __iter__(self) -> Study:
         return self
 
     def turn(self) -> Step | None:
         """The next step, or None where a prompt was skipped or read in part instead: that takes as long as a step, and whoever
-        shares the device with others lets them come between. StopIteration at the end."""
+        shares the device with others lets them come between. So they do while somebody else writes into the store.
+        StopIteration at the end."""
         if self._run is None:
             self._number = self._next_number()
         try:
             self._run = run = self._run or self._start(self._number)
-            step = getattr(run, "turn", iter(run).__next__)()
-            if step is not None:
-                self._keep(run, step)
+            step = self._unwritten or getattr(run, "turn", iter(run).__next__)()
+            if step is not None and not self._written(run, step):
+                return None
         except BaseException as error:
             if not isinstance(error, Exception) and not is_panic(error):
                 raise
-            self._run = None
+            self._run = self._unwritten = self._since = None
+            self._appended = False
             self._adopt()
             if self._number not in self.kept:
                 self.problems[self._number] = sentence(error)
             return None
         return step
 
+    def _written(self, run: Run | RemoteRun, step: Step) -> bool:
+        """Whether the step was written down now; a Locked if others have written for as long as one waits for them."""
+        self._unwritten, self._since = step, self._since or monotonic()
+        try:
+            self._keep(run, step)
+        except Locked:
+            if monotonic() - self._since > PATIENCE:
+                raise
+            return False
+        self._unwritten, self._appended, self._since = None, False, None
+        return True
+
     def _keep(self, run: Run | RemoteRun, step: Step) -> None:
         """Write the step down: whatever happens to the process, no more than a step is lost. Half a run that a study left behind
         goes when there is a whole one, as does the run of another window that was slower."""
-        if len(run.steps) == 1:
+        store = self.store.hurried(MOMENT)
+        if len(run.steps) == 1 and not self._appended:
             name, domain = self.plan.names[self._number], self.plan.asked[self._number].domain
-            self._entry = self.store.keep(run.trace, name, domain, self.plan.key)
-        else:
-            self.store.append(self._entry, [step], run.token_bytes)
+            self._entry = store.keep(run.trace, name, domain, self.plan.key)
+        elif not self._appended:
+            store.append(self._entry, [step], run.token_bytes)
+        self._appended = True
         if step.ending:
-            self.kept[self._number] = self.store.settle(self._entry)
+            self.kept[self._number] = store.settle(self._entry)
             self._run = None
 
     def _adopt(self) -> None:

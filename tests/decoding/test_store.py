@@ -7,12 +7,12 @@ import sqlite3
 import subprocess
 import sys
 import time
-from contextlib import suppress
+from contextlib import closing, suppress
 
 import msgspec
 import pytest
 
-from decoding.runs.store import LONGEST_SEARCH, MOST_WORDS, Query, Store
+from decoding.runs.store import LONGEST_SEARCH, MOST_WORDS, TABLES, Query, Store, append, insert
 from tests.samples import sample_trace
 
 
@@ -241,3 +241,21 @@ def test_of_the_runs_of_a_prompt_the_first_whole_one_stays(store):
     assert store.finished("s") == 2
     assert store.settle(ids[3]) == ids[1] and store.settle(others[2]) == others[2]
     assert sorted(entry.id for entry in store.entries()) == [ids[1], *others]
+
+
+def test_a_long_run_is_written_in_time_of_its_length(tmp_path, monkeypatch):
+    """The line that holds its text is written once, and what will not fit is not begun."""
+    step, piece = sample_trace().steps[0], b"x" * 1024
+    trace = msgspec.structs.replace(
+        sample_trace(), token_bytes={0: piece}, steps=(msgspec.structs.replace(step, tokens=(0,) * 128, ending=""),) * 256
+    )
+    store, written = Store(tmp_path), []
+    with closing(sqlite3.connect(":memory:")) as db:
+        db.executescript(TABLES)
+        db.set_trace_callback(written.append)
+        append(db, insert(db, trace.header, trace.token_bytes, "long", "", ""), trace.steps, trace.token_bytes)
+    assert sum("UPDATE" in one for one in written) == 1
+    monkeypatch.setenv("DRAFTSCOPE_MODE", "public")
+    monkeypatch.setattr("decoding.runs.store.insert", None)
+    with pytest.raises(ValueError, match="yours would fill"):
+        store.keep(trace, "long")

@@ -1,15 +1,19 @@
 """A study over many prompts: stopped anywhere, resumed, nothing run twice."""
 
 import os
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
+from dataclasses import replace
+from time import monotonic
 
 import pytest
 
 from decoding.models.family import load
 from decoding.runs import run as runs
 from decoding.runs.prompts import Prompt
-from decoding.runs.store import Query, Store
+from decoding.runs.store import PATIENCE, Query, Store
 from decoding.runs.study import Plan, Study, results
 from decoding.sample import Sampling
 
@@ -88,6 +92,41 @@ def results_of(family, store):
     return results(store, PLAN)
 
 
+@pytest.mark.parametrize("at", [1, 2, "last"])
+def test_a_step_that_others_hold_up_is_written_when_they_have_done(family, tmp_path, at):
+    """Turns go by meanwhile, in which others have theirs; nothing is lost, and nothing is there twice."""
+    plan = replace(PLAN, prompts=PLAN.prompts[:2])
+    whole = list(Study(family, plan, Store(tmp_path / "whole")))
+    store = Store(tmp_path)
+    study, steps, waited = Study(family, plan, store), [], False
+    count = len(whole) if at == "last" else at
+    while len(steps) < len(whole):
+        if len(steps) == count - 1 and not waited:
+            with closing(sqlite3.connect(store.path, isolation_level=None)) as other:
+                other.execute("BEGIN IMMEDIATE")
+                waited = True
+                for _ in range(3):
+                    began = monotonic()
+                    assert study.turn() is None and monotonic() - began < PATIENCE / 2
+                other.execute("ROLLBACK")
+        if (step := study.turn()) is not None:
+            steps.append(step)
+    assert waited and not study.problems
+    kept = [trace.steps for *_, trace in results(store, plan)]
+    assert [step.tokens for step in sum(kept, ())] == [step.tokens for step in whole] and store.count() == len(kept)
+
+
+def test_who_never_has_done_is_said(family, tmp_path, monkeypatch):
+    monkeypatch.setattr("decoding.runs.study.PATIENCE", 0.2)
+    store = Store(tmp_path)
+    study = Study(family, PLAN, store)
+    with closing(sqlite3.connect(store.path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        while not study.problems:
+            study.turn()
+    assert "another program is writing there" in study.problems[0]
+
+
 def test_another_seed_is_another_study():
     assert Plan("embedded", "plain", (), seed=1).key != Plan("embedded", "plain", ()).key
 
@@ -96,7 +135,7 @@ STUDY = """
 import sys
 from pathlib import Path
 from decoding.models.family import load
-from decoding.runs.store import Query, Store
+from decoding.runs.store import PATIENCE, Query, Store
 from decoding.runs.study import Study
 from tests.decoding.test_study import PLAN
 for count, _ in enumerate(Study(load(), PLAN, Store(Path(sys.argv[1])))):
