@@ -73,6 +73,7 @@ class Limits:
     sweep: int | None = None  # runs of a swept parameter, all values and seeds together
     upload: int | None = None  # bytes of a trace file or a file of prompts, as they come
     unpacked: int | None = None  # bytes of a packed one once it is unpacked
+    said: int | None = None  # bytes of the texts of a trace: its prompt, messages and answer
     kept: int | None = None  # runs that a visitor may keep
     kept_bytes: int | None = None  # that they may fill
     kept_days: int | None = None  # until they are forgotten
@@ -129,6 +130,7 @@ PUBLIC = Limits(
     sweep=16,
     upload=5 * 2**20,
     unpacked=16 * 2**20,  # traces of runs unpack to some three times as much; reading takes up to ten times as much memory
+    said=128 * 2**10,
     kept=50,
     kept_bytes=25 * 2**20,
     kept_days=30,
@@ -314,11 +316,13 @@ def check_held(own: int, near: int, all: int) -> None:
         )
 
 
-def check_trace(steps: int, largest: int) -> None:
-    """Of a trace that is opened or kept: its steps, and the nodes of its largest draft."""
+def check_trace(steps: int, largest: int, said: int) -> None:
+    """Of a trace that is opened or kept: its steps, the nodes of its largest draft, and the bytes of what it says."""
     if over(steps, most := limits().tokens):
         raise Refused(f"This demo opens and keeps runs of at most {most:,} steps; this one has {steps:,}.")
     check_nodes(largest)
+    if over(said, most := limits().said):
+        raise Refused(f"This demo opens and keeps runs whose texts have at most {most:,} bytes; those of this one have {said:,}.")
 
 
 def check_keepers(near: int) -> None:

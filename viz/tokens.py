@@ -73,7 +73,9 @@ def label(piece: bytes, limit: int = 12) -> str:
     >>> label(b" the"), label(b"\\n\\n"), label(b"\\xe2\\x82"), label(b"")
     ('␣the', '↵↵', '<0xE2><0x82>', '∅')
     """
-    return shorten(characters(piece), limit) or EMPTY
+    end = 8 * limit + 16  # bytes: more than are shown of a beginning or an end
+    shown = characters(piece) if len(piece) <= 2 * end else characters(piece[:end]) + characters(piece[-end:])
+    return shorten(shown, limit) or EMPTY
 
 
 def full(piece: bytes) -> str:

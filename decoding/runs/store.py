@@ -210,13 +210,14 @@ class Store:
         Args:
             token_bytes: at least those of the tokens that occur in `steps`.
         """
-        check_trace(len(steps), max((len(step.nodes) for step in steps), default=0))
+        said = sum(len(token_bytes.get(token, b"")) for step in steps for token in step.tokens)
+        check_trace(len(steps), max((len(step.nodes) for step in steps), default=0), said)
         with self._open() as db:
             append(db, trace, steps, token_bytes)
 
     def keep(self, trace: Trace, name: str, note: str = "", study: str = "") -> int:
         """A whole trace, in one transaction; returns its id. A ValueError where this server keeps no more."""
-        check_trace(len(trace.steps), max((len(step.nodes) for step in trace.steps), default=0))
+        check_trace(len(trace.steps), trace.largest, trace.said)
         public = limits().public
         if public:
             check_kept(self.count(), self.size)

@@ -101,7 +101,12 @@ def test_a_draft_beyond_the_limit_is_refused_before_it_is_read(embedded, monkeyp
 def test_a_trace_beyond_the_limits_is_neither_opened_nor_kept(tmp_path, monkeypatch):
     file = to_json(trace_of(chain(3, 5)))
     store = Store(tmp_path)
-    for limit, said in (({"nodes": 4}, "this draft has 5"), ({"tokens": 0}, "this one has 1"), ({"upload": 100}, "at most")):
+    for limit, said in (
+        ({"nodes": 4}, "this draft has 5"),
+        ({"tokens": 0}, "this one has 1"),
+        ({"upload": 100}, "at most"),
+        ({"said": 3}, "texts"),
+    ):
         small(monkeypatch, **limit)
         with pytest.raises(Refused, match=said):
             from_json(file)

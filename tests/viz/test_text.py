@@ -1,12 +1,14 @@
 """The token strip: order, origins, escaping."""
 
+import random
 from html.parser import HTMLParser
+from itertools import accumulate, pairwise
 
 import pytest
 
 from decoding.trace import Header, Message, SamplingData, Trace
 from tests.viz_samples import HOSTILE, chain, node, small_tree, step_of, trace_of
-from viz.step.text import CSS, describe, origins, strip, strip_html
+from viz.step.text import CSS, contents, describe, in_messages, origins, strip, strip_html
 
 TRACE = trace_of(chain(3), small_tree(), step_of())
 
@@ -140,3 +142,17 @@ def test_an_indentation_stands_on_the_line_that_it_begins():
     drawn = strip_html(strip(trace_of(prompt_tokens=(9,), token_bytes={9: b"\n    x"})))
     first, second = drawn.split("<br>")
     assert first.endswith("↵</span>") and second.count("ds-sp") == 4 and "x</span>" in second
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_tokens_of_messages_are_those_that_share_a_byte_with_one(seed):
+    """Whatever the tokens are: of several bytes, of none, across the ends of messages."""
+    chance = random.Random(seed)
+    pieces = {token: chance.choice([b"", b"a", b"ab", b"b<", b">a", b"ba>"]) for token in range(20)}
+    tokens = tuple(chance.choices(range(20), k=60))
+    said = tuple(Message("user", chance.choice(["a", "ab", "ba", "<", "aba", "zz"])) for _ in range(8))
+    header = Header("plain", {}, "embedded", SamplingData(0, 0, 1), 0, "", tokens, 8, "cpu", "float32", {}, messages=said)
+    trace = Trace(header, pieces, ())
+    starts = [0, *accumulate(len(pieces[token]) for token in tokens)]
+    places = contents(b"".join(pieces[token] for token in tokens), [one.content for one in said], set())
+    assert in_messages(trace) == [any(start < b and a < stop for a, b in places) for start, stop in pairwise(starts)]

@@ -8,7 +8,7 @@ import pytest
 import viz.tokens
 import viz.words
 from tests.viz_samples import HOSTILE, TOKEN_BYTES
-from viz.tokens import as_html, as_markdown, as_plotly, full, is_half, joined, label, name, plain, shorten
+from viz.tokens import as_html, as_markdown, as_plotly, characters, full, is_half, joined, label, name, plain, shorten
 
 
 @pytest.mark.parametrize(
@@ -85,3 +85,12 @@ def test_plain_keeps_spaces_and_drops_controls():
 def test_the_examples_in_the_docstrings_hold(module):
     found = doctest.testmod(module)
     assert found.attempted and not found.failed
+
+
+ACCENTS = b"e" + "\u0301".encode() * 500
+
+
+@pytest.mark.parametrize("piece", [b"a" * 1024, " \u00e9\n".encode() * 200, "\U0001f40d".encode() * 256, b"\xff" * 1000, ACCENTS])
+@pytest.mark.parametrize("limit", [5, 12, 20])
+def test_of_a_long_piece_no_more_is_looked_at_than_is_shown(piece, limit):
+    assert label(piece, limit) == shorten(characters(piece), limit)

@@ -4,8 +4,9 @@ Knows a trace and how far to show it. Origin is never colour alone: prompt is mu
 accepted underlined, a correction underlined twice, a bonus has a plus sign, plain has nothing. Special tokens are chips.
 """
 
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence, Set
-from itertools import accumulate, groupby, pairwise
+from itertools import accumulate, groupby
 from typing import TypedDict
 
 from decoding.trace import Trace
@@ -61,7 +62,9 @@ def in_messages(trace: Trace) -> list[bool]:
     special = set(header.special_tokens)
     marks = {start for start, token in zip(starts, header.prompt_tokens, strict=False) if token in special}
     said = contents(b"".join(pieces), [message.content for message in header.messages], marks)
-    return [any(start < b and a < stop for a, b in said) for start, stop in pairwise(starts)]
+    begins, ends = [a for a, _ in said], [b for _, b in said]  # both ascend: no message begins in the one before
+    first = [bisect_right(ends, start) for start in starts[:-1]]  # of those that end behind the token's beginning
+    return [at < len(said) and begins[at] < stop for at, stop in zip(first, starts[1:], strict=True)]
 
 
 def contents(whole: bytes, messages: Sequence[str], marks: Set[int]) -> list[tuple[int, int]]:
