@@ -402,6 +402,23 @@ def test_an_older_call_changes_nothing(mounted):
 
 
 @pytest.mark.browser
+def test_a_press_that_went_down_with_the_connection_can_be_made_again(mounted):
+    """Nothing comes, and nothing says that it is at work; soon after a press another one asks for no more."""
+    page, call = mounted
+    page.clock.install()
+    call(1, at=[3, 3, None])
+    page.keyboard.press("k")
+    page.keyboard.press("k")
+    page.clock.fast_forward(1000)
+    page.keyboard.press("k")
+    asked = [one for one in page.evaluate("said") if one[0] == "ask"]
+    page.clock.fast_forward(10_000)
+    page.keyboard.press("k")
+    again = [one for one in page.evaluate("said") if one[0] == "ask"]
+    assert len(asked) == 1 and again == asked * 2
+
+
+@pytest.mark.browser
 def test_steps_are_sent_once_and_what_is_missing_is_asked_for(mounted):
     page, call = mounted
     call(1, stop=2)

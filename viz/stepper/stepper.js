@@ -2,6 +2,7 @@
 // Play, phases and looking around ask nobody. What data.py makes is taken in by `take`, a step at a time as it comes.
 
 const KEPT_RUNS = 4, REST_MS = 350, TAIL = 16;  // runs a page remembers; ms without a move before the page is told; steps sent twice
+const LOST_MS = 8000;  // without a word of an answer: it may be asked for again
 const SCROLLBAR = 18;  // px: one that comes and goes must not draw the tree anew under the pointer
 
 function memory() { return (window.draftscopeRuns ??= { runs: new Map(), views: new Map() }); }
@@ -206,8 +207,9 @@ class Stepper {
     if (this.report) this.telling = setTimeout(() => this.report.state(this.told()), REST_MS);
   }
   ask() {
-    if (!this.report || !this.data.more || this.waiting || this.data.busy) return;
-    this.waiting = true;
+    const heard = this.waiting && performance.now() - this.asked < LOST_MS;  // a press goes down with the connection
+    if (!this.report || !this.data.more || heard || this.data.busy) return;
+    this.waiting = true; this.asked = performance.now();
     clearTimeout(this.telling);
     this.report.ask("step", this.told());
   }
