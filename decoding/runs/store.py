@@ -109,13 +109,20 @@ class Store:
         ValueError: the folder cannot be written, or holds something else under the store's name.
     """
 
-    def __init__(self, folder: Path | None = None, later: bool = False, first: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self,
+        folder: Path | None = None,
+        later: bool = False,
+        first: Callable[[], None] = lambda: None,
+        room: Callable[[], None] = lambda: None,
+    ) -> None:
         """
         Args:
             later: that nothing is written before there is a trace to keep; until then it is an empty store.
             first: asked before anything is written then; a ValueError of it is the store's.
+            room: asked before every trace that is kept, likewise.
         """
-        self._first, self._patience = first, PATIENCE
+        self._first, self._room, self._patience = first, room, PATIENCE
         self.folder = folder or default_folder()
         self.path = self.folder / FILE
         if not later or self.path.exists():
@@ -218,6 +225,7 @@ class Store:
     def keep(self, trace: Trace, name: str, note: str = "", study: str = "") -> int:
         """A whole trace, in one transaction; returns its id. A ValueError where this server keeps no more."""
         check_trace(len(trace.steps), trace.largest, trace.said)
+        self._room()
         public = limits().public
         if public:
             check_kept(self.count(), self.size)

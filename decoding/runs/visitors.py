@@ -20,6 +20,7 @@ FOLDER = "visitors"
 COOKIE = "draftscope_visitor"  # its name, and that of the place in a browser's store
 ROUTE, CHECK = "/visitor", "x-draftscope"  # where `deploy/serve.py` takes another key, and the header that other sites cannot send
 KEY = re.compile(r"[A-Za-z0-9_-]{32,64}")  # 24 random bytes and more
+BEGAN = time.time() - time.monotonic()
 LEAST_FREE = 2**30  # bytes of the disk that visitors never fill
 DAY = 86_400  # seconds
 EVERY = 3_600  # seconds between two looks for what can be forgotten, everywhere and with one visitor
@@ -77,12 +78,25 @@ def store_of(root: Path, key: str, days: int | None, address: str = "") -> Store
     root.mkdir(parents=True, exist_ok=True)
     if days is not None:
         forget(root, days)
-    if not (folder / FILE).exists() and shutil.disk_usage(root).free < LEAST_FREE:
-        raise Refused("The disk of this demo is nearly full, so it keeps no runs now. Export what you need as a file.")
-    store = Store(folder, later=True, first=partial(note_keeper, address))  # whoever only looks leaves nothing there
+    if not (folder / FILE).exists():
+        check_room(root)
+    # whoever only looks leaves nothing there
+    store = Store(folder, later=True, first=partial(note_keeper, address), room=partial(check_room, root))
     if days is not None and due(folder):
-        store.forget(time.time() - days * DAY)
+        store.forget(now() - days * DAY)
     return store
+
+
+def check_room(root: Path) -> None:
+    """Before a run is kept. Refused if the disk is nearly full: it is everybody's."""
+    if shutil.disk_usage(root).free < LEAST_FREE:
+        raise Refused("The disk of this demo is nearly full, so it keeps no runs now. Export what you need as a file.")
+
+
+def now() -> float:
+    """Seconds since 1970, no later than this process has run since it began: were a clock that is wrong for a moment believed, what
+    visitors kept would be forgotten for good."""
+    return min(time.time(), BEGAN + time.monotonic())
 
 
 def note_keeper(address: str) -> None:
@@ -100,7 +114,7 @@ def forget(root: Path, days: int) -> list[Path]:
     """Remove the folders of visitors that were not written for so many days, at most once an hour; returns them."""
     if not due(root):
         return []
-    old = [folder for folder in (root / FOLDER).glob("*") if time.time() - last_written(folder) > days * DAY]
+    old = [folder for folder in (root / FOLDER).glob("*") if now() - last_written(folder) > days * DAY]
     for folder in old:
         shutil.rmtree(folder, ignore_errors=True)
     return old

@@ -454,21 +454,36 @@ def test_every_file_that_is_made_on_demand_has_its_place():
 
 
 def test_what_is_old_is_forgotten(home, monkeypatch):
+    began, here = visitors_of.BEGAN, time.time()
+
+    def days_later(days: int) -> None:
+        monkeypatch.setattr(time, "time", lambda: here + days * 86_400)
+        monkeypatch.setattr(visitors_of, "BEGAN", began + days * 86_400)
+
     store_of(home, ALICE, 30).keep(sample_trace(), "old")
-    later = time.time() + 31 * 86_400
-    monkeypatch.setattr(time, "time", lambda: later)
+    days_later(31)
     assert store_of(home, ALICE, 30).count() == 0 and not folder_of(home, ALICE).exists()
     store_of(home, ALICE, 30).keep(sample_trace(), "new")
     assert forget(home, 30) == []  # at most once an hour
-    monkeypatch.setattr(time, "time", lambda: later + 40 * 86_400)
+    days_later(71)
     assert [folder.name for folder in forget(home, 30)] == [folder_of(home, ALICE).name]
 
 
+def test_a_clock_that_is_wrong_for_a_moment_has_nothing_forgotten(home, monkeypatch):
+    store_of(home, ALICE, 30).keep(sample_trace(), "a run")
+    here = time.time()
+    monkeypatch.setattr(time, "time", lambda: here + 400 * 86_400)
+    assert forget(home, 30) == [] and store_of(home, ALICE, 30).count() == 1
+
+
 def test_a_full_disk_keeps_nothing_new(home, monkeypatch):
+    """Neither of who comes anew nor of who has kept before; what is there stays."""
     store_of(home, ALICE, 30).keep(sample_trace(), "a run")
     monkeypatch.setattr("decoding.runs.visitors.LEAST_FREE", 2**80)
     with pytest.raises(ValueError, match="nearly full"):
         store_of(home, BOB, 30)
+    with pytest.raises(ValueError, match="nearly full"):
+        store_of(home, ALICE, 30).keep(sample_trace(), "another")
     assert store_of(home, ALICE, 30).count() == 1
 
 
