@@ -35,6 +35,7 @@ from deploy import lines, wires  # noqa: E402
 from deploy.asking import address_of, key_in, whose  # noqa: E402
 from deploy.downloads import Downloads  # noqa: E402
 from deploy.fragments import has_fragment  # noqa: E402
+from deploy.lingering import linger  # noqa: E402
 from deploy.pace import Pace, Tab  # noqa: E402
 from deploy.readiness import Readiness  # noqa: E402
 from deploy.uploads import FILES, Uploads  # noqa: E402
@@ -210,6 +211,7 @@ class Messages:
             await receive()
             await send({"type": "websocket.close", "code": 1013})
             return
+        linger()
         try:
             tab.session = "".join(scope.get("subprotocols", ())[2:3])  # of a tab that comes back
             await self.app(owned(scope, key), partial(asked, receive, tab), partial(told, send, tab))
