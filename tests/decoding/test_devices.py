@@ -64,8 +64,8 @@ def away(embedded) -> Family:
         return load("embedded", device=str(there.device), dtype="float32")
 
 
-def traced(family: Family, key: str, temperature: float) -> Trace:
-    run = Run(family, key, PARAMS.get(key, {}), PROMPT, Sampling(temperature), seed=3, max_tokens=TOKENS)
+def traced(family: Family, key: str, temperature: float, tokens: int = TOKENS) -> Trace:
+    run = Run(family, key, PARAMS.get(key, {}), PROMPT, Sampling(temperature), seed=3, max_tokens=tokens)
     list(run)
     return run.trace
 

@@ -58,7 +58,7 @@ def test_the_parts_of_a_head_are_captured_and_replayed(key, static, embedded):
     capture = Recorded()
     assert static.target.plain is not None
     family = replace(static, target=replace(static.target, graphs=Graphs(static.target.plain, capture)))
-    same(traced(family, key, 0.0), traced(embedded, key, 0.0))
+    same(traced(family, key, 0.0, 16), traced(embedded, key, 0.0, 16))
     assert {piece._function.__name__ for piece in capture.captured} == PARTS[key]
     assert capture.replays > len(capture.captured)
 
