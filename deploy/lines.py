@@ -19,7 +19,7 @@ def tame() -> None:
 
     def made(*what, **how) -> logging.LogRecord:
         record = make(*what, **how)
-        return one_line(record) if limits().public else record
+        return record if is_local() else one_line(record)
 
     logging.setLogRecordFactory(made)
 
@@ -33,3 +33,11 @@ def one_line(record: logging.LogRecord) -> logging.LogRecord:
     record.msg = text[:LONGEST].encode("unicode_escape").decode("ascii")
     record.args, record.exc_info, record.exc_text, record.stack_info = (), None, None, None
     return record
+
+
+def is_local() -> bool:
+    """A mode that is none is not: what is wrong with it has to be written somewhere."""
+    try:
+        return not limits().public
+    except ValueError:
+        return False

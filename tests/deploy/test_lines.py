@@ -42,3 +42,10 @@ def test_on_a_server_of_ones_own_errors_are_told_at_length(log, monkeypatch):
     except ValueError:
         logger.exception("broke")
     assert "Traceback" in out.getvalue()
+
+
+def test_a_mode_that_is_none_stops_no_line(log, monkeypatch):
+    monkeypatch.setenv("DRAFTSCOPE_MODE", "open")
+    logger, out = log
+    logger.warning("what is\nwrong")
+    assert out.getvalue() == "what is\\nwrong\n"
