@@ -8,10 +8,12 @@ import subprocess
 import sys
 import time
 from contextlib import closing, suppress
+from dataclasses import replace
 
 import msgspec
 import pytest
 
+from decoding.limits import PUBLIC
 from decoding.runs.store import LONGEST_SEARCH, MOST_WORDS, TABLES, Query, Store, append, insert
 from tests.samples import sample_trace
 
@@ -257,5 +259,6 @@ def test_a_long_run_is_written_in_time_of_its_length(tmp_path, monkeypatch):
     assert sum("UPDATE" in one for one in written) == 1
     monkeypatch.setenv("DRAFTSCOPE_MODE", "public")
     monkeypatch.setattr("decoding.runs.store.insert", None)
+    monkeypatch.setattr("decoding.limits.PUBLIC", replace(PUBLIC, said=None))
     with pytest.raises(ValueError, match="yours would fill"):
         store.keep(trace, "long")
