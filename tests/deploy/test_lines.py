@@ -5,6 +5,7 @@ import logging
 
 import pytest
 
+from deploy import lines
 from deploy.lines import LONGEST, tame
 
 HOSTILE = ["a\nWARNING forged", "\x1b[2J", "\r", "\u2028x", "\x85", "\u202e", "%s %d", "x" * 9_000]
@@ -13,7 +14,7 @@ HOSTILE = ["a\nWARNING forged", "\x1b[2J", "\r", "\u2028x", "\x85", "\u202e", "%
 @pytest.fixture
 def log(monkeypatch):
     """A logger of a library and what it wrote."""
-    monkeypatch.setattr(logging, "_logRecordFactory", logging.getLogRecordFactory())
+    monkeypatch.setattr(logging, "_logRecordFactory", logging.LogRecord)  # another test may have imported the service
     tame()
     out, made = io.StringIO(), logging.Logger("library")
     made.addHandler(logging.StreamHandler(out))
@@ -45,7 +46,10 @@ def test_on_a_server_of_ones_own_errors_are_told_at_length(log, monkeypatch):
 
 
 def test_a_mode_that_is_none_stops_no_line(log, monkeypatch):
-    monkeypatch.setenv("DRAFTSCOPE_MODE", "open")
+    def limits():
+        raise ValueError("DRAFTSCOPE_MODE must be local or public; it is 'open'.")
+
+    monkeypatch.setattr(lines, "limits", limits)
     logger, out = log
     logger.warning("what is\nwrong")
     assert out.getvalue() == "what is\\nwrong\n"
