@@ -140,7 +140,7 @@ class Prefill:
 
     @torch.inference_mode()
     def read(self, rows: int | None = None) -> bool:
-        """Read so many more tokens, or all; whether some are left."""
+        """Read so many more tokens, or all; whether that was a turn's work, more than half of `rows`."""
         end = len(self._left) if rows is None else rows
         part, self._left = self._left[:end], self._left[end:]
         if part:
@@ -150,7 +150,7 @@ class Prefill:
                 self._hidden[layer].append(states)
             if every_row:
                 self._drafter.begin(part, self._output(self._logits, hidden))
-        return bool(self._left)
+        return rows is not None and len(part) > rows // 2
 
     def output(self) -> TargetOutput | None:
         """A TargetOutput of every state, if the drafter wants one; what is left is read first."""

@@ -772,6 +772,16 @@ def test_a_long_prompt_is_read_in_turns_and_others_come_between(one_worker, embe
     assert [step.tokens for step in live.trace.steps] == whole
 
 
+@pytest.mark.parametrize(("count", "before"), [(32, 0), (33, 1), (64, 1), (96, 1), (97, 2), (128, 2)])
+def test_the_first_step_reads_less_than_a_part_of_the_prompt(embedded, monkeypatch, count, before):
+    """It has a draft to read, too; a short prompt takes no turn of its own."""
+    monkeypatch.setenv("DRAFTSCOPE_MODE", "public")
+    monkeypatch.setattr("decoding.limits.PUBLIC", replace(PUBLIC, rows=64))
+    run = Run(embedded, "plain", prompt=[7] * (count + 1), max_tokens=2)
+    turns = [run.turn() for _ in range(before + 2)]
+    assert [step is None for step in turns] == [True] * before + [False, False]
+
+
 def test_a_prompt_of_too_many_tokens_is_refused_before_it_is_read(embedded, monkeypatch):
     monkeypatch.setenv("DRAFTSCOPE_MODE", "public")
     monkeypatch.setattr("decoding.limits.PUBLIC", replace(PUBLIC, prompt_tokens=5))

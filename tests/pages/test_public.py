@@ -118,7 +118,7 @@ def test_a_mode_that_is_neither_shows_nothing(monkeypatch):
         (Settings(draft="../x"), "the draft model “../x” is none of them"),
         (Settings(device="cuda:7"), "chooses device"),
         (Settings(method="token_recycling", params={"nodes": 80}), ""),
-        (Settings(method="dyspec", params={"nodes": 768}), "at most 128 drafted tokens per step"),
+        (Settings(method="dyspec", params={"nodes": 768}), "at most 80 drafted tokens per step"),
     ],
 )
 def test_settings_beyond_the_limits_are_a_sentence(settings, said):
@@ -169,7 +169,7 @@ def test_a_link_beyond_the_limits_is_refused_and_not_cut():
     assert place.settings.max_tokens == Settings().max_tokens and place.settings.prompt == Settings().prompt
     assert place.settings.target == "embedded" and "nodes" not in place.settings.params
     said = " ".join(place.complaints)
-    assert "from 1 to 256" in said and "longer than 4,000" in said and "at most 128 drafted" in said and "never loaded" in said
+    assert "from 1 to 256" in said and "longer than 4,000" in said and "at most 80 drafted" in said and "never loaded" in said
 
 
 def test_an_opened_trace_of_another_model_loads_nothing(home):
