@@ -13,13 +13,14 @@ from decoding.looks.diagram_of_thought import DiagramOfThoughtLook
 from decoding.methods import METHODS
 from decoding.models.family import Family
 from decoding.runs.run import Run
+from decoding.runs.turns import InTurns
 from decoding.sample import Sampling
 from decoding.trace import Step, Trace
 
 Section = tuple[str, Trace]  # a role, and the run that wrote one of its thoughts
 
 
-class RoleDrafts:
+class RoleDrafts(InTurns[Step]):
     """An iterator of the steps of all these runs; `sections` are those that are over.
 
     Raises:
@@ -47,26 +48,22 @@ class RoleDrafts:
     def ended(self) -> bool:
         return not self.left
 
-    def __next__(self) -> Step | None:
-        while (step := self.turn()) is None and not self.ended:
-            pass
-        return step
-
     def turn(self) -> Step | None:
-        """As that of a run, but for None at the end too."""
-        if self.ended or (step := self.run.turn()) is None:
+        """As that of a run; StopIteration at the end."""
+        if self.ended:
+            raise StopIteration
+        if (step := self.run.turn()) is None:
             return None
         self.steps.append(step)
         if self.run.ended:
             role, at, count = self.left.pop(0)
-            if (
-                self.run.trace.tokens_before(len(self.run.steps)) == self.tokens[: at + count]
-            ):  # two tokens that were level may come out the other way round
+            # Two tokens that were level may come out the other way round.
+            if self.run.trace.tokens_before(len(self.run.steps)) == self.tokens[: at + count]:
                 self.sections.append((role, self.run.trace))
             self.run.let_go()
             if self.left:
                 self.run = self._begun()
-        return self.steps[-1]
+        return step
 
     def let_go(self) -> None:
         self.run.let_go()

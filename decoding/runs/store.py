@@ -120,7 +120,7 @@ class Store:
         Args:
             later: that nothing is written before there is a trace to keep; until then it is an empty store.
             first: asked before anything is written then; a ValueError of it is the store's.
-            room: asked before every trace that is kept, likewise.
+            room: asked before every trace that is kept, and before many of them are begun, likewise.
         """
         self._first, self._room, self._patience = first, room, PATIENCE
         self.folder = folder or default_folder()
@@ -203,6 +203,7 @@ class Store:
 
     def begun(self) -> None:
         """Have its file be there from now on. A ValueError where this server keeps no more."""
+        self._room()
         if not self.path.exists():
             self._first()
             self._make()
@@ -225,7 +226,6 @@ class Store:
     def keep(self, trace: Trace, name: str, note: str = "", study: str = "") -> int:
         """A whole trace, in one transaction; returns its id. A ValueError where this server keeps no more."""
         check_trace(len(trace.steps), trace.largest, trace.said)
-        self._room()
         public = limits().public
         if public:
             check_kept(self.count(), self.size)

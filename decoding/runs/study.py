@@ -11,15 +11,15 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from threading import Lock
-from time import monotonic
 from typing import TYPE_CHECKING
 
 from decoding.limits import check_prompts
 from decoding.models.panics import is_panic
 from decoding.runs.failures import sentence
 from decoding.runs.prompts import Prompt
-from decoding.runs.store import PATIENCE, Entry, Locked, Query, Store
+from decoding.runs.store import Entry, Query, Store
 from decoding.runs.turns import InTurns
+from decoding.runs.writing import Writing
 from decoding.sample import Sampling
 from decoding.trace import Message, Step, Trace
 
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from decoding.runs.run import Place, Run
 
 taking = Lock()
-MOMENT = 0.05  # seconds of a turn that a step waits for others who write into the store
 
 
 @dataclass(frozen=True)
@@ -118,10 +117,8 @@ class Study(InTurns[Step]):
         self.kept: dict[int, int] = {}  # run that is finished -> id of its trace
         self._adopt()
         self._run: Run | RemoteRun | None = None
-        self._number, self._entry = -1, 0  # of the run, and of what is kept of it so far
-        self._unwritten: Step | None = None  # that was taken, while others write into the store
-        self._appended = False
-        self._since: float | None = None  # when it was first tried
+        self._number = -1  # of the run
+        self._writing: Writing | None = None  # of it
 
     def __iter__(self) -> Study:
         return self
@@ -133,46 +130,30 @@ class Study(InTurns[Step]):
         if self._run is None:
             self._number = self._next_number()
         try:
-            self._run = run = self._run or self._start(self._number)
-            step = self._unwritten or getattr(run, "turn", iter(run).__next__)()
-            if step is not None and not self._written(run, step):
-                return None
+            return self._written()
         except BaseException as error:
             if not isinstance(error, Exception) and not is_panic(error):
                 raise
-            self._run = self._unwritten = self._since = None
-            self._appended = False
+            self._run = self._writing = None
             self._adopt()
             if self._number not in self.kept:
                 self.problems[self._number] = sentence(error)
             return None
+
+    def _written(self) -> Step | None:
+        """The next step of the run, once it is written down: whatever happens to the process, no more than a step is lost."""
+        if self._run is None or self._writing is None:
+            self._run, self._writing = self._start(self._number), self._paper(self._number)
+        run, writing = self._run, self._writing
+        step = writing.left or getattr(run, "turn", iter(run).__next__)()
+        if step is None or not writing.write(run, step):
+            return None
+        if step.ending:
+            self.kept[self._number], self._run, self._writing = writing.entry, None, None
         return step
 
-    def _written(self, run: Run | RemoteRun, step: Step) -> bool:
-        """Whether the step was written down now; a Locked if others have written for as long as one waits for them."""
-        self._unwritten, self._since = step, self._since or monotonic()
-        try:
-            self._keep(run, step)
-        except Locked:
-            if monotonic() - self._since > PATIENCE:
-                raise
-            return False
-        self._unwritten, self._appended, self._since = None, False, None
-        return True
-
-    def _keep(self, run: Run | RemoteRun, step: Step) -> None:
-        """Write the step down: whatever happens to the process, no more than a step is lost. Half a run that a study left behind
-        goes when there is a whole one, as does the run of another window that was slower."""
-        store = self.store.hurried(MOMENT)
-        if len(run.steps) == 1 and not self._appended:
-            name, domain = self.plan.names[self._number], self.plan.asked[self._number].domain
-            self._entry = store.keep(run.trace, name, domain, self.plan.key)
-        elif not self._appended:
-            store.append(self._entry, [step], run.token_bytes)
-        self._appended = True
-        if step.ending:
-            self.kept[self._number] = store.settle(self._entry)
-            self._run = None
+    def _paper(self, number: int) -> Writing:
+        return Writing(self.store, self.plan.names[number], self.plan.asked[number].domain, self.plan.key)
 
     def _adopt(self) -> None:
         """Take over what is whole in the store, whoever ran it."""
@@ -181,7 +162,7 @@ class Study(InTurns[Step]):
 
     def let_go(self) -> None:
         """Drop the models; what is kept stays, and no step can follow."""
-        self.family = self._run = None
+        self.family = self._run = self._writing = None
 
     @property
     def finished(self) -> set[int]:

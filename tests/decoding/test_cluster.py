@@ -276,7 +276,7 @@ def test_the_studies_of_a_page_are_made_on_the_cluster(on_the_cluster, tmp_path)
     settings = Settings(target="embedded", device="cpu", method="plain", max_tokens=4)
     plan = Plan("embedded", "plain", (Prompt("Once", "a"), Prompt("Tom", "a")), max_tokens=4)
     desk = StudyController()
-    desk.start([Job("A", settings, plan, plan.key)], tmp_path)
+    desk.start([Job("A", settings, plan, plan.key)], Store(tmp_path))
     eventually(lambda: desk.live.over, "the study does not end")
     assert desk.live.state == "ended" and len(results(Store(tmp_path), plan)) == 2
     assert [member.number for member in on_the_cluster.members if desk.live in member.lives]

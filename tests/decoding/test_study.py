@@ -117,7 +117,7 @@ def test_a_step_that_others_hold_up_is_written_when_they_have_done(family, tmp_p
 
 
 def test_who_never_has_done_is_said(family, tmp_path, monkeypatch):
-    monkeypatch.setattr("decoding.runs.study.PATIENCE", 0.2)
+    monkeypatch.setattr("decoding.runs.writing.PATIENCE", 0.2)
     store = Store(tmp_path)
     study = Study(family, PLAN, store)
     with closing(sqlite3.connect(store.path, isolation_level=None)) as other:

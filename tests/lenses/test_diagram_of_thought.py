@@ -208,7 +208,7 @@ def test_every_thought_is_drafted_as_a_run_from_there_would_be(embedded):
         job = RoleDrafts(embedded, look, method, params)
         while not job.ended:
             next(job)
-        assert next(job) is None and [role for role, _ in job.sections] == [PROPOSER, PROPOSER]
+        assert next(job, None) is None and [role for role, _ in job.sections] == [PROPOSER, PROPOSER]
         for (_, trace), at in zip(job.sections, (first, first + 18), strict=True):
             alone = Run(embedded, method, params, tokens[:at], Sampling(0), max_tokens=12)
             list(alone)

@@ -217,7 +217,7 @@ def test_every_method_is_offered_but_plain(store):
 def series(store, *methods):
     prompts = tuple(Prompt(text, "typed") for text in PROMPTS)
     jobs = [job(Settings(method=m, temperature=0.0, max_tokens=6), prompts, side) for m, side in zip(methods, "AB", strict=False)]
-    return Series(jobs, store.folder)
+    return Series(jobs, store)
 
 
 def test_two_studies_run_one_after_the_other(store):

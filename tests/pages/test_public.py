@@ -26,13 +26,17 @@ from decoding.models.ends import stop_ids
 from decoding.runs import log as runs_log
 from decoding.runs import visitors as visitors_of
 from decoding.runs.failures import sentence, shows_the_machine, told
+from decoding.runs.prompts import Prompt
 from decoding.runs.store import Store
+from decoding.runs.study import Plan as StudyPlan
+from decoding.runs.study import Study
 from decoding.runs.trace_files import from_json, to_json
 from decoding.runs.visitors import folder_of, forget, is_key, new_key, store_of
 from decoding.runs.worker import Once
 from decoding.trace import SCHEMA, Pruned, Row, Trace
 from pages.parts.compare.sweep import Plan, Sweep
 from pages.parts.drafter import sidebar
+from pages.parts.drafter.controller import Job
 from pages.parts.shared import in_turn, runs, tabs, visitor
 from pages.parts.shared.address import parse
 from pages.parts.shared.files import on_demand
@@ -484,7 +488,17 @@ def test_a_full_disk_keeps_nothing_new(home, monkeypatch):
         store_of(home, BOB, 30)
     with pytest.raises(ValueError, match="nearly full"):
         store_of(home, ALICE, 30).keep(sample_trace(), "another")
+    at = page("3_Drafter.py", ALICE)
+    at.button(key="study_run").click().run()
+    assert "nearly full" in text(at) and at.session_state["desk"].live is None
+    study = study_of_a_page(store_of(home, ALICE, 30))  # one that is at work keeps no more either
+    assert not list(study) and "nearly full" in study.problems[0]
     assert store_of(home, ALICE, 30).count() == 1
+
+
+def study_of_a_page(store: Store) -> Study:
+    plan = StudyPlan("embedded", "plain", (Prompt("Once", "typed"),), max_tokens=2)
+    return Job("A", Settings(method="plain", max_tokens=2), plan, plan.key).maker(store)(None)
 
 
 def test_on_a_server_of_ones_own_there_is_one_owner(home, monkeypatch):

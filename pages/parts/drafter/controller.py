@@ -7,13 +7,13 @@ goes on where it stopped as soon as the same plan is started again.
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import inf
-from pathlib import Path
 from time import monotonic
 from typing import ClassVar
 
 from decoding.runs.cluster import Maker, Member
 from decoding.runs.store import Query, Store
 from decoding.runs.study import Plan, Study
+from decoding.runs.turns import InTurns
 from decoding.runs.worker import Live
 from decoding.trace import Step
 from pages.parts.shared.remembered import Remembered
@@ -30,31 +30,31 @@ class Job:
     plan: Plan
     key: str  # of the plan, worked out once
 
-    def maker(self, folder: Path) -> Maker:
+    def maker(self, store: Store) -> Maker:
         """What builds the study, here or on a member of a cluster; called on the worker's thread, where the models are loaded."""
 
         def make(member: Member | None) -> Study:
             from decoding.models.family_cache import family
 
             models = self.settings.models
-            return Study(family(*models) if member is None else member.family(models), self.plan, Store(folder))
+            return Study(family(*models) if member is None else member.family(models), self.plan, store)
 
         return Maker(self.settings.models, make)
 
 
-class Series:
+class Series(InTurns[Step]):
     """Several studies, one after the other: the models of one can be let go before the next are loaded.
 
     An iterator over the steps of all, as the worker wants it.
     """
 
-    def __init__(self, jobs: Sequence[Job], folder: Path, member: Member | None = None) -> None:
+    def __init__(self, jobs: Sequence[Job], store: Store, member: Member | None = None) -> None:
         self.jobs = jobs
         self._member = member
         self.done = [0] * len(jobs)  # prompts, per job
         self.problems: dict[str, dict[int, str]] = {job.key: {} for job in jobs}
         self.tokens = self.count = 0  # of this run
-        self._folder = folder
+        self._store = store
         self._number = 0
         self._study: Study | None = None
 
@@ -68,17 +68,12 @@ class Series:
 
     def prepare(self) -> None:
         """Load them; not on the worker's thread."""
-        self._study = self.jobs[self._number].maker(self._folder)(self._member)
+        self._study = self.jobs[self._number].maker(self._store)(self._member)
 
     def let_go(self) -> None:
         """Drop the models; what was counted stays."""
         if self._study is not None:
             self._study.let_go()
-
-    def __next__(self) -> Step:
-        while (step := self.turn()) is None:
-            pass
-        return step
 
     def turn(self) -> Step | None:
         """As that of a study."""
@@ -134,8 +129,8 @@ class StudyController(RunController, Remembered):
     def series(self) -> Series | None:
         return None if self.live is None else self.live.run
 
-    def start(self, jobs: Sequence[Job], folder: Path) -> None:
-        """Run what is missing; a paused run of the same plans goes on in the middle of its prompt."""
+    def start(self, jobs: Sequence[Job], store: Store) -> None:
+        """Run what is missing and keep it in a store; a paused run of the same plans goes on in the middle of its prompt."""
         with self.lock:
             self.problem = next((p for job in jobs if (p := refusal(job.settings))), "")
             if self.problem or self.busy:
@@ -147,7 +142,7 @@ class StudyController(RunController, Remembered):
             else:
                 self.close()
                 settings = jobs[0].settings
-                maker = Maker(settings.models, lambda member: Series(tuple(jobs), folder, member))
+                maker = Maker(settings.models, lambda member: Series(tuple(jobs), store, member))
                 self.live = self.begin(settings.device, maker)
 
     def sync(self) -> None:

@@ -66,7 +66,7 @@ def start(controller: StudyController, wanted: tuple[Job, ...], store: Store) ->
     except ValueError as error:
         controller.problem = told(error)
         return
-    controller.start(wanted, store.folder)
+    controller.start(wanted, store)
 
 
 def sentence(plan: Plan, there: list[int], left: int, failed: int) -> str:
