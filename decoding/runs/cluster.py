@@ -82,6 +82,7 @@ class Member:
         self._lock = RLock()
         self._starting = Lock()
         self._ready = False
+        self._said = f"{self.name} was lost."  # of the last one that was
 
     @cached_property
     def worker(self) -> Worker:
@@ -170,21 +171,22 @@ class Member:
     def _at(self, machine: int) -> Any:
         with self._lock:
             if machine != self.machine or self._actor is None:
-                raise Lost(f"{self.name} was lost.")
+                raise Lost(self._said)
             return self._actor
 
     def _lost(self, machine: int, why: str) -> Lost:
         """What is to be said of a machine that is gone; another one takes its place. On a public server what Ray says of it goes to
         the log."""
+        said = f"{self.name} was lost." if limits().public else f"{self.name} was lost: {why.rstrip('.')}."
         with self._lock:
             actor = self._actor if machine == self.machine else None
             if actor is not None:
-                self._actor, self._ready = None, False
+                self._actor, self._ready, self._said = None, False, said
                 self.machine += 1
         if actor is not None:
             log("machine lost", number=self.number, why=why)
             self._end(actor)
-        return Lost(f"{self.name} was lost." if limits().public else f"{self.name} was lost: {why.rstrip('.')}.")
+        return Lost(said)
 
     def drop(self, machine: int, job: str) -> None:
         """Have it forget a run; waits for nothing."""

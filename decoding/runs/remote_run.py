@@ -66,7 +66,8 @@ class RemoteRun:
         self._member: Member | None = member  # None once it was let go
         self._order = order
         self._job, self._machine = "", 0
-        self._lost_at = -1  # steps that there were when the machine was lost
+        self._lost = False  # the machine is, and what is left was not begun on the next one
+        self._lost_at = -1  # steps that there were then
         self._went_on: float | None = None  # from so many tokens, with the next step
         self.steps: list[Step] = []
         begun = self._begin(member, order)
@@ -108,14 +109,15 @@ class RemoteRun:
 
     @property
     def unready(self) -> bool:
-        """Whether the machine that it was begun on is gone."""
-        return self._member is not None and self._machine != self._member.machine
+        """Whether the machine that it was begun on is gone, and it was said so: `next` did, also if another run found that out."""
+        return self._member is not None and self._lost
 
     def prepare(self) -> None:
         """Begin what is left of it on the machine that took the place of the lost one; not on the worker's thread."""
         if (member := self._member) is not None:
             self._begin(member, rest(self._order, self.header.prompt_tokens, self.steps))
             self._went_on = float(len(committed(self.steps))) if self.steps else None
+            self._lost = False
 
     def _after(self, lost: Lost) -> Exception:
         """What comes of a lost machine: another turn, or the end of the run."""
@@ -125,7 +127,7 @@ class RemoteRun:
         greedy = order.sampling.temperature == 0
         if self.steps and not METHODS[order.method].lossless_with(order.params, greedy):
             return Lost(f"{lost} {METHODS[order.method].title} is lossy, so this run cannot go on from its middle; begin it again.")
-        self._lost_at = len(self.steps)
+        self._lost, self._lost_at = True, len(self.steps)
         self.notes += (f"{lost} {went_on(count, greedy)}",)
         return Again(self.notes[-1])
 

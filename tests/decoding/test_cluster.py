@@ -194,6 +194,8 @@ class Failing:
 
     def ask(self, machine, what, *given):
         self.asked.append(what)
+        if machine != self.machine:
+            raise Lost("Another run found it dead.")
         if what == "begin":
             return Begun(self.run.header, self.run.token_bytes, ())
         if len(self.run.steps) == self.good:
@@ -222,6 +224,22 @@ def test_a_step_that_kills_machine_after_machine_ends_its_run(embedded):
         next(run)
     run.let_go()
     assert member.asked == ["begin", "step", "step", "begin", "step", "drop"] and next(run, None) is None
+
+
+def test_a_machine_that_another_run_found_dead_is_said_too(embedded):
+    """A run that went on in silence would be one that its method and its seed do not give."""
+    member = Failing(Run(embedded, "plain", **ASKED), good=9)
+    lossless, lossy = RemoteRun(member, order()), RemoteRun(member, order(method="judge"))
+    for run in (lossless, lossy):
+        next(run)
+    member.machine += 1
+    assert not lossless.unready
+    with pytest.raises(Again, match="goes on from its 1 token"):
+        next(lossless)
+    assert lossless.unready and "found it dead" in lossless.notes[-1]
+    assert next(lossless).facts[WENT_ON] == 1 and not lossless.unready
+    with pytest.raises(Lost, match="lossy"):
+        next(lossy)
 
 
 def test_a_run_that_nobody_looks_at_any_more_is_dropped_there(embedded):
