@@ -38,6 +38,7 @@ class Pacing:
     scripts: int  # that run at the same time: of pages and of fragments
     pages: Rate  # whole pages
     others: Rate  # fragments, and messages that run nothing
+    sent: Rate  # bytes of all of these: whoever reads one looks at each part of it
 
 
 @dataclass(frozen=True)
@@ -139,8 +140,12 @@ PUBLIC = Limits(
     files=2,
     files_near=8,
     link_steps=0,
-    visitor=Pacing(tabs=12, uploads=30 * 2**20, scripts=2, pages=Rate(40, 1.0), others=Rate(100, 15.0)),
-    address=Pacing(tabs=160, uploads=150 * 2**20, scripts=5, pages=Rate(200, 3.0), others=Rate(1000, 80.0)),  # a class or two
+    visitor=Pacing(
+        tabs=12, uploads=30 * 2**20, scripts=2, pages=Rate(40, 1.0), others=Rate(100, 15.0), sent=Rate(4 * 2**20, 2**18)
+    ),
+    address=Pacing(  # a class or two
+        tabs=160, uploads=150 * 2**20, scripts=5, pages=Rate(200, 3.0), others=Rate(1000, 80.0), sent=Rate(16 * 2**20, 2**21)
+    ),
     # Some 7 MB for a tab and 4 kB for a position: beside the models it is what the memory of deploy/ takes.
     whole=Whole(tabs=400, uploads=400 * 2**20, held=320_000, jobs=80, scripts=6),
     downloads=False,

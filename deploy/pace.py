@@ -2,8 +2,9 @@
 
 All scripts of all pages share one processor's worth of Python, so a flood of pages asked for by one visitor delays everybody's.
 A visitor, and an address with all its visitors, has so many at once and so many per second after that: whole pages, which are dear,
-and what is cheap, fragments and messages that run nothing. That is more than a hand needs, and less than a script wants. Nothing
-is dropped or overtaken: the next message is taken from the network when this one has been passed on, until then it stays there.
+and what is cheap, fragments and messages that run nothing; and so many bytes of them, before they are read. That is more than a
+hand needs, and less than a script wants. Nothing is dropped or overtaken: the next message is taken from the network when this one
+has been passed on, until then it stays there.
 
 A cheap message can bring about a whole page, by a callback that has it run again. Such a page is charged to whatever the same tab
 asks for next, which waits as if it had asked for the page.
@@ -162,7 +163,13 @@ class Purse(NamedTuple):
 
     pages: Bucket
     others: Bucket
+    sent: Bucket
     places: Places
+
+    @property
+    def full(self) -> bool:
+        """Whether all is there again."""
+        return self.pages.full and self.others.full and self.sent.full
 
 
 class Tab:
@@ -183,6 +190,11 @@ class Tab:
         await self.turn(page=False)
         self.ticks.passed(fragment, now())
         return True
+
+    async def sent(self, size: int) -> None:
+        """Return when a message of so many bytes may be read, which everybody waits for."""
+        if (seconds := max(purse.sent.wait(size) for purse in self._purses)) > 0:
+            await asyncio.sleep(seconds)
 
     async def turn(self, page: bool, runs: bool = True) -> None:
         """Return when a message may be passed on; `page`: it asks for a whole page, `runs`: a script runs for it."""
@@ -256,7 +268,7 @@ class Pace:
         self._all += 1
         for name, rule in wanted.items():
             if name not in self._purses:
-                self._purses[name] = Purse(Bucket(rule.pages), Bucket(rule.others), Places(rule.scripts))
+                self._purses[name] = Purse(Bucket(rule.pages), Bucket(rule.others), Bucket(rule.sent), Places(rule.scripts))
         self._places = self._places or Places(whole.scripts)
         purses = [self._purses[name] for name in wanted]
         return Tab(list(wanted), purses, [self._places, *(purse.places for purse in purses)])
@@ -273,8 +285,7 @@ class Pace:
     def _forget_idle(self) -> None:
         """What visitors had who are gone and have all of theirs again."""
         self._open += Counter()  # leaves out those that are at nothing
-        idle = [name for name, it in self._purses.items() if not self._open[name] and it.pages.full and it.others.full]
-        for name in idle:
+        for name in [name for name, purse in self._purses.items() if not self._open[name] and purse.full]:
             del self._purses[name]
 
 

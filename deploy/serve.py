@@ -50,6 +50,7 @@ SHORT = 200  # bytes: messages that a script has ended, or that a timer begins, 
 MAIN = ROOT / "app.py"
 HERE = str(MAIN).encode()
 ASKED = {"rerun_script", "stop_script", "app_heartbeat", "file_urls_request", "backend_operation_request"}  # by pages
+PARTS = 2_000  # boxes and buttons of a page, and what it has seen before; the largest have some 200
 OPERATIONS = {"deferred_file", "dataframe_chunk"}  # the backend's; the others write files of Streamlit's own into the folder
 
 
@@ -232,7 +233,8 @@ async def asked(receive: Receive, tab: Tab) -> Message:
         message = await receive()
         if message["type"] != "websocket.receive":
             return message
-        if await is_turn(read(message.get("bytes") or b""), tab, partial(wires.is_closed, receive)):
+        await tab.sent(len(data := message.get("bytes") or b""))
+        if await is_turn(read(data), tab, partial(wires.is_closed, receive)):
             return message
 
 
@@ -292,6 +294,8 @@ def is_asked(message: BackMsg) -> bool:
         kind in ASKED
         and (kind != "backend_operation_request" or operation.WhichOneof("payload") in OPERATIONS)
         and len(message.file_urls_request.file_names) <= FILES
+        and len(message.rerun_script.cached_message_hashes) <= PARTS  # before each is looked at
+        and len(message.rerun_script.widget_states.widgets) <= PARTS
         and all(map(ID.fullmatch, ids(message)))
         and message.rerun_script.page_name.isprintable()
     )

@@ -236,6 +236,35 @@ def test_no_operation_forges_a_line_of_the_log(serve, name, text):
         assert not passed(serve, files.SerializeToString())
 
 
+@pytest.mark.parametrize("many", ["cached_message_hashes", "widgets"])
+def test_a_message_of_a_million_parts_is_not_looked_through(serve, monkeypatch, many):
+    """It took the event loop, and all who wait for it, for half a second each time, before any pace."""
+    made, looked = BackMsg(), []
+    run = made.rerun_script
+    add = (lambda: run.widget_states.widgets.add()) if many == "widgets" else (lambda: run.cached_message_hashes.append(""))
+    for _ in range(serve.PARTS):
+        add()
+    assert passed(serve, made.SerializeToString())
+    add()
+    monkeypatch.setattr(serve, "ids", lambda message: looked.append(message) or [])
+    assert not passed(serve, made.SerializeToString()) and not looked
+
+
+def test_a_message_waits_for_its_bytes_before_it_is_read(serve, monkeypatch):
+    waited, read = [], serve.read
+
+    async def sent(tab, size):
+        waited.append(size)
+
+    def noted(data):
+        assert sum(waited) >= len(data) and waited[-1] == len(data)
+        return read(data)
+
+    monkeypatch.setattr(serve.Tab, "sent", sent)
+    monkeypatch.setattr(serve, "read", noted)
+    assert passed(serve, message("rerun_script"), message("rerun_script")) and len(waited) == 2
+
+
 NAMES = ("fragment_id", "page_script_hash", "page_name", "cached_message_hashes")
 
 

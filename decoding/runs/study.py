@@ -165,6 +165,11 @@ class Study(InTurns[Step]):
         self.family = self._run = self._writing = None
 
     @property
+    def held(self) -> tuple[Run | RemoteRun, ...]:
+        """The run that lies in memory."""
+        return () if self._run is None else (self._run,)
+
+    @property
     def finished(self) -> set[int]:
         """The runs that are kept."""
         return set(self.kept)

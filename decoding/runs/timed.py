@@ -79,6 +79,11 @@ class Timed(InTurns[Step]):
         return self.done >= len(self._turns)
 
     @property
+    def held(self) -> list[Run | Trace]:
+        """The runs that lie in memory."""
+        return [*(trace for found in list(self._traces) for trace in found), *([] if self._run is None else [self._run])]
+
+    @property
     def traces(self) -> list[Trace | None]:
         """Of every method the run that took the median of its times; None before its first round."""
         return [found[ms.index(median_low(ms))] if ms else None for found, ms in zip(self._traces, self.ms, strict=True)]

@@ -389,6 +389,28 @@ def test_a_class_opens_its_pages_at_once(played):
     assert played(story) == 0
 
 
+def test_bytes_wait_before_they_are_read(played):
+    """Of one visitor, and of many keys at one address; a page's own messages never do."""
+
+    async def story():
+        pace, waits = Pace(), []
+        hand, crowd = pace.enter("hand", "elsewhere"), [pace.enter(f"key{i}", "here") for i in range(20)]
+        for tab, size, count in ((crowd[0], 2**21, 10), (hand, 20_000, 600)):
+            began = now()
+            for _ in range(count):
+                await tab.sent(size)
+                await asyncio.sleep(0.1 * (tab is hand))
+            waits.append(now() - began)
+        began = now()
+        await asyncio.gather(*(tab.sent(2**21) for tab in crowd for _ in range(2)))
+        return waits[0], waits[1], now() - began
+
+    alone, hand, crowd = played(story)
+    assert alone == pytest.approx((10 * 2**21 - OWN.sent.at_once) / OWN.sent.per_second)
+    assert hand == pytest.approx(60)
+    assert crowd >= (40 * 2**21 - SHARED.sent.at_once) / SHARED.sent.per_second - 1
+
+
 def test_messages_of_a_tab_keep_their_order(played):
     async def story():
         tab, order = Pace().enter("key", "here"), []

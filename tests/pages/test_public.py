@@ -27,17 +27,21 @@ from decoding.runs import log as runs_log
 from decoding.runs import visitors as visitors_of
 from decoding.runs.failures import sentence, shows_the_machine, told
 from decoding.runs.prompts import Prompt
+from decoding.runs.run import Run
 from decoding.runs.store import Store
 from decoding.runs.study import Plan as StudyPlan
 from decoding.runs.study import Study
+from decoding.runs.timed import Timed
 from decoding.runs.trace_files import from_json, to_json
 from decoding.runs.visitors import folder_of, forget, is_key, new_key, store_of
 from decoding.runs.worker import Once
 from decoding.trace import SCHEMA, Pruned, Row, Trace
+from pages.parts.compare.race import Column, Race
 from pages.parts.compare.sweep import Plan, Sweep
 from pages.parts.drafter import sidebar
 from pages.parts.drafter.controller import Job
 from pages.parts.shared import in_turn, runs, tabs, visitor
+from pages.parts.shared import recorded_run as demo
 from pages.parts.shared.address import parse
 from pages.parts.shared.files import on_demand
 from pages.parts.shared.session import Session
@@ -342,6 +346,26 @@ def test_what_a_run_holds_is_counted_once_as_it_grows():
     assert tab.positions == tabs.positions(run)
     tab.kept["x"] = SimpleNamespace(replayed=(sample_trace(),))
     assert tab.positions == tabs.positions(run) + tabs.positions(sample_trace())
+
+
+def test_what_is_measured_counts_in_every_round_and_afterwards(embedded):
+    """Compare's rounds lay in memory, and were counted nowhere."""
+    tab, live = tabs.RunCleanup(), Closing()
+    live.run = timed = Timed([lambda: Run(embedded, "prompt_lookup", prompt="Tom and Tom and", max_tokens=8)] * 2, rounds=2)
+    tab.lives.add(live)
+    for _ in timed:
+        held = [run for found in timed._traces for run in found] + [timed._run] * (timed._run is not None)
+        assert tab.positions == sum(map(tabs.positions, held))
+    assert tab.positions == 4 * tabs.positions(timed.traces[0]) > 0
+    race = Race(columns=tuple(Column(Settings(), trace=trace) for trace in timed.traces))
+    assert all(mine is its for mine, its in zip(race.replayed, timed.traces, strict=True))
+
+
+def test_what_is_shipped_takes_the_memory_of_nobody():
+    assert not Race(columns=tuple(Column(Settings(), trace=trace) for trace in demo.comparison())).replayed
+    session = Session()
+    session.open_recorded()
+    assert session.trace is demo.recorded() and not session.replayed
 
 
 MANY = 16_000  # small things; a step may have no more candidates

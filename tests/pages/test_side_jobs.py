@@ -1,5 +1,7 @@
 """Side jobs of the Step page: the worker answers, Stop and a closed tab end them, answers are kept. With the embedded models."""
 
+import gc
+import weakref
 from dataclasses import replace
 
 import pytest
@@ -10,12 +12,14 @@ from decoding.methods import s2d
 from decoding.runs.worker import Once
 from pages.parts.methods import judge
 from pages.parts.shared import address, runs
+from pages.parts.shared.session import Session
 from pages.parts.shared.settings import Settings
 from pages.parts.shared.side_job import KEPT, Question, SideJobs
 from pages.parts.step.step_view import NUMBERS
 from tests.conftest import PATIENCE, eventually
 from tests.decoding.test_worker import Gated
 from tests.pages.test_step import errors, opened, press, said, settled, state
+from tests.samples import sample_trace
 from tests.stepper_events import asks
 
 pytestmark = [pytest.mark.timeout(4 * PATIENCE), pytest.mark.usefixtures("opens_with_embedded")]
@@ -190,6 +194,39 @@ def test_answers_are_kept_but_not_for_ever(sides):
         assert answered(sides, question("panel", about)) == 10 * about
     assert sides.answer("panel", 1) == 10 and sides.answer("panel", 0) is None and sides.answer("other", 1) is None
     assert len(sides.answers) == KEPT and not sides.lives
+
+
+def test_what_an_answered_question_was_made_with_is_gone(sides):
+    """The look of a lens held the whole run that it had looked at, sixteen of them in a tab."""
+
+    class Held:
+        pass
+
+    held = Held()
+    gone = weakref.ref(held)
+    asked = question("panel", 1)
+    sides.ask(replace(asked, make=lambda held=held: Once(lambda: 10)))
+    for live in sides.lives:
+        live.wait(PATIENCE)
+    sides.sync()
+    del held
+    gc.collect()
+    assert sides.answer("panel", 1) == 10 and gone() is None
+    sides.close()
+    assert sides.answer("panel", 1) is None and not sides.answers
+
+
+def test_the_runs_that_side_jobs_hold_are_counted(sides):
+    """Those that are looked at, and those that are answers."""
+    looked, found = sample_trace(), sample_trace()
+    sides.ask(replace(question("panel", 1, lambda: found), holds=(looked,)))
+    assert sides.replayed == (looked,)
+    for live in sides.lives:
+        live.wait(PATIENCE)
+    sides.sync()
+    assert len(sides.replayed) == 1 and sides.replayed[0] is found
+    session = Session(sides=sides)
+    assert [trace is found for trace in session.replayed] == [True]
 
 
 def test_asked_again_it_is_answered_anew(sides):

@@ -18,6 +18,7 @@ from decoding.methods import METHODS
 from decoding.runs.failures import told
 from decoding.runs.worker import Live
 from decoding.trace import Step, Trace
+from pages.parts.shared import recorded_run as demo
 from pages.parts.shared.remembered import Remembered
 from pages.parts.shared.runs import LAG, PATIENCE, RunController, handed, of_tab, refusal
 from pages.parts.shared.settings import Settings
@@ -119,6 +120,12 @@ class Race(RunController, Remembered):
     visited: bool = False
     timing: Live | None = None  # a measurement of all columns, in rounds
     absent: Settings | None = None  # asked for last, and one of its models is not on this machine
+
+    @property
+    def replayed(self) -> tuple[Trace, ...]:
+        """The runs of columns that no job holds: they were measured."""
+        traces = [column.trace for column in self.columns if column.trace is not None and column.live is None]
+        return tuple(trace for trace in traces if not demo.is_shipped(trace))
 
     # -- what is shown ------------------------------------------------------------------------------------------------
 

@@ -100,6 +100,11 @@ class Series(InTurns[Step]):
             self._study, self._number = None, self._number + 1
 
     @property
+    def held(self) -> tuple:
+        """The run that lies in memory."""
+        return () if (study := self._study) is None else study.held
+
+    @property
     def steps(self) -> range:
         """As many as were taken; the steps themselves are in the store."""
         return range(self.count)

@@ -47,7 +47,7 @@ PARTS = {
     "head": ("Published head", "A folder or a Hub id, in the format of the method's authors or of speculators. Empty: ours."),
 }
 MODELS = {"target": EMBEDDED, "device": "auto", "dtype": "auto"}
-LONGEST = 200_000  # characters of the box
+LONGEST = 200_000  # characters of the box, where a server has no limit of its own
 FILES = ["txt", "jsonl", "json", "ndjson", "csv", "tsv", "gz"]
 CHAT = "study_chat"  # the switch
 HERE = "study"  # what is fetched for this page
@@ -120,10 +120,16 @@ def examples(controller: StudyController) -> tuple[Prompt, ...]:
     return tuple(Prompt(e.prompt, e.title.partition(":")[0].lower()) for e in EXAMPLES.values())
 
 
+def longest() -> int:
+    """Characters of the box: all prompts that may be studied."""
+    rules = limits()
+    return LONGEST if rules.prompt is None or rules.prompts is None else rules.prompt * rules.prompts
+
+
 def typed(controller: StudyController) -> tuple[Prompt, ...]:
     """One prompt per paragraph."""
     text = st.text_area(
-        "Prompts, one per paragraph", **kept(controller, "study.typed", ""), height=160, max_chars=LONGEST,
+        "Prompts, one per paragraph", **kept(controller, "study.typed", ""), height=160, max_chars=longest(),
         placeholder="Once upon a time\n\nQuestion: Tom has 3 apples",
         help="An empty line parts two prompts. Ctrl+Enter takes them over.",
     )  # fmt: skip

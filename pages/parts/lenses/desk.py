@@ -79,7 +79,7 @@ class Desk(SideJobs, Remembered):
 
         title = self.chosen.title
         waiting = "Looking … {count}" if self.cost.rows > FREE else "Looking …"
-        return Question(PANEL, self.about, here.settings.device, make, title, waiting, read=attrgetter("look"))
+        return Question(PANEL, self.about, here.settings.device, make, title, waiting, read=attrgetter("look"), holds=(trace,))
 
     def refusal(self) -> str:
         """Why the chosen lens cannot look at this run, as far as it can be told without a model; "" if it can."""

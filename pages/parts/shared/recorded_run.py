@@ -61,6 +61,11 @@ def look(lens: str) -> Look | None:
         return None
 
 
+def is_shipped(trace: Trace) -> bool:
+    """Whether it is one that Step or Compare opens with: all sessions share it, and it takes the memory of none."""
+    return any(trace is one for one in (recorded(), *comparison()))
+
+
 def pause_at() -> int:
     """Index of the step the first visit opens at."""
     trace = recorded()

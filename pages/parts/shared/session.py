@@ -52,8 +52,9 @@ class Session(RunController, Remembered):
 
     @property
     def replayed(self) -> tuple[Trace, ...]:
-        """The shown run, if no run of this server holds its steps."""
-        return (self.trace,) if self.trace is not None and self.recorded else ()
+        """The shown run, if no run of this server holds its steps, and what panels asked for beside it."""
+        own = self.trace is not None and self.recorded and not demo.is_shipped(self.trace)
+        return (*([self.trace] if own else []), *self.sides.replayed)
 
     @property
     def count(self) -> int:

@@ -14,6 +14,7 @@ from typing import Any
 import streamlit as st
 
 from decoding.runs.worker import Job, Live
+from decoding.trace import Trace
 from pages.parts.shared.loading import WHY, still_loading
 from pages.parts.shared.runs import PATIENCE, RunController
 from viz.tokens import as_markdown
@@ -33,6 +34,7 @@ class Question:
     waiting: str = field(compare=False)  # the line while it is under way; {count} stands for the steps taken
     steps: float = field(default=inf, compare=False)  # of the job, until it is answered
     read: Callable[[Any], Any] = field(default=attrgetter("trace"), compare=False)  # the job's answer
+    holds: tuple[Trace, ...] = field(default=(), compare=False)  # what the job keeps in memory, beside what it does itself
 
 
 @dataclass(eq=False)
@@ -40,7 +42,13 @@ class SideJobs(RunController):
     """The questions of all panels of a tab, and the answers to the last of them."""
 
     under_way: dict[str, tuple[Question, Live]] = field(default_factory=dict)  # panel -> what it asked; begun, perhaps stopped
-    answers: list[tuple[Question, Any]] = field(default_factory=list)
+    answers: list[tuple[str, Any, Any]] = field(default_factory=list)  # panel, what it was about, what was found
+
+    @property
+    def replayed(self) -> tuple[Trace, ...]:
+        """The runs that it holds, beside those that the worker does."""
+        asked = [trace for question, _ in list(self.under_way.values()) for trace in question.holds]
+        return (*asked, *(found for *_, found in list(self.answers) if isinstance(found, Trace)))
 
     @property
     def lives(self) -> tuple[Live, ...]:
@@ -79,11 +87,13 @@ class SideJobs(RunController):
             asked, live = begun
             if asked.about == about and live.count and not live.busy:
                 return asked.read(live.run)
-        return next((found for asked, found in self.answers if (asked.panel, asked.about) == (panel, about)), None)
+        return next((found for *asked, found in self.answers if asked == [panel, about]), None)
 
     def close(self) -> None:
+        """Nothing is answered any more, and what was found is forgotten: it was about a run that is gone."""
         super().close()
         self.under_way.clear()
+        self.answers.clear()
 
     def wait(self) -> None:
         """A short wait for an answer that takes a step or so, not for a whole run."""
@@ -97,8 +107,8 @@ class SideJobs(RunController):
                 if live.state == "failed":
                     self.problem = f"{question.title}: {live.problem}"
                 elif live.state == "ended" or live.count >= question.steps:
-                    others = [(asked, found) for asked, found in self.answers if asked != question]
-                    self.answers = [(question, question.read(live.run)), *others][:KEPT]
+                    others = [one for one in self.answers if one[:2] != (question.panel, question.about)]
+                    self.answers = [(question.panel, question.about, question.read(live.run)), *others][:KEPT]
                 elif live.state != "closed":
                     continue
                 live.close()  # the answer stays, the model's state does not

@@ -46,9 +46,11 @@ class RunCleanup:
 
     @property
     def positions(self) -> int:
-        """Of all its runs, which lie in memory as long as a page shows them, and of the kept and imported ones that it shows."""
+        """Of all its runs, which lie in memory as long as a page shows them, of those that its jobs hold (`held`), and of the kept
+        and imported ones that it shows."""
         before, now = self._counted, {}
-        for run in [*(live.run for live in list(self.lives) if live.run is not None), *self.replayed]:
+        jobs = [live.run for live in list(self.lives) if live.run is not None]
+        for run in [*(run for job in jobs for run in getattr(job, "held", (job,))), *self.replayed]:
             steps, (_, known, found) = len(run.steps), before.get(id(run), (run, 0, 0))
             if id(run) not in before or steps != known:
                 found = positions(run, (known, found) if known < steps else (0, 0), steps)
