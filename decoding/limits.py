@@ -50,6 +50,7 @@ class Whole:
     held: int = 2**40  # positions in memory
     jobs: int = 2**40  # at work or in line
     scripts: int = 2**40  # that run at the same time
+    caches: int = 2**60  # bytes of keys and values of runs
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,8 @@ class Limits:
     shares: int | None = None  # of the device's time that the visitors at one address have together, at most
     held: int | None = None  # positions that a visitor's runs may hold in memory: of every step the root and the drafted tokens
     held_near: int | None = None  # and those of all visitors at one address
+    caches: int | None = None  # bytes of keys and values that a visitor's runs may take, those that stand still included
+    caches_near: int | None = None  # and those of all visitors at one address
     prompts: int | None = None  # of a study
     sweep: int | None = None  # runs of a swept parameter, all values and seeds together
     upload: int | None = None  # bytes of a trace file or a file of prompts, as they come
@@ -127,6 +130,8 @@ PUBLIC = Limits(
     shares=4,
     held=40_000,
     held_near=160_000,
+    caches=640 * 2**20,  # six columns behind the longest prompt take that with the largest of our own models
+    caches_near=768 * 2**20,
     prompts=20,
     sweep=16,
     upload=5 * 2**20,
@@ -147,7 +152,7 @@ PUBLIC = Limits(
         tabs=160, uploads=150 * 2**20, scripts=5, pages=Rate(200, 3.0), others=Rate(1000, 80.0), sent=Rate(16 * 2**20, 2**21)
     ),
     # Some 7 MB for a tab and 4 kB for a position: beside the models it is what the memory of deploy/ takes.
-    whole=Whole(tabs=400, uploads=400 * 2**20, held=320_000, jobs=80, scripts=6),
+    whole=Whole(tabs=400, uploads=400 * 2**20, held=320_000, jobs=80, scripts=6, caches=2**30),
     downloads=False,
     datastores=False,
     paths=False,

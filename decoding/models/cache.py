@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin
 
+from decoding.models.ledger import note
+
 FIRST_ROWS = 256
 
 
@@ -28,6 +30,11 @@ class Layer(CacheLayerMixin):
         self.dtype, self.device = key_states.dtype, key_states.device
         self.keys, self.values = (s.new_empty(*s.shape[:2], FIRST_ROWS, s.shape[3]) for s in (key_states, value_states))
         self.is_initialized = True
+
+    @property
+    def nbytes(self) -> int:
+        """Of the buffers, full or not."""
+        return self.keys.nbytes + self.values.nbytes if self.is_initialized else 0
 
     def update(self, key_states: Tensor, value_states: Tensor, *args, **kwargs) -> tuple[Tensor, Tensor]:
         """Write (1, heads, rows, width) behind what is there; returns views of all rows so far."""
@@ -85,10 +92,15 @@ class TreeCache(Cache):
         super().__init__(layer_class_to_replicate=Layer)
         self.committed = 0
         self.room: Room | None = None
+        note(self)
 
     def reserve(self, count: int) -> None:
         """See to it that there are so many layers."""
         self.layers.extend(Layer() for _ in range(count - len(self.layers)))
+
+    @property
+    def nbytes(self) -> int:
+        return sum(layer.nbytes for layer in list(self.layers))
 
     def store(self, number: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Write rows into one of the layers; see `Layer.update`."""

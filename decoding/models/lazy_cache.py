@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from decoding.models.cache import FIRST_ROWS, TreeCache
+from decoding.models.ledger import note as in_ledger
 
 
 class Places:
@@ -66,6 +67,13 @@ class LazyCache:
         self.frozen: list[np.ndarray] = []  # of a target that prunes once: who was alive in stage 1, 2, ... behind the prompt
         self.prompt = 0  # tokens of that prompt
         self.full = full  # keys and values of the whole target, where both are compared
+        in_ledger(self)
+
+    @property
+    def nbytes(self) -> int:
+        """Without those of the whole target, which tells its own."""
+        places = (*self.keys, *self.values, *self.states)
+        return sum(buffer.nbytes for place in places if (buffer := place.buffer) is not None)
 
     def note(self, embedded: Tensor) -> np.ndarray:
         """Rows behind the committed ones, by their (n, width) embeddings; nothing is computed. Returns their places."""

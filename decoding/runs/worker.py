@@ -14,11 +14,12 @@ from collections.abc import Callable, Hashable, Iterator, Sized
 from contextlib import contextmanager
 from functools import cache, partial
 from threading import BoundedSemaphore, Condition, Thread
-from time import perf_counter
+from time import monotonic, perf_counter
 from typing import Any, Literal, Protocol
 
 from decoding.models import memory
 from decoding.models.default_format import kept
+from decoding.models.ledger import Ledger, noted_in
 from decoding.models.progress import Progress, told_to
 from decoding.runs.failures import sentence, told
 from decoding.runs.line import NOBODY, Line, Owner
@@ -95,6 +96,8 @@ class Live:
         self.state: State = "paused"
         self.problem = ""  # a sentence, once `state` is "failed"
         self.progress: Progress | None = None  # what is being loaded, and how far it is
+        self.since = monotonic()  # when it was last asked, or had done what it was asked for
+        self._ledger = Ledger()
 
     def ask(self, steps: float = 1) -> None:
         """Take `steps` more steps; float("inf") runs to the end. Asking again while steps are due adds nothing to them, so that
@@ -102,7 +105,7 @@ class Live:
         with self._worker.changed:
             if self.over:
                 return
-            self._wanted = max(self._wanted, steps)
+            self._wanted, self.since = max(self._wanted, steps), monotonic()
             if self.state == "paused":
                 self.state = "waiting"
                 self._worker.enter(self)
@@ -162,6 +165,11 @@ class Live:
         return self._wanted
 
     @property
+    def nbytes(self) -> int:
+        """What its keys and values take, until it is over."""
+        return self._ledger.nbytes
+
+    @property
     def place(self) -> int:
         """How many turns of other runs come first, if each takes as long as the last one of its owner did; 0 for one that does
         not stand in line, or is held."""
@@ -203,7 +211,8 @@ class Live:
         """Make the job, on a thread of its own; what is given up meanwhile is dropped."""
         made, problem = None, ""
         try:
-            with told_to(partial(self._told, attempt)), self._worker.loading(partial(self._told, attempt)):
+            listen = partial(self._told, attempt)
+            with told_to(listen), noted_in(self._ledger), self._worker.loading(listen):
                 made = self._made()
         except Stopped:
             pass
@@ -259,7 +268,7 @@ class Live:
         step = problem = None
         taken = 1
         try:
-            with told_to(self._show), kept():
+            with told_to(self._show), noted_in(self._ledger), kept():
                 step = next_of(self._run)
             taken = int(step is not UNDER_WAY)
         except Again:
@@ -299,7 +308,7 @@ class Live:
 
     def _finish(self, state: State) -> None:
         self._wanted = 0
-        self.state = state
+        self.state, self.since = state, monotonic()
         self._worker.leave(self)
         if self.over:
             self._let_go()

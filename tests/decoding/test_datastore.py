@@ -445,13 +445,12 @@ def test_own_outputs_belong_to_the_embedded_tokenizer(small, llama, embedded, mo
 
 def test_the_embedded_store(tmp_path, monkeypatch, embedded):
     """The real one, built once per session: millions of tokens, and a line of the standard library is found in it."""
-    if not (Path(sysconfig.get_paths()["stdlib"]) / "test").is_dir():
-        pytest.skip("this Python came without its tests")
     monkeypatch.setenv("DRAFTSCOPE_CACHE", str(tmp_path))
     monkeypatch.setattr(default_datastore, "LIMIT", FULL)
     monkeypatch.setattr(default_datastore, "_opened", type(default_datastore._opened)())
     store = default_datastore.of_family(Family("embedded", embedded.tokenizer, embedded.target))
-    assert len(store) >= 5_000_000
+    tests = (Path(sysconfig.get_paths()["stdlib"]) / "test" / "test_list.py").is_file()  # Debian leaves them out
+    assert len(store) >= (5_000_000 if tests else 3_500_000)
     line = embedded.tokenizer(" for i in range(", add_special_tokens=False)["input_ids"]
     assert store.longest(line, len(line)) == len(line)
     tokens = store.tokens.astype(np.int32)

@@ -12,6 +12,8 @@ import pytest
 import torch
 
 from decoding.limits import PUBLIC, Refused, limits
+from decoding.models.cache import FIRST_ROWS, TreeCache
+from decoding.models.lazy_cache import LazyCache
 from decoding.models.progress import tell
 from decoding.models.target import Target
 from decoding.runs import worker as module
@@ -780,6 +782,23 @@ def test_the_first_step_reads_less_than_a_part_of_the_prompt(embedded, monkeypat
     run = Run(embedded, "plain", prompt=[7] * (count + 1), max_tokens=2)
     turns = [run.turn() for _ in range(before + 2)]
     assert [step is None for step in turns] == [True] * before + [False, False]
+
+
+@pytest.mark.parametrize("method", ["plain", "speculative_sampling", "kangaroo", "lazyllm"])
+def test_what_keys_and_values_take_is_known_until_they_are_let_go(one_worker, embedded, method):
+    """Of target and drafter, also of a run that stands still: those of many tabs filled the memory."""
+    live = one_worker.live(lambda: Run(embedded, method, prompt="Once upon a time there was", max_tokens=40))
+    assert live.nbytes == 0
+    live.ask(2)
+    live.wait(PATIENCE)
+    held = [one for one in gc.get_objects() if type(one) in (TreeCache, LazyCache) and one in live._ledger._caches]
+    assert live.state == "paused" and len(held) >= 1 + (method in ("speculative_sampling", "kangaroo"))
+    rows = embedded.target.model.config.num_hidden_layers * FIRST_ROWS  # of a number of 4 bytes at least
+    assert live.nbytes == sum(one.nbytes for one in held) > 2 * 4 * rows
+    del held
+    live.close()
+    gc.collect()
+    assert live.nbytes == 0
 
 
 def test_a_prompt_of_too_many_tokens_is_refused_before_it_is_read(embedded, monkeypatch):

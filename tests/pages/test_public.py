@@ -361,6 +361,47 @@ def test_what_is_measured_counts_in_every_round_and_afterwards(embedded):
     assert all(mine is its for mine, its in zip(race.replayed, timed.traces, strict=True))
 
 
+class Standing:
+    """A run that has keys and values."""
+
+    def __init__(self, since: float, busy: bool = False) -> None:
+        self.since, self.busy, self.nbytes, self.said = since, busy, 10, None
+
+    def close(self, problem: str = "") -> None:
+        self.said = problem
+
+
+def test_runs_that_stand_still_let_go_of_their_memory_when_there_is_too_little(monkeypatch):
+    """Those first that stand longest, of the visitor who has too much; who is at work is told so, if nothing else helps."""
+    here, there, far = (tabs.RunCleanup(name, name, address) for name, address in (("a", "x"), ("b", "x"), ("c", "y")))
+    limits_of = lambda **more: replace(PUBLIC, **{"caches": 30, "caches_near": 60, "whole": Whole()} | more)  # noqa: E731
+    given = {"old": (here, 1, False), "older": (here, 0, False), "busy": (here, 2, True), "first": (there, 5, True),
+             "last": (there, 6, True), "far": (far, 3, False)}  # fmt: skip
+    for more, closed in (
+        ({}, {}),
+        ({"caches": 20}, {"older": ""}),
+        ({"caches": 10}, {"older": "", "old": "", "last": tabs.FULL}),
+        ({"caches_near": 30}, {"older": "", "old": ""}),
+        ({"whole": Whole(caches=10)}, {"older": "", "old": "", "far": "", "last": tabs.FULL, "first": tabs.FULL}),
+    ):
+        monkeypatch.setattr(rules, "PUBLIC", limits_of(**more))
+        lives = {name: Standing(since, busy) for name, (_, since, busy) in given.items()}
+        tabs.thin([(given[name][0], live) for name, live in lives.items()])
+        assert {name: live.said for name, live in lives.items() if live.said is not None} == closed
+
+
+def test_a_run_that_was_let_go_is_made_again_at_the_next_step(embedded):
+    session, settings = Session(), Settings(method="plain", max_tokens=12)
+    session.start(settings, 2)
+    eventually(lambda: session.sync() or (session.count == 3 and not session.busy), "no steps came")
+    before = session.trace.steps
+    session.live.close()
+    session.go(2)
+    session.advance(settings)
+    eventually(lambda: session.sync() or session.count == 4, session.problem or "no step came")
+    assert [step.tokens for step in session.trace.steps[:3]] == [step.tokens for step in before] and not session.problem
+
+
 def test_what_is_shipped_takes_the_memory_of_nobody():
     assert not Race(columns=tuple(Column(Settings(), trace=trace) for trace in demo.comparison())).replayed
     session = Session()

@@ -20,6 +20,10 @@ from pages.parts.shared.weight import positions
 LOOK = 2.0  # seconds between two looks which tabs are gone
 GRACE = 60.0  # seconds that the runs of a tab go on without a browser: a network that is away for a moment costs nothing
 KEPT = 120.0  # seconds that what a tab shows is kept without one; Streamlit's disconnectedSessionTTL has to be longer
+FULL = (
+    "The runs at work take all the memory that this demo has for them, and this one was asked last. Try again in a minute, or with "
+    "a shorter prompt."
+)
 CLEAN = 30.0  # seconds between two collections of what closed tabs left, which hold everybody up for a moment
 
 
@@ -132,8 +136,9 @@ class Tabs:
                     self._tabs.pop(tab.tab, None)
                 self._forget(tab.tab)
                 self._litter = True
-        if limits().held is not None:
+        if limits().public:
             self.measure()
+            thin([(tab, live) for tab in list(self._tabs.values()) for live in list(tab.lives)])
 
     def measure(self) -> None:
         """End the jobs of visitors whose runs hold more than they may, or who are at an address where all do together."""
@@ -191,6 +196,32 @@ class Tabs:
                 self.look()
             except Exception as error:  # the thread goes on, or closed tabs would work for ever
                 told(error)
+
+
+def thin(lives: list[tuple[RunCleanup, Live]]) -> None:
+    """Have runs let go of their keys and values where they take more memory than they may: of a visitor, of an address, of all.
+
+    First those that stand still, which are made again when another step is wanted; then those that were asked last.
+    """
+    rules, taken = limits(), {live: live.nbytes for _, live in lives}
+    thin_groups(lives, taken, rules.caches, lambda tab: tab.visitor)
+    thin_groups(lives, taken, rules.caches_near, lambda tab: tab.address)
+    thin_groups(lives, taken, rules.whole.caches, lambda tab: None)
+
+
+def thin_groups(
+    lives: list[tuple[RunCleanup, Live]], taken: dict[Live, int], most: int | None, whose: Callable[[RunCleanup], Hashable]
+) -> None:
+    groups: dict[Hashable, list[Live]] = {}
+    for tab, live in lives:
+        groups.setdefault(whose(tab), []).append(live)
+    for group in groups.values():
+        for live in sorted(group, key=lambda live: (live.busy, -live.since if live.busy else live.since)):
+            if not over(sum(taken[live] for live in group), most):
+                break
+            if taken[live]:
+                live.close(FULL if live.busy else "")
+                taken[live] = 0
 
 
 def summed(held: list[tuple[RunCleanup, int]], visitor: str, address: str) -> tuple[int, int, int]:
