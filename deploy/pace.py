@@ -40,7 +40,7 @@ class Bucket:
         self._rate = rate
         self._left, self._at = float(rate.at_once), now()
 
-    def wait(self, count: int = 1) -> float:
+    def wait(self, count: float = 1) -> float:
         """Take so many; seconds until they may go. Who comes later waits longer: first come, first served."""
         self._left = self._filled() - count
         self._at = now()

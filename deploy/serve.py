@@ -38,6 +38,7 @@ from deploy.fragments import has_fragment  # noqa: E402
 from deploy.lingering import linger  # noqa: E402
 from deploy.pace import Pace, Tab  # noqa: E402
 from deploy.readiness import Readiness  # noqa: E402
+from deploy.requests import Requests  # noqa: E402
 from deploy.uploads import FILES, Uploads  # noqa: E402
 
 HOST = "__Host-"  # what the cookie's name begins with over https: browsers take it from no other host of the same domain
@@ -330,8 +331,5 @@ visitors.by_server = True
 config.set_option("server.trustedUserHeaders", {USER: "visitor"})
 config.set_option("logger.enableRich", False)  # it draws errors over a hundred lines, past the log
 lines.tame()
-app = st.App(
-    MAIN,
-    middleware=[Middleware(layer) for layer in (SecurityHeaders, Origins, VisitorCookie, Hidden, Downloads, Uploads, Messages)],
-    routes=[Route("/ready", Readiness().answer)],
-)
+LAYERS = (SecurityHeaders, Requests, Origins, VisitorCookie, Hidden, Downloads, Uploads, Messages)
+app = st.App(MAIN, middleware=[Middleware(layer) for layer in LAYERS], routes=[Route("/ready", Readiness().answer)])

@@ -1,0 +1,128 @@
+"""`deploy/requests.py`: whoever asks for pages as fast as they come waits, and nobody else. Time is the test's own."""
+
+import asyncio
+
+import pytest
+
+from decoding.limits import PUBLIC
+from deploy.pace import now
+from deploy.requests import ANY, BYTE, LONGEST_PATH, LONGEST_WAIT, PAGE, Requests
+
+MOMENT, WHILE = PUBLIC.serving
+
+
+@pytest.fixture(autouse=True)
+def public(monkeypatch):
+    monkeypatch.setenv("DRAFTSCOPE_MODE", "public")
+
+
+async def app(scope, receive, send):
+    kind = scope.get("kind", b"text/javascript")
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"Content-Type", kind)]})
+    await send({"type": "http.response.body", "body": b"x" * scope.get("size", 0)})
+
+
+async def got(served: Requests, address: str = "192.0.2.1", path: str = "/x", **more) -> int:
+    """The status of an answer."""
+    said = []
+
+    async def send(message):
+        said.append(message)
+
+    await served({"type": "http", "path": path, "client": (address, 1), "method": "GET", "headers": [], **more}, None, send)
+    return said[0]["status"]
+
+
+async def took(*asked) -> float:
+    began = now()
+    await asyncio.gather(*asked)
+    return now() - began
+
+
+@pytest.mark.parametrize(("more", "cost"), [
+    ({}, ANY), ({"kind": b"text/html; charset=utf-8"}, ANY + PAGE), ({"size": 5_000_000}, ANY + 5_000_000 * BYTE),
+])  # fmt: skip
+def test_a_flood_has_its_part_and_no_more(played, more, cost):
+    """One after the other as fast as they are answered: half of the time at first, and a fifth when it goes on."""
+
+    async def story():
+        served, ends, count = Requests(app), now() + 120, 0
+        while now() < ends:
+            count += await got(served, **more) == 200
+        return count * cost
+
+    worked = played(story)
+    assert worked <= WHILE.at_once + 120 * WHILE.per_second + 2 * cost
+    assert worked > 0.8 * (WHILE.at_once + 120 * WHILE.per_second)
+
+
+def test_others_do_not_wait(played):
+    async def story():
+        served = Requests(app)
+        flood = [asyncio.create_task(got(served)) for _ in range(2_000)]
+        await asyncio.sleep(0)
+        waited = await took(got(served, "192.0.2.2"), got(served, "2001:db8::1"))
+        for task in flood:
+            task.cancel()
+        await asyncio.gather(*flood, return_exceptions=True)
+        return waited
+
+    assert played(story) == 0
+
+
+def test_a_page_with_its_files_does_not_wait_and_a_class_has_its_own_within_a_minute(played):
+    """Some 60 files and 6 MB, as browsers load it for the first time."""
+
+    async def story():
+        served = Requests(app)
+
+        def page(address: str):
+            files = [got(served, address, size=100_000) for _ in range(59)]
+            return [got(served, address, kind=b"text/html"), *files]
+
+        alone = await took(*page("192.0.2.9"))
+        return alone, await took(*(one for _ in range(80) for one in page("192.0.2.1")))
+
+    alone, crowd = played(story)
+    assert alone < 0.1 and crowd < 60
+
+
+def test_who_would_wait_too_long_is_refused_and_has_waited(played):
+    async def story():
+        served = Requests(app)
+        many = [got(served) for _ in range(20_000)]
+        began = now()
+        found = await asyncio.gather(*many)
+        return found, now() - began
+
+    found, seconds = played(story)
+    assert found.count(429) > 0 < found.count(200) and seconds >= LONGEST_WAIT
+
+
+def test_a_path_that_is_none_is_not_looked_at(played):
+    async def story():
+        return await got(Requests(app), path="/" + "a/" * LONGEST_PATH), await got(Requests(app), path="/" * LONGEST_PATH)
+
+    assert played(story) == (414, 200)
+
+
+def test_on_a_server_of_ones_own_nobody_waits(played, monkeypatch):
+    monkeypatch.setenv("DRAFTSCOPE_MODE", "local")
+
+    async def story():
+        served = Requests(app)
+        return await took(*(got(served) for _ in range(5_000)))
+
+    assert played(story) == 0
+
+
+def test_who_owes_nothing_is_forgotten(played):
+    async def story():
+        served = Requests(app)
+        for i in range(50):
+            await got(served, f"192.0.2.{i}")
+        await asyncio.sleep(60)
+        await got(served, "198.51.100.1")
+        return list(served._buckets)
+
+    assert played(story) == ["198.51.100.1"]
