@@ -632,7 +632,7 @@ def test_whoever_only_looks_leaves_nothing_on_the_disk(name, home):
     page(name, ALICE)
     assert not (home / "visitors").exists()
     store = store_of(home, ALICE, 30)
-    assert (store.count(), store.size, store.entries(), store.families(), store.forget()) == (0, 0, [], [], 0)
+    assert (store.count(), store.filled, store.entries(), store.families(), store.forget()) == (0, 0, [], [], 0)
     with pytest.raises(ValueError, match="no trace 1"):
         store.open(1)
     assert not (home / "visitors").exists() and store.keep(sample_trace(), "a run") == 1 and store.count() == 1
