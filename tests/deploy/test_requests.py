@@ -99,6 +99,33 @@ def test_who_would_wait_too_long_is_refused_and_has_waited(played):
     assert found.count(429) > 0 < found.count(200) and seconds >= LONGEST_WAIT
 
 
+def test_websockets_that_are_opened_wait_too(played):
+    """Also those that are refused behind it: a handshake takes as long as a file."""
+
+    async def story():
+        served, opened = Requests(app), []
+
+        async def inner(scope, receive, send):
+            opened.append(now())
+
+        served.app = inner
+        scope = {"type": "websocket", "path": "/", "client": ("192.0.2.1", 1), "headers": [(b"a", b"b")] * 100}
+        said = []
+
+        async def receive():
+            return {"type": "websocket.connect"}
+
+        async def send(message):
+            said.append(message)
+
+        await asyncio.gather(*(served(scope, receive, send) for _ in range(10_000)))
+        return len(opened), max(opened), said
+
+    count, last, said = played(story)
+    assert count * ANY <= MOMENT.at_once + LONGEST_WAIT * MOMENT.per_second + 2 * ANY
+    assert len(said) == 10_000 - count and said[0] == {"type": "websocket.close", "code": 1013}
+
+
 def test_a_path_that_is_none_is_not_looked_at(played):
     async def story():
         return await got(Requests(app), path="/" + "a/" * LONGEST_PATH), await got(Requests(app), path="/" * LONGEST_PATH)

@@ -372,7 +372,8 @@ class Standing:
 
 
 def test_runs_that_stand_still_let_go_of_their_memory_when_there_is_too_little(monkeypatch):
-    """Those first that stand longest, of the visitor who has too much; who is at work is told so, if nothing else helps."""
+    """Those of whoever holds most, and of these first what stands longest; who is at work is told so, if nothing else helps. Two
+    addresses that filled the whole had the runs of all others dropped."""
     here, there, far = (tabs.RunCleanup(name, name, address) for name, address in (("a", "x"), ("b", "x"), ("c", "y")))
     limits_of = lambda **more: replace(PUBLIC, **{"caches": 30, "caches_near": 60, "whole": Whole()} | more)  # noqa: E731
     given = {"old": (here, 1, False), "older": (here, 0, False), "busy": (here, 2, True), "first": (there, 5, True),
@@ -382,7 +383,8 @@ def test_runs_that_stand_still_let_go_of_their_memory_when_there_is_too_little(m
         ({"caches": 20}, {"older": ""}),
         ({"caches": 10}, {"older": "", "old": "", "last": tabs.FULL}),
         ({"caches_near": 30}, {"older": "", "old": ""}),
-        ({"whole": Whole(caches=10)}, {"older": "", "old": "", "far": "", "last": tabs.FULL, "first": tabs.FULL}),
+        ({"whole": Whole(caches=50)}, {"older": ""}),
+        ({"whole": Whole(caches=10)}, {"older": "", "old": "", "last": tabs.FULL, "busy": tabs.FULL, "first": tabs.FULL}),
     ):
         monkeypatch.setattr(rules, "PUBLIC", limits_of(**more))
         lives = {name: Standing(since, busy) for name, (_, since, busy) in given.items()}
