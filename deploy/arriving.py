@@ -1,7 +1,7 @@
 """How much of the event loop's time the taking apart of what arrives may take, before anybody knows what it is.
 
-Header lines, pieces of bodies and frames of websockets are taken apart in Python, as they arrive, some 20 microseconds each. Whoever
-sends frames that say nothing, or headers that end in a fault, has all visitors wait, and no pace of messages or requests ever
+Header lines, pieces of bodies and frames of websockets are taken apart in Python, as they arrive, some 20 microseconds each. If
+somebody sends frames that say nothing, or headers that end in a fault, all visitors wait, and no pace of messages or requests ever
 hears of it. So what arrives on the connections of one address is taken apart piece by piece, and waits as soon as that took more
 than its part of the time; meanwhile nothing more is read. What counts is measured.
 """
