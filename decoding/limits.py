@@ -155,7 +155,7 @@ PUBLIC = Limits(
     ),
     # Some 7 MB for a tab and 4 kB for a position: beside the models it is what the memory of deploy/ takes.
     whole=Whole(tabs=400, uploads=400 * 2**20, held=320_000, jobs=80, scripts=6, caches=2**30),
-    serving=(Rate(400, 500.0), Rate(30_000, 200.0)),  # of each second no more than half; a class has its pages in a minute
+    serving=(Rate(400, 500.0), Rate(60_000, 200.0)),  # of each second no more than half; a class of 80 has its pages in a minute
     arriving=Rate(50, 300.0),
     downloads=False,
     datastores=False,

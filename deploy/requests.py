@@ -17,7 +17,7 @@ from deploy.pace import Bucket
 
 LONGEST_PATH = 1_000  # characters; those of pages and files have some hundred
 LONGEST_WAIT = 20.0  # seconds; browsers give up after some more
-ANY, HEADER, BYTE = 3.0, 0.004, 5e-6  # milliseconds of a processor: an answer, a line of its request, a byte of it
+ANY, HEADER, BYTE = 3.0, 0.004, 5e-6  # milliseconds of a processor: an answer, a line of its request, a byte of either
 
 
 class Requests:
@@ -41,7 +41,7 @@ class Requests:
         elif len(scope["path"]) > LONGEST_PATH:
             await Response(status_code=414)(scope, receive, send)
         else:
-            await self.app(scope, receive, charged(send, buckets))
+            await self.app(scope, charged_for(receive, buckets), charged(send, buckets))
 
     def _of(self, address: str) -> list[Bucket]:
         if address not in self._buckets:
@@ -64,6 +64,17 @@ def charged(send: Send, buckets: list[Bucket]) -> Send:
         await send(message)
 
     return sent
+
+
+def charged_for(receive: Receive, buckets: list[Bucket]) -> Receive:
+    """Receives what `receive` does, and has whoever sends it pay."""
+
+    async def received() -> Message:
+        message = await receive()
+        spent(buckets, BYTE * len(message.get("body", b"")))
+        return message
+
+    return received
 
 
 def spent(buckets: list[Bucket], milliseconds: float) -> float:

@@ -365,7 +365,7 @@ class Standing:
     """A run that has keys and values."""
 
     def __init__(self, since: float, busy: bool = False) -> None:
-        self.since, self.busy, self.nbytes, self.said = since, busy, 10, None
+        self.since, self.busy, self.nbytes, self.said, self.group = since, busy, 10, None, self
 
     def close(self, problem: str = "") -> None:
         self.said = problem
@@ -390,6 +390,17 @@ def test_runs_that_stand_still_let_go_of_their_memory_when_there_is_too_little(m
         lives = {name: Standing(since, busy) for name, (_, since, busy) in given.items()}
         tabs.thin([(given[name][0], live) for name, live in lives.items()])
         assert {name: live.said for name, live in lives.items() if live.said is not None} == closed
+
+
+def test_a_column_that_stands_while_others_are_at_work_is_at_work(monkeypatch):
+    """Or the whole comparison would stop."""
+    monkeypatch.setattr(rules, "PUBLIC", replace(PUBLIC, caches=20))
+    tab = tabs.RunCleanup("a", "a", "x")
+    columns = [Standing(0), Standing(1, busy=True)]
+    columns[0].group = columns[1].group
+    alone = Standing(5)
+    tabs.thin([(tab, live) for live in (*columns, alone)])
+    assert [live.said for live in (*columns, alone)] == [None, None, ""]
 
 
 def test_a_run_that_was_let_go_is_made_again_at_the_next_step(embedded):

@@ -218,8 +218,9 @@ def thin(lives: list[tuple[RunCleanup, Live]]) -> None:
 def drop_one(group: list[tuple[RunCleanup, Live]], taken: dict[Live, int]) -> None:
     near = largest(group, taken, lambda tab: tab.address)
     own = [live for _, live in largest(near, taken, lambda tab: tab.visitor) if taken[live]]
-    live = min(own, key=lambda live: (live.busy, -live.since if live.busy else live.since))
-    live.close(FULL if live.busy else "")
+    busy = {live.group for live in own if live.busy}  # columns that stand between two steps of others belong to these
+    live = min(own, key=lambda live: (live.group in busy, -live.since if live.group in busy else live.since))
+    live.close(FULL if live.group in busy else "")
     taken[live] = 0
 
 
