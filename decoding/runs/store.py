@@ -197,7 +197,8 @@ class Store:
                 yield db
         except sqlite3.Error as error:
             kind = Locked if LOCKED in str(error) else ValueError
-            raise kind(f"The traces in {str(self.folder)!r} could not be read or written: {why(error)}.") from error
+            where = "that are kept for you" if limits().public else f"in {str(self.folder)!r}"
+            raise kind(f"The traces {where} could not be read or written: {why(error)}.") from error
 
     # -- writing --
 

@@ -4,11 +4,13 @@ import ast
 import io
 import json
 import re
+import sqlite3
 import threading
 import time
 import zipfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from threading import Event, Semaphore
@@ -577,6 +579,16 @@ def test_a_full_disk_keeps_nothing_new(home, monkeypatch):
 def study_of_a_page(store: Store) -> Study:
     plan = StudyPlan("embedded", "plain", (Prompt("Once", "typed"),), max_tokens=2)
     return Job("A", Settings(method="plain", max_tokens=2), plan, plan.key).maker(store)(None)
+
+
+def test_a_store_that_is_locked_is_a_sentence_without_a_place(home, monkeypatch):
+    store = store_of(home, ALICE, 30)
+    store.keep(sample_trace(), "a run")
+    with closing(sqlite3.connect(store.path, isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(ValueError, match="kept for you could not be read or written: another program is writing") as error:
+            store.hurried(0.05).keep(sample_trace(), "another")
+    assert str(home) not in str(error.value) and told(error.value) == str(error.value)
 
 
 def test_on_a_server_of_ones_own_there_is_one_owner(home, monkeypatch):
