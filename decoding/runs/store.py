@@ -145,7 +145,7 @@ class Store:
                     raise
                 self._set_up()
         except (OSError, ValueError, RuntimeError, sqlite3.Error) as error:
-            raise ValueError(f"Traces cannot be kept in {str(self.folder)!r}: {why(error)}.") from error
+            raise ValueError(f"Traces cannot be kept {self._where}: {why(error)}.") from error
 
     def _set_up(self) -> None:
         """Tables, if there are none, and something to give up once the disk is full; ValueError for a later version's."""
@@ -197,8 +197,12 @@ class Store:
                 yield db
         except sqlite3.Error as error:
             kind = Locked if LOCKED in str(error) else ValueError
-            where = "that are kept for you" if limits().public else f"in {str(self.folder)!r}"
-            raise kind(f"The traces {where} could not be read or written: {why(error)}.") from error
+            raise kind(f"The traces {self._where} could not be read or written: {why(error)}.") from error
+
+    @property
+    def _where(self) -> str:
+        """The place, for those whose machine it is."""
+        return "of this visitor" if limits().public else f"in {str(self.folder)!r}"
 
     # -- writing --
 

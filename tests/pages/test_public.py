@@ -586,7 +586,9 @@ def test_a_store_that_is_locked_is_a_sentence_without_a_place(home, monkeypatch)
     store.keep(sample_trace(), "a run")
     with closing(sqlite3.connect(store.path, isolation_level=None)) as other:
         other.execute("BEGIN EXCLUSIVE")
-        with pytest.raises(ValueError, match="kept for you could not be read or written: another program is writing") as error:
+        with pytest.raises(
+            ValueError, match="The traces of this visitor could not be read or written: another program is writing"
+        ) as error:
             store.hurried(0.05).keep(sample_trace(), "another")
     assert str(home) not in str(error.value) and told(error.value) == str(error.value)
 
