@@ -90,6 +90,7 @@ class Limits:
     address: Pacing | None = None  # what those of all visitors at one address may
     whole: Whole = Whole()
     serving: tuple[Rate, ...] = ()  # milliseconds of a processor that pages and files take which one address asks for
+    arriving: Rate = Rate(1, 1.0)  # likewise, that the taking apart of what comes over its connections takes
     downloads: bool = True  # models may be fetched from a page
     datastores: bool = True  # may be built when a method asks for one
     paths: bool = True  # pages may name folders of the server
@@ -154,7 +155,8 @@ PUBLIC = Limits(
     ),
     # Some 7 MB for a tab and 4 kB for a position: beside the models it is what the memory of deploy/ takes.
     whole=Whole(tabs=400, uploads=400 * 2**20, held=320_000, jobs=80, scripts=6, caches=2**30),
-    serving=(Rate(300, 500.0), Rate(15_000, 200.0)),  # of each second no more than half; a class has its pages within a minute
+    serving=(Rate(400, 500.0), Rate(60_000, 200.0)),  # of each second no more than half; a class of 80 has its pages in a minute
+    arriving=Rate(50, 300.0),
     downloads=False,
     datastores=False,
     paths=False,

@@ -17,29 +17,31 @@ from deploy.pace import Bucket
 
 LONGEST_PATH = 1_000  # characters; those of pages and files have some hundred
 LONGEST_WAIT = 20.0  # seconds; browsers give up after some more
-ANY, PAGE, BYTE = 3.0, 7.0, 1e-5  # milliseconds of a processor: for any answer, for a page beside that, and for a byte that is sent
+ANY, HEADER, BYTE = 3.0, 0.004, 5e-6  # milliseconds of a processor: an answer, a line of its request, a byte of either
 
 
 class Requests:
-    """Has every request wait for its turn."""
+    """Has every request wait for its turn, and whoever opens a websocket."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
         self._buckets: dict[str, list[Bucket]] = {}  # address -> for a moment, and for a while
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or not limits().public:
+        if scope["type"] not in ("http", "websocket") or not limits().public:
             await self.app(scope, receive, send)
             return
         buckets = self._of(network(address_of(scope)))
-        wait = spent(buckets, ANY)
+        wait = spent(buckets, ANY + HEADER * len(scope["headers"]))
         await asyncio.sleep(min(wait, LONGEST_WAIT))
-        if wait > LONGEST_WAIT:
+        if scope["type"] == "websocket":
+            await (refused(receive, send) if wait > LONGEST_WAIT else self.app(scope, receive, send))
+        elif wait > LONGEST_WAIT:
             await Response("Your network asks for too many pages. Try again in a minute.", 429)(scope, receive, send)
         elif len(scope["path"]) > LONGEST_PATH:
             await Response(status_code=414)(scope, receive, send)
         else:
-            await self.app(scope, receive, charged(send, buckets))
+            await self.app(scope, charged_for(receive, buckets), charged(send, buckets))
 
     def _of(self, address: str) -> list[Bucket]:
         if address not in self._buckets:
@@ -48,17 +50,31 @@ class Requests:
         return self._buckets[address]
 
 
+async def refused(receive: Receive, send: Send) -> None:
+    """A websocket is."""
+    await receive()
+    await send({"type": "websocket.close", "code": 1013})
+
+
 def charged(send: Send, buckets: list[Bucket]) -> Send:
     """Sends what `send` does, and has whoever asked pay for it before they are served again."""
 
     async def sent(message: Message) -> None:
-        if message["type"] == "http.response.start":
-            spent(buckets, PAGE * any(k.lower() == b"content-type" and v.startswith(b"text/html") for k, v in message["headers"]))
-        else:
-            spent(buckets, BYTE * len(message.get("body", b"")))
+        spent(buckets, BYTE * len(message.get("body", b"")))
         await send(message)
 
     return sent
+
+
+def charged_for(receive: Receive, buckets: list[Bucket]) -> Receive:
+    """Receives what `receive` does, and has whoever sends it pay."""
+
+    async def received() -> Message:
+        message = await receive()
+        spent(buckets, BYTE * len(message.get("body", b"")))
+        return message
+
+    return received
 
 
 def spent(buckets: list[Bucket], milliseconds: float) -> float:

@@ -31,7 +31,7 @@ from decoding.limits import limits  # noqa: E402  the path comes first
 from decoding.runs import visitors  # noqa: E402
 from decoding.runs.log import log  # noqa: E402
 from decoding.runs.visitors import CHECK, COOKIE, ROUTE, is_key, new_key  # noqa: E402
-from deploy import lines, wires  # noqa: E402
+from deploy import arriving, lines, wires  # noqa: E402
 from deploy.asking import address_of, key_in, whose  # noqa: E402
 from deploy.downloads import Downloads  # noqa: E402
 from deploy.fragments import has_fragment  # noqa: E402
@@ -203,7 +203,9 @@ class Messages:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if limits().public and scope["type"] != "http":
-            wires.bound(getattr(receive, "__self__", None))  # uvicorn's
+            wire = getattr(receive, "__self__", None)  # uvicorn's
+            wires.bound(wire)
+            arriving.known(wire, address_of(scope))
         if scope["type"] != "websocket" or not limits().public:
             await self.app(scope, receive, send)
             return
@@ -331,5 +333,7 @@ visitors.by_server = True
 config.set_option("server.trustedUserHeaders", {USER: "visitor"})
 config.set_option("logger.enableRich", False)  # it draws errors over a hundred lines, past the log
 lines.tame()
+for kind in arriving.kinds():
+    arriving.bound(kind)
 LAYERS = (SecurityHeaders, Requests, Origins, VisitorCookie, Hidden, Downloads, Uploads, Messages)
 app = st.App(MAIN, middleware=[Middleware(layer) for layer in LAYERS], routes=[Route("/ready", Readiness().answer)])

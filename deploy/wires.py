@@ -12,7 +12,15 @@ from deploy.pace import Bucket
 
 LONGEST_MESSAGE = 2 * 2**20  # bytes: all that the boxes of a page say
 PINGS = Rate(20, 1.0)  # of a connection
-PARTS = ("handle_ping", "handle_cont", "keepalive_timeout", "schedule_ping", "read_paused", "transport")  # of uvicorn's object
+PARTS = (  # of uvicorn's object
+    "handle_ping",
+    "handle_pong",
+    "handle_cont",
+    "keepalive_timeout",
+    "schedule_ping",
+    "read_paused",
+    "transport",
+)
 PIECES = 256  # of a message; Chromium parts it at 128 kB
 
 
@@ -29,12 +37,19 @@ def bound(wire: Any) -> None:
     if not all(hasattr(wire, name) for name in PARTS):
         return
     answer, take, pings = wire.handle_ping, wire.handle_cont, Bucket(PINGS)
+    answered, pongs = wire.handle_pong, Bucket(PINGS)
 
     def handle_ping() -> None:
         if pings.wait() > 0:
             wire.transport.abort()
         else:
             answer()
+
+    def handle_pong(pong: Any) -> None:
+        if pongs.wait() > 0:  # more than there were pings: nobody asked for them
+            wire.transport.abort()
+        else:
+            answered(pong)
 
     def handle_cont(piece: Any) -> None:
         if len(wire.frames) < PIECES:
@@ -50,4 +65,5 @@ def bound(wire: Any) -> None:
         else:
             wire.transport.abort()  # does not wait until somebody reads what was sent
 
-    wire.handle_ping, wire.handle_cont, wire.keepalive_timeout = handle_ping, handle_cont, keepalive_timeout
+    wire.handle_ping, wire.handle_pong, wire.handle_cont = handle_ping, handle_pong, handle_cont
+    wire.keepalive_timeout = keepalive_timeout

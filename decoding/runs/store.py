@@ -197,7 +197,8 @@ class Store:
                 yield db
         except sqlite3.Error as error:
             kind = Locked if LOCKED in str(error) else ValueError
-            raise kind(f"The traces in {str(self.folder)!r} could not be read or written: {why(error)}.") from error
+            where = "that are kept for you" if limits().public else f"in {str(self.folder)!r}"
+            raise kind(f"The traces {where} could not be read or written: {why(error)}.") from error
 
     # -- writing --
 
@@ -220,22 +221,22 @@ class Store:
         """
         said = sum(len(token_bytes.get(token, b"")) for step in steps for token in step.tokens)
         check_trace(len(steps), max((len(step.nodes) for step in steps), default=0), said)
+        self._room()
         with self._open() as db:
             append(db, trace, steps, token_bytes)
+            check_filled(db)
 
     def keep(self, trace: Trace, name: str, note: str = "", study: str = "") -> int:
         """A whole trace, in one transaction; returns its id. A ValueError where this server keeps no more."""
         check_trace(len(trace.steps), trace.largest, trace.said)
-        public = limits().public
-        if public:
-            check_kept(self.count(), self.size)
-            check_kept(0, self.size + weight(trace))  # more than it will be is not even begun
+        if limits().public:
+            check_kept(self.count(), filled := self.filled)
+            check_kept(0, filled + weight(trace))  # more than it will be is not even begun
         self.begun()
         with self._open() as db:
             new = insert(db, trace.header, trace.token_bytes, name, note, study)
             append(db, new, trace.steps, trace.token_bytes)
-            if public:  # with what is not written yet: a refusal takes it back
-                check_kept(0, pages_of(db))
+            check_filled(db)
             return new
 
     def settle(self, trace: int) -> int:
@@ -298,9 +299,12 @@ class Store:
     # -- reading --
 
     @property
-    def size(self) -> int:
-        """Bytes on the disk."""
-        return sum(file.stat().st_size for file in self.folder.glob(f"{FILE}*"))
+    def filled(self) -> int:
+        """Bytes of what is kept, without what is being written beside it."""
+        if not self.path.exists():
+            return 0
+        with self._open() as db:
+            return pages_of(db)
 
     def entries(self, query: Query | None = None, page: int = 0, limit: int = LIST_LIMIT) -> list[Entry]:
         """The newest first."""
@@ -401,6 +405,12 @@ def weight(trace: Trace) -> int:
     """Bytes that a trace will fill, at least."""
     steps = sum(len(msgspec.msgpack.encode(step)) + len(text_of(step, trace.token_bytes)) for step in trace.steps)
     return len(msgspec.msgpack.encode(trace.header)) + steps
+
+
+def check_filled(db: sqlite3.Connection) -> None:
+    """Refused (ValueError) if a store fills more than it may, with what is not written yet, which goes back then."""
+    if limits().public:
+        check_kept(0, pages_of(db))
 
 
 def pages_of(db: sqlite3.Connection) -> int:

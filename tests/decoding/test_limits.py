@@ -1,6 +1,8 @@
 """Limits of a public server: every door of the backend refuses what goes beyond, with the value; in local mode none does."""
 
 import gzip
+import sqlite3
+from contextlib import closing
 
 import pytest
 
@@ -13,7 +15,7 @@ from decoding.retrieval import default_datastore
 from decoding.runs.fetch_job import Fetch
 from decoding.runs.prompts import Prompt, read_prompts
 from decoding.runs.run import Run
-from decoding.runs.store import Store
+from decoding.runs.store import Store, append, insert
 from decoding.runs.study import Plan, Study
 from decoding.runs.trace_files import from_json, to_json
 from tests.samples import sample_trace
@@ -150,20 +152,41 @@ def test_a_run_that_does_not_fit_any_more_is_not_kept(tmp_path, monkeypatch):
     """It is weighed with those that are there, before it is written for good."""
     store = Store(tmp_path)
     store.keep(sample_trace(), "a")
-    small(monkeypatch, kept_bytes=store.size + 2**16)
+    small(monkeypatch, kept_bytes=store.filled + 2**16)
     with pytest.raises(Refused, match="yours would fill"):
         store.keep(trace_of(*[chain(3, 5)] * 200), "long")
-    store.keep(sample_trace(), "b")
+    new = store.keep(sample_trace(), "b")
     assert [entry.name for entry in store.entries()] == ["b", "a"]
+    long, before = trace_of(*[chain(3, 5)] * 200), store.open(new)
+    with pytest.raises(Refused, match="yours would fill"):  # a study goes on with one that is kept
+        store.append(new, long.steps, long.token_bytes)
+    assert store.open(new) == before
+
+
+def test_what_is_being_kept_beside_it_does_not_count_yet(tmp_path, monkeypatch):
+    """A large run that was refused, or is not written for good, made all others too many."""
+    store, long = Store(tmp_path), trace_of(*[chain(3, 5)] * 200)
+    store.keep(sample_trace(), "a")
+    small(monkeypatch, kept_bytes=store.filled + 2**16)
+    with closing(sqlite3.connect(store.path, isolation_level=None)) as other:
+        other.execute("BEGIN")
+        append(other, insert(other, long.header, long.token_bytes, "long", "", ""), long.steps, long.token_bytes)
+        assert store.filled + 2**16 == rules.PUBLIC.kept_bytes
+        other.execute("ROLLBACK")
+    assert on_disk(store) > rules.PUBLIC.kept_bytes and store.keep(sample_trace(), "b")
 
 
 def test_what_is_forgotten_gives_its_room_back(tmp_path):
     store = Store(tmp_path)
     for _ in range(20):
         store.keep(trace_of(*[chain(3, 5)] * 40), "long")
-    full = store.size
+    full = on_disk(store)
     assert store.forget(before=0) == 0 and store.count() == 20
-    assert store.forget() == 20 and not store.count() and store.size < full / 3
+    assert store.forget() == 20 and not store.count() and on_disk(store) < full / 3
+
+
+def on_disk(store: Store) -> int:
+    return sum(file.stat().st_size for file in store.folder.iterdir())
 
 
 def test_a_study_and_its_file(embedded, tmp_path, monkeypatch):

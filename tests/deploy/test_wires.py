@@ -86,6 +86,13 @@ def test_pings_without_end_are_not_answered_without_end(size):
     assert (found := played(story)).there.ended and not found.there.held
 
 
+def test_pongs_that_nobody_asked_for_end_the_connection():
+    async def story(it: Connection) -> None:
+        it.send(*[Frame(Opcode.PONG, b"")] * 500)
+
+    assert played(story).there.ended
+
+
 def test_pings_now_and_then_are_answered():
     async def story(it: Connection) -> None:
         for _ in range(3 * PINGS.at_once):

@@ -4,11 +4,13 @@ import ast
 import io
 import json
 import re
+import sqlite3
 import threading
 import time
 import zipfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from threading import Event, Semaphore
@@ -365,14 +367,15 @@ class Standing:
     """A run that has keys and values."""
 
     def __init__(self, since: float, busy: bool = False) -> None:
-        self.since, self.busy, self.nbytes, self.said = since, busy, 10, None
+        self.since, self.busy, self.nbytes, self.said, self.group = since, busy, 10, None, self
 
     def close(self, problem: str = "") -> None:
         self.said = problem
 
 
 def test_runs_that_stand_still_let_go_of_their_memory_when_there_is_too_little(monkeypatch):
-    """Those first that stand longest, of the visitor who has too much; who is at work is told so, if nothing else helps."""
+    """Those of whoever holds most, and of these first what stands longest; who is at work is told so, if nothing else helps. Two
+    addresses that filled the whole had the runs of all others dropped."""
     here, there, far = (tabs.RunCleanup(name, name, address) for name, address in (("a", "x"), ("b", "x"), ("c", "y")))
     limits_of = lambda **more: replace(PUBLIC, **{"caches": 30, "caches_near": 60, "whole": Whole()} | more)  # noqa: E731
     given = {"old": (here, 1, False), "older": (here, 0, False), "busy": (here, 2, True), "first": (there, 5, True),
@@ -382,12 +385,24 @@ def test_runs_that_stand_still_let_go_of_their_memory_when_there_is_too_little(m
         ({"caches": 20}, {"older": ""}),
         ({"caches": 10}, {"older": "", "old": "", "last": tabs.FULL}),
         ({"caches_near": 30}, {"older": "", "old": ""}),
-        ({"whole": Whole(caches=10)}, {"older": "", "old": "", "far": "", "last": tabs.FULL, "first": tabs.FULL}),
+        ({"whole": Whole(caches=50)}, {"older": ""}),
+        ({"whole": Whole(caches=10)}, {"older": "", "old": "", "last": tabs.FULL, "busy": tabs.FULL, "first": tabs.FULL}),
     ):
         monkeypatch.setattr(rules, "PUBLIC", limits_of(**more))
         lives = {name: Standing(since, busy) for name, (_, since, busy) in given.items()}
         tabs.thin([(given[name][0], live) for name, live in lives.items()])
         assert {name: live.said for name, live in lives.items() if live.said is not None} == closed
+
+
+def test_a_column_that_stands_while_others_are_at_work_is_at_work(monkeypatch):
+    """Or the whole comparison would stop."""
+    monkeypatch.setattr(rules, "PUBLIC", replace(PUBLIC, caches=20))
+    tab = tabs.RunCleanup("a", "a", "x")
+    columns = [Standing(0), Standing(1, busy=True)]
+    columns[0].group = columns[1].group
+    alone = Standing(5)
+    tabs.thin([(tab, live) for live in (*columns, alone)])
+    assert [live.said for live in (*columns, alone)] == [None, None, ""]
 
 
 def test_a_run_that_was_let_go_is_made_again_at_the_next_step(embedded):
@@ -566,6 +581,16 @@ def study_of_a_page(store: Store) -> Study:
     return Job("A", Settings(method="plain", max_tokens=2), plan, plan.key).maker(store)(None)
 
 
+def test_a_store_that_is_locked_is_a_sentence_without_a_place(home, monkeypatch):
+    store = store_of(home, ALICE, 30)
+    store.keep(sample_trace(), "a run")
+    with closing(sqlite3.connect(store.path, isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(ValueError, match="kept for you could not be read or written: another program is writing") as error:
+            store.hurried(0.05).keep(sample_trace(), "another")
+    assert str(home) not in str(error.value) and told(error.value) == str(error.value)
+
+
 def test_on_a_server_of_ones_own_there_is_one_owner(home, monkeypatch):
     monkeypatch.setenv("DRAFTSCOPE_MODE", "local")
     Store(home).keep(sample_trace(), "kept before")
@@ -632,7 +657,7 @@ def test_whoever_only_looks_leaves_nothing_on_the_disk(name, home):
     page(name, ALICE)
     assert not (home / "visitors").exists()
     store = store_of(home, ALICE, 30)
-    assert (store.count(), store.size, store.entries(), store.families(), store.forget()) == (0, 0, [], [], 0)
+    assert (store.count(), store.filled, store.entries(), store.families(), store.forget()) == (0, 0, [], [], 0)
     with pytest.raises(ValueError, match="no trace 1"):
         store.open(1)
     assert not (home / "visitors").exists() and store.keep(sample_trace(), "a run") == 1 and store.count() == 1

@@ -21,8 +21,8 @@ LOOK = 2.0  # seconds between two looks which tabs are gone
 GRACE = 60.0  # seconds that the runs of a tab go on without a browser: a network that is away for a moment costs nothing
 KEPT = 120.0  # seconds that what a tab shows is kept without one; Streamlit's disconnectedSessionTTL has to be longer
 FULL = (
-    "The runs at work take all the memory that this demo has for them, and this one was asked last. Try again in a minute, or with "
-    "a shorter prompt."
+    "The runs at work take all the memory that this demo has for them, and yours, or those of your network, take the most. Try "
+    "again in a minute, or with a shorter prompt."
 )
 CLEAN = 30.0  # seconds between two collections of what closed tabs left, which hold everybody up for a moment
 
@@ -201,27 +201,43 @@ class Tabs:
 def thin(lives: list[tuple[RunCleanup, Live]]) -> None:
     """Have runs let go of their keys and values where they take more memory than they may: of a visitor, of an address, of all.
 
-    First those that stand still, which are made again when another step is wanted; then those that were asked last.
+    They are those of whoever holds most: of the addresses, and there of the visitors. First what stands still, the longest first,
+    which is made again when another step is wanted; then what was asked last.
     """
     rules, taken = limits(), {live: live.nbytes for _, live in lives}
-    thin_groups(lives, taken, rules.caches, lambda tab: tab.visitor)
-    thin_groups(lives, taken, rules.caches_near, lambda tab: tab.address)
-    thin_groups(lives, taken, rules.whole.caches, lambda tab: None)
+    for most, whose in (
+        (rules.caches, lambda tab: tab.visitor),
+        (rules.caches_near, lambda tab: tab.address),
+        (rules.whole.caches, lambda tab: None),
+    ):
+        for group in grouped(lives, whose).values():
+            while over(sum(taken[live] for _, live in group), most):
+                drop_one(group, taken)
 
 
-def thin_groups(
-    lives: list[tuple[RunCleanup, Live]], taken: dict[Live, int], most: int | None, whose: Callable[[RunCleanup], Hashable]
-) -> None:
-    groups: dict[Hashable, list[Live]] = {}
+def drop_one(group: list[tuple[RunCleanup, Live]], taken: dict[Live, int]) -> None:
+    near = largest(group, taken, lambda tab: tab.address)
+    own = [live for _, live in largest(near, taken, lambda tab: tab.visitor) if taken[live]]
+    busy = {live.group for live in own if live.busy}  # columns that stand between two steps of others belong to these
+    live = min(own, key=lambda live: (live.group in busy, -live.since if live.group in busy else live.since))
+    live.close(FULL if live.group in busy else "")
+    taken[live] = 0
+
+
+def largest(
+    group: list[tuple[RunCleanup, Live]], taken: dict[Live, int], whose: Callable[[RunCleanup], Hashable]
+) -> list[tuple[RunCleanup, Live]]:
+    """Those of the one who holds most."""
+    return max(grouped(group, whose).values(), key=lambda lives: sum(taken[live] for _, live in lives))
+
+
+def grouped(
+    lives: list[tuple[RunCleanup, Live]], whose: Callable[[RunCleanup], Hashable]
+) -> dict[Hashable, list[tuple[RunCleanup, Live]]]:
+    groups: dict[Hashable, list[tuple[RunCleanup, Live]]] = {}
     for tab, live in lives:
-        groups.setdefault(whose(tab), []).append(live)
-    for group in groups.values():
-        for live in sorted(group, key=lambda live: (live.busy, -live.since if live.busy else live.since)):
-            if not over(sum(taken[live] for live in group), most):
-                break
-            if taken[live]:
-                live.close(FULL if live.busy else "")
-                taken[live] = 0
+        groups.setdefault(whose(tab), []).append((tab, live))
+    return groups
 
 
 def summed(held: list[tuple[RunCleanup, int]], visitor: str, address: str) -> tuple[int, int, int]:

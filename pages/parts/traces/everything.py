@@ -17,7 +17,7 @@ def whose(store: Store) -> None:
     """One line, and a folded box with what goes for all runs."""
     rules, count = limits(), store.count()
     st.caption(
-        f"Yours alone, in this browser: {count:,} of at most {rules.kept:,} runs, {store.size / 2**20:.1f} of "
+        f"Yours alone, in this browser: {count:,} of at most {rules.kept:,} runs, {store.filled / 2**20:.1f} of "
         f"{(rules.kept_bytes or 0) / 2**20:g} MB. A run is forgotten {rules.kept_days:,} days after it was kept."
     )
     with st.expander("My link, download all, delete all", key="traces.everything", on_change="rerun") as box:
