@@ -16,11 +16,13 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from streamlit.components.v2 import manifest_scanner
 
 from decoding.methods import byte_drafting, s2d
 from decoding.models import fetching, heads
@@ -41,6 +43,15 @@ def small_datastores(tmp_path_factory):
     """Stores of the retrieval methods are built in a moment, and not in the user's cache folder."""
     os.environ["DRAFTSCOPE_CACHE"] = str(tmp_path_factory.mktemp("cache"))
     default_datastore.LIMIT = 200_000
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_scan_for_components():
+    """Every `AppTest` asks all packages that are installed whether they hold components of Streamlit, for a quarter of a second;
+    the answer is always the same."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(manifest_scanner, "scan_component_manifests", cache(manifest_scanner.scan_component_manifests))
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)

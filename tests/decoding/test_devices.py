@@ -34,7 +34,7 @@ from tests.pretend import MixUp, Pretence, Pretended, pretended
 from tests.toys import causal_lm
 
 PROMPT = "Once upon a time there was a little girl. Once upon a time"
-TOKENS = 8
+TOKENS = 6
 PARAMS = {"ppd": {"budget": "64"}}  # measured, it depends on the clock
 SHORT = {"byte_level": {"meter": False}}  # what a look takes is much slower there
 SLOW = ("hyperfitting",)  # opens a second target and writes four texts, a minute there: run it by hand

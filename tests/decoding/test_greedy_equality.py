@@ -11,7 +11,7 @@ from decoding.runs.run import Run
 from decoding.sample import Sampling
 from tests.toys import ARCHITECTURES
 
-LENGTH = 40
+LENGTH = 24
 PROMPTS = (
     "the cat sat on the mat and the dog sat on the",
     "a",

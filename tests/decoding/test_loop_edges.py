@@ -63,7 +63,7 @@ def watched(family: Family, key: str, **options) -> float:
         return accept(draft, output, u)
 
     rng, tokens, worst = torch.Generator().manual_seed(0), list(PROMPT), 0.0
-    for step in decode(family.target, drafter, spy, PROMPT, sampling=sampling, rng=rng, max_tokens=24, **options):
+    for step in decode(family.target, drafter, spy, PROMPT, sampling=sampling, rng=rng, max_tokens=16, **options):
         draft, logits = seen.pop()
         worst = max(worst, (family.target.extend(TreeCache(), tokens)[0] - logits).abs().max().item())
         if method.requires(DraftModel) and draft.q is not None:

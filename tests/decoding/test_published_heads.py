@@ -447,11 +447,13 @@ def in_shards(path: Path, config: dict, tensors: dict[str, Tensor]) -> Path:
     return path
 
 
-@pytest.mark.parametrize("name", FORMATS)
-@pytest.mark.parametrize("prefix", ["", "model.", "_orig_mod.model.", "module."])
-@pytest.mark.parametrize("sharded", [False, True])
+PREFIXES = ("", "model.", "_orig_mod.model.", "module.")
+SHARDED = [(name, prefix, (i + j) % 2 == 1) for i, name in enumerate(FORMATS) for j, prefix in enumerate(PREFIXES)]
+
+
+@pytest.mark.parametrize("name, prefix, sharded", SHARDED)
 def test_shards_and_prefixes_and_tokenizer_files_beside(name, prefix, sharded, folder, format_of, tmp_path, tokenizer):
-    """It opens as the head that it is, never as a draft model of random weights."""
+    """It opens as the head that it is, never as a draft model of random weights; every other prefix of a format in shards."""
     method, config, tensors = FORMATS[name]
     renamed = {f"{prefix}{key}": values for key, values in tensors.items()}
     head = (in_shards if sharded else written)(tmp_path / "other", config, renamed)

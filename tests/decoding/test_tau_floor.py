@@ -43,7 +43,7 @@ FLOORS = {
     "eagle": 3.1,
 }
 OTHERWISE = 1.05  # a method without a floor of its own
-TOKENS = 32
+TOKENS, LONGER = 20, 32  # of a run; of one whose rate of acceptance is measured
 SHORT = {
     "speculative_sampling": {"length": 2},
     "multi_candidate": {"shape": "2-1"},
@@ -84,7 +84,7 @@ def test_alpha_measured_two_ways(embedded, key, params):
     accepted, overlaps = 0, []
     for prompt in PROMPTS.values():
         ids = embedded.tokenizer(prompt)["input_ids"]
-        for step in run_steps(embedded, key, ids, sampling=Sampling(1.0), max_tokens=TOKENS, recorded=True, **params):
+        for step in run_steps(embedded, key, ids, sampling=Sampling(1.0), max_tokens=LONGER, recorded=True, **params):
             for row in (0, *(i + 1 for i in step.path)):
                 eldest = next((node for node in step.nodes if node.parent == row - 1), None)
                 if eldest is not None and eldest.verdict != "not judged":

@@ -188,7 +188,7 @@ def test_training_is_drafting_at_every_step(kind, sampling, monkeypatch):
 
     def look(drafter, tokens, draft):
         nonlocal younger
-        for node in range(0, len(draft), 5):
+        for node in range(0, len(draft), 11):
             said = forced("chimera", drafter, target, tokens, draft, node)
             assert (said.softmax(-1) - draft.draft_probabilities[node]).abs().max() < 1e-4
             both = draft.scores[FROM_H][node] + draft.scores[FROM_O][node]

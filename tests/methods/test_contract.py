@@ -24,7 +24,7 @@ from tests.decoding.test_score_names import is_known
 
 KEYS = list(METHODS)
 PROMPT = "Once upon a time there was a little girl. Once upon a time"
-TOKENS = 16  # of a run
+TOKENS = 10  # of a run
 SUM = 1e-4
 
 

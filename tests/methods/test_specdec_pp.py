@@ -82,12 +82,12 @@ def test_degenerate_heads_and_thresholds(llama, chance, params, length):
 @pytest.mark.parametrize("length", [1, 5])
 def test_threshold_one_is_a_fixed_length_token_for_token(embedded, llama, sampling, length):
     for family, prompt in ((llama, PROMPT), (embedded, embedded.tokenizer("Once upon a time there was")["input_ids"])):
-        mine = run_steps(family, "specdec_pp", prompt, sampling=sampling, threshold=1.0, length=length)
-        fixed = run_steps(family, FIXED, prompt, sampling=sampling, length=length)
+        mine = run_steps(family, "specdec_pp", prompt, sampling=sampling, max_tokens=16, threshold=1.0, length=length)
+        fixed = run_steps(family, FIXED, prompt, sampling=sampling, max_tokens=16, length=length)
         assert [step.tokens for step in mine] == [step.tokens for step in fixed]
         for one, other in zip(mine, fixed, strict=True):
             assert [replaced(node) for node in one.nodes] == [replaced(node) for node in other.nodes]
-    early = run_steps(llama, "specdec_pp", PROMPT, sampling=sampling, threshold=0.0, length=5)
+    early = run_steps(llama, "specdec_pp", PROMPT, sampling=sampling, max_tokens=16, threshold=0.0, length=5)
     assert max(len(step.nodes) for step in early) == 2
 
 

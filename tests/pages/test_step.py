@@ -191,7 +191,7 @@ def test_an_own_prompt_and_step_make_a_real_run():
 
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_of_the_embedded_family_runs_to_its_end(method):
-    at = opened(v="1", tokens="8")
+    at = opened(v="1", tokens="5")
     at.selectbox("method").set_value(method).run()
     press(at, "run")
     session = state(at)

@@ -27,7 +27,7 @@ def recorded(step):
 
 
 TRACE = trace_of(recorded(chain(3)), recorded(small_tree()), recorded(step_of()), recorded(chain(5)))
-BIG = grown((6, 24, 60, 120, 200, 358), (0, 6, 30), (90,))  # 768 nodes
+BIG = grown((6, 24, 60, 90, 100, 120), (0, 6, 30), (90,))  # 400 nodes
 
 
 # -- what it is fed -----------------------------------------------------------------------------------------------------
@@ -322,7 +322,7 @@ def test_the_tree_fits_its_place_and_nothing_spills(opened, width):
 def test_a_giant_is_folded_opened_zoomed_and_fitted(opened):
     page = opened(trace_of(BIG, BIG))
     boxes = page.locator(".box")
-    until(page, lambda: 0 < boxes.count() < 120, "a tree of 768 nodes is not folded")
+    until(page, lambda: 0 < boxes.count() < 120, "a tree of 400 nodes is not folded")
     judged = page.locator(".box.accepted, .box.rejected")
     expect(judged).to_have_count(4)
     for _ in range(60):  # every fold can be opened, by the keyboard
@@ -330,7 +330,7 @@ def test_a_giant_is_folded_opened_zoomed_and_fitted(opened):
             break
         page.locator(".box.folded").first.focus()
         page.keyboard.press("Enter")
-    expect(boxes).to_have_count(770)  # 768 and the root, and the correction
+    expect(boxes).to_have_count(402)  # 400 and the root, and the correction
     page.get_by_role("button", name="Fit the tree").click()
     expect(page.locator(".tree")).to_have_class(re.compile("level0"))
     page.get_by_role("button", name="More detail").click()
