@@ -6,17 +6,14 @@ shows that so many runs suffice to notice them.
 
 import copy
 import math
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import cache
 from itertools import product
-from typing import Any, cast
 
 import pytest
 import torch
-from torch import Generator, Tensor, nn, rand
+from torch import Generator, Tensor, nn
 
 from decoding.draft import Draft, TargetOutput
 from decoding.loop import decode
@@ -34,7 +31,6 @@ from decoding.verify import Accept, Verification, recursive_rejection
 from tests.toys import letters, probabilities_after, tiny_target, total_variation, toy_family
 
 RUNS = 500
-CHECKED = 5  # of those that were made together, so many are made alone too
 VOCAB, LENGTH = 4, 3
 PROMPT = (0, 1, 2, 3, 0, 1)  # it repeats itself, so that prompt lookup has something to copy
 LIMIT = 3.5  # standard deviations of chi-square; correct methods stay below 2, the faults lie above 4.5
@@ -124,15 +120,11 @@ def counted(key: str, sampling: Sampling, change: Change | None = None, of: Fami
         options = {"sampling": sampling, "rng": rng, "max_tokens": LENGTH, "recorded": False}
         return decode(whole.target, drafter, rule, PROMPT, **options)
 
-    def alone(seed: int) -> Text:
-        return written(steps(Generator().manual_seed(seed)))
-
+    seeded = [Generator().manual_seed(seed) for seed in range(RUNS)]
     try:
-        found = together(steps, range(RUNS))
-        assert all(found[seed] == alone(seed) for seed in range(0, RUNS, RUNS // CHECKED))
+        texts = together(steps, seeded)
     except Drew:
-        found = {seed: alone(seed) for seed in range(RUNS)}
-    texts = list(found.values())
+        texts = [written(steps(rng.manual_seed(seed))) for seed, rng in enumerate(seeded)]
     assert len(texts) == RUNS and {len(text) for text in texts} == {LENGTH}
     return torch.bincount(torch.tensor(texts) @ VOCAB ** torch.arange(LENGTH).flip(0), minlength=VOCAB**LENGTH).float()
 
@@ -146,105 +138,51 @@ def written(steps: Iterator[Step]) -> Text:
 
 
 class Drew(Exception):
-    """A drafter did more with the generator than to ask for uniforms, so no two of its runs are the same."""
-
-
-class Shared(Generator):
-    """The generator of many runs. `torch.rand` of it gives numbers below 0, each of which names a uniform of every run."""
-
-    def get_state(self):
-        raise Drew
-
-    set_state = manual_seed = get_state
-
-
-@dataclass
-class Dice:
-    """The uniforms of one run, in the order in which it asked for them."""
-
-    rng: Generator
-    rolled: list[float] = field(default_factory=list)
-
-    def named(self, names: Tensor) -> Tensor:
-        """The uniforms with these names, in the same shape."""
-        return torch.tensor(self.rolled)[-1 - names.long()]
-
-
-Outcome = Tensor | Verification  # of `draw`, or of the acceptance rule
+    """A drafter drew, so no two of its runs are the same."""
 
 
 class Fork:
-    """A run that many have in common, up to the first outcome that is not `known` yet: there their uniforms part them."""
+    """A run that many have in common, up to the first verdict that is not `known` yet: there their uniforms part them."""
 
-    def __init__(self, known: list[Outcome], runs: list[Dice]) -> None:
+    def __init__(self, known: list[Verification], runs: list[Generator]) -> None:
         self.known, self.left, self.runs = known, list(known), runs
-        self.others: list[tuple[list[Outcome], list[Dice]]] = []  # that go another way, and behind which outcomes
-        self.rng, self.asked = Shared(), 0
-
-    def rand(self, *size: int, generator: Generator | None = None, **options) -> Tensor:
-        """`torch.rand` while the block of `parting` runs."""
-        if generator is not self.rng:
-            return rand(*size, generator=generator, **options)
-        start, self.asked = self.asked, self.asked + math.prod(size)
-        for run in self.runs:
-            if len(run.rolled) == start:
-                run.rolled += rand(*size, generator=run.rng).flatten().tolist()
-        return -1.0 - torch.arange(start, self.asked).view(size)
-
-    def draw(self, probs: Tensor, u: Tensor) -> Tensor:
-        """`sample.draw` while the block of `parting` runs."""
-        if not len(u) or u[0] >= 0:
-            return draw(probs, u)
-        if self.left:
-            return cast(Tensor, self.left.pop(0))
-        every = torch.cat([run.named(u) for run in self.runs])
-        drawn = draw(probs.repeat(len(self.runs), 1), every).view(len(self.runs), -1)
-        return self.parted([(tuple(tokens.tolist()), tokens) for tokens in drawn])
+        self.others: list[tuple[list[Verification], list[Generator]]] = []  # that go another way, and behind which verdicts
 
     def change(self, drafter: Drafter, accept: Accept) -> tuple[Drafter, Accept]:
+        propose = drafter.propose
+
+        def drawing_nothing(tokens, rng) -> Draft:
+            before = rng.get_state()
+            draft = propose(tokens, rng)
+            if not torch.equal(rng.get_state(), before):
+                raise Drew
+            return draft
+
         def rule(draft: Draft, output: TargetOutput, u: Tensor) -> Verification:
             if self.left:
-                return cast(Verification, self.left.pop(0))
-            judged = [accept(draft, output, run.named(u)) for run in self.runs]
-            return self.parted([((verification.path, verification.token), verification) for verification in judged])
+                return self.left.pop(0)
+            ways: dict[tuple, tuple[Verification, list[Generator]]] = {}
+            for rng in self.runs:
+                verification = accept(draft, output, torch.rand(len(u), generator=rng))
+                ways.setdefault((verification.path, verification.token), (verification, []))[1].append(rng)
+            (mine, self.runs), *others = ways.values()
+            self.others += [([*self.known, other], runs) for other, runs in others]
+            self.known = [*self.known, mine]
+            return mine
 
+        drafter.propose = drawing_nothing
         return drafter, rule
 
-    def parted(self, found: list[tuple[tuple, Outcome]]) -> Any:
-        """What the first run finds happens next; the runs that find something else wait.
 
-        Args:
-            found: of every run what tells its outcome from others, and the outcome.
-        """
-        ways: dict[tuple, tuple[Outcome, list[Dice]]] = {}
-        for run, (key, outcome) in zip(self.runs, found, strict=True):
-            ways.setdefault(key, (outcome, []))[1].append(run)
-        (mine, self.runs), *others = ways.values()
-        self.others += [([*self.known, other], runs) for other, runs in others]
-        self.known = [*self.known, mine]
-        return mine
-
-    @contextmanager
-    def parting(self) -> Iterator[None]:
-        """Whatever is drawn from `rng` is drawn for all runs."""
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(torch, "rand", self.rand)
-            for name, module in list(sys.modules.items()):
-                if name.startswith("decoding.") and getattr(module, "draw", None) is draw:
-                    patch.setattr(module, "draw", self.draw)
-            yield
-
-
-def together(steps: Steps, seeds: Sequence[int]) -> dict[int, Text]:
-    """seed -> what the run with this seed writes. Behind the same draws and verdicts a drafter drafts the same, so runs that went
-    one way until now are one run, and only their uniforms are those of each: it is as if each were made alone."""
-    texts: dict[int, Text] = {}
-    waiting: list[tuple[list[Outcome], list[Dice]]] = [([], [Dice(Generator().manual_seed(seed)) for seed in seeds])]
+def together(steps: Steps, seeded: list[Generator]) -> list[Text]:
+    """What runs with these generators write, in some order. A drafter that draws nothing drafts the same behind the same verdicts,
+    so runs that went one way until now are one run, and only their uniforms are those of each: it is as if each were made alone."""
+    texts: list[Text] = []
+    waiting: list[tuple[list[Verification], list[Generator]]] = [([], seeded)]
     while waiting:
         fork = Fork(*waiting.pop())
-        with fork.parting():
-            text = written(steps(fork.rng, fork.change))
-        texts |= {run.rng.initial_seed(): text for run in fork.runs}
+        text = written(steps(Generator(), fork.change))
+        texts += [text] * len(fork.runs)
         waiting += fork.others
     return texts
 
