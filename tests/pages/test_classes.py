@@ -44,6 +44,7 @@ def test_a_tab_has_one_vote_and_may_change_it(made):
     made.move(code, key, ASKED)
     assert made.vote(code, "a", ASKED, 0, 3) and made.vote(code, "a", ASKED, 2, 3) and made.vote(code, "b", ASKED, 2, 3)
     assert made.tally(code, ASKED, 3).counts == (0, 0, 2)
+    assert [made.choice(code, tab, ASKED) for tab in "abc"] == [2, 2, None] and made.choice("XXXXX", "a", ASKED) is None
 
 
 @pytest.mark.parametrize("spot", [SHOWN, Spot(1, 1), Spot(0, 2)])

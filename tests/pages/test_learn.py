@@ -168,6 +168,16 @@ def test_a_class_votes_and_sees_the_votes_once_the_teacher_shows_the_answer(own_
     assert "lsn-reveal" in html(pupils[0]) and "(you)" in html(pupils[0]) and "learn.option.0" not in keys(pupils[0])
 
 
+def test_a_visitor_who_loads_the_page_anew_sees_that_they_have_voted(own_classes, monkeypatch):
+    """On a public server the vote is theirs, whatever their page remembers."""
+    monkeypatch.setattr("pages.parts.learn.class_view.voter", lambda: "a visitor")
+    lesson, card = asked()[1]
+    code, key = own_classes.opened()
+    own_classes.move(code, key, Spot(lesson, card))
+    press(opened(class_=code), "learn.option.1")
+    assert "Your vote is in" in html(opened(class_=code))
+
+
 def test_pupils_follow_their_teacher_and_cannot_lead(own_classes):
     code, key = own_classes.opened()
     pupil = opened(class_=code, lesson="4", card="2")

@@ -105,7 +105,7 @@ def pupil(reader: Reader, all_: tuple[Lesson, ...]) -> None:
 
 def ballot(reader: Reader, shown: Spot, question: Question) -> None:
     st.html(f'<div class="lsn"><p class="lsn-ask">{shown_html(question.ask)}</p></div>')
-    chosen = reader.answers.get(shown[:2])
+    chosen = classes.choice(reader.code, reader.tab, shown)
     if not shown.revealed:
         with st.container(horizontal=True, key="learn.options"):
             for i, option in enumerate(question.options):

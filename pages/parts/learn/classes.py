@@ -128,6 +128,12 @@ class Classes:
             given[tab] = option
             return True
 
+    def choice(self, code: str, tab: str, spot: Spot) -> int | None:
+        """What a pupil has voted for, whatever their page remembers."""
+        with self.lock:
+            room = self.rooms.get(code)
+            return room.votes.get(spot[:2], {}).get(tab) if room else None
+
     def tally(self, code: str, spot: Spot, options: int) -> Tally:
         with self.lock:
             room = self.rooms.get(code)
