@@ -802,6 +802,7 @@ class Closing:
     """A job that can be closed."""
 
     busy = closed = False
+    nbytes = 0
 
     def close(self, problem: str = "") -> None:
         self.closed = True
