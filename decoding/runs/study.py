@@ -115,6 +115,7 @@ class Study(InTurns[Step]):
         self._own: set[int] = set()  # of those
         self.problems: dict[int, str] = {}  # run -> why it was skipped
         self.kept: dict[int, int] = {}  # run that is finished -> id of its trace
+        self._answers: dict[int, str] = {}  # of those, what was said, as far as chats have asked for it
         self._adopt()
         self._run: Run | RemoteRun | None = None
         self._number = -1  # of the run
@@ -142,6 +143,8 @@ class Study(InTurns[Step]):
 
     def _written(self) -> Step | None:
         """The next step of the run, once it is written down: whatever happens to the process, no more than a step is lost."""
+        if self._run is None and self._recall(self._number):
+            return None
         if self._run is None or self._writing is None:
             self._run, self._writing = self._start(self._number), self._paper(self._number)
         run, writing = self._run, self._writing
@@ -151,6 +154,19 @@ class Study(InTurns[Step]):
         if step.ending:
             self.kept[self._number], self._run, self._writing = writing.entry, None, None
         return step
+
+    def _recall(self, number: int) -> bool:
+        """Read one answer that the chat of a run goes on from, and is not known yet: a turn each, for to open a trace takes as long
+        as a step. False if there was none to read."""
+        for run in self._before(number):
+            if run in self.kept and run not in self._answers:
+                self._answers[run] = self.store.open(self.kept[run]).answer
+                return True
+        return False
+
+    def _before(self, number: int) -> range:
+        """The runs of the turns before a run's own, of which its chat holds the answers."""
+        return range(number - self.plan.places[number][1], number) if self.plan.chat else range(0)
 
     def _paper(self, number: int) -> Writing:
         return Writing(self.store, self.plan.names[number], self.plan.asked[number].domain, self.plan.key)
@@ -214,11 +230,11 @@ class Study(InTurns[Step]):
 
     def _messages(self, number: int) -> tuple[Message, ...]:
         """The chat of a run; ValueError if a turn before it has no answer."""
-        prompt, turn = self.plan.places[number]
-        before = range(number - turn, number)
+        before = self._before(number)
         if without := [run - before.start + 1 for run in before if run not in self.kept]:
             raise ValueError(f"Turn {without[0]} of this prompt could not be run, so there is nothing to go on from.")
-        return self.plan.prompts[prompt].messages([self.store.open(self.kept[run]).answer for run in before])
+        prompt = self.plan.prompts[self.plan.places[number][0]]
+        return prompt.messages([self._answers[run] for run in before])
 
 
 def entries_of(store: Store, plan: Plan) -> list[tuple[int, Entry]]:

@@ -273,6 +273,24 @@ def test_a_study_that_stopped_between_two_turns_goes_on_with_the_answers_that_ar
     assert [t.text_bytes() for *_, t in results(store, PLAN)] == [t.text_bytes() for *_, t in results(other, PLAN)]
 
 
+def test_a_chat_that_goes_on_reads_one_kept_answer_a_turn(family, tmp_path, monkeypatch):
+    """To open a trace takes as long as a step, and everybody waits for a turn."""
+    plan = replace(PLAN, prompts=(Prompt("the cat", "long", turns=("the cat", "the dog", "and a log", "the mat", "and a mat")),))
+    first = Study(family, plan, Store(tmp_path))
+    while len(first.finished) < 4:
+        next(first)
+    opened = []
+    monkeypatch.setattr(Store, "open", lambda store, entry, real=Store.open: opened.append(entry) or real(store, entry))
+    second, most = Study(family, plan, Store(tmp_path)), 0
+    for _ in range(100):
+        before = len(opened)
+        if second.ended:
+            break
+        second.turn()
+        most = max(most, len(opened) - before)
+    assert second.ended and not second.problems and len(opened) == 4 and most == 1
+
+
 def test_studies_without_chat_are_those_that_were_kept_before():
     plain = Plan("embedded", "plain", (Prompt("Once", "typed"),), params={"a": 1})
     assert plain.key == "2a15afbab0ed2e25"
