@@ -77,6 +77,7 @@ class Limits:
     sweep: int | None = None  # runs of a swept parameter, all values and seeds together
     upload: int | None = None  # bytes of a trace file or a file of prompts, as they come
     unpacked: int | None = None  # bytes of a packed one once it is unpacked
+    brackets: int | None = None  # that begin a list or an object in a file whose form is known only when it is read
     said: int | None = None  # bytes of the texts of a trace: its prompt, messages and answer
     kept: int | None = None  # runs that a visitor may keep
     kept_bytes: int | None = None  # that they may fill
@@ -137,6 +138,7 @@ PUBLIC = Limits(
     prompts=20,
     sweep=16,
     upload=5 * 2**20,
+    brackets=200_000,  # lists and objects, a second and 50 MB; the largest traces of the old schema have some 160,000
     unpacked=16 * 2**20,  # traces of runs unpack to some three times as much; reading takes up to ten times as much memory
     said=128 * 2**10,
     kept=50,
@@ -275,6 +277,14 @@ def check_look(rows: int) -> None:
 def check_upload(size: int) -> None:
     if over(size, most := limits().upload):
         raise Refused(f"This demo reads files of at most {megabytes(most)}; this one has {size / 2**20:.1f} MB.")
+
+
+def check_brackets(text: str | bytes) -> None:
+    """Before JSON is read of which nothing is known: how many lists and objects it has at most. All visitors wait until they are
+    made."""
+    brackets = text.count("[") + text.count("{") if isinstance(text, str) else text.count(b"[") + text.count(b"{")
+    if over(brackets, most := limits().brackets):
+        raise Refused(f"This demo reads files with at most {most:,} brackets, [ and {{; this one has {brackets:,}.")
 
 
 def check_files(own: int, near: int) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 OLD_SCHEMA = 1
+LONGEST = 4096  # list of a trace whose parts are renamed, that of the steps; a longer one is refused by whoever checks it
 TRACE = {"pieces": "token_bytes"}
 ROW = {"rest": "residual", "drawn": "sampled"}
 VERDICTS = {"unread": "not judged"}
@@ -70,7 +71,7 @@ def within(data: Any, key: str, change: Callable[[Any], Any]) -> Any:
 
 
 def each(data: Any, change: Callable[[Any], Any]) -> Any:
-    return [change(one) for one in data] if isinstance(data, list) else data
+    return [change(one) for one in data] if isinstance(data, list) and len(data) <= LONGEST else data
 
 
 def said(value: Any, words: dict[str, str]) -> Any:

@@ -12,7 +12,7 @@ from itertools import chain, islice, zip_longest
 from pathlib import PurePath
 from typing import Any
 
-from decoding.limits import check_upload, limits
+from decoding.limits import check_brackets, check_upload, limits
 from decoding.runs.trace_files import unpacked
 from decoding.trace import Message
 
@@ -22,6 +22,7 @@ MAX_PROMPTS = 10_000
 MAX_CHARACTERS = 20_000  # of one prompt, or of one turn
 MAX_TURNS = 50
 MAX_DOMAIN = 100  # characters
+JSON = (".jsonl", ".json", ".ndjson")  # endings
 MAX_COLUMNS = 1_000  # of a table
 ALPACA = (
     "Below is an instruction that describes a task{context}. Write a response that appropriately completes the request.\n\n"
@@ -90,9 +91,11 @@ def from_file(text: str, name: str) -> Iterator[Prompt]:
     ending = PurePath(name.lower().removesuffix(".gz")).suffix
     if ending in (".csv", ".tsv"):
         return from_table(text)
+    if ending in JSON:
+        check_brackets(text)
     if ending == ".json" and text.lstrip().startswith("["):
         return from_array(text)
-    return from_lines(text) if ending in (".jsonl", ".json", ".ndjson") else from_text(text, name)
+    return from_lines(text) if ending in JSON else from_text(text, name)
 
 
 def spread(prompts: Sequence[Prompt], most: int) -> tuple[Prompt, ...]:

@@ -12,7 +12,7 @@ import pandas as pd
 
 from decoding import old_names
 from decoding.checks import Quoted
-from decoding.limits import check_trace, check_upload, limits
+from decoding.limits import check_brackets, check_trace, check_upload, limits
 from decoding.trace import MAX_BYTES, Node, Row, Step, Trace, Versioned, check_schema, check_steps, convert
 
 MAX_RATIO, MAX_SMALL = 50, 16 * 2**20  # how much more a packed file may unpack to, and bytes that it may in any case
@@ -63,6 +63,7 @@ def from_json(data: bytes) -> Trace:
 def read(text: bytes, schema: int) -> Trace:
     """The trace of a file; msgspec's errors for what does not fit, ValueError for a later schema."""
     if schema == old_names.OLD_SCHEMA:
+        check_brackets(text)
         data = msgspec.json.decode(text)
         return convert(old_names.trace(data["trace"]), Trace)
     check_schema(schema)

@@ -2,7 +2,7 @@
 
 import gzip
 import sqlite3
-from contextlib import closing
+from contextlib import closing, suppress
 
 import pytest
 
@@ -132,6 +132,34 @@ def test_a_packed_file_unpacks_to_what_this_server_can_read(monkeypatch):
         with pytest.raises(ValueError, match="unpacks to more than 1,000,000 bytes"):
             read_prompts(gzip.compress(line * 10**6), f"x.{kind}.gz")
     assert PUBLIC.upload < PUBLIC.unpacked <= 32 * 2**20
+
+
+NESTED = b"[" * 30 + b"]" * 30
+OLD = b'{"format":"draftscope-trace","trace":{"header":{"schema":1},"steps":[%s]}}'
+ROW = b'{"text":"a","more":[%s]}'
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda parts: from_json(gzip.compress(OLD % parts)),
+        lambda parts: from_json(OLD % parts.replace(b"[", b'{"a":').replace(b"]", b"}").replace(b":}", b":0}")),
+        lambda parts: read_prompts(gzip.compress(b"[%s]" % (ROW % parts)), "x.json"),
+        lambda parts: read_prompts(ROW % parts, "x.jsonl.gz"),
+        lambda parts: read_prompts(ROW % parts, "x.NDJSON"),
+        lambda parts: read_prompts(ROW % parts, "x.json"),
+    ],
+)
+def test_what_is_read_before_it_is_known_has_so_many_lists_and_objects(read, monkeypatch):
+    """Millions of them were made in one go, while all visitors waited for seconds, out of a file of some kilobytes."""
+    parts = b",".join([NESTED] * 40)
+    small(monkeypatch, brackets=1_000)
+    with pytest.raises(Refused, match=r"at most 1,000 brackets, \[ and \{; this one has 1,2"):
+        read(parts)
+    monkeypatch.setenv("DRAFTSCOPE_MODE", "local")
+    with suppress(ValueError):
+        read(parts)  # what it holds is seen
+    assert PUBLIC.brackets <= 200_000
 
 
 def test_a_visitor_keeps_so_many_runs_and_bytes(tmp_path, monkeypatch):

@@ -9,10 +9,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from decoding import old_names
 from decoding.methods import METHODS
 from decoding.runs.store import Store
 from decoding.runs.trace_files import from_json, to_json
-from decoding.trace import SCHEMA, decode_trace, encode
+from decoding.trace import MAX_NODES, MAX_TOKENS, SCHEMA, decode_trace, encode
 
 DATA = Path(__file__).parent.parent / "data"
 
@@ -74,6 +75,17 @@ def test_a_damaged_old_trace_is_refused():
         flipped[place] ^= 0x5A
         with suppress(ValueError):  # nothing else may come out
             decode_trace(bytes(flipped))
+
+
+def test_longer_lists_than_a_trace_has_are_refused_without_a_look_at_each():
+    assert old_names.LONGEST == MAX_TOKENS >= MAX_NODES + 1
+    plain = msgspec.msgpack.decode((DATA / "ppd-schema-1.msgpack").read_bytes(), strict=False)
+    looked = []
+    many = [0] * (old_names.LONGEST + 1)
+    assert old_names.each(many, looked.append) is many and not looked
+    for broken in ({"steps": many}, {"steps": [plain["steps"][0] | {"nodes": many}]}):
+        with pytest.raises(ValueError, match="damaged"):
+            decode_trace(msgspec.msgpack.encode(plain | broken))
 
 
 def test_a_link_of_before_opens():

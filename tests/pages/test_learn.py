@@ -168,6 +168,20 @@ def test_a_class_votes_and_sees_the_votes_once_the_teacher_shows_the_answer(own_
     assert "lsn-reveal" in html(pupils[0]) and "(you)" in html(pupils[0]) and "learn.option.0" not in keys(pupils[0])
 
 
+@pytest.mark.parametrize("tried", ["learn.option.0", "learn.skip"])
+def test_what_a_teacher_tried_alone_is_not_shown_to_the_class(own_classes, tried):
+    lesson, card = next(place for place in asked() if place[0] == 0)  # in the lesson that a class begins with
+    teacher = press(opened(lesson=f"{lesson + 1}", card=f"{card + 1}"), tried)
+    assert "lsn-reveal" in html(teacher)
+    for back in ("learn.all", "learn.teach"):
+        press(teacher, back)
+    for _ in range(card):
+        press(teacher, "learn.next")
+    assert own_classes.spot(query(teacher)["class"]) == Spot(lesson, card) and "lsn-reveal" not in html(teacher)
+    pupil = press(opened(class_=query(teacher)["class"]), "learn.option.0")
+    assert "Your vote is in" in html(pupil)
+
+
 def test_a_visitor_who_loads_the_page_anew_sees_that_they_have_voted(own_classes, monkeypatch):
     """On a public server the vote is theirs, whatever their page remembers."""
     monkeypatch.setattr("pages.parts.learn.class_view.voter", lambda: "a visitor")

@@ -33,6 +33,7 @@ def begin(reader: Reader, write: Callable[[Reader], None]) -> None:
         reader.notes = [told(error)]
         return
     reader.projected = True
+    reader.answers, reader.skipped = {}, set()  # what the teacher tried alone is not what the class is shown
     reader.go(reader.lesson or 0, 0)
     write(reader)
 
