@@ -52,6 +52,8 @@ MAIN = ROOT / "app.py"
 HERE = str(MAIN).encode()
 ASKED = {"rerun_script", "stop_script", "app_heartbeat", "file_urls_request", "backend_operation_request"}  # by pages
 PARTS = 2_000  # boxes and buttons of a page, and what it has seen before; the largest have some 200
+SIGNS = 20_000  # that begin a list, an object or a value of one, in all that a page says
+EVENT = 16 * 2**10  # characters of what a component says; ours say some hundred
 OPERATIONS = {"deferred_file", "dataframe_chunk"}  # the backend's; the others write files of Streamlit's own into the folder
 
 
@@ -299,9 +301,19 @@ def is_asked(message: BackMsg) -> bool:
         and len(message.file_urls_request.file_names) <= FILES
         and len(message.rerun_script.cached_message_hashes) <= PARTS  # before each is looked at
         and len(message.rerun_script.widget_states.widgets) <= PARTS
+        and is_small(message)
         and all(map(ID.fullmatch, ids(message)))
         and message.rerun_script.page_name.isprintable()
     )
+
+
+def is_small(message: BackMsg) -> bool:
+    """Whether little is made of what the boxes say. Some of them say JSON, and Streamlit makes all that is in it before anybody
+    asks for it, and keeps it with the tab."""
+    said = [(kind, getattr(box, kind)) for box in message.rerun_script.widget_states.widgets if (kind := box.WhichOneof("value"))]
+    texts = [text for kind, text in said if isinstance(text, str)]
+    events = sum(len(text) for kind, text in said if kind in ("json_value", "json_trigger_value"))
+    return events <= EVENT and sum(text.count(sign) for text in texts for sign in "[{:") <= SIGNS
 
 
 def ids(message: BackMsg) -> Iterator[str]:

@@ -10,7 +10,7 @@ from typing import Any
 from decoding.limits import Rate
 from deploy.pace import Bucket
 
-LONGEST_MESSAGE = 2 * 2**20  # bytes: all that the boxes of a page say
+LONGEST_MESSAGE = 2**19  # bytes: all that the boxes of a page say; the largest has 80,000 characters
 PINGS = Rate(20, 1.0)  # of a connection
 PARTS = (  # of uvicorn's object
     "handle_ping",

@@ -250,6 +250,28 @@ def test_a_message_of_a_million_parts_is_not_looked_through(serve, monkeypatch, 
     assert not passed(serve, made.SerializeToString()) and not looked
 
 
+@pytest.mark.parametrize("kind", ["string_value", "json_value", "json_trigger_value"])
+def test_what_boxes_say_is_small_before_streamlit_makes_lists_of_it(serve, kind):
+    """2 MB of brackets in one box were 120 MB in memory, and everybody waited for them for seconds."""
+    made, signs = BackMsg(), serve.SIGNS if kind == "string_value" else serve.EVENT
+    for _ in range(2):
+        box = made.rerun_script.widget_states.widgets.add()
+        setattr(box, kind, "[]" * (signs // 4))
+    assert passed(serve, made.SerializeToString())
+    for sign in "[{:":
+        setattr(box, kind, sign * (serve.SIGNS + 1))
+        assert not passed(serve, made.SerializeToString())
+
+
+def test_what_a_component_says_is_short(serve):
+    for kind in ("json_value", "json_trigger_value"):
+        made = BackMsg()
+        setattr(made.rerun_script.widget_states.widgets.add(), kind, "1" * serve.EVENT)
+        assert passed(serve, made.SerializeToString())
+        setattr(made.rerun_script.widget_states.widgets.add(), kind, "1")
+        assert not passed(serve, made.SerializeToString())
+
+
 def test_a_message_waits_for_its_bytes_before_it_is_read(serve, monkeypatch):
     waited, read = [], serve.read
 

@@ -123,6 +123,8 @@ def read_options(text: str) -> dict[str, Option]:
     {'enable_thinking': False, 'effort': 'low', 'budget': 100}
     """
     found: dict[str, Option] = {}
+    if len(text) > (most := MAX_OPTIONS * 2 * MAX_OPTION):
+        raise ValueError(f"The template options have {len(text):,} characters; at most {most:,} are read.")
     for part in filter(None, map(str.strip, text.split(","))):
         name, sign, value = part.partition("=")
         if not sign:

@@ -178,6 +178,8 @@ def test_options_are_written_as_they_are_read():
     for wrong in ("loud", "=1", "tokenize=true"):
         with pytest.raises(ValueError):
             read_options(wrong)
+    with pytest.raises(ValueError, match="have 20,000 characters; at most 6,400"):
+        read_options("a=1," * 5_000)
 
 
 # -- templates are somebody's programs ----------------------------------------------------------------------------------
