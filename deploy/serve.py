@@ -313,7 +313,8 @@ def is_small(message: BackMsg) -> bool:
     said = [(kind, getattr(box, kind)) for box in message.rerun_script.widget_states.widgets if (kind := box.WhichOneof("value"))]
     texts = [text for kind, text in said if isinstance(text, str)]
     events = sum(len(text) for kind, text in said if kind in ("json_value", "json_trigger_value"))
-    return events <= EVENT and sum(text.count(sign) for text in texts for sign in "[{:") <= SIGNS
+    chosen = sum(len(value.data) for kind, value in said if kind.endswith("_array_value"))
+    return chosen <= PARTS and events <= EVENT and sum(text.count(sign) for text in texts for sign in "[{:") <= SIGNS
 
 
 def ids(message: BackMsg) -> Iterator[str]:

@@ -263,6 +263,17 @@ def test_what_boxes_say_is_small_before_streamlit_makes_lists_of_it(serve, kind)
         assert not passed(serve, made.SerializeToString())
 
 
+@pytest.mark.parametrize("kind, one", [("string_array_value", ""), ("int_array_value", 0), ("double_array_value", 0.5)])
+def test_so_much_can_be_chosen(serve, kind, one):
+    made = BackMsg()
+    for _ in range(2):
+        chosen = getattr(made.rerun_script.widget_states.widgets.add(), kind).data
+        chosen.extend([one] * (serve.PARTS // 2))
+    assert passed(serve, made.SerializeToString())
+    chosen.append(one)
+    assert not passed(serve, made.SerializeToString())
+
+
 def test_what_a_component_says_is_short(serve):
     for kind in ("json_value", "json_trigger_value"):
         made = BackMsg()
