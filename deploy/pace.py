@@ -60,12 +60,12 @@ class Places:
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._taken: dict[Tab, Place] = {}
-        self._waiting: dict[Tab, tuple[Hashable, asyncio.Future]] = {}  # in the order in which they came
+        self._taken: dict[Hashable, Place] = {}
+        self._waiting: dict[Hashable, tuple[Hashable, asyncio.Future]] = {}  # in the order in which they came
         self._had: dict[Hashable, tuple[float, float]] = {}  # seconds of places, as many as counted then
         self._alarm: asyncio.TimerHandle | None = None
 
-    async def take(self, tab: "Tab", whose: Hashable) -> bool:
+    async def take(self, tab: Hashable, whose: Hashable) -> bool:
         """Return when there is one, and whether it was there already; it is kept until it is given back, or for HOLD seconds from
         `begin` without a word.
 
@@ -83,21 +83,21 @@ class Places:
             self._waiting.pop(tab, None)
         return False
 
-    def __contains__(self, tab: "Tab") -> bool:
+    def __contains__(self, tab: Hashable) -> bool:
         return tab in self._taken
 
-    def begin(self, tab: "Tab") -> None:
+    def begin(self, tab: Hashable) -> None:
         """Its script runs from now on."""
         if tab in self._taken:
             self._taken[tab].began, self._taken[tab].until = now(), now() + HOLD
             self._serve()
 
-    def spoke(self, tab: "Tab") -> None:
+    def spoke(self, tab: Hashable) -> None:
         """Its script has sent something: it goes on."""
         if (place := self._taken.get(tab)) is not None and place.until < inf:
             place.until = min(now() + HOLD, place.began + LONGEST)
 
-    def give(self, tab: "Tab") -> None:
+    def give(self, tab: Hashable) -> None:
         if tab in self._taken:
             self._return(tab)
             self._serve()
@@ -132,7 +132,7 @@ class Places:
             self._return(tab)
         return bool(silent)
 
-    def _return(self, tab: "Tab") -> None:
+    def _return(self, tab: Hashable) -> None:
         """Take back a place, and note how long it was had."""
         place = self._taken.pop(tab)
         self._had[place.whose] = min(self._counts(place.whose) + now() - place.since, MOST), now()

@@ -31,7 +31,7 @@ from decoding.limits import limits  # noqa: E402  the path comes first
 from decoding.runs import visitors  # noqa: E402
 from decoding.runs.log import log  # noqa: E402
 from decoding.runs.visitors import CHECK, COOKIE, ROUTE, is_key, new_key  # noqa: E402
-from deploy import arriving, lines, wires  # noqa: E402
+from deploy import arriving, lines, making, wires  # noqa: E402
 from deploy.asking import address_of, key_in, whose  # noqa: E402
 from deploy.downloads import Downloads  # noqa: E402
 from deploy.fragments import has_fragment  # noqa: E402
@@ -222,6 +222,7 @@ class Messages:
             tab.session = "".join(scope.get("subprotocols", ())[2:3])  # of a tab that comes back
             await self.app(owned(scope, key), partial(asked, receive, tab), partial(told, send, tab))
         finally:
+            making.making.gone(tab)
             self.pace.leave(tab)
 
 
@@ -272,6 +273,7 @@ async def told(send: Send, tab: Tab, message: Message) -> None:
     if HERE in data and (said := ForwardMsg.FromString(data)).WhichOneof("type") == "new_session":
         tab.began()
         tab.session = said.new_session.initialize.session_id
+        making.making.known(tab)
         if not said.metadata.run.fragment_ids:
             tab.page_began()
         said.new_session.main_script_path = MAIN.name  # its place on the server, which browsers need for nothing
@@ -348,5 +350,6 @@ config.set_option("logger.enableRich", False)  # it draws errors over a hundred 
 lines.tame()
 for kind in arriving.kinds():
     arriving.bound(kind)
+making.bound()
 LAYERS = (SecurityHeaders, Requests, Origins, VisitorCookie, Hidden, Downloads, Uploads, Messages)
 app = st.App(MAIN, middleware=[Middleware(layer) for layer in LAYERS], routes=[Route("/ready", Readiness().answer)])

@@ -25,10 +25,11 @@ import torch
 from streamlit.components.v2 import manifest_scanner
 
 from decoding.methods import byte_drafting, s2d
-from decoding.models import fetching, heads
+from decoding.models import fetching, heads, number_format
 from decoding.models.cache_folder import cache_folder
 from decoding.models.family import Family, load
 from decoding.retrieval import default_datastore
+from decoding.training import conversations, fit, precision
 from tests import gguf_samples, toys
 
 ROOT = Path(__file__).parent.parent
@@ -70,6 +71,16 @@ def toy_sorted_drafts():
 def toy_byte_drafts():
     """Random models draft bytes with their own draft models; the shipped drafter serves the others."""
     byte_drafting.find = toys.own_drafts_for_bytes(byte_drafting.find)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def the_same_numbers_on_every_processor():
+    """Some are quick at bfloat16, in which models are trained there, and read if that is timed as the quicker."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (precision, fit, conversations):
+            patch.setattr(module, "quick_at_bfloat16", lambda device: device.type != "cpu")
+        patch.setattr(number_format, "has_bfloat16", lambda: False)
+        yield
 
 
 @pytest.fixture(scope="session")

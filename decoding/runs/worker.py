@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterator, Sized
 from contextlib import contextmanager
 from functools import cache, partial
+from sys import getswitchinterval, setswitchinterval
 from threading import BoundedSemaphore, Condition, Thread
 from time import monotonic, perf_counter
 from typing import Any, Literal, Protocol
@@ -28,6 +29,7 @@ from decoding.trace import Trace
 State = Literal["waiting", "working", "paused", "ended", "failed", "closed"]
 MOMENT = 0.05  # seconds that the line waits for a job that is being made; most are made at once
 LOADS = 16  # jobs that are made at the same time
+SWITCH = 0.001  # seconds until another thread, of a page say, has to let the worker go on, which waits so at each call of torch
 LOOK = 0.5  # seconds between two looks of one that waits for such a place
 
 
@@ -400,6 +402,7 @@ class Worker:
             self._places.release()
 
     def _begun(self) -> Thread:
+        setswitchinterval(min(SWITCH, getswitchinterval()))
         thread = Thread(target=self._serve, name="draftscope-worker", daemon=True)
         thread.start()
         return thread

@@ -6,6 +6,7 @@ import time
 import weakref
 from collections.abc import Callable
 from dataclasses import replace
+from sys import getswitchinterval, setswitchinterval
 from threading import Event, Semaphore, Thread
 
 import pytest
@@ -22,7 +23,7 @@ from decoding.runs.prompts import Prompt
 from decoding.runs.run import Run
 from decoding.runs.store import Store
 from decoding.runs.study import Plan, Study
-from decoding.runs.worker import Live, Once, Worker, worker
+from decoding.runs.worker import SWITCH, Live, Once, Worker, worker
 from tests.conftest import eventually
 from tests.toys import GREEDY
 
@@ -82,6 +83,20 @@ def holding(one_worker: Worker, gated) -> tuple[Live, Gated]:
     live.ask()
     assert run.started.acquire(timeout=PATIENCE) and live.state == "working"
     return live, run
+
+
+def test_pages_at_work_let_the_worker_go_on_soon():
+    """It lets go of the interpreter hundreds of times in a step, and waited up to 5 ms each time for a page to let go of it."""
+    before = getswitchinterval()
+    try:
+        setswitchinterval(0.005)
+        Worker().live(lambda: Once(lambda: 1)).ask(1)
+        assert getswitchinterval() == pytest.approx(SWITCH) and SWITCH < 0.005
+        setswitchinterval(SWITCH / 2)
+        Worker().live(lambda: Once(lambda: 1)).ask(1)
+        assert getswitchinterval() < SWITCH  # who wants less has it
+    finally:
+        setswitchinterval(before)
 
 
 def test_a_run_to_the_end_is_the_run_itself(one_worker, llama):

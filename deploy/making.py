@@ -1,0 +1,84 @@
+"""Files that are made when somebody presses a download button: one after the other, each for whoever had the least of that.
+
+Streamlit makes every one that is asked for, on threads that all share with those who step: each of them is Python's work, and there
+is one processor's worth of Python. What waits here takes no thread, and nothing is made for a tab that is closed meanwhile.
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from streamlit.proto.BackMsg_pb2 import BackendOperationRequest
+from streamlit.proto.ForwardMsg_pb2 import BackendOperationResponse
+from streamlit.runtime.backend_operation_handler import DeferredFileHandler
+
+from decoding.limits import Refused, check_files, limits
+from decoding.runs.log import log
+from deploy.pace import Places, Tab
+
+AT_ONCE = 1
+GONE = "The page that asked for this file is closed."
+
+
+class Making:
+    """Who has asked for a file, and whose turn it is."""
+
+    def __init__(self) -> None:
+        self._tabs: dict[str, Tab] = {}  # Streamlit's id of a session -> its page
+        self._asked: dict[object, Tab] = {}  # a file that waits or is made -> whose it is
+        self._places = Places(AT_ONCE)
+
+    def known(self, tab: Tab) -> None:
+        """A page has a session."""
+        self._tabs[tab.session] = tab
+
+    def gone(self, tab: Tab) -> None:
+        """A page is closed."""
+        if self._tabs.get(tab.session) is tab:
+            del self._tabs[tab.session]
+
+    @asynccontextmanager
+    async def turn(self, session: str) -> AsyncIterator[None]:
+        """A file for the page of a session is made in the block.
+
+        Raises:
+            Refused: the page is closed, or its visitor or its network has asked for as many as they may.
+        """
+        tab = self._tabs.get(session)
+        if tab is None:
+            raise Refused(GONE)
+        near, own = (sum(name in one.names for one in self._asked.values()) for name in (tab.names[0], tab.names[-1]))
+        check_files(own, near)
+        self._asked[file := object()] = tab
+        try:
+            await self._places.take(file, tab.names[0])
+            try:
+                if self._tabs.get(session) is not tab:
+                    raise Refused(GONE)
+                yield
+            finally:
+                self._places.give(file)
+        finally:
+            del self._asked[file]
+
+
+making = Making()
+
+
+def bound() -> None:
+    """Have Streamlit make files on a public server so."""
+    whole = DeferredFileHandler.handle
+    if hasattr(whole, "whole"):
+        return
+
+    async def handle(handler: DeferredFileHandler, request: BackendOperationRequest, session_id: str) -> BackendOperationResponse:
+        if not limits().public:
+            return await whole(handler, request, session_id)
+        try:
+            async with making.turn(session_id):
+                return await whole(handler, request, session_id)
+        except Refused as error:
+            log("refused", why=str(error))
+            return BackendOperationResponse(request_id=request.request_id, error_msg=str(error))
+
+    handle.whole = whole
+    DeferredFileHandler.handle = handle
