@@ -18,12 +18,13 @@ from decoding.models import memory
 from decoding.models.family import Family, find_device, load, opened_from
 from decoding.models.memory import BYTES
 from decoding.models.names import SHIPPED_TARGETS
-from decoding.models.progress import said
+from decoding.models.progress import resting, said, tell
 
 EMBEDDED = tuple((target, None) for target in SHIPPED_TARGETS)  # targets and draft models
 BUDGET = "DRAFTSCOPE_MODEL_GB"  # how much memory the families that are in use may take, beside the embedded ones
 SHARE = 0.6  # of the device's memory, if that is not said
 GIGABYTE = 10**9
+LOOK = 0.5  # seconds between two words of who waits for another to load a family
 Key = tuple[str, str | None, str, str]  # target, draft model, device, number format
 
 _lock = Lock()  # of what follows; never held while anything is loaded
@@ -42,7 +43,7 @@ def family(target: str = "embedded", draft: str | None = None, device: str = "au
     key = (target, draft, device, dtype)
     with _lock:
         own = _loading.setdefault(key, Lock())
-    with own:  # two who want the same one: it is loaded once
+    with turn(own, " + ".join(filter(None, key[:2]))):  # two who want the same one: it is loaded once
         with _lock:
             found = _families.get(key) or _alive.get(key)
         if found is None:
@@ -51,6 +52,21 @@ def family(target: str = "embedded", draft: str | None = None, device: str = "au
         with _lock:
             _families[key] = _alive[key] = found
         return found
+
+
+@contextmanager
+def turn(own: Lock, name: str) -> Iterator[None]:
+    """Holds a lock in the block. Who waits for it says so, and takes nobody's place meanwhile."""
+    got = own.acquire(blocking=False)
+    try:
+        if not got:
+            with resting():
+                while not (got := own.acquire(timeout=LOOK)):
+                    tell(f"waiting until {name} is loaded for another run")
+        yield
+    finally:
+        if got:
+            own.release()
 
 
 def loaded(target: str, draft: str | None) -> Family | None:

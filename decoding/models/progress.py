@@ -5,7 +5,7 @@ loads models inside one turn says where it is with `tell`; the worker and the co
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass
 
@@ -32,7 +32,9 @@ class Progress:
 
 
 Listener = Callable[[Progress], None]  # may raise, which ends what is being done
+Rest = Callable[[], AbstractContextManager[None]]
 _listener: ContextVar[Listener | None] = ContextVar("listener", default=None)
+_rest: ContextVar[Rest] = ContextVar("rest", default=nullcontext)
 
 
 def said(count: float) -> str:
@@ -69,3 +71,19 @@ def told_to(listener: Listener) -> Iterator[None]:
         yield
     finally:
         _listener.reset(token)
+
+
+def resting() -> AbstractContextManager[None]:
+    """In the block, this thread does no more than wait for what another one does: whoever gave it a place has that free
+    meanwhile."""
+    return _rest.get()()
+
+
+@contextmanager
+def rested_by(rest: Rest) -> Iterator[None]:
+    """While the block runs, that is asked whenever this thread rests."""
+    token = _rest.set(rest)
+    try:
+        yield
+    finally:
+        _rest.reset(token)

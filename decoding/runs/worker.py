@@ -21,7 +21,7 @@ from typing import Any, Literal, Protocol
 from decoding.models import memory
 from decoding.models.default_format import kept
 from decoding.models.ledger import Ledger, noted_in
-from decoding.models.progress import Progress, told_to
+from decoding.models.progress import Progress, rested_by, told_to
 from decoding.runs.failures import sentence, told
 from decoding.runs.line import NOBODY, Line, Owner
 from decoding.trace import Trace
@@ -348,6 +348,34 @@ def refused() -> Job:
     raise ValueError("This run was closed.")
 
 
+class Place:
+    """One of the places of jobs that are made at the same time.
+
+    Args:
+        listen: hears that it is waited for, and may end that.
+    """
+
+    def __init__(self, places: BoundedSemaphore, listen: Callable[[Progress], None]) -> None:
+        self._places, self._listen, self._taken = places, listen, False
+
+    def take(self) -> None:
+        while not self._places.acquire(timeout=LOOK):
+            self._listen(Progress("waiting until other models are loaded"))
+        self._taken = True
+
+    def give(self) -> None:
+        if self._taken:
+            self._taken = False
+            self._places.release()
+
+    @contextmanager
+    def left(self) -> Iterator[None]:
+        """In the block, others may have it."""
+        self.give()
+        yield
+        self.take()
+
+
 class Worker:
     """One thread, and the line of those who wait for it.
 
@@ -394,12 +422,13 @@ class Worker:
     @contextmanager
     def loading(self, listen: Callable[[Progress], None]) -> Iterator[None]:
         """While the block runs, one of the places of jobs that are made at the same time; `listen` may end the waiting."""
-        while not self._places.acquire(timeout=LOOK):
-            listen(Progress("waiting until other models are loaded"))
+        place = Place(self._places, listen)
         try:
-            yield
+            place.take()
+            with rested_by(place.left):
+                yield
         finally:
-            self._places.release()
+            place.give()
 
     def _begun(self) -> Thread:
         setswitchinterval(min(SWITCH, getswitchinterval()))

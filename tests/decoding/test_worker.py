@@ -8,11 +8,13 @@ from collections.abc import Callable
 from dataclasses import replace
 from sys import getswitchinterval, setswitchinterval
 from threading import Event, Semaphore, Thread
+from weakref import WeakValueDictionary
 
 import pytest
 import torch
 
 from decoding.limits import PUBLIC, Refused, limits
+from decoding.models import family_cache
 from decoding.models.cache import FIRST_ROWS, TreeCache
 from decoding.models.lazy_cache import LazyCache
 from decoding.models.progress import tell
@@ -648,6 +650,37 @@ def test_loads_beyond_the_places_wait_for_one(llama, monkeypatch):
     second.go_on.set()
     lives[1].wait(PATIENCE)
     assert lives[1].count == 1
+
+
+def test_who_waits_for_anothers_load_takes_no_place(llama, monkeypatch):
+    """Sixteen who wanted the same model had everybody wait whose models were there; now they can also be stopped."""
+    monkeypatch.setattr(module, "LOADS", 2)
+    monkeypatch.setattr(family_cache, "LOOK", 0.01)
+    for name, empty in (("_alive", WeakValueDictionary()), ("_families", {}), ("_loading", {})):
+        monkeypatch.setattr(family_cache, name, empty)
+    opened, load = [], Slow(lambda: replace(llama))
+    monkeypatch.setattr(family_cache, "load", lambda *key: opened.append(key) or load())
+    full, owners = Worker(), itertools.count()
+
+    def wants(name: str) -> Live:
+        live = full.live(lambda: real(family_cache.family(name))(), Owner(str(next(owners))))
+        live.ask()
+        return live
+
+    alike = [wants("embedded") for _ in range(4)]
+    eventually(lambda: sum(str(live.progress).startswith("waiting until embedded") for live in alike) == 3, "they do not say it")
+    assert load.begun.is_set()
+    quick = full.live(real(llama), Owner("quick"))
+    quick.ask()
+    quick.wait(PATIENCE)
+    assert quick.count == 1 and all(live.run is None for live in alike)
+    stopped = next(live for live in alike if str(live.progress).startswith("waiting"))
+    stopped.close()
+    load.go_on.set()
+    for live in alike:
+        live.wait(PATIENCE)
+    assert sorted(live.count for live in alike) == [0, 1, 1, 1] and len(opened) == 1
+    assert full._places._value == 2  # all are given back
 
 
 def test_a_job_is_made_ready_again_beside_the_line(one_worker, llama):
