@@ -3,6 +3,9 @@
 No torch here. Everything the pages draw is a function of a Trace and a cursor; `viz` imports this file and nothing else of
 `decoding`. Rows and nodes count alike everywhere: row 0 is the position right behind the committed text (the root), row
 i + 1 the position behind node i, so node i stands at row `parent + 1`.
+
+A trace has no circles, so the garbage collector is told not to look at its parts (`gc=False`). They are most of what a server has
+in memory, and everybody waits while it looks.
 """
 
 from collections.abc import Iterator, Mapping
@@ -56,7 +59,7 @@ N = TypeVar("N", int, float)
 Ending = Literal["", "end of text", "stop token", "token limit", "context limit", "context limit of the draft model"]
 
 
-class Node(msgspec.Struct, frozen=True):
+class Node(msgspec.Struct, frozen=True, gc=False):
     """One drafted token and what the target made of it."""
 
     token: Token
@@ -69,7 +72,7 @@ class Node(msgspec.Struct, frozen=True):
     scores: Numbers  # method-specific numbers
 
 
-class Pruned(msgspec.Struct, frozen=True):
+class Pruned(msgspec.Struct, frozen=True, gc=False):
     """A candidate that the drafter looked at and did not submit; for the pictures only."""
 
     token: Token
@@ -77,7 +80,7 @@ class Pruned(msgspec.Struct, frozen=True):
     score: float  # by which it was left out
 
 
-class Row(msgspec.Struct, frozen=True):
+class Row(msgspec.Struct, frozen=True, gc=False):
     """The distributions at one position, cut to the tokens that matter: the top of p, the top of q, and all that was drawn.
 
     The tuples run side by side, p descending. Probabilities are those after temperature, top-k and top-p; in a greedy run,
@@ -97,7 +100,7 @@ class Row(msgspec.Struct, frozen=True):
 Rows = Annotated[tuple[Row | None, ...], Meta(max_length=MAX_NODES + 1)]
 
 
-class Times(msgspec.Struct, frozen=True):
+class Times(msgspec.Struct, frozen=True, gc=False):
     """Milliseconds of one step."""
 
     propose: Milliseconds
@@ -110,7 +113,7 @@ class Times(msgspec.Struct, frozen=True):
         return self.propose + self.read + self.accept + self.commit
 
 
-class Step(msgspec.Struct, frozen=True):
+class Step(msgspec.Struct, frozen=True, gc=False):
     """One target call: the draft tree, the verdicts, and the tokens that were committed."""
 
     nodes: Annotated[tuple[Node, ...], Meta(max_length=MAX_NODES)]  # parents before children, siblings in the order they were drawn
@@ -140,21 +143,21 @@ class Step(msgspec.Struct, frozen=True):
         return self.path[-1] + 1 if self.path else 0
 
 
-class SamplingData(msgspec.Struct, frozen=True):
+class SamplingData(msgspec.Struct, frozen=True, gc=False):
     temperature: float
     top_k: Count  # 0 = off
     top_p: float  # 1 = off
     guidance: float = 1.0  # 1 = off
 
 
-class Message(msgspec.Struct, frozen=True):
+class Message(msgspec.Struct, frozen=True, gc=False):
     """One turn of a chat."""
 
     role: Word  # "system", "user" or "assistant"
     content: Text
 
 
-class Raster(msgspec.Struct, frozen=True):
+class Raster(msgspec.Struct, frozen=True, gc=False):
     """Of an image family: a text is a prompt of a few words and behind it the pixels of a picture, row by row from the top.
 
     The first tokens of the vocabulary are the colours of the palette, in its order; tokens behind them are words and no pixels.
@@ -171,7 +174,7 @@ class Raster(msgspec.Struct, frozen=True):
         return self.width * self.height
 
 
-class Header(msgspec.Struct, frozen=True):
+class Header(msgspec.Struct, frozen=True, gc=False):
     """Everything needed to repeat the run. What has a default was not written by the first versions of this schema."""
 
     method: Word
@@ -207,7 +210,7 @@ def number_in(said: Mapping[str, Value], name: str, usual: N) -> N:
     return usual
 
 
-class Trace(msgspec.Struct, frozen=True):
+class Trace(msgspec.Struct, frozen=True, gc=False):
     """All of a run. The bytes of a token may be half a character."""
 
     header: Header
