@@ -153,10 +153,10 @@ PUBLIC = Limits(
         tabs=12, uploads=30 * 2**20, scripts=2, pages=Rate(40, 1.0), others=Rate(100, 15.0), sent=Rate(4 * 2**20, 2**18)
     ),
     address=Pacing(  # a class or two
-        tabs=160, uploads=150 * 2**20, scripts=5, pages=Rate(200, 3.0), others=Rate(1000, 80.0), sent=Rate(16 * 2**20, 2**21)
+        tabs=160, uploads=150 * 2**20, scripts=2, pages=Rate(200, 3.0), others=Rate(1000, 80.0), sent=Rate(16 * 2**20, 2**21)
     ),
     # Some 7 MB for a tab and 4 kB for a position: beside the models it is what the memory of deploy/ takes.
-    whole=Whole(tabs=400, uploads=400 * 2**20, held=320_000, jobs=80, scripts=6, caches=2**30),
+    whole=Whole(tabs=400, uploads=400 * 2**20, held=320_000, jobs=80, scripts=3, caches=2**30),
     serving=(Rate(400, 500.0), Rate(60_000, 200.0)),  # of each second no more than half; a class of 80 has its pages in a minute
     arriving=Rate(50, 300.0),
     downloads=False,
