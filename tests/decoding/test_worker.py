@@ -20,7 +20,7 @@ from decoding.models.lazy_cache import LazyCache
 from decoding.models.progress import tell
 from decoding.models.target import Target
 from decoding.runs import worker as module
-from decoding.runs.line import Owner
+from decoding.runs.line import Line, Owner
 from decoding.runs.prompts import Prompt
 from decoding.runs.run import Run
 from decoding.runs.store import Store
@@ -85,6 +85,17 @@ def holding(one_worker: Worker, gated) -> tuple[Live, Gated]:
     live.ask()
     assert run.started.acquire(timeout=PATIENCE) and live.state == "working"
     return live, run
+
+
+def test_a_step_pays_for_what_its_thread_had_of_the_processor(llama, monkeypatch):
+    """And not for the pages that took the processor from it meanwhile."""
+    charged = []
+    monkeypatch.setattr(Line, "end", lambda line, run, seconds, real=Line.end: charged.append(seconds) or real(line, run, seconds))
+    live = worker.__wrapped__("cpu").live(lambda: Once(lambda: time.sleep(0.2)))
+    live.ask()
+    live.wait(PATIENCE)
+    eventually(lambda: sum(charged), "it was never charged")
+    assert 0 <= sum(charged) < 0.2 and worker.__wrapped__("cuda")._clock is time.perf_counter
 
 
 def test_pages_at_work_let_the_worker_go_on_soon():

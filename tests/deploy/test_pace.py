@@ -250,7 +250,8 @@ def test_of_many_who_pour_at_the_same_time_nobody_has_more_than_his_part(played,
         return max(seen), max(waits)
 
     most, wait = played(story)
-    assert most == (SHARED.scripts if near else PUBLIC.whole.scripts) and wait < 1.5  # in their order it would be 4
+    assert most == (SHARED.scripts if near else PUBLIC.whole.scripts)
+    assert wait < 2.1  # each of the others once, before anybody had much; in their order it would be 8, or 12
 
 
 def test_who_has_loaded_a_page_does_not_wait_until_all_others_have_had_as_much(played):
