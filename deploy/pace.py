@@ -29,7 +29,7 @@ from deploy.ticks import Ticks
 HOLD = 1.0  # seconds that a script has its place without a word
 LONGEST = 10.0  # seconds that it has it, whatever it says
 HALF = 2.0  # seconds after which what somebody had counts half
-FEW, MOST = 0.25, 0.5  # seconds of places: so little counts for nothing, and no more than that counts
+FEW, MOST = 0.12, 0.5  # seconds of places: so little counts for nothing, and no more than that counts
 LINGER = 10.0  # seconds that a closed connection counts: Streamlit keeps what it had
 
 
