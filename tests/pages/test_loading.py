@@ -12,6 +12,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from decoding.methods import GROUPS, METHODS
+from decoding.models import family_cache
 from decoding.runs.store import Store
 from pages.parts.shared import loading
 from pages.parts.shared import recorded_run as demo
@@ -181,3 +182,14 @@ def test_an_import_that_fails_does_not_wait_for_ever(monkeypatch):
     with pytest.raises(ModuleNotFoundError):
         broken.run()
     assert broken.done and not broken.due
+
+
+@pytest.mark.parametrize("mode", ["public", "local"])
+def test_a_public_server_has_the_embedded_models_before_others_are_asked_for(monkeypatch, mode):
+    opened = []
+    monkeypatch.setenv("DRAFTSCOPE_MODE", mode)
+    monkeypatch.setattr(family_cache, "family", lambda *names: opened.append(names))
+    monkeypatch.setattr(loading.gc, "freeze", lambda: None)
+    began = loading.Importing()
+    began.run()
+    assert began.done and opened == [()] * (mode == "public")

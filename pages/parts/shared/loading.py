@@ -15,6 +15,8 @@ from time import monotonic
 
 import streamlit as st
 
+from decoding.limits import limits
+
 LOOK = 0.5  # seconds between looks at the import
 LONGEST = 15  # seconds until it begins even if the browser has not said that it painted
 WAITING = "waiting_for_models"  # in the session's state: whether this drawing of the page does without the models
@@ -74,6 +76,11 @@ class Importing:
                 self.part = CLUSTER
                 with suppress(ValueError):  # the first run says why
                     cluster()
+            if limits().public:
+                from decoding.models.family_cache import family
+
+                with suppress(ValueError):  # the first run says why
+                    family()  # models are opened one at a time: it would wait for whatever else is asked for first
             gc.freeze()  # half a million objects that stay: looking at them all in a collection holds everybody up for a second
         finally:  # what cannot be imported fails again where a page asks for it, and is said there
             self.done = True
