@@ -104,11 +104,13 @@ class Places:
 
     def _serve(self) -> None:
         """Hand out the places that are free."""
-        while self._waiting and (len(self._taken) < self._most or self._forget_silent()):
-            busy = Counter(place.whose for place in self._taken.values())
+        while self._waiting:
             able = [tab for tab in self._waiting if tab not in self._taken]
-            if not able:
+            if not able or len(self._taken) >= self._most:
+                if self._forget_silent():
+                    continue
                 break
+            busy = Counter(place.whose for place in self._taken.values())
             tab = min(able, key=lambda tab: self._before(self._waiting[tab][0], busy))
             whose, served = self._waiting.pop(tab)
             self._taken[tab] = Place(whose, now())

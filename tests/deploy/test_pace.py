@@ -6,7 +6,7 @@ from collections import Counter
 import pytest
 
 from decoding.limits import PUBLIC
-from deploy.pace import HOLD, LINGER, LONGEST, Pace, Tab, now
+from deploy.pace import HOLD, LINGER, LONGEST, Pace, Places, Tab, now
 from pages.parts.shared.runs import POLL, SLOWER, SLOWEST
 
 OWN, SHARED = PUBLIC.visitor, PUBLIC.address
@@ -282,6 +282,30 @@ def test_who_has_loaded_a_page_does_not_wait_until_all_others_have_had_as_much(p
 
     own, others = played(story)
     assert own < 2 * others and others < 2 * 50 * 0.4 / SHARED.scripts
+
+
+def test_who_asks_again_while_others_wait_is_served_when_their_own_place_is_lost(played):
+    """They waited for ever, and the event loop asked without a pause whether their place was lost."""
+
+    async def story():
+        places, looks = Places(2), []
+        one, other, third = "one", "other", "third"
+        for tab in (one, other):
+            await places.take(tab, tab)
+            places.begin(tab)
+        waiting = asyncio.create_task(places.take(third, third))
+        again = asyncio.create_task(places.take(one, one))  # its script has said nothing since
+        await asyncio.sleep(0)
+        places.give(other)
+        await waiting
+        places.give(third)
+        whole = places._serve
+        places._serve = lambda: looks.append(now()) or whole()
+        await asyncio.wait_for(again, 2 * HOLD)
+        return now(), len(looks)
+
+    at, looks = played(story)
+    assert at == pytest.approx(HOLD, abs=0.01) and looks < 5
 
 
 def test_a_script_does_not_begin_anew_while_others_wait(played):
