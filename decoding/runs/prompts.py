@@ -236,7 +236,7 @@ def dialogue(parts: object, who: tuple[str, ...], what: tuple[str, ...], number:
     """The user's turns and the system's; the answers in the file are left out, for the model gives its own."""
     if not isinstance(parts, list):
         return None
-    turns, system = [], ""
+    turns, system = [], []
     for part in parts:
         if not isinstance(part, dict):
             raise ValueError(f"Line {number} has a turn that is a {type(part).__name__}, not an object.")
@@ -250,8 +250,8 @@ def dialogue(parts: object, who: tuple[str, ...], what: tuple[str, ...], number:
         if role == "user":
             turns.append(said)
         elif role == "system":
-            system = f"{system}\n\n{said}".strip()
-    return chat(turns, system, number, domain)
+            system.append(said.strip())
+    return chat(turns, "\n\n".join(filter(None, system)), number, domain)
 
 
 def chat(turns: Sequence[str], system: str, number: int, domain: str) -> Prompt:

@@ -6,7 +6,7 @@ import json
 import pytest
 
 from decoding.runs import prompts
-from decoding.runs.prompts import Prompt, read_prompts, spread
+from decoding.runs.prompts import Prompt, dialogue, read_prompts, spread
 
 
 def lines(*rows) -> bytes:
@@ -25,6 +25,16 @@ def test_the_published_layouts_are_read():
         Prompt("def f():", "code", turns=(function,))
     ]
     assert read_prompts(lines({"text": "Once", "domain": "stories"}), "t.jsonl") == [Prompt("Once", "stories")]
+
+
+def test_many_turns_of_the_system_take_time_of_their_length():
+    """Put together one after the other they took that of its square: 9 s for 1.2 MB."""
+    parts = [{"role": "system", "content": " \U0001f642" + "a" * 30 + "\n"}] * 60_000
+    with pytest.raises(ValueError, match="characters"):
+        dialogue([*parts, {"role": "user", "content": "Why?"}], ("role",), ("content",), 1, "chat")
+    few = [{"role": "system", "content": said} for said in (" a \n", "", parts[0]["content"])]
+    few = dialogue([*few, {"role": "user", "content": "b"}], ("role",), ("content",), 1, "chat")
+    assert few is not None and few.system == "a\n\n\U0001f642" + "a" * 30
 
 
 def test_conversations_keep_the_turns_of_the_user_and_of_the_system():
