@@ -249,7 +249,7 @@ def dialogue(parts: object, who: tuple[str, ...], what: tuple[str, ...], number:
             raise ValueError(f"Line {number} has a turn of the {role} whose content is no text.")
         if role == "user":
             turns.append(said)
-        elif role == "system":
+        elif role == "system" and said is not None:
             system.append(said.strip())
     return chat(turns, "\n\n".join(filter(None, system)), number, domain)
 
