@@ -79,6 +79,9 @@ class Places:
         self._serve()
         try:
             await served
+        except asyncio.CancelledError:  # perhaps at the moment it was served
+            self.give(tab)
+            raise
         finally:
             self._waiting.pop(tab, None)
         return False
@@ -210,14 +213,15 @@ class Tab:
         self._coming |= page
 
     async def _placed(self) -> None:
-        """Return when it has a place of its visitor's, of its address's and of all."""
+        """Return when it has a place of its visitor's, of its address's and of all: in this order, and none of those while it waits
+        for one before it, or two tabs would wait for each other."""
         had = [await places.take(self, whose) for places, whose in self._places]
-        if all(self in places for places, _ in self._places):
-            self._due = all(had)
-            for places, _ in self._places:
-                places.begin(self)
-        else:  # a script that ended meanwhile gave some back
-            await self._placed()
+        while not all(self in places for places, _ in self._places):  # a script that ended meanwhile gave some back
+            self.gone()
+            had = [await places.take(self, whose) for places, whose in self._places]
+        self._due = all(had)
+        for places, _ in self._places:
+            places.begin(self)
 
     def page_began(self) -> None:
         """A whole page began to run. All that were asked for until now are this one: Streamlit makes one run of many."""

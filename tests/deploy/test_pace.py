@@ -2,9 +2,11 @@
 
 import asyncio
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
+from decoding import limits as rules
 from decoding.limits import PUBLIC
 from deploy.pace import HOLD, LINGER, LONGEST, Pace, Places, Tab, now
 from pages.parts.shared.runs import POLL, SLOWER, SLOWEST
@@ -282,6 +284,43 @@ def test_who_has_loaded_a_page_does_not_wait_until_all_others_have_had_as_much(p
 
     own, others = played(story)
     assert own < 2 * others and others < 2 * 50 * 0.4 / SHARED.scripts
+
+
+def test_no_two_tabs_wait_for_each_others_places(played, monkeypatch):
+    """One had a place of all and waited for one of its address, which the other had: when that befell all places, no page of
+    anybody was drawn any more."""
+    few = replace(PUBLIC, address=replace(SHARED, scripts=1), whole=replace(PUBLIC.whole, scripts=1))
+    monkeypatch.setattr(rules, "PUBLIC", few)
+
+    async def story():
+        pace = Pace()
+        other, one, two = pace.enter(None, "there"), pace.enter(None, "here"), pace.enter(None, "here")
+        await other.turn(page=False)
+        first = asyncio.create_task(one.turn(page=False))  # has the place of its address
+        await asyncio.sleep(0)
+        one.ended()  # an earlier script of it, and gives that back
+        second = asyncio.create_task(two.turn(page=False))
+        await asyncio.sleep(0)
+        other.ended()
+        await asyncio.wait_for(asyncio.gather(first, second), 5 * HOLD)
+        return now()
+
+    assert played(story) < 5 * HOLD
+
+
+def test_who_is_gone_at_the_moment_they_are_served_keeps_no_place(played):
+    async def story():
+        places = Places(1)
+        await places.take("one", "one")
+        waiting = asyncio.create_task(places.take("gone", "gone"))
+        await asyncio.sleep(0)
+        places.give("one")
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        return await asyncio.wait_for(places.take("next", "next"), HOLD)
+
+    assert not played(story)
 
 
 def test_who_asks_again_while_others_wait_is_served_when_their_own_place_is_lost(played):
