@@ -108,7 +108,7 @@ class Places:
     def _serve(self) -> None:
         """Hand out the places that are free."""
         while self._waiting:
-            able = [tab for tab in self._waiting if tab not in self._taken]
+            able = [tab for tab, (_, served) in self._waiting.items() if tab not in self._taken and not served.done()]
             if not able or len(self._taken) >= self._most:
                 if self._forget_silent():
                     continue

@@ -308,14 +308,15 @@ def test_no_two_tabs_wait_for_each_others_places(played, monkeypatch):
     assert played(story) < 5 * HOLD
 
 
-def test_who_is_gone_at_the_moment_they_are_served_keeps_no_place(played):
+@pytest.mark.parametrize("cancelled_first", [True, False])
+def test_who_is_gone_at_the_moment_they_are_served_keeps_no_place(played, cancelled_first):
     async def story():
         places = Places(1)
         await places.take("one", "one")
         waiting = asyncio.create_task(places.take("gone", "gone"))
         await asyncio.sleep(0)
-        places.give("one")
-        waiting.cancel()
+        for cancel in (cancelled_first, not cancelled_first):
+            waiting.cancel() if cancel else places.give("one")
         with pytest.raises(asyncio.CancelledError):
             await waiting
         return await asyncio.wait_for(places.take("next", "next"), HOLD)
