@@ -64,6 +64,12 @@ class Places:
         self._waiting: dict[Hashable, tuple[Hashable, asyncio.Future]] = {}  # in the order in which they came
         self._had: dict[Hashable, tuple[float, float]] = {}  # seconds of places, as many as counted then
         self._alarm: asyncio.TimerHandle | None = None
+        self._moved = 0.0  # when one was handed out, or somebody came for one where nobody waited
+
+    @property
+    def stand(self) -> float:
+        """Seconds for which nobody was handed one while somebody waited."""
+        return now() - self._moved if self._waiting else 0.0
 
     async def take(self, tab: Hashable, whose: Hashable) -> bool:
         """Return when there is one, and whether it was there already; it is kept until it is given back, or for HOLD seconds from
@@ -75,6 +81,8 @@ class Places:
             place.until = inf
             return True
         served = asyncio.get_running_loop().create_future()
+        if not self._waiting:
+            self._moved = now()
         self._waiting[tab] = whose, served
         self._serve()
         try:
@@ -116,7 +124,8 @@ class Places:
             busy = Counter(place.whose for place in self._taken.values())
             tab = min(able, key=lambda tab: self._before(self._waiting[tab][0], busy))
             whose, served = self._waiting.pop(tab)
-            self._taken[tab] = Place(whose, now())
+            self._moved = now()
+            self._taken[tab] = Place(whose, self._moved)
             served.set_result(None)
         self._wake()
 
@@ -263,6 +272,11 @@ class Pace:
         self._all = 0  # of all together
         self._purses: dict[str, Purse] = {}
         self._places: Places | None = None  # of all together
+
+    @property
+    def stand(self) -> float:
+        """Seconds for which no page was let run while pages waited that their own visitor and address do not hold up."""
+        return self._places.stand if self._places is not None else 0.0
 
     def enter(self, key: str | None, address: str) -> Tab | None:
         """A new connection of whoever has the key, if any, at an address; None: there are too many."""

@@ -199,9 +199,9 @@ class Messages:
     caches, tell the names of the files in its folder, make places for a million uploads at once. No faster than `deploy/pace.py`
     says, and the answers do not say where the program lies."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, pace: Pace | None = None) -> None:
         self.app = app
-        self.pace = Pace()
+        self.pace = pace or Pace()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if limits().public and scope["type"] != "http":
@@ -351,5 +351,7 @@ lines.tame()
 for kind in arriving.kinds():
     arriving.bound(kind)
 making.bound()
-LAYERS = (SecurityHeaders, Requests, Origins, VisitorCookie, Hidden, Downloads, Uploads, Messages)
-app = st.App(MAIN, middleware=[Middleware(layer) for layer in LAYERS], routes=[Route("/ready", Readiness().answer)])
+pace = Pace()
+LAYERS = (SecurityHeaders, Requests, Origins, VisitorCookie, Hidden, Downloads, Uploads, partial(Messages, pace=pace))
+ready = Readiness(lambda: pace.stand)
+app = st.App(MAIN, middleware=[Middleware(layer) for layer in LAYERS], routes=[Route("/ready", ready.answer)])

@@ -455,13 +455,14 @@ class Worker:
             assert isinstance(found, Live)  # nothing else enters
             self._now = live = found
             self._line.begin(live)
-            began = self._clock()
+            began, came = self._clock(), perf_counter()
             ready = live.begin_turn()
+            waited = perf_counter() - came  # until it was made: nobody else had the device meanwhile
         if ready:
             live.turn()
         with self.changed:
             self._now = None
-            self._line.end(live, self._clock() - began)
+            self._line.end(live, max(waited, self._clock() - began))
 
 
 @cache

@@ -25,7 +25,7 @@ from decoding.runs.prompts import Prompt
 from decoding.runs.run import Run
 from decoding.runs.store import Store
 from decoding.runs.study import Plan, Study
-from decoding.runs.worker import SWITCH, Live, Once, Worker, worker
+from decoding.runs.worker import MOMENT, SWITCH, Live, Once, Worker, worker
 from tests.conftest import eventually
 from tests.toys import GREEDY
 
@@ -96,6 +96,18 @@ def test_a_step_pays_for_what_its_thread_had_of_the_processor(llama, monkeypatch
     live.wait(PATIENCE)
     eventually(lambda: sum(charged), "it was never charged")
     assert 0 <= sum(charged) < 0.2 and worker.__wrapped__("cuda")._clock is time.perf_counter
+
+
+def test_a_job_that_is_being_made_pays_for_the_moment_that_the_line_waits_for_it(llama, monkeypatch):
+    """Whoever begins run after run, each long in the making, would be next each time, and never the others."""
+    charged, made = [], Event()
+    monkeypatch.setattr(Line, "end", lambda line, run, seconds, real=Line.end: charged.append(seconds) or real(line, run, seconds))
+    live = worker.__wrapped__("cpu").live(lambda: made.wait(PATIENCE) and Once(lambda: True))
+    live.ask()
+    eventually(lambda: charged, "it was never charged")
+    made.set()
+    assert charged[0] >= 0.9 * MOMENT
+    live.wait(PATIENCE)
 
 
 def test_pages_at_work_let_the_worker_go_on_soon():

@@ -3,6 +3,7 @@
 import asyncio
 from collections import Counter
 from dataclasses import replace
+from math import inf
 
 import pytest
 
@@ -306,6 +307,27 @@ def test_no_two_tabs_wait_for_each_others_places(played, monkeypatch):
         return now()
 
     assert played(story) < 5 * HOLD
+
+
+def test_how_long_pages_have_stood_is_known(played):
+    """`/ready` tells it: with none that wait it is nothing, however long ago the last one ran."""
+
+    async def story():
+        pace, found = Pace(), [Pace().stand]
+        tabs = [pace.enter(None, f"192.0.2.{i}") for i in range(PUBLIC.whole.scripts + 1)]
+        await asyncio.gather(*(tab.turn(page=False) for tab in tabs[:-1]))
+        await asyncio.sleep(50)
+        found.append(pace.stand)
+        waiting = asyncio.create_task(tabs[-1].turn(page=False))
+        for tab in tabs[:-1]:  # they never say a word, nor that they are at their end
+            tab._places[-1][0]._taken[tab].until = inf
+        await asyncio.sleep(30)
+        found.append(pace.stand)
+        tabs[0].ended()
+        await waiting
+        return [*found, pace.stand]
+
+    assert played(story) == pytest.approx([0, 0, 30, 0])
 
 
 @pytest.mark.parametrize("cancelled_first", [True, False])

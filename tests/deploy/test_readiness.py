@@ -11,7 +11,7 @@ import pytest
 from decoding.runs import worker as module
 from decoding.runs.worker import Once, Worker
 from deploy import readiness
-from deploy.readiness import Readiness
+from deploy.readiness import STAND, Readiness
 from tests.conftest import PATIENCE, eventually
 
 
@@ -57,7 +57,7 @@ def test_a_server_that_nobody_has_used_is_ready_and_begins_no_worker(workers):
 
 def test_a_worker_that_turns_is_ready(workers):
     workers("cpu")
-    assert answers(Readiness(PATIENCE)) == [(200, {"ready": True})]
+    assert answers(Readiness(patience=PATIENCE)) == [(200, {"ready": True})]
 
 
 def test_a_worker_that_hangs_is_not_ready_and_gets_one_job_however_often_it_is_asked(stuck, monkeypatch):
@@ -70,6 +70,18 @@ def test_a_worker_that_hangs_is_not_ready_and_gets_one_job_however_often_it_is_a
     assert len(given) == 1
     over.set()
     eventually(lambda: answers(asked) == [(200, {"ready": True})], "the worker turns, and is said not to")
+
+
+def test_pages_that_are_not_let_run_are_told(workers):
+    """As when two tabs waited for each other's places: the worker turned, and nobody was served."""
+    standing = [STAND - 1, STAND + 1, 0.0]
+    asked = Readiness(lambda: standing[0], kept=0)
+    assert answers(asked) == [(200, {"ready": True})]
+    standing.pop(0)
+    ((status, said),) = answers(asked)
+    assert status == 503 and "No page was let run for 21 seconds" in said["reason"]
+    standing.pop(0)
+    assert answers(asked) == [(200, {"ready": True})]
 
 
 def test_many_who_ask_at_once_have_one_answer(stuck, monkeypatch):
@@ -89,7 +101,7 @@ def test_threads_that_make_files_for_visitors_are_not_waited_for(workers):
         loop.set_default_executor(ThreadPoolExecutor(1))
         files = loop.run_in_executor(None, over.wait, PATIENCE)
         try:
-            answer = await asyncio.wait_for(Readiness(PATIENCE).answer(None), PATIENCE / 4)
+            answer = await asyncio.wait_for(Readiness(patience=PATIENCE).answer(None), PATIENCE / 4)
         finally:
             over.set()
         await files
