@@ -174,9 +174,10 @@ async def taken(request: Request) -> Response:
 
 
 def cookie(key: str, scope: Scope) -> str:
-    """The header that has a browser keep the key."""
+    """The header that has a browser keep the key, and send it along when a link of another site leads here (Lax): a first page that
+    comes without it brings a new one, and what was kept under the old one would be lost. Nothing else of another site brings it."""
     seconds, secure = (limits().kept_days or 365) * 86_400, is_secure(scope)
-    return f"{HOST * secure}{COOKIE}={key}; Path=/; Max-Age={seconds}; SameSite=Strict; HttpOnly" + "; Secure" * secure
+    return f"{HOST * secure}{COOKIE}={key}; Path=/; Max-Age={seconds}; SameSite=Lax; HttpOnly" + "; Secure" * secure
 
 
 def is_secure(scope: Scope) -> bool:

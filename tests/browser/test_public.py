@@ -172,6 +172,18 @@ def test_a_key_of_an_earlier_version_is_handed_over(served, browser):
     page.context.close()
 
 
+def test_a_link_from_another_site_leads_to_what_was_kept(served, site, browser):
+    """A cookie that a browser does not send with such a visit would be written over by a new one, and all that was kept lost."""
+    page = visit(browser, f"{served}/Traces")
+    key = key_of(page)
+    page.goto(f"{site}/_stcore/health".replace("127.0.0.1", "localhost"))
+    page.evaluate(f"document.body.innerHTML = '<a href=\"{served}/Traces\">a demo</a>'")
+    page.locator("a").click()
+    until(page, lambda: said_key(page) == key, "the visitor is another one")
+    assert key_of(page) == key and hidden(page)
+    page.context.close()
+
+
 def test_another_site_cannot_hand_over_a_key(served, site, browser):
     """The other server of these tests is another origin."""
     page = visit(browser, f"{served}/Traces")

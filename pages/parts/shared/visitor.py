@@ -44,7 +44,7 @@ export default function({ data, setTriggerValue }) {
   const known = cookie(data.name) || stored(data.name);
   if (known && known !== data.key && !data.take) { setTriggerValue("known", known); return; }
   const secure = location.protocol === "https:" ? "; Secure" : "";
-  document.cookie = `${data.name}=${data.key}; Path=/; Max-Age=${data.seconds}; SameSite=Strict${secure}`;
+  document.cookie = `${data.name}=${data.key}; Path=/; Max-Age=${data.seconds}; SameSite=Lax${secure}`;
   try { localStorage.setItem(data.name, data.key); } catch { /* it stays a cookie */ }
   reloaded(data, setTriggerValue);
 }
