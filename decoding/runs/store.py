@@ -77,7 +77,7 @@ class Entry:
 
 
 SEARCHED = ("name", "note", "prompt", "text")
-LONGEST_SEARCH, MOST_WORDS = 200, 20  # characters and words that are looked for at once
+LONGEST_SEARCH, MOST_WORDS = 200, 10  # characters and words that are looked for at once
 
 
 @dataclass(frozen=True)
@@ -100,6 +100,17 @@ def default_folder() -> Path:
 
 class Locked(ValueError):
     """Others write, and did not finish for as long as one could wait."""
+
+
+class Gone(ValueError):
+    """The trace is not there any more."""
+
+    def __init__(self, trace: int) -> None:
+        super().__init__(f"There is no trace {trace}; it may have been deleted.")
+
+
+class Changed(ValueError):
+    """Name or note are others than whoever wants to change them has seen."""
 
 
 class Store:
@@ -257,10 +268,25 @@ class Store:
             db.execute(f"DELETE FROM traces WHERE id != ? AND {same}", (found, trace, trace))
             return found
 
-    def rename(self, trace: int, name: str, note: str) -> None:
+    def rename(self, trace: int, name: str, note: str, seen: tuple[str, str] | None = None) -> None:
+        """Another name and another note.
+
+        Args:
+            seen: the name and the note that they are to replace, as far as anybody knows.
+
+        Raises:
+            Gone: it was deleted.
+            Changed: they were others, and stay.
+        """
+        clipped(name, MAX_NAME, "name"), clipped(note, MAX_NOTE, "note")
         with self._open() as db:
-            values = (clipped(name, MAX_NAME, "name"), clipped(note, MAX_NOTE, "note"), trace)
-            db.execute("UPDATE traces SET name = ?, note = ? WHERE id = ?", values)
+            db.execute("BEGIN IMMEDIATE")
+            found = db.execute("SELECT name, note FROM traces WHERE id = ?", (trace,)).fetchone()
+            if found is None:
+                raise Gone(trace)
+            if seen is not None and tuple(map(said, found)) not in (seen, (name, note)):
+                raise Changed(f"The name and the note of trace {trace} were changed meanwhile.")
+            db.execute("UPDATE traces SET name = ?, note = ? WHERE id = ?", (name, note, trace))
 
     def delete(self, trace: int) -> None:
         """Take a trace away, and give its room back to the disk. On a full one that needs room too: what is written twice goes
@@ -317,6 +343,19 @@ class Store:
             sql = f"SELECT {COLUMNS} FROM traces {where} ORDER BY created DESC, id DESC LIMIT ? OFFSET ?"
             return [entry_of(row) for row in db.execute(sql, (*values, limit, page * limit))]
 
+    def found(self, query: Query) -> list[int]:
+        """The ids of all that match, the newest first: a search looks through every text, and so should be made once."""
+        where, values = conditions(query)
+        with self._open() as db:
+            return [number for (number,) in db.execute(f"SELECT id FROM traces {where} ORDER BY created DESC, id DESC", values)]
+
+    def entries_of(self, traces: Sequence[int]) -> list[Entry]:
+        """Those with these ids, in this order; one that was deleted meanwhile is left out."""
+        with self._open() as db:
+            sql = f"SELECT {COLUMNS} FROM traces WHERE id IN ({', '.join('?' * len(traces))})"
+            there = {entry.id: entry for entry in map(entry_of, db.execute(sql, tuple(traces)))}
+        return [there[trace] for trace in traces if trace in there]
+
     def count(self, query: Query | None = None) -> int:
         where, values = conditions(query or Query())
         with self._open() as db:
@@ -342,7 +381,7 @@ class Store:
             found = db.execute("SELECT header, pieces FROM traces WHERE id = ?", (trace,)).fetchone()
             rows = db.execute("SELECT pieces, data FROM steps WHERE trace = ? ORDER BY number", (trace,)).fetchall()
         if found is None:
-            raise ValueError(f"There is no trace {trace}; it may have been deleted.")
+            raise Gone(trace)
         try:
             header = header_of(found[0])
             token_bytes = TOKEN_BYTES.decode(found[1])
@@ -384,10 +423,10 @@ def insert(
 
 
 def append(db: sqlite3.Connection, trace: int, steps: Sequence[Step], token_bytes: dict[int, bytes]) -> None:
-    """More steps of a trace; ValueError if there is none."""
+    """More steps of a trace; Gone if there is none."""
     found = db.execute("SELECT steps FROM traces WHERE id = ?", (trace,)).fetchone()
     if found is None:
-        raise ValueError(f"There is no trace {trace}; it may have been deleted.")
+        raise Gone(trace)
     for number, step in enumerate(steps, found[0]):
         own = {token: token_bytes[token] for token in set(step.occurring()) if token in token_bytes}
         data = (trace, number, msgspec.msgpack.encode(own), msgspec.msgpack.encode(step))

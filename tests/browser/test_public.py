@@ -163,6 +163,26 @@ def test_my_link_changes_the_key_that_no_script_reads(served, browser):
         page.context.close()
 
 
+def test_all_tabs_of_a_browser_go_over_to_another_key(served, browser):
+    """One that stayed behind kept runs under a key that no browser had any more. What the browser itself has kept is told before."""
+    alice, bob = visit(browser, f"{served}/Traces"), visit(browser, f"{served}/Traces")
+    keep_as(bob, served, "run of bob")
+    second, old = bob.context.new_page(), key_of(bob)
+    second.goto(f"{served}/Traces")
+    second.locator(".ds-verdict", has_text="run of bob").wait_for()
+    bob.goto(f"{served}/Traces?visitor={key_of(alice)}")
+    bob.get_by_text("This browser has kept 1 of its own").wait_for()
+    until(bob, lambda: old in bob.locator("code", has_text="visitor=").first.inner_text(), "its own link is not told")
+    button(bob, "Take them").click()
+    until(bob, lambda: key_of(bob) == key_of(alice), "the key was not taken")
+    second.get_by_text("Nothing is kept yet").wait_for()
+    keep_as(second, served, "kept in the second tab")
+    alice.reload()
+    alice.locator(".ds-verdict", has_text="kept in the second tab").wait_for()
+    for page in (alice, bob):
+        page.context.close()
+
+
 def test_a_key_of_an_earlier_version_is_handed_over(served, browser):
     page, old = visit(browser, f"{served}/_stcore/health"), "o" * 43
     page.evaluate(f"localStorage.setItem('{NAME}', '{old}')")

@@ -13,6 +13,7 @@ from pages.parts.shared.keep import Kept, added, suggestion
 from pages.parts.shared.settings import settings_of
 from pages.parts.step.open_trace import settings_for
 from pages.parts.traces.exports import file_name
+from pages.parts.traces.trace_list import which
 from tests.conftest import PATIENCE
 from tests.samples import sample_trace
 from tests.viz_samples import HOSTILE, chain, trace_of
@@ -62,7 +63,7 @@ def test_a_folder_that_cannot_be_written_is_a_sentence(store, tmp_path):
 def test_the_tree_of_a_step_is_offered_as_a_graph(store):
     kept = store.keep(sample_trace(), "first of them")
     at = page()
-    at.session_state[f"traces.picture.{kept}"] = True
+    at.session_state[f"traces.picture.{which(store, store.entries_of([kept])[0])}"] = True
     at.run()
     labels = [button.label for button in at.get("download_button")]
     assert not at.exception and {"GraphML", "Node-link JSON"} <= set(labels)
@@ -167,11 +168,62 @@ def replace_sampling(trace, **values):
 
 def test_name_and_note_can_be_changed(store):
     number = store.keep(sample_trace(), "old")
+    at = renamed(page(), "new", "why")
+    assert [(e.id, e.name, e.note) for e in store.entries()] == [(number, "new", "why")]
+    assert box(at, "name").value == "new" and box(at, "note").value == "why"
+
+
+def box(at: AppTest, which: str):
+    """Of the form: name or note."""
+    (found,) = [one for one in [*at.text_input, *at.text_area] if str(one.key).startswith(f"traces.{which}.")]
+    return found
+
+
+def renamed(at: AppTest, name: str, note: str) -> AppTest:
+    box(at, "name").set_value(name)
+    box(at, "note").set_value(note)
+    return press(at, "traces.rename")
+
+
+def test_what_another_tab_wrote_is_not_written_over(store):
+    """An older form put the old name and the old note back, and said nothing."""
+    number = store.keep(sample_trace(), "old", "short")
     at = page()
-    at.text_input(key=f"traces.name.{number}").set_value("new")
-    at.text_area(key=f"traces.note.{number}").set_value("why")
+    store.rename(number, "theirs", "long")
+    renamed(at, "mine", "short and more")
+    assert [(e.name, e.note) for e in store.entries()] == [("theirs", "long")]
+    assert "another tab" in at.warning[0].value and [one.value for one in at.code] == ["mine\nshort and more"]
+    assert box(at, "name").value == "theirs" and box(at, "note").value == "long"
+    renamed(at, "mine", "long and short")
+    assert [(e.name, e.note) for e in store.entries()] == [("mine", "long and short")] and not at.warning
+
+
+def test_a_form_says_what_another_store_has_under_the_same_id(store, tmp_path):
+    """As with a visitor who takes another browser's runs: their name and note were written over by one's own."""
+    other_store = Store(tmp_path / "other")
+    assert store.keep(sample_trace(), "mine", "my note") == other_store.keep(sample_trace(), "theirs", "their note")
+    at = page()
+    assert box(at, "note").value == "my note"
+    at.session_state["store_folder"] = str(other_store.folder)
+    at.run()
+    assert box(at, "name").value == "theirs" and box(at, "note").value == "their note"
+
+
+def test_a_run_of_a_study_keeps_its_name(store):
+    """The study knows it by that: under another prompt's it would stand for that one."""
+    number = store.keep(sample_trace(), "prompt 4", "", study="x")
+    at = press(page(), "traces.show_studies")
+    assert box(at, "name").disabled
+    box(at, "note").set_value("a note")
     press(at, "traces.rename")
-    assert [(e.name, e.note) for e in store.entries()] == [("new", "why")]
+    assert [(e.id, e.name, e.note) for e in store.entries()] == [(number, "prompt 4", "a note")]
+
+
+def test_what_was_deleted_elsewhere_is_not_renamed_in_silence(store):
+    number = store.keep(sample_trace(), "old")
+    store.delete(number)
+    with pytest.raises(ValueError, match="deleted"):
+        store.rename(number, "new", "")
 
 
 def test_delete_asks_first(store):
@@ -255,11 +307,44 @@ def test_keeping_again_adds_what_has_come_since(store):
     whole = demo.recorded()
     half = msgspec.structs.replace(whole, steps=whole.steps[:3])
     number = added(store, None, half, "run", "")
-    kept = Kept(0, store.folder, number, 3, "run")
+    kept = Kept(0, store.folder, number, 3, "run", "")
     assert added(store, kept, whole, "run", "done") == number
     assert store.open(number) == whole and store.count() == 1
     store.delete(number)
     assert added(store, kept, whole, "run", "") != number
+
+
+def elsewhere_and_back(at: AppTest) -> None:
+    for path in ("pages/4_Methods.py", "pages/1_Step.py"):
+        at.switch_page(path).run()
+        assert not at.exception, at.exception
+
+
+@pytest.mark.parametrize("here", [False, True], ids=["as it was", "changed here too"])
+def test_keeping_again_leaves_name_and_note_that_were_written_on_traces(store, here):
+    at, whole = page("pages/1_Step.py"), demo.recorded()
+    runs = at.session_state["draftscope"].runs
+    number = store.keep(msgspec.structs.replace(whole, steps=whole.steps[:3]), "run", "")
+    at.session_state["kept"] = Kept(runs, store.folder, number, 3, "run", "")
+    elsewhere_and_back(at)
+    store.rename(number, "better", "why it is worth a look")
+    if here:
+        at.text_area(key=f"keep_note.{runs}").set_value("another note")
+    press(at, "keep")
+    (entry,) = store.entries()
+    assert (entry.name, entry.note, entry.steps) == ("better", "why it is worth a look", len(whole.steps))
+    assert ("stay as they are" in words(at)) == here
+
+
+def test_the_boxes_of_a_kept_run_begin_with_its_name_and_note(store):
+    """The browser forgets them on another page, and the next press put the suggestion in the place of the name."""
+    at = page("pages/1_Step.py")
+    runs = at.session_state["draftscope"].runs
+    at.text_input(key=f"keep_name.{runs}").set_value("mine")
+    at.text_area(key=f"keep_note.{runs}").set_value("look")
+    press(at, "keep")
+    elsewhere_and_back(at)
+    assert at.text_input(key=f"keep_name.{runs}").value == "mine" and at.text_area(key=f"keep_note.{runs}").value == "look"
 
 
 def test_a_run_that_cannot_be_kept_is_a_sentence(store, tmp_path, monkeypatch):

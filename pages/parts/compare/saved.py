@@ -1,6 +1,7 @@
 """Saved runs compared: any traces of the store, in the same charts as live runs, with no model."""
 
 import sqlite3
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -13,6 +14,7 @@ from decoding.trace import Trace
 from pages.parts.compare.comparison import comparison
 from pages.parts.compare.race import LEAST, MOST, Race
 from pages.parts.shared import keep
+from pages.parts.shared.in_turn import searching
 from pages.parts.shared.runs import check_replayed, of_tab
 from pages.parts.shared.session import Session
 from viz.step.text import CSS, legend_html, origins
@@ -59,7 +61,8 @@ def found(store: Store, race: Race) -> dict[int, Entry]:
     words = st.text_input(
         "Find", key="saved_words", placeholder="words of the name, the note, the prompt or the text", max_chars=200
     )
-    entries = {entry.id: entry for entry in store.entries(Query(words=words))}
+    with searching() if words else nullcontext():
+        entries = {entry.id: entry for entry in store.entries(Query(words=words))}
     chosen = set(st.session_state.get("saved_runs", ())) - entries.keys()
     return entries | ({entry.id: entry for entry in store.entries() if entry.id in chosen} if chosen else {})
 

@@ -1,6 +1,6 @@
 """What the kept runs of a study say, as tables; read once and shared by all views of the Drafter page."""
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -74,6 +74,6 @@ class KeptRuns:
 
 
 @st.cache_resource(max_entries=MOST, ttl=MINUTES, show_spinner=False)
-def opened(folder: str, trace: int) -> Trace:
-    """One kept run, to look at."""
+def opened(folder: str, trace: int, state: Hashable = None) -> Trace:
+    """One kept run, to look at, in a state that tells it from itself with fewer steps."""
     return Store(Path(folder)).open(trace)

@@ -2,6 +2,7 @@
 
 import os
 import sqlite3
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import streamlit as st
 
 from decoding.limits import limits
 from decoding.runs.failures import told
-from decoding.runs.store import MAX_NAME, MAX_NOTE, Store, default_folder
+from decoding.runs.store import MAX_NAME, MAX_NOTE, Gone, Store, default_folder
 from decoding.runs.visitors import folder_of
 from decoding.trace import Trace
 from pages.parts.shared import visitor
@@ -28,6 +29,7 @@ class Kept:
     trace: int  # id in the store
     steps: int
     name: str
+    note: str
 
 
 def folder() -> Path:
@@ -57,7 +59,8 @@ def keep(session: Session) -> None:
     kept: Kept | None = st.session_state.get("kept")
     kept = kept if kept is not None and kept.runs == session.runs and kept.folder == folder() else None
     names, notes = f"keep_name.{session.runs}", f"keep_note.{session.runs}"
-    st.session_state.setdefault(names, suggestion(session.trace))
+    st.session_state.setdefault(names, suggestion(session.trace) if kept is None else kept.name)  # gone after another page
+    st.session_state.setdefault(notes, "" if kept is None else kept.note)
     with st.container(horizontal=True, vertical_alignment="center", key="keep_row"):
         with st.popover("Keep this run", icon=":material/bookmark_add:", key="keep_box"):
             st.text_input("Name", key=names, max_chars=MAX_NAME)
@@ -90,23 +93,25 @@ def take(session: Session, kept: Kept | None, name: str, note: str) -> None:
     """Into the store; nothing changes on the page but a line."""
     trace, name = session.trace, name.strip() or suggestion(session.trace)
     try:
-        number = added(store(), kept, trace, name, note)
+        number = added(own := store(), kept, trace, name, note)
     except (ValueError, sqlite3.Error) as error:
         st.session_state["keep_problem"] = f"The run was not kept: {told(error)}"
         return
     st.session_state["keep_problem"] = ""
-    st.session_state["kept"] = Kept(session.runs, folder(), number, len(trace.steps), name)
+    try:
+        if kept is not None and kept.trace == number and (name, note) != (kept.name, kept.note):
+            own.rename(number, name, note, (kept.name, kept.note))
+    except (ValueError, sqlite3.Error) as error:
+        st.session_state["keep_problem"] = f"The new steps are kept, and name and note stay as they are on Traces: {told(error)}"
+    st.session_state["kept"] = Kept(session.runs, folder(), number, len(trace.steps), name, note)
 
 
 def added(store: Store, kept: Kept | None, trace: Trace, name: str, note: str) -> int:
     """The id of the kept trace: the one it was kept as before, with its new steps, unless that was deleted."""
     if kept is not None:
-        try:
+        with suppress(Gone):
             store.append(kept.trace, trace.steps[kept.steps :], trace.token_bytes)
-            store.rename(kept.trace, name, note)
             return kept.trace
-        except ValueError:
-            pass
     return store.keep(trace, name, note)
 
 

@@ -5,7 +5,9 @@ that was started in another way, has it as a plain cookie and in the local stora
 A link carries it to another browser, which asks before it takes it: a link from a stranger must not make their folder yours.
 """
 
+import sqlite3
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import streamlit as st
@@ -26,6 +28,13 @@ const forget = (name) => { try { localStorage.removeItem(name); } catch { /* not
 const cookie = (name) => document.cookie.split("; ").map(c => c.split("=")).filter(c => c[0] === name).map(c => c[1])[0];
 const hand = (data, key) =>
   fetch(new URL(data.route, document.baseURI), { method: "POST", headers: { [data.check]: "1" }, body: key });
+let tabs, latest;  // the other tabs of this browser, and what this one was told last
+const told = (data, setTriggerValue) => {  // what this browser is called from now on, by a tab where it was changed
+  latest = { data, setTriggerValue };
+  if (tabs || typeof BroadcastChannel === "undefined") return;
+  tabs = new BroadcastChannel(data.name);
+  tabs.onmessage = ({ data: key }) => { if (key !== latest.data.key) latest.setTriggerValue("known", key); };
+};
 const reloaded = (data, setTriggerValue) => {  // once it is known whose tab it is
   try {
     const was = sessionStorage.getItem(data.name);  // what this tab was called before it was reloaded
@@ -34,9 +43,14 @@ const reloaded = (data, setTriggerValue) => {  // once it is known whose tab it 
   } catch { /* a reload begins anew */ }
 };
 export default function({ data, setTriggerValue }) {
+  told(data, setTriggerValue);
   if (data.served) {  // the server's cookie says who this is: what an earlier visit wrote here is handed to it, once
     const old = stored(data.name), given = data.take ? data.key : old && old !== data.key ? old : null;
-    const done = () => { forget(data.name); if (given && given !== data.key) setTriggerValue("known", given); };
+    const done = () => {
+      forget(data.name);
+      if (data.take) tabs?.postMessage(given);
+      if (given && given !== data.key) setTriggerValue("known", given);
+    };
     if (given) hand(data, given).then(done); else forget(data.name);
     reloaded(data, setTriggerValue);
     return;
@@ -46,6 +60,7 @@ export default function({ data, setTriggerValue }) {
   const secure = location.protocol === "https:" ? "; Secure" : "";
   document.cookie = `${data.name}=${data.key}; Path=/; Max-Age=${data.seconds}; SameSite=Lax${secure}`;
   try { localStorage.setItem(data.name, data.key); } catch { /* it stays a cookie */ }
+  if (data.take) tabs?.postMessage(data.key);
   reloaded(data, setTriggerValue);
 }
 """
@@ -130,6 +145,12 @@ def offer() -> None:
         )
         st.button("Take them", key="visitor_take", on_click=take, args=(True,))
         st.button("No", key="visitor_leave", on_click=take, args=(False,))
+    with suppress(ValueError, sqlite3.Error):  # of one that cannot be read there is nothing to say
+        if own := own_store().count():
+            st.caption(
+                f"This browser has kept {own:,} of its own. They stay under this link alone, so copy it before you take others:"
+            )
+            st.code(my_link(), language=None, wrap_lines=True)
 
 
 def my_link() -> str:

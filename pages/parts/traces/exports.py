@@ -44,13 +44,13 @@ def exports(store: Store, entry: Entry) -> None:
             )  # fmt: skip
 
 
-def picture_box(store: Store, entry: Entry) -> None:
-    """The tree of any step, as wide as the page; drawn once it is wanted."""
+def picture_box(store: Store, entry: Entry, which: str) -> None:
+    """The tree of any step, as wide as the page; drawn once it is wanted. `which` is the trace's name in the state."""
     with st.expander(
-        "Picture of a tree (PNG or SVG), or the tree as a graph", key=f"traces.picture.{entry.id}", on_change="rerun"
+        "Picture of a tree (PNG or SVG), or the tree as a graph", key=f"traces.picture.{which}", on_change="rerun"
     ) as box:
         if box.open:
-            picture(store, entry)
+            picture(store, entry, which)
 
 
 def maker(folder: Path, trace: int, make: Callable[[Trace], bytes | str]) -> Callable[[], bytes | str]:
@@ -67,10 +67,10 @@ def file_name(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9.-]+", "_", name)[:60].strip("._") or "trace"
 
 
-def picture(store: Store, entry: Entry) -> None:
+def picture(store: Store, entry: Entry, which: str) -> None:
     """The tree of one step; the browser makes the file, from what it has drawn."""
     try:
-        trace = opened(str(store.folder), entry.id)
+        trace = opened(str(store.folder), entry.id, (entry.created, entry.steps))
     except ValueError as error:
         st.error(as_markdown(told(error)), icon=":material/error:")
         return
@@ -78,7 +78,7 @@ def picture(store: Store, entry: Entry) -> None:
         st.info("No step was kept.")
         return
     left, right, _ = st.columns([0.2, 0.2, 0.6], vertical_alignment="bottom")
-    number = left.number_input("Step", 1, len(trace.steps), key=f"traces.picture_step.{entry.id}", help=f"1 to {len(trace.steps)}")
+    number = left.number_input("Step", 1, len(trace.steps), key=f"traces.picture_step.{which}", help=f"1 to {len(trace.steps)}")
     kind = right.segmented_control("Format", ["PNG", "SVG"], default="PNG", key="traces.picture_kind", required=True)
     step = trace.steps[number - 1]
     figure = tree_figure(step, trace.token_bytes, dark=dark(), root=trace.root(number - 1), width=1050, extent=extent_of([step]))

@@ -1,9 +1,11 @@
 """The Traces page: the folder, the list with its filters, and one trace in detail: open, rename, export, delete."""
 
 import datetime
+import hashlib
 import html
 import math
 import sqlite3
+from contextlib import nullcontext
 from pathlib import Path
 
 import pandas as pd
@@ -12,8 +14,9 @@ import streamlit as st
 from decoding.limits import limits
 from decoding.methods import METHODS
 from decoding.runs.failures import told
-from decoding.runs.store import LONGEST_SEARCH, MAX_NAME, MAX_NOTE, Entry, Query, Store
+from decoding.runs.store import LONGEST_SEARCH, MAX_NAME, MAX_NOTE, Changed, Entry, Query, Store
 from pages.parts.shared import keep
+from pages.parts.shared.in_turn import searching
 from pages.parts.shared.pick import pick
 from pages.parts.shared.session import Session
 from pages.parts.step.open_trace import open_stored
@@ -67,7 +70,8 @@ def browse(session: Session, store: Store) -> None:
         nothing(store.folder)
         return
     query = filters(store)
-    found = store.count(query)
+    with searching() if query.words else nullcontext():
+        found = store.found(query)
     if not found and query == Query(study=""):
         only_studies(total)
         return
@@ -77,10 +81,12 @@ def browse(session: Session, store: Store) -> None:
         return
     left, right = st.columns([0.58, 0.42], gap="large")
     with left:
-        entry = listing(store, query, found, total)
+        entry = listing(store, found, total)
+    if entry is None:  # all of this page were deleted meanwhile, in another tab
+        st.rerun()
     with right:
         details(session, store, entry)
-    picture_box(store, entry)
+    picture_box(store, entry, which(store, entry))
 
 
 def only_studies(total: int) -> None:
@@ -156,13 +162,20 @@ def clear() -> None:
 # -- the list -------------------------------------------------------------------------------------------------------------
 
 
-def listing(store: Store, query: Query, found: int, total: int) -> Entry:
-    """One page of the list; returns the selected entry."""
-    pages = -(-found // PAGE)
+def listing(store: Store, found: list[int], total: int) -> Entry | None:
+    """One page of the list; returns the selected entry, None if there is none any more.
+
+    Args:
+        found: the ids of all that match.
+        total: how many there are in all.
+    """
+    pages = -(-len(found) // PAGE)
     st.session_state["traces.page"] = min(st.session_state.get("traces.page") or 1, pages)
     number = st.session_state["traces.page"] - 1
-    entries = store.entries(query, number, PAGE)
-    words = f"{found:,} of {total:,} traces" if found < total else f"{total:,} {'trace' if total == 1 else 'traces'}"
+    entries = store.entries_of(found[number * PAGE : (number + 1) * PAGE])
+    if not entries:
+        return None
+    words = f"{len(found):,} of {total:,} traces" if len(found) < total else f"{total:,} {'trace' if total == 1 else 'traces'}"
     st.caption(
         f"{as_markdown(words)}, the newest first. A click on a line selects it."
         + (f" Page {number + 1:,} of {pages:,}." if pages > 1 else "")
@@ -251,17 +264,43 @@ def clip(text: str, from_end: bool = False) -> str:
 
 
 def naming(store: Store, entry: Entry) -> None:
-    """Name and note, kept when the button is pressed."""
-    with st.form(f"traces.form.{entry.id}", border=True):
-        name = st.text_input("Name", entry.name, max_chars=MAX_NAME, key=f"traces.name.{entry.id}")
-        note = st.text_area("Note", entry.note, max_chars=MAX_NOTE, height=80, key=f"traces.note.{entry.id}")
+    """Name and note, kept when the button is pressed. What another tab has written since they were drawn is not written over."""
+    one = which(store, entry)
+    began, lost = f"traces.began.{one}", f"traces.lost.{one}"
+    seen = st.session_state.setdefault(began, (entry.name, entry.note))
+    boxes = f"{one}.{mark(*seen)}"  # others for what is stored now: a box that is there goes on with what it says
+    with st.form(f"traces.form.{boxes}", border=True):
+        name = st.text_input(
+            "Name", seen[0], max_chars=MAX_NAME, key=f"traces.name.{boxes}", disabled=bool(entry.study),
+            help="Its study finds it by this name." if entry.study else None,
+        )  # fmt: skip
+        note = st.text_area("Note", seen[1], max_chars=MAX_NOTE, height=80, key=f"traces.note.{boxes}")
         pressed = st.form_submit_button("Save name and note", key="traces.rename", icon=":material/save:")
+    if lost in st.session_state:
+        st.warning(
+            "Not saved: another tab has changed name or note since you saw them. Its words stand above; these are yours, to copy:",
+            icon=":material/edit_off:",
+        )
+        st.code("\n".join(st.session_state.pop(lost)), language=None, wrap_lines=True)
     if pressed and not name.strip():
         st.error("A trace needs a name.", icon=":material/error:")
     elif pressed:
-        store.rename(entry.id, name.strip(), note)
-        st.session_state["traces.said"] = "Name and note are saved."
+        del st.session_state[began]
+        try:
+            store.rename(entry.id, entry.name if entry.study else name.strip(), note, seen)
+            st.session_state["traces.said"] = "Name and note are saved."
+        except Changed:
+            st.session_state[lost] = name, note
         st.rerun()
+
+
+def which(store: Store, entry: Entry) -> str:
+    """A name of a trace in the state: ids are the same in every store, and begin anew in one that was removed."""
+    return mark(str(store.folder), entry.id, entry.created)
+
+
+def mark(*what: object) -> str:
+    return hashlib.blake2s(repr(what).encode(), digest_size=8).hexdigest()
 
 
 @st.dialog("Delete this trace?", icon=":material/delete:")
