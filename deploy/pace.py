@@ -10,24 +10,29 @@ A cheap message can bring about a whole page, by a callback that has it run agai
 asks for next, which waits as if it had asked for the page.
 
 And so few scripts run at the same time for one visitor, for one address, and for all, that those of the others get their part of
-the processor, however much each of them does. Where there are more than may run, the next place is for who runs least now, and of
-those for who had least of late: among all it is an address, at an address a visitor, of a visitor a tab. What somebody had is
-forgotten soon, or whoever has loaded a page would wait until everybody else has taken as many steps as cost that much.
+the processor, however much each of them does. Who says nothing for a while gives their place among all to others, but as long as
+they work not those among their own visitor's and address's. Where there are more than may run, the next place is for who runs
+least now, and of those for who had least of late: among all it is an address, at an address a visitor, of a visitor a tab. What
+somebody had is forgotten soon, or whoever has loaded a page would wait until everybody else has taken as many steps as cost that
+much.
 """
 
 import asyncio
 from collections import Counter
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from math import inf
-from typing import NamedTuple
+from threading import Thread
+from typing import Any, NamedTuple
 
 from decoding.limits import Rate, left_for, limits
 from deploy.asking import counted
 from deploy.ticks import Ticks
+from deploy.working import processor, script_of
 
-HOLD = 1.0  # seconds that a script has its place without a word
-LONGEST = 10.0  # seconds that it has it, whatever it says
+HOLD = 1.0  # seconds that a script has its place without a word, and for so long each time if it is at work
+LONGEST = 10.0  # seconds that it has it, whatever it says or does
+WORKS = 0.02  # of a processor, beside all that want it too: more than who waits and looks now and then
 HALF = 2.0  # seconds after which what somebody had counts half
 FEW, MOST = 0.12, 0.5  # seconds of places: so little counts for nothing, and no more than that counts
 LINGER = 10.0  # seconds that a closed connection counts: Streamlit keeps what it had
@@ -56,10 +61,15 @@ class Bucket:
 
 class Places:
     """Scripts that run at the same time. A tab has one place, whatever it asks for; one that says nothing for HOLD seconds has lost
-    it: it waits for something, or has asked for what runs nothing."""
+    it, unless it is at work: it waits for something, or has asked for what runs nothing.
 
-    def __init__(self, most: int) -> None:
-        self._most = most
+    Args:
+        most: places.
+        works: whether a tab's script is at work.
+    """
+
+    def __init__(self, most: int, works: Callable[[Any], bool] = lambda tab: False) -> None:
+        self._most, self._works = most, works
         self._taken: dict[Hashable, Place] = {}
         self._waiting: dict[Hashable, tuple[Hashable, asyncio.Future]] = {}  # in the order in which they came
         self._had: dict[Hashable, tuple[float, float]] = {}  # seconds of places, as many as counted then
@@ -113,6 +123,14 @@ class Places:
             self._return(tab)
             self._serve()
 
+    def leave(self, tab: Hashable) -> None:
+        """It is closed: its script ends when it would say something, and may be at work until then."""
+        if (place := self._taken.get(tab)) is None or place.until == inf:
+            self.give(tab)
+        else:
+            place.until = now() + HOLD / 4
+            self._serve()
+
     def _serve(self) -> None:
         """Hand out the places that are free."""
         while self._waiting:
@@ -141,6 +159,9 @@ class Places:
 
     def _forget_silent(self) -> bool:
         """Take back what nothing was heard of; whether that was anything."""
+        for tab, place in self._taken.items():
+            if place.until <= now() < place.began + LONGEST and self._works(tab):
+                place.until = min(now() + HOLD, place.began + LONGEST)
         silent = [tab for tab, place in self._taken.items() if place.until <= now()]
         for tab in silent:
             self._return(tab)
@@ -196,6 +217,12 @@ class Tab:
         self._coming = False  # a page that was asked for and has not begun
         self._unpaid = 0  # pages that began and that no message had asked for
         self._due = False  # a script that was asked for while another one ran, and has not begun
+        self._script: Thread | None = None  # on which it runs
+        self._looked, self._had, self._works = (
+            0.0,
+            0.0,
+            False,
+        )  # when it was looked at, its seconds of the processor, whether it works
 
     async def tick(self, fragment: str) -> bool:
         """Return when a tick of a fragment's timer may be passed on, and whether it is to be."""
@@ -246,6 +273,16 @@ class Tab:
     def began(self) -> None:
         """A script began to run."""
         self._due = False
+        self._script = script_of(self.session)
+        self._looked, self._had, self._works = now(), processor(self._script) or 0.0, True
+
+    def works(self) -> bool:
+        """Whether its script had some of the processor since this was asked before, a while ago."""
+        if (passed := now() - self._looked) >= HOLD / 8:
+            had = processor(self._script)
+            self._works = had is not None and had - self._had > WORKS * passed
+            self._looked, self._had = now(), had or 0.0
+        return self._works
 
     def ended(self, again: bool = False) -> None:
         """A script has ended; `again`: another one takes its place at once, as it does if it was asked for meanwhile."""
@@ -262,6 +299,12 @@ class Tab:
         """No script runs for it."""
         for places, _ in self._places:
             places.give(self)
+
+    def left(self) -> None:
+        """It is closed."""
+        runs = processor(self._script) is not None
+        for places, _ in self._places:
+            places.leave(self) if runs else places.give(self)
 
 
 class Pace:
@@ -288,14 +331,15 @@ class Pace:
         self._all += 1
         for name, rule in wanted.items():
             if name not in self._purses:
-                self._purses[name] = Purse(Bucket(rule.pages), Bucket(rule.others), Bucket(rule.sent), Places(rule.scripts))
+                places = Places(rule.scripts, Tab.works)
+                self._purses[name] = Purse(Bucket(rule.pages), Bucket(rule.others), Bucket(rule.sent), places)
         self._places = self._places or Places(whole.scripts)
         purses = [self._purses[name] for name in wanted]
         return Tab(list(wanted), purses, [self._places, *(purse.places for purse in purses)])
 
     def leave(self, tab: Tab) -> None:
         """Its connection is closed; it counts for a moment more."""
-        tab.gone()
+        tab.left()
         asyncio.get_running_loop().call_later(LINGER, self._gone, tab)
 
     def _gone(self, tab: Tab) -> None:

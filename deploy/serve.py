@@ -272,8 +272,8 @@ async def told(send: Send, tab: Tab, message: Message) -> None:
     data = message.get("bytes") or b""
     tab.spoke()
     if HERE in data and (said := ForwardMsg.FromString(data)).WhichOneof("type") == "new_session":
-        tab.began()
         tab.session = said.new_session.initialize.session_id
+        tab.began()
         making.making.known(tab)
         if not said.metadata.run.fragment_ids:
             tab.page_began()

@@ -278,15 +278,15 @@ class Store:
             Gone: it was deleted.
             Changed: they were others, and stay.
         """
-        clipped(name, MAX_NAME, "name"), clipped(note, MAX_NOTE, "note")
+        wanted = clipped(name, MAX_NAME, "name"), clipped(note, MAX_NOTE, "note")
         with self._open() as db:
             db.execute("BEGIN IMMEDIATE")
             found = db.execute("SELECT name, note FROM traces WHERE id = ?", (trace,)).fetchone()
             if found is None:
                 raise Gone(trace)
-            if seen is not None and tuple(map(said, found)) not in (seen, (name, note)):
+            if seen is not None and tuple(map(said, found)) not in (seen, wanted):
                 raise Changed(f"The name and the note of trace {trace} were changed meanwhile.")
-            db.execute("UPDATE traces SET name = ?, note = ? WHERE id = ?", (name, note, trace))
+            db.execute("UPDATE traces SET name = ?, note = ? WHERE id = ?", (*wanted, trace))
 
     def delete(self, trace: int) -> None:
         """Take a trace away, and give its room back to the disk. On a full one that needs room too: what is written twice goes

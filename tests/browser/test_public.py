@@ -164,7 +164,7 @@ def test_my_link_changes_the_key_that_no_script_reads(served, browser):
 
 
 def test_all_tabs_of_a_browser_go_over_to_another_key(served, browser):
-    """One that stayed behind kept runs under a key that no browser had any more. What the browser itself has kept is told before."""
+    """One that stayed behind kept runs under a key that no browser had any more. What is there already is told before."""
     alice, bob = visit(browser, f"{served}/Traces"), visit(browser, f"{served}/Traces")
     keep_as(bob, served, "run of bob")
     second, old = bob.context.new_page(), key_of(bob)

@@ -4,13 +4,16 @@ import asyncio
 from collections import Counter
 from dataclasses import replace
 from math import inf
+from threading import Event, Thread
 
 import pytest
 
 from decoding import limits as rules
 from decoding.limits import PUBLIC
-from deploy.pace import HOLD, LINGER, LONGEST, Pace, Places, Tab, now
+from deploy.pace import HOLD, LINGER, LONGEST, WORKS, Pace, Places, Tab, now
+from deploy.working import processor
 from pages.parts.shared.runs import POLL, SLOWER, SLOWEST
+from tests.conftest import PATIENCE, eventually
 
 OWN, SHARED = PUBLIC.visitor, PUBLIC.address
 
@@ -328,6 +331,79 @@ def test_how_long_pages_have_stood_is_known(played):
         return [*found, pace.stand]
 
     assert played(story) == pytest.approx([0, 0, 30, 0])
+
+
+class Worker(Thread):
+    """A script that is at work, or waits, until it is told to end."""
+
+    def __init__(self, works: bool) -> None:
+        super().__init__(daemon=True)
+        self.works, self.over = works, Event()
+
+    def run(self) -> None:
+        if not self.works:
+            self.over.wait(PATIENCE)
+        while not self.over.is_set():
+            sum(range(1000))
+
+
+@pytest.fixture
+def script(monkeypatch):
+    """What a page's script does, from now on; its thread."""
+    begun = []
+
+    def does(works: bool) -> Worker:
+        begun.append(thread := Worker(works))
+        thread.start()
+        monkeypatch.setattr("deploy.pace.script_of", lambda session: thread)
+        return thread
+
+    yield does
+    for thread in begun:
+        thread.over.set()
+        thread.join(PATIENCE)
+
+
+@pytest.mark.parametrize("closed", [False, True], ids=["open", "closed"])
+@pytest.mark.parametrize("works", [True, False], ids=["at work", "waiting"])
+def test_a_script_that_says_nothing_keeps_its_place_while_it_is_at_work(played, script, works, closed):
+    """Searches of a second each lost their places and went on: twenty-seven of them ran at the same time."""
+    thread = script(works)
+
+    async def story():
+        pace = Pace()
+        for tab in [pace.enter(None, "here") for _ in range(SHARED.scripts)]:
+            await tab.turn(page=False)
+            tab.began()
+            if closed:
+                pace.leave(tab)
+        last = asyncio.create_task(pace.enter(None, "here").turn(page=False))
+        for _ in range(20 * int(LONGEST + 1)):
+            await asyncio.sleep(0.05)
+            eventually(lambda: not works or worked(thread), "it does nothing")  # the test's time goes by without any
+            if last.done():
+                return now()
+
+    def worked(thread: Worker, had: list = [0.0]) -> bool:  # noqa: B006
+        before, had[0] = had[0], processor(thread)
+        return had[0] > before + 2 * WORKS * 0.05
+
+    lost = HOLD / 4 if closed else HOLD
+    assert played(story) == pytest.approx(LONGEST if works else lost, abs=0.15)
+
+
+def test_others_do_not_wait_for_scripts_that_say_nothing(played, script):
+    script(True)
+
+    async def story():
+        pace = Pace()
+        for tab in [pace.enter(None, f"192.0.2.{i}") for i in range(PUBLIC.whole.scripts)]:
+            await tab.turn(page=False)
+            tab.began()
+        await pace.enter(None, "198.51.100.1").turn(page=False)
+        return now()
+
+    assert played(story) == pytest.approx(HOLD, abs=0.01)
 
 
 @pytest.mark.parametrize("cancelled_first", [True, False])
