@@ -12,12 +12,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from decoding.checks import Quoted
+
 MODES = ("local", "public")
 OWN = ("embedded", "embedded-small", "embedded-hyper", "smollm2", "digits", "shapes")  # of the catalogue, by a name of ours
 COUNTED = {"nodes": "Tree size", "drafted": "Drafted nodes", "retrieved": "Retrieved nodes"}  # parameters that are nodes of a step
 
 
-class Refused(ValueError):
+class Refused(Quoted):
     """What is asked for goes beyond the limits of this server."""
 
 
@@ -77,8 +79,10 @@ class Limits:
     sweep: int | None = None  # runs of a swept parameter, all values and seeds together
     upload: int | None = None  # bytes of a trace file or a file of prompts, as they come
     unpacked: int | None = None  # bytes of a packed one once it is unpacked
+    file_bytes: int | None = None  # of memory that the prompts of a file take; a tab keeps them
     brackets: int | None = None  # that begin a list or an object in a file whose form is known only when it is read
     said: int | None = None  # bytes of the texts of a trace: its prompt, messages and answer
+    text: int | None = None  # tokens of its prompt and its answer
     kept: int | None = None  # runs that a visitor may keep
     kept_bytes: int | None = None  # that they may fill
     kept_days: int | None = None  # until they are forgotten
@@ -138,9 +142,11 @@ PUBLIC = Limits(
     prompts=20,
     sweep=16,
     upload=5 * 2**20,
+    file_bytes=2 * 2**20,  # of 400 tabs 800 MB
     brackets=200_000,  # lists and objects, a second and 50 MB; the largest traces of the old schema have some 160,000
     unpacked=16 * 2**20,  # traces of runs unpack to some three times as much; reading takes up to ten times as much memory
     said=128 * 2**10,
+    text=4_096,  # each is a line of the page, with two names
     kept=50,
     kept_bytes=25 * 2**20,
     kept_days=30,
@@ -279,6 +285,15 @@ def check_upload(size: int) -> None:
         raise Refused(f"This demo reads files of at most {megabytes(most)}; this one has {size / 2**20:.1f} MB.")
 
 
+def check_file(prompts: int, size: int) -> None:
+    """Of a file of prompts: so many of them were read, and take so many bytes of memory."""
+    if over(size, most := limits().file_bytes):
+        raise Refused(
+            f"This demo reads files whose prompts take at most {megabytes(most)} of memory; the first {prompts:,} of this one take "
+            f"{size / 2**20:.1f} MB. Take some of them out."
+        )
+
+
 def check_brackets(text: str | bytes) -> None:
     """Before JSON is read of which nothing is known: how many lists and objects it has at most. All visitors wait until they are
     made."""
@@ -340,13 +355,16 @@ def check_held(own: int, near: int, all: int) -> None:
         )
 
 
-def check_trace(steps: int, largest: int, said: int) -> None:
-    """Of a trace that is opened or kept: its steps, the nodes of its largest draft, and the bytes of what it says."""
+def check_trace(steps: int, largest: int, said: int, text: int) -> None:
+    """Of a trace that is opened or kept: its steps, the nodes of its largest draft, the bytes of what it says, and the tokens of
+    its text with the prompt."""
     if over(steps, most := limits().tokens):
         raise Refused(f"This demo opens and keeps runs of at most {most:,} steps; this one has {steps:,}.")
     check_nodes(largest)
     if over(said, most := limits().said):
         raise Refused(f"This demo opens and keeps runs whose texts have at most {most:,} bytes; those of this one have {said:,}.")
+    if over(text, most := limits().text):
+        raise Refused(f"This demo opens and keeps runs of at most {most:,} tokens with the prompt; this one has {text:,}.")
 
 
 def check_keepers(near: int) -> None:

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from torch import Generator, Tensor
 
+from decoding.checks import Quoted
 from decoding.draft import Draft, TargetOutput
 from decoding.sample import Sampling
 from decoding.verify import Accept, Verification
@@ -134,7 +135,7 @@ def checked_params(title: str, kind: type, values: Mapping[str, Any]) -> Any:
     known = {f.name: f for f in fields(kind)}
     for name, value in values.items():
         if name not in known:
-            raise ValueError(f"{title} has no parameter {name!r}; it has {', '.join(known) or 'none'}.")
+            raise Quoted(f"{title} has no parameter {name!r}; it has {', '.join(known) or 'none'}.")
         check_value(known[name], value)
     return kind(**values)
 
@@ -152,15 +153,15 @@ def check_value(spec: dataclasses.Field, value: Any) -> None:
     rules, label, kind = spec.metadata, spec.metadata["label"], type(spec.default)
     if rules["choices"]:
         if value not in rules["choices"]:
-            raise ValueError(f"{label} must be one of {', '.join(map(str, rules['choices']))}; it is {value!r}.")
+            raise Quoted(f"{label} must be one of {', '.join(map(str, rules['choices']))}; it is {value!r}.")
         return
     if isinstance(value, bool) != (kind is bool) or not isinstance(value, (kind, int) if kind is float else kind):
-        raise ValueError(f"{label} must be of kind {kind.__name__}; it is {value!r}.")
+        raise Quoted(f"{label} must be of kind {kind.__name__}; it is {value!r}.")
     if kind is str:
         if len(value) > rules["longest"]:
             raise ValueError(f"{label} may have {rules['longest']} characters; it has {len(value):,}.")
         if any(0xD800 <= ord(c) <= 0xDFFF for c in value):
-            raise ValueError(f"{label} holds half of a character, which no text can; it is {value!r}.")
+            raise Quoted(f"{label} holds half of a character, which no text can; it is {value!r}.")
         return
     if kind is not bool and not rules["low"] <= value <= rules["high"]:
         raise ValueError(f"{label} must lie between {rules['low']} and {rules['high']}; it is {value}.")

@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from decoding.checks import Quoted
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -35,7 +37,7 @@ class Sampling:
     def __post_init__(self) -> None:
         for name in ("temperature", "top_p", "guidance"):
             if not isinstance(getattr(self, name), int | float):
-                raise ValueError(f"{name} must be a number; it is {getattr(self, name)!r}.")
+                raise Quoted(f"{name} must be a number; it is {getattr(self, name)!r}.")
         if not 0 <= self.temperature <= MAX_TEMPERATURE:
             raise ValueError(f"The temperature must lie between 0 and {MAX_TEMPERATURE:g}; it is {self.temperature}.")
         if type(self.top_k) is not int or self.top_k < 0:

@@ -238,6 +238,11 @@ class Trace(msgspec.Struct, frozen=True, gc=False):
         return sum(map(len, texts)) + sum(max(1, len(self.token_bytes.get(token, b""))) for token in tokens)
 
     @property
+    def length(self) -> int:
+        """Tokens of its prompt and its answer."""
+        return len(self.header.prompt_tokens) + sum(len(step.tokens) for step in self.steps)
+
+    @property
     def largest(self) -> int:
         """Nodes of its largest draft."""
         return max((len(step.nodes) for step in self.steps), default=0)

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import msgspec
 import numpy as np
 
+from decoding.checks import Quoted
 from decoding.lens import BLOCK, Cost, Cursor, Lens, place_of
 from decoding.looks.byte_level import MOST_COVERS, ByteLook, Covered, Reading
 from decoding.method import param
@@ -141,7 +142,7 @@ def settled(family: Family, marks: tuple[int, ...], tokens: list[int]) -> tuple[
 def seen(family: Family, text: bytes, word: bytes, here: ByteView, rows: TargetRows) -> ByteLook:
     """A view as plain data."""
     if not here.p > 0:
-        raise ValueError(
+        raise Quoted(
             f"The target gives what ends in {text[-24:].decode(errors='replace')!r} no probability that a number can hold."
         )
     shown = here.members[:MOST_COVERS]

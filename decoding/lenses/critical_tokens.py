@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from torch import Generator, Tensor
 
+from decoding.checks import Quoted
 from decoding.lens import Cost, Cursor, Lens, Place, dice, place_of, read_rows
 from decoding.looks.critical_tokens import BETAS, FAR, MOST, SURE, Choice, CriticalLook, Pair, Rollouts, Scored
 from decoding.method import param
@@ -113,7 +114,7 @@ def look(family: Family, trace: Trace, cursor: Cursor, params: Params) -> Iterat
     """What the run wrote is scored, or its prompt where it wrote nothing."""
     place = place_of(trace, cursor)
     if params.answer and NUMBER.fullmatch(params.answer.strip()) is None:
-        raise ValueError(f"The right answer must be a number, as 42 or 1,000.5; it is {params.answer!r}.")
+        raise Quoted(f"The right answer must be a number, as 42 or 1,000.5; it is {params.answer!r}.")
     tokens = (*trace.header.prompt_tokens, *(token for step in trace.steps for token in step.tokens))
     return looks(family, trace, tokens, place, params, dice(trace, cursor, "critical_tokens"))
 

@@ -17,6 +17,7 @@ from typing import Any
 
 import msgspec
 
+from decoding.checks import Quoted
 from decoding.limits import limits
 from decoding.models import apart
 from decoding.models.apart import RENDERING
@@ -79,12 +80,12 @@ def checked_message(given: object, number: int) -> Message:
     """One of them; ValueError with its number if it is none."""
     fields = msgspec.structs.asdict(given) if isinstance(given, Message) else given
     if not isinstance(fields, Mapping) or set(fields) != {"role", "content"}:
-        raise ValueError(f"Message {number} must have a role and a content, as in {EXAMPLE}; it is {short(given)}.")
+        raise Quoted(f"Message {number} must have a role and a content, as in {EXAMPLE}; it is {short(given)}.")
     role, content = fields["role"], fields["content"]
     if role not in ROLES:
-        raise ValueError(f"Message {number} has the role {short(role)}; there are {', '.join(ROLES)}.")
+        raise Quoted(f"Message {number} has the role {short(role)}; there are {', '.join(ROLES)}.")
     if not isinstance(content, str):
-        raise ValueError(f"The content of message {number} must be text; it is {short(content)}.")
+        raise Quoted(f"The content of message {number} must be text; it is {short(content)}.")
     if role != "assistant" and not content.strip():  # a model may answer nothing
         raise ValueError(f"Message {number} ({role}) is empty. Write something, or leave it out.")
     if alone := [c for c in content if 0xD800 <= ord(c) <= 0xDFFF]:
@@ -103,16 +104,16 @@ def checked_options(given: object) -> dict[str, Option]:
         ValueError: no mapping, too many, a name that is none or means something else, a value of another kind.
     """
     if not isinstance(given, Mapping):
-        raise ValueError(f"Template options are given by name, as {{'enable_thinking': False}}; they are {short(given)}.")
+        raise Quoted(f"Template options are given by name, as {{'enable_thinking': False}}; they are {short(given)}.")
     if len(given) > MAX_OPTIONS:
         raise ValueError(f"There are {len(given):,} template options; at most {MAX_OPTIONS} are read.")
     for name, value in given.items():
         if not isinstance(name, str) or not OPTION.fullmatch(name):
-            raise ValueError(f"A template option is named like a variable, as enable_thinking; it is {short(name)}.")
+            raise Quoted(f"A template option is named like a variable, as enable_thinking; it is {short(name)}.")
         if name in TAKEN:
-            raise ValueError(f"The name {name!r} is taken: a template option cannot be called so.")
+            raise Quoted(f"The name {name!r} is taken: a template option cannot be called so.")
         if not isinstance(value, KINDS) or (isinstance(value, str) and len(value) > MAX_OPTION):
-            raise ValueError(f"The template option {name} must be a word, a number, True or False; it is {short(value)}.")
+            raise Quoted(f"The template option {name} must be a word, a number, True or False; it is {short(value)}.")
     return dict(given)
 
 
@@ -128,7 +129,7 @@ def read_options(text: str) -> dict[str, Option]:
     for part in filter(None, map(str.strip, text.split(","))):
         name, sign, value = part.partition("=")
         if not sign:
-            raise ValueError(f"Template options are written NAME=VALUE, parted by commas; one is {short(part)}.")
+            raise Quoted(f"Template options are written NAME=VALUE, parted by commas; one is {short(part)}.")
         found[name.strip()] = option(value.strip())
     return checked_options(found)
 

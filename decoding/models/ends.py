@@ -22,10 +22,10 @@ def checked_stops(stop: Any) -> tuple[Stop, ...]:
     """Stops as a run keeps them; a lone one counts as one. ValueError for what is none."""
     given: Iterable[Any] = [stop] if isinstance(stop, int | str) else stop
     if not isinstance(given, Sequence | set | frozenset):
-        raise ValueError(f"Stop tokens are given as a list of ids and texts; it is {stop!r}.")
+        raise Quoted(f"Stop tokens are given as a list of ids and texts; it is {stop!r}.")
     for one in given:
         if isinstance(one, bool) or not isinstance(one, int | str):
-            raise ValueError(f"A stop token is an id or a text; one is {one!r}.")
+            raise Quoted(f"A stop token is an id or a text; one is {one!r}.")
         if one == "" or isinstance(one, str) and len(one) > LONGEST:
             raise ValueError(f"The text of a stop token has 1 to {LONGEST} characters; one has {len(str(one)):,}.")
     found = tuple(dict.fromkeys(given))

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import msgspec
 
+from decoding.checks import Quoted
 from decoding.limits import limits
 from decoding.models.names import IMAGE_TARGETS
 from decoding.trace import Raster
@@ -72,7 +73,7 @@ def check_asked(raster: Raster, prompt: str, name: str) -> None:
     """Refuse a prompt that says nothing that can be drawn; the ValueError lists what can be asked for."""
     words = prompt.split()
     if len(words) != len(raster.asks) or not all(word in slot for word, slot in zip(words, raster.asks, strict=True)):
-        raise ValueError(f"The prompt is {prompt.strip()[:200]!r}, and {name} draws only what it was taught: {askable(raster)}.")
+        raise Quoted(f"The prompt is {prompt.strip()[:200]!r}, and {name} draws only what it was taught: {askable(raster)}.")
 
 
 def check_pixels(raster: Raster, words: Sequence[str], tokens: Sequence[int], name: str) -> None:

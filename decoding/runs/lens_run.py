@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 import torch
 
+from decoding.checks import Quoted
 from decoding.lens import Cursor, place_of
 from decoding.lenses import LENSES
 from decoding.limits import check_look
@@ -91,7 +92,7 @@ def check_tokens(family: Family, trace: Trace) -> None:
     own = family.token_bytes(trace.token_bytes.keys() & set(tokens))
     for token, piece in own.items():
         if piece != trace.token_bytes[token]:
-            raise ValueError(
+            raise Quoted(
                 f"The token {token:,} is {trace.token_bytes[token]!r} in this run and {piece!r} in the family {family.name}: the "
                 "run was made with another tokenizer."
             )

@@ -6,13 +6,16 @@ A prompt has two forms: a text to go on from, and the user's turns of a chat, wh
 import csv
 import io
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, islice, zip_longest
 from pathlib import PurePath
+from sys import getsizeof
 from typing import Any
 
-from decoding.limits import check_brackets, check_upload, limits
+from decoding.checks import Quoted
+from decoding.limits import check_brackets, check_file, check_upload, limits
 from decoding.runs.trace_files import unpacked
 from decoding.trace import Message
 
@@ -22,6 +25,7 @@ MAX_PROMPTS = 10_000
 MAX_CHARACTERS = 20_000  # of one prompt, or of one turn
 MAX_TURNS = 50
 MAX_DOMAIN = 100  # characters
+HALF = re.compile("[\ud800-\udfff]")  # of a character
 JSON = (".jsonl", ".json", ".ndjson")  # endings
 MAX_COLUMNS = 1_000  # of a table
 ALPACA = (
@@ -67,19 +71,22 @@ def read_prompts(data: bytes, name: str) -> list[Prompt]:
             at all.
     """
     if len(data) > MAX_FILE:
-        raise ValueError(f"The file has {len(data):,} bytes; at most {MAX_FILE:,} are read.")
+        raise Quoted(f"The file has {len(data):,} bytes; at most {MAX_FILE:,} are read.")
     check_upload(len(data))
     if data[:2] == b"\x1f\x8b":
         data = unpacked(data, min(MAX_UNPACKED, limits().upload or MAX_UNPACKED), f"The file {name!r}")
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ValueError(f"The file {name!r} is not UTF-8 text: {error.reason} at byte {error.start}.") from error
-    found = list(islice(from_file(text.replace("\r\n", "\n"), name), MAX_PROMPTS + 1))  # a small file may unpack to millions
+        raise Quoted(f"The file {name!r} is not UTF-8 text: {error.reason} at byte {error.start}.") from error
+    found, size = [], 0
+    for prompt in islice(from_file(text.replace("\r\n", "\n"), name), MAX_PROMPTS + 1):  # a small file may unpack to millions
+        found.append(prompt)
+        check_file(len(found), size := size + sum(map(getsizeof, {prompt.text, prompt.system, *prompt.turns})))
     if not found:
-        raise ValueError(f"The file {name!r} holds no prompt.")
+        raise Quoted(f"The file {name!r} holds no prompt.")
     if len(found) > MAX_PROMPTS:
-        raise ValueError(f"The file {name!r} holds more prompts than are read: at most {MAX_PROMPTS:,}.")
+        raise Quoted(f"The file {name!r} holds more prompts than are read: at most {MAX_PROMPTS:,}.")
     return found
 
 
@@ -149,7 +156,7 @@ def from_line(line: str, number: int) -> Prompt:
     try:
         row = json.loads(line)
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"Line {number} is not JSON: {error}.") from error
+        raise Quoted(f"Line {number} is not JSON: {error}.") from error
     return from_row(row, number)
 
 
@@ -167,14 +174,14 @@ def entries(text: str) -> Iterator[tuple[Any, int]]:
         try:
             row, at = decoder.raw_decode(text, at)
         except (ValueError, RecursionError) as error:
-            raise ValueError(f"Line {number} is not JSON: {error}.") from error
+            raise Quoted(f"Line {number} is not JSON: {error}.") from error
         yield row, number
         at = blank(text, at)
         if text[at : at + 1] not in (",", "]"):
-            raise ValueError(f"Line {number + text.count(chr(10), counted, at)} is not JSON: a comma or the end ] is missing.")
+            raise Quoted(f"Line {number + text.count(chr(10), counted, at)} is not JSON: a comma or the end ] is missing.")
         at = blank(text, at + 1) if text[at] == "," else at
     if text[at + 1 :].strip():
-        raise ValueError(f"Line {number + text.count(chr(10), counted, at)} is not JSON: something follows the end ].")
+        raise Quoted(f"Line {number + text.count(chr(10), counted, at)} is not JSON: something follows the end ].")
 
 
 def blank(text: str, at: int) -> int:
@@ -188,7 +195,7 @@ def from_table(text: str) -> Iterator[Prompt]:
     """CSV whose first line names the columns, parted by commas, semicolons or tabs."""
     head = text.split("\n", 1)[0].lower()
     if (columns := 1 + max(head.count(sign) for sign in ",;\t")) > MAX_COLUMNS:
-        raise ValueError(f"The first line names {columns:,} columns; at most {MAX_COLUMNS:,} are read.")
+        raise Quoted(f"The first line names {columns:,} columns; at most {MAX_COLUMNS:,} are read.")
     parts = {sign: [name.strip(' "') for name in head.split(sign)] for sign in ",;\t"}
     sign = max(parts, key=lambda sign: len({*KNOWN, "category", "domain", "input"}.intersection(parts[sign])))
     reader = csv.DictReader(io.StringIO(text, newline=""), fieldnames=parts[sign], delimiter=sign, strict=True)
@@ -196,25 +203,25 @@ def from_table(text: str) -> Iterator[Prompt]:
         next(reader, None)  # the names
         for row in reader:
             if None in row or None in row.values():
-                raise ValueError(f"Line {reader.line_num} has another number of fields than the first line, which names them.")
+                raise Quoted(f"Line {reader.line_num} has another number of fields than the first line, which names them.")
             yield from_row({name: value for name, value in row.items() if value}, reader.line_num)
     except csv.Error as error:
-        raise ValueError(f"Line {reader.line_num} is not CSV: {error}.") from error
+        raise Quoted(f"Line {reader.line_num} is not CSV: {error}.") from error
 
 
 def from_row(row: object, number: int) -> Prompt:
     """One object: {"turns", "category"} as Spec-Bench and MT-Bench have it, {"conversations"} as ShareGPT, {"messages"},
     {"instruction", "input"} as Alpaca, {"question"} as GSM8K, {"prompt"} as HumanEval, or {"text"}."""
     if not isinstance(row, dict):
-        raise ValueError(f"Line {number} is a {type(row).__name__}, not an object with a prompt.")
+        raise Quoted(f"Line {number} is a {type(row).__name__}, not an object with a prompt.")
     domain = " ".join(word(row.get("domain") or row.get("category")).split())[:MAX_DOMAIN]
     for name, read in READ.items():
         if (prompt := read(row, number) if row.get(name) else None) is not None:
             return replace(prompt, domain=domain or prompt.domain)
     if any(name in row and row[name] == "" for name in ("question", "prompt", "text", "instruction")):
-        raise ValueError(f"Prompt {number} is empty.")
+        raise Quoted(f"Prompt {number} is empty.")
     names = ", ".join(word(name)[:40] for name in list(row)[:8])
-    raise ValueError(f"Line {number} has no {', '.join(KNOWN[:-1])} or {KNOWN[-1]} that can be read; it has {names}.")
+    raise Quoted(f"Line {number} has no {', '.join(KNOWN[:-1])} or {KNOWN[-1]} that can be read; it has {names}.")
 
 
 def spec_bench(row: Mapping[str, Any], number: int) -> Prompt | None:
@@ -239,14 +246,14 @@ def dialogue(parts: object, who: tuple[str, ...], what: tuple[str, ...], number:
     turns, system = [], []
     for part in parts:
         if not isinstance(part, dict):
-            raise ValueError(f"Line {number} has a turn that is a {type(part).__name__}, not an object.")
+            raise Quoted(f"Line {number} has a turn that is a {type(part).__name__}, not an object.")
         speaker = word(next((part[key] for key in who if key in part), ""))
         said = next((part[key] for key in what if key in part), None)
         role = FROM.get(speaker.lower())
         if role is None:
-            raise ValueError(f"Line {number} has a turn of {speaker[:40]!r}; those of {', '.join(FROM)} are read.")
+            raise Quoted(f"Line {number} has a turn of {speaker[:40]!r}; those of {', '.join(FROM)} are read.")
         if role != "assistant" and not isinstance(said, str):
-            raise ValueError(f"Line {number} has a turn of the {role} whose content is no text.")
+            raise Quoted(f"Line {number} has a turn of the {role} whose content is no text.")
         if role == "user":
             turns.append(said)
         elif role == "system" and said is not None:
@@ -256,9 +263,9 @@ def dialogue(parts: object, who: tuple[str, ...], what: tuple[str, ...], number:
 
 def chat(turns: Sequence[str], system: str, number: int, domain: str) -> Prompt:
     if not turns:
-        raise ValueError(f"Line {number} has no turn of a user, to which the model could answer.")
+        raise Quoted(f"Line {number} has no turn of a user, to which the model could answer.")
     if len(turns) > MAX_TURNS:
-        raise ValueError(f"Line {number} has {len(turns):,} turns of a user; at most {MAX_TURNS} are read.")
+        raise Quoted(f"Line {number} has {len(turns):,} turns of a user; at most {MAX_TURNS} are read.")
     good = tuple(checked(turn, number) for turn in turns)
     return Prompt(good[0], domain, good if len(good) > 1 or system else (), checked(system, number) if system else "")
 
@@ -311,9 +318,9 @@ def word(value: object) -> str:
 
 def checked(text: str, number: int) -> str:
     if not text.strip():
-        raise ValueError(f"Prompt {number} is empty.")
-    if alone := [c for c in text if 0xD800 <= ord(c) <= 0xDFFF]:
-        raise ValueError(f"Prompt {number} holds half of a character (U+{ord(alone[0]):04X}), which no text can; take it out.")
+        raise Quoted(f"Prompt {number} is empty.")
+    if not text.isascii() and (alone := HALF.search(text)):
+        raise Quoted(f"Prompt {number} holds half of a character (U+{ord(alone[0]):04X}), which no text can; take it out.")
     if len(text) > MAX_CHARACTERS:
-        raise ValueError(f"Prompt {number} has {len(text):,} characters; at most {MAX_CHARACTERS:,} are read.")
+        raise Quoted(f"Prompt {number} has {len(text):,} characters; at most {MAX_CHARACTERS:,} are read.")
     return text

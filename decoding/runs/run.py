@@ -13,6 +13,7 @@ import torch
 import transformers
 from torch import Generator
 
+from decoding.checks import Quoted
 from decoding.limits import check_params, check_prompt, check_prompt_tokens, check_tokens, limits
 from decoding.loop import Prefill, context_of, decode
 from decoding.method import Method
@@ -181,9 +182,9 @@ def read_prompt(
 def check_limits(max_tokens: object, seed: object) -> None:
     """Refuse what is no number of tokens or no seed (ValueError)."""
     if not whole(max_tokens) or not 1 <= max_tokens <= MAX_TOKENS:
-        raise ValueError(f"The token limit must lie between 1 and {MAX_TOKENS:,}; it is {max_tokens!r}.")
+        raise Quoted(f"The token limit must lie between 1 and {MAX_TOKENS:,}; it is {max_tokens!r}.")
     if not whole(seed) or not 0 <= seed < 2**63:
-        raise ValueError(f"The seed must be a whole number from 0 to 2^63 - 1; it is {seed!r}.")
+        raise Quoted(f"The seed must be a whole number from 0 to 2^63 - 1; it is {seed!r}.")
 
 
 def check_server(max_tokens: int, prompt: Any, params: object) -> None:
@@ -204,13 +205,13 @@ def whole(value: object) -> TypeGuard[int]:
 def check_kinds(prompt: object, params: object, sampling: object, ignore_end: object) -> None:
     """Refuse a prompt, parameters, a sampling or a switch of another kind than they can be (ValueError)."""
     if not isinstance(prompt, str) and not (isinstance(prompt, Sequence) and all(map(whole, prompt))):
-        raise ValueError(f"The prompt must be text, messages or a list of token ids; it is {prompt!r}.")
+        raise Quoted(f"The prompt must be text, messages or a list of token ids; it is {prompt!r}.")
     if params is not None and not isinstance(params, Mapping):
-        raise ValueError(f"Parameters must be given by name, as {{'length': 5}}; they are {params!r}.")
+        raise Quoted(f"Parameters must be given by name, as {{'length': 5}}; they are {params!r}.")
     if sampling is not None and not isinstance(sampling, Sampling):
-        raise ValueError(f"The sampling must be a Sampling, as Sampling(temperature=0.7); it is {sampling!r}.")
+        raise Quoted(f"The sampling must be a Sampling, as Sampling(temperature=0.7); it is {sampling!r}.")
     if not isinstance(ignore_end, bool):
-        raise ValueError(f"ignore_end must be True or False; it is {ignore_end!r}.")
+        raise Quoted(f"ignore_end must be True or False; it is {ignore_end!r}.")
 
 
 def check_guidable(family: Family, method: Method, *, own: bool) -> None:

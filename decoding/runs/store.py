@@ -234,8 +234,9 @@ class Store:
         Args:
             token_bytes: at least those of the tokens that occur in `steps`.
         """
-        said = sum(len(token_bytes.get(token, b"")) for step in steps for token in step.tokens)
-        check_trace(len(steps), max((len(step.nodes) for step in steps), default=0), said)
+        tokens = [token for step in steps for token in step.tokens]
+        said = sum(len(token_bytes.get(token, b"")) for token in tokens)
+        check_trace(len(steps), max((len(step.nodes) for step in steps), default=0), said, len(tokens))
         self._room()
         with self._open() as db:
             append(db, trace, steps, token_bytes)
@@ -243,7 +244,7 @@ class Store:
 
     def keep(self, trace: Trace, name: str, note: str = "", study: str = "") -> int:
         """A whole trace, in one transaction; returns its id. A ValueError where this server keeps no more."""
-        check_trace(len(trace.steps), trace.largest, trace.said)
+        check_trace(len(trace.steps), trace.largest, trace.said, trace.length)
         if limits().public:
             check_kept(self.count(), filled := self.filled)
             check_kept(0, filled + weight(trace))  # more than it will be is not even begun

@@ -20,10 +20,13 @@ FOLDER = "visitors"
 COOKIE = "draftscope_visitor"  # its name, and that of the place in a browser's store
 ROUTE, CHECK = "/visitor", "x-draftscope"  # where `deploy/serve.py` takes another key, and the header that other sites cannot send
 KEY = re.compile(r"[A-Za-z0-9_-]{32,64}")  # 24 random bytes and more
-BEGAN = time.time() - time.monotonic()
+STARTED = time.monotonic()
+BEGAN = time.time() - STARTED
 LEAST_FREE = 2**30  # bytes of the disk that visitors never fill
 DAY = 86_400  # seconds
 EVERY = 3_600  # seconds between two looks for what can be forgotten, everywhere and with one visitor
+SETTLED = 600  # seconds until a machine that has just begun has the right time
+GONE = ".gone"  # behind the name of a folder that is being removed
 IN_STATE = "visitor.key"  # where a session has its visitor's key
 by_server = False  # whether the server itself sets the cookie, which no script can read then: `deploy/serve.py` says so
 _lock = Lock()
@@ -114,15 +117,31 @@ def forget(root: Path, days: int) -> list[Path]:
     """Remove the folders of visitors that were not written for so many days, at most once an hour; returns them."""
     if not due(root):
         return []
-    old = [folder for folder in (root / FOLDER).glob("*") if now() - last_written(folder) > days * DAY]
-    for folder in old:
-        shutil.rmtree(folder, ignore_errors=True)
-    return old
+    found = [folder for folder in (root / FOLDER).glob("*") if now() - last_written(folder) > days * DAY]
+    return [folder for folder in found if removed(folder, days)]
+
+
+def removed(folder: Path, days: int) -> bool:
+    """Remove a visitor's folder, unless they have come back meanwhile: it is looked at again where nobody writes any more."""
+    gone = folder if folder.suffix == GONE else folder.with_name(folder.name + GONE)
+    try:
+        folder.rename(gone)
+        if now() - last_written(gone) <= days * DAY:
+            if not folder.exists():
+                gone.rename(folder)
+            return False
+    except OSError:
+        return False
+    shutil.rmtree(gone, ignore_errors=True)
+    return True
 
 
 def due(place: Path) -> bool:
-    """Whether nothing was forgotten there for an hour; says so once."""
+    """Whether nothing was forgotten there for an hour; says so once. Never in the first minutes, for what a clock says that is not
+    set yet."""
     now = time.time()
+    if time.monotonic() - STARTED < SETTLED:
+        return False
     with _lock:
         if now - _looked.get(place, 0) < EVERY:
             return False

@@ -140,6 +140,31 @@ def test_what_was_kept_is_shown_again_in_another_session(store):
     assert typed().metric[0].value == "3"
 
 
+@pytest.mark.parametrize("stopped", [True, False])
+def test_a_study_does_not_go_on_into_a_store_that_was_left(store, tmp_path, monkeypatch, stopped):
+    """A visitor who had taken another browser's key pressed Run, and it ran on into the store of before."""
+    go_on, take = Event(), Series.turn
+
+    def held(series: Series):
+        assert not series.done[0] or go_on.wait(PATIENCE)
+        return take(series)
+
+    monkeypatch.setattr(Series, "turn", held)
+    at = press(typed(method="speculative_sampling", **{"study.max_tokens": 48}), "study_run")
+    desk = at.session_state["desk"]
+    live = desk.live
+    eventually(lambda: live.run and live.run.done[0], "the first prompt does not end")
+    if stopped:
+        desk.stop()
+        go_on.set()
+        live.wait(PATIENCE)
+    at.session_state["store_folder"] = str(tmp_path / "other")
+    at.run()
+    go_on.set()
+    run(at)
+    assert live.over and store.count() < 3 and Store(tmp_path / "other").count() == 3
+
+
 def test_a_stopped_study_goes_on_where_it_stopped(store, monkeypatch):
     stopped, take = Event(), Series.__next__
 

@@ -1,8 +1,10 @@
 """A public server as its visitors find it: limits, what is theirs, what errors say, links that wait for a click."""
 
 import ast
+import gzip
 import io
 import json
+import os
 import re
 import sqlite3
 import threading
@@ -22,13 +24,16 @@ from msgspec.structs import replace as replaced
 from streamlit.testing.v1 import AppTest
 
 from decoding import limits as rules
-from decoding.limits import POSITION, PUBLIC, Whole, limits
+from decoding.limits import POSITION, PUBLIC, Whole, check_models, limits
+from decoding.methods import METHODS
 from decoding.models import places
+from decoding.models.chat import checked_messages, checked_options, read_options
 from decoding.models.ends import stop_ids
+from decoding.models.rasters import check_asked
 from decoding.runs import log as runs_log
 from decoding.runs import visitors as visitors_of
 from decoding.runs.failures import sentence, shows_the_machine, told
-from decoding.runs.prompts import Prompt
+from decoding.runs.prompts import Prompt, read_prompts
 from decoding.runs.run import Run
 from decoding.runs.store import Store
 from decoding.runs.study import Plan as StudyPlan
@@ -37,7 +42,7 @@ from decoding.runs.timed import Timed
 from decoding.runs.trace_files import from_json, to_json
 from decoding.runs.visitors import folder_of, forget, is_key, new_key, store_of
 from decoding.runs.worker import Once
-from decoding.trace import SCHEMA, Pruned, Row, Trace
+from decoding.trace import SCHEMA, Pruned, Raster, Row, Trace
 from pages.parts.compare.race import Column, Race
 from pages.parts.compare.sweep import Plan, Sweep
 from pages.parts.drafter import sidebar
@@ -68,6 +73,7 @@ def home(tmp_path, monkeypatch):
     monkeypatch.setenv("DRAFTSCOPE_MODE", "public")
     monkeypatch.setenv("DRAFTSCOPE_HOME", str(tmp_path))
     monkeypatch.setenv("DRAFTSCOPE_LOG", str(tmp_path / "log.jsonl"))
+    monkeypatch.setattr(visitors_of, "STARTED", -(10**9))  # the clock of a machine that has just begun is not believed
     return tmp_path
 
 
@@ -518,6 +524,52 @@ def test_who_sends_many_files_waits_for_them_alone(monkeypatch):
     assert read == ["bad", "good"] + ["bad"] * 7
 
 
+def test_a_file_of_prompts_takes_no_more_memory_than_a_tab_has(home):
+    """14.5 kB that were 40 MB in every tab that read them; a table of a thousand questions is read."""
+    rows = [{"instruction": "a" * 480 + "\U0001f600"} for _ in range(10_000)]
+    with pytest.raises(ValueError, match=r"at most 2 MB of memory; the first \d+ of this one take 2\.\d MB"):
+        read_prompts(gzip.compress(json.dumps(rows).encode()), "x.json.gz")
+    some = "".join(json.dumps({"question": f"{i} " + "What is half of that? " * 12}) + "\n" for i in range(1_319))
+    assert len(read_prompts(some.encode(), "gsm8k.jsonl")) == 1_319
+
+
+def test_who_had_no_turn_comes_before_those_who_had_one(monkeypatch):
+    """Files of 24 addresses, again and again, had an honest one of another wait for half a minute."""
+    read, reading, go_on = [], Semaphore(0), Semaphore(0)
+    where = threading.local()
+
+    def slow(data: bytes) -> None:
+        read.append(where.address)
+        reading.release()
+        assert go_on.acquire(timeout=PATIENCE)
+        raise ValueError("no trace")
+
+    def send(address: str, times: int = 1) -> None:
+        where.address = address
+        for _ in range(times):
+            assert "no trace" in importing.read(UPLOAD).problem
+
+    monkeypatch.setattr(importing, "from_json", slow)
+    monkeypatch.setattr(in_turn, "sleep", lambda seconds: None)
+    monkeypatch.setattr(in_turn, "cleanup", lambda: SimpleNamespace(address=where.address))
+    turns = in_turn.Turns("No.")
+    monkeypatch.setattr(importing, "reading", turns.turn)
+    with ThreadPoolExecutor(6) as threads:
+        done = [threads.submit(send, f"192.0.2.{i}", 3) for i in range(5)]
+        for _ in range(5):  # each of them had a turn, and waits for the next
+            assert reading.acquire(timeout=PATIENCE)
+            go_on.release()
+        assert reading.acquire(timeout=PATIENCE)
+        eventually(lambda: len(turns._waiting) == 4, "they do not wait")
+        done.append(threads.submit(send, "198.51.100.1"))
+        eventually(lambda: len(turns._waiting) == 5, "it does not wait")
+        for _ in range(11):
+            go_on.release()
+        for one in done:
+            one.result(PATIENCE)
+    assert len(set(read[:5])) == 5 and read[6] == "198.51.100.1"
+
+
 def test_who_would_wait_for_long_is_told_so(monkeypatch):
     monkeypatch.setattr(in_turn, "PATIENCE", 0.01)
     monkeypatch.setattr(importing, "from_json", lambda data: pytest.fail("read beside another"))
@@ -551,6 +603,36 @@ def test_what_is_old_is_forgotten(home, monkeypatch):
     assert forget(home, 30) == []  # at most once an hour
     days_later(71)
     assert [folder.name for folder in forget(home, 30)] == [folder_of(home, ALICE).name]
+
+
+def test_who_comes_back_while_the_old_are_removed_loses_nothing(home, monkeypatch):
+    """All folders were looked at first and removed one after the other: a run that was kept in between was gone."""
+    here, whole = time.time(), visitors_of.removed
+    for key in (ALICE, BOB):
+        Store(folder_of(home, key)).keep(sample_trace(), "old")
+        for file in (folder := folder_of(home, key)).iterdir():
+            os.utime(file, (here - 31 * 86_400,) * 2)
+        os.utime(folder, (here - 31 * 86_400,) * 2)
+
+    def removed(folder: Path, days: int) -> bool:
+        if folder == folder_of(home, BOB):
+            Store(folder).keep(sample_trace(), "new")
+        return whole(folder, days)
+
+    monkeypatch.setattr(visitors_of, "removed", removed)
+    assert [folder.name for folder in forget(home, 30)] == [folder_of(home, ALICE).name]
+    assert [entry.name for entry in Store(folder_of(home, BOB)).entries()] == ["new", "old"]
+    assert [folder.name for folder in (home / "visitors").iterdir()] == [folder_of(home, BOB).name]
+
+
+def test_a_clock_that_is_ahead_when_the_server_begins_has_nothing_forgotten(home, monkeypatch):
+    """As on a machine that has no battery, or was asleep: it is right some minutes later."""
+    store_of(home, ALICE, 30).keep(sample_trace(), "a run")
+    began, here = visitors_of.BEGAN, time.time()
+    monkeypatch.setattr(time, "time", lambda: here + 400 * 86_400)
+    monkeypatch.setattr(visitors_of, "BEGAN", began + 400 * 86_400)
+    monkeypatch.setattr(visitors_of, "STARTED", time.monotonic())
+    assert forget(home, 30) == [] and store_of(home, ALICE, 30).count() == 1
 
 
 def test_a_clock_that_is_wrong_for_a_moment_has_nothing_forgotten(home, monkeypatch):
@@ -627,15 +709,34 @@ def test_a_sentence_for_the_visitor_stays_a_sentence(home):
     assert logged(home)[-1]["event"] == "refused" and "said" not in logged(home)[-1]
 
 
-@pytest.mark.parametrize("stop", ["</s> and", "a /etc/passwd", "<|/x.py|>"])
-def test_words_of_the_visitor_that_look_like_a_path_are_said_and_not_logged(stop, home):
+TAUGHT = Raster(2, 2, ("#000000", "#ffffff"), (("red", "any"), ("circle",)))
+QUOTING: dict[str, Callable[[str], Any]] = {  # what quotes a visitor's words in its refusal
+    "stop token": lambda words: stop_ids((words,), 9, lambda text: [1, 2], {}),
+    "trace": lambda words: from_json(json.dumps({"format": words, "trace": {"header": {"schema": SCHEMA}}}).encode()),
+    "picture": lambda words: check_asked(TAUGHT, words, "digits"),
+    "role": lambda words: checked_messages([{"role": words, "content": "x"}]),
+    "message": lambda words: checked_messages([{"role": "user", "content": [words]}]),
+    "template option": lambda words: checked_options({words: 1}),
+    "template options": lambda words: read_options(words.replace(",", "")),
+    "model": lambda words: check_models(words),
+    "parameter": lambda words: METHODS["plain"].checked({words: 1}),
+    "file of prompts": lambda words: read_prompts(b"\xff", words),
+    "speaker": lambda words: read_prompts(json.dumps([{"messages": [{"role": words}]}]).encode(), "x.json"),
+    "column": lambda words: read_prompts(json.dumps([{words: 1}]).encode(), "x.json"),
+}
+
+
+@pytest.mark.parametrize("words", ["</s> and", "a /etc/passwd", "<|/x.py|>", "I live in\nnowhere at /home/x"])
+@pytest.mark.parametrize("door", QUOTING)
+def test_words_of_the_visitor_that_look_like_a_path_are_said_and_not_logged(door, words, home):
+    """A prompt of two lines stood in the log, as its repr has a backslash, and its visitor was told a number."""
     with pytest.raises(ValueError) as caught:
-        stop_ids((stop,), 9, lambda text: [1, 2], {})
-    with pytest.raises(ValueError) as file:
-        from_json(json.dumps({"format": stop, "trace": {"header": {"schema": SCHEMA}}}).encode())
-    for error in (caught.value, file.value):
-        assert stop in told(error) and stop in sentence(error)
-    assert stop not in "".join(map(json.dumps, logged(home))) and {line["event"] for line in logged(home)} == {"refused"}
+        QUOTING[door](words)
+    said = words.encode("unicode_escape").decode()
+    for found in (told(caught.value), sentence(caught.value)):
+        assert said in found or words in found or " ".join(words.split()) in found
+    there = "".join(json.dumps(line) for line in logged(home))
+    assert words not in there and said not in there and {line["event"] for line in logged(home)} == {"refused"}
 
 
 def test_locally_all_is_said(monkeypatch, home):

@@ -7,6 +7,7 @@ goes on where it stopped as soon as the same plan is started again.
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import inf
+from pathlib import Path
 from time import monotonic
 from typing import ClassVar
 
@@ -123,6 +124,7 @@ class StudyController(RunController, Remembered):
     refused: tuple[str, str] = ("", "")  # id of an uploaded file that could not be read, and why
     jobs: tuple[Job, ...] = ()  # the ones that were started last
     live: Live | None = None
+    folder: Path | None = None  # of the store that it keeps its runs in
     problems: dict[str, dict[int, str]] = field(default_factory=dict)  # plan key -> prompt number -> why it was skipped
     looked: dict[tuple[str, str], tuple[int, int]] = field(default_factory=dict)  # (folder, plan key) -> `stamp` of the last look
 
@@ -140,8 +142,8 @@ class StudyController(RunController, Remembered):
             self.problem = next((p for job in jobs if (p := refusal(job.settings))), "")
             if self.problem or self.busy:
                 return
-            same = [job.key for job in jobs] == [job.key for job in self.jobs]
-            self.jobs, self.asked_at = tuple(jobs), monotonic()
+            same = [job.key for job in jobs] == [job.key for job in self.jobs] and store.folder == self.folder
+            self.jobs, self.folder, self.asked_at = tuple(jobs), store.folder, monotonic()
             if same and self.live is not None and self.live.state == "paused":
                 self.live.reach(inf)
             else:
@@ -149,6 +151,12 @@ class StudyController(RunController, Remembered):
                 settings = jobs[0].settings
                 maker = Maker(settings.models, lambda member: Series(tuple(jobs), store, member))
                 self.live = self.begin(settings.device, maker)
+
+    def belongs(self, store: Store) -> None:
+        """End what goes on into another store: the visitor has taken another key, or chosen another folder."""
+        if self.live is not None and self.folder != store.folder:
+            self.close()
+            self.jobs, self.live = (), None
 
     def sync(self) -> None:
         if self.series is not None:

@@ -31,7 +31,7 @@ from pages.parts.shared.controls import (
 )
 from pages.parts.shared.examples import CHAT_EXAMPLES, EXAMPLES
 from pages.parts.shared.fetching import come, fetching_controls, memory_line, say_come
-from pages.parts.shared.in_turn import reading
+from pages.parts.shared.in_turn import Later, reading
 from pages.parts.shared.settings import Settings
 from viz.tokens import as_markdown, plain
 
@@ -164,7 +164,7 @@ def read_once(controller: StudyController, file) -> None:
             with reading():
                 controller.file = (file.file_id, file.name, tuple(read_prompts(file.getvalue(), file.name)))
                 return
-        except Refused:  # others are read first
+        except Later:  # others are read first
             raise
         except ValueError as error:
             controller.refused = (file.file_id, told(error))

@@ -29,6 +29,7 @@ def study_view(controller: StudyController, session: Session, prompts: tuple[Pro
         st.error(as_markdown(told(error)), icon=":material/error:")
         return
     controller.sync()
+    controller.belongs(store)
     busy = controller.busy  # asked once: a run that ends while this page is drawn must still get its timer
     bar(controller, store, wanted, problem, busy)
     shown = wanted if any(finished(store, job) for job in wanted) or not controller.jobs else controller.jobs

@@ -3,7 +3,9 @@ are searched one at a time, each by whoever is next."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from threading import Lock
+from itertools import count
+from math import inf
+from threading import Condition, Lock
 from time import monotonic, sleep
 from weakref import WeakValueDictionary
 
@@ -12,6 +14,11 @@ from pages.parts.shared.runs import cleanup
 
 BREATH = 3  # times as long as one took, nothing of its kind is done for those at the same address: all else stood still meanwhile
 PATIENCE = 30.0  # seconds that one waits for others
+LATE = 600.0  # seconds after which it is forgotten that an address had a turn
+
+
+class Later(Refused):
+    """It would have to wait for too long, and may be tried again."""
 
 
 class Turns:
@@ -23,42 +30,58 @@ class Turns:
 
     def __init__(self, refusal: str) -> None:
         self._refusal = refusal
-        self._one = Lock()
         self._near: WeakValueDictionary[str, Lock] = WeakValueDictionary()  # address -> the turn of those who are there
-        self._guard = Lock()
+        self._changed = Condition()  # of what follows
+        self._busy = False
+        self._waiting: list[tuple[float, int]] = []  # when their address had a turn last, and the number of their coming
+        self._coming = count()
+        self._had: dict[str, float] = {}  # address -> when it had a turn last, of late
 
     @contextmanager
     def turn(self) -> Iterator[None]:
-        """One at a time is done in the block. On a public server one of each address is in line, and while it breathes others have
-        their turns: so whoever has many to do waits for them alone.
+        """One at a time is done in the block, of the address that had none for longest. On a public server one of each address is
+        in line, and while it breathes others have their turns: so whoever has many to do waits for them alone.
 
         Raises:
-            Refused: too many others come first.
+            Later: too many others come first.
         """
-        with self._guard:
-            near = self._near.setdefault(cleanup().address, Lock())
-        with self._taken(near):
-            began = ended = 0.0
-            try:
-                with self._taken(self._one):
-                    began = monotonic()
-                    try:
-                        yield
-                    finally:
-                        ended = monotonic()
-            finally:
-                if limits().public:
-                    sleep(BREATH * (ended - began))
-
-    @contextmanager
-    def _taken(self, lock: Lock) -> Iterator[None]:
-        """Holds it in the block; Refused if others hold it for too long."""
-        if not lock.acquire(timeout=PATIENCE):
-            raise Refused(self._refusal)
+        address = cleanup().address
+        with self._changed:
+            near = self._near.setdefault(address, Lock())
+        if not near.acquire(timeout=PATIENCE):
+            raise Later(self._refusal)
+        began = ended = 0.0
         try:
-            yield
+            self._begin(address)
+            began = monotonic()
+            try:
+                yield
+            finally:
+                ended = monotonic()
+                self._end(address)
         finally:
-            lock.release()
+            if limits().public:
+                sleep(BREATH * (ended - began))
+            near.release()
+
+    def _begin(self, address: str) -> None:
+        """Returns when nothing is done and nobody else comes first."""
+        with self._changed:
+            mine = self._had.get(address, -inf), next(self._coming)
+            self._waiting.append(mine)
+            try:
+                if not self._changed.wait_for(lambda: not self._busy and min(self._waiting) == mine, PATIENCE):
+                    raise Later(self._refusal)
+                self._busy = True
+            finally:
+                self._waiting.remove(mine)
+                self._changed.notify_all()
+
+    def _end(self, address: str) -> None:
+        with self._changed:
+            self._busy, self._had[address] = False, (now := monotonic())
+            self._had = {one: at for one, at in self._had.items() if now - at < LATE}
+            self._changed.notify_all()
 
 
 reading = Turns("Other files are being read, and this one would have to wait for long. Try again in a minute.").turn

@@ -8,6 +8,7 @@ from decoding.trace import Header, Node, Row, Step, Trace
 
 # Bytes of what traces are made of, rounded up; a test weighs them.
 STEP, NODE, ROW, NUMBER, LEFT_OUT, ENTRY, CHARACTER = 1_500, 600, 500, 40, 160, 200, 4
+ASKED = 400  # of a prompt's token, which the page has with its two names
 
 
 def positions(run: object, known: tuple[int, int] = (0, 0), until: int | None = None) -> int:
@@ -32,11 +33,11 @@ def bytes_of(trace: Trace) -> int:
 
 
 def of_header(header: Header) -> int:
-    tokens = len(header.prompt_tokens) + len(header.special_tokens) + len(header.stop)
+    tokens = len(header.special_tokens) + len(header.stop)
     said = [header.prompt, *(turn.content for turn in header.messages)]
     said += [word for words in (header.raster.asks if header.raster else ()) for word in words]
     named = sum(map(of_named, (header.params, header.template_options, header.versions)))
-    return STEP + NUMBER * tokens + sum(ENTRY + CHARACTER * len(text) for text in said) + named
+    return STEP + ASKED * len(header.prompt_tokens) + NUMBER * tokens + sum(ENTRY + CHARACTER * len(text) for text in said) + named
 
 
 def of_step(step: Step) -> int:
