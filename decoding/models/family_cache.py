@@ -8,8 +8,10 @@ import gc
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from math import inf
 from pathlib import Path
 from threading import Lock
+from time import monotonic
 from weakref import WeakValueDictionary
 
 import torch
@@ -24,6 +26,7 @@ EMBEDDED = tuple((target, None) for target in SHIPPED_TARGETS)  # targets and dr
 BUDGET = "DRAFTSCOPE_MODEL_GB"  # how much memory the families that are in use may take, beside the embedded ones
 SHARE = 0.6  # of the device's memory, if that is not said
 GIGABYTE = 10**9
+EVERY = 10.0  # seconds between two collections, unless there is no room for what is asked for
 LOOK = 0.5  # seconds between two words of who waits for another to load a family
 Key = tuple[str, str | None, str, str]  # target, draft model, device, number format
 
@@ -32,6 +35,7 @@ _families: dict[Key, Family] = {}  # kept, whether or not they are used
 _alive: WeakValueDictionary[Key, Family] = WeakValueDictionary()  # those, and what others still use
 _coming: dict[Key, int] = {}  # what is being loaded -> bytes that it will take
 _loading: dict[Key, Lock] = {}
+_collected = -inf  # when
 
 
 def family(target: str = "embedded", draft: str | None = None, device: str = "auto", dtype: str = "auto") -> Family:
@@ -81,11 +85,18 @@ def room(key: Key) -> Iterator[None]:
     if key[:2] in EMBEDDED:
         yield
         return
-    free_others()
+    if free_others():
+        collect(EVERY)
     size = bytes_needed(key)
-    with _lock:
-        check_budget(key, size)
-        _coming[key] = size
+    try:
+        with _lock:
+            check_budget(key, size)
+            _coming[key] = size
+    except ValueError:
+        collect()
+        with _lock:
+            check_budget(key, size)
+            _coming[key] = size
     try:
         yield
     finally:
@@ -93,11 +104,22 @@ def room(key: Key) -> Iterator[None]:
             del _coming[key]
 
 
-def free_others() -> None:
-    """Forget every family but the embedded ones; what nobody uses is freed."""
+def free_others() -> bool:
+    """Forget every family but the embedded ones; whether there were any. What nobody uses of them is freed by `collect`."""
     with _lock:
-        for other in [key for key in _families if key[:2] not in EMBEDDED]:
+        others = [key for key in _families if key[:2] not in EMBEDDED]
+        for other in others:
             del _families[other]
+    return bool(others)
+
+
+def collect(every: float = 0.0) -> None:
+    """Free what nobody uses, unless that was done within so many seconds: all visitors of a server wait for it."""
+    global _collected
+    with _lock:
+        if monotonic() - _collected < every:
+            return
+        _collected = monotonic()
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

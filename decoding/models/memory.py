@@ -7,6 +7,7 @@ import sys
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock, Timer
 from typing import Any
 
 from decoding.models.progress import said
@@ -16,6 +17,8 @@ TOLD = 1000  # tokens that the cache is told for
 GROUP = Path("/sys/fs/cgroup")  # of the container, if there is one
 SMALL = 8 * 2**30  # bytes
 MOST = 100 * 2**20  # bytes of a list of tensors
+SOON = 2.0  # seconds until what was freed is given back
+_lock, _trimming = Lock(), False
 
 
 @dataclass(frozen=True)
@@ -97,6 +100,28 @@ def limits() -> list[int]:
     except (OSError, ValueError):
         return []
     return [max(0, most - used)]
+
+
+def trim_soon() -> None:
+    """`trim`, on a thread and in a moment: it takes long where much is held, so once for all who let go of something meanwhile."""
+    global _trimming
+    with _lock:
+        if _trimming:
+            return
+        _trimming = True
+    later = Timer(SOON, trimmed)
+    later.daemon = True
+    try:
+        later.start()
+    except RuntimeError:  # the machine has no thread left
+        trimmed()
+
+
+def trimmed() -> None:
+    global _trimming
+    with _lock:
+        _trimming = False
+    trim()
 
 
 def trim() -> None:

@@ -322,7 +322,7 @@ class Live:
         if (let_go := getattr(self._run, "let_go", None)) is not None:
             let_go()
         if self._run is not None or self.problem:  # a failed load leaves half of a model
-            memory.trim()
+            memory.trim_soon()
 
     def wait(self, timeout: float = 60) -> None:
         """Block until nothing is due; for scripts and tests."""

@@ -1,7 +1,5 @@
 """A public server in real browsers: whose kept runs are whose, my link, and a stranger who clears the caches."""
 
-import os
-
 import pytest
 from playwright.sync_api import expect
 from streamlit.proto.BackMsg_pb2 import BackMsg
@@ -10,16 +8,26 @@ from pages.parts.shared.visitor import NAME
 from tests.browser.on_step import call, go_on, next_button, prompt, shows, text
 from tests.browser.test_keep import keep_as
 from tests.conftest import PATIENCE, button, serving_app, settled, until
+from tests.local_server import serving
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(8 * PATIENCE)]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def mode():
-    """Before the server starts."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(os.environ, "DRAFTSCOPE_MODE", "public")
-        yield
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """A public server; pages of `elsewhere` may show it."""
+    nothing = str(tmp_path_factory.mktemp("nothing-fetched"))
+    known = {"DRAFTSCOPE_CACHE": nothing, "DRAFTSCOPE_MODE": "public", "DRAFTSCOPE_FRAMES": "http://localhost:*"}
+    with serving_app(tmp_path_factory.mktemp("home"), script="deploy/serve.py", **known) as address:
+        yield address
+
+
+@pytest.fixture
+def elsewhere(tmp_path, site):
+    """A page of another site, with a link to the server and with the server inside."""
+    (tmp_path / "index.html").write_text(f'<a href="{site}/Traces">a demo</a><iframe src="{site}/Traces" width=1200 height=800>')
+    with serving(tmp_path) as server:
+        yield server.address.replace("127.0.0.1", "localhost")
 
 
 CLEAR = """([address, message]) => new Promise((done, failed) => {
@@ -63,15 +71,19 @@ def test_kept_runs_stay_with_their_browser_and_go_along_with_my_link(site, brows
         page.context.close()
 
 
-def test_the_key_is_found_again_without_a_cookie(site, browser):
-    """Inside of another page a browser may refuse cookies."""
-    page = visit(browser, f"{site}/Traces")
-    until(page, lambda: key_of(page), "the browser keeps no key")
-    key = key_of(page)
-    page.context.clear_cookies()
+def test_the_key_is_found_again_without_a_cookie(site, elsewhere, browser):
+    """Inside of another site's page a browser refuses the server's."""
+    page = visit(browser, elsewhere)
+    inside = page.frame_locator("iframe")
+    link = inside.locator("code", has_text="visitor=")
+    inside.get_by_text("My link, download all, delete all").click()
+    key = link.inner_text().strip().split("visitor=")[1]
+    stored = page.frames[1].evaluate
+    until(page, lambda: stored(f"localStorage.getItem('{NAME}')") == key, "the browser keeps no key")
     page.reload()
-    page.get_by_text("My link, download all, delete all").click()
-    until(page, lambda: key in page.locator("code", has_text="visitor=").inner_text(), "another key is used")
+    inside.get_by_text("My link, download all, delete all").click()
+    until(page, lambda: key in link.inner_text(), "another key is used")
+    assert key_of(page) is None
     page.context.close()
 
 
@@ -118,14 +130,6 @@ def test_a_stranger_who_clears_the_caches_stops_no_run(site, browser):
 # -- a key that no script can read ------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def served(tmp_path_factory):
-    """The app as `deploy/serve.py` serves it."""
-    nothing = str(tmp_path_factory.mktemp("nothing-fetched"))
-    with serving_app(tmp_path_factory.mktemp("home"), script="deploy/serve.py", DRAFTSCOPE_CACHE=nothing) as address:
-        yield address
-
-
 def hidden(page) -> bool:
     """Whether no script of the page finds the key."""
     return NAME not in page.evaluate("document.cookie") and page.evaluate(f"localStorage.getItem('{NAME}')") is None
@@ -137,8 +141,8 @@ def said_key(page) -> str:
     return page.locator("code", has_text="visitor=").inner_text().strip().split("visitor=")[1]
 
 
-def test_no_script_reads_the_key_and_it_stays(served, browser):
-    page = visit(browser, f"{served}/Traces")
+def test_no_script_reads_the_key_and_it_stays(site, browser):
+    page = visit(browser, f"{site}/Traces")
     key = key_of(page)
     assert key and next(c for c in page.context.cookies() if c["name"] == NAME)["httpOnly"]
     until(page, lambda: said_key(page) == key, "the pages have another key than the browser")
@@ -150,67 +154,65 @@ def test_no_script_reads_the_key_and_it_stays(served, browser):
     page.context.close()
 
 
-def test_my_link_changes_the_key_that_no_script_reads(served, browser):
-    alice, bob = visit(browser, f"{served}/Traces"), visit(browser, f"{served}/Traces")
+def test_my_link_changes_the_key_that_no_script_reads(site, browser):
+    alice, bob = visit(browser, f"{site}/Traces"), visit(browser, f"{site}/Traces")
     assert key_of(alice) != key_of(bob)
-    bob.goto(f"{served}/Traces?visitor={key_of(alice)}")
+    bob.goto(f"{site}/Traces?visitor={key_of(alice)}")
     button(bob, "Take them").click()
     until(bob, lambda: key_of(bob) == key_of(alice), "the key was not taken")
     assert next(c for c in bob.context.cookies() if c["name"] == NAME)["httpOnly"] and hidden(bob)
-    bob.goto(f"{served}/Traces")
+    bob.goto(f"{site}/Traces")
     until(bob, lambda: said_key(bob) == key_of(alice), "the next visit is another's")
     for page in (alice, bob):
         page.context.close()
 
 
-def test_all_tabs_of_a_browser_go_over_to_another_key(served, browser):
+def test_all_tabs_of_a_browser_go_over_to_another_key(site, browser):
     """One that stayed behind kept runs under a key that no browser had any more. What is there already is told before."""
-    alice, bob = visit(browser, f"{served}/Traces"), visit(browser, f"{served}/Traces")
-    keep_as(bob, served, "run of bob")
+    alice, bob = visit(browser, f"{site}/Traces"), visit(browser, f"{site}/Traces")
+    keep_as(bob, site, "run of bob")
     second, old = bob.context.new_page(), key_of(bob)
-    second.goto(f"{served}/Traces")
+    second.goto(f"{site}/Traces")
     second.locator(".ds-verdict", has_text="run of bob").wait_for()
-    bob.goto(f"{served}/Traces?visitor={key_of(alice)}")
+    bob.goto(f"{site}/Traces?visitor={key_of(alice)}")
     bob.get_by_text("This browser has kept 1 of its own").wait_for()
     until(bob, lambda: old in bob.locator("code", has_text="visitor=").first.inner_text(), "its own link is not told")
     button(bob, "Take them").click()
     until(bob, lambda: key_of(bob) == key_of(alice), "the key was not taken")
     second.get_by_text("Nothing is kept yet").wait_for()
-    keep_as(second, served, "kept in the second tab")
+    keep_as(second, site, "kept in the second tab")
     alice.reload()
     alice.locator(".ds-verdict", has_text="kept in the second tab").wait_for()
     for page in (alice, bob):
         page.context.close()
 
 
-def test_a_key_of_an_earlier_version_is_handed_over(served, browser):
-    page, old = visit(browser, f"{served}/_stcore/health"), "o" * 43
+def test_a_key_of_an_earlier_version_is_handed_over(site, browser):
+    page, old = visit(browser, f"{site}/_stcore/health"), "o" * 43
     page.evaluate(f"localStorage.setItem('{NAME}', '{old}')")
-    page.goto(f"{served}/Traces")
+    page.goto(f"{site}/Traces")
     until(page, lambda: key_of(page) == old and hidden(page), "the old key is lost")
     until(page, lambda: said_key(page) == old, "the pages have another key")
     page.context.close()
 
 
-def test_a_link_from_another_site_leads_to_what_was_kept(served, site, browser):
+def test_a_link_from_another_site_leads_to_what_was_kept(site, elsewhere, browser):
     """A cookie that a browser does not send with such a visit would be written over by a new one, and all that was kept lost."""
-    page = visit(browser, f"{served}/Traces")
+    page = visit(browser, f"{site}/Traces")
     key = key_of(page)
-    page.goto(f"{site}/_stcore/health".replace("127.0.0.1", "localhost"))
-    page.evaluate(f"document.body.innerHTML = '<a href=\"{served}/Traces\">a demo</a>'")
+    page.goto(elsewhere)
     page.locator("a").click()
     until(page, lambda: said_key(page) == key, "the visitor is another one")
     assert key_of(page) == key and hidden(page)
     page.context.close()
 
 
-def test_another_site_cannot_hand_over_a_key(served, site, browser):
-    """The other server of these tests is another origin."""
-    page = visit(browser, f"{served}/Traces")
+def test_another_site_cannot_hand_over_a_key(site, elsewhere, browser):
+    page = visit(browser, f"{site}/Traces")
     key = key_of(page)
-    page.goto(site)
+    page.goto(elsewhere)
     more = "method: 'POST', headers: {'x-draftscope': '1'}, body: 'e'.repeat(43), credentials: 'include'"
-    request = f"fetch('{served}/visitor', {{{more}}})"
+    request = f"fetch('{site}/visitor', {{{more}}})"
     assert page.evaluate(f"{request}.then(() => 'answered', () => 'refused')") == "refused"
     assert key_of(page) == key
     page.context.close()

@@ -7,6 +7,7 @@ import shutil
 import threading
 import time
 import weakref
+from math import inf
 from pathlib import Path
 from weakref import WeakValueDictionary
 
@@ -348,6 +349,7 @@ class Stand:
 def empty_shelf(monkeypatch):
     monkeypatch.setattr(family_cache, "_alive", WeakValueDictionary())
     monkeypatch.setattr(family_cache, "_families", {})
+    monkeypatch.setattr(family_cache, "_collected", -inf)
 
 
 def test_shelf_loads_once_and_frees_the_last_one_before_the_next(empty_shelf, folders, embedded, monkeypatch):
@@ -398,6 +400,29 @@ def test_families_in_use_keep_to_a_budget(empty_shelf, folders, monkeypatch):
     assert family_cache.family(names[1]) and family_cache.loaded(names[0], None) is None  # nobody uses it any more
     monkeypatch.setenv(family_cache.BUDGET, "0")
     assert family_cache.family(names[0])  # alone it is only as large as the machine allows
+
+
+def test_all_that_lies_about_is_looked_through_seldom(empty_shelf, monkeypatch):
+    """Visitors who had one model after another loaded had everybody wait for a collection each time. Where there is no room it is
+    made at once."""
+    collected = []
+    monkeypatch.setattr(gc, "collect", lambda: collected.append(1))
+    monkeypatch.setattr(family_cache, "load", lambda *key: Stand())
+    monkeypatch.setattr(family_cache, "bytes_needed", lambda key: 10)
+    for name in "abcde":
+        assert family_cache.family(name)
+    assert len(collected) == 1  # in so many seconds
+
+    def full(key: tuple, size: int) -> None:
+        if len(collected) < 3:
+            raise ValueError("no room")
+
+    collected.append(1)
+    monkeypatch.setattr(family_cache, "check_budget", full)
+    assert family_cache.family("f") and len(collected) == 3
+    collected.clear()
+    with pytest.raises(ValueError, match="no room"):
+        family_cache.family("g")
 
 
 def test_a_run_that_is_over_is_no_user(empty_shelf, folders):

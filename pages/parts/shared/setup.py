@@ -8,6 +8,7 @@ import streamlit as st
 from streamlit.errors import StreamlitAPIException
 
 from decoding.limits import limits
+from pages.parts.shared import visitor
 from pages.parts.shared.loading import loading_line
 from pages.parts.shared.runs import cleanup, found_again
 from pages.parts.shared.visitor import remember_visitor
@@ -36,6 +37,10 @@ NARROW = """
 
 PLOT_CONFIG = {"displayModeBar": False, "scrollZoom": False}  # of every figure: the wheel scrolls the page
 
+NOT_APART = (
+    "This server is set to be public, and was started in a way that keeps no visitor apart from another who learns the name of "
+    "their session. Start it with “streamlit run deploy/serve.py”, or without DRAFTSCOPE_MODE=public."
+)
 ON_LEAVING = "draftscope_leaving"  # (title of a page, what is to be done when another one is opened)
 
 CSS = """
@@ -99,6 +104,9 @@ def setup(title: str) -> None:
         rules = limits()
     except ValueError as error:
         st.error(as_markdown(str(error)), icon=":material/error:")
+        st.stop()
+    if rules.public and not visitor.is_apart():
+        st.error(as_markdown(NOT_APART), icon=":material/error:")
         st.stop()
     if rules.public:
         st.set_option("client.showErrorDetails", "none")  # a traceback names the server's folders

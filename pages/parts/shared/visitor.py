@@ -11,6 +11,8 @@ from contextlib import suppress
 from pathlib import Path
 
 import streamlit as st
+from streamlit import runtime
+from streamlit.runtime import Runtime
 
 from decoding.limits import limits
 from decoding.runs import visitors
@@ -151,6 +153,12 @@ def offer() -> None:
                 f"This browser has kept {own:,} of its own. They stay under this link alone, so copy it before you take others:"
             )
             st.code(my_link(), language=None, wrap_lines=True)
+
+
+def is_apart() -> bool:
+    """Whether a session is its visitor's alone, as on `deploy/serve.py`. Streamlit by itself gives it to whoever knows its name,
+    which stands in the addresses of uploads. Where there is no server, there is nobody else."""
+    return visitors.by_server or not (runtime.exists() and type(runtime.get_instance()) is Runtime)  # a test has another
 
 
 def my_link() -> str:
