@@ -13,6 +13,7 @@ from streamlit.runtime.backend_operation_handler import DeferredFileHandler
 
 from decoding.limits import Refused, check_files, limits
 from decoding.runs.log import log
+from decoding.runs.visitors import file_for
 from deploy.pace import Places, Tab
 
 AT_ONCE = 1
@@ -50,15 +51,22 @@ class Making:
         check_files(own, near)
         self._asked[file := object()] = tab
         try:
-            await self._places.take(file, tab.names[0])
-            try:
-                if self._tabs.get(session) is not tab:
-                    raise Refused(GONE)
-                yield
-            finally:
-                self._places.give(file)
+            with file_for(tab.names[-1].removeprefix("visitor ")):
+                async with self._placed(file, tab, session):
+                    yield
         finally:
             del self._asked[file]
+
+    @asynccontextmanager
+    async def _placed(self, file: object, tab: Tab, session: str) -> AsyncIterator[None]:
+        """It is its turn in the block."""
+        await self._places.take(file, tab.names[0])
+        try:
+            if self._tabs.get(session) is not tab:
+                raise Refused(GONE)
+            yield
+        finally:
+            self._places.give(file)
 
 
 making = Making()

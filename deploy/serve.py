@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from time import monotonic
 
 import streamlit as st
 from google.protobuf.message import DecodeError
@@ -38,7 +39,7 @@ from deploy.fragments import has_fragment  # noqa: E402
 from deploy.lingering import linger  # noqa: E402
 from deploy.pace import Pace, Tab  # noqa: E402
 from deploy.readiness import Readiness  # noqa: E402
-from deploy.requests import Requests  # noqa: E402
+from deploy.requests import CAME, Requests  # noqa: E402
 from deploy.uploads import FILES, Uploads  # noqa: E402
 
 HOST = "__Host-"  # what the cookie's name begins with over https: browsers take it from no other host of the same domain
@@ -51,6 +52,7 @@ SHORT = 200  # bytes: messages that a script has ended, or that a timer begins, 
 MAIN = ROOT / "app.py"
 HERE = str(MAIN).encode()
 ASKED = {"rerun_script", "stop_script", "app_heartbeat", "file_urls_request", "backend_operation_request"}  # by pages
+LATE = 2.0  # seconds
 PARTS = 2_000  # boxes and buttons of a page, and what it has seen before; the largest have some 200
 SIGNS = 20_000  # that begin a list, an object or a value of one, in all that a page says
 EVENT = 16 * 2**10  # characters of what a component says; ours say some hundred
@@ -148,11 +150,19 @@ def with_cookie(scope: Scope, send: Send) -> Send:
             headers = MutableHeaders(raw=message["headers"] if isinstance(message["headers"], list) else list(message["headers"]))
             if headers.get("content-type", "").startswith("text/html"):
                 headers["cache-control"] = "no-store"
-                headers.append("set-cookie", cookie(key_in(scope) or new_key(), scope))
+                if is_page(scope):
+                    headers.append("set-cookie", cookie(key_in(scope) or new_key(), scope))
                 message["headers"] = headers.raw
         await send(message)
 
     return sent
+
+
+def is_page(scope: Scope) -> bool:
+    """Whether a page was asked for, and not long ago: the answer to one that has waited could bring back a key that the browser had
+    then, and has been given another one for since."""
+    late = key_in(scope) and monotonic() - scope.get(CAME, monotonic()) > LATE
+    return Headers(scope=scope).get("sec-fetch-dest", "document") in ("document", "iframe") and not late
 
 
 async def taken(request: Request) -> Response:

@@ -293,3 +293,9 @@ def stays(page, read: Callable[[], Any], seconds: float = 3) -> Any:
         assert read() == before
         page.wait_for_timeout(100)
     return before
+
+
+def named(at, key: str):
+    """The button of this key, or of one that goes on with what it is about."""
+    (found,) = [button for button in at.button if str(button.key) == key or str(button.key).startswith(f"{key}.")]
+    return found

@@ -6,6 +6,7 @@ import logging
 import re
 import tomllib
 from pathlib import Path
+from time import monotonic
 from types import SimpleNamespace
 
 import pytest
@@ -40,8 +41,8 @@ def serve(monkeypatch):
 
 
 def asked(
-    serve, path: str = "/", method: str = "GET", body: bytes = b"", scheme: str = "http", answer=HTML, status=200, **headers: str
-):
+    serve, path="/", method="GET", body=b"", scheme="http", answer=HTML, status=200, waited=0.0, **headers: str
+):  # fmt: skip
     """(status, headers) of an answer, with both of the server's layers around an app that answers with `answer`."""
     sent = []
 
@@ -57,6 +58,7 @@ def asked(
 
     named = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
     scope = {"type": "http", "method": method, "path": path, "headers": named, "scheme": scheme, "query_string": b""}
+    scope[serve.CAME] = monotonic() - waited
     asyncio.run(serve.SecurityHeaders(serve.VisitorCookie(app))(scope, receive, send))
     found: dict[str, list[str]] = {}
     for name, value in sent[0]["headers"]:
@@ -87,6 +89,15 @@ def test_a_key_that_is_there_stays(serve):
     assert key_of(asked(serve, cookie=f"a=b; {COOKIE}={KEY}; c=d")[1]) == KEY
     for wrong in ("x", "../../etc", "a" * 100, ""):
         assert key_of(asked(serve, cookie=f"{COOKIE}={wrong}")[1]) != wrong
+
+
+def test_only_a_page_brings_it_and_none_that_has_waited(serve):
+    """A file, or an answer that comes late, would bring back a key that the browser had before it was given another."""
+    for other in ("empty", "image", "script"):
+        assert "set-cookie" not in asked(serve, cookie=f"{COOKIE}={KEY}", sec_fetch_dest=other)[1]
+    assert key_of(asked(serve, cookie=f"{COOKIE}={KEY}", sec_fetch_dest="document")[1]) == KEY
+    assert "set-cookie" not in asked(serve, cookie=f"{COOKIE}={KEY}", waited=serve.LATE + 1)[1]
+    assert is_key(key_of(asked(serve, waited=serve.LATE + 1)[1]))  # a first visit
 
 
 def test_over_https_it_goes_nowhere_else(serve):

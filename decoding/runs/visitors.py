@@ -9,6 +9,9 @@ import re
 import secrets
 import shutil
 import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from threading import Lock
@@ -31,7 +34,27 @@ IN_STATE = "visitor.key"  # where a session has its visitor's key
 by_server = False  # whether the server itself sets the cookie, which no script can read then: `deploy/serve.py` says so
 _lock = Lock()
 _looked: dict[Path, float] = {}  # folder -> when
+_files: Counter[str] = Counter()  # key -> files that are asked for and not made yet
 _keepers: dict[str, list[float]] = {}  # address -> when visitors there began to keep runs
+
+
+@contextmanager
+def file_for(key: str) -> Iterator[None]:
+    """In the block a file of what a visitor has kept is made, or waits until it is."""
+    with _lock:
+        _files[key] += 1
+    try:
+        yield
+    finally:
+        with _lock:
+            _files[key] -= 1
+            if not _files[key]:
+                del _files[key]
+
+
+def waits_for_file(key: str) -> bool:
+    """Whether a visitor waits for such a file: deleting what is to be in it has to wait for it, too."""
+    return _files[key] > 0
 
 
 def new_key() -> str:

@@ -15,17 +15,17 @@ pytestmark = [pytest.mark.browser, pytest.mark.timeout(8 * PATIENCE)]
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
-    """A public server; pages of `elsewhere` may show it."""
+    """A public server."""
     nothing = str(tmp_path_factory.mktemp("nothing-fetched"))
-    known = {"DRAFTSCOPE_CACHE": nothing, "DRAFTSCOPE_MODE": "public", "DRAFTSCOPE_FRAMES": "http://localhost:*"}
+    known = {"DRAFTSCOPE_CACHE": nothing, "DRAFTSCOPE_MODE": "public"}
     with serving_app(tmp_path_factory.mktemp("home"), script="deploy/serve.py", **known) as address:
         yield address
 
 
 @pytest.fixture
 def elsewhere(tmp_path, site):
-    """A page of another site, with a link to the server and with the server inside."""
-    (tmp_path / "index.html").write_text(f'<a href="{site}/Traces">a demo</a><iframe src="{site}/Traces" width=1200 height=800>')
+    """A page of another site, with a link to the server."""
+    (tmp_path / "index.html").write_text(f'<a href="{site}/Traces">a demo</a>')
     with serving(tmp_path) as server:
         yield server.address.replace("127.0.0.1", "localhost")
 
@@ -71,19 +71,22 @@ def test_kept_runs_stay_with_their_browser_and_go_along_with_my_link(site, brows
         page.context.close()
 
 
-def test_the_key_is_found_again_without_a_cookie(site, elsewhere, browser):
-    """Inside of another site's page a browser refuses the server's."""
-    page = visit(browser, elsewhere)
-    inside = page.frame_locator("iframe")
-    link = inside.locator("code", has_text="visitor=")
-    inside.get_by_text("My link, download all, delete all").click()
-    key = link.inner_text().strip().split("visitor=")[1]
-    stored = page.frames[1].evaluate
-    until(page, lambda: stored(f"localStorage.getItem('{NAME}')") == key, "the browser keeps no key")
+def test_the_key_is_found_again_without_a_cookie(site, browser):
+    """As where a browser refuses the server's, but lets the page keep something."""
+
+    def refused(route) -> None:
+        answer = route.fetch()
+        route.fulfill(response=answer, headers={name: said for name, said in answer.headers.items() if name != "set-cookie"})
+
+    page = visit(browser, f"{site}/_stcore/health")
+    page.route(f"{site}/Traces", refused)
+    page.goto(f"{site}/Traces")
+    until(page, lambda: page.evaluate(f"localStorage.getItem('{NAME}')"), "the browser keeps no key")
+    key = page.evaluate(f"localStorage.getItem('{NAME}')")
+    page.context.clear_cookies()
     page.reload()
-    inside.get_by_text("My link, download all, delete all").click()
-    until(page, lambda: key in link.inner_text(), "another key is used")
-    assert key_of(page) is None
+    page.get_by_text("My link, download all, delete all").click()
+    until(page, lambda: key in page.locator("code", has_text="visitor=").inner_text(), "another key is used")
     page.context.close()
 
 
@@ -183,6 +186,40 @@ def test_all_tabs_of_a_browser_go_over_to_another_key(site, browser):
     keep_as(second, site, "kept in the second tab")
     alice.reload()
     alice.locator(".ds-verdict", has_text="kept in the second tab").wait_for()
+    for page in (alice, bob):
+        page.context.close()
+
+
+def test_a_key_that_the_server_did_not_take_is_not_used(site, browser):
+    """The tab went on with it, and after a reload it was gone: a server that begins anew answers so, or one with much to do."""
+    alice, bob = visit(browser, f"{site}/Traces"), visit(browser, f"{site}/Traces")
+    old = key_of(bob)
+    bob.route("**/visitor", lambda route: route.fulfill(status=502))
+    bob.goto(f"{site}/Traces?visitor={key_of(alice)}")
+    button(bob, "Take them").click()
+    bob.get_by_text("did not take the key").wait_for()
+    assert key_of(bob) == old
+    bob.unroute("**/visitor")
+    button(bob, "Take them").click()
+    until(bob, lambda: key_of(bob) == key_of(alice), "the key was not taken")
+    for page in (alice, bob):
+        page.context.close()
+
+
+def test_a_tab_that_took_a_key_does_not_bring_it_back(site, browser):
+    """It handed it over with every page, also when the browser had been given another one since."""
+    alice, bob = visit(browser, f"{site}/Traces"), visit(browser, f"{site}/Traces")
+    own, second = key_of(bob), bob.context.new_page()
+    bob.goto(f"{site}/Traces?visitor={key_of(alice)}")
+    button(bob, "Take them").click()
+    until(bob, lambda: key_of(bob) == key_of(alice), "the key was not taken")
+    second.goto(f"{site}/Traces?visitor={own}")
+    button(second, "Take them").click()
+    until(bob, lambda: key_of(bob) == own, "the key was not taken back")
+    bob.get_by_role("link", name="Methods").first.click()
+    bob.get_by_role("heading", name="Methods").first.wait_for()
+    settled(bob)
+    assert key_of(bob) == own
     for page in (alice, bob):
         page.context.close()
 

@@ -27,7 +27,8 @@ from pages.parts.shared.controls import FOLDER, HUB
 from pages.parts.shared.examples import EXAMPLES
 from pages.parts.shared.session import Session
 from pages.parts.step.open_trace import settings_for
-from tests.conftest import PATIENCE, eventually
+from pages.parts.traces.trace_list import which
+from tests.conftest import PATIENCE, eventually, named
 from tests.hostile import PAYLOAD, clean, hostile, leaks
 from tests.stepper_events import asks, sent
 
@@ -101,13 +102,13 @@ def test_kept_runs_on_the_traces_page(made, store):
     for key in ("eagle", "plain"):
         store.keep(made(key), PAYLOAD[:190], PAYLOAD)
     at = unfolded(opened("5_Traces.py"))
-    at.session_state["traces.picture.2"] = True
+    at.session_state[f"traces.picture.{which(store, store.entries()[0])}"] = True
     clean(at.run())
     at.text_input(key="traces.words").set_value("zq").run()
     clean(at.selectbox(key="traces.family").set_value(PAYLOAD).run())
-    clean(at.button(key="traces.delete").click().run())
+    clean(named(at, "traces.delete").click().run())
     clean(at.button(key="traces.really").click().run())
-    clean(at.button(key="traces.open").click().run())
+    clean(named(at, "traces.open").click().run())
 
 
 def test_kept_runs_compared(made, store):

@@ -16,6 +16,7 @@ from decoding.models import family_cache
 from decoding.runs.store import Store
 from pages.parts.shared import loading
 from pages.parts.shared import recorded_run as demo
+from tests.conftest import named
 from tests.stepper_events import sent, stands
 
 ROOT = Path(__file__).parent.parent.parent
@@ -52,7 +53,7 @@ store.Store(store.default_folder()).keep(trace, "kept", "")
 at = checked(AppTest.from_file("app.py", default_timeout=60).run())
 assert at.get("bidi_component"), "home shows no lanes"
 at = checked(at.switch_page("pages/5_Traces.py").run())
-at = checked(at.button(key="traces.open").click().run())
+at = checked(next(b for b in at.button if str(b.key).startswith("traces.open")).click().run())
 at = checked(at.switch_page("pages/1_Step.py").run())  # AppTest does not follow st.switch_page
 assert at.session_state["draftscope"].trace == trace and at.session_state["draftscope"].cursor == 0
 from tests.stepper_events import sent, stands
@@ -147,7 +148,7 @@ def test_a_stored_trace_opened_meanwhile_gets_its_parameters_later(importing, tm
     trace = msgspec.structs.replace(trace, header=msgspec.structs.replace(trace.header, params=params, prompt="A kept prompt"))
     Store(tmp_path).keep(trace, "kept", "")
     at = page(TRACES)
-    at.button(key="traces.open").click().run()
+    named(at, "traces.open").click().run()
     at = at.switch_page(STEP).run()
     assert not at.exception and at.session_state["draftscope"].trace == trace
     assert prompt(at).value == "A kept prompt" and not at.warning

@@ -14,7 +14,7 @@ from pages.parts.shared.settings import settings_of
 from pages.parts.step.open_trace import settings_for
 from pages.parts.traces.exports import file_name
 from pages.parts.traces.trace_list import which
-from tests.conftest import PATIENCE
+from tests.conftest import PATIENCE, named
 from tests.samples import sample_trace
 from tests.viz_samples import HOSTILE, chain, trace_of
 from viz.replay.replay import replay_html
@@ -35,7 +35,7 @@ def page(path="pages/5_Traces.py") -> AppTest:
 
 
 def press(at: AppTest, key: str) -> AppTest:
-    at.button(key=key).click().run()
+    named(at, key).click().run()
     assert not at.exception, at.exception
     return at
 
@@ -224,6 +224,21 @@ def test_what_was_deleted_elsewhere_is_not_renamed_in_silence(store):
     store.delete(number)
     with pytest.raises(ValueError, match="deleted"):
         store.rename(number, "new", "")
+
+
+def test_what_is_pressed_for_a_run_counts_for_no_other(store):
+    """The form of the next run said “saved” of what was written for one that another tab had deleted, and Delete asked for that."""
+    other, gone = store.keep(sample_trace(), "one", "its note"), store.keep(sample_trace(), "two")
+    at = page()
+    assert box(at, "name").value == "two"
+    store.delete(gone)
+    renamed(at, "two", "a long note")
+    assert [(e.id, e.name, e.note) for e in store.entries()] == [(other, "one", "its note")] and "are saved" not in words(at)
+    gone = store.keep(sample_trace(), "two")
+    at = page()
+    store.delete(gone)
+    press(at, "traces.delete")
+    assert "will be gone for good" not in words(at) and store.count() == 1
 
 
 def test_delete_asks_first(store):

@@ -35,13 +35,15 @@ def share(session: Session, race: Race) -> None:
 
 def kept(race: Race) -> str:
     """Store the runs; says what was done."""
+    runs = [(name, e.trace) for name, e in zip(names([e.settings for e in race.columns]), race.columns, strict=True) if e.count]
+    done = 0
     try:
         store = keep.store()
-        runs = [(name, e.trace) for name, e in zip(names([e.settings for e in race.columns]), race.columns, strict=True) if e.count]
         for name, trace in runs:
             store.keep(trace, f"Compare: {name}"[:MAX_NAME])
+            done += 1
     except (ValueError, sqlite3.Error) as error:
-        return f"The runs were not kept: {told(error)}"
+        return f"Kept {done} of {len(runs)} runs, from the left, and no others: {told(error)}"
     where = "for this browser" if limits().public else f"in {store.folder}"
     return f"Kept {len(runs)} runs {where}."
 

@@ -6,6 +6,7 @@ from threading import Lock
 from typing import TypeVar
 
 from decoding.limits import check_files, limits
+from decoding.runs.visitors import file_for
 from pages.parts.shared import visitor
 
 Data = TypeVar("Data", bytes, str)
@@ -28,7 +29,8 @@ def on_demand(make: Callable[[], Data]) -> Callable[[], Data]:
             check_files(*(sum(n for one, n in _at_work.items() if one[i] == who[i]) for i in range(2)))
             _at_work[who] += 1
         try:
-            return make()
+            with file_for(who[0]):
+                return make()
         finally:
             with _lock:
                 _at_work[who] -= 1

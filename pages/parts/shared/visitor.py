@@ -23,19 +23,36 @@ NAME = COOKIE
 KEY = IN_STATE
 ADDRESS = "visitor.address"  # in the session's state
 OFFERED = "visitor.offered"  # in the session's state: a key that came with a link
+GIVEN = "visitor.given"  # likewise: one that the browser is given, and that is the visitor's when it has it
 PARAMETER = "visitor"  # of "my link"
 SCRIPT = """
 const stored = (name) => { try { return localStorage.getItem(name); } catch { return null; } };
+const store = (name, key) => { try { localStorage.setItem(name, key); } catch { /* it stays a cookie */ } };
 const forget = (name) => { try { localStorage.removeItem(name); } catch { /* nothing lies there */ } };
 const cookie = (name) => document.cookie.split("; ").map(c => c.split("=")).filter(c => c[0] === name).map(c => c[1])[0];
-const hand = (data, key) =>
-  fetch(new URL(data.route, document.baseURI), { method: "POST", headers: { [data.check]: "1" }, body: key });
-let tabs, latest;  // the other tabs of this browser, and what this one was told last
-const told = (data, setTriggerValue) => {  // what this browser is called from now on, by a tab where it was changed
+let tabs, latest, giving, asked;  // the other tabs of this browser, what this one was told last, the key that is on its way
+const listen = (data, setTriggerValue) => {  // to another tab, in which the browser was given another key
   latest = { data, setTriggerValue };
   if (tabs || typeof BroadcastChannel === "undefined") return;
   tabs = new BroadcastChannel(data.name);
   tabs.onmessage = ({ data: key }) => { if (key !== latest.data.key) latest.setTriggerValue("known", key); };
+};
+const hand = (data) => data.served  // the server's cookie says who this is, and no script can write it
+  ? fetch(new URL(data.route, document.baseURI), { method: "POST", headers: { [data.check]: "1" }, body: data.give })
+      .then(answer => { if (!answer.ok) throw answer.status; if (stored(data.name) === data.give) forget(data.name); })
+  : Promise.resolve(write(data, data.give));
+const give = (data) => {  // once; it is this browser's when that is done, and not before
+  if (giving === data.give) return;
+  giving = data.give;
+  hand(data).then(
+    () => { tabs?.postMessage(data.give); latest.setTriggerValue("known", data.give); },
+    () => latest.setTriggerValue("refused", String(Date.now())),
+  ).finally(() => { giving = null; });
+};
+const write = (data, key) => {
+  const secure = location.protocol === "https:" ? "; Secure" : "";
+  document.cookie = `${data.name}=${key}; Path=/; Max-Age=${data.seconds}; SameSite=Lax${secure}`;
+  store(data.name, key);
 };
 const reloaded = (data, setTriggerValue) => {  // once it is known whose tab it is
   try {
@@ -45,24 +62,13 @@ const reloaded = (data, setTriggerValue) => {  // once it is known whose tab it 
   } catch { /* a reload begins anew */ }
 };
 export default function({ data, setTriggerValue }) {
-  told(data, setTriggerValue);
-  if (data.served) {  // the server's cookie says who this is: what an earlier visit wrote here is handed to it, once
-    const old = stored(data.name), given = data.take ? data.key : old && old !== data.key ? old : null;
-    const done = () => {
-      forget(data.name);
-      if (data.take) tabs?.postMessage(given);
-      if (given && given !== data.key) setTriggerValue("known", given);
-    };
-    if (given) hand(data, given).then(done); else forget(data.name);
-    reloaded(data, setTriggerValue);
-    return;
-  }
-  const known = cookie(data.name) || stored(data.name);
-  if (known && known !== data.key && !data.take) { setTriggerValue("known", known); return; }
-  const secure = location.protocol === "https:" ? "; Secure" : "";
-  document.cookie = `${data.name}=${data.key}; Path=/; Max-Age=${data.seconds}; SameSite=Lax${secure}`;
-  try { localStorage.setItem(data.name, data.key); } catch { /* it stays a cookie */ }
-  if (data.take) tabs?.postMessage(data.key);
+  listen(data, setTriggerValue);
+  if (data.give) { give(data); return; }
+  const here = stored(data.name), known = data.served ? null : cookie(data.name) || here;
+  if (known && known !== data.key && !data.over) { setTriggerValue("known", known); return; }
+  if (!data.served) write(data, data.key);
+  else if (here === data.key) forget(data.name);
+  else if (here && !asked) { asked = true; setTriggerValue("old", here); return; }  // of a visit without the server's cookie
   reloaded(data, setTriggerValue);
 }
 """
@@ -111,10 +117,19 @@ def remember_visitor(tab: str, found_again: Callable[[str], None]) -> None:
         del st.query_params[PARAMETER]  # whoever looks at the screen, or is sent the address, must not get it
 
     def known() -> None:
+        given = st.session_state.pop(GIVEN, None)
         if is_key(found := st.session_state["visitor"].known):
             st.session_state[KEY] = found
-        else:  # whatever lies there is no key: it is written over
-            st.session_state["visitor.take"] = True
+        elif given is None:  # whatever lies there is no key: it is written over
+            st.session_state["visitor.over"] = True
+
+    def refused() -> None:
+        if (given := st.session_state.pop(GIVEN, None)) is not None:
+            st.session_state[OFFERED], st.session_state["visitor.refused"] = given, True
+
+    def old() -> None:
+        if is_key(found := st.session_state["visitor"].old) and found != key():
+            st.session_state[GIVEN if not kept_so_far() else OFFERED] = found
 
     def again() -> None:
         st.session_state["visitor.again"] = True
@@ -122,11 +137,12 @@ def remember_visitor(tab: str, found_again: Callable[[str], None]) -> None:
             found_again(found)
 
     seconds = (limits().kept_days or 365) * 86_400
-    data = {"name": NAME, "key": key(), "seconds": seconds, "take": bool(st.session_state.get("visitor.take"))}
-    data |= {"tab": tab, "again": bool(st.session_state.get("visitor.again"))}
+    data = {"name": NAME, "key": key(), "seconds": seconds, "give": st.session_state.get(GIVEN)}
+    data |= {"over": bool(st.session_state.get("visitor.over")), "tab": tab, "again": bool(st.session_state.get("visitor.again"))}
     served = visitors.by_server and is_key(cookie())  # else the browser refused the server's, as it may inside of another page
     data |= {"served": served, "route": ROUTE.lstrip("/"), "check": CHECK}
-    component(key="visitor", data=data, on_known_change=known, on_tab_change=again, height=1)
+    said = {"on_known_change": known, "on_refused_change": refused, "on_old_change": old, "on_tab_change": again}
+    component(key="visitor", data=data, height=1, **said)
     if OFFERED in st.session_state:
         offer()
 
@@ -136,8 +152,9 @@ def offer() -> None:
 
     def take(wanted: bool) -> None:
         offered = st.session_state.pop(OFFERED, None)
+        st.session_state.pop("visitor.refused", None)
         if wanted and is_key(offered):
-            st.session_state[KEY], st.session_state["visitor.take"] = offered, True
+            st.session_state[GIVEN] = offered
 
     with st.container(horizontal=True, vertical_alignment="center", border=True, key="visitor_offer"):
         st.markdown(
@@ -147,12 +164,18 @@ def offer() -> None:
         )
         st.button("Take them", key="visitor_take", on_click=take, args=(True,))
         st.button("No", key="visitor_leave", on_click=take, args=(False,))
-    with suppress(ValueError, sqlite3.Error):  # of one that cannot be read there is nothing to say
-        if own := own_store().count():
-            st.caption(
-                f"This browser has kept {own:,} of its own. They stay under this link alone, so copy it before you take others:"
-            )
-            st.code(my_link(), language=None, wrap_lines=True)
+    if st.session_state.get("visitor.refused"):
+        st.warning("The server did not take the key of that link: nothing has changed. Try again.", icon=":material/sync_problem:")
+    if own := kept_so_far():
+        st.caption(f"This browser has kept {own:,} of its own. They stay under this link alone, so copy it before you take others:")
+        st.code(my_link(), language=None, wrap_lines=True)
+
+
+def kept_so_far() -> int:
+    """How many runs the visitor has kept; 0 if that cannot be told."""
+    with suppress(ValueError, sqlite3.Error):
+        return own_store().count()
+    return 0
 
 
 def is_apart() -> bool:

@@ -6,8 +6,10 @@ import zipfile
 import streamlit as st
 
 from decoding.limits import limits
-from decoding.runs.store import Store
+from decoding.runs.failures import told
+from decoding.runs.store import Gone, Store
 from decoding.runs.trace_files import to_json
+from decoding.runs.visitors import waits_for_file
 from pages.parts.shared import visitor
 from pages.parts.shared.files import on_demand
 from pages.parts.traces.exports import file_name
@@ -42,14 +44,21 @@ def everything(store: Store, count: int) -> None:
 
 
 def archive(store: Store) -> bytes:
-    """A zip file of all runs; a damaged one is left out."""
-    out = io.BytesIO()
+    """A zip file of all runs, as they are now; of a damaged one a text that says so.
+
+    Raises:
+        ValueError: some were deleted meanwhile. Half of them would look like all.
+    """
+    out, entries = io.BytesIO(), store.entries()
     with zipfile.ZipFile(out, "w") as files:  # what is inside is packed already
-        for entry in store.entries():
+        for entry in entries:
+            name = f"{entry.id}_{file_name(entry.name)}"
             try:
-                files.writestr(f"{entry.id}_{file_name(entry.name)}.json.gz", to_json(store.open(entry.id)))
-            except ValueError:
-                continue
+                files.writestr(f"{name}.json.gz", to_json(store.open(entry.id)))
+            except Gone:
+                raise
+            except ValueError as error:
+                files.writestr(f"{name}.damaged.txt", told(error))
     return out.getvalue()
 
 
@@ -65,5 +74,8 @@ def ask_all(store: Store, count: int) -> None:
 
 
 def remove_all(store: Store) -> None:
+    if waits_for_file(visitor.key()):
+        st.session_state["traces.warned"] = "A file of your runs is being made, so none was deleted. Try again when it is there."
+        return
     store.forget()
     st.session_state["traces.said"] = "All kept runs are deleted."

@@ -65,6 +65,8 @@ def browse(session: Session, store: Store) -> None:
     said = st.session_state.pop("traces.said", "")
     if said:
         st.success(as_markdown(said), icon=":material/check:")
+    if warned := st.session_state.pop("traces.warned", ""):
+        st.warning(as_markdown(warned), icon=":material/hourglass:")
     total = store.count()
     if not total:
         nothing(store.folder)
@@ -231,10 +233,10 @@ def details(session: Session, store: Store, entry: Entry) -> None:
     facts(entry)
     with st.container(horizontal=True, key="traces.buttons"):
         opened = st.button(
-            "Open on the Step page", key="traces.open", type="primary", icon=":material/play_circle:",
+            "Open on the Step page", key=f"traces.open.{which(store, entry)}", type="primary", icon=":material/play_circle:",
             help="Every view of the Step page, from what was recorded: no model is loaded.",
         )  # fmt: skip
-        if st.button("Delete", key="traces.delete", icon=":material/delete:", help="Asks before it does."):
+        if st.button("Delete", key=f"traces.delete.{which(store, entry)}", icon=":material/delete:", help="Asks before it does."):
             ask(store, entry)
     if opened:
         open_stored(session, store, entry.id)
@@ -275,7 +277,7 @@ def naming(store: Store, entry: Entry) -> None:
             help="Its study finds it by this name." if entry.study else None,
         )  # fmt: skip
         note = st.text_area("Note", seen[1], max_chars=MAX_NOTE, height=80, key=f"traces.note.{boxes}")
-        pressed = st.form_submit_button("Save name and note", key="traces.rename", icon=":material/save:")
+        pressed = st.form_submit_button("Save name and note", key=f"traces.rename.{one}", icon=":material/save:")
     if lost in st.session_state:
         st.warning(
             "Not saved: another tab has changed name or note since you saw them. Its words stand above; these are yours, to copy:",
