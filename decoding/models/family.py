@@ -8,7 +8,7 @@ import hashlib
 import os
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -204,8 +204,17 @@ def leading(token: int, tokens: Sequence[int]) -> int:
     return next((i for i, other in enumerate(tokens) if other != token), len(tokens))
 
 
+Opened = tuple[PreTrainedTokenizerBase, Target, tuple[str, ...]]  # a tokenizer, a model that passed the self-test, and notes
+OpenModel = Callable[..., Opened]  # as `open_model`
+
+
 def load(
-    target: str = "embedded", draft: str | None = None, device: str = "auto", dtype: str = "auto", graphs: str = "auto"
+    target: str = "embedded",
+    draft: str | None = None,
+    device: str = "auto",
+    dtype: str = "auto",
+    graphs: str = "auto",
+    open_by: OpenModel | None = None,
 ) -> Family:
     """Load a family.
 
@@ -221,10 +230,12 @@ def load(
             "float16".
         graphs: "auto" (CUDA graphs on a GPU, for models that can be captured), "off", or "static": passes of fixed shape as for a
             graph, but none is captured, on any device.
+        open_by: opens a model; None: `open_model`.
 
     Raises:
         ValueError: with a sentence that says what is wrong and with which value.
     """
+    open_one = open_by or open_model
     names = {"target": target, "draft model": draft or "", "device": device, "number format": dtype, "use of graphs": graphs}
     for what, given in names.items():
         if not isinstance(given, str):
@@ -243,7 +254,7 @@ def load(
     if draft is None and own:
         draft = str(SHIPPED / SHIPPED_DRAFTS[own])
     raster = raster_of(Path(target))
-    tokenizer, big, more = open_model(target, where, dtype, spread=device == AUTO_MAP, graphs=graphs)
+    tokenizer, big, more = open_one(target, where, dtype, spread=device == AUTO_MAP, graphs=graphs)
     if raster is not None:
         check_raster(raster, tokenizer.get_vocab(), big.context, name)
         big = replace(big, unused=words_of(raster, big.vocab))
@@ -253,7 +264,7 @@ def load(
         notes += opened(folder, big).notes  # whatever is wrong with it is said now
     if draft is None:
         return Family(name, tokenizer, big, heads=heads, notes=notes, raster=raster)
-    other, small, more = open_model(draft, big.device, dtype, graphs=graphs)
+    other, small, more = open_one(draft, big.device, dtype, graphs=graphs)
     if raster is not None:
         small = replace(small, unused=words_of(raster, small.vocab))
     found = fitted(big, tokenizer, small, other, asked or draft)
@@ -340,9 +351,7 @@ def ships(source: str) -> bool:
     return any(Path(source).resolve().is_relative_to(folder.resolve()) for folder in known)
 
 
-def open_model(
-    source: str, device: torch.device, dtype: str, *, spread: bool = False, graphs: str = "auto"
-) -> tuple[PreTrainedTokenizerBase, Target, tuple[str, ...]]:
+def open_model(source: str, device: torch.device, dtype: str, *, spread: bool = False, graphs: str = "auto") -> Opened:
     """A tokenizer, a model that passed the self-test, and notes; ValueError with the reason if it cannot be opened or read. A model
     that is `spread` lies wherever there is room."""
     if dtype != "auto" and dtype not in DTYPES:

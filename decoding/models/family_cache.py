@@ -1,30 +1,36 @@
 """The families in memory: the embedded ones, and of the others those that somebody uses, and the one that was asked for last.
 
 A family is in use as long as anybody but this cache holds it, as a run does until it is over. What nobody uses is freed before
-another is loaded; what is in use stays, and together with the new one must fit a budget. Loading one holds up nobody else.
+another is loaded, on a public server as much of it as has no room, the least recently used first; what is in use stays, and
+together with the new one must fit a budget. Loading one holds up nobody else. On a processor families share the models that they
+have in common: a model holds no state of any run.
 """
 
 import gc
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Hashable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from math import inf
 from pathlib import Path
 from threading import Lock
 from time import monotonic
-from weakref import WeakValueDictionary
+from weakref import WeakKeyDictionary, WeakValueDictionary
 
 import torch
+from transformers import PreTrainedTokenizerBase
 
+from decoding.limits import limits
 from decoding.models import memory
-from decoding.models.family import Family, find_device, load, opened_from
+from decoding.models.family import Family, Opened, find_device, load, open_model, opened_from
 from decoding.models.memory import BYTES
 from decoding.models.names import SHIPPED_TARGETS
 from decoding.models.progress import resting, said, tell
+from decoding.models.target import Target
 
 EMBEDDED = tuple((target, None) for target in SHIPPED_TARGETS)  # targets and draft models
 BUDGET = "DRAFTSCOPE_MODEL_GB"  # how much memory the families that are in use may take, beside the embedded ones
 SHARE = 0.6  # of the device's memory, if that is not said
+SPARE = 1.5  # gigabytes of what nobody uses, or is asked for, that a public server keeps: its visitors ask for now this, now that
 GIGABYTE = 10**9
 EVERY = 10.0  # seconds between two collections, unless there is no room for what is asked for
 LOOK = 0.5  # seconds between two words of who waits for another to load a family
@@ -34,7 +40,10 @@ _lock = Lock()  # of what follows; never held while anything is loaded
 _families: dict[Key, Family] = {}  # kept, whether or not they are used
 _alive: WeakValueDictionary[Key, Family] = WeakValueDictionary()  # those, and what others still use
 _coming: dict[Key, int] = {}  # what is being loaded -> bytes that it will take
-_loading: dict[Key, Lock] = {}
+_loading: dict[Hashable, Lock] = {}
+_models: WeakValueDictionary[tuple[str, str], Target] = WeakValueDictionary()  # folder and number format -> open on a processor
+_beside: WeakKeyDictionary[Target, tuple[PreTrainedTokenizerBase, tuple[str, ...]]] = WeakKeyDictionary()  # tokenizer, notes
+_one = Lock()  # to open a model on a public server
 _collected = -inf  # when
 
 
@@ -52,10 +61,31 @@ def family(target: str = "embedded", draft: str | None = None, device: str = "au
             found = _families.get(key) or _alive.get(key)
         if found is None:
             with room(key):
-                found = load(*key)
+                found = load(*key, open_by=open_shared)
         with _lock:
+            _families.pop(key, None)  # the last one is the one that was used last
             _families[key] = _alive[key] = found
         return found
+
+
+def open_shared(source: str, device: torch.device, dtype: str, *, spread: bool = False, graphs: str = "auto") -> Opened:
+    """As `open_model`; what is in memory is not opened again."""
+    if device.type != "cpu":
+        return open_model(source, device, dtype, spread=spread, graphs=graphs)
+    key = source, dtype
+    with _lock:
+        own = _loading.setdefault(key, Lock())
+    with turn(own, Path(source).name):
+        with _lock:
+            target = _models.get(key)
+            beside = None if target is None else _beside.get(target)
+        if target is not None and beside is not None:
+            return beside[0], target, beside[1]
+        with turn(_one, "another model") if limits().public else nullcontext():  # it takes Python's time, of which there is one
+            tokenizer, target, notes = open_model(source, device, dtype, spread=spread, graphs=graphs)
+        with _lock:
+            _models[key], _beside[target] = target, (tokenizer, notes)
+        return tokenizer, target, notes
 
 
 @contextmanager
@@ -85,9 +115,9 @@ def room(key: Key) -> Iterator[None]:
     if key[:2] in EMBEDDED:
         yield
         return
-    if free_others():
-        collect(EVERY)
     size = bytes_needed(key)
+    if free_others(max(0.0, SPARE * GIGABYTE - size) if limits().public else 0.0):
+        collect(EVERY)
     try:
         with _lock:
             check_budget(key, size)
@@ -104,13 +134,20 @@ def room(key: Key) -> Iterator[None]:
             del _coming[key]
 
 
-def free_others() -> bool:
-    """Forget every family but the embedded ones; whether there were any. What nobody uses of them is freed by `collect`."""
+def free_others(keep: float = 0.0) -> bool:
+    """Forget families, but not the embedded ones, those first that were used least lately; whether there were any. What nobody uses
+    of them is freed by `collect`.
+
+    Args:
+        keep: bytes that need not go.
+    """
     with _lock:
         others = [key for key in _families if key[:2] not in EMBEDDED]
-        for other in others:
-            del _families[other]
-    return bool(others)
+        went = 0
+        while others[went:] and (not keep or bytes_of(*(_families[key] for key in others[went:])) > keep):
+            del _families[others[went]]
+            went += 1
+    return bool(went)
 
 
 def collect(every: float = 0.0) -> None:
@@ -128,12 +165,13 @@ def collect(every: float = 0.0) -> None:
 
 def check_budget(key: Key, size: int) -> None:
     """Refuse a family that does not fit beside those that are in use (ValueError); alone it may be as large as the machine."""
-    used = {other: bytes_of(one) for other, one in list(_alive.items()) if other[:2] not in EMBEDDED} | _coming
-    if used and sum(used.values()) + size > (most := budget(key[2])):
-        names = ", ".join(sorted({" + ".join(filter(None, other[:2])) for other in used}))
+    used = {other: one for other, one in list(_alive.items()) if other[:2] not in EMBEDDED}
+    taken = bytes_of(*used.values()) + sum(_coming.values())
+    if (used or _coming) and taken + size > (most := budget(key[2])):
+        names = ", ".join(sorted({" + ".join(filter(None, other[:2])) for other in [*used, *_coming]}))
         raise ValueError(
             f"{' + '.join(filter(None, key[:2]))} takes {said(size)} of memory. Runs that are not over use {names}, "
-            f"{said(sum(used.values()))}, and {said(most)} are for all together: end one of them, or wait for it."
+            f"{said(taken)}, and {said(most)} are for all together: end one of them, or wait for it."
         )
 
 
@@ -155,16 +193,19 @@ def bytes_needed(key: Key) -> int:
     size = 0
     for name in filter(None, (target, draft)):
         with suppress(ValueError):
-            found = memory.needs(Path(opened_from(name, SHIPPED_TARGETS)[0]), width)
+            source = opened_from(name, SHIPPED_TARGETS)[0]
+            if (source, dtype) in _models and find_device(device).type == "cpu":
+                continue
+            found = memory.needs(Path(source), width)
             size += found.weights if found is not None else 0
     return size
 
 
-def bytes_of(family: Family) -> int:
-    """What the weights of a family take."""
-    targets = [target for target in (family.target, family.draft) if target is not None]
-    if family.other_draft is not None:
-        targets.append(family.other_draft.model)
+def bytes_of(*families: Family) -> int:
+    """What the weights of families take together, those that they share once."""
+    found = [target for family in families for target in (family.target, family.draft) if target is not None]
+    found += [family.other_draft.model for family in families if family.other_draft is not None]
+    targets = {id(target.model): target for target in found}.values()
     heads = [target.plain.blocks for target in targets if target.plain is not None]
     twice = sum(4 * blocks.numel() for blocks in heads if blocks is not None)
     return twice + sum(values.nbytes for target in targets for values in target.model.parameters())

@@ -18,7 +18,7 @@ from transformers import PreTrainedTokenizerFast, T5Config, T5ForConditionalGene
 
 from decoding.models import family_cache
 from decoding.models.checkpoints import check_architecture, context
-from decoding.models.family import EMBEDDED, load, weights_mark
+from decoding.models.family import EMBEDDED, load, open_model, weights_mark
 from decoding.runs.run import Run
 from decoding.runs.worker import Worker
 from decoding.sample import Sampling
@@ -350,12 +350,13 @@ def empty_shelf(monkeypatch):
     monkeypatch.setattr(family_cache, "_alive", WeakValueDictionary())
     monkeypatch.setattr(family_cache, "_families", {})
     monkeypatch.setattr(family_cache, "_collected", -inf)
+    monkeypatch.setattr(family_cache, "_models", WeakValueDictionary())
 
 
 def test_shelf_loads_once_and_frees_the_last_one_before_the_next(empty_shelf, folders, embedded, monkeypatch):
     names, held = [("embedded", None), (folders("llama"), None), (folders("gpt2"), None), ("embedded", "gpt2")], []
 
-    def look(*key) -> object:
+    def look(*key, **_) -> object:
         held.append([other[:2] for other in family_cache._families])
         return Stand()
 
@@ -367,14 +368,14 @@ def test_shelf_loads_once_and_frees_the_last_one_before_the_next(empty_shelf, fo
 
 
 def test_asking_for_the_embedded_family_frees_nothing(empty_shelf, monkeypatch):
-    monkeypatch.setattr(family_cache, "load", lambda *key: Stand())
+    monkeypatch.setattr(family_cache, "load", lambda *key, **_: Stand())
     other = family_cache.family("folder")
     family_cache.family("embedded")
     assert family_cache.family("folder") is other
 
 
 def test_shelf_keeps_the_embedded_family_if_another_cannot_be_loaded(empty_shelf, embedded, monkeypatch):
-    monkeypatch.setattr(family_cache, "load", lambda *names: embedded if names[0] == "embedded" else load(*names))
+    monkeypatch.setattr(family_cache, "load", lambda *names, **how: embedded if names[0] == "embedded" else load(*names, **how))
     family_cache.family("embedded")
     with pytest.raises(ValueError, match="neither a folder"):
         family_cache.family("no such folder")
@@ -407,7 +408,7 @@ def test_all_that_lies_about_is_looked_through_seldom(empty_shelf, monkeypatch):
     made at once."""
     collected = []
     monkeypatch.setattr(gc, "collect", lambda: collected.append(1))
-    monkeypatch.setattr(family_cache, "load", lambda *key: Stand())
+    monkeypatch.setattr(family_cache, "load", lambda *key, **_: Stand())
     monkeypatch.setattr(family_cache, "bytes_needed", lambda key: 10)
     for name in "abcde":
         assert family_cache.family(name)
@@ -425,6 +426,32 @@ def test_all_that_lies_about_is_looked_through_seldom(empty_shelf, monkeypatch):
         family_cache.family("g")
 
 
+def test_families_share_the_models_that_they_have_in_common(empty_shelf, folders, monkeypatch):
+    """Visitors who had pairs of the same models opened them again and again, and tried them out each time."""
+    one, other, opened = folders("llama"), folders("gpt2"), []
+    monkeypatch.setattr(family_cache, "open_model", lambda source, *a, **b: opened.append(source) or open_model(source, *a, **b))
+    single = family_cache.family(one, dtype="float32", device="cpu")
+    pair = family_cache.family(other, one, dtype="float32", device="cpu")
+    assert pair.draft.model is single.target.model and sorted(opened) == sorted([one, other])
+    assert family_cache.bytes_of(single, pair) == family_cache.bytes_of(pair)
+    assert load(one, dtype="float32", device="cpu").target is not single.target  # only what comes from here is shared
+
+
+def test_a_public_server_keeps_what_was_used_lately_as_far_as_there_is_room(empty_shelf, folders, monkeypatch):
+    monkeypatch.setenv("DRAFTSCOPE_MODE", "public")
+    names = [folders(kind) for kind in ("llama", "gpt2", "qwen2", "mistral")]
+    monkeypatch.setenv("DRAFTSCOPE_MODELS", ",".join(names))
+    size = max(family_cache.bytes_of(load(name)) for name in names)
+    monkeypatch.setattr(family_cache, "SPARE", 3.5 * size / family_cache.GIGABYTE)
+    first, second = (weakref.ref(family_cache.family(name)) for name in names[:2])
+    family_cache.family(names[2])
+    family_cache.family(names[0])  # again
+    family_cache.family(names[3])
+    gc.collect()
+    kept = [key[0] for key in family_cache._families]
+    assert first() is not None and second() is None and names[1] not in kept and names[3] in kept and names[0] in kept
+
+
 def test_a_run_that_is_over_is_no_user(empty_shelf, folders):
     worker, names = Worker(), [folders("llama"), folders("gpt2")]
     live = worker.live(lambda: Run(family_cache.family(names[0]), "plain", prompt="the cat", max_tokens=3))
@@ -440,7 +467,7 @@ def test_a_run_that_is_over_is_no_user(empty_shelf, folders):
 def test_loading_one_family_waits_for_no_other(empty_shelf, monkeypatch):
     begun, go_on = threading.Event(), threading.Event()
 
-    def slow(target, *key):
+    def slow(target, *key, **_):
         if target == "slow":
             begun.set()
             assert go_on.wait(60)

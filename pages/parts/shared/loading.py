@@ -77,10 +77,11 @@ class Importing:
                 with suppress(ValueError):  # the first run says why
                     cluster()
             if limits().public:
-                from decoding.models.family_cache import family
+                from decoding.models.family_cache import EMBEDDED, family
 
-                with suppress(ValueError):  # the first run says why
-                    family()  # models are opened one at a time: it would wait for whatever else is asked for first
+                for target, _ in EMBEDDED:
+                    with suppress(ValueError):  # the first run says why
+                        family(target)  # models are opened one at a time: it would wait for whatever else is asked for first
             gc.freeze()  # half a million objects that stay: looking at them all in a collection holds everybody up for a second
         finally:  # what cannot be imported fails again where a page asks for it, and is said there
             self.done = True
