@@ -20,6 +20,7 @@ much.
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Hashable
+from contextlib import suppress
 from dataclasses import dataclass
 from math import inf
 from threading import Thread
@@ -210,8 +211,10 @@ class Purse(NamedTuple):
 class Tab:
     """One connection of a page, and what its visitor, its address and all together have."""
 
-    def __init__(self, names: list[str], purses: list[Purse], places: list[Places]) -> None:
-        self.names, self.ticks, self._purses = names, Ticks(), purses
+    def __init__(
+        self, names: list[str], purses: list[Purse], places: list[Places], known: Callable[["Tab"], None] = lambda tab: None
+    ) -> None:
+        self.names, self.ticks, self._purses, self._known = names, Ticks(), purses, known
         self.session = ""  # Streamlit's id of it, once it is known
         self._places = list(zip(places, (*names, self), strict=True))[::-1]  # its visitor's come first, those of all last
         self._coming = False  # a page that was asked for and has not begun
@@ -259,6 +262,11 @@ class Tab:
         for places, _ in self._places:
             places.begin(self)
 
+    def belongs(self, session: str) -> None:
+        """Streamlit has told which session it is."""
+        self.session = session
+        self._known(self)
+
     def page_began(self) -> None:
         """A whole page began to run. All that were asked for until now are this one: Streamlit makes one run of many."""
         self._unpaid += not self._coming
@@ -300,6 +308,11 @@ class Tab:
         for places, _ in self._places:
             places.give(self)
 
+    def rests(self) -> None:
+        """Its script waits: what it draws afterwards is little, and not more of it comes than what is waited for."""
+        places, _ = self._places[-1]
+        places.give(self)
+
     def left(self) -> None:
         """It is closed."""
         runs = processor(self._script) is not None
@@ -315,6 +328,8 @@ class Pace:
         self._all = 0  # of all together
         self._purses: dict[str, Purse] = {}
         self._places: Places | None = None  # of all together
+        self._sessions: dict[str, Tab] = {}  # Streamlit's id of a session -> its page
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     @property
     def stand(self) -> float:
@@ -335,10 +350,22 @@ class Pace:
                 self._purses[name] = Purse(Bucket(rule.pages), Bucket(rule.others), Bucket(rule.sent), places)
         self._places = self._places or Places(whole.scripts)
         purses = [self._purses[name] for name in wanted]
-        return Tab(list(wanted), purses, [self._places, *(purse.places for purse in purses)])
+        return Tab(list(wanted), purses, [self._places, *(purse.places for purse in purses)], self.known)
+
+    def known(self, tab: Tab) -> None:
+        """A page has a session."""
+        self._sessions[tab.session], self._loop = tab, asyncio.get_running_loop()
+
+    def rests(self, session: str) -> None:
+        """The script of a session waits; it says so on its own thread."""
+        if (tab := self._sessions.get(session)) is not None and self._loop is not None:
+            with suppress(RuntimeError):  # the server is ending
+                self._loop.call_soon_threadsafe(tab.rests)
 
     def leave(self, tab: Tab) -> None:
         """Its connection is closed; it counts for a moment more."""
+        if self._sessions.get(tab.session) is tab:
+            del self._sessions[tab.session]
         tab.left()
         asyncio.get_running_loop().call_later(LINGER, self._gone, tab)
 

@@ -41,6 +41,7 @@ from deploy.pace import Pace, Tab  # noqa: E402
 from deploy.readiness import Readiness  # noqa: E402
 from deploy.requests import CAME, Requests  # noqa: E402
 from deploy.uploads import FILES, Uploads  # noqa: E402
+from pages.parts.shared import resting  # noqa: E402
 
 HOST = "__Host-"  # what the cookie's name begins with over https: browsers take it from no other host of the same domain
 LONGEST = 200  # bytes of a key that is handed over
@@ -185,14 +186,18 @@ async def taken(request: Request) -> Response:
 
 def cookie(key: str, scope: Scope) -> str:
     """The header that has a browser keep the key, and send it along when a link of another site leads here (Lax): a first page that
-    comes without it brings a new one, and what was kept under the old one would be lost. Nothing else of another site brings it."""
+    comes without it brings a new one, and what was kept under the old one would be lost. Nothing else of another site brings it.
+    Inside of another site's page it is another cookie (Partitioned), which goes nowhere else."""
     seconds, secure = (limits().kept_days or 365) * 86_400, is_secure(scope)
-    return f"{HOST * secure}{COOKIE}={key}; Path=/; Max-Age={seconds}; SameSite=Lax; HttpOnly" + "; Secure" * secure
+    framed = secure and Headers(scope=scope).get("sec-fetch-dest") == "iframe"
+    site = "None; Partitioned" if framed and Headers(scope=scope).get("sec-fetch-site") == "cross-site" else "Lax"
+    return f"{HOST * secure}{COOKIE}={key}; Path=/; Max-Age={seconds}; SameSite={site}; HttpOnly" + "; Secure" * secure
 
 
 def is_secure(scope: Scope) -> bool:
     """Whether the browser came over https."""
-    return scope.get("scheme") in ("https", "wss") or Headers(scope=scope).get("x-forwarded-proto") == "https"
+    said = Headers(scope=scope).get("x-forwarded-proto", "").split(",")[0].strip().lower()  # of several proxies the first
+    return scope.get("scheme") in ("https", "wss") or said == "https"
 
 
 def hosts_own(scope: Scope) -> Scope:
@@ -282,7 +287,7 @@ async def told(send: Send, tab: Tab, message: Message) -> None:
     data = message.get("bytes") or b""
     tab.spoke()
     if HERE in data and (said := ForwardMsg.FromString(data)).WhichOneof("type") == "new_session":
-        tab.session = said.new_session.initialize.session_id
+        tab.belongs(said.new_session.initialize.session_id)
         tab.began()
         making.making.known(tab)
         if not said.metadata.run.fragment_ids:
@@ -363,6 +368,7 @@ for kind in arriving.kinds():
     arriving.bound(kind)
 making.bound()
 pace = Pace()
+resting.listener = pace.rests
 LAYERS = (SecurityHeaders, Requests, Origins, VisitorCookie, Hidden, Downloads, Uploads, partial(Messages, pace=pace))
 ready = Readiness(lambda: pace.stand)
 app = st.App(MAIN, middleware=[Middleware(layer) for layer in LAYERS], routes=[Route("/ready", ready.answer)])

@@ -91,6 +91,19 @@ def test_a_key_that_is_there_stays(serve):
         assert key_of(asked(serve, cookie=f"{COOKIE}={wrong}")[1]) != wrong
 
 
+def test_inside_of_another_sites_page_it_is_that_pages_alone(serve):
+    framed = {"sec_fetch_dest": "iframe", "sec_fetch_site": "cross-site"}
+    assert "SameSite=None; Partitioned; HttpOnly; Secure" in asked(serve, scheme="https", **framed)[1]["set-cookie"][0]
+    assert "SameSite=Lax" in asked(serve, **framed)[1]["set-cookie"][0]  # browsers take no other over http
+    own = framed | {"sec_fetch_site": "same-origin"}
+    assert "SameSite=Lax" in asked(serve, scheme="https", **own)[1]["set-cookie"][0]
+
+
+@pytest.mark.parametrize("said", ["https", "HTTPS", "https,http", "https, https"])
+def test_several_proxies_may_say_that_it_is_https(serve, said):
+    assert asked(serve, x_forwarded_proto=said)[1]["set-cookie"][0].startswith("__Host-")
+
+
 def test_only_a_page_brings_it_and_none_that_has_waited(serve):
     """A file, or an answer that comes late, would bring back a key that the browser had before it was given another."""
     for other in ("empty", "image", "script"):

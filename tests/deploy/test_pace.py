@@ -392,6 +392,29 @@ def test_a_script_that_says_nothing_keeps_its_place_while_it_is_at_work(played, 
     assert played(story) == pytest.approx(LONGEST if works else lost, abs=0.15)
 
 
+def test_a_script_that_waits_for_a_step_lets_others_run(played):
+    """Two of the three places were always held by scripts that waited for their steps in line, up to a second each."""
+
+    async def story():
+        pace = Pace()
+        tabs = [pace.enter(None, f"192.0.2.{i}") for i in range(PUBLIC.whole.scripts)]
+        for number, tab in enumerate(tabs):
+            tab.belongs(f"session {number}")
+            await tab.turn(page=False)
+            tab.began()
+        waiting = asyncio.create_task(pace.enter(None, "198.51.100.1").turn(page=False))
+        await asyncio.sleep(0.1)
+        assert not waiting.done()
+        pace.rests("session 1")
+        await waiting
+        pace.rests("nobody's")
+        pace.leave(tabs[1])
+        assert "session 1" not in pace._sessions
+        return now()
+
+    assert played(story) == pytest.approx(0.1, abs=0.05)
+
+
 def test_others_do_not_wait_for_scripts_that_say_nothing(played, script):
     script(True)
 

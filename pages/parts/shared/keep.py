@@ -49,6 +49,8 @@ def terms() -> str:
     rules = limits()
     if not rules.public:
         return "kept in your folder, to be found on the page Traces."
+    if visitor.is_forgotten():
+        return "kept, but this browser remembers nothing of this page: without My link, on the page Traces, nobody finds it again."
     return f"kept for this browser alone, for {rules.kept_days:,} days, at most {rules.kept:,} runs; see the page Traces."
 
 
@@ -57,7 +59,7 @@ def keep(session: Session) -> None:
     if not session.count:
         return
     kept: Kept | None = st.session_state.get("kept")
-    kept = kept if kept is not None and kept.runs == session.runs and kept.folder == folder() else None
+    kept = kept if kept is not None and kept.runs == session.runs and kept.folder == folder() and is_there(kept) else None
     names, notes = f"keep_name.{session.runs}", f"keep_note.{session.runs}"
     st.session_state.setdefault(names, suggestion(session.trace) if kept is None else kept.name)  # gone after another page
     st.session_state.setdefault(notes, "" if kept is None else kept.note)
@@ -74,6 +76,14 @@ def keep(session: Session) -> None:
                 on_click=lambda: take(session, kept, st.session_state[names], st.session_state.get(notes) or ""),
             )  # fmt: skip
         outcome(session, kept)
+
+
+def is_there(kept: Kept) -> bool:
+    """Whether it was not deleted since; of a store that cannot be read just now that is not said."""
+    try:
+        return bool(store().entries_of([kept.trace]))
+    except (ValueError, sqlite3.Error):
+        return True
 
 
 def outcome(session: Session, kept: Kept | None) -> None:

@@ -30,7 +30,7 @@ const stored = (name) => { try { return localStorage.getItem(name); } catch { re
 const store = (name, key) => { try { localStorage.setItem(name, key); } catch { /* it stays a cookie */ } };
 const forget = (name) => { try { localStorage.removeItem(name); } catch { /* nothing lies there */ } };
 const cookie = (name) => document.cookie.split("; ").map(c => c.split("=")).filter(c => c[0] === name).map(c => c[1])[0];
-let tabs, latest, giving, asked;  // the other tabs of this browser, what this one was told last, the key that is on its way
+let tabs, latest, giving, asked, unkept;  // the other tabs of this browser, what this one was told last, the key that is on its way
 const listen = (data, setTriggerValue) => {  // to another tab, in which the browser was given another key
   latest = { data, setTriggerValue };
   if (tabs || typeof BroadcastChannel === "undefined") return;
@@ -66,7 +66,14 @@ export default function({ data, setTriggerValue }) {
   if (data.give) { give(data); return; }
   const here = stored(data.name), known = data.served ? null : cookie(data.name) || here;
   if (known && known !== data.key && !data.over) { setTriggerValue("known", known); return; }
-  if (!data.served) write(data, data.key);
+  if (!data.served) {
+    write(data, data.key);
+    if (cookie(data.name) !== data.key && stored(data.name) !== data.key && !unkept) {
+      unkept = true;
+      setTriggerValue("forgotten", true);
+      return;
+    }
+  }
   else if (here === data.key) forget(data.name);
   else if (here && !asked) { asked = true; setTriggerValue("old", here); return; }  // of a visit without the server's cookie
   reloaded(data, setTriggerValue);
@@ -127,6 +134,9 @@ def remember_visitor(tab: str, found_again: Callable[[str], None]) -> None:
         if (given := st.session_state.pop(GIVEN, None)) is not None:
             st.session_state[OFFERED], st.session_state["visitor.refused"] = given, True
 
+    def forgotten() -> None:
+        st.session_state["visitor.forgotten"] = True
+
     def old() -> None:
         if is_key(found := st.session_state["visitor"].old) and found != key():
             st.session_state[GIVEN if not kept_so_far() else OFFERED] = found
@@ -142,6 +152,7 @@ def remember_visitor(tab: str, found_again: Callable[[str], None]) -> None:
     served = visitors.by_server and is_key(cookie())  # else the browser refused the server's, as it may inside of another page
     data |= {"served": served, "route": ROUTE.lstrip("/"), "check": CHECK}
     said = {"on_known_change": known, "on_refused_change": refused, "on_old_change": old, "on_tab_change": again}
+    said |= {"on_forgotten_change": forgotten}
     component(key="visitor", data=data, height=1, **said)
     if OFFERED in st.session_state:
         offer()
@@ -182,6 +193,11 @@ def is_apart() -> bool:
     """Whether a session is its visitor's alone, as on `deploy/serve.py`. Streamlit by itself gives it to whoever knows its name,
     which stands in the addresses of uploads. Where there is no server, there is nobody else."""
     return visitors.by_server or not (runtime.exists() and type(runtime.get_instance()) is Runtime)  # a test has another
+
+
+def is_forgotten() -> bool:
+    """Whether the browser keeps the key nowhere, as some do inside of another site's page."""
+    return bool(st.session_state.get("visitor.forgotten"))
 
 
 def my_link() -> str:

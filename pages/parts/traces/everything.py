@@ -1,6 +1,7 @@
 """All kept runs of a visitor of a public server: whose they are and for how long, my link, download all, delete all."""
 
 import io
+import sqlite3
 import zipfile
 
 import streamlit as st
@@ -77,5 +78,9 @@ def remove_all(store: Store) -> None:
     if waits_for_file(visitor.key()):
         st.session_state["traces.warned"] = "A file of your runs is being made, so none was deleted. Try again when it is there."
         return
-    store.forget()
+    try:
+        store.forget()
+    except (ValueError, sqlite3.Error) as error:
+        st.session_state["traces.warned"] = f"Nothing was deleted. {told(error)}"
+        return
     st.session_state["traces.said"] = "All kept runs are deleted."

@@ -320,5 +320,9 @@ def ask(store: Store, entry: Entry) -> None:
 
 
 def remove(store: Store, entry: Entry) -> None:
-    store.delete(entry.id)
+    try:
+        store.delete(entry.id)
+    except (ValueError, sqlite3.Error) as error:
+        st.session_state["traces.warned"] = f"Nothing was deleted. {told(error)}"
+        return
     st.session_state["traces.said"] = f"“{plain(entry.name, 80)}” is deleted."
