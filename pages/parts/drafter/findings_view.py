@@ -2,7 +2,10 @@
 
 import html
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
 from math import ceil
+from typing import Any
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -42,6 +45,7 @@ from viz.drafter.reliability import (
 from viz.tokens import as_markdown, plain
 from viz.words import METRICS
 
+DRAWN = 16  # tables and charts that are kept for whoever comes next
 STYLE = """
 <style>
 .ds-finding h2 { font-size: 0.95rem; font-weight: 600; margin: 0.2rem 0 0 0; padding: 0; }
@@ -66,7 +70,7 @@ def findings_view(session: Session, runs: Runs, found: dict[str, Findings]) -> N
         difference = paired_bootstrap(*paired_taus(*(one.tallies for one in found.values())))
         st.markdown(as_markdown(bootstrap_sentence(difference, names)), help=HOW_TO_READ_BOOTSTRAP)
     chosen = filters(pd.concat([one.judged for one in found.values()], ignore_index=True))
-    judged = {label: filtered(one.judged, **chosen) for label, one in found.items()}
+    judged = {label: passed(Held(one.judged), tuple(chosen.items())) for label, one in found.items()}
     total, left = sum(len(one.judged) for one in found.values()), sum(map(len, judged.values()))
     st.caption(f"{left:,} of {total:,} judged tokens pass the filters; every chart below shows these.")
     frames: Frames = judged if len(judged) > 1 else judged[names[0]]
@@ -141,10 +145,11 @@ def filters(judged: pd.DataFrame) -> dict:
     return {"domains": domains, "classes": classes, "depth": depth, "entropy": entropy}
 
 
-def several(label: str, options: list[str], key: str) -> list[str] | None:
+def several(label: str, options: list[str], key: str) -> tuple[str, ...] | None:
     """Any number of the options; none chosen means all."""
     st.session_state[key] = [option for option in st.session_state.get(key, []) if option in options]
-    return st.multiselect(as_markdown(label), options, key=key, placeholder="all", format_func=lambda o: plain(o, 40)) or None
+    found = st.multiselect(as_markdown(label), options, key=key, placeholder="all", format_func=lambda o: plain(o, 40))
+    return tuple(found) or None
 
 
 def between(label: str, low: float, high: float, step: float, key: str) -> tuple[float, float] | None:
@@ -159,6 +164,50 @@ def between(label: str, low: float, high: float, step: float, key: str) -> tuple
 # -- charts ---------------------------------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True, eq=False)
+class Held:
+    """A table that is known by being itself."""
+
+    frame: pd.DataFrame
+
+    def __hash__(self) -> int:
+        return id(self.frame)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Held) and other.frame is self.frame
+
+
+Parts = tuple[tuple[str, Held], ...]  # by drafter, "" where there is one
+
+
+def parts_of(frames: Frames) -> Parts:
+    return tuple((label, Held(part)) for label, part in named(frames).items())
+
+
+def frames_of(parts: Parts) -> Frames:
+    return {label: part.frame for label, part in parts} if len(parts) > 1 else parts[0][1].frame
+
+
+@lru_cache(DRAWN)
+def passed(held: Held, chosen: tuple[tuple[str, Any], ...]) -> pd.DataFrame:
+    """What passes the filters; the same table for the same ones."""
+    return filtered(held.frame, **dict(chosen))
+
+
+@lru_cache(DRAWN)
+def by_level(parts: Parts, dark: bool) -> tuple[go.Figure, str, str]:
+    """The chart of levels, what it says, and how to read it: whoever comes sees the same of the same study."""
+    frames = frames_of(parts)
+    read = " ".join(f"{label}: {depth_words(part)}" if label else depth_words(part) for label, part in named(frames).items())
+    return depth_figure(frames, dark), depth_alt(frames), read
+
+
+@lru_cache(4 * DRAWN)
+def by_what(parts: Parts, by: str, dark: bool) -> tuple[go.Figure, str]:
+    frames = frames_of(parts)
+    return acceptance_figure(frames, by, dark), acceptance_alt(frames, by)
+
+
 def chart(title: str, figure: go.Figure, alt: str, read: str, table: Callable[[], pd.DataFrame], key: str) -> None:
     """A chart with its title, how to read it, and its data."""
     with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
@@ -170,22 +219,17 @@ def chart(title: str, figure: go.Figure, alt: str, read: str, table: Callable[[]
 
 def acceptance(frames: Frames) -> None:
     """How often a drafted token is kept, by what may explain it."""
-    parts = [frames] if isinstance(frames, pd.DataFrame) else list(frames.values())
-    sources = {source for part in parts for source in part["source"]}
+    sources = {source for part in named(frames).values() for source in part["source"]}
     shown = [by for by in BY if by != "depth" and (by != "source" or len(sources) > 1)]
     cells = st.columns(2, gap="large") * 4
+    parts = parts_of(frames)
     with cells[0]:
-        read = " ".join(f"{label}: {depth_words(part)}" if label else depth_words(part) for label, part in named(frames).items())
-        chart(
-            "Was one guess of the level right?", depth_figure(frames, dark()), depth_alt(frames), read,
-            lambda: depth_table(frames), "find.by_depth",
-        )  # fmt: skip
+        figure, alt, read = by_level(parts, dark())
+        chart("Was one guess of the level right?", figure, alt, read, lambda: depth_table(frames), "find.by_depth")
     for cell, by in zip(cells[1:], shown, strict=False):
         with cell:
-            chart(
-                f"By {TITLES[by]}", acceptance_figure(frames, by, dark()), acceptance_alt(frames, by), HOW_TO_READ[by],
-                lambda by=by: acceptance_table(frames, by), f"find.by_{by}",
-            )  # fmt: skip
+            figure, alt = by_what(parts, by, dark())
+            chart(f"By {TITLES[by]}", figure, alt, HOW_TO_READ[by], lambda by=by: acceptance_table(frames, by), f"find.by_{by}")
     st.caption(INTERVAL)
 
 
