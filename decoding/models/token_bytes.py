@@ -46,7 +46,8 @@ def decoders(tokenizer: PreTrainedTokenizerBase) -> list[dict[str, Any]]:
     """What the tokenizer's decoder is made of; nothing for one without a fast backend."""
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
         return []
-    decoder = json.loads(tokenizer.backend_tokenizer.to_str()).get("decoder") or {}
+    found = tokenizer.backend_tokenizer.decoder  # by itself: all of the tokenizer as text takes a tenth of a second
+    decoder = json.loads(found.__getstate__()) if found is not None else {}
     return [part for part in (decoder, *decoder.get("decoders", ())) if "type" in part]
 
 
