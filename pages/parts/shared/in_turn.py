@@ -10,7 +10,6 @@ from time import monotonic, sleep
 from weakref import WeakValueDictionary
 
 from decoding.limits import Refused, limits
-from pages.parts.shared.resting import rests
 from pages.parts.shared.runs import cleanup
 
 BREATH = 3  # times as long as one took, nothing of its kind is done for those at the same address: all else stood still meanwhile
@@ -47,7 +46,6 @@ class Turns:
             Later: too many others come first.
         """
         address = cleanup().address
-        rests()
         with self._changed:
             near = self._near.setdefault(address, Lock())
         if not near.acquire(timeout=PATIENCE):
