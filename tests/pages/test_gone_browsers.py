@@ -143,6 +143,7 @@ def test_a_tab_that_was_reloaded_goes_on(site, public):
     new = site.tabs.tab("new", "alice")
     site.there.add("new")
     assert site.tabs.take_over(old.key, new) == {}  # a second tab beside the first, whose browser is there
+    assert site.tabs.is_open(old.key, new) and not site.tabs.is_open(old.key, old)  # or whose connection hangs
     site.there.remove("old")
     assert site.tabs.take_over(old.key, new) == {"draftscope": "what it shows"} == new.kept
     site.after(0), site.after(KEPT)

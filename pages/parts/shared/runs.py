@@ -242,8 +242,11 @@ def of_tab(key: str, make: Callable[[], T]) -> T:
     return st.session_state[key]
 
 
-def found_again(key: str) -> None:
-    """In a callback, of a tab that was reloaded: go on with what it kept before, and let the controls say that."""
+def found_again(key: str) -> bool:
+    """In a callback, of a tab that was reloaded: go on with what it kept before, and let the controls say that. Whether to ask
+    again in a while, because it seems to be open still."""
+    if tabs.is_open(key, cleanup()):
+        return True
     found = tabs.take_over(key, cleanup())
     st.session_state.update(found)
     for owner in found.values():
@@ -252,3 +255,4 @@ def found_again(key: str) -> None:
             for name, value in owner.values.items():
                 if name in st.session_state:
                     say_control(name, value)
+    return False

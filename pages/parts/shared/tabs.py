@@ -171,6 +171,12 @@ class Tabs:
                     return found
         return {}
 
+    def is_open(self, key: str, to: RunCleanup) -> bool:
+        """Whether another tab of the same visitor is called so, and seems to have a browser: of a connection that hangs that is
+        found out later. A tab that has begun something of its own asks for nothing more."""
+        others = [old for old in self.of(to.visitor) if old is not to and old.key == key]
+        return not to.lives and any(self._is_there(old.tab) for old in others)
+
     def of(self, visitor: str) -> list[RunCleanup]:
         """The tabs of a visitor."""
         return [tab for tab in list(self._tabs.values()) if tab.visitor == visitor]

@@ -24,13 +24,16 @@ KEY = IN_STATE
 ADDRESS = "visitor.address"  # in the session's state
 OFFERED = "visitor.offered"  # in the session's state: a key that came with a link
 GIVEN = "visitor.given"  # likewise: one that the browser is given, and that is the visitor's when it has it
+ASKED = "visitor.asked"  # likewise: how often this tab has asked for what it kept before it was reloaded; -1: no more
+MOST_ASKED, PAUSE = 20, 5  # times, and seconds between two
 PARAMETER = "visitor"  # of "my link"
 SCRIPT = """
 const stored = (name) => { try { return localStorage.getItem(name); } catch { return null; } };
 const store = (name, key) => { try { localStorage.setItem(name, key); } catch { /* it stays a cookie */ } };
 const forget = (name) => { try { localStorage.removeItem(name); } catch { /* nothing lies there */ } };
 const cookie = (name) => document.cookie.split("; ").map(c => c.split("=")).filter(c => c[0] === name).map(c => c[1])[0];
-let tabs, latest, giving, asked, unkept;  // the other tabs of this browser, what this one was told last, the key that is on its way
+let tabs, latest;  // the other tabs of this browser, and what this one was told last
+let giving, asked, unkept, times;  // the key that is on its way, and what was said already
 const listen = (data, setTriggerValue) => {  // to another tab, in which the browser was given another key
   latest = { data, setTriggerValue };
   if (tabs || typeof BroadcastChannel === "undefined") return;
@@ -54,11 +57,14 @@ const write = (data, key) => {
   document.cookie = `${data.name}=${key}; Path=/; Max-Age=${data.seconds}; SameSite=Lax${secure}`;
   store(data.name, key);
 };
-const reloaded = (data, setTriggerValue) => {  // once it is known whose tab it is
+const reloaded = (data) => {  // once it is known whose tab it is
   try {
     const was = sessionStorage.getItem(data.name);  // what this tab was called before it was reloaded
-    if (was && was !== data.tab && !data.again) setTriggerValue("tab", was);
-    else sessionStorage.setItem(data.name, data.tab);
+    if (!was || was === data.tab || data.asked < 0) sessionStorage.setItem(data.name, data.tab);
+    else if (data.asked !== times) {  // at once, and then every few seconds: a connection that hangs seems to be there for a while
+      times = data.asked;
+      setTimeout(() => latest.setTriggerValue("tab", was), data.asked ? data.pause : 0);
+    }
   } catch { /* a reload begins anew */ }
 };
 export default function({ data, setTriggerValue }) {
@@ -76,7 +82,7 @@ export default function({ data, setTriggerValue }) {
   }
   else if (here === data.key) forget(data.name);
   else if (here && !asked) { asked = true; setTriggerValue("old", here); return; }  // of a visit without the server's cookie
-  reloaded(data, setTriggerValue);
+  reloaded(data);
 }
 """
 component = st.components.v2.component("draftscope_visitor", html="<span></span>", js=SCRIPT)
@@ -109,12 +115,12 @@ def key() -> str:
     return st.session_state[KEY]
 
 
-def remember_visitor(tab: str, found_again: Callable[[str], None]) -> None:
+def remember_visitor(tab: str, found_again: Callable[[str], bool]) -> None:
     """Have the browser keep the key, and look at what a link offers; on every page of a public server, nothing on one's own.
 
     Args:
         tab: what this session is called by in the browser's tab.
-        found_again: told what it was called before the tab was reloaded, once.
+        found_again: told what it was called before the tab was reloaded; whether to tell it again in a while.
     """
     if not limits().public:
         return
@@ -142,13 +148,18 @@ def remember_visitor(tab: str, found_again: Callable[[str], None]) -> None:
             st.session_state[GIVEN if not kept_so_far() else OFFERED] = found
 
     def again() -> None:
-        st.session_state["visitor.again"] = True
-        if is_key(found := st.session_state["visitor"].tab):
-            found_again(found)
+        times = max(0, st.session_state.get(ASKED, 0)) + 1
+        later = is_key(found := st.session_state["visitor"].tab) and found_again(found)
+        st.session_state[ASKED] = times if later and times < MOST_ASKED else -1
 
     seconds = (limits().kept_days or 365) * 86_400
     data = {"name": NAME, "key": key(), "seconds": seconds, "give": st.session_state.get(GIVEN)}
-    data |= {"over": bool(st.session_state.get("visitor.over")), "tab": tab, "again": bool(st.session_state.get("visitor.again"))}
+    data |= {
+        "over": bool(st.session_state.get("visitor.over")),
+        "tab": tab,
+        "asked": st.session_state.get(ASKED, 0),
+        "pause": 1000 * PAUSE,
+    }
     served = visitors.by_server and is_key(cookie())  # else the browser refused the server's, as it may inside of another page
     data |= {"served": served, "route": ROUTE.lstrip("/"), "check": CHECK}
     said = {"on_known_change": known, "on_refused_change": refused, "on_old_change": old, "on_tab_change": again}
