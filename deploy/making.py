@@ -15,6 +15,7 @@ from decoding.limits import Refused, check_files, limits
 from decoding.runs.log import log
 from decoding.runs.visitors import file_for
 from deploy.pace import Places, Tab
+from pages.parts.shared.runs import tabs
 
 AT_ONCE = 1
 GONE = "The page that asked for this file is closed."
@@ -51,7 +52,7 @@ class Making:
         check_files(own, near)
         self._asked[file := object()] = tab
         try:
-            with file_for(tab.names[-1].removeprefix("visitor ")):
+            with file_for(tabs.visitor_of(session)):
                 async with self._placed(file, tab, session):
                     yield
         finally:

@@ -6,7 +6,6 @@ once gets them one after the other.
 """
 
 import asyncio
-from time import monotonic
 
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -16,7 +15,6 @@ from decoding.runs.visitors import network
 from deploy.asking import address_of
 from deploy.pace import Bucket
 
-CAME = "draftscope.came"  # in what is known of a request: when it came
 LONGEST_PATH = 1_000  # characters; those of pages and files have some hundred
 LONGEST_WAIT = 20.0  # seconds; browsers give up after some more
 ANY, HEADER, BYTE = 3.0, 0.004, 5e-6  # milliseconds of a processor: an answer, a line of its request, a byte of either
@@ -33,7 +31,6 @@ class Requests:
         if scope["type"] not in ("http", "websocket") or not limits().public:
             await self.app(scope, receive, send)
             return
-        scope[CAME] = monotonic()
         buckets = self._of(network(address_of(scope)))
         wait = spent(buckets, ANY + HEADER * len(scope["headers"]))
         await asyncio.sleep(min(wait, LONGEST_WAIT))

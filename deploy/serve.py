@@ -11,13 +11,12 @@ import sys
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from time import monotonic
 
 import streamlit as st
 from google.protobuf.message import DecodeError
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.middleware import Middleware
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import ClientDisconnect, HTTPConnection, Request
 from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -31,7 +30,7 @@ sys.path.insert(0, str(ROOT))  # Streamlit adds the folder of this file, and the
 from decoding.limits import limits  # noqa: E402  the path comes first
 from decoding.runs import visitors  # noqa: E402
 from decoding.runs.log import log  # noqa: E402
-from decoding.runs.visitors import CHECK, COOKIE, ROUTE, is_key, new_key  # noqa: E402
+from decoding.runs.visitors import CHECK, COOKIE, FRAMED, ROUTE, is_key, new_key  # noqa: E402
 from deploy import arriving, lines, making, wires  # noqa: E402
 from deploy.asking import address_of, key_in, whose  # noqa: E402
 from deploy.downloads import Downloads  # noqa: E402
@@ -39,11 +38,12 @@ from deploy.fragments import has_fragment  # noqa: E402
 from deploy.lingering import linger  # noqa: E402
 from deploy.pace import Pace, Tab  # noqa: E402
 from deploy.readiness import Readiness  # noqa: E402
-from deploy.requests import CAME, Requests  # noqa: E402
+from deploy.requests import Requests  # noqa: E402
 from deploy.uploads import FILES, Uploads  # noqa: E402
 from pages.parts.shared import resting  # noqa: E402
 
 HOST = "__Host-"  # what the cookie's name begins with over https: browsers take it from no other host of the same domain
+LATELY = "draftscope_lately"  # a cookie that is there for a day after the key was given
 LONGEST = 200  # bytes of a key that is handed over
 OWN = re.compile(r"/_stcore/+([^/]*)")  # Streamlit's own addresses
 SERVED = {"stream", "health", "host-config", "upload_file", "bidi-components"}  # of them, what pages and health checks ask for
@@ -51,9 +51,11 @@ ID = re.compile(r"[A-Za-z0-9_.-]{0,128}")  # of a fragment, a script, a message
 USER = "x-draftscope-visitor"  # the header in which the server tells Streamlit whose a connection is
 SHORT = 200  # bytes: messages that a script has ended, or that a timer begins, are shorter
 MAIN = ROOT / "app.py"
+SAID = {"new_session", "delta", "ref_hash", "script_finished", "page_info_changed", "page_config_changed", "auto_rerun",
+        "stop_auto_rerun", "navigation", "logo", "page_not_found"}  # fmt: skip
+BY_SCRIPTS = {ForwardMsg.DESCRIPTOR.fields_by_name[name].number for name in SAID}  # of what pages are told
 HERE = str(MAIN).encode()
 ASKED = {"rerun_script", "stop_script", "app_heartbeat", "file_urls_request", "backend_operation_request"}  # by pages
-LATE = 2.0  # seconds
 PARTS = 2_000  # boxes and buttons of a page, and what it has seen before; the largest have some 200
 SIGNS = 20_000  # that begin a list, an object or a value of one, in all that a page says
 EVENT = 16 * 2**10  # characters of what a component says; ours say some hundred
@@ -151,8 +153,9 @@ def with_cookie(scope: Scope, send: Send) -> Send:
             headers = MutableHeaders(raw=message["headers"] if isinstance(message["headers"], list) else list(message["headers"]))
             if headers.get("content-type", "").startswith("text/html"):
                 headers["cache-control"] = "no-store"
-                if is_page(scope):
-                    headers.append("set-cookie", cookie(key_in(scope) or new_key(), scope))
+                if is_page(scope) and not is_new(scope):
+                    for one in cookies(key_in(scope) or new_key(), scope, is_framed(scope)):
+                        headers.append("set-cookie", one)
                 message["headers"] = headers.raw
         await send(message)
 
@@ -160,10 +163,20 @@ def with_cookie(scope: Scope, send: Send) -> Send:
 
 
 def is_page(scope: Scope) -> bool:
-    """Whether a page was asked for, and not long ago: the answer to one that has waited could bring back a key that the browser had
-    then, and has been given another one for since."""
-    late = key_in(scope) and monotonic() - scope.get(CAME, monotonic()) > LATE
-    return Headers(scope=scope).get("sec-fetch-dest", "document") in ("document", "iframe") and not late
+    """Whether a page was asked for, and no file."""
+    return Headers(scope=scope).get("sec-fetch-dest", "document") in ("document", "iframe")
+
+
+def is_new(scope: Scope) -> bool:
+    """Whether the browser was given its key within a day: no page brings it again then. An answer that is long on its way could
+    bring back one for which the browser has been given another since."""
+    return key_in(scope) is not None and LATELY in HTTPConnection(scope).cookies
+
+
+def is_framed(scope: Scope) -> bool:
+    """Whether the page is to stand inside of another site's."""
+    headers = Headers(scope=scope)
+    return headers.get("sec-fetch-dest") == "iframe" and headers.get("sec-fetch-site") == "cross-site"
 
 
 async def taken(request: Request) -> Response:
@@ -181,17 +194,20 @@ async def taken(request: Request) -> Response:
         return Response(status_code=400)
     if not is_key(found := body.decode("ascii", "replace")):
         return Response(status_code=400)
-    return Response(status_code=204, headers={"set-cookie": cookie(found, request.scope), "cache-control": "no-store"})
+    answer = Response(status_code=204, headers={"cache-control": "no-store"})
+    for one in cookies(found, request.scope, request.headers[CHECK] == FRAMED):
+        answer.headers.append("set-cookie", one)
+    return answer
 
 
-def cookie(key: str, scope: Scope) -> str:
-    """The header that has a browser keep the key, and send it along when a link of another site leads here (Lax): a first page that
-    comes without it brings a new one, and what was kept under the old one would be lost. Nothing else of another site brings it.
-    Inside of another site's page it is another cookie (Partitioned), which goes nowhere else."""
+def cookies(key: str, scope: Scope, framed: bool) -> tuple[str, str]:
+    """The headers that have a browser keep the key, and send it along when a link of another site leads here (Lax): a first page
+    that comes without it brings a new one, and what was kept under the old one would be lost. Nothing else of another site brings
+    it. Inside of another site's page it is another cookie (Partitioned), which goes nowhere else. The second one says for a day
+    that the first is new."""
     seconds, secure = (limits().kept_days or 365) * 86_400, is_secure(scope)
-    framed = secure and Headers(scope=scope).get("sec-fetch-dest") == "iframe"
-    site = "None; Partitioned" if framed and Headers(scope=scope).get("sec-fetch-site") == "cross-site" else "Lax"
-    return f"{HOST * secure}{COOKIE}={key}; Path=/; Max-Age={seconds}; SameSite={site}; HttpOnly" + "; Secure" * secure
+    rest = f"SameSite={'None; Partitioned' if framed and secure else 'Lax'}; HttpOnly" + "; Secure" * secure
+    return f"{HOST * secure}{COOKIE}={key}; Path=/; Max-Age={seconds}; {rest}", f"{LATELY}=1; Path=/; Max-Age=86400; {rest}"
 
 
 def is_secure(scope: Scope) -> bool:
@@ -285,7 +301,8 @@ def is_there(found: BackMsg, tab: Tab) -> bool:
 async def told(send: Send, tab: Tab, message: Message) -> None:
     """Sends what Streamlit answers, and notes when it begins a page and when a script has ended."""
     data = message.get("bytes") or b""
-    tab.spoke()
+    if field_of(data) in BY_SCRIPTS:
+        tab.spoke()
     if HERE in data and (said := ForwardMsg.FromString(data)).WhichOneof("type") == "new_session":
         tab.belongs(said.new_session.initialize.session_id)
         tab.began()
@@ -300,6 +317,34 @@ async def told(send: Send, tab: Tab, message: Message) -> None:
         if said.WhichOneof("type") == "script_finished":
             tab.ended(again=said.script_finished == ForwardMsg.FINISHED_EARLY_FOR_RERUN)
     await send(message)
+
+
+def field_of(data: bytes) -> int:
+    """The number of the field that says what a message to a page is, without reading all of it; 0 if there is none.
+
+    >>> field_of(ForwardMsg(hash="a" * 200, script_finished=1).SerializeToString()), field_of(b"")
+    (6, 0)
+    """
+    at = 0
+    while at < len(data):
+        tag, at = varint(data, at)
+        if tag >> 3 > 2 or tag & 7 != 2:  # its hash and its metadata come first, as a length and so many bytes
+            return tag >> 3
+        length, at = varint(data, at)
+        at += length
+    return 0
+
+
+def varint(data: bytes, at: int) -> tuple[int, int]:
+    """A number of protobuf's that begins there, and where it has ended."""
+    found = shift = 0
+    while at < len(data):
+        byte, at = data[at], at + 1
+        found |= (byte & 127) << shift
+        shift += 7
+        if byte < 128:
+            break
+    return found, at
 
 
 def read(data: bytes) -> BackMsg | None:

@@ -6,7 +6,6 @@ import logging
 import re
 import tomllib
 from pathlib import Path
-from time import monotonic
 from types import SimpleNamespace
 
 import pytest
@@ -18,7 +17,7 @@ from streamlit.web.server.starlette.starlette_websocket import gather_user_info
 
 from decoding.limits import PUBLIC, limits
 from decoding.runs import visitors
-from decoding.runs.visitors import CHECK, COOKIE, ROUTE, is_key
+from decoding.runs.visitors import CHECK, COOKIE, FRAMED, ROUTE, is_key
 from deploy.ticks import Ticks
 from tests.deploy.no_waiting import Loop
 from tests.test_imports import ROOT
@@ -41,7 +40,7 @@ def serve(monkeypatch):
 
 
 def asked(
-    serve, path="/", method="GET", body=b"", scheme="http", answer=HTML, status=200, waited=0.0, **headers: str
+    serve, path="/", method="GET", body=b"", scheme="http", answer=HTML, status=200, **headers: str
 ):  # fmt: skip
     """(status, headers) of an answer, with both of the server's layers around an app that answers with `answer`."""
     sent = []
@@ -58,7 +57,6 @@ def asked(
 
     named = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
     scope = {"type": "http", "method": method, "path": path, "headers": named, "scheme": scheme, "query_string": b""}
-    scope[serve.CAME] = monotonic() - waited
     asyncio.run(serve.SecurityHeaders(serve.VisitorCookie(app))(scope, receive, send))
     found: dict[str, list[str]] = {}
     for name, value in sent[0]["headers"]:
@@ -76,7 +74,7 @@ def test_a_page_brings_a_key_that_no_script_reads(serve):
     keys = set()
     for _ in range(3):
         status, headers = asked(serve, "/Step")
-        (cookie,) = headers["set-cookie"]
+        cookie, _ = headers["set-cookie"]
         assert status == 200 and headers["cache-control"] == ["no-store"] and is_key(key_of(headers))
         assert cookie.endswith("; HttpOnly") and "SameSite=Lax" in cookie and "Path=/" in cookie
         assert f"Max-Age={limits().kept_days * 86_400};" in cookie
@@ -99,18 +97,29 @@ def test_inside_of_another_sites_page_it_is_that_pages_alone(serve):
     assert "SameSite=Lax" in asked(serve, scheme="https", **own)[1]["set-cookie"][0]
 
 
+def test_a_key_that_is_taken_inside_of_another_sites_page_stays_there(serve):
+    """It was set as a cookie that no browser takes there, and answered as if it were."""
+    taking = {"path": ROUTE, "method": "POST", "body": KEY.encode(), "scheme": "https"}
+    framed = asked(serve, **taking, **{CHECK.replace("-", "_"): FRAMED})[1]["set-cookie"]
+    own = asked(serve, **taking, **{CHECK.replace("-", "_"): "1"})[1]["set-cookie"]
+    assert all("SameSite=None; Partitioned" in one for one in framed) and all("SameSite=Lax" in one for one in own)
+
+
 @pytest.mark.parametrize("said", ["https", "HTTPS", "https,http", "https, https"])
 def test_several_proxies_may_say_that_it_is_https(serve, said):
     assert asked(serve, x_forwarded_proto=said)[1]["set-cookie"][0].startswith("__Host-")
 
 
-def test_only_a_page_brings_it_and_none_that_has_waited(serve):
-    """A file, or an answer that comes late, would bring back a key that the browser had before it was given another."""
+def test_only_a_page_brings_it_and_once_a_day(serve):
+    """A file, or an answer that is long on its way, would bring back a key that the browser had before it was given another."""
     for other in ("empty", "image", "script"):
         assert "set-cookie" not in asked(serve, cookie=f"{COOKIE}={KEY}", sec_fetch_dest=other)[1]
     assert key_of(asked(serve, cookie=f"{COOKIE}={KEY}", sec_fetch_dest="document")[1]) == KEY
-    assert "set-cookie" not in asked(serve, cookie=f"{COOKIE}={KEY}", waited=serve.LATE + 1)[1]
-    assert is_key(key_of(asked(serve, waited=serve.LATE + 1)[1]))  # a first visit
+    _, lately = asked(serve, cookie=f"{COOKIE}={KEY}")[1]["set-cookie"]
+    assert "Max-Age=86400;" in lately
+    both = f"{COOKIE}={KEY}; {lately.partition(';')[0]}"
+    assert "set-cookie" not in asked(serve, cookie=both)[1]
+    assert is_key(key_of(asked(serve, cookie=lately.partition(";")[0])[1]))  # the key itself is gone
 
 
 def test_over_https_it_goes_nowhere_else(serve):
@@ -141,7 +150,7 @@ def test_over_https_no_other_site_of_the_domain_says_who_a_visitor_is(serve, kin
     scope = {"type": kind, "method": "GET", "path": "/", "headers": headers, "scheme": "http", "query_string": b""}
     asyncio.run(serve.VisitorCookie(app)(scope, None, None))
     assert seen == [known]
-    (cookie,) = asked(serve, x_forwarded_proto="https", cookie=sent)[1]["set-cookie"]
+    cookie, _ = asked(serve, x_forwarded_proto="https", cookie=sent)[1]["set-cookie"]
     assert cookie.startswith(f"__Host-{COOKIE}={known or ''}") and FOREIGN not in cookie
     assert "; Path=/;" in cookie and "Domain" not in cookie and cookie.endswith("; Secure")
 
@@ -444,8 +453,9 @@ def test_the_end_of_a_script_is_heard(serve):
     async def send(message):
         sent.append(message["bytes"])
 
-    broken_off = ForwardMsg(script_finished=ForwardMsg.FINISHED_EARLY_FOR_RERUN)
-    said, spoken = (other, finished, other, broken_off), []
+    broken_off, address = ForwardMsg(script_finished=ForwardMsg.FINISHED_EARLY_FOR_RERUN), ForwardMsg()
+    address.file_urls_response.response_id = "an answer that no script has given"
+    said, spoken = (other, finished, other, broken_off, address), []
     tab = SimpleNamespace(
         ended=lambda again: heard.append((len(sent), again)), spoke=lambda: spoken.append(len(sent)), ticks=Ticks()
     )

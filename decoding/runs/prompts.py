@@ -27,7 +27,7 @@ MAX_TURNS = 50
 MAX_DOMAIN = 100  # characters
 HALF = re.compile("[\ud800-\udfff]")  # of a character
 JSON = (".jsonl", ".json", ".ndjson")  # endings
-MAX_COLUMNS = 1_000  # of a table
+MAX_COLUMNS = 100  # of a table
 ALPACA = (
     "Below is an instruction that describes a task{context}. Write a response that appropriately completes the request.\n\n"
     "### Instruction:\n{instruction}\n\n{given}### Response:\n"

@@ -171,6 +171,11 @@ class Tabs:
                     return found
         return {}
 
+    def visitor_of(self, tab: str) -> str:
+        """The key of the visitor whose tab it is, as its page knows it: the browser may have been given another since it came."""
+        found = self._tabs.get(tab)
+        return "" if found is None else found.visitor
+
     def is_open(self, key: str, to: RunCleanup) -> bool:
         """Whether another tab of the same visitor is called so, and seems to have a browser: of a connection that hangs that is
         found out later. A tab that has begun something of its own asks for nothing more."""

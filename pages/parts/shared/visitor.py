@@ -17,7 +17,7 @@ from streamlit.runtime import Runtime
 from decoding.limits import limits
 from decoding.runs import visitors
 from decoding.runs.store import Store, default_folder
-from decoding.runs.visitors import CHECK, COOKIE, IN_STATE, ROUTE, is_key, network, new_key, store_of
+from decoding.runs.visitors import CHECK, COOKIE, FRAMED, IN_STATE, ROUTE, is_key, network, new_key, store_of
 
 NAME = COOKIE
 KEY = IN_STATE
@@ -33,22 +33,29 @@ const store = (name, key) => { try { localStorage.setItem(name, key); } catch { 
 const forget = (name) => { try { localStorage.removeItem(name); } catch { /* nothing lies there */ } };
 const cookie = (name) => document.cookie.split("; ").map(c => c.split("=")).filter(c => c[0] === name).map(c => c[1])[0];
 let tabs, latest;  // the other tabs of this browser, and what this one was told last
-let giving, asked, unkept, times;  // the key that is on its way, and what was said already
+const ASK = "?";
+let taken, giving, asked, unkept, times;  // the last key that was given, the one that is on its way, and what was said already
 const listen = (data, setTriggerValue) => {  // to another tab, in which the browser was given another key
   latest = { data, setTriggerValue };
   if (tabs || typeof BroadcastChannel === "undefined") return;
   tabs = new BroadcastChannel(data.name);
-  tabs.onmessage = ({ data: key }) => { if (key !== latest.data.key) latest.setTriggerValue("known", key); };
+  tabs.onmessage = ({ data: said }) => {
+    if (said === ASK) { if (taken) tabs.postMessage(taken); return; }
+    taken = said;
+    if (said !== latest.data.key) latest.setTriggerValue("known", said);
+  };
+  tabs.postMessage(ASK);  // of a tab that was opened while another one was given a key
 };
+const where = () => { try { return window.self === window.top ? "1" : FRAMED; } catch { return FRAMED; } };
 const hand = (data) => data.served  // the server's cookie says who this is, and no script can write it
-  ? fetch(new URL(data.route, document.baseURI), { method: "POST", headers: { [data.check]: "1" }, body: data.give })
-      .then(answer => { if (!answer.ok) throw answer.status; if (stored(data.name) === data.give) forget(data.name); })
+  ? fetch(new URL(data.route, document.baseURI), { method: "POST", headers: { [data.check]: where() }, body: data.give })
+      .then(answer => { if (!answer.ok) throw answer.status; })
   : Promise.resolve(write(data, data.give));
 const give = (data) => {  // once; it is this browser's when that is done, and not before
   if (giving === data.give) return;
   giving = data.give;
   hand(data).then(
-    () => { tabs?.postMessage(data.give); latest.setTriggerValue("known", data.give); },
+    () => { taken = data.give; tabs?.postMessage(taken); latest.setTriggerValue("known", data.give); },
     () => latest.setTriggerValue("refused", String(Date.now())),
   ).finally(() => { giving = null; });
 };
@@ -80,11 +87,16 @@ export default function({ data, setTriggerValue }) {
       return;
     }
   }
-  else if (here === data.key) forget(data.name);
-  else if (here && !asked) { asked = true; setTriggerValue("old", here); return; }  // of a visit without the server's cookie
+  else if (here === data.sent) forget(data.name);  // only once the browser has brought it
+  else if (here && here !== data.key && !asked) {  // of a visit without the server's cookie
+    asked = true;
+    setTriggerValue("old", here);
+    return;
+  }
   reloaded(data);
 }
 """
+SCRIPT = SCRIPT.replace("FRAMED", repr(FRAMED))
 component = st.components.v2.component("draftscope_visitor", html="<span></span>", js=SCRIPT)
 
 
@@ -161,7 +173,7 @@ def remember_visitor(tab: str, found_again: Callable[[str], bool]) -> None:
         "pause": 1000 * PAUSE,
     }
     served = visitors.by_server and is_key(cookie())  # else the browser refused the server's, as it may inside of another page
-    data |= {"served": served, "route": ROUTE.lstrip("/"), "check": CHECK}
+    data |= {"sent": cookie() if served else None, "served": served, "route": ROUTE.lstrip("/"), "check": CHECK}
     said = {"on_known_change": known, "on_refused_change": refused, "on_old_change": old, "on_tab_change": again}
     said |= {"on_forgotten_change": forgotten}
     component(key="visitor", data=data, height=1, **said)

@@ -48,9 +48,11 @@ def archive(store: Store) -> bytes:
     """A zip file of all runs, as they are now; of a damaged one a text that says so.
 
     Raises:
-        ValueError: some were deleted meanwhile. Half of them would look like all.
+        ValueError: all or some were deleted meanwhile. Half of them would look like all.
     """
     out, entries = io.BytesIO(), store.entries()
+    if not entries:
+        raise ValueError("There is no run any more that a file could hold.")
     with zipfile.ZipFile(out, "w") as files:  # what is inside is packed already
         for entry in entries:
             name = f"{entry.id}_{file_name(entry.name)}"

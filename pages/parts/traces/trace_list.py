@@ -15,7 +15,8 @@ from decoding.limits import limits
 from decoding.methods import METHODS
 from decoding.runs.failures import told
 from decoding.runs.store import LONGEST_SEARCH, MAX_NAME, MAX_NOTE, Changed, Entry, Query, Store
-from pages.parts.shared import keep
+from decoding.runs.visitors import waits_for_file
+from pages.parts.shared import keep, visitor
 from pages.parts.shared.in_turn import searching
 from pages.parts.shared.pick import pick
 from pages.parts.shared.session import Session
@@ -320,6 +321,9 @@ def ask(store: Store, entry: Entry) -> None:
 
 
 def remove(store: Store, entry: Entry) -> None:
+    if waits_for_file(visitor.key()):
+        st.session_state["traces.warned"] = "A file of your runs is being made, so none was deleted. Try again when it is there."
+        return
     try:
         store.delete(entry.id)
     except (ValueError, sqlite3.Error) as error:
