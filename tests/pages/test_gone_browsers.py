@@ -151,6 +151,23 @@ def test_a_tab_that_was_reloaded_goes_on(site, public):
     assert site.tabs.take_over(old.key, new) == {}
 
 
+def test_a_page_that_is_reloaded_twice_at_once_goes_on(site, public):
+    """The second reload knew only what the tab was called before the first one, whose answer it did not wait for."""
+    live = site.run("old", "alice")
+    old, first, second = (site.tabs.tab(name, "alice") for name in ("old", "first", "second"))
+    old.kept["draftscope"] = "what it shows"
+    site.there.clear()
+    assert site.tabs.take_over(old.key, first)
+    site.there.add("first")
+    assert site.tabs.is_open(old.key, second) and site.tabs.take_over(old.key, second) == {}
+    site.there.remove("first")
+    assert site.tabs.take_over(old.key, second) == {"draftscope": "what it shows"} and list(second.lives) == [live]
+    assert site.tabs.take_over(old.key, second) == {} and not first.kept
+    assert site.tabs.take_over(second.key, old)  # back, and so on: nobody goes round in circles
+    assert site.tabs.take_over(old.key, first) and site.tabs.take_over(first.key, second)
+    assert list(second.lives) == [live] and site.tabs.take_over(old.key, second) == {}
+
+
 def test_nobody_gets_another_visitors_tab(site, public):
     live = site.run("alices", "alice")
     alices = site.tabs.tab("alices", "alice")

@@ -15,6 +15,7 @@ from decoding.runs.study import Plan
 from decoding.runs.study import results as runs_of
 from decoding.trace import Trace
 from pages.parts.shared import recorded_run as demo
+from pages.parts.shared.in_turn import looking
 from viz.drafter.judgements import DrafterRun, judgements, per_prompt
 from viz.drafter.rejections import alarms
 from viz.drafter.verdict import verdict
@@ -43,9 +44,10 @@ def found_in(folder: str, key: str, stamp: tuple[int, int], _plan: Plan) -> Find
         key: of the plan, which says all that is in it.
 
     Raises:
-        ValueError: a kept run is damaged.
+        ValueError: a kept run is damaged, or others come first for too long (Later).
     """
-    return findings_of(_plan.asked, runs_of(Store(Path(folder)), _plan))
+    with looking():
+        return findings_of(_plan.asked, runs_of(Store(Path(folder)), _plan))
 
 
 def findings_of(prompts: Sequence[Prompt], runs: Sequence[DrafterRun]) -> Findings:

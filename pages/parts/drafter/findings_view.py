@@ -3,9 +3,9 @@
 import html
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, wraps
 from math import ceil
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -45,7 +45,8 @@ from viz.drafter.reliability import (
 from viz.tokens import as_markdown, plain
 from viz.words import METRICS
 
-DRAWN = 16  # tables and charts that are kept for whoever comes next
+DRAWN = 8  # tables and charts that are kept for whoever comes next
+SMALL = 5_000  # lines of such a table: of a larger one nothing is kept, or those of a few studies would take gigabytes
 STYLE = """
 <style>
 .ds-finding h2 { font-size: 0.95rem; font-weight: 600; margin: 0.2rem 0 0 0; padding: 0; }
@@ -70,7 +71,7 @@ def findings_view(session: Session, runs: Runs, found: dict[str, Findings]) -> N
         difference = paired_bootstrap(*paired_taus(*(one.tallies for one in found.values())))
         st.markdown(as_markdown(bootstrap_sentence(difference, names)), help=HOW_TO_READ_BOOTSTRAP)
     chosen = filters(pd.concat([one.judged for one in found.values()], ignore_index=True))
-    judged = {label: passed(Held(one.judged), tuple(chosen.items())) for label, one in found.items()}
+    judged = passed(tuple((label, Held(one.judged)) for label, one in found.items()), tuple(chosen.items()))
     total, left = sum(len(one.judged) for one in found.values()), sum(map(len, judged.values()))
     st.caption(f"{left:,} of {total:,} judged tokens pass the filters; every chart below shows these.")
     frames: Frames = judged if len(judged) > 1 else judged[names[0]]
@@ -178,6 +179,7 @@ class Held:
 
 
 Parts = tuple[tuple[str, Held], ...]  # by drafter, "" where there is one
+F = TypeVar("F", bound=Callable)
 
 
 def parts_of(frames: Frames) -> Parts:
@@ -188,13 +190,28 @@ def frames_of(parts: Parts) -> Frames:
     return {label: part.frame for label, part in parts} if len(parts) > 1 else parts[0][1].frame
 
 
-@lru_cache(DRAWN)
-def passed(held: Held, chosen: tuple[tuple[str, Any], ...]) -> pd.DataFrame:
-    """What passes the filters; the same table for the same ones."""
-    return filtered(held.frame, **dict(chosen))
+def kept(most: int) -> Callable[[F], F]:
+    """Keeps what a function of small tables gave last, as `lru_cache` does."""
+
+    def keeping(make: F) -> F:
+        cached = lru_cache(most)(make)
+
+        @wraps(make)
+        def found(parts: Parts, *more: Any) -> Any:
+            return (cached if sum(len(part.frame) for _, part in parts) <= SMALL else make)(parts, *more)
+
+        return cast(F, found)
+
+    return keeping
 
 
-@lru_cache(DRAWN)
+@kept(DRAWN)
+def passed(parts: Parts, chosen: tuple[tuple[str, Any], ...]) -> dict[str, pd.DataFrame]:
+    """What passes the filters; the same tables for the same ones."""
+    return {label: filtered(part.frame, **dict(chosen)) for label, part in parts}
+
+
+@kept(DRAWN)
 def by_level(parts: Parts, dark: bool) -> tuple[go.Figure, str, str]:
     """The chart of levels, what it says, and how to read it: whoever comes sees the same of the same study."""
     frames = frames_of(parts)
@@ -202,7 +219,7 @@ def by_level(parts: Parts, dark: bool) -> tuple[go.Figure, str, str]:
     return depth_figure(frames, dark), depth_alt(frames), read
 
 
-@lru_cache(4 * DRAWN)
+@kept(4 * DRAWN)
 def by_what(parts: Parts, by: str, dark: bool) -> tuple[go.Figure, str]:
     frames = frames_of(parts)
     return acceptance_figure(frames, by, dark), acceptance_alt(frames, by)

@@ -16,6 +16,7 @@ from pages.parts.drafter.sidebar import jobs
 from pages.parts.shared import keep
 from pages.parts.shared import recorded_run as demo
 from pages.parts.shared.following import timed
+from pages.parts.shared.in_turn import Later
 from pages.parts.shared.session import Session
 from viz.tokens import as_markdown, plain
 
@@ -117,7 +118,10 @@ def results(controller: StudyController, session: Session, store: Store, shown: 
         if not controller.busy or place not in controller.looked:
             controller.looked[place] = stamp(store, job)
         if controller.looked[place][0]:
-            found[job.label] = found_in(*place, controller.looked[place], job.plan)
+            try:
+                found[job.label] = found_in(*place, controller.looked[place], job.plan)
+            except Later as error:
+                st.info(as_markdown(told(error)), icon=":material/hourglass:")
     skipped(controller, shown)
     if any(len(one.tallies) for one in found.values()):
         findings_view(session, KeptRuns(store.folder), found)

@@ -1,5 +1,5 @@
-"""What takes long of everybody's time is done one after the other: files that visitors send are read one at a time, and kept runs
-are searched one at a time, each by whoever is next."""
+"""What takes long of everybody's time is done one after the other: files that visitors send are read, kept runs are searched and
+those of studies are read one at a time, each by whoever is next."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -85,4 +85,5 @@ class Turns:
 
 
 reading = Turns("Other files are being read, and this one would have to wait for long. Try again in a minute.").turn
+looking = Turns("The runs of other studies are being read, and yours would have to wait for long. Try again in a minute.").turn
 searching = Turns("Others search their runs, and this search would have to wait for long. Try again in a minute.").turn

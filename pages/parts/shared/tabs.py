@@ -37,6 +37,7 @@ class RunCleanup:
         self.gone_at: float | None = None  # when it was first found without a browser
         self.key = new_key()  # what the browser knows it by: whoever has it, and is its visitor, gets what it shows
         self.kept: dict[str, Any] = {}  # what it keeps, by its names
+        self.given: RunCleanup | None = None  # the tab that was given all of that
         self._counted: dict[int, tuple[Any, int, int]] = {}  # id of a run or a trace -> itself, its steps so far, their positions
 
     @property
@@ -162,9 +163,9 @@ class Tabs:
             what that is, by its names; nothing if there is no such tab.
         """
         with self._lock:
-            for old in self.of(to.visitor):
-                if old is not to and old.key == key and not self._is_there(old.tab):
-                    found, old.kept = old.kept, {}
+            for old in self._called(key, to):
+                if not self._is_there(old.tab):
+                    found, old.kept, old.given, to.given = old.kept, {}, to, None
                     lives, old.lives = old.lives, WeakSet()
                     to.lives.update(lives)
                     to.kept |= found
@@ -179,8 +180,18 @@ class Tabs:
     def is_open(self, key: str, to: RunCleanup) -> bool:
         """Whether another tab of the same visitor is called so, and seems to have a browser: of a connection that hangs that is
         found out later. A tab that has begun something of its own asks for nothing more."""
-        others = [old for old in self.of(to.visitor) if old is not to and old.key == key]
-        return not to.lives and any(self._is_there(old.tab) for old in others)
+        return not to.lives and any(self._is_there(old.tab) for old in self._called(key, to))
+
+    def _called(self, key: str, to: RunCleanup) -> list[RunCleanup]:
+        """The other tabs of a visitor that are called so, or that were given what those kept: a page that is reloaded twice at once
+        knows only what the first of them was called."""
+        found = []
+        for old in self.of(to.visitor):
+            if old.key == key:
+                while old.given is not None:
+                    old = old.given
+                found += [old] if old is not to and old.visitor == to.visitor else []
+        return found
 
     def of(self, visitor: str) -> list[RunCleanup]:
         """The tabs of a visitor."""
