@@ -4,8 +4,10 @@ Streamlit makes every one that is asked for, on threads that all share with thos
 is one processor's worth of Python. What waits here takes no thread, and nothing is made for a tab that is closed meanwhile.
 """
 
-from collections.abc import AsyncIterator
+from collections import Counter
+from collections.abc import AsyncIterator, Hashable
 from contextlib import asynccontextmanager
+from math import inf
 
 from streamlit.proto.BackMsg_pb2 import BackendOperationRequest
 from streamlit.proto.ForwardMsg_pb2 import BackendOperationResponse
@@ -14,11 +16,28 @@ from streamlit.runtime.backend_operation_handler import DeferredFileHandler
 from decoding.limits import Refused, check_files, limits
 from decoding.runs.log import log
 from decoding.runs.visitors import file_for
-from deploy.pace import Places, Tab
+from deploy.pace import Places, Tab, now
 from pages.parts.shared.runs import tabs
 
 AT_ONCE = 1
+LATE = 600.0  # seconds after which it is forgotten that somebody had a file
 GONE = "The page that asked for this file is closed."
+
+
+class Turns(Places):
+    """The next file is for whoever had none for longest: one may take seconds, and elsewhere that is soon forgotten."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__(most)
+        self._last: dict[Hashable, float] = {}  # when somebody had one
+
+    def _before(self, whose: Hashable, busy: Counter[Hashable]) -> tuple[int, float]:
+        return busy[whose], self._last.get(whose, -inf)
+
+    def _return(self, tab: Hashable) -> None:
+        self._last[self._taken[tab].whose] = now()
+        super()._return(tab)
+        self._last = {one: at for one, at in self._last.items() if now() - at < LATE}
 
 
 class Making:
@@ -27,7 +46,7 @@ class Making:
     def __init__(self) -> None:
         self._tabs: dict[str, Tab] = {}  # Streamlit's id of a session -> its page
         self._asked: dict[object, Tab] = {}  # a file that waits or is made -> whose it is
-        self._places = Places(AT_ONCE)
+        self._places = Turns(AT_ONCE)
 
     def known(self, tab: Tab) -> None:
         """A page has a session."""

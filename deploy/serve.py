@@ -30,7 +30,7 @@ sys.path.insert(0, str(ROOT))  # Streamlit adds the folder of this file, and the
 from decoding.limits import limits  # noqa: E402  the path comes first
 from decoding.runs import visitors  # noqa: E402
 from decoding.runs.log import log  # noqa: E402
-from decoding.runs.visitors import CHECK, COOKIE, FRAMED, ROUTE, is_key, new_key  # noqa: E402
+from decoding.runs.visitors import CHECK, COOKIE, FRAMED, ROUTE, WHETHER, is_key, new_key  # noqa: E402
 from deploy import arriving, lines, making, wires  # noqa: E402
 from deploy.asking import address_of, key_in, whose  # noqa: E402
 from deploy.downloads import Downloads  # noqa: E402
@@ -43,6 +43,7 @@ from deploy.uploads import FILES, Uploads  # noqa: E402
 from pages.parts.shared import resting  # noqa: E402
 
 HOST = "__Host-"  # what the cookie's name begins with over https: browsers take it from no other host of the same domain
+COOKIE_NAME = re.compile(rb"[\w.-]+=", re.ASCII)  # plain ones: what reads them later takes other blanks than these for none
 LATELY = "draftscope_lately"  # a cookie that is there for a day after the key was given
 LONGEST = 200  # bytes of a key that is handed over
 OWN = re.compile(r"/_stcore/+([^/]*)")  # Streamlit's own addresses
@@ -181,7 +182,8 @@ def is_framed(scope: Scope) -> bool:
 
 async def taken(request: Request) -> Response:
     """The answer to a page that hands over a key: of the visitor's other browser, or one that an earlier version kept elsewhere.
-    Another site cannot send the header without being asked about it, and no site but this one is answered."""
+    Another site cannot send the header without being asked about it, and no site but this one is answered. A page may also ask
+    whether the browser still has the key that the page began with: 409 if it has another one, or none."""
     if CHECK not in request.headers or request.headers.get("sec-fetch-site", "same-origin") != "same-origin":
         return Response(status_code=403)
     body = b""
@@ -194,6 +196,8 @@ async def taken(request: Request) -> Response:
         return Response(status_code=400)
     if not is_key(found := body.decode("ascii", "replace")):
         return Response(status_code=400)
+    if request.headers[CHECK] == WHETHER:
+        return Response(status_code=204 if key_in(request.scope) == found else 409, headers={"cache-control": "no-store"})
     answer = Response(status_code=204, headers={"cache-control": "no-store"})
     for one in cookies(found, request.scope, request.headers[CHECK] == FRAMED):
         answer.headers.append("set-cookie", one)
@@ -206,24 +210,25 @@ def cookies(key: str, scope: Scope, framed: bool) -> tuple[str, str]:
     it. Inside of another site's page it is another cookie (Partitioned), which goes nowhere else. The second one says for a day
     that the first is new."""
     seconds, secure = (limits().kept_days or 365) * 86_400, is_secure(scope)
-    rest = f"SameSite={'None; Partitioned' if framed and secure else 'Lax'}; HttpOnly" + "; Secure" * secure
+    rest = f"SameSite={'None; Partitioned' if framed and secure else 'Lax'}; HttpOnly; Priority=High" + "; Secure" * secure
     return f"{HOST * secure}{COOKIE}={key}; Path=/; Max-Age={seconds}; {rest}", f"{LATELY}=1; Path=/; Max-Age=86400; {rest}"
 
 
 def is_secure(scope: Scope) -> bool:
     """Whether the browser came over https."""
     said = Headers(scope=scope).get("x-forwarded-proto", "").split(",")[0].strip().lower()  # of several proxies the first
-    return scope.get("scheme") in ("https", "wss") or said == "https"
+    return scope.get("scheme") in ("https", "wss") or said in ("https", "wss")
 
 
 def hosts_own(scope: Scope) -> Scope:
     """The request with the key that this host itself gave, by its plain name, and no other: another site of the same domain can
     have a browser send any cookie but one of that name, and whoever is given a key keeps runs for whoever gave it."""
-    said = [part.strip() for name, value in scope["headers"] if name == b"cookie" for part in value.decode("latin-1").split(";")]
-    kept = [part for part in said if part.partition("=")[0].strip() != COOKIE]
-    kept = [part.removeprefix(HOST) if part.startswith(f"{HOST}{COOKIE}=") else part for part in kept]
+    parts = [part.strip(b" \t") for name, value in scope["headers"] if name == b"cookie" for part in value.split(b";")]
+    own = [part for part in parts if part.startswith(f"{HOST}{COOKIE}=".encode())]
+    kept = [part for part in parts if COOKIE_NAME.match(part) and COOKIE.encode() not in part.partition(b"=")[0]]
+    kept += [part.removeprefix(HOST.encode()) for part in own[:1]]
     others = [(name, value) for name, value in scope["headers"] if name != b"cookie"]
-    return {**scope, "headers": [*others, *([(b"cookie", "; ".join(kept).encode("latin-1"))] if kept else [])]}
+    return {**scope, "headers": [*others, *([(b"cookie", b"; ".join(kept))] if kept else [])]}
 
 
 class Messages:

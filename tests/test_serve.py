@@ -17,7 +17,7 @@ from streamlit.web.server.starlette.starlette_websocket import gather_user_info
 
 from decoding.limits import PUBLIC, limits
 from decoding.runs import visitors
-from decoding.runs.visitors import CHECK, COOKIE, FRAMED, ROUTE, is_key
+from decoding.runs.visitors import CHECK, COOKIE, FRAMED, ROUTE, WHETHER, is_key
 from deploy.ticks import Ticks
 from tests.deploy.no_waiting import Loop
 from tests.test_imports import ROOT
@@ -76,7 +76,7 @@ def test_a_page_brings_a_key_that_no_script_reads(serve):
         status, headers = asked(serve, "/Step")
         cookie, _ = headers["set-cookie"]
         assert status == 200 and headers["cache-control"] == ["no-store"] and is_key(key_of(headers))
-        assert cookie.endswith("; HttpOnly") and "SameSite=Lax" in cookie and "Path=/" in cookie
+        assert "; HttpOnly;" in cookie and "SameSite=Lax" in cookie and "Path=/" in cookie
         assert f"Max-Age={limits().kept_days * 86_400};" in cookie
         keys.add(key_of(headers))
     assert len(keys) == 3
@@ -91,10 +91,46 @@ def test_a_key_that_is_there_stays(serve):
 
 def test_inside_of_another_sites_page_it_is_that_pages_alone(serve):
     framed = {"sec_fetch_dest": "iframe", "sec_fetch_site": "cross-site"}
-    assert "SameSite=None; Partitioned; HttpOnly; Secure" in asked(serve, scheme="https", **framed)[1]["set-cookie"][0]
+    assert "SameSite=None; Partitioned; HttpOnly; Priority=High; Secure" in asked(serve, scheme="https", **framed)[1]["set-cookie"][0]
     assert "SameSite=Lax" in asked(serve, **framed)[1]["set-cookie"][0]  # browsers take no other over http
     own = framed | {"sec_fetch_site": "same-origin"}
     assert "SameSite=Lax" in asked(serve, scheme="https", **own)[1]["set-cookie"][0]
+
+
+def test_a_page_may_ask_whether_its_key_is_still_the_browsers(serve):
+    """It told its visitor that a run was kept, and the browser had been given another key."""
+    asking = {"path": ROUTE, "method": "POST", "body": KEY.encode(), CHECK.replace("-", "_"): WHETHER}
+    assert asked(serve, **asking, cookie=f"{COOKIE}={KEY}")[0] == 204
+    for other in ("", f"{COOKIE}={'o' * 43}"):
+        status, headers = asked(serve, **asking, cookie=other)
+        assert status == 409 and "set-cookie" not in headers
+
+
+@pytest.mark.parametrize("before", [b"\xa0", b"\x85", b"\x1c", b" \xa0", b"\xc2\xa0"])
+@pytest.mark.parametrize("name", ["__Host-", ""])
+def test_a_cookie_whose_name_begins_with_a_strange_blank_is_nobodys(serve, before, name):
+    """Browsers let any host of the domain set it, and whoever reads it takes the blank away."""
+    seen = []
+
+    async def app(scope, receive, send):
+        seen.append(serve.key_in(scope))
+
+    foreign = before + f"{name}{COOKIE}={FOREIGN}".encode()
+    for sent, known in (
+        (foreign, None),
+        (foreign + f"; __Host-{COOKIE}={KEY}".encode(), KEY),
+        (f"__Host-{COOKIE}={KEY}; ".encode() + foreign, KEY),
+    ):
+        scope = {
+            "type": "http",
+            "method": "GET",
+            "path": "/",
+            "headers": [(b"cookie", sent)],
+            "scheme": "https",
+            "query_string": b"",
+        }
+        asyncio.run(serve.VisitorCookie(app)(scope, None, None))
+        assert seen.pop() == known
 
 
 def test_a_key_that_is_taken_inside_of_another_sites_page_stays_there(serve):
@@ -167,7 +203,7 @@ def test_a_page_hands_another_key_over(serve):
     """Only one of this site, and only a key."""
     good = {"path": ROUTE, "method": "POST", "body": KEY.encode(), CHECK.replace("-", "_"): "1"}
     status, headers = asked(serve, **good)
-    assert status == 204 and key_of(headers) == KEY and headers["set-cookie"][0].endswith("HttpOnly")
+    assert status == 204 and key_of(headers) == KEY and headers["set-cookie"][0].endswith("Priority=High")
     assert asked(serve, **good, sec_fetch_site="same-origin")[0] == 204
     assert asked(serve, **good, sec_fetch_site="cross-site")[0] == 403
     assert asked(serve, path=ROUTE, method="POST", body=KEY.encode())[0] == 403

@@ -21,7 +21,7 @@ from decoding.runs.store import FILE, Store
 
 FOLDER = "visitors"
 COOKIE = "draftscope_visitor"  # its name, and that of the place in a browser's store
-FRAMED = "framed"  # what that header says inside of another site's page
+FRAMED, WHETHER = "framed", "whether"  # what that header says inside of another site's page, and to ask if a key is the browser's
 ROUTE, CHECK = "/visitor", "x-draftscope"  # where `deploy/serve.py` takes another key, and the header that other sites cannot send
 KEY = re.compile(r"[A-Za-z0-9_-]{32,64}")  # 24 random bytes and more
 STARTED = time.monotonic()

@@ -17,7 +17,7 @@ from streamlit.runtime import Runtime
 from decoding.limits import limits
 from decoding.runs import visitors
 from decoding.runs.store import Store, default_folder
-from decoding.runs.visitors import CHECK, COOKIE, FRAMED, IN_STATE, ROUTE, is_key, network, new_key, store_of
+from decoding.runs.visitors import CHECK, COOKIE, FRAMED, IN_STATE, ROUTE, WHETHER, is_key, network, new_key, store_of
 
 NAME = COOKIE
 KEY = IN_STATE
@@ -44,6 +44,8 @@ const listen = (data, setTriggerValue) => {  // to another tab, in which the bro
     taken = said;
     if (said !== latest.data.key) latest.setTriggerValue("known", said);
   };
+  document.addEventListener("visibilitychange", look);
+  setTimeout(look, 1000);
   tabs.postMessage(ASK);  // of a tab that was opened while another one was given a key
 };
 const where = () => { try { return window.self === window.top ? "1" : FRAMED; } catch { return FRAMED; } };
@@ -58,6 +60,13 @@ const give = (data) => {  // once; it is this browser's when that is done, and n
     () => { taken = data.give; tabs?.postMessage(taken); latest.setTriggerValue("known", data.give); },
     () => latest.setTriggerValue("refused", String(Date.now())),
   ).finally(() => { giving = null; });
+};
+const look = () => {  // whether the browser knows this tab's key: other tabs, and late answers, may have changed it
+  const data = latest.data;
+  if (!data.served || data.give || document.hidden) return;
+  fetch(new URL(data.route, document.baseURI), { method: "POST", headers: { [data.check]: LOOK }, body: data.key })
+    .then(answer => { if (answer.status === 409 && latest.data.key === data.key) latest.setTriggerValue("forgotten", data.key); })
+    .catch(() => { /* it is asked again when the tab is looked at */ });
 };
 const write = (data, key) => {
   const secure = location.protocol === "https:" ? "; Secure" : "";
@@ -96,7 +105,7 @@ export default function({ data, setTriggerValue }) {
   reloaded(data);
 }
 """
-SCRIPT = SCRIPT.replace("FRAMED", repr(FRAMED))
+SCRIPT = SCRIPT.replace("FRAMED", repr(FRAMED)).replace("LOOK", repr(WHETHER))
 component = st.components.v2.component("draftscope_visitor", html="<span></span>", js=SCRIPT)
 
 
@@ -153,7 +162,8 @@ def remember_visitor(tab: str, found_again: Callable[[str], bool]) -> None:
             st.session_state[OFFERED], st.session_state["visitor.refused"] = given, True
 
     def forgotten() -> None:
-        st.session_state["visitor.forgotten"] = True
+        if st.session_state["visitor"].forgotten in (True, key()):
+            st.session_state["visitor.forgotten"] = key()
 
     def old() -> None:
         if is_key(found := st.session_state["visitor"].old) and found != key():
@@ -179,6 +189,14 @@ def remember_visitor(tab: str, found_again: Callable[[str], bool]) -> None:
     component(key="visitor", data=data, height=1, **said)
     if OFFERED in st.session_state:
         offer()
+    if is_forgotten() and (own := kept_so_far()):
+        runs = "run" if own == 1 else "runs"
+        st.warning(
+            f"This browser does not know the {own:,} {runs} that this tab has kept any more: it has been given others, or keeps "
+            "nothing. This link leads to them, and nothing else does.",
+            icon=":material/key_off:",
+        )
+        st.code(my_link(), language=None, wrap_lines=True)
 
 
 def offer() -> None:
@@ -219,8 +237,8 @@ def is_apart() -> bool:
 
 
 def is_forgotten() -> bool:
-    """Whether the browser keeps the key nowhere, as some do inside of another site's page."""
-    return bool(st.session_state.get("visitor.forgotten"))
+    """Whether the browser knows this tab's key no more: it keeps none, as some do inside of another site's page, or has another."""
+    return st.session_state.get("visitor.forgotten") == key()
 
 
 def my_link() -> str:
