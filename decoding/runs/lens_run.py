@@ -41,7 +41,7 @@ class LensRun(InTurns[Look]):
         params: Mapping[str, Any] | None = None,
     ) -> None:
         if lens not in LENSES:
-            raise ValueError(f"There is no lens {lens!r}; there are {', '.join(LENSES)}.")
+            raise Quoted(f"There is no lens {lens!r}; there are {', '.join(LENSES)}.")
         chosen, cursor = LENSES[lens], Cursor(step, node)
         values = chosen.checked(params or {})
         place_of(trace, cursor)

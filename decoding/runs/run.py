@@ -60,7 +60,7 @@ class Run:
         ignore_end: bool = False,
     ) -> None:
         if method not in METHODS:
-            raise ValueError(f"There is no method {method!r}; there are {', '.join(METHODS)}.")
+            raise Quoted(f"There is no method {method!r}; there are {', '.join(METHODS)}.")
         chosen = METHODS[method]
         if reason := chosen.missing(family):
             raise ValueError(reason)
