@@ -5,13 +5,15 @@ is one processor's worth of Python. What waits here takes no thread, and nothing
 """
 
 from collections import Counter
-from collections.abc import AsyncIterator, Hashable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Hashable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from math import inf
+from typing import Any
 
 from streamlit.proto.BackMsg_pb2 import BackendOperationRequest
 from streamlit.proto.ForwardMsg_pb2 import BackendOperationResponse
 from streamlit.runtime.backend_operation_handler import DeferredFileHandler
+from streamlit.runtime.media_file_manager import MediaFileManager
 
 from decoding.limits import Refused, check_files, limits
 from decoding.runs.log import log
@@ -21,6 +23,7 @@ from pages.parts.shared.runs import tabs
 
 AT_ONCE = 1
 LATE = 600.0  # seconds after which it is forgotten that somebody had a file
+NOT_YOURS = "This file is another page's."
 GONE = "The page that asked for this file is closed."
 
 
@@ -89,6 +92,21 @@ class Making:
             self._places.give(file)
 
 
+@contextmanager
+def there(manager: MediaFileManager, name: str, known: Any) -> Iterator[None]:
+    """In the block Streamlit knows how a file is made: it forgets that when its page is drawn anew, as it may be meanwhile."""
+    with manager._lock:
+        forgotten = name not in manager._deferred_callables
+        if known is not None and forgotten:
+            manager._deferred_callables[name] = known
+    try:
+        yield
+    finally:
+        if forgotten:
+            with manager._lock:
+                manager._deferred_callables.pop(name, None)
+
+
 making = Making()
 
 
@@ -102,8 +120,13 @@ def bound() -> None:
         if not limits().public:
             return await whole(handler, request, session_id)
         try:
+            manager, name = handler._get_media_file_mgr(), request.deferred_file.file_id
+            known = manager._deferred_callables.get(name)
+            if known is not None and known["session_id"] != session_id:
+                raise Refused(NOT_YOURS)
             async with making.turn(session_id):
-                return await whole(handler, request, session_id)
+                with there(manager, name, known):
+                    return await whole(handler, request, session_id)
         except Refused as error:
             log("refused", why=str(error))
             return BackendOperationResponse(request_id=request.request_id, error_msg=str(error))

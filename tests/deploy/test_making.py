@@ -1,6 +1,7 @@
 """`deploy/making.py`: files are made one after the other, fairly, and for nobody who has gone."""
 
 import asyncio
+from threading import Lock
 
 import pytest
 from streamlit.proto.BackMsg_pb2 import BackendOperationRequest
@@ -114,7 +115,7 @@ def test_streamlit_makes_files_so(played, monkeypatch, mode):
     monkeypatch.setattr(asyncio, "to_thread", lambda make, file: asyncio.sleep(0, f"/media/{file}"))
 
     class Manager:
-        execute_deferred = None
+        execute_deferred, _deferred_callables, _lock = None, {"b": {"session_id": "other"}}, Lock()
 
     async def story():
         monkeypatch.setenv("DRAFTSCOPE_MODE", "public")
@@ -123,11 +124,49 @@ def test_streamlit_makes_files_so(played, monkeypatch, mode):
         asked = BackendOperationRequest(request_id="1")
         asked.deferred_file.file_id = "a"
         handler = DeferredFileHandler(lambda: Manager)
-        return [await handler.handle(asked, session) for session in ("here", "gone")]
+        found = [await handler.handle(asked, session) for session in ("here", "gone")]
+        asked.deferred_file.file_id = "b"
+        return [*found, await handler.handle(asked, "here")]
 
-    here, gone = played(story)
+    here, gone, others = played(story)
+    assert mode == "local" or others.error_msg == made_here.NOT_YOURS
     assert here.deferred_file.url == "/media/a" and here.request_id == gone.request_id == "1"
     assert gone.error_msg == made_here.GONE if mode == "public" else gone.deferred_file.url
+
+
+def test_a_page_that_is_drawn_anew_while_its_file_waits_gets_it(played, monkeypatch):
+    """Streamlit forgets what the page had registered, and the file failed; the dialog of *Delete all* is such a drawing."""
+    bound()
+    monkeypatch.setattr(made_here, "making", making := Making())
+    made = []
+
+    class Manager:
+        _deferred_callables, _lock = {name: {"session_id": "here"} for name in "ab"}, Lock()
+
+        @staticmethod
+        def execute_deferred(name: str) -> str:
+            made.append((name, name in Manager._deferred_callables))
+            return f"/media/{name}"
+
+    async def run(make, name: str) -> str:
+        await asyncio.sleep(1)
+        return make(name)
+
+    async def story():
+        Page(Pace(), making, "here")
+        handler = DeferredFileHandler(lambda: Manager)
+        monkeypatch.setattr(asyncio, "to_thread", run)
+        files = []
+        for name in "ab":
+            asked = BackendOperationRequest(request_id=name)
+            asked.deferred_file.file_id = name
+            files.append(asyncio.create_task(handler.handle(asked, "here")))
+            await asyncio.sleep(0.1)
+        Manager._deferred_callables.clear()
+        return [file.deferred_file.url for file in await asyncio.gather(*files)]
+
+    assert played(story) == ["/media/a", "/media/b"] and made == [("a", False), ("b", True)]
+    assert not Manager._deferred_callables
 
 
 def test_a_second_binding_changes_nothing():
