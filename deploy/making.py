@@ -34,7 +34,7 @@ class Turns(Places):
         super().__init__(most)
         self._last: dict[Hashable, float] = {}  # when somebody had one
 
-    def _before(self, whose: Hashable, busy: Counter[Hashable]) -> tuple[int, float]:
+    def _before(self, whose: Hashable, busy: Counter[Hashable], at: float) -> tuple[int, float]:
         return busy[whose], self._last.get(whose, -inf)
 
     def _return(self, tab: Hashable) -> None:

@@ -140,23 +140,23 @@ class Places:
                 if self._forget_silent():
                     continue
                 break
-            busy = Counter(place.whose for place in self._taken.values())
-            tab = min(able, key=lambda tab: self._before(self._waiting[tab][0], busy))
+            busy, at = Counter(place.whose for place in self._taken.values()), now()
+            tab = min(able, key=lambda tab: self._before(self._waiting[tab][0], busy, at))  # of equals who came first
             whose, served = self._waiting.pop(tab)
             self._moved = now()
             self._taken[tab] = Place(whose, self._moved)
             served.set_result(None)
         self._wake()
 
-    def _before(self, whose: Hashable, busy: Counter[Hashable]) -> tuple[int, float]:
-        """The less, the sooner."""
-        had = self._counts(whose)
+    def _before(self, whose: Hashable, busy: Counter[Hashable], at: float) -> tuple[int, float]:
+        """The less, the sooner; of two at the same moment, or the one that is looked at later would always have had less."""
+        had = self._counts(whose, at)
         return busy[whose], had if had > FEW else 0.0
 
-    def _counts(self, whose: Hashable) -> float:
+    def _counts(self, whose: Hashable, at: float) -> float:
         """Seconds of places that it had, the longer ago the less of them."""
         seconds, then = self._had.get(whose, (0.0, 0.0))
-        return seconds * 0.5 ** ((now() - then) / HALF)
+        return seconds * 0.5 ** ((at - then) / HALF)
 
     def _forget_silent(self) -> bool:
         """Take back what nothing was heard of; whether that was anything."""
@@ -171,8 +171,9 @@ class Places:
     def _return(self, tab: Hashable) -> None:
         """Take back a place, and note how long it was had."""
         place = self._taken.pop(tab)
-        self._had[place.whose] = min(self._counts(place.whose) + now() - place.since, MOST), now()
-        self._had = {one: had for one, had in self._had.items() if self._counts(one) > FEW / 8}
+        at = now()
+        self._had[place.whose] = min(self._counts(place.whose, at) + at - place.since, MOST), at
+        self._had = {one: had for one, had in self._had.items() if self._counts(one, at) > FEW / 8}
 
     def _wake(self) -> None:
         """Have those who wait served when the next place is lost."""

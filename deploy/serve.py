@@ -210,7 +210,8 @@ def cookies(key: str, scope: Scope, framed: bool) -> tuple[str, str]:
     it. Inside of another site's page it is another cookie (Partitioned), which goes nowhere else. The second one says for a day
     that the first is new."""
     seconds, secure = (limits().kept_days or 365) * 86_400, is_secure(scope)
-    rest = f"SameSite={'None; Partitioned' if framed and secure else 'Lax'}; HttpOnly; Priority=High" + "; Secure" * secure
+    framed = framed and secure and bool(os.environ.get("DRAFTSCOPE_FRAMES", "").strip())
+    rest = f"SameSite={'None; Partitioned' if framed else 'Lax'}; HttpOnly; Priority=High" + "; Secure" * secure
     return f"{HOST * secure}{COOKIE}={key}; Path=/; Max-Age={seconds}; {rest}", f"{LATELY}=1; Path=/; Max-Age=86400; {rest}"
 
 

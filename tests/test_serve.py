@@ -89,8 +89,10 @@ def test_a_key_that_is_there_stays(serve):
         assert key_of(asked(serve, cookie=f"{COOKIE}={wrong}")[1]) != wrong
 
 
-def test_inside_of_another_sites_page_it_is_that_pages_alone(serve):
+def test_inside_of_another_sites_page_it_is_that_pages_alone(serve, monkeypatch):
     framed = {"sec_fetch_dest": "iframe", "sec_fetch_site": "cross-site"}
+    assert "SameSite=Lax" in asked(serve, scheme="https", **framed)[1]["set-cookie"][0]  # no site may show it inside
+    monkeypatch.setenv("DRAFTSCOPE_FRAMES", "https://frames.test")
     cookie, _ = asked(serve, scheme="https", **framed)[1]["set-cookie"]
     assert "SameSite=None; Partitioned; HttpOnly; Priority=High; Secure" in cookie
     assert "SameSite=Lax" in asked(serve, **framed)[1]["set-cookie"][0]  # browsers take no other over http
@@ -134,8 +136,9 @@ def test_a_cookie_whose_name_begins_with_a_strange_blank_is_nobodys(serve, befor
         assert seen.pop() == known
 
 
-def test_a_key_that_is_taken_inside_of_another_sites_page_stays_there(serve):
+def test_a_key_that_is_taken_inside_of_another_sites_page_stays_there(serve, monkeypatch):
     """It was set as a cookie that no browser takes there, and answered as if it were."""
+    monkeypatch.setenv("DRAFTSCOPE_FRAMES", "https://frames.test")
     taking = {"path": ROUTE, "method": "POST", "body": KEY.encode(), "scheme": "https"}
     framed = asked(serve, **taking, **{CHECK.replace("-", "_"): FRAMED})[1]["set-cookie"]
     own = asked(serve, **taking, **{CHECK.replace("-", "_"): "1"})[1]["set-cookie"]

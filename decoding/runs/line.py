@@ -5,6 +5,9 @@ and the smallest account comes next: first of the networks, then in that network
 goes round. Whoever comes anew starts where the one stands who is served, so they wait for one step at most, and the time before
 they came is nobody's credit or debt. So large steps get fewer turns than small ones, and both the same time.
 
+Who wants little is not to wait for a round of all others' large steps after each small one of theirs: of every second in which they
+want nothing a tenth is taken off what they had.
+
 A network is all owners at one address. It has as many shares as it has busy owners, but no more than it may: a class behind one
 address gets more than one visitor, and whoever throws the key away, and is a new owner each time, gets no more than the address
 does. Their turns come one by one between those of others, and not all of them before.
@@ -12,10 +15,13 @@ does. Their turns come one by one between those of others, and not all of them b
 
 import math
 from collections import deque
-from collections.abc import Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, field
 from itertools import count
+from time import monotonic
 from typing import Protocol, TypeVar
+
+LITTLE = 0.1  # of the device's time, which anybody may have now and then without waiting for others' rounds
 
 
 @dataclass(frozen=True)
@@ -55,11 +61,16 @@ class Account:
     used: float  # seconds, from where they came to the line
     since: int = 0  # number of the moment since which they wait
     last: float = 0.0  # seconds of their last turn; 0: none yet
+    left: float = 0.0  # when they last wanted nothing more
 
     @property
     def usual(self) -> float:
         """Seconds of a turn."""
         return self.last
+
+    def come(self, at: float) -> None:
+        """They want something again."""
+        self.used -= LITTLE * (at - self.left)
 
     def join(self, level: float, moment: int) -> None:
         """They come to the line, whose smallest account stands so."""
@@ -118,6 +129,10 @@ class Network(Account):
     level: float = 0.0  # where the share stood that was served last: the others do not stand below
 
     @property
+    def busy(self) -> bool:
+        return any(share.busy for share in self.shares.values())
+
+    @property
     def free(self) -> bool:
         return any(share.free for share in self.shares.values())
 
@@ -146,7 +161,8 @@ A = TypeVar("A", Share, Network)
 class Line:
     """Those who wait. Whoever uses it sees to it that one thread at a time does."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = monotonic) -> None:
+        self._clock = clock
         self._networks: dict[Hashable, Network] = {}
         self._level = 0.0  # where the network stood that was served last
         self._moments = count(1)
@@ -156,6 +172,10 @@ class Line:
         network = self._networks.setdefault(run.owner.network, Network(self._level))
         share = network.shares.setdefault(run.owner.key, Share(network.level))
         share.owner, moment = run.owner, next(self._moments)
+        if not share.busy:
+            share.come(self._clock())
+            if not network.busy:
+                network.come(self._clock())
         if not network.free:
             network.join(self._level, moment)
         if not share.free:
@@ -170,6 +190,10 @@ class Line:
             del share.busy[run]
             if run in share.waiting:
                 share.waiting.remove(run)
+            if not share.busy:
+                share.left = self._clock()
+                network = self._networks[run.owner.network]
+                network.left = network.left if network.busy else share.left
 
     def stands(self, run: Waiting) -> bool:
         """Whether it waits."""

@@ -71,9 +71,16 @@ def network(address: str) -> str:
 
     >>> network("192.0.2.7"), network("2001:db8::1"), network("::ffff:192.0.2.7"), network("testclient")
     ('192.0.2.7', '2001:db8::/64', '192.0.2.7', 'testclient')
+    >>> network("192.0.2.7:5678"), network("[2001:db8::1]:5678")  # as some proxies say it
+    ('192.0.2.7', '2001:db8::/64')
     """
+    host = address.partition("%")[0]
+    if host.startswith("["):
+        host = host[1:].partition("]")[0]
+    elif host.count(":") == 1:
+        host = host.partition(":")[0]
     try:
-        found = ipaddress.ip_address(address.partition("%")[0])
+        found = ipaddress.ip_address(host)
     except ValueError:
         return address
     if isinstance(found, ipaddress.IPv4Address):

@@ -178,7 +178,7 @@ def test_all_tabs_of_a_browser_go_over_to_another_key(site, browser):
     second.goto(f"{site}/Traces")
     second.locator(".ds-verdict", has_text="run of bob").wait_for()
     bob.goto(f"{site}/Traces?visitor={key_of(alice)}")
-    bob.get_by_text("This browser has kept 1 of its own").wait_for()
+    bob.get_by_text("This browser has kept 1 of its own so far").wait_for()
     until(bob, lambda: old in bob.locator("code", has_text="visitor=").first.inner_text(), "its own link is not told")
     button(bob, "Take them").click()
     until(bob, lambda: key_of(bob) == key_of(alice), "the key was not taken")

@@ -682,7 +682,7 @@ def test_who_waits_for_anothers_load_takes_no_place(llama, monkeypatch):
     for name, empty in (("_alive", WeakValueDictionary()), ("_families", {}), ("_loading", {})):
         monkeypatch.setattr(family_cache, name, empty)
     opened, load = [], Slow(lambda: replace(llama))
-    monkeypatch.setattr(family_cache, "load", lambda *key: opened.append(key) or load())
+    monkeypatch.setattr(family_cache, "load", lambda *key, **_: opened.append(key) or load())
     full, owners = Worker(), itertools.count()
 
     def wants(name: str) -> Live:

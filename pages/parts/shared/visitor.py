@@ -218,9 +218,11 @@ def offer() -> None:
         st.button("No", key="visitor_leave", on_click=take, args=(False,))
     if st.session_state.get("visitor.refused"):
         st.warning("The server did not take the key of that link: nothing has changed. Try again.", icon=":material/sync_problem:")
-    if own := kept_so_far():
-        st.caption(f"This browser has kept {own:,} of its own. They stay under this link alone, so copy it before you take others:")
-        st.code(my_link(), language=None, wrap_lines=True)
+    own = kept_so_far()  # also of none the link: more may be kept until the button is pressed
+    st.caption(
+        f"This browser has kept {own:,} of its own so far. They stay under this link alone, so copy it before you take others:"
+    )
+    st.code(my_link(), language=None, wrap_lines=True)
 
 
 def kept_so_far() -> int:

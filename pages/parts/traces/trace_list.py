@@ -284,7 +284,7 @@ def naming(store: Store, entry: Entry) -> None:
             "Not saved: another tab has changed name or note since you saw them. Its words stand above; these are yours, to copy:",
             icon=":material/edit_off:",
         )
-        st.code("\n".join(st.session_state.pop(lost)), language=None, wrap_lines=True)
+        st.code("\n".join(st.session_state[lost]), language=None, wrap_lines=True)
     if pressed and not name.strip():
         st.error("A trace needs a name.", icon=":material/error:")
     elif pressed:
@@ -292,6 +292,7 @@ def naming(store: Store, entry: Entry) -> None:
         try:
             store.rename(entry.id, entry.name if entry.study else name.strip(), note, seen)
             st.session_state["traces.said"] = "Name and note are saved."
+            st.session_state.pop(lost, None)
         except Changed:
             st.session_state[lost] = name, note
         st.rerun()
