@@ -4,8 +4,7 @@ Streamlit makes every one that is asked for, on threads that all share with thos
 is one processor's worth of Python. What waits here takes no thread, and nothing is made for a tab that is closed meanwhile.
 """
 
-from collections import Counter
-from collections.abc import AsyncIterator, Hashable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from math import inf
 from typing import Any
@@ -18,29 +17,18 @@ from streamlit.runtime.media_file_manager import MediaFileManager
 from decoding.limits import Refused, check_files, limits
 from decoding.runs.log import log
 from decoding.runs.visitors import file_for
-from deploy.pace import Places, Tab, now
+from deploy.pace import Places, Tab
 from pages.parts.shared.runs import tabs
 
 AT_ONCE = 1
-LATE = 600.0  # seconds after which it is forgotten that somebody had a file
 NOT_YOURS = "This file is another page's."
 GONE = "The page that asked for this file is closed."
 
 
 class Turns(Places):
-    """The next file is for whoever had none for longest: one may take seconds, and elsewhere that is soon forgotten."""
+    """The next file is for whoever had least of the last minutes: one may take seconds, and elsewhere that is soon forgotten."""
 
-    def __init__(self, most: int) -> None:
-        super().__init__(most)
-        self._last: dict[Hashable, float] = {}  # when somebody had one
-
-    def _before(self, whose: Hashable, busy: Counter[Hashable], at: float) -> tuple[int, float]:
-        return busy[whose], self._last.get(whose, -inf)
-
-    def _return(self, tab: Hashable) -> None:
-        self._last[self._taken[tab].whose] = now()
-        super()._return(tab)
-        self._last = {one: at for one, at in self._last.items() if now() - at < LATE}
+    half, few, cap = 60.0, 0.0, inf
 
 
 class Making:

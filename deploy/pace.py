@@ -69,6 +69,8 @@ class Places:
         works: whether a tab's script is at work.
     """
 
+    half, few, cap = HALF, FEW, MOST  # of what somebody had
+
     def __init__(self, most: int, works: Callable[[Any], bool] = lambda tab: False) -> None:
         self._most, self._works = most, works
         self._taken: dict[Hashable, Place] = {}
@@ -151,12 +153,12 @@ class Places:
     def _before(self, whose: Hashable, busy: Counter[Hashable], at: float) -> tuple[int, float]:
         """The less, the sooner; of two at the same moment, or the one that is looked at later would always have had less."""
         had = self._counts(whose, at)
-        return busy[whose], had if had > FEW else 0.0
+        return busy[whose], had if had > self.few else 0.0
 
     def _counts(self, whose: Hashable, at: float) -> float:
         """Seconds of places that it had, the longer ago the less of them."""
         seconds, then = self._had.get(whose, (0.0, 0.0))
-        return seconds * 0.5 ** ((at - then) / HALF)
+        return seconds * 0.5 ** ((at - then) / self.half)
 
     def _forget_silent(self) -> bool:
         """Take back what nothing was heard of; whether that was anything."""
@@ -172,7 +174,7 @@ class Places:
         """Take back a place, and note how long it was had."""
         place = self._taken.pop(tab)
         at = now()
-        self._had[place.whose] = min(self._counts(place.whose, at) + at - place.since, MOST), at
+        self._had[place.whose] = min(self._counts(place.whose, at) + at - place.since, self.cap), at
         self._had = {one: had for one, had in self._had.items() if self._counts(one, at) > FEW / 8}
 
     def _wake(self) -> None:

@@ -631,7 +631,7 @@ def test_the_controls_and_the_shelf_know_the_small_target(monkeypatch):
     assert Settings(method="speculative_sampling", target="embedded-small").problem() == ""
     assert weights_mark("embedded-small") == weights_mark("embedded") != ""
     monkeypatch.setattr(family_cache, "_families", {})
-    monkeypatch.setattr(family_cache, "load", lambda *key: type("Family", (), {})())
+    monkeypatch.setattr(family_cache, "load", lambda *key, **_: type("Family", (), {})())
     kept = [family_cache.family("embedded"), family_cache.family("embedded-small")]
     family_cache.family("folder")
     assert [family_cache.family("embedded"), family_cache.family("embedded-small")] == kept
