@@ -18,6 +18,7 @@ from decoding.limits import limits
 from decoding.runs import visitors
 from decoding.runs.store import Store, default_folder
 from decoding.runs.visitors import CHECK, COOKIE, FRAMED, IN_STATE, ROUTE, WHETHER, is_key, network, new_key, store_of
+from viz.tokens import as_markdown
 
 NAME = COOKIE
 KEY = IN_STATE
@@ -191,11 +192,11 @@ def remember_visitor(tab: str, found_again: Callable[[str], bool]) -> None:
         offer()
     if is_forgotten() and (own := kept_so_far()):
         runs = "run" if own == 1 else "runs"
-        st.warning(
+        said = (
             f"This browser does not know the {own:,} {runs} that this tab has kept any more: it has been given others, or keeps "
-            "nothing. This link leads to them, and nothing else does.",
-            icon=":material/key_off:",
+            "nothing. This link leads to them, and nothing else does."
         )
+        st.warning(as_markdown(said), icon=":material/key_off:")
         st.code(my_link(), language=None, wrap_lines=True)
 
 
@@ -219,9 +220,8 @@ def offer() -> None:
     if st.session_state.get("visitor.refused"):
         st.warning("The server did not take the key of that link: nothing has changed. Try again.", icon=":material/sync_problem:")
     own = kept_so_far()  # also of none the link: more may be kept until the button is pressed
-    st.caption(
-        f"This browser has kept {own:,} of its own so far. They stay under this link alone, so copy it before you take others:"
-    )
+    said = f"This browser has kept {own:,} of its own so far. They stay under this link alone, so copy it before you take others:"
+    st.caption(as_markdown(said))
     st.code(my_link(), language=None, wrap_lines=True)
 
 
