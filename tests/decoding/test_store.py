@@ -259,6 +259,6 @@ def test_a_long_run_is_written_in_time_of_its_length(tmp_path, monkeypatch):
     assert sum("UPDATE" in one for one in written) == 1
     monkeypatch.setenv("DRAFTSCOPE_MODE", "public")
     monkeypatch.setattr("decoding.runs.store.insert", None)
-    monkeypatch.setattr("decoding.limits.PUBLIC", replace(PUBLIC, said=None))
+    monkeypatch.setattr("decoding.limits.PUBLIC", replace(PUBLIC, said=None, text=None))
     with pytest.raises(ValueError, match="yours would fill"):
         store.keep(trace, "long")

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from random import Random
 from typing import Any, TypeVar
 
+from decoding.checks import Quoted
 from decoding.runs.failures import shows_the_machine, told
 from tests.hostile import PAYLOAD
 
@@ -72,7 +73,7 @@ def check_sentence(error: ValueError, secret: str = "") -> None:
         said = told(error)
     finally:
         os.environ.pop("DRAFTSCOPE_MODE") if before is None else os.environ.update(DRAFTSCOPE_MODE=before)
-    assert not shows_the_machine(said), said
+    assert isinstance(error, Quoted) or not shows_the_machine(said), said  # it quotes who asked, whatever that looks like
     assert not secret or secret not in said, said
 
 
