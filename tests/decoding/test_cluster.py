@@ -317,7 +317,7 @@ def test_the_limits_of_a_public_server_hold_on_its_machines(monkeypatch):
     monkeypatch.setenv("DRAFTSCOPE_MODE", "local")  # put back when the test is over, whatever the machine says
     machine = Machine(encode({"DRAFTSCOPE_MODE": "public"}))
     said = decode(machine.begin("a", encode(order(models=("embedded", None, "auto", "auto"), text="Once", max_tokens=300))), Failed)
-    assert said.kind == "refused" and "at most 256 tokens" in said.said
+    assert said.kind == "quoted" and "at most 256 tokens" in said.said
     said = decode(machine.begin("b", encode(order(models=("/etc", None, "auto", "auto"), text="Once"))), Failed)
     assert "offers the models embedded" in said.said
 
