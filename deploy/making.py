@@ -4,7 +4,7 @@ Streamlit makes every one that is asked for, on threads that all share with thos
 is one processor's worth of Python. What waits here takes no thread, and nothing is made for a tab that is closed meanwhile.
 """
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from math import inf
 from typing import Any
@@ -32,21 +32,16 @@ class Turns(Places):
 
 
 class Making:
-    """Who has asked for a file, and whose turn it is."""
+    """Who has asked for a file, and whose turn it is.
 
-    def __init__(self) -> None:
-        self._tabs: dict[str, Tab] = {}  # Streamlit's id of a session -> its page
+    Args:
+        tab_of: the page of Streamlit's id of a session; None: it is closed.
+    """
+
+    def __init__(self, tab_of: Callable[[str], Tab | None]) -> None:
+        self._tab_of = tab_of
         self._asked: dict[object, Tab] = {}  # a file that waits or is made -> whose it is
         self._places = Turns(AT_ONCE)
-
-    def known(self, tab: Tab) -> None:
-        """A page has a session."""
-        self._tabs[tab.session] = tab
-
-    def gone(self, tab: Tab) -> None:
-        """A page is closed."""
-        if self._tabs.get(tab.session) is tab:
-            del self._tabs[tab.session]
 
     @asynccontextmanager
     async def turn(self, session: str) -> AsyncIterator[None]:
@@ -55,7 +50,7 @@ class Making:
         Raises:
             Refused: the page is closed, or its visitor or its network has asked for as many as they may.
         """
-        tab = self._tabs.get(session)
+        tab = self._tab_of(session)
         if tab is None:
             raise Refused(GONE)
         near, own = (sum(name in one.names for one in self._asked.values()) for name in (tab.names[0], tab.names[-1]))
@@ -73,7 +68,7 @@ class Making:
         """It is its turn in the block."""
         await self._places.take(file, tab.names[0])
         try:
-            if self._tabs.get(session) is not tab:
+            if self._tab_of(session) is not tab:
                 raise Refused(GONE)
             yield
         finally:
@@ -95,14 +90,9 @@ def there(manager: MediaFileManager, name: str, known: Any) -> Iterator[None]:
                 manager._deferred_callables.pop(name, None)
 
 
-making = Making()
-
-
-def bound() -> None:
-    """Have Streamlit make files on a public server so."""
-    whole = DeferredFileHandler.handle
-    if hasattr(whole, "whole"):
-        return
+def bound(making: Making) -> None:
+    """Have Streamlit make files on a public server so; a later binding takes the place of an earlier one."""
+    whole = getattr(DeferredFileHandler.handle, "whole", DeferredFileHandler.handle)
 
     async def handle(handler: DeferredFileHandler, request: BackendOperationRequest, session_id: str) -> BackendOperationResponse:
         if not limits().public:

@@ -359,6 +359,10 @@ class Pace:
         """A page has a session."""
         self._sessions[tab.session], self._loop = tab, asyncio.get_running_loop()
 
+    def tab_of(self, session: str) -> Tab | None:
+        """The page of Streamlit's id of a session; None: it is closed."""
+        return self._sessions.get(session)
+
     def rests(self, session: str) -> None:
         """The script of a session waits; it says so on its own thread."""
         if (tab := self._sessions.get(session)) is not None and self._loop is not None:

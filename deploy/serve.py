@@ -260,7 +260,6 @@ class Messages:
             tab.session = "".join(scope.get("subprotocols", ())[2:3])  # of a tab that comes back
             await self.app(owned(scope, key), partial(asked, receive, tab), partial(told, send, tab))
         finally:
-            making.making.gone(tab)
             self.pace.leave(tab)
 
 
@@ -312,7 +311,6 @@ async def told(send: Send, tab: Tab, message: Message) -> None:
     if HERE in data and (said := ForwardMsg.FromString(data)).WhichOneof("type") == "new_session":
         tab.belongs(said.new_session.initialize.session_id)
         tab.began()
-        making.making.known(tab)
         if not said.metadata.run.fragment_ids:
             tab.page_began()
         said.new_session.main_script_path = MAIN.name  # its place on the server, which browsers need for nothing
@@ -417,8 +415,8 @@ config.set_option("logger.enableRich", False)  # it draws errors over a hundred 
 lines.tame()
 for kind in arriving.kinds():
     arriving.bound(kind)
-making.bound()
 pace = Pace()
+making.bound(making.Making(pace.tab_of))
 resting.listener = pace.rests
 LAYERS = (SecurityHeaders, Requests, Origins, VisitorCookie, Hidden, Downloads, Uploads, partial(Messages, pace=pace))
 ready = Readiness(lambda: pace.stand)

@@ -8,8 +8,7 @@ from streamlit.proto.BackMsg_pb2 import BackendOperationRequest
 from streamlit.runtime.backend_operation_handler import DeferredFileHandler
 
 from decoding.limits import PUBLIC, Refused
-from deploy import making as made_here
-from deploy.making import Making, bound
+from deploy.making import GONE, NOT_YOURS, Making, bound
 from deploy.pace import Pace
 
 
@@ -17,9 +16,8 @@ class Page:
     """A page of a visitor, and the files that were made for it."""
 
     def __init__(self, pace: Pace, making: Making, name: str, key: str = "key", address: str = "here") -> None:
-        self.tab = pace.enter(key, address)
-        self.tab.session, self.making = name, making
-        making.known(self.tab)
+        self.tab, self.making = pace.enter(key, address), making
+        self.tab.belongs(name)
 
     async def file(self, made: list[str], seconds: float = 1.0) -> None:
         async with self.making.turn(self.tab.session):
@@ -30,7 +28,7 @@ class Page:
 
 def test_files_are_made_one_after_the_other(played):
     async def story():
-        pace, making, made = Pace(), Making(), []
+        making, made = Making((pace := Pace()).tab_of), []
         pages = [Page(pace, making, name, key=name, address=name) for name in "abc"]
         await asyncio.gather(*(page.file(made) for page in pages))
         return made
@@ -40,7 +38,7 @@ def test_files_are_made_one_after_the_other(played):
 
 def test_who_had_none_is_next_whatever_another_network_asks_for(played):
     async def story():
-        pace, making, made = Pace(), Making(), []
+        making, made = Making((pace := Pace()).tab_of), []
         many = [Page(pace, making, f"m{i}", key=f"m{i}") for i in range(PUBLIC.files_near)]
         asked = [asyncio.create_task(page.file(made)) for page in many]
         await asyncio.sleep(1.5)
@@ -55,7 +53,7 @@ def test_who_had_none_is_next_whatever_another_network_asks_for(played):
 
 def test_a_visitor_and_a_network_for_so_many(played):
     async def story():
-        pace, making, made, refused = Pace(), Making(), [], []
+        making, made, refused = Making((pace := Pace()).tab_of), [], []
         own = [Page(pace, making, "own"), Page(pace, making, "own too")]
         others = [Page(pace, making, f"o{i}", key=f"o{i}") for i in range(PUBLIC.files_near)]
         asked = [asyncio.create_task(page.file(made)) for page in (*[own[0]] * PUBLIC.files, *others[: -PUBLIC.files])]
@@ -77,16 +75,16 @@ def test_nothing_is_made_for_a_page_that_is_closed(played):
     """While it waits, or before it asks; and what one page held is nobody's then."""
 
     async def story():
-        pace, making, made = Pace(), Making(), []
+        making, made = Making((pace := Pace()).tab_of), []
         first, second, third = (Page(pace, making, name, key=name) for name in ("first", "second", "third"))
         asked = [asyncio.create_task(page.file(made)) for page in (first, second, third)]
         await asyncio.sleep(0.5)
-        making.gone(second.tab)
+        pace.leave(second.tab)
         done = await asyncio.gather(*asked, return_exceptions=True)
         with pytest.raises(Refused, match="closed"):
             await second.file(made)
         again = Page(pace, making, "third", key="third")  # its browser was away for a moment
-        making.gone(third.tab)
+        pace.leave(third.tab)
         await again.file(made)
         return done, made
 
@@ -97,7 +95,7 @@ def test_nothing_is_made_for_a_page_that_is_closed(played):
 
 def test_a_file_that_breaks_leaves_its_place(played):
     async def story():
-        pace, making, made = Pace(), Making(), []
+        making, made = Making((pace := Pace()).tab_of), []
         page = Page(pace, making, "a")
         with pytest.raises(OSError):
             async with making.turn("a"):
@@ -110,8 +108,7 @@ def test_a_file_that_breaks_leaves_its_place(played):
 
 @pytest.mark.parametrize("mode", ["public", "local"])
 def test_streamlit_makes_files_so(played, monkeypatch, mode):
-    bound()
-    monkeypatch.setattr(made_here, "making", making := Making())
+    bound(making := Making((pace := Pace()).tab_of))
     monkeypatch.setattr(asyncio, "to_thread", lambda make, file: asyncio.sleep(0, f"/media/{file}"))
 
     class Manager:
@@ -119,7 +116,7 @@ def test_streamlit_makes_files_so(played, monkeypatch, mode):
 
     async def story():
         monkeypatch.setenv("DRAFTSCOPE_MODE", "public")
-        Page(Pace(), making, "here")
+        Page(pace, making, "here")
         monkeypatch.setenv("DRAFTSCOPE_MODE", mode)
         asked = BackendOperationRequest(request_id="1")
         asked.deferred_file.file_id = "a"
@@ -129,15 +126,14 @@ def test_streamlit_makes_files_so(played, monkeypatch, mode):
         return [*found, await handler.handle(asked, "here")]
 
     here, gone, others = played(story)
-    assert mode == "local" or others.error_msg == made_here.NOT_YOURS
+    assert mode == "local" or others.error_msg == NOT_YOURS
     assert here.deferred_file.url == "/media/a" and here.request_id == gone.request_id == "1"
-    assert gone.error_msg == made_here.GONE if mode == "public" else gone.deferred_file.url
+    assert gone.error_msg == GONE if mode == "public" else gone.deferred_file.url
 
 
 def test_a_page_that_is_drawn_anew_while_its_file_waits_gets_it(played, monkeypatch):
     """Streamlit forgets what the page had registered, and the file failed; the dialog of *Delete all* is such a drawing."""
-    bound()
-    monkeypatch.setattr(made_here, "making", making := Making())
+    bound(making := Making((pace := Pace()).tab_of))
     made = []
 
     class Manager:
@@ -153,7 +149,7 @@ def test_a_page_that_is_drawn_anew_while_its_file_waits_gets_it(played, monkeypa
         return make(name)
 
     async def story():
-        Page(Pace(), making, "here")
+        Page(pace, making, "here")
         handler = DeferredFileHandler(lambda: Manager)
         monkeypatch.setattr(asyncio, "to_thread", run)
         files = []
@@ -169,8 +165,9 @@ def test_a_page_that_is_drawn_anew_while_its_file_waits_gets_it(played, monkeypa
     assert not Manager._deferred_callables
 
 
-def test_a_second_binding_changes_nothing():
-    bound()
-    handle = DeferredFileHandler.handle
-    bound()
-    assert DeferredFileHandler.handle is handle
+def test_a_second_binding_takes_the_place_of_the_first():
+    """Streamlit may read `deploy/serve.py` twice; the pages are those of the later one then."""
+    bound(Making(Pace().tab_of))
+    whole = DeferredFileHandler.handle.whole
+    bound(Making(Pace().tab_of))
+    assert DeferredFileHandler.handle.whole is whole and not hasattr(whole, "whole")

@@ -234,6 +234,8 @@ def test_what_is_pressed_for_a_run_counts_for_no_other(store):
     store.delete(gone)
     renamed(at, "two", "a long note")
     assert [(e.id, e.name, e.note) for e in store.entries()] == [(other, "one", "its note")] and "are saved" not in words(at)
+    assert "deleted meanwhile" in at.warning[0].value and [one.value for one in at.code] == ["two\na long note"]
+    assert not press(at, "traces.orphan.done").code
     gone = store.keep(sample_trace(), "two")
     at = page()
     store.delete(gone)

@@ -14,7 +14,7 @@ import streamlit as st
 from decoding.limits import limits
 from decoding.methods import METHODS
 from decoding.runs.failures import told
-from decoding.runs.store import LONGEST_SEARCH, MAX_NAME, MAX_NOTE, Changed, Entry, Query, Store
+from decoding.runs.store import LONGEST_SEARCH, MAX_NAME, MAX_NOTE, Changed, Entry, Gone, Query, Store
 from decoding.runs.visitors import waits_for_file
 from pages.parts.shared import keep, visitor
 from pages.parts.shared.in_turn import searching
@@ -30,6 +30,7 @@ PAGE = 20  # lines of the list
 EVERY = "all"
 KINDS = {"kept runs": "", "debug runs too": None}
 SHOWN = 600  # characters of prompt and text in the details
+ORPHAN = "traces.orphan"  # in the session's state: name and note that were written for a trace that is gone
 
 
 def traces(session: Session) -> None:
@@ -68,6 +69,8 @@ def browse(session: Session, store: Store) -> None:
         st.success(as_markdown(said), icon=":material/check:")
     if warned := st.session_state.pop("traces.warned", ""):
         st.warning(as_markdown(warned), icon=":material/hourglass:")
+    if ORPHAN in st.session_state:
+        orphan(*st.session_state[ORPHAN])
     total = store.count()
     if not total:
         nothing(store.folder)
@@ -269,33 +272,58 @@ def clip(text: str, from_end: bool = False) -> str:
 def naming(store: Store, entry: Entry) -> None:
     """Name and note, kept when the button is pressed. What another tab has written since they were drawn is not written over."""
     one = which(store, entry)
-    began, lost = f"traces.began.{one}", f"traces.lost.{one}"
-    seen = st.session_state.setdefault(began, (entry.name, entry.note))
+    lost = f"traces.lost.{one}"
+    seen = st.session_state.setdefault(f"traces.began.{one}", (entry.name, entry.note))
     boxes = f"{one}.{mark(*seen)}"  # others for what is stored now: a box that is there goes on with what it says
     with st.form(f"traces.form.{boxes}", border=True):
-        name = st.text_input(
+        st.text_input(
             "Name", seen[0], max_chars=MAX_NAME, key=f"traces.name.{boxes}", disabled=bool(entry.study),
             help="Its study finds it by this name." if entry.study else None,
         )  # fmt: skip
-        note = st.text_area("Note", seen[1], max_chars=MAX_NOTE, height=80, key=f"traces.note.{boxes}")
-        pressed = st.form_submit_button("Save name and note", key=f"traces.rename.{one}", icon=":material/save:")
+        st.text_area("Note", seen[1], max_chars=MAX_NOTE, height=80, key=f"traces.note.{boxes}")
+        st.form_submit_button("Save name and note", key=f"traces.rename.{one}", icon=":material/save:",
+                              on_click=save, args=(store, entry, seen, boxes))  # fmt: skip
     if lost in st.session_state:
         st.warning(
             "Not saved: another tab has changed name or note since you saw them. Its words stand above; these are yours, to copy:",
             icon=":material/edit_off:",
         )
         st.code("\n".join(st.session_state[lost]), language=None, wrap_lines=True)
-    if pressed and not name.strip():
-        st.error("A trace needs a name.", icon=":material/error:")
-    elif pressed:
-        del st.session_state[began]
-        try:
-            store.rename(entry.id, entry.name if entry.study else name.strip(), note, seen)
-            st.session_state["traces.said"] = "Name and note are saved."
-            st.session_state.pop(lost, None)
-        except Changed:
-            st.session_state[lost] = name, note
-        st.rerun()
+
+
+def save(store: Store, entry: Entry, seen: tuple[str, str], boxes: str) -> None:
+    """What was written, before the page is drawn, which may have no such trace any more.
+
+    Args:
+        seen: name and note as they were when the form was drawn first.
+        boxes: what the form's boxes are called by.
+    """
+    one = which(store, entry)
+    name, note = (st.session_state[f"traces.{box}.{boxes}"] for box in ("name", "note"))
+    if not name.strip():
+        st.session_state["traces.warned"] = "A trace needs a name, so nothing was saved."
+        return
+    st.session_state.pop(f"traces.began.{one}", None)
+    try:
+        store.rename(entry.id, entry.name if entry.study else name.strip(), note, seen)
+    except Changed:
+        st.session_state[f"traces.lost.{one}"] = name, note
+    except Gone:
+        st.session_state[ORPHAN] = name, note
+    except (ValueError, sqlite3.Error) as error:
+        st.session_state["traces.warned"] = f"Name and note were not saved. {told(error)}"
+    else:
+        st.session_state["traces.said"] = "Name and note are saved."
+        st.session_state.pop(f"traces.lost.{one}", None)
+
+
+def orphan(name: str, note: str) -> None:
+    """What was written for a trace that is gone."""
+    st.warning(
+        "Not saved: the trace was deleted meanwhile, in another tab. These are your words, to copy:", icon=":material/edit_off:"
+    )
+    st.code(f"{name}\n{note}", language=None, wrap_lines=True)
+    st.button("I have them", key="traces.orphan.done", on_click=lambda: st.session_state.pop(ORPHAN, None))
 
 
 def which(store: Store, entry: Entry) -> str:
