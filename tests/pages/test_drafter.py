@@ -160,6 +160,7 @@ def test_a_study_does_not_go_on_into_a_store_that_was_left(store, tmp_path, monk
         live.wait(PATIENCE)
     at.session_state["store_folder"] = str(tmp_path / "other")
     at.run()
+    assert ["was stopped" in one.value for one in at.error] == [True] * (not stopped)
     go_on.set()
     run(at)
     assert live.over and store.count() < 3 and Store(tmp_path / "other").count() == 3

@@ -155,6 +155,8 @@ class StudyController(RunController, Remembered):
     def belongs(self, store: Store) -> None:
         """End what goes on into another store: the visitor has taken another key, or chosen another folder."""
         if self.live is not None and self.folder != store.folder:
+            if self.busy:
+                self.problem = "Runs are kept elsewhere now, so the study was stopped; its own are where it began."
             self.close()
             self.jobs, self.live = (), None
 
