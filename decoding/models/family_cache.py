@@ -119,19 +119,22 @@ def room(key: Key) -> Iterator[None]:
     if free_others(max(0.0, SPARE * GIGABYTE - size) if limits().public else 0.0):
         collect(EVERY)
     try:
-        with _lock:
-            check_budget(key, size)
-            _coming[key] = size
-    except ValueError:
+        claim(key, size)
+    except ValueError:  # what nobody uses any more may lie there yet
         collect()
-        with _lock:
-            check_budget(key, size)
-            _coming[key] = size
+        claim(key, size)
     try:
         yield
     finally:
         with _lock:
             del _coming[key]
+
+
+def claim(key: Key, size: int) -> None:
+    """Count what is being loaded, or raise a ValueError: there is no room for it."""
+    with _lock:
+        check_budget(key, size)
+        _coming[key] = size
 
 
 def free_others(keep: float = 0.0) -> bool:
