@@ -9,7 +9,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterator
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import streamlit as st
@@ -45,6 +45,7 @@ from pages.parts.shared import resting  # noqa: E402
 HOST = "__Host-"  # what the cookie's name begins with over https: browsers take it from no other host of the same domain
 COOKIE_NAME = re.compile(rb"[\w.-]+=", re.ASCII)  # plain ones: what reads them later takes other blanks than these for none
 LATELY = "draftscope_lately"  # a cookie that is there for a day after the key was given
+HOSTS_OWN = [name.encode() for name in (COOKIE, LATELY)]  # what no other host of the domain may say
 LONGEST = 200  # bytes of a key that is handed over
 OWN = re.compile(r"/_stcore/+([^/]*)")  # Streamlit's own addresses
 SERVED = {"stream", "health", "host-config", "upload_file", "bidi-components"}  # of them, what pages and health checks ask for
@@ -136,8 +137,9 @@ class VisitorCookie:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if limits().public and scope["type"] in ("http", "websocket") and is_secure(scope):
-            scope = hosts_own(scope)
+        if limits().public and scope["type"] in ("http", "websocket"):
+            scope = hosts_own(scope) if is_secure(scope) else scope
+            warn_of_proxy(scope)
         if scope["type"] != "http" or not limits().public:
             await self.app(scope, receive, send)
         elif scope["method"] == "POST" and scope["path"].endswith(ROUTE):
@@ -209,10 +211,12 @@ def cookies(key: str, scope: Scope, framed: bool) -> tuple[str, str]:
     that comes without it brings a new one, and what was kept under the old one would be lost. Nothing else of another site brings
     it. Inside of another site's page it is another cookie (Partitioned), which goes nowhere else. The second one says for a day
     that the first is new."""
-    seconds, secure = (limits().kept_days or 365) * 86_400, is_secure(scope)
+    secure = is_secure(scope)
     framed = framed and secure and bool(os.environ.get("DRAFTSCOPE_FRAMES", "").strip())
     rest = f"SameSite={'None; Partitioned' if framed else 'Lax'}; HttpOnly; Priority=High" + "; Secure" * secure
-    return f"{HOST * secure}{COOKIE}={key}; Path=/; Max-Age={seconds}; {rest}", f"{LATELY}=1; Path=/; Max-Age=86400; {rest}"
+    wanted = (COOKIE, key, visitors.remembered()), (LATELY, 1, visitors.DAY)
+    one, other = (f"{HOST * secure}{name}={value}; Path=/; Max-Age={seconds}; {rest}" for name, value, seconds in wanted)
+    return one, other
 
 
 def is_secure(scope: Scope) -> bool:
@@ -221,13 +225,26 @@ def is_secure(scope: Scope) -> bool:
     return scope.get("scheme") in ("https", "wss") or said in ("https", "wss")
 
 
+@cache
+def warn_of_proxy_once() -> None:
+    said = "A browser came over https, and the proxy says http: have it say X-Forwarded-Proto: https, or the next one pass it on."
+    log("misled", why=f"{said} Until then any host of the same domain can give a visitor its key.")
+
+
+def warn_of_proxy(scope: Scope) -> None:
+    """Say it in the log if a proxy on the way hides that browsers come over https."""
+    if scope["type"] == "websocket" and not is_secure(scope) and Headers(scope=scope).get("origin", "").startswith("https://"):
+        warn_of_proxy_once()
+
+
 def hosts_own(scope: Scope) -> Scope:
-    """The request with the key that this host itself gave, by its plain name, and no other: another site of the same domain can
-    have a browser send any cookie but one of that name, and whoever is given a key keeps runs for whoever gave it."""
+    """The request with the cookies that this host itself gave, by their plain names, and none of others: another site of the same
+    domain can have a browser send any cookie but such a one. Whoever is given a key keeps runs for whoever gave it, and whose key
+    counts as new is not given it again until it is gone."""
     parts = [part.strip(b" \t") for name, value in scope["headers"] if name == b"cookie" for part in value.split(b";")]
-    own = [part for part in parts if part.startswith(f"{HOST}{COOKIE}=".encode())]
-    kept = [part for part in parts if COOKIE_NAME.match(part) and COOKIE.encode() not in part.partition(b"=")[0]]
-    kept += [part.removeprefix(HOST.encode()) for part in own[:1]]
+    own = [next((part for part in parts if part.startswith(HOST.encode() + name + b"=")), b"") for name in HOSTS_OWN]
+    kept = [part for part in parts if COOKIE_NAME.match(part) and not any(name in part.partition(b"=")[0] for name in HOSTS_OWN)]
+    kept += [part.removeprefix(HOST.encode()) for part in own if part]
     others = [(name, value) for name, value in scope["headers"] if name != b"cookie"]
     return {**scope, "headers": [*others, *([(b"cookie", b"; ".join(kept))] if kept else [])]}
 

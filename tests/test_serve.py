@@ -77,7 +77,7 @@ def test_a_page_brings_a_key_that_no_script_reads(serve):
         cookie, _ = headers["set-cookie"]
         assert status == 200 and headers["cache-control"] == ["no-store"] and is_key(key_of(headers))
         assert "; HttpOnly;" in cookie and "SameSite=Lax" in cookie and "Path=/" in cookie
-        assert f"Max-Age={limits().kept_days * 86_400};" in cookie
+        assert f"Max-Age={2 * limits().kept_days * 86_400};" in cookie
         keys.add(key_of(headers))
     assert len(keys) == 3
 
@@ -160,6 +160,30 @@ def test_only_a_page_brings_it_and_once_a_day(serve):
     both = f"{COOKIE}={KEY}; {lately.partition(';')[0]}"
     assert "set-cookie" not in asked(serve, cookie=both)[1]
     assert is_key(key_of(asked(serve, cookie=lately.partition(";")[0])[1]))  # the key itself is gone
+
+
+def test_over_https_no_other_site_of_the_domain_says_that_a_key_is_new(serve):
+    """It was not renewed any more then, and was gone after its days."""
+    _, lately = asked(serve, x_forwarded_proto="https")[1]["set-cookie"]
+    own, others = f"__Host-{COOKIE}={KEY}", lately.partition(";")[0].removeprefix("__Host-")
+    for foreign in (others, f"\xa0__Host-{others}", f"{others}; {others}"):
+        assert key_of_host(asked(serve, x_forwarded_proto="https", cookie=f"{own}; {foreign}")[1]) == KEY
+    assert "set-cookie" not in asked(serve, x_forwarded_proto="https", cookie=f"{own}; {lately.partition(';')[0]}")[1]
+
+
+def key_of_host(headers: dict[str, list[str]]) -> str | None:
+    return key_of({"set-cookie": [one.removeprefix("__Host-") for one in headers.get("set-cookie", ())]})
+
+
+def test_a_proxy_that_hides_https_is_told_of_in_the_log(serve, capfd):
+    """Two in a row, each as in the example: the inner one said http, and any host of the domain could give a visitor its key."""
+    serve.warn_of_proxy_once.cache_clear()
+    headers = [(b"origin", b"https://demo.test"), (b"host", b"demo.test")]
+    door = serve.VisitorCookie(lambda scope, receive, send: asyncio.sleep(0))
+    for said in (b"https", b"http", b"http"):
+        scope = {"type": "websocket", "path": "/", "headers": [*headers, (b"x-forwarded-proto", said)], "scheme": "ws"}
+        asyncio.run(door(scope, None, None))
+    assert capfd.readouterr().err.count("X-Forwarded-Proto") == 1
 
 
 def test_over_https_it_goes_nowhere_else(serve):

@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from threading import Lock
 
-from decoding.limits import Refused, check_keepers
+from decoding.limits import Refused, check_keepers, limits
 from decoding.runs.store import FILE, Store
 
 FOLDER = "visitors"
@@ -51,6 +51,12 @@ def file_for(key: str) -> Iterator[None]:
             _files[key] -= 1
             if not _files[key]:
                 del _files[key]
+
+
+def remembered() -> int:
+    """Seconds for which a browser keeps the key, from the last page that it loads: twice as long as what is kept, as a tab may be
+    open for weeks before anything is."""
+    return 2 * DAY * (limits().kept_days or 365)
 
 
 def waits_for_file(key: str) -> bool:

@@ -97,8 +97,7 @@ def remember_visitor(tab: str, found_again: Callable[[str], bool]) -> None:
         later = is_key(found := st.session_state["visitor"].tab) and found_again(found)
         st.session_state[ASKED] = times if later and times < MOST_ASKED else -1
 
-    seconds = (limits().kept_days or 365) * 86_400
-    data = {"name": NAME, "key": key(), "seconds": seconds, "give": st.session_state.get(GIVEN)}
+    data = {"name": NAME, "key": key(), "seconds": visitors.remembered(), "give": st.session_state.get(GIVEN)}
     data |= {
         "over": bool(st.session_state.get("visitor.over")),
         "tab": tab,
