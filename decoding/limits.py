@@ -53,6 +53,10 @@ class Whole:
     jobs: int = 2**40  # at work or in line
     scripts: int = 2**40  # that run at the same time
     caches: int = 2**60  # bytes of keys and values of runs
+    serving: Rate = Rate(
+        1, 1.0
+    )  # milliseconds of a processor that pages and files take, of those who take more than `serving_little`
+    arriving: Rate = Rate(1, 1.0)  # likewise, that the taking apart of what comes over their connections takes
 
 
 @dataclass(frozen=True)
@@ -95,7 +99,9 @@ class Limits:
     address: Pacing | None = None  # what those of all visitors at one address may
     whole: Whole = Whole()
     serving: tuple[Rate, ...] = ()  # milliseconds of a processor that pages and files take which one address asks for
+    serving_little: Rate = Rate(1, 1.0)  # of them, what it has without waiting for others
     arriving: Rate = Rate(1, 1.0)  # likewise, that the taking apart of what comes over its connections takes
+    arriving_little: Rate = Rate(1, 1.0)
     downloads: bool = True  # models may be fetched from a page
     datastores: bool = True  # may be built when a method asks for one
     paths: bool = True  # pages may name folders of the server
@@ -162,9 +168,20 @@ PUBLIC = Limits(
         tabs=160, uploads=150 * 2**20, scripts=2, pages=Rate(200, 3.0), others=Rate(1000, 80.0), sent=Rate(16 * 2**20, 2**21)
     ),
     # Some 7 MB for a tab and 4 kB for a position: beside the models it is what the memory of deploy/ takes.
-    whole=Whole(tabs=400, uploads=400 * 2**20, held=320_000, jobs=80, scripts=3, caches=2**30),
+    whole=Whole(
+        tabs=400,
+        uploads=400 * 2**20,
+        held=320_000,
+        jobs=80,
+        scripts=3,
+        caches=2**30,
+        serving=Rate(100, 1_000.0),
+        arriving=Rate(50, 400.0),
+    ),  # fmt: skip
     serving=(Rate(400, 500.0), Rate(60_000, 200.0)),  # of each second no more than half; a class of 80 has its pages in a minute
+    serving_little=Rate(400, 50.0),  # a first visit takes some 380, with 111 files
     arriving=Rate(50, 300.0),
+    arriving_little=Rate(50, 30.0),
     downloads=False,
     datastores=False,
     paths=False,

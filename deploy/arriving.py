@@ -3,7 +3,8 @@
 Header lines, pieces of bodies and frames of websockets are taken apart in Python, as they arrive, some 20 microseconds each. If
 somebody sends frames that say nothing, or headers that end in a fault, all visitors wait, and no pace of messages or requests ever
 hears of it. So what arrives on the connections of one address is taken apart piece by piece, and waits as soon as that took more
-than its part of the time; meanwhile nothing more is read. What counts is measured.
+than its part of the time; meanwhile nothing more is read. And those addresses that have more come than a visitor does share a part,
+so that ten of them do not take all. What counts is measured.
 """
 
 import asyncio
@@ -29,8 +30,8 @@ Take = Callable[[Any, bytes], None]
 class Turns:
     """Those connections of an address on which something waits, one piece of each after the other."""
 
-    def __init__(self) -> None:
-        self._bucket = Bucket(limits().arriving)
+    def __init__(self, whole: Bucket) -> None:
+        self._bucket, self._little, self._whole = Bucket(limits().arriving), Bucket(limits().arriving_little), whole
         self._waiting: deque[Arrived] = deque()
         self._timer: asyncio.TimerHandle | None = None
 
@@ -49,18 +50,24 @@ class Turns:
     def _serve(self) -> None:
         self._timer = None
         while self._waiting:
-            if (owed := self._bucket.wait(0)) > 0:
+            if (owed := self._owed()) > 0:
                 self._timer = asyncio.get_running_loop().call_later(max(owed, MOMENT), self._serve)
                 for arrived in self._waiting:
                     arrived.pause()
                 return
             arrived, began = self._waiting.popleft(), perf_counter()
             arrived.take()
-            self._bucket.wait(1000 * (perf_counter() - began))
+            for bucket in (self._bucket, self._little, self._whole):
+                bucket.wait(1000 * (perf_counter() - began))
             if arrived.data:
                 self._waiting.append(arrived)
             else:
                 arrived.done()
+
+    def _owed(self) -> float:
+        """Seconds until there is time for the next piece."""
+        own = self._bucket.wait(0)
+        return max(own, self._whole.wait(0)) if self._little.wait(0) > 0 else own
 
 
 class Arrived:
@@ -118,19 +125,27 @@ class Arrived:
 
 
 _addresses: dict[str, Turns] = {}
+_whole: list[Bucket] = []  # the one that all share, once there is a loop
 
 
 def turns_of(wire: Any, address: str = "") -> Turns:
     """Those of its address; of a connection that a proxy opened its own, until the address is known behind it."""
     host = address or (wire.client or ("",))[0]
     if not address and host in ProxyHeadersMiddleware(None, wire.config.forwarded_allow_ips).trusted_hosts:  # type: ignore[arg-type]
-        return Turns()
+        return Turns(shared())
     near = network(host)
     if near not in _addresses:
         for other in [other for other, turns in _addresses.items() if turns.idle]:
             del _addresses[other]
-        _addresses[near] = Turns()
+        _addresses[near] = Turns(shared())
     return _addresses[near]
+
+
+def shared() -> Bucket:
+    """What all addresses have together."""
+    if not _whole:
+        _whole.append(Bucket(limits().whole.arriving))
+    return _whole[0]
 
 
 def known(wire: Any, address: str) -> None:

@@ -21,6 +21,7 @@ def clock(monkeypatch):
     """Seconds that the taking apart took."""
     monkeypatch.setenv("DRAFTSCOPE_MODE", "public")
     monkeypatch.setattr(arriving, "_addresses", {})
+    monkeypatch.setattr(arriving, "_whole", [])
     clock = SimpleNamespace(now=0.0)
     monkeypatch.setattr(arriving, "perf_counter", lambda: clock.now)
     return clock
@@ -82,6 +83,24 @@ def test_a_flood_has_its_part_of_the_time_and_others_do_not_wait(played, wire, c
             other = wire("192.0.2.2")
             other.data_received(b"hello")
             assert other.got == b"hello" and other.transport.reads
+
+    played(story)
+
+
+def test_ten_floods_have_their_part_together_and_others_do_not_wait(played, wire, clock):
+    async def story():
+        began, floods = now(), [wire(f"192.0.2.{i}") for i in range(10)]
+        while now() < began + 60:
+            for mine in floods:
+                if mine.transport.reads:
+                    mine.data_received(b"x" * 2**14)
+            await asyncio.sleep(0.01)
+        together = PUBLIC.whole.arriving.per_second + 10 * PUBLIC.arriving_little.per_second
+        assert 1000 * clock.now < 10 * RATE.at_once + 60 * together + 10 * 2**14 * COST * 1000
+        assert min(len(mine.got) for mine in floods) > 0.5 * max(len(mine.got) for mine in floods)
+        other = wire("198.51.100.1")
+        other.data_received(b"hello")
+        assert other.got == b"hello" and other.transport.reads
 
     played(story)
 

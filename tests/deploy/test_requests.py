@@ -68,6 +68,42 @@ def test_others_do_not_wait(played):
     assert played(story) == 0
 
 
+def test_ten_floods_have_their_part_together_and_others_do_not_wait(played):
+    """Each of its own half of the time was all of it: steps of others took 20 s."""
+
+    async def story():
+        served, ends, counts = Requests(app), now() + 60, [0] * 10
+
+        async def flood(which: int) -> None:
+            while now() < ends:
+                counts[which] += await got(served, f"192.0.2.{which}") == 200
+
+        tasks = [asyncio.create_task(flood(i)) for i in range(10) for _ in range(40)]
+        await asyncio.sleep(30)
+        waited = await took(*(got(served, "198.51.100.1") for _ in range(100)))
+        await asyncio.gather(*tasks)
+        return waited, counts
+
+    waited, counts = played(story)
+    rate = PUBLIC.whole.serving.per_second + 10 * PUBLIC.serving_little.per_second
+    assert waited == 0 and sum(counts) * ANY < 10 * PUBLIC.serving_little.at_once + 62 * rate
+    assert min(counts) > 0.8 * max(counts)
+
+
+def test_who_gives_up_in_the_line_is_in_nobodys_way(played):
+    async def story():
+        served = Requests(app)
+        many = [asyncio.create_task(got(served, f"192.0.2.{i % 10}")) for i in range(4_000)]
+        await asyncio.sleep(2)
+        for task in many[:-1]:
+            task.cancel()
+        began = now()
+        await many[-1]
+        return now() - began
+
+    assert played(story) < 1
+
+
 def test_a_page_with_its_files_does_not_wait_and_a_class_has_its_own_within_a_minute(played):
     """111 files and 9 MB, as browsers load it for the first time, six at a time each."""
 
