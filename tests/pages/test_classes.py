@@ -3,7 +3,7 @@
 import pytest
 
 from decoding.limits import CLASS_HOURS, CLASS_TABS, CLASSES, CLASSES_NEAR, Refused
-from pages.parts.learn.classes import Classes, Spot, is_code
+from pages.parts.learn.classes import Classes, Spot, code_of, is_code
 
 ASKED, SHOWN = Spot(1, 2), Spot(1, 2, True)
 
@@ -75,8 +75,8 @@ def test_one_address_has_so_many_classes(made, monkeypatch):
     monkeypatch.setenv("DRAFTSCOPE_MODE", "public")
     first = made.opened("there")
     for i in range(1, CLASSES_NEAR):
-        assert made.leads(f"CODE{i}", "k" * 12, "there")
-    for another in (lambda: made.opened("there"), lambda: made.leads("CODE99", "k" * 12, "there")):
+        assert made.leads(code_of(key := f"the-key-{i}"), key, "there")
+    for another in (lambda: made.opened("there"), lambda: made.leads(code_of("k" * 12), "k" * 12, "there")):
         with pytest.raises(Refused, match=f"{CLASSES_NEAR} classes of one network"):
             another()
     assert made.leads(*first, "there") and made.opened("elsewhere")
@@ -126,7 +126,7 @@ def test_classes_are_bounded_and_forgotten(made, clock):
     with pytest.raises(Refused, match=f"holds {CLASSES} classes"):
         made.opened()
     with pytest.raises(Refused):
-        made.leads("QQQQQQQQ", "a-key-of-a-link")
+        made.leads(code_of("a-key-of-a-link"), "a-key-of-a-link")
     clock.now = CLASS_HOURS * 3600 + 1
     made.opened()
     assert made.spot(first) is None and len(made.rooms) == 1
@@ -140,8 +140,22 @@ def test_who_looks_keeps_a_class(made, clock):
 
 
 def test_a_forgotten_class_is_opened_again_by_its_teachers_link(made):
-    assert made.leads("ABCDE", "the-teachers-key") and made.spot("ABCDE") == Spot()
-    assert not made.leads("ABCDE", "another-ones-key")
+    code = code_of("the-teachers-key")
+    assert made.leads(code, "the-teachers-key") and made.spot(code) == Spot()
+    assert not made.leads(code, "another-ones-key")
+
+
+def test_nobody_else_leads_a_class_that_was_ended_or_forgotten(made, clock):
+    """Whoever knew its code did, and the tabs of its pupils followed them."""
+    code, key = made.opened()
+    made.close(code, key)
+    with pytest.raises(ValueError, match=f"another class than {code}"):
+        made.leads(code, "a-pupils-key")
+    assert made.spot(code) is None and made.leads(code, key)
+    clock.now = CLASS_HOURS * 3600 + 1
+    with pytest.raises(ValueError, match="another class"):
+        made.leads(code, "a-pupils-key")
+    assert made.leads(code, key)
 
 
 @pytest.mark.parametrize(("code", "key"), [("abc", "k" * 12), ("ABCDE", ""), ("ABCDE", "k" * 99), ("ABCDE\n", "k" * 12)])

@@ -1,11 +1,13 @@
 """Classes: who opened the same link votes on the question that the teacher shows. Kept in the memory of the server, nowhere else.
 
 A class has a code, which its pupils' link carries, and a key, which only the teacher's link carries: who has the key moves on and
-reveals. There are no accounts; a vote belongs to a tab, on a public server to its visitor. Where there are too many, pupils who are
-there take the places of those who are gone. Everything is bounded (`decoding.limits`), and what nobody looked at for some hours is
+reveals. The code is made from the key, so nobody leads a class whose code they know, also where it was ended or forgotten. There
+are no accounts; a vote belongs to a tab, on a public server to its visitor. Where there are too many, pupils who are there take
+the places of those who are gone. Everything is bounded (`decoding.limits`), and what nobody looked at for some hours is
 forgotten. All of it comes from strangers and is checked.
 """
 
+import hashlib
 import re
 import secrets
 from collections.abc import Callable
@@ -68,10 +70,9 @@ class Classes:
         with self.lock:
             self.forget()
             self.check_room(address)
-            code = ""
-            while not code or code in self.rooms:
-                code = "".join(secrets.choice(LETTERS) for _ in range(LENGTH))
             key = secrets.token_urlsafe(9)
+            while (code := code_of(key)) in self.rooms:
+                key = secrets.token_urlsafe(9)
             self.rooms[code] = Room(key, address, seen=self.clock())
             return code, key
 
@@ -79,13 +80,19 @@ class Classes:
         """Whether this key is the teacher's; a class that was forgotten, as when the server began anew, is opened again by it.
 
         Raises:
-            ValueError: code or key are none.
+            ValueError: code or key are none, or not of the same class, and there is no class with that code.
             Refused: there are too many classes.
         """
         if not is_code(code) or not KEY.fullmatch(key):
             raise ValueError("The teacher's part of this link is damaged.")
         with self.lock:
             self.forget()
+            known = code in self.rooms
+        if not known and code_of(key) != code:  # without the lock: it takes a while
+            raise ValueError(f"The teacher's part of this link belongs to another class than {code}.")
+        with self.lock:
+            if code not in self.rooms and known:
+                return False  # it was ended a moment ago
             if code not in self.rooms:
                 self.check_room(address)
                 self.rooms[code] = Room(key, address, seen=self.clock())
@@ -170,3 +177,14 @@ classes = Classes()
 
 def is_code(text: str) -> bool:
     return CODE.fullmatch(text) is not None
+
+
+def code_of(key: str) -> str:
+    """The code of the class that a key leads. It takes some hundredths of a second and 4 MB, so that finding a key for a code takes
+    longer than a class.
+
+    >>> code_of("the-teachers-key")
+    'JY7CX'
+    """
+    made = hashlib.scrypt(key.encode(), salt=b"draftscope class", n=2**12, r=8, p=1, dklen=LENGTH)
+    return "".join(LETTERS[byte % len(LETTERS)] for byte in made)
