@@ -189,6 +189,41 @@ def test_all_tabs_of_a_browser_go_over_to_another_key(site, browser):
     keep_as(second, site, "kept in the second tab")
     alice.reload()
     alice.locator(".ds-verdict", has_text="kept in the second tab").wait_for()
+    bob.get_by_text("This browser had kept 1 run of its own").wait_for()
+    assert old in bob.locator("code", has_text="visitor=").first.inner_text()
+    button(bob, "I have it").click()
+    bob.get_by_text("This browser had kept").wait_for(state="detached")
+    for page in (alice, bob):
+        page.context.close()
+
+
+def test_a_tab_that_comes_back_without_its_cookie_has_the_same_key(site, browser):
+    """It took whatever a cookie of another host of the domain said, and what was kept then was that host's."""
+    page, sockets = browser.new_context().new_page(), []
+    page.set_default_timeout(PATIENCE * 1000)
+    page.route_web_socket("**/stream", lambda socket: (sockets.append(socket), socket.connect_to_server()))
+    page.goto(f"{site}/Traces")
+    key = said_key(page)
+    page.context.clear_cookies()
+    page.evaluate(f"document.cookie = '{NAME}={'e' * 43}; Path=/x'")
+    sockets[-1].close()
+    until(page, lambda: len(sockets) > 1 and key_of(page) == key, "the key is another one")
+    page.reload()
+    assert said_key(page) == key
+    page.context.close()
+
+
+def test_nothing_is_taken_before_somebody_has_looked(site, browser):
+    """The second click of a double-click on a window that goes away hits the page below."""
+    alice, bob = visit(browser, f"{site}/Traces"), visit(browser, f"{site}/Traces")
+    bob.goto(f"{site}/Traces?visitor={key_of(alice)}")
+    button(bob, "Take them").wait_for()
+    until(bob, lambda: bob.evaluate("document.documentElement.matches('.ds-looked')"), "the offer cannot be taken")
+    of_the_button = "getComputedStyle(document.querySelector('.st-key-visitor_take button')).pointerEvents"
+    assert bob.evaluate(f"{of_the_button}") == "auto"
+    assert bob.evaluate(f"(window.dispatchEvent(new Event('focus')), {of_the_button})") == "none"
+    button(bob, "Take them").click()
+    until(bob, lambda: key_of(bob) == key_of(alice), "the key was not taken")
     for page in (alice, bob):
         page.context.close()
 

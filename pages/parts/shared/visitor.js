@@ -4,8 +4,10 @@ const store = (name, key) => { try { localStorage.setItem(name, key); } catch { 
 const forget = (name) => { try { localStorage.removeItem(name); } catch { /* nothing lies there */ } };
 const cookie = (name) => document.cookie.split("; ").map(c => c.split("=")).filter(c => c[0] === name).map(c => c[1])[0];
 let tabs, latest;  // the other tabs of this browser, and what this one was told last
-const ASK = "?";
+const ASK = "?", SEEN = "ds-looked", LOOKS = 1500;  // milliseconds
 let taken, giving, asked, unkept, times;  // the last key that was given, the one that is on its way, and what was said already
+let mine, back, offered, timer;  // the key that the server's cookie said, and whether it was given again
+const post = (data, how, key) => fetch(new URL(data.route, document.baseURI), { method: "POST", headers: { [data.check]: how }, body: key });
 const listen = (data, setTriggerValue) => {  // to another tab, in which the browser was given another key
   latest = { data, setTriggerValue };
   if (tabs || typeof BroadcastChannel === "undefined") return;
@@ -15,34 +17,50 @@ const listen = (data, setTriggerValue) => {  // to another tab, in which the bro
     taken = said;
     if (said !== latest.data.key) latest.setTriggerValue("known", said);
   };
+  for (const what of ["focus", "blur"]) window.addEventListener(what, looked);
+  document.addEventListener("visibilitychange", looked);
+  looked();
   document.addEventListener("visibilitychange", look);
   setTimeout(look, 1000);
   tabs.postMessage(ASK);  // of a tab that was opened while another one was given a key
 };
 const where = (data) => { try { return window.self === window.top ? "1" : data.framed; } catch { return data.framed; } };
-const hand = (data) => data.served  // the server's cookie says who this is, and no script can write it
-  ? fetch(new URL(data.route, document.baseURI), { method: "POST", headers: { [data.check]: where(data) }, body: data.give })
-      .then(answer => { if (!answer.ok) throw answer.status; })
-  : Promise.resolve(write(data, data.give));
+const hand = (data, key) => data.served || mine  // the server's cookie says who this is, and no script can write it
+  ? post(data, where(data), key).then(answer => { if (!answer.ok) throw answer.status; })
+  : Promise.resolve(write(data, key));
 const give = (data) => {  // once; it is this browser's when that is done, and not before
   if (giving === data.give) return;
   giving = data.give;
-  hand(data).then(
-    () => { taken = data.give; tabs?.postMessage(taken); latest.setTriggerValue("known", data.give); },
+  hand(data, data.give).then(
+    () => { taken = mine = data.give; tabs?.postMessage(taken); latest.setTriggerValue("known", data.give); },
     () => latest.setTriggerValue("refused", String(Date.now())),
   ).finally(() => { giving = null; });
 };
 const look = () => {  // whether the browser knows this tab's key: other tabs, and late answers, may have changed it
   const data = latest.data;
   if (!data.served || data.give || document.hidden) return;
-  fetch(new URL(data.route, document.baseURI), { method: "POST", headers: { [data.check]: data.whether }, body: data.key })
+  post(data, data.whether, data.key)
     .then(answer => { if (answer.status === 409 && latest.data.key === data.key) latest.setTriggerValue("forgotten", data.key); })
     .catch(() => { /* it is asked again when the tab is looked at */ });
 };
+// Over https any host of the domain can set a cookie of that name, and the server does not read it.
+const plain = (data) => location.protocol === "https:" ? null : cookie(data.name);
 const write = (data, key) => {
-  const secure = location.protocol === "https:" ? "; Secure" : "";
-  document.cookie = `${data.name}=${key}; Path=/; Max-Age=${data.seconds}; SameSite=Lax${secure}`;
+  if (location.protocol !== "https:") document.cookie = `${data.name}=${key}; Path=/; Max-Age=${data.seconds}; SameSite=Lax`;
   store(data.name, key);
+};
+const again = (data, setTriggerValue) => {  // the browser has lost the cookie while this tab stood open
+  if (mine !== data.key) setTriggerValue("known", mine);
+  else if (back !== mine) {
+    back = mine;
+    hand(data, mine).catch(() => setTriggerValue("forgotten", mine));
+  }
+};
+// Nothing can be taken before somebody has looked: a double-click on another page, which goes away with the first one, hits this one.
+const looked = () => {
+  document.documentElement.classList.remove(SEEN);
+  clearTimeout(timer);
+  if (!document.hidden && document.hasFocus()) timer = setTimeout(() => document.documentElement.classList.add(SEEN), LOOKS);
 };
 const reloaded = (data) => {  // once it is known whose tab it is
   try {
@@ -56,12 +74,22 @@ const reloaded = (data) => {  // once it is known whose tab it is
 };
 export default function({ data, setTriggerValue }) {
   listen(data, setTriggerValue);
+  if (data.offered !== offered) {
+    offered = data.offered;
+    looked();
+  }
   if (data.give) { give(data); return; }
-  const here = stored(data.name), known = data.served ? null : cookie(data.name) || here;
+  if (data.served) mine = data.key;
+  else if (mine) {
+    again(data, setTriggerValue);
+    reloaded(data);
+    return;
+  }
+  const here = stored(data.name), known = data.served ? null : plain(data) || here;
   if (known && known !== data.key && !data.over) { setTriggerValue("known", known); return; }
   if (!data.served) {
     write(data, data.key);
-    if (cookie(data.name) !== data.key && stored(data.name) !== data.key && !unkept) {
+    if (plain(data) !== data.key && stored(data.name) !== data.key && !unkept) {
       unkept = true;
       setTriggerValue("forgotten", true);
       return;

@@ -24,6 +24,7 @@ NAME = COOKIE
 KEY = IN_STATE
 ADDRESS = "visitor.address"  # in the session's state
 OFFERED = "visitor.offered"  # in the session's state: a key that came with a link
+BEFORE = "visitor.before"  # likewise: how many runs the visitor had kept under another key, and its link
 GIVEN = "visitor.given"  # likewise: one that the browser is given, and that is the visitor's when it has it
 ASKED = "visitor.asked"  # likewise: how often this tab has asked for what it kept before it was reloaded; -1: no more
 MOST_ASKED, PAUSE = 20, 5  # times, and seconds between two
@@ -76,6 +77,8 @@ def remember_visitor(tab: str, found_again: Callable[[str], bool]) -> None:
     def known() -> None:
         given = st.session_state.pop(GIVEN, None)
         if is_key(found := st.session_state["visitor"].known):
+            if given == found and (own := kept_so_far()):
+                st.session_state[BEFORE] = own, my_link()
             st.session_state[KEY] = found
         elif given is None:  # whatever lies there is no key: it is written over
             st.session_state["visitor.over"] = True
@@ -106,12 +109,14 @@ def remember_visitor(tab: str, found_again: Callable[[str], bool]) -> None:
     }
     served = visitors.by_server and is_key(cookie())  # else the browser refused the server's, as it may inside of another page
     data |= {"sent": cookie() if served else None, "served": served, "route": ROUTE.lstrip("/"), "check": CHECK}
-    data |= {"framed": FRAMED, "whether": WHETHER}
+    data |= {"framed": FRAMED, "whether": WHETHER, "offered": OFFERED in st.session_state}
     said = {"on_known_change": known, "on_refused_change": refused, "on_old_change": old, "on_tab_change": again}
     said |= {"on_forgotten_change": forgotten}
     component(key="visitor", data=data, height=1, **said)
     if OFFERED in st.session_state:
         offer()
+    elif BEFORE in st.session_state:
+        before(*st.session_state[BEFORE])
     if is_forgotten() and (own := kept_so_far()):
         runs = "run" if own == 1 else "runs"
         said = (
@@ -145,6 +150,17 @@ def offer() -> None:
     said = f"This browser has kept {own:,} of its own so far. They stay under this link alone, so copy it before you take others:"
     st.caption(as_markdown(said))
     st.code(my_link(), language=None, wrap_lines=True)
+
+
+def before(own: int, link: str) -> None:
+    """After a link was taken: the way back, for whoever did not mean to."""
+    runs = "1 run" if own == 1 else f"{own:,} runs"
+    with st.container(horizontal=True, vertical_alignment="center", border=True, key="visitor_before"):
+        st.markdown(
+            as_markdown(f"This browser had kept {runs} of its own. This link leads back, and nothing else does:"), width="stretch"
+        )
+        st.button("I have it", key="visitor_before_done", on_click=lambda: st.session_state.pop(BEFORE, None))
+    st.code(link, language=None, wrap_lines=True)
 
 
 def kept_so_far() -> int:
