@@ -13,7 +13,9 @@ from dataclasses import dataclass
 from functools import cache
 from math import inf, isfinite
 from pathlib import Path
+from threading import Lock
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -30,6 +32,8 @@ COMMAND = "python -m decoding.training horizon --family {} --data DIR"
 END = re.compile(rb"[.!?](?:[\"')\]]|\xe2\x80[\x99\x9d])*(?=\s|\Z)\n*|\n\s*\n")
 MARK = re.compile(rb"[.!?]")
 MOST_LEFT = 999.0  # tokens that are ever foretold
+_lock = Lock()
+_marked: "WeakKeyDictionary[Any, tuple[int, Tensor]]" = WeakKeyDictionary()  # by tokenizer: tokens with a mark in them
 
 
 def sentence_lengths(pieces: Sequence[bytes]) -> tuple[list[int], int]:
@@ -69,11 +73,18 @@ def tokens_left(t: float, share: float) -> float:
 
 
 def ending_tokens(family: Family, unit: str) -> Tensor:
-    """(tokens,) ids that end a unit: of a sentence all with a mark in them, of an answer those that end a text."""
+    """(tokens,) ids that end a unit: of a sentence all with a mark in them, of an answer those that end a text. The
+    vocabulary is gone through once."""
     if unit == ANSWER:
         return torch.tensor(sorted(family.target.ends), dtype=torch.long)
-    pieces = family.token_bytes(range(family.target.vocab))
-    return torch.tensor([token for token, piece in pieces.items() if MARK.search(piece)], dtype=torch.long)
+    vocab = family.target.vocab
+    with _lock:
+        known = _marked.get(family.tokenizer)
+        if known is None or known[0] != vocab:
+            pieces = family.token_bytes(range(vocab))
+            marked = torch.tensor([token for token, piece in pieces.items() if MARK.search(piece)], dtype=torch.long)
+            known = _marked[family.tokenizer] = vocab, marked
+    return known[1]
 
 
 # -- what reads it -----------------------------------------------------------------------------------------------------

@@ -96,6 +96,7 @@ def test_the_end_of_a_sentence_is_any_token_with_a_mark(embedded):
         and all(any(m in p for m in (b".", b"!", b"?")) for p in pieces.values())
     )
     assert set(horizons.ending_tokens(embedded, ANSWER).tolist()) == embedded.target.ends
+    assert horizons.ending_tokens(embedded, SENTENCE) is horizons.ending_tokens(embedded, SENTENCE)  # all visitors waited for it
 
 
 # -- the cap -----------------------------------------------------------------------------------------------------------
