@@ -24,7 +24,7 @@ MAX_TOKENS = 4096  # the highest limit that a run may have
 MAX_NODES = 1024  # of a step; more than any method drafts
 MAX_ROW = 64  # tokens of a row, beside those of nodes
 MAX_PRUNED = 16_384  # candidates of a step that were left out
-MAX_KINDS = 128  # of scores of a node, of facts of a step, of parameters
+MAX_KINDS = 128  # of scores of all nodes, of facts of a step, of parameters
 MAX_PIECE = 1024  # bytes of a token
 MAX_VOCABULARY = 2**20  # different tokens that occur, and tokens of a prompt
 MAX_TEXT = 2**20  # characters of a prompt or a message
@@ -317,6 +317,8 @@ def check_steps(trace: Trace) -> Trace:
     for number, step in enumerate(trace.steps):
         if problem := impossible(step):
             raise ValueError(f"Step {number + 1} of the trace cannot be: {problem}.")
+    if (kinds := len({name for step in trace.steps for node in step.nodes for name in node.scores})) > MAX_KINDS:
+        raise ValueError(f"The nodes of the trace have scores of {kinds:,} names; a method gives them at most {MAX_KINDS:,}.")
     return trace
 
 

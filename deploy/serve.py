@@ -113,7 +113,7 @@ class Origins:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] not in ("http", "websocket") or not limits().public or is_own(Headers(scope=scope)):
+        if scope["type"] not in ("http", "websocket") or not limits().public or is_own(scope):
             await self.app(scope, receive, send)
         elif scope["type"] == "http":  # read it may, but its browser is not told that its page may look
             known = [(name, value) for name, value in scope["headers"] if name != b"origin"]
@@ -123,11 +123,13 @@ class Origins:
             await send({"type": "websocket.close", "code": 1008})
 
 
-def is_own(headers: Headers) -> bool:
-    """Whether a request comes from a page of this site, or of one that is allowed to ask, or from no page at all."""
-    said = headers.getlist("origin")
+def is_own(scope: Scope) -> bool:
+    """Whether a request comes from a page of this site, or of one that is allowed to ask, or from no page at all. A page over http
+    is not of a site over https: whoever is on the way may have written it."""
+    headers, schemes = Headers(scope=scope), ("https",) if is_secure(scope) else ("http", "https")
+    own = {f"{scheme}://{host}" for scheme in schemes if (host := headers.get("host", ""))}
     allowed = {origin.rstrip("/").lower() for origin in config.get_option("server.corsAllowedOrigins")}
-    return all(one.lower() in allowed or one.partition("://")[2] == headers.get("host", "") != "" for one in said)
+    return all(one in own or one.lower() in allowed for one in headers.getlist("origin"))
 
 
 class VisitorCookie:

@@ -573,7 +573,8 @@ def test_pages_of_streamlit_ask_for_no_other_address(serve):
 
 OWN_ORIGINS = [[], ["https://demo.example"], ["http://demo.example"], ["https://friend.example"]]
 OTHERS = [["https://evil.example"], ["null"], [""], ["https://demo.example:1"], ["https://demo.example.evil"], ["demo.example"],
-          ["http://localhost"], ["http://127.0.0.1"], ["https://demo.example", "https://evil.example"], ["x" * 9000]]  # fmt: skip
+          ["http://localhost"], ["http://127.0.0.1"], ["x://demo.example"],
+          ["https://demo.example", "https://evil.example"], ["x" * 9000]]  # fmt: skip
 
 
 @pytest.mark.parametrize("origins", OWN_ORIGINS + OTHERS)
@@ -596,6 +597,13 @@ def test_nobody_is_asked_about_a_strangers_origin(serve, monkeypatch, origins):
     for kind in ("http", "websocket"):
         asyncio.run(serve.Origins(app)({"type": kind, "headers": headers}, receive, send))
     assert got == ["http"] + ["websocket"] * (not refused) and sent == [{"type": "websocket.close", "code": 1008}] * refused
+
+
+def test_over_https_a_page_over_http_is_a_strangers(serve):
+    """Whoever is on the way may have written it."""
+    for origin, own in ((b"http://demo.example", False), (b"https://demo.example", True)):
+        headers = [(b"host", b"demo.example"), (b"origin", origin), (b"x-forwarded-proto", b"https")]
+        assert serve.is_own({"type": "websocket", "headers": headers}) == own
 
 
 def test_no_more_of_a_message_is_held_than_pages_send(serve):

@@ -85,21 +85,22 @@ def unpacked(data: bytes, most: int, what: str = "The file") -> bytes:
 
 
 def nodes_frame(trace: Trace) -> pd.DataFrame:
-    """One line per drafted node of all steps, with the numbers of the row it stands at."""
-    lines = [
-        {"step": number, "node": i, **node_line(step, node, trace.token_bytes)}
-        for number, step in enumerate(trace.steps)
-        for i, node in enumerate(step.nodes)
-    ]
-    return pd.DataFrame(lines)
+    """One line per drafted node of all steps, with the numbers of the row it stands at. Column by column: pandas goes through a
+    list of lines as one piece of work, for which all visitors wait."""
+    lines = [(number, i, step, node) for number, step in enumerate(trace.steps) for i, node in enumerate(step.nodes)]
+    nodes, rows = [node for *_, node in lines], [row_of(step, node) for _, _, step, node in lines]
+    text = {token: piece.decode("utf-8", "backslashreplace") for token, piece in trace.token_bytes.items()}
+    columns = {"step": [number for number, *_ in lines], "node": [i for _, i, *_ in lines]}
+    columns |= {name: [getattr(node, name) for node in nodes] for name in ("parent", "token", "q", "p", "u", "verdict", "source")}
+    columns |= {"text": [text.get(node.token, "") for node in nodes]}
+    columns |= {name: [getattr(row, name, None) for row in rows] for name in ("entropy", "overlap", "kl")}
+    names = dict.fromkeys(name for node in nodes for name in node.scores)
+    return pd.DataFrame(columns | {f"score: {name}": [node.scores.get(name) for node in nodes] for name in names})
 
 
-def node_line(step: Step, node: Node, token_bytes: dict[int, bytes]) -> dict:
-    row: Row | None = step.rows[node.parent + 1] if step.rows else None
-    line = {name: getattr(node, name) for name in ("parent", "token", "q", "p", "u", "verdict", "source")}
-    line["text"] = token_bytes.get(node.token, b"").decode("utf-8", "backslashreplace")
-    line |= {name: getattr(row, name, None) for name in ("entropy", "overlap", "kl")}
-    return line | {f"score: {name}": value for name, value in node.scores.items()}
+def row_of(step: Step, node: Node) -> Row | None:
+    """The row at which a node was judged, where it was recorded."""
+    return step.rows[node.parent + 1] if step.rows else None
 
 
 def steps_frame(trace: Trace) -> pd.DataFrame:

@@ -122,6 +122,27 @@ def test_tables_hold_every_node_and_step(tmp_path):
     (tmp_path / "nodes.parquet").write_bytes(to_parquet(nodes))
     back = pd.read_parquet(tmp_path / "nodes.parquet")
     assert back["verdict"].tolist() == nodes["verdict"].tolist()
+    every = [(step, node) for step in trace.steps for node in step.nodes]
+    assert nodes["q"].tolist() == pytest.approx([math.nan if node.q is None else node.q for _, node in every], nan_ok=True)
+    assert nodes["text"].tolist() == [trace.token_bytes[node.token].decode("utf-8", "backslashreplace") for _, node in every]
+
+
+def test_scores_of_too_many_names_are_refused():
+    """Each was a column of the table of nodes: a file of 40 kB made one of 5 GB, and all visitors waited for it."""
+    trace = sample_trace()
+    step = next(step for step in trace.steps if step.nodes)
+
+    def named(count: int):
+        node = replace(step.nodes[0], scores={f"score {i}": 0.5 for i in range(count)})
+        other = replace(step.nodes[0], scores={f"other {i}": 0.5 for i in range(8)})
+        made = [replace(step, nodes=(one, *step.nodes[1:])) for one in (node, other)]
+        return replace(trace, steps=tuple(made))
+
+    there = {name for step in named(120).steps for node in step.nodes for name in node.scores}
+    fits = 120 - (len(there) - 128)
+    assert len(nodes_frame(from_json(to_json(named(fits))))) == 2 * len(step.nodes)
+    with pytest.raises(ValueError, match="scores of 129 names"):
+        from_json(to_json(named(fits + 1)))
 
 
 def test_an_empty_trace_makes_empty_tables():

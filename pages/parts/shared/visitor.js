@@ -18,9 +18,9 @@ const listen = (data, setTriggerValue) => {  // to another tab, in which the bro
     if (said !== latest.data.key) latest.setTriggerValue("known", said);
   };
   for (const what of ["focus", "blur"]) window.addEventListener(what, looked);
-  document.addEventListener("visibilitychange", looked);
+  for (const what of [looked, look]) document.addEventListener("visibilitychange", what);
   looked();
-  document.addEventListener("visibilitychange", look);
+  for (const what of ["pointerdown", "keydown"]) document.addEventListener(what, often, true);
   setTimeout(look, 1000);
   tabs.postMessage(ASK);  // of a tab that was opened while another one was given a key
 };
@@ -32,13 +32,21 @@ const give = (data) => {  // once; it is this browser's when that is done, and n
   if (giving === data.give) return;
   giving = data.give;
   hand(data, data.give).then(
-    () => { taken = mine = data.give; tabs?.postMessage(taken); latest.setTriggerValue("known", data.give); },
+    () => {
+      taken = data.give;
+      if (mine) mine = taken;
+      tabs?.postMessage(taken);
+      latest.setTriggerValue("known", taken);
+    },
     () => latest.setTriggerValue("refused", String(Date.now())),
   ).finally(() => { giving = null; });
 };
+let when = 0;
+const often = () => { if (Date.now() - when > latest.data.pause) look(); };
 const look = () => {  // whether the browser knows this tab's key: other tabs, and late answers, may have changed it
   const data = latest.data;
   if (!data.served || data.give || document.hidden) return;
+  when = Date.now();
   post(data, data.whether, data.key)
     .then(answer => { if (answer.status === 409 && latest.data.key === data.key) latest.setTriggerValue("forgotten", data.key); })
     .catch(() => { /* it is asked again when the tab is looked at */ });

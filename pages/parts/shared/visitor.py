@@ -77,7 +77,7 @@ def remember_visitor(tab: str, found_again: Callable[[str], bool]) -> None:
     def known() -> None:
         given = st.session_state.pop(GIVEN, None)
         if is_key(found := st.session_state["visitor"].known):
-            if given == found and (own := kept_so_far()):
+            if given == found != key() and (own := kept_so_far()):
                 st.session_state[BEFORE] = own, my_link()
             st.session_state[KEY] = found
         elif given is None:  # whatever lies there is no key: it is written over
@@ -125,6 +125,13 @@ def remember_visitor(tab: str, found_again: Callable[[str], bool]) -> None:
         )
         st.warning(as_markdown(said), icon=":material/key_off:")
         st.code(my_link(), language=None, wrap_lines=True)
+        st.button("Have this browser know them again", key="visitor_again", on_click=give_again)
+
+
+def give_again() -> None:
+    """The browser is given the key of this tab, which it had lost for another one."""
+    del st.session_state["visitor.forgotten"]
+    st.session_state[GIVEN] = key()
 
 
 def offer() -> None:
