@@ -87,6 +87,7 @@ class Limits:
     brackets: int | None = None  # that begin a list or an object in a file whose form is known only when it is read
     said: int | None = None  # bytes of the texts of a trace: its prompt, messages and answer
     text: int | None = None  # tokens of its prompt and its answer
+    scores: int | None = None  # of a method's own, of all its nodes together
     kept: int | None = None  # runs that a visitor may keep
     kept_bytes: int | None = None  # that they may fill
     kept_days: int | None = None  # until they are forgotten
@@ -152,6 +153,7 @@ PUBLIC = Limits(
     brackets=200_000,  # lists and objects, a second and 50 MB; the largest traces of the old schema have some 160,000
     unpacked=16 * 2**20,  # traces of runs unpack to some three times as much; reading takes up to ten times as much memory
     said=128 * 2**10,
+    scores=100_000,  # every one is put in words for the page; trees of 80 nodes in 256 steps have some 60,000
     text=4_096,  # each is a line of the page, with two names
     kept=50,
     kept_bytes=25 * 2**20,
@@ -372,9 +374,9 @@ def check_held(own: int, near: int, all: int) -> None:
         )
 
 
-def check_trace(steps: int, largest: int, said: int, text: int) -> None:
-    """Of a trace that is opened or kept: its steps, the nodes of its largest draft, the bytes of what it says, and the tokens of
-    its text with the prompt."""
+def check_trace(steps: int, largest: int, said: int, text: int, scores: int) -> None:
+    """Of a trace that is opened or kept: its steps, the nodes of its largest draft, the bytes of what it says, the tokens of its
+    text with the prompt, and the scores of its nodes."""
     if over(steps, most := limits().tokens):
         raise Refused(f"This demo opens and keeps runs of at most {most:,} steps; this one has {steps:,}.")
     check_nodes(largest)
@@ -382,6 +384,8 @@ def check_trace(steps: int, largest: int, said: int, text: int) -> None:
         raise Refused(f"This demo opens and keeps runs whose texts have at most {most:,} bytes; those of this one have {said:,}.")
     if over(text, most := limits().text):
         raise Refused(f"This demo opens and keeps runs of at most {most:,} tokens with the prompt; this one has {text:,}.")
+    if over(scores, most := limits().scores):
+        raise Refused(f"This demo opens and keeps runs with at most {most:,} scores of nodes; this one has {scores:,}.")
 
 
 def check_keepers(near: int) -> None:

@@ -247,6 +247,11 @@ class Trace(msgspec.Struct, frozen=True, gc=False):
         """Nodes of its largest draft."""
         return max((len(step.nodes) for step in self.steps), default=0)
 
+    @property
+    def scores(self) -> int:
+        """Numbers of the method's own, of all nodes."""
+        return sum(len(node.scores) for step in self.steps for node in step.nodes)
+
     def text_bytes(self) -> bytes:
         """The committed text without the prompt."""
         return b"".join(self.token_bytes.get(t, b"") for step in self.steps for t in step.tokens)

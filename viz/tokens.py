@@ -9,6 +9,7 @@ import re
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 
 Say = Callable[[int, Mapping[int, bytes]], str]  # how a sentence names a token
@@ -106,6 +107,12 @@ def quoted(token: int, token_bytes: Mapping[int, bytes]) -> str:
 def plain(text: str, limit: int = 60) -> str:
     """A string from a trace (a source, the name of a score), made visible and cut."""
     return shorten([" " if c == " " else visible(c) for c in text], limit)
+
+
+@lru_cache(maxsize=4096)
+def word(text: str) -> str:
+    """`plain` of a short string that stands at every node of a trace, and is looked through once."""
+    return plain(text)
 
 
 def is_half(piece: bytes) -> bool:

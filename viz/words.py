@@ -11,7 +11,7 @@ from itertools import takewhile
 from decoding.score_names import JOINT, JUDGE_ONLY, JUDGE_SCORE, OWN, TYPICAL_P, TYPICAL_THRESHOLD, WENT_ON
 from decoding.trace import MAX_TOKENS, Header, Node, Step
 from viz.runs.tally import Tally, modelled_speedup
-from viz.tokens import name, plain, quoted
+from viz.tokens import name, plain, quoted, word
 
 GLOSSARY = {
     "target": "The model whose text we want. p is its distribution after temperature, top-k and top-p.",
@@ -93,7 +93,7 @@ def score_words(name: str) -> str:
     >>> score_words("q"), score_words("joint q"), score_words("rank")
     ("the head's own probability", 'product of those down the path', 'rank')
     """
-    return plain(OWN_WORDS.get(name, name))
+    return word(OWN_WORDS.get(name, name))
 
 
 OWN_WORDS = {OWN: "the head's own probability", JOINT: "product of those down the path"}

@@ -10,7 +10,7 @@ import pytest
 
 from decoding import limits as rules
 from decoding.limits import PUBLIC
-from deploy.pace import HOLD, LINGER, LONGEST, WORKS, Pace, Places, Tab, now
+from deploy.pace import HOLD, LINGER, LONGEST, SILENT, WORKS, Pace, Places, Tab, now
 from deploy.working import processor
 from pages.parts.shared.runs import POLL, SLOWER, SLOWEST
 from tests.conftest import PATIENCE, eventually
@@ -415,8 +415,11 @@ def test_a_script_that_waits_for_a_step_lets_others_run(played):
     assert played(story) == pytest.approx(0.1, abs=0.05)
 
 
-def test_others_do_not_wait_for_scripts_that_say_nothing(played, script):
-    script(True)
+@pytest.mark.parametrize("works", [True, False])
+def test_others_do_not_wait_long_for_scripts_that_say_nothing(played, script, monkeypatch, works):
+    """Nor do they all run with more and more of them that are at work: ten were, and a step waited for each."""
+    script(works)
+    monkeypatch.setattr(Tab, "works", lambda tab: works)
 
     async def story():
         pace = Pace()
@@ -426,7 +429,7 @@ def test_others_do_not_wait_for_scripts_that_say_nothing(played, script):
         await pace.enter(None, "198.51.100.1").turn(page=False)
         return now()
 
-    assert played(story) == pytest.approx(HOLD, abs=0.01)
+    assert played(story) == pytest.approx(SILENT if works else HOLD, abs=0.01)
 
 
 @pytest.mark.parametrize("cancelled_first", [True, False])

@@ -16,7 +16,7 @@ from decoding.score_names import HEAD_PROBABILITY, OWN
 from decoding.trace import Node, Row, Step, Trace
 from viz.runs.committed import committed
 from viz.runs.tally import depths, tally
-from viz.tokens import full, full_name, plain
+from viz.tokens import full, full_name, word
 from viz.words import ending
 
 DrafterRun = tuple[int, int, str, Trace]  # prompt number, trace id, domain, trace
@@ -94,7 +94,7 @@ def judged_rows(prompt: int, trace_id: int, domain: str, trace: Trace) -> list[t
             taken = full_name(step.tokens[place], trace.token_bytes)
             rows.append(
                 (prompt, trace_id, domain, number_, i, deep[i], len(text) - start + place, node.token, label)
-                + (token_class(piece or b"", before), plain(node.source), node.verdict == "accepted", len(step.path) > place)
+                + (token_class(piece or b"", before), word(node.source), node.verdict == "accepted", len(step.path) > place)
                 + distributions(step, i, trace.token_bytes, before)
                 + (taken, behind[i], cost[i], sums[place])
             )

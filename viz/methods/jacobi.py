@@ -16,7 +16,7 @@ import plotly.graph_objects as go
 from decoding.trace import Trace
 from viz.runs.tally import depths, guesses_of
 from viz.style import LOOKS, MONO, Look, ink, layout, muted, tint
-from viz.tokens import as_plotly, full_name, name, plain
+from viz.tokens import as_plotly, full_name, name, plain, word
 from viz.words import judgement, number
 
 CALLS, PLACES = 10, 14  # drawn at most
@@ -166,7 +166,7 @@ def lines(cell: Cell, trace: Trace) -> list[str]:
         said.append(f"the guess was {full_name(node.token, token_bytes)}")
     if node.verdict != "not judged":
         said.append(judgement(node, token_bytes, step))
-    said.append(f"guess: {plain(node.source)}" + ("" if node.q is None else f", drawn with q {number(node.q)}"))
+    said.append(f"guess: {word(node.source)}" + ("" if node.q is None else f", drawn with q {number(node.q)}"))
     return said + [f"{plain(key)}: {value:g}" for key, value in node.scores.items()]
 
 

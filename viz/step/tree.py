@@ -19,7 +19,7 @@ from decoding.trace import Step
 from viz.runs.tally import depths
 from viz.step.boxes import BOTTOM, HALF, ROOT, TOP, Box, Frame, boxes_of, final_index, frame_of, has_final
 from viz.style import LOOKS, MONO, fill, ink, layout, ring, text_color, with_mark
-from viz.tokens import as_plotly, full_name, name, plain, quoted
+from viz.tokens import as_plotly, full_name, name, plain, quoted, word
 from viz.words import judgement, number, score_words
 
 if TYPE_CHECKING:
@@ -252,7 +252,7 @@ def node_lines(index: int, step: Step, token_bytes: Mapping[int, bytes]) -> list
     q = "chosen, not drawn" if node.q is None else number(node.q)
     u = "none" if node.u is None else number(node.u)
     lines = [with_mark(node.verdict), judgement(node, token_bytes, step)]
-    lines += [f"p {number(node.p)}, q {q}, u {u}", f"from {plain(node.source)}"]
+    lines += [f"p {number(node.p)}, q {q}, u {u}", f"from {word(node.source)}"]
     lines += [f"{score_words(key)} {number(value)}" for key, value in node.scores.items()]
     return [*lines, f"node {index}, token id {node.token}"]
 
@@ -335,7 +335,7 @@ def node_table(step: Step, token_bytes: Mapping[int, bytes]) -> pd.DataFrame:
     scores = {key: score_name(key, columns) for node in step.nodes for key in node.scores}
     rows = [
         [i, node.parent, depth, full_name(node.token, token_bytes), node.token]
-        + [node.verdict, node.p, node.q, node.u, judgement(node, token_bytes, step), plain(node.source)]
+        + [node.verdict, node.p, node.q, node.u, judgement(node, token_bytes, step), word(node.source)]
         + [node.scores.get(key) for key in scores]
         for i, (node, depth) in enumerate(zip(step.nodes, depths(step), strict=True))
     ]

@@ -12,6 +12,7 @@ proven otherwise: they travel as data, with every character visible, and stepper
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
 from zlib import crc32
 
 from decoding.trace import Header, Node, Row, Step, Trace
@@ -21,7 +22,7 @@ from viz.step.boxes import ROOT, final_index, has_final
 from viz.step.probabilities import shown, threshold
 from viz.step.text import in_messages
 from viz.style import PHASES
-from viz.tokens import full, is_half, joined, label, plain
+from viz.tokens import full, is_half, joined, label, plain, word
 from viz.verdicts import SMALL_MODEL, Manner, in_words, percent
 from viz.words import judgement, narrate, number, score_words
 
@@ -30,6 +31,7 @@ PARTS = ("sentence", "phases", "text", "tree", "bars", "table", "transport")  # 
 VERDICTS = ("accepted", "rejected", "not judged")
 ORIGINS = ("accepted", "bonus", "correction", "plain")
 SHORT = 16  # characters of a token in a box
+MOST_SCORES = 12  # of a node that are put in words
 BARS = 8  # tokens shown at a position
 LIGHT = 4_000  # nodes of a run; where there are more, positions that nothing was judged at go without bars
 TALKS = 1_000  # steps of a run; of longer ones it is not said why nothing was guessed, for each such step asks for its whole text
@@ -216,7 +218,9 @@ def short(value: float | None) -> float | None:
 
 def source(name: str, scores: Mapping[str, float]) -> str:
     """Where a node came from, and the method's own numbers."""
-    return ", ".join([f"from {plain(name)}", *(f"{score_words(key)} {number(value)}" for key, value in scores.items())])
+    said = [f"{score_words(key)} {number(value)}" for key, value in islice(scores.items(), MOST_SCORES)]
+    more = [f"{len(scores) - MOST_SCORES} more"] if len(scores) > MOST_SCORES else []
+    return ", ".join([f"from {word(name)}", *said, *more])
 
 
 def committed(step: Step) -> list[list[int]]:
