@@ -203,7 +203,9 @@ async def taken(request: Request) -> Response:
     if request.headers[CHECK] == WHETHER:
         return Response(status_code=204 if key_in(request.scope) == found else 409, headers={"cache-control": "no-store"})
     answer = Response(status_code=204, headers={"cache-control": "no-store"})
-    for one in cookies(found, request.scope, request.headers[CHECK] == FRAMED):
+    # Inside of another page of the same domain both are the browser's, and it sends the older one first.
+    ways = (False, True) if request.headers[CHECK] == FRAMED else (False,)
+    for one in dict.fromkeys(one for framed in ways for one in cookies(found, request.scope, framed)):
         answer.headers.append("set-cookie", one)
     return answer
 
