@@ -142,7 +142,7 @@ def test_a_key_that_is_taken_inside_of_another_sites_page_stays_there(serve, mon
     taking = {"path": ROUTE, "method": "POST", "body": KEY.encode(), "scheme": "https"}
     framed = asked(serve, **taking, **{CHECK.replace("-", "_"): FRAMED})[1]["set-cookie"]
     own = asked(serve, **taking, **{CHECK.replace("-", "_"): "1"})[1]["set-cookie"]
-    assert ["SameSite=None; Partitioned" in one for one in framed] == [False, False, True, True]  # browsers take what fits the frame
+    assert ["SameSite=None; Partitioned" in one for one in framed] == [False, False, True, True]
     assert all("SameSite=Lax" in one for one in (*own, *framed[:2])) and len(own) == 2
 
 
