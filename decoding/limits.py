@@ -77,6 +77,7 @@ class Limits:
     shares: int | None = None  # of the device's time that the visitors at one address have together, at most
     held: int | None = None  # positions that a visitor's runs may hold in memory: of every step the root and the drafted tokens
     held_near: int | None = None  # and those of all visitors at one address
+    held_least: int = 0  # of them, what an address has however much others do, unless there are too many
     caches: int | None = None  # bytes of keys and values that a visitor's runs may take, those that stand still included
     caches_near: int | None = None  # and those of all visitors at one address
     prompts: int | None = None  # of a study
@@ -144,6 +145,7 @@ PUBLIC = Limits(
     shares=4,
     held=40_000,
     held_near=160_000,
+    held_least=8_000,
     caches=640 * 2**20,  # six columns behind the longest prompt take that with the largest of our own models
     caches_near=768 * 2**20,
     prompts=20,
@@ -358,16 +360,20 @@ def check_jobs(own: int, near: int, all: int) -> None:
         raise Refused(f"This demo works for {all:,} runs now, as many as it can. Try again in a minute.")
 
 
-def check_held(own: int, near: int, all: int) -> None:
+def check_held(own: int, near: int, all: int, least: int = 0) -> None:
     """Of the runs that a visitor has on their pages, all visitors at the same address, and all: of all their steps the roots and
-    the drafted tokens."""
+    the drafted tokens.
+
+    Args:
+        least: that an address may have however much others do.
+    """
     rules = limits()
     if over(own, rules.held):
         raise Refused(
             f"The runs on your pages hold {own:,} positions, and this demo remembers {rules.held:,} for one visitor. Press Reset "
             "on Step and Compare, or close the tabs that you need no more."
         )
-    if rules.held_near is not None and near > (most := left_for(rules.held_near, rules.whole.held, all)):
+    if rules.held_near is not None and near > (most := max(least, left_for(rules.held_near, rules.whole.held, all))):
         raise Refused(
             f"The runs on the pages of your network hold {near:,} positions, and this demo has room for {most:,} of one now. "
             "Press Reset on Step and Compare, or close the tabs that you need no more."

@@ -332,12 +332,39 @@ def test_what_is_imported_and_opened_counts_as_held(home, monkeypatch):
     assert "The runs on your pages hold" in importing.read(file).problem
     monkeypatch.setattr(visitor, "key", lambda: BOB)
     assert importing.read(file).trace == trace
-    monkeypatch.setattr(rules, "PUBLIC", replace(PUBLIC, held_near=2 * tabs.positions(trace) - 1))
+    monkeypatch.setattr(rules, "PUBLIC", replace(PUBLIC, held_least=0, held_near=2 * tabs.positions(trace) - 1))
     assert "The runs on the pages of your network hold" in importing.read(file).problem
     monkeypatch.setattr(visitor, "address", lambda: "192.0.2.8")
     assert importing.read(file).trace == trace
-    monkeypatch.setattr(rules, "PUBLIC", replace(PUBLIC, whole=Whole(held=2 * tabs.positions(trace) - 1)))
+    monkeypatch.setattr(rules, "PUBLIC", replace(PUBLIC, held_least=0, whole=Whole(held=2 * tabs.positions(trace) - 1)))
     assert "has room for" in importing.read(file).problem
+
+
+def test_who_holds_little_goes_on_however_much_others_hold(monkeypatch):
+    """Others imported at the same moment until all was full, and the run of everybody at work was ended."""
+    monkeypatch.setenv("DRAFTSCOPE_MODE", "public")
+    all_ = Tabs(lambda tab: True)
+    run = SimpleNamespace(steps=(), replayed=())
+    held = {"a": 0, "b": 0}
+    monkeypatch.setattr(tabs.RunCleanup, "positions", property(lambda tab: held[tab.address]))
+    lives = {}
+    for name in held:
+        tab = all_.tab(name, name, name)
+        lives[name] = live = Standing(0, busy=True)
+        live.run, live.address = run, name
+        tab.lives.add(live)
+    half = PUBLIC.whole.held // 2
+    for there, mine, ended in ((half, half, []), (2 * half, half, ["a"]), (2 * half, half + 1, ["a", "b"]), (4 * half, 10, ["a"])):
+        held |= {"a": there, "b": mine}
+        for live in lives.values():
+            live.said = None
+        monkeypatch.setattr(rules, "PUBLIC", replace(PUBLIC, held=10 * half, held_near=10 * half))
+        all_.measure()
+        assert [name for name, live in lives.items() if live.said] == ended
+    assert all_.least("c") == PUBLIC.held_least
+    for i in range(50):
+        all_.tab(f"t{i}", f"t{i}", f"t{i}")
+    assert all_.least("c") == PUBLIC.whole.held // (2 * 53)
 
 
 def test_what_a_run_holds_is_counted_once_as_it_grows():

@@ -187,7 +187,7 @@ def handed(device: str, make: Callable[[], Job], group: Hashable = None) -> Live
     tab, rules = cleanup(), limits()
     if rules.public:
         tabs.make_room(tab.visitor)
-        check_held(*tabs.positions(tab.visitor, tab.address))
+        check_held(*tabs.positions(tab.visitor, tab.address), tabs.least(tab.address))
     check_jobs(tabs.busy(tab.visitor), tabs.busy(address=tab.address), tabs.busy())
     owner = Owner(tab.visitor or tab.tab, rules.at_once, tab.address if rules.shares else None, rules.shares)
     if isinstance(make, Maker) and asked_for():
@@ -208,7 +208,7 @@ def check_replayed(trace: Trace, instead: Sequence[Trace] = ()) -> None:
     if not limits().public or any(one is trace for one in tab.replayed):
         return
     more = positions(trace) - sum(map(positions, instead))
-    check_held(*(held + more for held in tabs.positions(tab.visitor, tab.address)))
+    check_held(*(held + more for held in tabs.positions(tab.visitor, tab.address)), tabs.least(tab.address))
 
 
 def refusal(settings: Refusable) -> str:

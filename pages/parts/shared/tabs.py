@@ -147,8 +147,8 @@ class Tabs:
         held = [(tab, tab.positions) for tab in list(self._tabs.values())] if busy else []
         for visitor, address in busy:
             own, near, all_ = summed(held, visitor, address)
-            try:
-                check_held(own, near, all_ - near)  # what was begun ends only where there is no room at all
+            try:  # what was begun ends only where there is no room at all, and no more than a fair part of it is anybody's
+                check_held(own, near, all_ - near, limits().whole.held // len(self._networks(address)))
             except Refused as error:
                 for tab in self.of(visitor):
                     tab.release(told(error))
@@ -200,6 +200,13 @@ class Tabs:
     def positions(self, visitor: str, address: str) -> tuple[int, int, int]:
         """Positions that the runs of a visitor hold, those of all visitors at an address, and of all."""
         return summed([(tab, tab.positions) for tab in list(self._tabs.values())], visitor, address)
+
+    def least(self, address: str) -> int:
+        """Positions that an address may hold however much others do: little, and of very many addresses half of a fair part."""
+        return min(limits().held_least, limits().whole.held // (2 * len(self._networks(address))))
+
+    def _networks(self, address: str) -> set[str]:
+        return {address, *(tab.address for tab in list(self._tabs.values()))}
 
     def make_room(self, visitor: str) -> None:
         """Before a visitor has another job done: what goes on in tabs of theirs that are gone ends, if the new one would have to

@@ -44,7 +44,7 @@ def importing(session: Session) -> None:
     found: Imported | None = st.session_state.get("imported")
     if found is None or found.file != file.file_id:
         forget()
-        found = st.session_state["imported"] = cleanup().kept["imported"] = read(file)
+        found = read(file)
     if found.trace is None:
         st.error(as_markdown(f"The file was not imported. {found.problem}"), icon=":material/error:")
         return
@@ -70,15 +70,20 @@ def forget() -> None:
 
 
 def read(file) -> Imported:
-    """An upload -> a trace, or the sentence that says why not."""
+    """An upload -> a trace, or the sentence that says why not; this tab's from then on."""
     try:
         if file.size > MAX_UPLOAD:
             raise ValueError(f"It has {file.size:,} bytes; at most {MAX_UPLOAD:,} are read.")
         with reading():
             check_replayed(trace := from_json(file.getvalue()))
-            return Imported(file.file_id, trace)
+            return remembered(Imported(file.file_id, trace))  # counted before the next one is looked at
     except ValueError as error:
-        return Imported(file.file_id, None, plain(told(error), 300))
+        return remembered(Imported(file.file_id, None, plain(told(error), 300)))
+
+
+def remembered(found: Imported) -> Imported:
+    st.session_state["imported"] = cleanup().kept["imported"] = found
+    return found
 
 
 def keep_it(trace: Trace, name: str) -> None:
