@@ -82,6 +82,20 @@ def test_one_address_has_so_many_classes(made, monkeypatch):
     assert made.leads(*first, "there") and made.opened("elsewhere")
 
 
+def test_a_class_that_nobody_looks_at_gives_way_to_another_of_its_address(made, clock, monkeypatch):
+    """One pupil with twenty tabs kept all teachers of a school from opening one for hours."""
+    monkeypatch.setenv("DRAFTSCOPE_MODE", "public")
+    code, key = made.opened("school")
+    for _ in range(1, CLASSES_NEAR):
+        made.opened("school")
+    clock.now = 59
+    made.spot(code, "pupil")
+    with pytest.raises(Refused):
+        made.opened("school")
+    clock.now = 61
+    assert made.opened("school") and made.spot(code) is not None and len(made.rooms) == CLASSES_NEAR
+
+
 def test_addresses_that_open_all_they_can_leave_some(made, monkeypatch):
     monkeypatch.setenv("DRAFTSCOPE_MODE", "public")
     for number in range(CLASSES // CLASSES_NEAR):

@@ -165,11 +165,14 @@ class Classes:
     def check_room(self, address: str) -> None:
         if len(self.rooms) >= CLASSES:
             raise Refused(f"This server holds {CLASSES:,} classes at a time, and there are as many now. Try again later.")
-        near = sum(room.address == address for room in self.rooms.values())
-        if limits().public and near >= left_for(CLASSES_NEAR, CLASSES, len(self.rooms)):
-            raise Refused(
-                f"This server holds {CLASSES_NEAR:,} classes of one network at a time, fewer when full; {near:,} are yours now."
-            )
+        near = [code for code, room in self.rooms.items() if room.address == address]
+        if limits().public and len(near) >= left_for(CLASSES_NEAR, CLASSES, len(self.rooms)):
+            last = min(near, key=lambda code: self.rooms[code].seen, default="")
+            if not last or self.clock() - self.rooms[last].seen < AWAY:
+                raise Refused(
+                    f"This server holds {CLASSES_NEAR:,} classes of one network at a time, fewer when full; {len(near):,} are yours."
+                )
+            del self.rooms[last]  # nobody looks at it, or somebody had opened as many as there may be; its link opens it again
 
 
 classes = Classes()
