@@ -170,7 +170,7 @@ class Classes:
             last = min(near, key=lambda code: self.rooms[code].seen, default="")
             if not last or self.clock() - self.rooms[last].seen < AWAY:
                 raise Refused(
-                    f"This server holds {CLASSES_NEAR:,} classes of one network at a time, fewer when full; {len(near):,} are yours."
+                    f"This server holds {CLASSES_NEAR:,} classes of one network at a time, or fewer; yours are {len(near):,}."
                 )
             del self.rooms[last]  # nobody looks at it, or somebody had opened as many as there may be; its link opens it again
 
