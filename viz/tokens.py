@@ -106,7 +106,8 @@ def quoted(token: int, token_bytes: Mapping[int, bytes]) -> str:
 
 def plain(text: str, limit: int = 60) -> str:
     """A string from a trace (a source, the name of a score), made visible and cut."""
-    return shorten([" " if c == " " else visible(c) for c in text], limit)
+    ends = text if len(text) <= 2 * limit else text[:limit] + text[-limit:]  # of what lies between nothing is shown
+    return shorten([" " if c == " " else visible(c) for c in ends], limit)
 
 
 @lru_cache(maxsize=4096)
