@@ -518,7 +518,7 @@ def test_one_trace_is_read_at_a_time(monkeypatch):
 
     monkeypatch.setattr(importing, "from_json", slow)
     here = iter(f"192.0.2.{i % 4}" for i in range(8))
-    monkeypatch.setattr(importing, "cleanup", lambda: SimpleNamespace(address=next(here)))
+    monkeypatch.setattr(in_turn, "cleanup", lambda: SimpleNamespace(address=next(here)))
     with ThreadPoolExecutor(8) as threads:
         found = list(threads.map(importing.read, [UPLOAD] * 8))
     assert most == [1] * 8 and all(one.trace is None and "no trace" in one.problem for one in found)
