@@ -89,6 +89,7 @@ class Limits:
     said: int | None = None  # bytes of the texts of a trace: its prompt, messages and answer
     text: int | None = None  # tokens of its prompt and its answer
     scores: int | None = None  # of a method's own, of all its nodes together
+    names: int | None = None  # different tokens that occur in it
     kept: int | None = None  # runs that a visitor may keep
     kept_bytes: int | None = None  # that they may fill
     kept_days: int | None = None  # until they are forgotten
@@ -156,6 +157,7 @@ PUBLIC = Limits(
     unpacked=16 * 2**20,  # traces of runs unpack to some three times as much; reading takes up to ten times as much memory
     said=128 * 2**10,
     scores=250_000,  # every one is put in words for the page; 256 steps of 80 nodes by FTP have 225,000
+    names=50_000,
     text=4_096,  # each is a line of the page, with two names
     kept=50,
     kept_bytes=25 * 2**20,
@@ -380,9 +382,9 @@ def check_held(own: int, near: int, all: int, least: int = 0) -> None:
         )
 
 
-def check_trace(steps: int, largest: int, said: int, text: int, scores: int) -> None:
+def check_trace(steps: int, largest: int, said: int, text: int, scores: int, names: int) -> None:
     """Of a trace that is opened or kept: its steps, the nodes of its largest draft, the bytes of what it says, the tokens of its
-    text with the prompt, and the scores of its nodes."""
+    text with the prompt, the scores of its nodes, and its different tokens."""
     if over(steps, most := limits().tokens):
         raise Refused(f"This demo opens and keeps runs of at most {most:,} steps; this one has {steps:,}.")
     check_nodes(largest)
@@ -392,6 +394,8 @@ def check_trace(steps: int, largest: int, said: int, text: int, scores: int) -> 
         raise Refused(f"This demo opens and keeps runs of at most {most:,} tokens with the prompt; this one has {text:,}.")
     if over(scores, most := limits().scores):
         raise Refused(f"This demo opens and keeps runs with at most {most:,} scores of nodes; this one has {scores:,}.")
+    if over(names, most := limits().names):
+        raise Refused(f"This demo opens and keeps runs with at most {most:,} different tokens; this one has {names:,}.")
 
 
 def check_keepers(near: int) -> None:

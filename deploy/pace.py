@@ -20,9 +20,11 @@ steps as cost that much.
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Hashable
+from concurrent.futures import CancelledError
 from contextlib import suppress
 from dataclasses import dataclass
 from math import inf
+from operator import methodcaller
 from threading import Thread
 from typing import Any, NamedTuple
 
@@ -222,6 +224,7 @@ class Tab:
         self.names, self.ticks, self._purses, self._known = names, Ticks(), purses, known
         self.session = ""  # Streamlit's id of it, once it is known
         self._places = list(zip(places, (*names, self), strict=True))[::-1]  # its visitor's come first, those of all last
+        self._again = Rested(self)
         self._coming = False  # a page that was asked for and has not begun
         self._unpaid = 0  # pages that began and that no message had asked for
         self._due = False  # a script that was asked for while another one ran, and has not begun
@@ -282,6 +285,7 @@ class Tab:
         """Something is sent to it."""
         for places, _ in self._places:
             places.spoke(self)
+            places.spoke(self._again)
 
     def began(self) -> None:
         """A script began to run."""
@@ -312,17 +316,37 @@ class Tab:
         """No script runs for it."""
         for places, _ in self._places:
             places.give(self)
+            places.give(self._again)
 
     def rests(self) -> None:
-        """Its script waits: what it draws afterwards is little, and not more of it comes than what is waited for."""
+        """Its script waits, and needs no place among all meanwhile."""
         places, _ = self._places[-1]
         places.give(self)
+        places.give(self._again)
+
+    async def goes_on(self) -> None:
+        """Return when its script, which has waited, has such a place again."""
+        places, whose = self._places[-1]
+        if self not in places:  # another message may have taken one meanwhile
+            await places.take(self._again, whose)
+            places.begin(self._again)
 
     def left(self) -> None:
         """It is closed."""
         runs = processor(self._script) is not None
         for places, _ in self._places:
             places.leave(self) if runs else places.give(self)
+
+
+class Rested:
+    """What holds the place of a script that has waited for something: while it did so its tab may have asked for another."""
+
+    def __init__(self, tab: Tab) -> None:
+        self._tab = tab
+
+    def works(self) -> bool:
+        """As of its tab."""
+        return self._tab.works()
 
 
 class Pace:
@@ -353,7 +377,7 @@ class Pace:
             if name not in self._purses:
                 places = Places(rule.scripts, Tab.works)
                 self._purses[name] = Purse(Bucket(rule.pages), Bucket(rule.others), Bucket(rule.sent), places)
-        self._places = self._places or Places(whole.scripts, Tab.works, SILENT)
+        self._places = self._places or Places(whole.scripts, methodcaller("works"), SILENT)
         purses = [self._purses[name] for name in wanted]
         return Tab(list(wanted), purses, [self._places, *(purse.places for purse in purses)], self.known)
 
@@ -365,11 +389,26 @@ class Pace:
         """The page of Streamlit's id of a session; None: it is closed."""
         return self._sessions.get(session)
 
-    def rests(self, session: str) -> None:
-        """The script of a session waits; it says so on its own thread."""
-        if (tab := self._sessions.get(session)) is not None and self._loop is not None:
-            with suppress(RuntimeError):  # the server is ending
-                self._loop.call_soon_threadsafe(tab.rests)
+    def rests(self, session: str) -> Callable[[], None]:
+        """The script of a session waits; it says so on its own thread.
+
+        Returns:
+            what waits on that thread until the script has a place among all again, or for LONGEST seconds.
+        """
+        tab, loop = self._sessions.get(session), self._loop
+        if tab is None or loop is None:
+            return lambda: None
+
+        def go_on() -> None:
+            if not loop.is_closed():
+                coming = asyncio.run_coroutine_threadsafe(tab.goes_on(), loop)
+                with suppress(TimeoutError, CancelledError):
+                    coming.result(LONGEST)
+                coming.cancel()
+
+        with suppress(RuntimeError):  # the server is ending
+            loop.call_soon_threadsafe(tab.rests)
+        return go_on
 
     def leave(self, tab: Tab) -> None:
         """Its connection is closed; it counts for a moment more."""

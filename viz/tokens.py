@@ -38,8 +38,11 @@ def visible(character: str) -> str:
 
 def characters(piece: bytes) -> list[str]:
     """One entry per character, or per byte that belongs to none; accents stay on the letter they follow."""
+    text = piece.decode("utf-8", "surrogateescape")
+    if text.isascii() and text.isprintable():  # as most are
+        return list(text.replace(" ", SPACE))
     shown: list[str] = []
-    for character in piece.decode("utf-8", "surrogateescape"):
+    for character in text:
         if shown and len(shown[-1]) == 1 and unicodedata.category(character) in ("Mn", "Me"):
             shown[-1] += character
         else:

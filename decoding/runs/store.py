@@ -240,7 +240,7 @@ class Store:
             max((len(step.nodes) for step in steps), default=0),
             sum(len(n.scores) for step in steps for n in step.nodes),
         )
-        check_trace(len(steps), largest, said, len(tokens), scores)
+        check_trace(len(steps), largest, said, len(tokens), scores, len(token_bytes))
         self._room()
         with self._open() as db:
             append(db, trace, steps, token_bytes)
@@ -248,7 +248,7 @@ class Store:
 
     def keep(self, trace: Trace, name: str, note: str = "", study: str = "") -> int:
         """A whole trace, in one transaction; returns its id. A ValueError where this server keeps no more."""
-        check_trace(len(trace.steps), trace.largest, trace.said, trace.length, trace.scores)
+        check_trace(len(trace.steps), trace.largest, trace.said, trace.length, trace.scores, len(trace.token_bytes))
         if limits().public:
             check_kept(self.count(), filled := self.filled)
             check_kept(0, filled + weight(trace))  # more than it will be is not even begun

@@ -56,7 +56,7 @@ def from_json(data: bytes) -> Trace:
         trace = read(text, found.trace.header.schema)
     except (msgspec.DecodeError, msgspec.ValidationError, RecursionError) as error:
         raise Quoted(f"This is not a Draftscope trace, or it is damaged: {error}") from error
-    check_trace(len(trace.steps), trace.largest, trace.said, trace.length, trace.scores)
+    check_trace(len(trace.steps), trace.largest, trace.said, trace.length, trace.scores, len(trace.token_bytes))
     return check_steps(trace)
 
 

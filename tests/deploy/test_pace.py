@@ -415,6 +415,35 @@ def test_a_script_that_waits_for_a_step_lets_others_run(played):
     assert played(story) == pytest.approx(0.1, abs=0.05)
 
 
+def test_who_has_waited_takes_a_place_again(played):
+    """What was drawn behind a wait had none: seven scripts ran where three may, and a step took 56 s."""
+
+    async def story():
+        pace = Pace()
+        tabs = [pace.enter(None, f"192.0.2.{i}") for i in range(PUBLIC.whole.scripts + 1)]
+        for number, tab in enumerate(tabs[:-1]):
+            tab.belongs(f"session {number}")
+            await tab.turn(page=False)
+            tab.began()
+        go_on = pace.rests("session 1")
+        await asyncio.sleep(0)
+        await tabs[-1].turn(page=False)  # it has the place now
+        waits = asyncio.create_task(tabs[1].goes_on())
+        await asyncio.sleep(0.5)
+        assert not waits.done()
+        tabs[0].ended()
+        await waits
+        again = asyncio.create_task(pace.enter(None, "198.51.100.1").turn(page=False))
+        await asyncio.sleep(0.1)
+        assert not again.done()
+        tabs[1].ended()
+        await again
+        return go_on, pace.rests("nobody's")
+
+    go_on, nobodys = played(story)
+    assert nobodys() is None and go_on() is None  # the server has ended
+
+
 @pytest.mark.parametrize("works", [True, False])
 def test_others_do_not_wait_long_for_scripts_that_say_nothing(played, script, monkeypatch, works):
     """Nor do they all run with more and more of them that are at work: ten were, and a step waited for each."""

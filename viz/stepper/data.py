@@ -61,13 +61,13 @@ def stepper_data(trace: Trace, start: int = 0, every_row: bool | None = None) ->
     if every_row is None:
         every_row = sum(len(step.nodes) for step in trace.steps) <= LIGHT
     steps = trace.steps[start:]
-    used = {token for step in steps for token in occurring(step)} | (set(trace.header.prompt_tokens) if not start else set())
+    drawn = [step_data(step, start + i, trace.token_bytes, every_row, silent(trace, start + i)) for i, step in enumerate(steps)]
+    used = {token for step, data in zip(steps, drawn, strict=True) for token in occurring(step, data)}
+    used |= set(trace.header.prompt_tokens) if not start else set()
     return {
         "head": head_data(trace) if not start else None,
         "from": start,
-        "steps": [
-            step_data(step, start + i, trace.token_bytes, every_row, silent(trace, start + i)) for i, step in enumerate(steps)
-        ],
+        "steps": drawn,
         "names": names_of(used, trace.token_bytes, trace.header.raster.palette if trace.header.raster else ()),
         "joined": joints(trace),
     }
@@ -78,16 +78,15 @@ def silent(trace: Trace, index: int) -> str:
     return silence(trace, index, marked) if not trace.steps[index].nodes and len(trace.steps) <= TALKS else ""
 
 
-def occurring(step: Step) -> Iterable[int]:
-    """The tokens that are named in what is drawn of a step."""
+def occurring(step: Step, drawn: dict) -> Iterable[int]:
+    """The tokens that are named in what is drawn of a step, its `step_data`: of a row that has hundreds those with bars."""
     yield from step.tokens
     for node in step.nodes:
         yield node.token
-    for row in step.rows:
-        if row is not None:
-            yield from row.tokens
-            if row.sampled is not None:
-                yield row.sampled
+    for tokens, *_, sampled, _ in drawn["rows"].values():
+        yield from tokens
+        if sampled >= 0:
+            yield sampled
 
 
 def names_of(tokens: Iterable[int], token_bytes: Mapping[int, bytes], palette: Sequence[str] = ()) -> dict[str, list[str]]:

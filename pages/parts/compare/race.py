@@ -20,7 +20,7 @@ from decoding.runs.worker import Live
 from decoding.trace import Step, Trace
 from pages.parts.shared import recorded_run as demo
 from pages.parts.shared.remembered import Remembered
-from pages.parts.shared.resting import rests
+from pages.parts.shared.resting import resting
 from pages.parts.shared.runs import LAG, PATIENCE, RunController, handed, of_tab, refusal
 from pages.parts.shared.settings import Settings
 from viz.runs.compare import duration, until
@@ -312,8 +312,8 @@ class Race(RunController, Remembered):
         until_then = monotonic() + PATIENCE
         for live in self.lives:
             if live.busy and monotonic() < until_then:
-                rests()
-                live.wait(until_then - monotonic())
+                with resting():
+                    live.wait(until_then - monotonic())
 
     def sync(self) -> None:
         with self.lock:

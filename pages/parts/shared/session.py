@@ -12,7 +12,7 @@ from decoding.runs.worker import Live
 from decoding.trace import Step, Trace
 from pages.parts.shared import recorded_run as demo
 from pages.parts.shared.remembered import Remembered
-from pages.parts.shared.resting import rests
+from pages.parts.shared.resting import resting
 from pages.parts.shared.runs import PATIENCE, RunController, of_tab, refusal
 from pages.parts.shared.settings import Settings, settings_of
 from pages.parts.shared.side_job import SideJobs
@@ -213,8 +213,8 @@ class Session(RunController, Remembered):
         self.sides.wait()
         live = self.coming or self.live
         if live is not None and live.busy and self.goal != inf:
-            rests()
-            live.wait(PATIENCE if live is self.coming else UNSAID)
+            with resting():
+                live.wait(PATIENCE if live is self.coming else UNSAID)
 
     def sync(self) -> None:
         with self.lock:

@@ -47,7 +47,7 @@ CSS = """
 <style>
 .stAppHeader { height: 2.4rem; min-height: 0; background: transparent; pointer-events: none; }
 .stAppHeader button, .stAppHeader a { pointer-events: auto; }
-html:not(.ds-looked) .st-key-visitor_offer button { pointer-events: none; opacity: 0.5; }
+html:not(.ds-looked) .st-key-visitor_offer button { visibility: hidden; } /* out of reach of the pointer and of the keys */
 .stMainBlockContainer { position: relative; padding: 2.2rem 2.2rem 3rem 2.2rem; max-width: 1560px; }
 .stSidebar [data-testid="stSidebarUserContent"] { padding-top: 0; padding-bottom: 2rem; }
 .stSidebar [data-testid="stSidebarHeader"] { height: 2.2rem; min-height: 0; }

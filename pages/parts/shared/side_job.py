@@ -16,7 +16,7 @@ import streamlit as st
 from decoding.runs.worker import Job, Live
 from decoding.trace import Trace
 from pages.parts.shared.loading import WHY, still_loading
-from pages.parts.shared.resting import rests
+from pages.parts.shared.resting import resting
 from pages.parts.shared.runs import PATIENCE, RunController
 from viz.tokens import as_markdown
 
@@ -100,8 +100,8 @@ class SideJobs(RunController):
         """A short wait for an answer that takes a step or so, not for a whole run."""
         for question, live in list(self.under_way.values()):
             if live.busy and question.steps < inf:
-                rests()
-                live.wait(PATIENCE)
+                with resting():
+                    live.wait(PATIENCE)
 
     def sync(self) -> None:
         with self.lock:

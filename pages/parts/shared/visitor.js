@@ -7,6 +7,7 @@ let tabs, latest;  // the other tabs of this browser, and what this one was told
 const ASK = "?", SEEN = "ds-looked", LOOKS = 1500;  // milliseconds
 let taken, giving, asked, unkept, times;  // the last key that was given, the one that is on its way, and what was said already
 let mine, back, offered, timer;  // the key that the server's cookie said, and whether it was given again
+let session, lost;  // what the server calls this tab, and the key that the browser was found not to know
 const post = (data, how, key) => fetch(new URL(data.route, document.baseURI), { method: "POST", headers: { [data.check]: how }, body: key });
 const listen = (data, setTriggerValue) => {  // to another tab, in which the browser was given another key
   latest = { data, setTriggerValue };
@@ -34,6 +35,7 @@ const give = (data) => {  // once; it is this browser's when that is done, and n
   hand(data, data.give).then(
     () => {
       taken = data.give;
+      lost = null;
       if (mine) mine = taken;
       tabs?.postMessage(taken);
       latest.setTriggerValue("known", taken);
@@ -48,7 +50,10 @@ const look = () => {  // whether the browser knows this tab's key: other tabs, a
   if (!data.served || data.give || document.hidden) return;
   when = Date.now();
   post(data, data.whether, data.key)
-    .then(answer => { if (answer.status === 409 && latest.data.key === data.key) latest.setTriggerValue("forgotten", data.key); })
+    .then(answer => {
+      lost = answer.status === 409 ? data.key : null;
+      if (lost && latest.data.key === lost) latest.setTriggerValue("forgotten", lost);
+    })
     .catch(() => { /* it is asked again when the tab is looked at */ });
 };
 // Over https any host of the domain can set a cookie of that name, and the server does not read it.
@@ -86,7 +91,14 @@ export default function({ data, setTriggerValue }) {
     offered = data.offered;
     looked();
   }
+  if (data.tab !== session) {  // its key is the browser's
+    session = data.tab;
+    taken = lost = null;
+  }
   if (data.give) { give(data); return; }
+  // What is said while another page is being opened is not heard.
+  if (taken && taken !== data.key) { setTriggerValue("known", taken); return; }
+  if (lost === data.key && !data.forgotten) { setTriggerValue("forgotten", lost); return; }
   if (data.served) mine = data.key;
   else if (mine) {
     again(data, setTriggerValue);

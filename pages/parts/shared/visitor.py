@@ -74,13 +74,16 @@ def remember_visitor(tab: str, found_again: Callable[[str], bool]) -> None:
     if PARAMETER in st.query_params:
         del st.query_params[PARAMETER]  # whoever looks at the screen, or is sent the address, must not get it
 
+    def said(what: str) -> object:  # what comes while another page is being opened has no state any more, and is said again
+        return getattr(st.session_state.get("visitor"), what, None)
+
     def known() -> None:
         given = st.session_state.pop(GIVEN, None)
-        if is_key(found := st.session_state["visitor"].known):
+        if is_key(found := said("known")):
             if given == found != key() and (own := kept_so_far()):
                 st.session_state[BEFORE] = own, my_link()
             st.session_state[KEY] = found
-        elif given is None:  # whatever lies there is no key: it is written over
+        elif given is None and found is not None:  # whatever lies there is no key: it is written over
             st.session_state["visitor.over"] = True
 
     def refused() -> None:
@@ -88,16 +91,16 @@ def remember_visitor(tab: str, found_again: Callable[[str], bool]) -> None:
             st.session_state[OFFERED], st.session_state["visitor.refused"] = given, True
 
     def forgotten() -> None:
-        if st.session_state["visitor"].forgotten in (True, key()):
+        if said("forgotten") in (True, key()):
             st.session_state["visitor.forgotten"] = key()
 
     def old() -> None:
-        if is_key(found := st.session_state["visitor"].old) and found != key():
+        if is_key(found := said("old")) and found != key():
             st.session_state[GIVEN if not kept_so_far() else OFFERED] = found
 
     def again() -> None:
         times = max(0, st.session_state.get(ASKED, 0)) + 1
-        later = is_key(found := st.session_state["visitor"].tab) and found_again(found)
+        later = is_key(found := said("tab")) and found_again(found)
         st.session_state[ASKED] = times if later and times < MOST_ASKED else -1
 
     data = {"name": NAME, "key": key(), "seconds": visitors.remembered(), "give": st.session_state.get(GIVEN)}
@@ -109,21 +112,20 @@ def remember_visitor(tab: str, found_again: Callable[[str], bool]) -> None:
     }
     served = visitors.by_server and is_key(cookie())  # else the browser refused the server's, as it may inside of another page
     data |= {"sent": cookie() if served else None, "served": served, "route": ROUTE.lstrip("/"), "check": CHECK}
-    data |= {"framed": FRAMED, "whether": WHETHER, "offered": OFFERED in st.session_state}
-    said = {"on_known_change": known, "on_refused_change": refused, "on_old_change": old, "on_tab_change": again}
-    said |= {"on_forgotten_change": forgotten}
-    component(key="visitor", data=data, height=1, **said)
+    data |= {"framed": FRAMED, "whether": WHETHER, "offered": OFFERED in st.session_state, "forgotten": is_forgotten()}
+    callbacks = {"on_known_change": known, "on_refused_change": refused, "on_old_change": old, "on_tab_change": again}
+    component(key="visitor", data=data, height=1, **callbacks, on_forgotten_change=forgotten)
     if OFFERED in st.session_state:
         offer()
     elif BEFORE in st.session_state:
         before(*st.session_state[BEFORE])
     if is_forgotten() and (own := kept_so_far()):
         runs = "run" if own == 1 else "runs"
-        said = (
+        words = (
             f"This browser does not know the {own:,} {runs} that this tab has kept any more: it has been given others, or keeps "
             "nothing. This link leads to them, and nothing else does."
         )
-        st.warning(as_markdown(said), icon=":material/key_off:")
+        st.warning(as_markdown(words), icon=":material/key_off:")
         st.code(my_link(), language=None, wrap_lines=True)
         st.button("Have this browser know them again", key="visitor_again", on_click=give_again)
 
