@@ -16,7 +16,6 @@ import statistics
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +29,7 @@ from decoding.method import Drafter, Method, param
 from decoding.models.cache import TreeCache
 from decoding.models.family import Family
 from decoding.models.heads import Settings, check_ranks, check_width, head_for
+from decoding.models.once import Once
 from decoding.models.requirements import TARGET_HEAD
 from decoding.models.target import Target
 from decoding.sample import Sampling
@@ -97,14 +97,12 @@ def load_head(target: Target) -> tuple[Prompts, Ranks]:
 
 # -- how many rows -----------------------------------------------------------------------------------------------------
 
-_timed: "WeakKeyDictionary[nn.Module, dict[int, float]]" = WeakKeyDictionary()
+_timed: Once[dict[int, float]] = Once("waiting until the target is timed")
 
 
 def latencies(target: Target) -> dict[int, float]:
     """Rows -> milliseconds of a pass, the median of some; timed once per model, in a second or two."""
-    if target.model not in _timed:
-        _timed[target.model] = timed(target)
-    return _timed[target.model]
+    return _timed.of(target.model, lambda: timed(target))
 
 
 @torch.inference_mode()

@@ -5,7 +5,6 @@ is tried out (`refusal`): what comes out of the weights must be what the layer's
 """
 
 from typing import Any, cast
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -15,10 +14,11 @@ from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 from decoding.models import layers
 from decoding.models.cache import TreeCache
 from decoding.models.heard import heard
+from decoding.models.once import Once
 from decoding.models.self_test import LAYER_ROWS, TOLERANCE, layers_refusal
 from decoding.models.target import Target
 
-_known: "WeakKeyDictionary[nn.Module, str]" = WeakKeyDictionary()  # model -> why its attention cannot be read, or ""
+_known: Once[str] = Once("waiting until the model is tried out")  # model -> why its attention cannot be read, or ""
 
 
 def rotary_of(model: PreTrainedModel, like: Tensor, position: Tensor) -> tuple[Tensor, Tensor]:
@@ -55,9 +55,7 @@ def refusal(target: Target) -> str:
     """Why the attention of this model cannot be read row by row, as a sentence; "" if it can. Tried out, once per model."""
     if reason := layers_refusal(target):
         return reason
-    if target.model not in _known:
-        _known[target.model] = tried(target)
-    return _known[target.model]
+    return _known.of(target.model, lambda: tried(target))
 
 
 @torch.inference_mode()

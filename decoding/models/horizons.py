@@ -13,9 +13,7 @@ from dataclasses import dataclass
 from functools import cache
 from math import inf, isfinite
 from pathlib import Path
-from threading import Lock
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -24,6 +22,7 @@ from torch import Tensor
 from decoding.models.cache_folder import cache_folder
 from decoding.models.family import Family
 from decoding.models.heads import Fingerprint, fingerprint
+from decoding.models.once import Once
 from decoding.models.target import Target
 
 SENTENCE, ANSWER = "sentence", "answer"
@@ -32,8 +31,7 @@ COMMAND = "python -m decoding.training horizon --family {} --data DIR"
 END = re.compile(rb"[.!?](?:[\"')\]]|\xe2\x80[\x99\x9d])*(?=\s|\Z)\n*|\n\s*\n")
 MARK = re.compile(rb"[.!?]")
 MOST_LEFT = 999.0  # tokens that are ever foretold
-_lock = Lock()
-_marked: "WeakKeyDictionary[Any, tuple[int, Tensor]]" = WeakKeyDictionary()  # by tokenizer: tokens with a mark in them
+_marked: Once[tuple[int, Tensor]] = Once("waiting until the vocabulary is gone through")  # by tokenizer: its tokens with a mark
 
 
 def sentence_lengths(pieces: Sequence[bytes]) -> tuple[list[int], int]:
@@ -78,13 +76,12 @@ def ending_tokens(family: Family, unit: str) -> Tensor:
     if unit == ANSWER:
         return torch.tensor(sorted(family.target.ends), dtype=torch.long)
     vocab = family.target.vocab
-    with _lock:
-        known = _marked.get(family.tokenizer)
-        if known is None or known[0] != vocab:
-            pieces = family.token_bytes(range(vocab))
-            marked = torch.tensor([token for token, piece in pieces.items() if MARK.search(piece)], dtype=torch.long)
-            known = _marked[family.tokenizer] = vocab, marked
-    return known[1]
+
+    def gone_through() -> tuple[int, Tensor]:
+        pieces = family.token_bytes(range(vocab))
+        return vocab, torch.tensor([token for token, piece in pieces.items() if MARK.search(piece)], dtype=torch.long)
+
+    return _marked.of(family.tokenizer, gone_through, lambda known: known[0] == vocab)[1]
 
 
 # -- what reads it -----------------------------------------------------------------------------------------------------

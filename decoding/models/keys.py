@@ -6,12 +6,12 @@ The mean key is taken off first: it adds the same to every logit and changes no 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 
 from decoding.models import layers
+from decoding.models.once import Once
 from decoding.models.progress import tell
 from decoding.models.target import Target
 
@@ -20,7 +20,7 @@ SMALL, FEW, PER_CLUSTER = 8192, 64, 125  # up to so many keys: 64 clusters; beyo
 CHUNK = 8192  # keys assigned at once
 TINY = 1e-12
 
-_made: "WeakKeyDictionary[nn.Module, Keys]" = WeakKeyDictionary()
+_made: Once["Keys"] = Once("waiting until the keys of the target are grouped")
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,10 +69,11 @@ def no_keys(target: Target) -> str:
 def keys_of(target: Target) -> Keys:
     """The key table of a target, clustered when it is first asked for (seconds for 49,152 keys), while its weights are in use."""
     weight = layers.unembedding(target.model).weight[: target.vocab]
-    found = _made.get(target.model)
-    if found is None or found.table.data_ptr() != weight.data_ptr() or found.table.shape != weight.shape:
-        found = _made[target.model] = clustered(weight.detach(), target.unused)
-    return found
+    return _made.of(
+        target.model,
+        lambda: clustered(weight.detach(), target.unused),
+        lambda found: found.table.data_ptr() == weight.data_ptr() and found.table.shape == weight.shape,
+    )
 
 
 def clustered(table: Tensor, unused: Sequence[int] = (), count: int | None = None, seed: int = 0) -> Keys:

@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
 from typing import Any, cast
-from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -19,11 +18,12 @@ from torch import Tensor, nn
 from decoding.draft import Draft
 from decoding.models import layers
 from decoding.models.cache import TreeCache
+from decoding.models.once import Once
 from decoding.models.target import Target
 from decoding.models.windows import SIZES, windows_of
 from decoding.sample import Sampling
 
-_known: "WeakKeyDictionary[nn.Module, str]" = WeakKeyDictionary()  # model -> why its layers cannot be run one by one, or ""
+_known: Once[str] = Once("waiting until the model is tried out")  # model -> why its layers cannot be run one by one, or ""
 LAYER_ROWS = 9  # tokens that layers are tried with, one by one
 PARENTS = (-1, -1, 0, 0, 1, 2, 2, 5)
 CONTEXTS = (9, 40)
@@ -112,9 +112,7 @@ def layers_refusal(target: Target) -> str:
 
     Tried out, once per model: the logits of a few tokens, layer by layer, against those of a pass of the whole model.
     """
-    if target.model not in _known:
-        _known[target.model] = tried_by_layer(target)
-    return _known[target.model]
+    return _known.of(target.model, lambda: tried_by_layer(target))
 
 
 @torch.inference_mode()

@@ -82,18 +82,30 @@ def test_one_address_has_so_many_classes(made, monkeypatch):
     assert made.leads(*first, "there") and made.opened("elsewhere")
 
 
-def test_a_class_that_nobody_looks_at_gives_way_to_another_of_its_address(made, clock, monkeypatch):
-    """One pupil with twenty tabs kept all teachers of a school from opening one for hours."""
+def test_of_too_many_classes_the_emptiest_of_whoever_has_most_gives_way(made, clock, monkeypatch):
+    """One pupil with twenty tabs kept all teachers of a school from opening one for hours; then one could end a teacher's."""
     monkeypatch.setenv("DRAFTSCOPE_MODE", "public")
-    code, key = made.opened("school")
-    for _ in range(1, CLASSES_NEAR):
-        made.opened("school")
-    clock.now = 59
-    made.spot(code, "pupil")
+    code, key = made.opened("school", "teacher")
+    made.vote(code, "pupil", Spot(), 0, 2)
+    clock.now = 1000
+    pupils = [made.opened("school", "pupil")[0] for _ in range(1, CLASSES_NEAR)]
+    for one in pupils[1:]:
+        made.spot(one, "a tab that follows it")
+        made.vote(one, "a tab that follows it", Spot(), 0, 2)
+    other, _ = made.opened("school", "another teacher")
+    assert made.spot(code) is not None and made.spot(other) is not None and made.spot(pupils[0]) is None
+
+
+def test_a_class_that_is_left_and_empty_gives_way_first(made, clock, monkeypatch):
+    monkeypatch.setenv("DRAFTSCOPE_MODE", "public")
+    left, shown = made.opened("school", "a")[0], made.opened("school", "b")[0]
+    for i in range(2, CLASSES_NEAR):
+        made.spot(made.opened("school", f"c{i}")[0], "pupil")
     with pytest.raises(Refused):
-        made.opened("school")
+        made.opened("school", "d")
     clock.now = 61
-    assert made.opened("school") and made.spot(code) is not None and len(made.rooms) == CLASSES_NEAR
+    made.tally(shown, Spot(), 2)  # by its teacher's page
+    assert made.opened("school", "d") and left not in made.rooms and shown in made.rooms
 
 
 def test_addresses_that_open_all_they_can_leave_some(made, monkeypatch):

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import streamlit as st
 
-from decoding.limits import limits
+from decoding.limits import Refused, limits
 from decoding.runs.failures import told
 from pages.parts.learn.classes import Spot, classes
 from pages.parts.learn.place import Reader
@@ -28,7 +28,7 @@ def begin(reader: Reader, write: Callable[[Reader], None]) -> None:
     if reader.code and reader.key:
         classes.close(reader.code, reader.key)
     try:
-        reader.code, reader.key = classes.opened(visitor.address())
+        reader.code, reader.key = classes.opened(visitor.address(), voter())
     except ValueError as error:
         reader.notes = [told(error)]
         return
@@ -43,7 +43,10 @@ def arrive(reader: Reader) -> None:
     if not reader.key:
         return
     try:
-        leads = classes.leads(reader.code, reader.key, visitor.address())
+        leads = classes.leads(reader.code, reader.key, visitor.address(), voter())
+    except Refused as error:  # the key is theirs, and may lead in a while
+        st.warning(as_markdown(told(error)), icon=":material/link_off:")
+        return
     except ValueError as error:
         leads = False
         st.warning(as_markdown(told(error)), icon=":material/link_off:")

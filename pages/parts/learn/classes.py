@@ -10,6 +10,7 @@ forgotten. All of it comes from strangers and is checked.
 import hashlib
 import re
 import secrets
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from hmac import compare_digest
@@ -40,6 +41,7 @@ class Room:
 
     key: str
     address: str = ""  # where it was opened
+    opener: str = ""  # by which visitor, of a public server
     spot: Spot = Spot()
     seen: float = 0.0  # when anybody last looked
     votes: dict[tuple[int, int], dict[str, int]] = field(default_factory=dict)  # (lesson, card) -> tab -> option
@@ -65,7 +67,7 @@ class Classes:
         self.rooms: dict[str, Room] = {}
         self.lock = Lock()
 
-    def opened(self, address: str = "") -> tuple[str, str]:
+    def opened(self, address: str = "", opener: str = "") -> tuple[str, str]:
         """A new class: its code and its key; Refused where there are too many, here or of this address."""
         with self.lock:
             self.forget()
@@ -73,10 +75,10 @@ class Classes:
             key = secrets.token_urlsafe(9)
             while (code := code_of(key)) in self.rooms:
                 key = secrets.token_urlsafe(9)
-            self.rooms[code] = Room(key, address, seen=self.clock())
+            self.rooms[code] = Room(key, address, opener, seen=self.clock())
             return code, key
 
-    def leads(self, code: str, key: str, address: str = "") -> bool:
+    def leads(self, code: str, key: str, address: str = "", opener: str = "") -> bool:
         """Whether this key is the teacher's; a class that was forgotten, as when the server began anew, is opened again by it.
 
         Raises:
@@ -95,7 +97,7 @@ class Classes:
                 return False  # it was ended a moment ago
             if code not in self.rooms:
                 self.check_room(address)
-                self.rooms[code] = Room(key, address, seen=self.clock())
+                self.rooms[code] = Room(key, address, opener, seen=self.clock())
             return compare_digest(self.rooms[code].key, key)
 
     def close(self, code: str, key: str) -> None:
@@ -142,8 +144,10 @@ class Classes:
             return room.votes.get(spot[:2], {}).get(tab) if room else None
 
     def tally(self, code: str, spot: Spot, options: int) -> Tally:
+        """Who has voted for what, for whoever shows it, who is there then."""
         with self.lock:
-            room = self.rooms.get(code)
+            if (room := self.rooms.get(code)) is not None:
+                room.seen = self.clock()
             given = list(room.votes.get(spot[:2], {}).values()) if room else []
             there = sum(self.clock() - seen < AWAY for seen in room.tabs.values()) if room else 0
             return Tally(tuple(given.count(i) for i in range(options)), there)
@@ -165,14 +169,23 @@ class Classes:
     def check_room(self, address: str) -> None:
         if len(self.rooms) >= CLASSES:
             raise Refused(f"This server holds {CLASSES:,} classes at a time, and there are as many now. Try again later.")
-        near = [code for code, room in self.rooms.items() if room.address == address]
+        near = {code: room for code, room in self.rooms.items() if room.address == address}
         if limits().public and len(near) >= left_for(CLASSES_NEAR, CLASSES, len(self.rooms)):
-            last = min(near, key=lambda code: self.rooms[code].seen, default="")
-            if not last or self.clock() - self.rooms[last].seen < AWAY:
+            if not (last := self.gives_way(near)):
                 raise Refused(
                     f"This server holds {CLASSES_NEAR:,} classes of one network at a time, or fewer; yours are {len(near):,}."
                 )
-            del self.rooms[last]  # nobody looks at it, or somebody had opened as many as there may be; its link opens it again
+            del self.rooms[last]  # its link opens it again
+
+    def gives_way(self, near: dict[str, Room]) -> str:
+        """The code of the class that another one may take the place of, of those of an address; "" if there is none: one in which
+        nobody ever was and that its teacher has left, or else the emptiest of whoever has opened most."""
+        empty = [code for code, room in near.items() if not room.tabs and not room.votes and self.clock() - room.seen >= AWAY]
+        if empty:
+            return min(empty, key=lambda code: near[code].seen)
+        (most, count), *_ = Counter(room.opener for room in near.values()).most_common(1) or [("", 0)]
+        own = [code for code, room in near.items() if room.opener == most]
+        return min(own, key=lambda code: (len(near[code].votes), near[code].seen)) if count > 1 and most else ""
 
 
 classes = Classes()

@@ -73,7 +73,7 @@ const again = (data, setTriggerValue) => {  // the browser has lost the cookie w
 const looked = () => {
   document.documentElement.classList.remove(SEEN);
   clearTimeout(timer);
-  if (!document.hidden && document.hasFocus()) timer = setTimeout(() => document.documentElement.classList.add(SEEN), LOOKS);
+  if (!document.hidden && (document.hasFocus() || window.self !== window.top)) timer = setTimeout(() => document.documentElement.classList.add(SEEN), LOOKS);
 };
 const reloaded = (data) => {  // once it is known whose tab it is
   try {

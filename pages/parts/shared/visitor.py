@@ -9,6 +9,7 @@ import sqlite3
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import streamlit as st
 from streamlit import runtime
@@ -74,7 +75,7 @@ def remember_visitor(tab: str, found_again: Callable[[str], bool]) -> None:
     if PARAMETER in st.query_params:
         del st.query_params[PARAMETER]  # whoever looks at the screen, or is sent the address, must not get it
 
-    def said(what: str) -> object:  # what comes while another page is being opened has no state any more, and is said again
+    def said(what: str) -> Any:  # what comes while another page is being opened has no state any more, and is said again
         return getattr(st.session_state.get("visitor"), what, None)
 
     def known() -> None:
