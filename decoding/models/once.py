@@ -9,7 +9,7 @@ from threading import Lock
 from typing import Any, Generic, TypeVar
 from weakref import WeakKeyDictionary
 
-from decoding.models.progress import tell
+from decoding.models.progress import resting, tell
 
 LOOK = 0.2  # seconds between two looks whether whoever waits is still wanted
 T = TypeVar("T")
@@ -39,8 +39,10 @@ class Once(Generic[T]):
         found = self._made.get(thing)
         if found is not None and fits(found):
             return found
-        while not self._lock.acquire(timeout=LOOK):
-            tell(self._waits)
+        if not self._lock.acquire(blocking=False):
+            with resting():
+                while not self._lock.acquire(timeout=LOOK):
+                    tell(self._waits)
         try:
             found = self._made.get(thing)
             if found is None or not fits(found):

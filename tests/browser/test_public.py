@@ -212,6 +212,25 @@ def test_a_tab_that_comes_back_without_its_cookie_has_the_same_key(site, browser
     page.context.close()
 
 
+def test_a_tab_that_comes_back_with_another_key_says_what_it_had(site, browser):
+    """Its own key was the last there was of it."""
+    page, sockets = browser.new_context().new_page(), []
+    page.set_default_timeout(PATIENCE * 1000)
+    page.route_web_socket("**/stream", lambda socket: (sockets.append(socket), socket.connect_to_server()))
+    keep_as(page, site, "kept before")
+    key = key_of(page)
+    page.context.clear_cookies()
+    second = page.context.new_page()
+    second.goto(f"{site}/Traces")
+    until(page, lambda: key_of(page) not in (None, key), "the browser has no other key")
+    second.close()
+    sockets[-1].close()
+    page.get_by_text("This browser had kept 1 run of its own").wait_for()
+    button(page, "Go back to them").click()
+    until(page, lambda: key_of(page) == key, "the key was not given back")
+    page.context.close()
+
+
 def test_nothing_is_taken_before_somebody_has_looked(site, browser):
     """The second click of a double-click on a window that goes away hits the page below."""
     alice, bob = visit(browser, f"{site}/Traces"), visit(browser, f"{site}/Traces")

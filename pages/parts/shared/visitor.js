@@ -7,7 +7,7 @@ let tabs, latest;  // the other tabs of this browser, and what this one was told
 const ASK = "?", SEEN = "ds-looked", LOOKS = 1500;  // milliseconds
 let taken, giving, asked, unkept, times;  // the last key that was given, the one that is on its way, and what was said already
 let mine, back, offered, timer;  // the key that the server's cookie said, and whether it was given again
-let session, lost;  // what the server calls this tab, and the key that the browser was found not to know
+let session, lost, was;  // what the server calls this tab, and the key that the browser was found not to know
 const post = (data, how, key) => fetch(new URL(data.route, document.baseURI), { method: "POST", headers: { [data.check]: how }, body: key });
 const listen = (data, setTriggerValue) => {  // to another tab, in which the browser was given another key
   latest = { data, setTriggerValue };
@@ -99,6 +99,12 @@ export default function({ data, setTriggerValue }) {
   // What is said while another page is being opened is not heard.
   if (taken && taken !== data.key) { setTriggerValue("known", taken); return; }
   if (lost === data.key && !data.forgotten) { setTriggerValue("forgotten", lost); return; }
+  if (data.served && mine && mine !== data.key && mine !== was && taken !== data.key) {  // another tab, or a cleaner, has changed it
+    was = mine;
+    mine = data.key;
+    setTriggerValue("was", was);
+    return;
+  }
   if (data.served) mine = data.key;
   else if (mine) {
     again(data, setTriggerValue);

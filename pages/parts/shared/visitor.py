@@ -25,7 +25,7 @@ NAME = COOKIE
 KEY = IN_STATE
 ADDRESS = "visitor.address"  # in the session's state
 OFFERED = "visitor.offered"  # in the session's state: a key that came with a link
-BEFORE = "visitor.before"  # likewise: how many runs the visitor had kept under another key, and its link
+BEFORE = "visitor.before"  # likewise: how many runs the visitor had kept under another key, and that key
 GIVEN = "visitor.given"  # likewise: one that the browser is given, and that is the visitor's when it has it
 ASKED = "visitor.asked"  # likewise: how often this tab has asked for what it kept before it was reloaded; -1: no more
 MOST_ASKED, PAUSE = 20, 5  # times, and seconds between two
@@ -81,11 +81,15 @@ def remember_visitor(tab: str, found_again: Callable[[str], bool]) -> None:
     def known() -> None:
         given = st.session_state.pop(GIVEN, None)
         if is_key(found := said("known")):
-            if given == found != key() and (own := kept_so_far()):
-                st.session_state[BEFORE] = own, my_link()
+            if given == found != key():
+                remember_before(key())
             st.session_state[KEY] = found
         elif given is None and found is not None:  # whatever lies there is no key: it is written over
             st.session_state["visitor.over"] = True
+
+    def was() -> None:  # the browser's key is another one since the connection came again
+        if is_key(found := said("was")) and found != key():
+            remember_before(found)
 
     def refused() -> None:
         if (given := st.session_state.pop(GIVEN, None)) is not None:
@@ -115,7 +119,7 @@ def remember_visitor(tab: str, found_again: Callable[[str], bool]) -> None:
     data |= {"sent": cookie() if served else None, "served": served, "route": ROUTE.lstrip("/"), "check": CHECK}
     data |= {"framed": FRAMED, "whether": WHETHER, "offered": OFFERED in st.session_state, "forgotten": is_forgotten()}
     callbacks = {"on_known_change": known, "on_refused_change": refused, "on_old_change": old, "on_tab_change": again}
-    component(key="visitor", data=data, height=1, **callbacks, on_forgotten_change=forgotten)
+    component(key="visitor", data=data, height=1, **callbacks, on_forgotten_change=forgotten, on_was_change=was)
     if OFFERED in st.session_state:
         offer()
     elif BEFORE in st.session_state:
@@ -162,21 +166,38 @@ def offer() -> None:
     st.code(my_link(), language=None, wrap_lines=True)
 
 
-def before(own: int, link: str) -> None:
-    """After a link was taken: the way back, for whoever did not mean to."""
+def remember_before(old: str) -> None:
+    """The browser has another key than this one, which it had before: if runs lie there, the page says how to come back."""
+    if own := kept_by(old):
+        st.session_state[BEFORE] = own, old
+
+
+def before(own: int, old: str) -> None:
+    """The way back, for whoever did not mean to go."""
+
+    def back() -> None:
+        del st.session_state[BEFORE]
+        st.session_state[GIVEN] = old
+
     runs = "1 run" if own == 1 else f"{own:,} runs"
     with st.container(horizontal=True, vertical_alignment="center", border=True, key="visitor_before"):
         st.markdown(
             as_markdown(f"This browser had kept {runs} of its own. This link leads back, and nothing else does:"), width="stretch"
         )
+        st.button("Go back to them", key="visitor_before_back", on_click=back)
         st.button("I have it", key="visitor_before_done", on_click=lambda: st.session_state.pop(BEFORE, None))
-    st.code(link, language=None, wrap_lines=True)
+    st.code(my_link(old), language=None, wrap_lines=True)
 
 
 def kept_so_far() -> int:
     """How many runs the visitor has kept; 0 if that cannot be told."""
+    return kept_by(key())
+
+
+def kept_by(whose: str) -> int:
+    """How many runs lie under a key."""
     with suppress(ValueError, sqlite3.Error):
-        return own_store().count()
+        return store_of(root(), whose, limits().kept_days, address()).count()
     return 0
 
 
@@ -191,9 +212,9 @@ def is_forgotten() -> bool:
     return st.session_state.get("visitor.forgotten") == key()
 
 
-def my_link() -> str:
-    """The address that carries the key to another browser."""
-    return f"{(st.context.url or '').split('?')[0]}?{PARAMETER}={key()}"
+def my_link(whose: str | None = None) -> str:
+    """The address that carries the key to another browser, or another one."""
+    return f"{(st.context.url or '').split('?')[0]}?{PARAMETER}={whose or key()}"
 
 
 def own_store() -> Store:
