@@ -9,7 +9,7 @@ a logit is split along the winner's centred key; the verdict on a drafted token 
 ICN are right is not judged.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from math import log
 from typing import NamedTuple
@@ -30,6 +30,8 @@ from decoding.trace import Message, Trace
 
 MAP = 50  # keys around the pick
 MISSES = 512
+AT_ONCE = 16  # of them, in one turn: each is a product with all keys
+PICKS = 64  # of what lies around a key that are kept for later refusals, a number for each key
 ANSWERS, LENGTH = 3, 7  # new answers of a round, and tokens of one
 TOP_ROW = 10
 THINGS = ("fruits", "animals", "countries")
@@ -50,16 +52,16 @@ class Params:
     )
 
 
-def look(family: Family, trace: Trace, cursor: Cursor, params: Params) -> Iterator[NavigationLook]:
+def look(family: Family, trace: Trace, cursor: Cursor, params: Params) -> Iterator[NavigationLook | None]:
     """The keys are grouped here, before the first look."""
     return looks(family, trace, cursor, params, keys_of(family.target))
 
 
-def looks(family: Family, trace: Trace, cursor: Cursor, params: Params, keys: Keys) -> Iterator[NavigationLook]:
+def looks(family: Family, trace: Trace, cursor: Cursor, params: Params, keys: Keys) -> Iterator[NavigationLook | None]:
     """First what the table of keys alone says of the run's refusals, then the list at the place, then ICN."""
     place = place_of(trace, cursor)
     context = place.context[-family.target.context :]
-    found = refusals(trace, cursor, keys)
+    found = yield from refusals(trace, cursor, keys)
     yield named(family, found)
     cache, query = TreeCache(), None
     for start in range(0, len(context), BLOCK):
@@ -89,13 +91,18 @@ def named(family: Family, found: NavigationLook) -> NavigationLook:
 # -- refused guesses: the table alone ----------------------------------------------------------------------------------
 
 
-def refusals(trace: Trace, cursor: Cursor, keys: Keys) -> NavigationLook:
-    """What needs no pass of the target: the guess at the cursor, its siblings, all refusals of the run."""
+def refusals(trace: Trace, cursor: Cursor, keys: Keys) -> Generator[None, None, NavigationLook]:
+    """What needs no pass of the target: the guess at the cursor, its siblings, all refusals of the run; a few in one turn."""
     at = [
         (i, j) for i, step in enumerate(trace.steps) for j, node in enumerate(step.nodes) if node.verdict == "rejected"
     ]  # fmt: skip
     table: dict[int, Around] = {}
-    misses = [miss for where in at[:MISSES] if (miss := missed(trace, Cursor(*where), keys, table)) is not None]
+    misses = []
+    for number, where in enumerate(at[:MISSES]):
+        if number and not number % AT_ONCE:
+            yield None
+        if (miss := missed(trace, Cursor(*where), keys, table)) is not None:
+            misses.append(miss)
     notes = (f"The run has {len(at):,} refusals; the first {MISSES:,} were looked at.",) if len(at) > MISSES else ()
     own = missed(trace, cursor, keys, table) if cursor.step >= 0 and cursor.node is not None else None
     return NavigationLook(
@@ -136,6 +143,8 @@ def missed(trace: Trace, cursor: Cursor, keys: Keys, table: dict[int, Around]) -
 def between(cursor: Cursor, token: int, pick: int, keys: Keys, table: dict[int, Around]) -> Miss:
     """How close a token's key lies to that of the pick."""
     if pick not in table:
+        if len(table) >= PICKS:
+            del table[next(iter(table))]
         table[pick] = around(keys, pick)
     cosines, chance = table[pick]
     here = cosines[token]

@@ -3,7 +3,7 @@
 import pytest
 
 from decoding.limits import CLASS_HOURS, CLASS_TABS, CLASSES, CLASSES_NEAR, Refused
-from pages.parts.learn.classes import Classes, Spot, code_of, is_code
+from pages.parts.learn.classes import Classes, Spot, is_code, own_secret
 
 ASKED, SHOWN = Spot(1, 2), Spot(1, 2, True)
 
@@ -23,7 +23,7 @@ def clock():
 
 @pytest.fixture
 def made(clock):
-    return Classes(clock)
+    return Classes(clock, lambda: b"of a test")
 
 
 def test_a_code_can_be_typed_and_a_key_leads(made):
@@ -75,8 +75,8 @@ def test_one_address_has_so_many_classes(made, monkeypatch):
     monkeypatch.setenv("DRAFTSCOPE_MODE", "public")
     first = made.opened("there")
     for i in range(1, CLASSES_NEAR):
-        assert made.leads(code_of(key := f"the-key-{i}"), key, "there")
-    for another in (lambda: made.opened("there"), lambda: made.leads(code_of("k" * 12), "k" * 12, "there")):
+        assert made.leads(made.code_of(key := f"the-key-{i}"), key, "there")
+    for another in (lambda: made.opened("there"), lambda: made.leads(made.code_of("k" * 12), "k" * 12, "there")):
         with pytest.raises(Refused, match=f"{CLASSES_NEAR} classes of one network"):
             another()
     assert made.leads(*first, "there") and made.opened("elsewhere")
@@ -152,7 +152,7 @@ def test_classes_are_bounded_and_forgotten(made, clock):
     with pytest.raises(Refused, match=f"holds {CLASSES} classes"):
         made.opened()
     with pytest.raises(Refused):
-        made.leads(code_of("a-key-of-a-link"), "a-key-of-a-link")
+        made.leads(made.code_of("a-key-of-a-link"), "a-key-of-a-link")
     clock.now = CLASS_HOURS * 3600 + 1
     made.opened()
     assert made.spot(first) is None and len(made.rooms) == 1
@@ -166,7 +166,7 @@ def test_who_looks_keeps_a_class(made, clock):
 
 
 def test_a_forgotten_class_is_opened_again_by_its_teachers_link(made):
-    code = code_of("the-teachers-key")
+    code = made.code_of("the-teachers-key")
     assert made.leads(code, "the-teachers-key") and made.spot(code) == Spot()
     assert not made.leads(code, "another-ones-key")
 
@@ -205,3 +205,16 @@ def test_closing_needs_the_key(made):
     assert made.spot(code) == Spot()
     made.close(code, key)
     assert made.spot(code) is None
+
+
+def test_the_secret_of_a_server_is_its_own_and_stays(tmp_path, monkeypatch):
+    """Keys for all codes of all servers could be made beforehand."""
+    monkeypatch.setenv("DRAFTSCOPE_HOME", str(tmp_path / "one"))
+    found = [secret() for secret in [own_secret.__wrapped__] * 2]
+    assert found[0] == found[1] and len(found[0]) == 32
+    assert (tmp_path / "one" / "classes.secret").stat().st_mode & 0o777 == 0o600
+    monkeypatch.setenv("DRAFTSCOPE_HOME", str(tmp_path / "two"))
+    assert own_secret.__wrapped__() != found[0]
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("DRAFTSCOPE_HOME", str(tmp_path / "file" / "in"))
+    assert len(own_secret.__wrapped__()) == 32

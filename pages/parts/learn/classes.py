@@ -8,22 +8,26 @@ forgotten. All of it comes from strangers and is checked.
 """
 
 import hashlib
+import os
 import re
 import secrets
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cache
 from hmac import compare_digest
 from threading import Lock
 from time import monotonic
 from typing import NamedTuple
 
 from decoding.limits import CLASS_HOURS, CLASS_TABS, CLASSES, CLASSES_NEAR, Refused, left_for, limits
+from decoding.runs.store import default_folder
 
 LETTERS = "ABCDEFGHJKMNPQRSTUVWXYZ23456789"  # none that is taken for another
 CODE = re.compile(r"[A-Z0-9]{4,8}")
 KEY = re.compile(r"[A-Za-z0-9_-]{8,32}")
-LENGTH = 5  # of a code that is made here
+LENGTH = 6  # of a code that is made here
 AWAY = 60.0  # seconds without a look, after which a pupil is gone
 
 
@@ -62,8 +66,8 @@ class Tally(NamedTuple):
 class Classes:
     """All classes of a server."""
 
-    def __init__(self, clock: Callable[[], float] = monotonic) -> None:
-        self.clock = clock
+    def __init__(self, clock: Callable[[], float] = monotonic, secret: Callable[[], bytes] | None = None) -> None:
+        self.clock, self.secret = clock, secret or own_secret
         self.rooms: dict[str, Room] = {}
         self.lock = Lock()
 
@@ -73,7 +77,7 @@ class Classes:
             self.forget()
             self.check_room(address)
             key = secrets.token_urlsafe(9)
-            while (code := code_of(key)) in self.rooms:
+            while (code := self.code_of(key)) in self.rooms:
                 key = secrets.token_urlsafe(9)
             self.rooms[code] = Room(key, address, opener, seen=self.clock())
             return code, key
@@ -90,7 +94,7 @@ class Classes:
         with self.lock:
             self.forget()
             known = code in self.rooms
-        if not known and code_of(key) != code:  # without the lock: it takes a while
+        if not known and self.code_of(key) != code:  # without the lock: it takes a while
             raise ValueError(f"The teacher's part of this link belongs to another class than {code}.")
         with self.lock:
             if code not in self.rooms and known:
@@ -152,6 +156,11 @@ class Classes:
             there = sum(self.clock() - seen < AWAY for seen in room.tabs.values()) if room else 0
             return Tally(tuple(given.count(i) for i in range(options)), there)
 
+    def code_of(self, key: str) -> str:
+        """The code of the class that a key leads."""
+        made = hashlib.scrypt(key.encode(), salt=self.secret(), n=2**12, r=8, p=1, dklen=LENGTH)
+        return "".join(LETTERS[byte % len(LETTERS)] for byte in made)
+
     # -- with the lock held -------------------------------------------------------------------------------------------------
 
     def has_place(self, room: Room, among: dict[str, float] | dict[str, int]) -> bool:
@@ -188,19 +197,22 @@ class Classes:
         return min(own, key=lambda code: (len(near[code].votes), near[code].seen)) if count > 1 and most else ""
 
 
-classes = Classes()
-
-
 def is_code(text: str) -> bool:
     return CODE.fullmatch(text) is not None
 
 
-def code_of(key: str) -> str:
-    """The code of the class that a key leads. It takes some hundredths of a second and 4 MB, so that finding a key for a code takes
-    longer than a class.
+@cache
+def own_secret() -> bytes:
+    """What only this server knows, so that nobody has keys for its codes made beforehand. It lies beside the kept runs,
+    and links of teachers lead as long as it is there; where nothing can be written it is another one after each start."""
+    file, made = default_folder() / "classes.secret", secrets.token_bytes(32)
+    with suppress(OSError):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with suppress(FileExistsError), open(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as new:
+            new.write(made)
+        if len(found := file.read_bytes()) == len(made):
+            return found
+    return made
 
-    >>> code_of("the-teachers-key")
-    'JY7CX'
-    """
-    made = hashlib.scrypt(key.encode(), salt=b"draftscope class", n=2**12, r=8, p=1, dklen=LENGTH)
-    return "".join(LETTERS[byte % len(LETTERS)] for byte in made)
+
+classes = Classes()
