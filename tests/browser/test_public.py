@@ -182,6 +182,7 @@ def test_all_tabs_of_a_browser_go_over_to_another_key(site, browser):
     second.locator(".ds-verdict", has_text="run of bob").wait_for()
     bob.goto(f"{site}/Traces?visitor={key_of(alice)}")
     bob.get_by_text("This browser has kept 1 of its own so far").wait_for()
+    bob.get_by_text("Show the link").click()
     until(bob, lambda: old in bob.locator("code", has_text="visitor=").first.inner_text(), "its own link is not told")
     button(bob, "Take them").click()
     until(bob, lambda: key_of(bob) == key_of(alice), "the key was not taken")
@@ -190,7 +191,8 @@ def test_all_tabs_of_a_browser_go_over_to_another_key(site, browser):
     alice.reload()
     alice.locator(".ds-verdict", has_text="kept in the second tab").wait_for()
     bob.get_by_text("This browser had kept 1 run of its own").wait_for()
-    assert old in bob.locator("code", has_text="visitor=").first.inner_text()
+    bob.get_by_text("Show the link").click()
+    until(bob, lambda: old in bob.locator("code", has_text="visitor=").first.inner_text(), "the way back is not told")
     button(bob, "I have it").click()
     bob.get_by_text("This browser had kept").wait_for(state="detached")
     for page in (alice, bob):

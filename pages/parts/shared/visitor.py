@@ -128,10 +128,10 @@ def remember_visitor(tab: str, found_again: Callable[[str], bool]) -> None:
         runs = "run" if own == 1 else "runs"
         words = (
             f"This browser does not know the {own:,} {runs} that this tab has kept any more: it has been given others, or keeps "
-            "nothing. This link leads to them, and nothing else does."
+            "nothing. The link below leads to them, and nothing else does."
         )
         st.warning(as_markdown(words), icon=":material/key_off:")
-        st.code(my_link(), language=None, wrap_lines=True)
+        folded(my_link())
         st.button("Have this browser know them again", key="visitor_again", on_click=give_again)
 
 
@@ -161,9 +161,9 @@ def offer() -> None:
     if st.session_state.get("visitor.refused"):
         st.warning("The server did not take the key of that link: nothing has changed. Try again.", icon=":material/sync_problem:")
     own = kept_so_far()  # also of none the link: more may be kept until the button is pressed
-    said = f"This browser has kept {own:,} of its own so far. They stay under this link alone, so copy it before you take others:"
+    said = f"This browser has kept {own:,} of its own so far. They stay under this link alone, so copy it before you take others."
     st.caption(as_markdown(said))
-    st.code(my_link(), language=None, wrap_lines=True)
+    folded(my_link())
 
 
 def remember_before(old: str) -> None:
@@ -182,11 +182,12 @@ def before(own: int, old: str) -> None:
     runs = "1 run" if own == 1 else f"{own:,} runs"
     with st.container(horizontal=True, vertical_alignment="center", border=True, key="visitor_before"):
         st.markdown(
-            as_markdown(f"This browser had kept {runs} of its own. This link leads back, and nothing else does:"), width="stretch"
+            as_markdown(f"This browser had kept {runs} of its own. The link below leads back, and nothing else does."),
+            width="stretch",
         )
         st.button("Go back to them", key="visitor_before_back", on_click=back)
         st.button("I have it", key="visitor_before_done", on_click=lambda: st.session_state.pop(BEFORE, None))
-    st.code(my_link(old), language=None, wrap_lines=True)
+    folded(my_link(old))
 
 
 def kept_so_far() -> int:
@@ -210,6 +211,12 @@ def is_apart() -> bool:
 def is_forgotten() -> bool:
     """Whether the browser knows this tab's key no more: it keeps none, as some do inside of another site's page, or has another."""
     return st.session_state.get("visitor.forgotten") == key()
+
+
+def folded(link: str) -> None:
+    """A link that is a key: whoever looks at the screen, or at a projector's, must not get it unasked."""
+    with st.expander("Show the link", icon=":material/visibility:"):
+        st.code(link, language=None, wrap_lines=True)
 
 
 def my_link(whose: str | None = None) -> str:
