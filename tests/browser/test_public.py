@@ -147,6 +147,11 @@ def said_key(page) -> str:
     return page.locator("code", has_text="visitor=").inner_text().strip().split("visitor=")[1]
 
 
+def knows(page) -> None:
+    """Waits until the page's own script has run, which may be after the page is drawn."""
+    until(page, lambda: page.evaluate(f"sessionStorage.getItem('{NAME}')"), "the page's script does not run")
+
+
 def test_no_script_reads_the_key_and_it_stays(site, browser):
     page = visit(browser, f"{site}/Traces")
     key = key_of(page)
@@ -206,6 +211,7 @@ def test_a_tab_that_comes_back_without_its_cookie_has_the_same_key(site, browser
     page.route_web_socket("**/stream", lambda socket: (sockets.append(socket), socket.connect_to_server()))
     page.goto(f"{site}/Traces")
     key = said_key(page)
+    knows(page)
     page.context.clear_cookies()
     sockets[-1].close()
     until(page, lambda: len(sockets) > 1 and key_of(page) == key, "the key is another one")
@@ -221,6 +227,7 @@ def test_a_tab_that_comes_back_with_another_key_says_what_it_had(site, browser):
     page.route_web_socket("**/stream", lambda socket: (sockets.append(socket), socket.connect_to_server()))
     keep_as(page, site, "kept before")
     key = key_of(page)
+    knows(page)
     page.context.clear_cookies()
     second = page.context.new_page()
     second.goto(f"{site}/Traces")
