@@ -43,7 +43,8 @@ from deploy.uploads import FILES, Uploads  # noqa: E402
 from pages.parts.shared import resting  # noqa: E402
 
 HOST = "__Host-"  # what the cookie's name begins with over https: browsers take it from no other host of the same domain
-COOKIE_NAME = re.compile(rb"[\w.-]+=", re.ASCII)  # plain ones: what reads them later takes other blanks than these for none
+PLAIN = re.compile(rb"[\w.-]+=[^\"\\]{0,1000}", re.ASCII)  # a cookie: what reads them later takes other blanks than these for none
+XSRF = b"_streamlit_xsrf="
 LATELY = "draftscope_lately"  # a cookie that is there for a day after the key was given
 HOSTS_OWN = [name.encode() for name in (COOKIE, LATELY)]  # what no other host of the domain may say
 LONGEST = 200  # bytes of a key that is handed over
@@ -140,7 +141,7 @@ class VisitorCookie:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if limits().public and scope["type"] in ("http", "websocket"):
-            scope = hosts_own(scope) if is_secure(scope) else scope
+            scope = with_own_cookies(scope)
             warn_of_proxy(scope)
         if scope["type"] != "http" or not limits().public:
             await self.app(scope, receive, send)
@@ -241,14 +242,22 @@ def warn_of_proxy(scope: Scope) -> None:
         warn_of_proxy_once()
 
 
-def hosts_own(scope: Scope) -> Scope:
-    """The request with the cookies that this host itself gave, by their plain names, and none of others: another site of the same
-    domain can have a browser send any cookie but such a one. Whoever is given a key keeps runs for whoever gave it, and whose key
-    counts as new is not given it again until it is gone."""
+def with_own_cookies(scope: Scope) -> Scope:
+    """The request with the cookies that this server reads, and none of others, in their plain form.
+
+    Python takes time that grows with the square for a value in quotes, in which everybody waits; ours have none. Over https
+    only those that this host itself gave: another site of the same domain can have a browser send any other, and whoever is
+    given a key keeps runs for whoever gave it, and whose key counts as new is not given it again until it is gone. Of several
+    tokens against forged requests it is the one that the page itself says: another site can set one, and say none.
+    """
     parts = [part.strip(b" \t") for name, value in scope["headers"] if name == b"cookie" for part in value.split(b";")]
-    own = [next((part for part in parts if part.startswith(HOST.encode() + name + b"=")), b"") for name in HOSTS_OWN]
-    kept = [part for part in parts if COOKIE_NAME.match(part) and not any(name in part.partition(b"=")[0] for name in HOSTS_OWN)]
-    kept += [part.removeprefix(HOST.encode()) for part in own if part]
+    parts = [part for part in parts if PLAIN.fullmatch(part)]
+    tokens = [part for part in parts if part.startswith(XSRF)]
+    said = [part for part in tokens if part.removeprefix(XSRF) in [v for n, v in scope["headers"] if n == b"x-xsrftoken"]]
+    kept = said[:1] or tokens
+    for name in HOSTS_OWN:
+        own = [part for part in parts if part.startswith((HOST.encode() if is_secure(scope) else b"") + name + b"=")]
+        kept += [part.removeprefix(HOST.encode()) for part in (own[:1] if is_secure(scope) else own)]
     others = [(name, value) for name, value in scope["headers"] if name != b"cookie"]
     return {**scope, "headers": [*others, *([(b"cookie", b"; ".join(kept))] if kept else [])]}
 

@@ -187,6 +187,40 @@ def test_a_proxy_that_hides_https_is_told_of_in_the_log(serve, capfd):
     assert capfd.readouterr().err.count("X-Forwarded-Proto") == 1
 
 
+def test_cookies_in_quotes_are_nobodys(serve):
+    """One of 16 kB held everybody up for three seconds: to take it out of its quotes takes the square of that."""
+    seen = []
+
+    async def app(scope, receive, send):
+        seen.append([value for name, value in scope["headers"] if name == b"cookie"])
+
+    bomb = b'a="' + b'\\"' * 7_000 + b'"'
+    for sent, kept in (
+        (bomb, []),
+        (bomb + f"; {COOKIE}={KEY}".encode(), [f"{COOKIE}={KEY}".encode()]),
+        (f'{COOKIE}="{KEY}"'.encode(), []),
+        (f"other={KEY}; _streamlit_xsrf=2|a|b".encode(), [b"_streamlit_xsrf=2|a|b"]),
+    ):
+        scope = {
+            "type": "http",
+            "method": "GET",
+            "path": "/",
+            "headers": [(b"cookie", sent)],
+            "scheme": "http",
+            "query_string": b"",
+        }
+        asyncio.run(serve.VisitorCookie(app)(scope, None, None))
+        assert seen.pop() == kept
+
+
+def test_of_two_tokens_against_forged_requests_the_pages_own_counts(serve):
+    """Another host of the domain had set one, and no file could be imported until the cookies were cleared."""
+    for token, kept in ((b"mine", b"_streamlit_xsrf=mine"), (b"none", b"_streamlit_xsrf=evil; _streamlit_xsrf=mine")):
+        headers = [(b"cookie", b"_streamlit_xsrf=evil; _streamlit_xsrf=mine"), (b"x-xsrftoken", token)]
+        found = serve.with_own_cookies({"type": "http", "headers": headers, "scheme": "https"})["headers"]
+        assert dict(found)[b"cookie"] == kept
+
+
 def test_over_https_it_goes_nowhere_else(serve):
     assert asked(serve, scheme="https")[1]["set-cookie"][0].endswith("; Secure")
     assert asked(serve, x_forwarded_proto="https")[1]["set-cookie"][0].endswith("; Secure")
