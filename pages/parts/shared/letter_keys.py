@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 
 import streamlit as st
 
+from pages.parts.shared.heard import heard
 from pages.parts.shared.setup import first_told
 
 SCRIPT = """
@@ -32,7 +33,7 @@ def letters(key: str, actions: Mapping[str, Callable[[], None]]) -> None:
     """Call `actions[letter]` when the letter is pressed, unless somebody is writing."""
 
     def pressed() -> None:
-        if (letter := first_told(key, st.session_state[key].letter)) in actions:
+        if (letter := first_told(key, heard(key, "letter"))) in actions:
             actions[letter]()
 
     component(key=key, data={"letters": list(actions)}, on_letter_change=pressed, height=1)

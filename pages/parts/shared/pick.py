@@ -6,6 +6,7 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
+from pages.parts.shared.heard import heard
 from viz.tokens import as_markdown
 
 
@@ -21,7 +22,7 @@ def pick(frame: pd.DataFrame, names: Sequence[Any], key: str, label: str, format
     table = f"{key}.table.{st.session_state.get(marks, 0)}"
 
     def choose() -> None:
-        if rows := st.session_state[table].selection.rows:
+        if rows := getattr(heard(table, "selection"), "rows", ()):
             st.session_state[chosen] = names[rows[0]]
 
     def unmark() -> None:  # another table, or the old line would stay marked

@@ -12,6 +12,7 @@ from typing import Any, Literal, NamedTuple
 import streamlit as st
 
 from decoding.trace import Trace
+from pages.parts.shared.heard import heard
 from pages.parts.shared.setup import first_told
 from viz.stepper.assets import script, style
 from viz.stepper.data import CHECK, GUESS, JUDGE, NOTHING, PARTS, WRITE, run_key, stepper_data
@@ -98,11 +99,11 @@ def stepper(
 
     def at_changed() -> None:
         before = sent.at
-        if take(sent, st.session_state[key].at) and on_move is not None and sent.at != before:
+        if take(sent, heard(key, "at")) and on_move is not None and sent.at != before:
             on_move(sent.at)  # else it only said how much it has, and the page may have gone on since
 
     def asked() -> None:
-        told = st.session_state[key].ask
+        told = heard(key, "ask")
         what = first_told(key, told)
         if what is None:
             return

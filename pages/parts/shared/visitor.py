@@ -9,7 +9,6 @@ import sqlite3
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import streamlit as st
 from streamlit import runtime
@@ -19,6 +18,7 @@ from decoding.limits import limits
 from decoding.runs import visitors
 from decoding.runs.store import Store, default_folder
 from decoding.runs.visitors import CHECK, COOKIE, FRAMED, IN_STATE, ROUTE, WHETHER, is_key, network, new_key, store_of
+from pages.parts.shared.heard import heard
 from viz.tokens import as_markdown
 
 NAME = COOKIE
@@ -75,12 +75,9 @@ def remember_visitor(tab: str, found_again: Callable[[str], bool]) -> None:
     if PARAMETER in st.query_params:
         del st.query_params[PARAMETER]  # whoever looks at the screen, or is sent the address, must not get it
 
-    def said(what: str) -> Any:  # what comes while another page is being opened has no state any more, and is said again
-        return getattr(st.session_state.get("visitor"), what, None)
-
     def known() -> None:
         given = st.session_state.pop(GIVEN, None)
-        if is_key(found := said("known")):
+        if is_key(found := heard("visitor", "known")):
             if given == found != key():
                 remember_before(key())
             st.session_state[KEY] = found
@@ -88,7 +85,7 @@ def remember_visitor(tab: str, found_again: Callable[[str], bool]) -> None:
             st.session_state["visitor.over"] = True
 
     def was() -> None:  # the browser's key is another one since the connection came again
-        if is_key(found := said("was")) and found != key():
+        if is_key(found := heard("visitor", "was")) and found != key():
             remember_before(found)
 
     def refused() -> None:
@@ -96,16 +93,16 @@ def remember_visitor(tab: str, found_again: Callable[[str], bool]) -> None:
             st.session_state[OFFERED], st.session_state["visitor.refused"] = given, True
 
     def forgotten() -> None:
-        if said("forgotten") in (True, key()):
+        if heard("visitor", "forgotten") in (True, key()):
             st.session_state["visitor.forgotten"] = key()
 
     def old() -> None:
-        if is_key(found := said("old")) and found != key():
+        if is_key(found := heard("visitor", "old")) and found != key():
             st.session_state[GIVEN if not kept_so_far() else OFFERED] = found
 
     def again() -> None:
         times = max(0, st.session_state.get(ASKED, 0)) + 1
-        later = is_key(found := said("tab")) and found_again(found)
+        later = is_key(found := heard("visitor", "tab")) and found_again(found)
         st.session_state[ASKED] = times if later and times < MOST_ASKED else -1
 
     data = {"name": NAME, "key": key(), "seconds": visitors.remembered(), "give": st.session_state.get(GIVEN)}
