@@ -3,7 +3,8 @@
 import pytest
 
 from decoding.limits import CLASS_HOURS, CLASS_TABS, CLASSES, CLASSES_NEAR, Refused
-from pages.parts.learn.classes import Classes, Spot, is_code, own_secret
+from decoding.runs.own_secret import own_secret
+from pages.parts.learn.classes import Classes, Spot, is_code
 
 ASKED, SHOWN = Spot(1, 2), Spot(1, 2, True)
 

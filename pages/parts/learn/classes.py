@@ -8,21 +8,18 @@ forgotten. All of it comes from strangers and is checked.
 """
 
 import hashlib
-import os
 import re
 import secrets
 from collections import Counter
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import cache
 from hmac import compare_digest
 from threading import Lock
 from time import monotonic
 from typing import NamedTuple
 
 from decoding.limits import CLASS_HOURS, CLASS_TABS, CLASSES, CLASSES_NEAR, Refused, left_for, limits
-from decoding.runs.store import default_folder
+from decoding.runs.own_secret import own_secret
 
 LETTERS = "ABCDEFGHJKMNPQRSTUVWXYZ23456789"  # none that is taken for another
 CODE = re.compile(r"[A-Z0-9]{4,8}")
@@ -199,20 +196,6 @@ class Classes:
 
 def is_code(text: str) -> bool:
     return CODE.fullmatch(text) is not None
-
-
-@cache
-def own_secret() -> bytes:
-    """What only this server knows, so that nobody has keys for its codes made beforehand. It lies beside the kept runs,
-    and links of teachers lead as long as it is there; where nothing can be written it is another one after each start."""
-    file, made = default_folder() / "classes.secret", secrets.token_bytes(32)
-    with suppress(OSError):
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with suppress(FileExistsError), open(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as new:
-            new.write(made)
-        if len(found := file.read_bytes()) == len(made):
-            return found
-    return made
 
 
 classes = Classes()
