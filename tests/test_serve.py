@@ -64,6 +64,11 @@ def asked(
     return sent[0]["status"], found
 
 
+def page_scope(cookie: bytes, scheme: str) -> dict:
+    """What asks for a page with a cookie."""
+    return {"type": "http", "method": "GET", "path": "/", "headers": [(b"cookie", cookie)], "scheme": scheme, "query_string": b""}
+
+
 def key_of(headers: dict[str, list[str]]) -> str | None:
     found = [re.match(f"{COOKIE}=([^;]*)", one) for one in headers.get("set-cookie", ())]
     return found[0][1] if found and found[0] else None
@@ -124,15 +129,7 @@ def test_a_cookie_whose_name_begins_with_a_strange_blank_is_nobodys(serve, befor
         (foreign + f"; __Host-{COOKIE}={KEY}".encode(), KEY),
         (f"__Host-{COOKIE}={KEY}; ".encode() + foreign, KEY),
     ):
-        scope = {
-            "type": "http",
-            "method": "GET",
-            "path": "/",
-            "headers": [(b"cookie", sent)],
-            "scheme": "https",
-            "query_string": b"",
-        }
-        asyncio.run(serve.VisitorCookie(app)(scope, None, None))
+        asyncio.run(serve.VisitorCookie(app)(page_scope(sent, "https"), None, None))
         assert seen.pop() == known
 
 
@@ -201,15 +198,7 @@ def test_cookies_in_quotes_are_nobodys(serve):
         (f'{COOKIE}="{KEY}"'.encode(), []),
         (f"other={KEY}; _streamlit_xsrf=2|a|b".encode(), [b"_streamlit_xsrf=2|a|b"]),
     ):
-        scope = {
-            "type": "http",
-            "method": "GET",
-            "path": "/",
-            "headers": [(b"cookie", sent)],
-            "scheme": "http",
-            "query_string": b"",
-        }
-        asyncio.run(serve.VisitorCookie(app)(scope, None, None))
+        asyncio.run(serve.VisitorCookie(app)(page_scope(sent, "http"), None, None))
         assert seen.pop() == kept
 
 
