@@ -63,6 +63,7 @@ from tests.pages.test_recorded_runs import checked
 from tests.samples import sample_trace
 from tests.stepper_events import asks
 from tests.viz_samples import trace_of
+from viz.stepper.data import stepper_data
 
 APP = Path(__file__).parent.parent.parent / "app.py"
 ALICE, BOB = "a" * 43, "b" * 43
@@ -475,6 +476,11 @@ FULL = {
     "facts": lambda trace: replaced(
         trace, steps=tuple(replaced(trace.steps[0], facts={f"{i} {j:0100d}": j / 7 for j in range(64)}) for i in range(MANY // 64))
     ),
+    "names": lambda trace: replaced(
+        trace,
+        token_bytes={token: b"\xff%06d" % token for token in TOKENS},
+        steps=tuple(replaced(trace.steps[0], nodes=(), rows=(narrow(i),)) for i in range(0, MANY, 8)),
+    ),
     "rows": lambda trace: replaced(trace, steps=(replaced(trace.steps[0], rows=(wide(),)),)),
     "left out": lambda trace: replaced(
         trace, steps=(replaced(trace.steps[0], pruned=tuple(Pruned(10**6 + i, -1, i / MANY) for i in range(MANY))),)
@@ -488,6 +494,12 @@ def with_nodes(trace: Trace, parts: Callable[[int], dict[str, Any]]) -> Trace:
     return replaced(trace, steps=(replaced(step, nodes=tuple(replaced(step.nodes[0], **parts(i)) for i in range(512))),))
 
 
+def narrow(first: int) -> Row:
+    """With eight candidates."""
+    p = tuple(i / (MANY * 9) for i in range(first + 1, first + 9))
+    return Row(TOKENS[first : first + 8], p, None, p, 1.0, 0.5, 1.0, None)
+
+
 def wide() -> Row:
     """With many candidates."""
     p, q, residual = (tuple(i / (MANY * more) for i in range(MANY)) for more in (1, 3, 7))
@@ -496,9 +508,10 @@ def wide() -> Row:
 
 @pytest.mark.parametrize("what", FULL)
 def test_a_trace_of_other_things_than_positions_counts_as_held_too(what):
-    """One that weighs megabytes has few steps, and few nodes in them."""
+    """One that weighs megabytes has few steps, and few nodes in them. A page keeps what the stepper draws of it, too."""
     trace = FULL[what](sample_trace())
-    weight = size(trace, set())
+    seen: set[int] = set()
+    weight = size(trace, seen) + size(stepper_data(trace), seen)
     assert MANY * 32 < weight <= POSITION * tabs.positions(trace)
 
 

@@ -6,9 +6,9 @@ from math import ceil
 from decoding.limits import POSITION
 from decoding.trace import Header, Node, Row, Step, Trace
 
-# Bytes of what traces are made of, rounded up; a test weighs them.
-STEP, NODE, ROW, NUMBER, LEFT_OUT, ENTRY, CHARACTER = 1_500, 600, 500, 40, 160, 200, 4
-ASKED = 400  # of a prompt's token, which the page has with its two names
+# Bytes of what traces are made of, with what the stepper draws of them, which a page keeps; rounded up, and a test weighs them.
+STEP, NODE, ROW, NUMBER, LEFT_OUT, ENTRY, CHARACTER = 3_000, 600, 500, 50, 160, 200, 4
+ASKED, NAMES = 400, 300  # of a prompt's token, and the two names of any
 
 
 def positions(run: object, known: tuple[int, int] = (0, 0), until: int | None = None) -> int:
@@ -28,7 +28,7 @@ def positions(run: object, known: tuple[int, int] = (0, 0), until: int | None = 
 
 def bytes_of(trace: Trace) -> int:
     """What all the parts of a trace take at most."""
-    pieces = sum(ENTRY + len(piece) for piece in trace.token_bytes.values())
+    pieces = sum(ENTRY + NAMES + len(piece) for piece in trace.token_bytes.values())
     return of_header(trace.header) + pieces + sum(map(of_step, trace.steps))
 
 
