@@ -4,6 +4,7 @@ import tomllib
 from math import inf
 from pathlib import Path
 from threading import Event
+from types import SimpleNamespace
 
 import pytest
 from streamlit.runtime import Runtime
@@ -15,6 +16,7 @@ from decoding.trace import Node, Step, Times
 from pages.parts.shared import runs
 from pages.parts.shared.tabs import GRACE, KEPT, LOOK, Tabs
 from tests.conftest import PATIENCE, eventually
+from tests.samples import sample_trace
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -166,6 +168,22 @@ def test_a_page_that_is_reloaded_twice_at_once_goes_on(site, public):
     assert site.tabs.take_over(second.key, old)  # back, and so on: nobody goes round in circles
     assert site.tabs.take_over(old.key, first) and site.tabs.take_over(first.key, second)
     assert list(second.lives) == [live] and site.tabs.take_over(old.key, second) == {}
+
+
+def test_what_was_begun_meanwhile_stays(site, public):
+    """In a tab that was made of another one, and asks for a while: the other was closed, and its run took the place of its own."""
+    closed, compared = site.run("old", "alice"), site.run("old", "alice")
+    begun = site.run("new", "alice")
+    old, new = site.tabs.tab("old", "alice"), site.tabs.tab("new", "alice")
+    step, shown = SimpleNamespace(lives=(begun,)), SimpleNamespace(replayed=(sample_trace(),))
+    new.kept |= {"step": step, "saved": shown, "race": SimpleNamespace(lives=())}
+    race = SimpleNamespace(lives=(compared,))
+    old.kept |= {"step": SimpleNamespace(lives=(closed,)), "saved": SimpleNamespace(replayed=()), "race": race}
+    site.there.remove("old")
+    assert site.tabs.take_over(old.key, new) == {"race": race}
+    assert new.kept == {"step": step, "saved": shown, "race": race} and set(new.lives) == {begun, compared}
+    site.after(0), site.after(GRACE)
+    assert begun.wanted and compared.wanted and not closed.wanted
 
 
 def test_nobody_gets_another_visitors_tab(site, public):

@@ -154,7 +154,8 @@ class Tabs:
                     tab.release(told(error))
 
     def take_over(self, key: str, to: RunCleanup) -> dict[str, Any]:
-        """Give a tab what another one of the same visitor kept, whose browser is gone: it was reloaded.
+        """Give a tab what another one of the same visitor kept, whose browser is gone: it was reloaded. What was begun in the tab
+        meanwhile stays, and what the other had in its place ends with that one.
 
         Args:
             key: of the other.
@@ -165,9 +166,11 @@ class Tabs:
         with self._lock:
             for old in self._called(key, to):
                 if not self._is_there(old.tab):
-                    found, old.kept, old.given, to.given = old.kept, {}, to, None
-                    lives, old.lives = old.lives, WeakSet()
-                    to.lives.update(lives)
+                    begun = {name for name, owner in to.kept.items() if is_begun(owner)}
+                    found = {name: owner for name, owner in old.kept.items() if name not in begun}
+                    stays = {live for name in old.kept.keys() & begun for live in getattr(old.kept[name], "lives", ())}
+                    to.lives.update(set(old.lives) - stays)
+                    old.kept, old.given, old.lives, to.given = {}, to, WeakSet(stays), None
                     to.kept |= found
                     return found
         return {}
@@ -225,6 +228,11 @@ class Tabs:
                 self.look()
             except Exception as error:  # the thread goes on, or closed tabs would work for ever
                 told(error)
+
+
+def is_begun(owner: Any) -> bool:
+    """Whether what a page keeps has work of its own, or shows a trace that is not ours: more than a page that was just opened."""
+    return bool(getattr(owner, "lives", ()) or getattr(owner, "replayed", ()))
 
 
 def thin(lives: list[tuple[RunCleanup, Live]]) -> None:
