@@ -10,7 +10,7 @@ door of the backend asks here and refuses, with a sentence, what goes beyond; no
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from decoding.checks import Quoted
 
@@ -90,6 +90,8 @@ class Limits:
     text: int | None = None  # tokens of its prompt and its answer
     scores: int | None = None  # of a method's own, of all its nodes together
     names: int | None = None  # different tokens that occur in it
+    pieces: int | None = None  # bytes of those
+    drafted: int | None = None  # bytes of its nodes' tokens, each as often as it was drafted
     kept: int | None = None  # runs that a visitor may keep
     kept_bytes: int | None = None  # that they may fill
     kept_days: int | None = None  # until they are forgotten
@@ -158,6 +160,8 @@ PUBLIC = Limits(
     said=128 * 2**10,
     scores=250_000,  # every one is put in words for the page; 256 steps of 80 nodes by FTP have 225,000
     names=50_000,
+    pieces=2**20,  # those of a vocabulary of 50,000 have a third of that
+    drafted=2**19,  # 256 steps of 80 nodes have a fifth of that
     text=4_096,  # each is a line of the page, with two names
     kept=50,
     kept_bytes=25 * 2**20,
@@ -382,20 +386,37 @@ def check_held(own: int, near: int, all: int, least: int = 0) -> None:
         )
 
 
-def check_trace(steps: int, largest: int, said: int, text: int, scores: int, names: int) -> None:
-    """Of a trace that is opened or kept: its steps, the nodes of its largest draft, the bytes of what it says, the tokens of its
-    text with the prompt, the scores of its nodes, and its different tokens."""
-    if over(steps, most := limits().tokens):
-        raise Refused(f"This demo opens and keeps runs of at most {most:,} steps; this one has {steps:,}.")
-    check_nodes(largest)
-    if over(said, most := limits().said):
-        raise Refused(f"This demo opens and keeps runs whose texts have at most {most:,} bytes; those of this one have {said:,}.")
-    if over(text, most := limits().text):
-        raise Refused(f"This demo opens and keeps runs of at most {most:,} tokens with the prompt; this one has {text:,}.")
-    if over(scores, most := limits().scores):
-        raise Refused(f"This demo opens and keeps runs with at most {most:,} scores of nodes; this one has {scores:,}.")
-    if over(names, most := limits().names):
-        raise Refused(f"This demo opens and keeps runs with at most {most:,} different tokens; this one has {names:,}.")
+class Sizes(NamedTuple):
+    """How much there is in a trace, or in a part of one."""
+
+    steps: int
+    nodes: int  # of its largest draft
+    said: int  # bytes of its prompt, its messages and its answer, as tokens and as texts; a token counts as one at least
+    text: int  # tokens of its prompt and its answer
+    scores: int  # of a method's own, of all nodes
+    names: int  # different tokens
+    pieces: int  # bytes of those
+    drafted: int  # bytes of its nodes' tokens, each as often as it was drafted
+
+
+IN_WORDS = {
+    "said": "bytes in their texts",
+    "text": "tokens with the prompt",
+    "scores": "scores of nodes",
+    "names": "different tokens",
+    "pieces": "bytes in their different tokens",
+    "drafted": "bytes in their drafted tokens",
+}
+
+
+def check_trace(found: Sizes) -> None:
+    """Of a trace that is opened or kept."""
+    if over(found.steps, most := limits().tokens):
+        raise Refused(f"This demo opens and keeps runs of at most {most:,} steps; this one has {found.steps:,}.")
+    check_nodes(found.nodes)
+    for what, words in IN_WORDS.items():
+        if over(count := getattr(found, what), most := getattr(limits(), what)):
+            raise Refused(f"This demo opens and keeps runs with at most {most:,} {words}; this one has {count:,}.")
 
 
 def check_keepers(near: int) -> None:

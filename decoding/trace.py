@@ -230,28 +230,6 @@ class Trace(msgspec.Struct, frozen=True, gc=False):
         """The token that a step drafted behind, by its index; None where there is no text."""
         return next(reversed(self.tokens_before(step)), None)
 
-    @property
-    def said(self) -> int:
-        """Bytes of its prompt, its messages and its answer, as tokens and as texts; a token counts as one at least."""
-        header, texts = self.header, [self.header.prompt, *(turn.content for turn in self.header.messages)]
-        tokens = [*header.prompt_tokens, *(token for step in self.steps for token in step.tokens)]
-        return sum(map(len, texts)) + sum(max(1, len(self.token_bytes.get(token, b""))) for token in tokens)
-
-    @property
-    def length(self) -> int:
-        """Tokens of its prompt and its answer."""
-        return len(self.header.prompt_tokens) + sum(len(step.tokens) for step in self.steps)
-
-    @property
-    def largest(self) -> int:
-        """Nodes of its largest draft."""
-        return max((len(step.nodes) for step in self.steps), default=0)
-
-    @property
-    def scores(self) -> int:
-        """Numbers of the method's own, of all nodes."""
-        return sum(len(node.scores) for step in self.steps for node in step.nodes)
-
     def text_bytes(self) -> bytes:
         """The committed text without the prompt."""
         return b"".join(self.token_bytes.get(t, b"") for step in self.steps for t in step.tokens)

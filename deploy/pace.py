@@ -14,7 +14,9 @@ the processor, however much each of them does. Who says nothing for a while give
 work that is some seconds, and longer those among their own visitor's and address's. Where there are more than may run, the next
 place is for who runs least now, and of those for who had least of late: among all it is an address, at an address a visitor, of a
 visitor a tab. What somebody had is forgotten soon, or whoever has loaded a page would wait until everybody else has taken as many
-steps as cost that much.
+steps as cost that much. Those at an address whose scripts were slow a moment ago share one of all places with the others of that
+kind, and what takes too long is ended (`deploy/overlong.py`): that costs its visitor and its address what is passed on in PRICE
+seconds.
 """
 
 import asyncio
@@ -25,11 +27,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from math import inf
 from operator import methodcaller
-from threading import Thread
 from typing import Any, NamedTuple
 
 from decoding.limits import Rate, left_for, limits
 from deploy.asking import counted
+from deploy.overlong import CLOSED, COMPUTES, Watched
 from deploy.ticks import Ticks
 from deploy.working import processor, script_of
 
@@ -39,6 +41,9 @@ SILENT = 4.0  # of all: seconds that it has it while it works without a word
 WORKS = 0.02  # of a processor, beside all that want it too: more than who waits and looks now and then
 HALF = 2.0  # seconds after which what somebody had counts half
 FEW, MOST = 0.12, 0.5  # seconds of places: so little counts for nothing, and no more than that counts
+SLOW_FOR = 60.0  # seconds that an address counts as slow after a slow script
+LOOK = 0.25  # seconds between two looks what scripts compute
+PRICE = 30.0  # seconds
 LINGER = 10.0  # seconds that a closed connection counts: Streamlit keeps what it had
 
 
@@ -54,6 +59,10 @@ class Bucket:
         self._left = self._filled() - count
         self._at = now()
         return max(0.0, -self._left / self._rate.per_second)
+
+    def fine(self, seconds: float) -> None:
+        """Take what is passed on in so many."""
+        self.wait(self._rate.per_second * seconds)
 
     @property
     def full(self) -> bool:
@@ -80,6 +89,7 @@ class Places:
         self._taken: dict[Hashable, Place] = {}
         self._waiting: dict[Hashable, tuple[Hashable, asyncio.Future]] = {}  # in the order in which they came
         self._had: dict[Hashable, tuple[float, float]] = {}  # seconds of places, as many as counted then
+        self._slow: dict[Hashable, float] = {}  # who counts as slow, and until when
         self._alarm: asyncio.TimerHandle | None = None
         self._moved = 0.0  # when one was handed out, or somebody came for one where nobody waited
 
@@ -138,10 +148,22 @@ class Places:
             place.until = now() + HOLD / 4
             self._serve()
 
+    def slow(self, whose: Hashable) -> None:
+        """A script of theirs is slow: for a while they share a place with others of whom that is known."""
+        self._slow = {one: until for one, until in self._slow.items() if until > now()} | {whose: now() + SLOW_FOR}
+
+    def _is_slow(self, whose: Hashable) -> bool:
+        return self._slow.get(whose, 0.0) > now()
+
     def _serve(self) -> None:
         """Hand out the places that are free."""
         while self._waiting:
-            able = [tab for tab, (_, served) in self._waiting.items() if tab not in self._taken and not served.done()]
+            held_up = any(self._is_slow(place.whose) for place in self._taken.values())
+            able = [
+                tab
+                for tab, (whose, served) in self._waiting.items()
+                if tab not in self._taken and not served.done() and not (held_up and self._is_slow(whose))
+            ]
             if not able or len(self._taken) >= self._most:
                 if self._forget_silent():
                     continue
@@ -228,7 +250,7 @@ class Tab:
         self._coming = False  # a page that was asked for and has not begun
         self._unpaid = 0  # pages that began and that no message had asked for
         self._due = False  # a script that was asked for while another one ran, and has not begun
-        self._script: Thread | None = None  # on which it runs
+        self.watched = Watched()  # its script
         self._looked, self._had, self._works = (
             0.0,
             0.0,
@@ -283,6 +305,7 @@ class Tab:
 
     def spoke(self) -> None:
         """Something is sent to it."""
+        self.watched.spoke()
         for places, _ in self._places:
             places.spoke(self)
             places.spoke(self._again)
@@ -290,13 +313,13 @@ class Tab:
     def began(self) -> None:
         """A script began to run."""
         self._due = False
-        self._script = script_of(self.session)
-        self._looked, self._had, self._works = now(), processor(self._script) or 0.0, True
+        self.watched.began(script_of(self.session))
+        self._looked, self._had, self._works = now(), processor(self.watched.script) or 0.0, True
 
     def works(self) -> bool:
         """Whether its script had some of the processor since this was asked before, a while ago."""
         if (passed := now() - self._looked) >= HOLD / 8:
-            had = processor(self._script)
+            had = processor(self.watched.script)
             self._works = had is not None and had - self._had > WORKS * passed
             self._looked, self._had = now(), had or 0.0
         return self._works
@@ -331,9 +354,19 @@ class Tab:
             await places.take(self._again, whose)
             places.begin(self._again)
 
+    def look(self, most: float = COMPUTES) -> None:
+        """End its script if that has computed for more seconds without a word, and note if it is slow."""
+        if self.watched.slow:
+            places, whose = self._places[-1]
+            places.slow(whose)
+        if self.watched.look(most):
+            for purse in self._purses:
+                purse.pages.fine(PRICE)
+                purse.others.fine(PRICE)
+
     def left(self) -> None:
         """It is closed."""
-        runs = processor(self._script) is not None
+        runs = processor(self.watched.script) is not None
         for places, _ in self._places:
             places.leave(self) if runs else places.give(self)
 
@@ -358,7 +391,9 @@ class Pace:
         self._purses: dict[str, Purse] = {}
         self._places: Places | None = None  # of all together
         self._sessions: dict[str, Tab] = {}  # Streamlit's id of a session -> its page
+        self._closed: set[Tab] = set()  # whose scripts go on
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._alarm: asyncio.TimerHandle | None = None
 
     @property
     def stand(self) -> float:
@@ -384,6 +419,18 @@ class Pace:
     def known(self, tab: Tab) -> None:
         """A page has a session."""
         self._sessions[tab.session], self._loop = tab, asyncio.get_running_loop()
+        if self._alarm is None:
+            self._alarm = self._loop.call_later(LOOK, self._look)
+
+    def _look(self) -> None:
+        """What the scripts of all tabs compute, and so on as long as there are any."""
+        self._closed = {tab for tab in self._closed if tab.watched.alive}
+        more = self._sessions or self._closed
+        self._alarm = asyncio.get_running_loop().call_later(LOOK, self._look) if more else None
+        for tab in self._sessions.values():
+            tab.look()
+        for tab in self._closed:
+            tab.look(CLOSED)
 
     def tab_of(self, session: str) -> Tab | None:
         """The page of Streamlit's id of a session; None: it is closed."""
@@ -415,6 +462,7 @@ class Pace:
         if self._sessions.get(tab.session) is tab:
             del self._sessions[tab.session]
         tab.left()
+        self._closed.add(tab)
         asyncio.get_running_loop().call_later(LINGER, self._gone, tab)
 
     def _gone(self, tab: Tab) -> None:

@@ -18,6 +18,7 @@ import msgspec
 
 from decoding import old_names
 from decoding.limits import check_kept, check_trace, limits
+from decoding.sizes import sizes, sizes_of
 from decoding.trace import Header, Piece, Step, Token, Trace, Version, check_schema, check_steps, convert
 
 FILE = "traces.sqlite"
@@ -234,13 +235,7 @@ class Store:
         Args:
             token_bytes: at least those of the tokens that occur in `steps`.
         """
-        tokens = [token for step in steps for token in step.tokens]
-        said = sum(len(token_bytes.get(token, b"")) for token in tokens)
-        largest, scores = (
-            max((len(step.nodes) for step in steps), default=0),
-            sum(len(n.scores) for step in steps for n in step.nodes),
-        )
-        check_trace(len(steps), largest, said, len(tokens), scores, len(token_bytes))
+        check_trace(sizes(steps, token_bytes))
         self._room()
         with self._open() as db:
             append(db, trace, steps, token_bytes)
@@ -248,7 +243,7 @@ class Store:
 
     def keep(self, trace: Trace, name: str, note: str = "", study: str = "") -> int:
         """A whole trace, in one transaction; returns its id. A ValueError where this server keeps no more."""
-        check_trace(len(trace.steps), trace.largest, trace.said, trace.length, trace.scores, len(trace.token_bytes))
+        check_trace(sizes_of(trace))
         if limits().public:
             check_kept(self.count(), filled := self.filled)
             check_kept(0, filled + weight(trace))  # more than it will be is not even begun

@@ -13,6 +13,7 @@ import pandas as pd
 from decoding import old_names
 from decoding.checks import Quoted
 from decoding.limits import check_brackets, check_trace, check_upload, limits
+from decoding.sizes import sizes_of
 from decoding.trace import MAX_BYTES, Node, Row, Step, Trace, Versioned, check_schema, check_steps, convert
 
 MAX_RATIO, MAX_SMALL = 50, 16 * 2**20  # how much more a packed file may unpack to, and bytes that it may in any case
@@ -56,7 +57,7 @@ def from_json(data: bytes) -> Trace:
         trace = read(text, found.trace.header.schema)
     except (msgspec.DecodeError, msgspec.ValidationError, RecursionError) as error:
         raise Quoted(f"This is not a Draftscope trace, or it is damaged: {error}") from error
-    check_trace(len(trace.steps), trace.largest, trace.said, trace.length, trace.scores, len(trace.token_bytes))
+    check_trace(sizes_of(trace))
     return check_steps(trace)
 
 

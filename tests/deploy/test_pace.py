@@ -5,12 +5,14 @@ from collections import Counter
 from dataclasses import replace
 from math import inf
 from threading import Event, Thread
+from types import SimpleNamespace
 
 import pytest
 
 from decoding import limits as rules
 from decoding.limits import PUBLIC
-from deploy.pace import HOLD, LINGER, LONGEST, SILENT, WORKS, Pace, Places, Tab, now
+from deploy.overlong import CLOSED, COMPUTES
+from deploy.pace import HOLD, LINGER, LONGEST, LOOK, PRICE, SILENT, SLOW_FOR, WORKS, Pace, Places, Tab, now
 from deploy.working import processor
 from pages.parts.shared.runs import POLL, SLOWER, SLOWEST
 from tests.conftest import PATIENCE, eventually
@@ -685,3 +687,77 @@ def test_who_is_gone_and_owes_nothing_is_forgotten(played):
         return list(pace._purses)
 
     assert played(story) == ["address there", "visitor other"]
+
+
+def test_slow_scripts_share_a_place(played):
+    """Those of ten addresses took all three again and again, and a step waited for two of them."""
+
+    async def story():
+        places, waits = Places(3), []
+        for number in range(10):
+            places.slow(f"slow {number}")
+
+        async def draw(number: int) -> None:
+            while True:
+                await places.take(("tab", number), f"slow {number}")
+                await asyncio.sleep(1.5)
+                places.give(("tab", number))
+
+        drawn = [asyncio.create_task(draw(number)) for number in range(10)]
+        await asyncio.sleep(0.1)
+        for _ in range(50):
+            began = now()
+            await places.take("step", "somebody")
+            waits.append(now() - began)
+            assert sum(("tab", number) in places for number in range(10)) == 1
+            places.give("step")
+            await asyncio.sleep(0.3)
+        for one in drawn:
+            one.cancel()
+        return max(waits)
+
+    assert played(story) == 0
+
+
+def test_who_was_slow_is_forgotten(played):
+    async def story():
+        places = Places(3)
+        places.slow("a"), places.slow("b")
+        await places.take(1, "a")
+        waiting = asyncio.create_task(places.take(2, "b"))
+        await asyncio.sleep(1)
+        assert not waiting.done()
+        places.give(1)
+        await asyncio.sleep(0)
+        assert waiting.done()
+        await asyncio.sleep(SLOW_FOR + 1)
+        await places.take(1, "a")
+        return True
+
+    assert played(story)
+
+
+def test_what_is_ended_costs_its_visitor_and_address(played):
+    """So that it is not asked for again at once, by another tab."""
+
+    async def story():
+        pace, looked = Pace(), []
+        tab, near, far = pace.enter("key", "here"), pace.enter("other", "here"), pace.enter("third", "there")
+        tab.watched = SimpleNamespace(slow=True, alive=True, script=None, look=lambda most: looked.append(most) or len(looked) == 1)
+        tab.session = "tab"
+        pace.known(tab)
+        await asyncio.sleep(1.5 * LOOK)
+        waits = []
+        for one in (tab, near, far):
+            began = now()
+            await one.turn(page=False)
+            one.ended()
+            waits.append(now() - began)
+        pace.leave(tab)
+        await asyncio.sleep(LOOK)
+        assert looked[0] == COMPUTES and looked[-1] == CLOSED
+        return waits
+
+    own, near, far = played(story)
+    assert PRICE - OWN.others.at_once / OWN.others.per_second == pytest.approx(own, abs=1)
+    assert near < own and far == 0

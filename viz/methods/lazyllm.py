@@ -32,6 +32,7 @@ from viz.tokens import NEWLINE, SPACE, TAB, as_html, as_plotly, full_name, name
 from viz.words import number
 
 FRAMES = 32  # steps of the film strip
+DRAWN = 200_000  # cells of a heat map; 32 layers have 6,000 tokens
 NAMED = 8_000  # cells of a heat map that get the name of their token
 MARKED = 3_000  # marks of the film strip
 SCALE = ((0.0, "rgba(0,114,178,0.12)"), (0.25, "#7FB8DC"), (0.6, "#0072B2"), (1.0, "#E69F00"))  # dead cells are empty
@@ -125,6 +126,8 @@ def survival_figure(trace: Trace, step: int, dark: bool = False) -> go.Figure:
     if depths is None:
         return empty_figure("This trace does not carry how far the tokens came.", dark)
     layers, n = int(depths[-1]), len(depths)
+    if n * layers > DRAWN:
+        return empty_figure(f"{n:,} tokens in {layers:,} layers are more than is drawn here: at most {DRAWN:,} cells are.", dark)
     scores = scores_of(trace, step)
     alive = np.where(np.arange(1, layers + 1)[:, None] <= depths, 1.0, np.nan)
     shown = alive * 0.5 if scores is None else np.sqrt(scores)
@@ -145,8 +148,9 @@ def survival_figure(trace: Trace, step: int, dark: bool = False) -> go.Figure:
         hovertemplate=("%{text}, " if named else "") + "token %{x}, layer %{y}<extra></extra>",
         hoverongaps=False,
     )
-    for place in sorted({int(depth) for depth in depths} - {layers}):
-        figure.add_hline(place + 0.5, line={"color": muted(dark), "width": 1, "dash": "dot"})
+    line = {"type": "line", "xref": "x domain", "x0": 0, "x1": 1, "line": {"color": muted(dark), "width": 1, "dash": "dot"}}
+    places = sorted({int(depth) for depth in depths} - {layers})  # all at once: Plotly copies those that are there for each more
+    figure.update_layout(shapes=[line | {"y0": place + 0.5, "y1": place + 0.5} for place in places])
     figure.update_xaxes(title="token of the text", showgrid=False, zeroline=False, range=[0.5, n + 0.5])
     figure.update_yaxes(title="layer", showgrid=False, zeroline=False, range=[layers + 0.5, 0.5], automargin=True)
     return figure.update_layout(margin={"l": 8, "r": 8, "t": 8, "b": 40})

@@ -140,3 +140,15 @@ def test_the_damage():
 def test_the_badge_follows_the_parameters():
     keep = {"keep_early": 1.0, "keep_middle": 1.0, "keep_late": 1.0}
     assert not view.prunes(keep) and view.prunes(keep | {"keep_late": 0.5}) and view.prunes({})
+
+
+def test_many_places_of_pruning_are_drawn_and_too_many_cells_are_not():
+    """A trace of a file with a place behind each of 254 layers took 14 seconds."""
+    tokens = view.DRAWN // 255
+    for more, drawn in ((0, True), (1, False)):
+        depths = [1 + i % 255 for i in range(tokens - 1 + more)] + [255]
+        trace = trace_of(call(depths, 12, 20))
+        trace = msgspec.structs.replace(trace, header=msgspec.structs.replace(trace.header, prompt_tokens=(0,) * len(depths)))
+        figure = view.survival_figure(trace, 0)
+        assert (len(figure.layout.shapes), bool(figure.data)) == ((254, True) if drawn else (0, False))
+        assert drawn or f"at most {view.DRAWN:,}" in figure.layout.annotations[0].text
