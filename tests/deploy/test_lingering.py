@@ -82,3 +82,24 @@ def test_it_is_put_in_once(made):
     before = storage.delete_file
     linger()
     assert storage.delete_file is before and isinstance(before, Lingering)
+
+
+def test_files_that_differ_anywhere_have_names_of_their_own(made):
+    """Streamlit looks at the ends and the middle of a large one: a visitor got another's file that differed elsewhere."""
+    _, storage, _, press = made
+    one = bytearray(3 * 2**20)
+    other = bytes(one[: 2**20]) + b"x" + bytes(one[2**20 + 1 :])
+    files = [press(bytes(one)), press(other)]
+    assert files[0] != files[1] and [storage.get_file(file).content for file in files] == [one, other]
+    assert press(other) == files[1]
+
+
+def test_nobody_who_knows_a_file_knows_its_name(monkeypatch):
+    names = set()
+    for secret in (b"a" * 32, b"b" * 32):
+        monkeypatch.setattr(lingering, "SECRET", secret)
+        names |= {
+            lingering.name_of(b"file", *more) for more in (("text/plain",), ("text/plain", ""), ("text/plain", "a"), ("a", "x"))
+        }
+        names.add(lingering.name_of(b"xfile", "a"))
+    assert len(names) == 2 * 4 and all(name.isalnum() for name in names)

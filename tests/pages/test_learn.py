@@ -192,6 +192,27 @@ def test_a_visitor_who_loads_the_page_anew_sees_that_they_have_voted(own_classes
     assert "Your vote is in" in html(opened(class_=code))
 
 
+def test_a_teacher_whose_address_is_gone_comes_back_to_the_class(own_classes, monkeypatch):
+    """As with a reload of another site's page around this one, in which nobody sees it: the pupils waited for hours."""
+    monkeypatch.setenv("DRAFTSCOPE_MODE", "public")
+    monkeypatch.setattr("pages.parts.learn.class_view.voter", lambda: "a teacher")
+    teacher = press(opened(), "learn.teach")
+    code = query(teacher)["class"]
+    own_classes.move(code, query(teacher)["lead"], Spot(2, 1, True))
+    back = press(opened(), f"learn.back.{code}")
+    assert query(back)["lead"] == query(teacher)["lead"] and own_classes.spot(code) == Spot(2, 1, True)
+    monkeypatch.setattr("pages.parts.learn.class_view.voter", lambda: "a pupil")
+    assert f"learn.back.{code}" not in keys(opened())
+
+
+def test_a_link_that_leads_no_class_goes_on_saying_why(own_classes):
+    """A run of the page later it was silent, and that another teacher had the class was not true."""
+    at = opened(class_="ABCDE", lead="somebody-else-1")
+    for _ in range(2):
+        assert "belongs to another class than ABCDE" in said(at) and "Another teacher" not in said(at)
+        checked(at.run())
+
+
 def test_pupils_follow_their_teacher_and_cannot_lead(own_classes):
     code, key = own_classes.opened()
     pupil = opened(class_=code, lesson="4", card="2")

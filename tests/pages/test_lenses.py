@@ -11,6 +11,7 @@ from decoding.trace import decode_trace
 from pages.parts.lenses.desk import FREE, Desk
 from pages.parts.lenses.seen import as_json
 from pages.parts.shared import address, runs
+from pages.parts.shared.session import Session
 from pages.parts.shared.settings import Settings
 from tests.conftest import PATIENCE, eventually
 from tests.pages.conftest import EMBEDDED
@@ -205,6 +206,18 @@ def test_step_leads_to_the_place_that_it_shows():
     at.run()
     at.button("look_closer").click().run()
     assert desk(at).cursor == (1, session.selected) and "lens_look" in keys(at)
+
+
+def test_the_page_asks_about_the_run_that_the_tab_shows_now():
+    """Behind a reload it went on with the recorded one, while Step showed the tab's own again."""
+    at = press(chosen("critical_tokens"), "lens_look")
+    before, other = desk(at), Session()
+    other.open_recorded()
+    other.go(1)
+    at.session_state["draftscope"] = other
+    at.run()
+    assert not at.exception and desk(at) is before and before.session is other and not before.seen
+    assert before.cursor.step == 1
 
 
 # -- refusals ----------------------------------------------------------------------------------------------------------

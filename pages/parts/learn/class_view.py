@@ -48,13 +48,43 @@ def arrive(reader: Reader) -> None:
         st.warning(as_markdown(told(error)), icon=":material/link_off:")
         return
     except ValueError as error:
-        leads = False
-        st.warning(as_markdown(told(error)), icon=":material/link_off:")
-    if not leads:
-        reader.key = ""
-        st.warning("Another teacher has this class; you are in it as a pupil.", icon=":material/link_off:")
+        does_not_lead(reader, told(error))
         return
-    lead(reader)
+    if leads:
+        lead(reader)
+    else:
+        does_not_lead(reader, "Another teacher has this class; you are in it as a pupil.")
+
+
+def does_not_lead(reader: Reader, why: str) -> None:
+    """The link is a pupil's; the page goes on saying why."""
+    reader.key = ""
+    reader.notes.append(why)
+    st.warning(as_markdown(why), icon=":material/link_off:")
+
+
+def go_back(reader: Reader, code: str, write: Callable[[Reader], None]) -> None:
+    """A callback: to a class of one's own, where it is."""
+    if (room := classes.of(voter()).get(code)) is None:
+        reader.notes = [f"The class {code} has ended."]
+        return
+    reader.code, reader.key, reader.projected = code, room.key, True
+    reader.answers, reader.skipped = {}, {room.spot[:2]} if room.spot.revealed else set()
+    reader.go(*room.spot[:2])
+    write(reader)
+
+
+def own_classes(reader: Reader, write: Callable[[Reader], None]) -> None:
+    """The ways back to classes that this visitor leads. Only the address says so else, and in a page around this one, or in another
+    tab, it is lost."""
+    if not limits().public:
+        return
+    for code, room in classes.of(voter()).items():
+        there = len(room.tabs)
+        with st.container(horizontal=True, vertical_alignment="center", border=True, key=f"learn.own.{code}"):
+            pupils = "1 pupil has" if there == 1 else f"{there:,} pupils have"
+            st.markdown(as_markdown(f"Your class {code} is open; {pupils} come."), width="stretch")
+            st.button("Go back to it", key=f"learn.back.{code}", on_click=go_back, args=(reader, code, write))
 
 
 def lead(reader: Reader) -> None:
@@ -67,6 +97,11 @@ def spot_of(reader: Reader) -> Spot:
     return Spot(*reader.at, reader.revealed)
 
 
+def pupils_link() -> str:
+    """The address at which pupils vote, but for the code; also where this page stands in another one, whose address they see."""
+    return f"{(st.context.url or '').split('?')[0]}?class="
+
+
 def votes(reader: Reader, question: Question, open_: bool) -> None:
     """How many have voted; what for, once the teacher shows the answer."""
     code, spot, count = reader.code, Spot(*reader.at), len(question.options)
@@ -74,9 +109,7 @@ def votes(reader: Reader, question: Question, open_: bool) -> None:
     def look() -> None:
         found = classes.tally(code, spot, count)
         st.html(tally_html(question, found.counts, found.tabs, None if open_ else question.right))
-        st.html(
-            f'<div class="lsn"><p class="lsn-code">To vote, add <b>?class={as_html(code)}</b> to this page\'s address.</p></div>'
-        )
+        st.html(f'<div class="lsn"><p class="lsn-code">To vote, open {as_html(pupils_link())}<b>{as_html(code)}</b></p></div>')
 
     with st.container(key="learn.votes"):
         st.fragment(look, run_every=POLL if open_ else None)()

@@ -101,6 +101,12 @@ class Classes:
                 self.rooms[code] = Room(key, address, opener, seen=self.clock())
             return compare_digest(self.rooms[code].key, key)
 
+    def of(self, opener: str) -> dict[str, Room]:
+        """The classes that a visitor has opened and not ended, by their codes; theirs alone to know."""
+        with self.lock:
+            self.forget()
+            return {code: room for code, room in self.rooms.items() if opener and room.opener == opener}
+
     def close(self, code: str, key: str) -> None:
         with self.lock:
             room = self.rooms.get(code)

@@ -95,6 +95,7 @@ def overview(reader: Reader, all_: tuple[Lesson, ...]) -> None:
         f'<div class="lsn"><h1 class="lsn-title">Learn</h1><p>{HEAD} Read slowly, all of it takes about {minutes(all_):.0f} '
         "minutes; the first two lessons say what is guessed, what is checked and why nothing is lost.</p></div>"
     )
+    class_view.own_classes(reader, write)
     for i, lesson in enumerate(all_):
         row(reader, i, lesson)
     st.button("Teach a class", key="learn.teach", icon=":material/groups:", on_click=class_view.begin, args=(reader, write),

@@ -154,5 +154,10 @@ def say_params(here: Desk, lens: str, params: Mapping[str, Any]) -> None:
 
 
 def desk() -> Desk:
-    """This tab's."""
-    return of_tab("draftscope_lenses", lambda: Desk(session=session()))
+    """This tab's. It asks about the run that the tab shows, also behind a reload that gave the tab another one back."""
+    here = of_tab("draftscope_lenses", lambda: Desk(session=session()))
+    if here.session is not session():
+        here.close()
+        here.seen.clear()
+        here.session, here.of = session(), 0
+    return here

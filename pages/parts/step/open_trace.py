@@ -5,6 +5,7 @@ from typing import Protocol
 
 import streamlit as st
 
+from decoding.checks import Quoted
 from decoding.methods import METHODS
 from decoding.models.catalogue import NAMED
 from decoding.models.chat import checked_messages, checked_options, write_options
@@ -62,7 +63,7 @@ def settings_for(header: Header) -> tuple[Settings, tuple[str, ...]]:
     """The settings a trace was made with, each checked like one in a link; and what they leave out, in sentences. The parameters
     are left to `settle` while the methods are being imported."""
     if header.method not in METHODS:
-        raise ValueError(
+        raise Quoted(
             f"The trace was made with the method {address.shown(header.method)}, which this version does not have. Its files can "
             "still be exported."
         )
