@@ -792,7 +792,7 @@ QUOTING: dict[str, Callable[[str], Any]] = {  # what quotes a visitor's words in
     "parameter": lambda words: METHODS["plain"].checked({words: 1}),
     "file of prompts": lambda words: read_prompts(b"\xff", words),
     "speaker": lambda words: read_prompts(json.dumps([{"messages": [{"role": words}]}]).encode(), "x.json"),
-    "method of a trace": lambda words: settings_for(replaced(sample_trace().header, method=words)),
+    "method of a trace": lambda words: settings_for(replaced(sample_trace().header, method=words.replace("\n", " "))),
     "column": lambda words: read_prompts(json.dumps([{words: 1}]).encode(), "x.json"),
 }
 
