@@ -36,6 +36,7 @@ from deploy.asking import address_of, key_in, whose  # noqa: E402
 from deploy.downloads import Downloads  # noqa: E402
 from deploy.fragments import has_fragment  # noqa: E402
 from deploy.lingering import linger  # noqa: E402
+from deploy.meant import Meant  # noqa: E402
 from deploy.pace import Pace, Tab  # noqa: E402
 from deploy.readiness import Readiness  # noqa: E402
 from deploy.requests import Requests  # noqa: E402
@@ -448,7 +449,7 @@ for kind in arriving.kinds():
 pace = Pace()
 making.bound(making.Making(pace.tab_of))
 resting.listener = pace.rests
-LAYERS = (SecurityHeaders, Requests, Origins, VisitorCookie, Hidden, Downloads, Uploads, partial(Messages, pace=pace))
+LAYERS = (Meant, SecurityHeaders, Requests, Origins, VisitorCookie, Hidden, Downloads, Uploads, partial(Messages, pace=pace))
 ready = Readiness(lambda: pace.stand)
 app = st.App(
     MAIN,

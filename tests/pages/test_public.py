@@ -826,6 +826,15 @@ def test_a_store_that_cannot_be_written_is_a_number(home):
     assert "under the number" in text(at) and str(home) not in everything(at)
 
 
+def test_a_tab_that_was_reloaded_knows_that_its_run_is_kept(home):
+    """It kept a second copy at the next press."""
+    at, again = page("1_Step.py", ALICE), page("1_Step.py", ALICE)
+    at.button(key="keep").click().run()
+    again.session_state["draftscope"] = at.session_state["draftscope"]  # as it is given back
+    checked(again.run())
+    assert again.button(key="keep").disabled and "Kept as" in text(again) and store_of(home, ALICE, 30).count() == 1
+
+
 @pytest.mark.parametrize("name", ["1_Step.py", "2_Compare.py", "3_Drafter.py", "4_Methods.py", "5_Traces.py"])
 def test_whoever_only_looks_leaves_nothing_on_the_disk(name, home):
     page(name, ALICE)

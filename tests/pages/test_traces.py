@@ -342,7 +342,7 @@ def test_keeping_again_leaves_name_and_note_that_were_written_on_traces(store, h
     at, whole = page("pages/1_Step.py"), demo.recorded()
     runs = at.session_state["draftscope"].runs
     number = store.keep(msgspec.structs.replace(whole, steps=whole.steps[:3]), "run", "")
-    at.session_state["kept"] = Kept(runs, store.folder, number, 3, "run", "")
+    at.session_state["draftscope"].kept = Kept(runs, store.folder, number, 3, "run", "")
     elsewhere_and_back(at)
     store.rename(number, "better", "why it is worth a look")
     if here:

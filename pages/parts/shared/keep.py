@@ -22,7 +22,7 @@ FOLDER = "store_folder"  # in the session's state: what the Traces page was told
 
 @dataclass(frozen=True)
 class Kept:
-    """What the button last did."""
+    """What the button last did. It goes with the session, which a tab that is reloaded is given again."""
 
     runs: int  # of the session: which run it was
     folder: Path
@@ -58,7 +58,7 @@ def keep(session: Session) -> None:
     """A small form that keeps the shown run, as far as it went; pressed again it adds what has come since."""
     if not session.count:
         return
-    kept: Kept | None = st.session_state.get("kept")
+    kept = session.kept if isinstance(session.kept, Kept) else None
     kept = kept if kept is not None and kept.runs == session.runs and kept.folder == folder() and is_there(kept) else None
     names, notes = f"keep_name.{session.runs}", f"keep_note.{session.runs}"
     st.session_state.setdefault(names, suggestion(session.trace) if kept is None else kept.name)  # gone after another page
@@ -113,7 +113,7 @@ def take(session: Session, kept: Kept | None, name: str, note: str) -> None:
             own.rename(number, name, note, (kept.name, kept.note))
     except (ValueError, sqlite3.Error) as error:
         st.session_state["keep_problem"] = f"The new steps are kept, and name and note stay as they are on Traces: {told(error)}"
-    st.session_state["kept"] = Kept(session.runs, folder(), number, len(trace.steps), name, note)
+    session.kept = Kept(session.runs, folder(), number, len(trace.steps), name, note)
 
 
 def added(store: Store, kept: Kept | None, trace: Trace, name: str, note: str) -> int:

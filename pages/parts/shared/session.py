@@ -39,6 +39,7 @@ class Session(RunController, Remembered):
     node: int | None = None  # selected; None = the page's choice
     goal: float | None = None  # step the cursor is on its way to
     goal_node: int | None = None
+    kept: object = None  # what was kept of a run last (`keep.py`)
     linked: tuple[Settings, int, int | None] | None = None  # run, index of the step and node of a link that waits for a click
 
     def __post_init__(self) -> None:
