@@ -61,8 +61,9 @@ class Bucket:
         return max(0.0, -self._left / self._rate.per_second)
 
     def fine(self, seconds: float) -> None:
-        """Take what is passed on in so many."""
-        self.wait(self._rate.per_second * seconds)
+        """Take what is passed on in so many; however often, nobody waits for longer than that."""
+        price = self._rate.per_second * seconds
+        self._left, self._at = max(self._filled() - price, -price), now()
 
     @property
     def full(self) -> bool:

@@ -12,7 +12,7 @@ import pytest
 from decoding import limits as rules
 from decoding.limits import PUBLIC
 from deploy.overlong import CLOSED, COMPUTES
-from deploy.pace import HOLD, LINGER, LONGEST, LOOK, PRICE, SILENT, SLOW_FOR, WORKS, Pace, Places, Tab, now
+from deploy.pace import HOLD, LINGER, LONGEST, LOOK, PRICE, SILENT, SLOW_FOR, WORKS, Bucket, Pace, Places, Tab, now
 from deploy.working import processor
 from pages.parts.shared.runs import POLL, SLOWER, SLOWEST
 from tests.conftest import PATIENCE, eventually
@@ -735,6 +735,16 @@ def test_who_was_slow_is_forgotten(played):
         return True
 
     assert played(story)
+
+
+def test_nobody_waits_for_more_than_one_price(played):
+    async def story():
+        bucket = Bucket(OWN.pages)
+        for _ in range(100):
+            bucket.fine(PRICE)
+        return bucket.wait()
+
+    assert played(story) == pytest.approx(PRICE + 1 / OWN.pages.per_second)
 
 
 def test_what_is_ended_costs_its_visitor_and_address(played):
