@@ -254,7 +254,8 @@ def with_own_cookies(scope: Scope) -> Scope:
     parts = [part.strip(b" \t") for name, value in scope["headers"] if name == b"cookie" for part in value.split(b";")]
     parts = [part for part in parts if PLAIN.fullmatch(part)]
     tokens = [part for part in parts if part.startswith(XSRF)]
-    said = [part for part in tokens if part.removeprefix(XSRF) in [v for n, v in scope["headers"] if n == b"x-xsrftoken"]]
+    known = {value for name, value in scope["headers"] if name == b"x-xsrftoken"}
+    said = [part for part in tokens if part.removeprefix(XSRF) in known]
     kept = said[:1] or tokens
     for name in HOSTS_OWN:
         own = [part for part in parts if part.startswith((HOST.encode() if is_secure(scope) else b"") + name + b"=")]

@@ -281,6 +281,11 @@ def test_an_exported_trace_is_imported_and_kept(store):
     press(at, "import.keep")
     assert [e.name for e in store.entries()] == ["run"]
     assert store.open(store.entries()[0].id) == sample_trace()
+    press(at, "import.keep")  # the second click of a double-click
+    assert store.count() == 1 and "is kept already" in words(at)
+    store.delete(store.entries()[0].id)
+    press(at, "import.keep")
+    assert store.count() == 1
 
 
 def test_an_imported_trace_opens_without_being_kept(store):

@@ -142,6 +142,8 @@ class StudyController(RunController, Remembered):
             self.problem = next((p for job in jobs if (p := refusal(job.settings))), "")
             if self.problem or self.busy:
                 return
+            for job in jobs:
+                self.problems.pop(job.key, None)  # the reasons may have passed
             same = [job.key for job in jobs] == [job.key for job in self.jobs] and store.folder == self.folder
             self.jobs, self.folder, self.asked_at = tuple(jobs), store.folder, monotonic()
             if same and self.live is not None and self.live.state == "paused":

@@ -54,8 +54,9 @@ def bar(controller: StudyController, store: Store, wanted: tuple[Job, ...], prob
             st.button("Stop", key="study_stop", type="primary", icon=":material/stop:", shortcut="Esc", on_click=controller.stop,
                       help="The step under way is the last. Run goes on from here.")  # fmt: skip
         else:
-            st.button("Go on" if any(there) and left else "Run", key="study_run", type="primary", icon=":material/play_arrow:",
-                      disabled=bool(problem) or not left, on_click=start, args=(controller, wanted, store))  # fmt: skip
+            label = "Try again" if not left and any(failed) else "Go on" if any(there) and left else "Run"
+            st.button(label, key="study_run", type="primary", icon=":material/play_arrow:", on_click=start,
+                      args=(controller, wanted, store), disabled=bool(problem) or not (left or any(failed)))  # fmt: skip
         st.markdown(as_markdown(problem or sentence(wanted[0].plan, there, left, sum(failed))), width="stretch")
     if controller.problem:
         st.error(as_markdown(plain(controller.problem, 400)), icon=":material/error:")
@@ -78,7 +79,7 @@ def sentence(plan: Plan, there: list[int], left: int, failed: int) -> str:
     drafters = "one drafter" if len(there) == 1 else "two drafters"
     if not left and failed:
         runs = "1 run came to nothing, for the reason" if failed == 1 else f"{failed:,} runs came to nothing, for the reasons"
-        return f"{prompts}, {drafters}, {limit}: {sum(there):,} runs are there, {runs} below; nothing is left to be done."
+        return f"{prompts}, {drafters}, {limit}: {sum(there):,} runs are there, {runs} below. They can be tried again."
     if not any(there):
         return f"{prompts}, {drafters}, {limit}. Every run is kept; a stopped study goes on where it was, also in another session."
     if not left:

@@ -16,6 +16,8 @@ from pages.parts.shared.session import Session
 from pages.parts.step.open_trace import show
 from viz.tokens import as_markdown, plain
 
+KEPT_AS = "imported.kept"  # in the session's state: an upload and a folder, and as what it was kept there
+
 
 @dataclass(frozen=True)
 class Imported:
@@ -58,7 +60,7 @@ def importing(session: Session) -> None:
         opened = st.button("Open it", key="import.open", icon=":material/play_circle:")
         kept = st.button("Keep it", key="import.keep", icon=":material/bookmark_add:")
     if kept:
-        keep_it(found.trace, file.name)
+        keep_it(found, file.name)
     if opened:
         open_it(session, found.trace)
 
@@ -86,15 +88,22 @@ def remembered(found: Imported) -> Imported:
     return found
 
 
-def keep_it(trace: Trace, name: str) -> None:
-    """Into the store, under the name of its file."""
+def keep_it(found: Imported, name: str) -> None:
+    """Into the store, under the name of its file; once, however often the button is pressed."""
     name = name.removesuffix(".gz").removesuffix(".json")[:MAX_NAME] or "imported"
+    before, number = st.session_state.get(KEPT_AS, ("", 0))
+    this = found.file, keep.folder()
     try:
-        keep.store().keep(trace, name, "imported")
+        store = keep.store()
+        if before == this and store.entries_of([number]):
+            said = "is kept already"
+        else:
+            st.session_state[KEPT_AS] = this, store.keep(found.trace, name, "imported")
+            said = "is kept"
     except ValueError as error:
         st.error(as_markdown(told(error)), icon=":material/error:")
         return
-    st.session_state["traces.said"] = f"“{plain(name, 80)}” is kept."
+    st.session_state["traces.said"] = f"“{plain(name, 80)}” {said}."
 
 
 def open_it(session: Session, trace: Trace) -> None:
