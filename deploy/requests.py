@@ -18,6 +18,7 @@ from deploy.asking import address_of
 from deploy.pace import Bucket
 
 LONGEST_PATH = 1_000  # characters; those of pages and files have some hundred
+MOST_HEADERS = 200  # lines of a request; browsers and proxies send some thirty, and whoever reads them looks through all
 MOMENT = 0.001  # seconds
 LONGEST_WAIT = 20.0  # seconds; browsers give up after some more
 ANY, HEADER, BYTE = 3.0, 0.004, 5e-6  # milliseconds of a processor: an answer, a line of its request, a byte of either
@@ -41,10 +42,13 @@ class Requests:
         if wait <= LONGEST_WAIT and spent(buckets[-1:], cost) > 0:
             await self._line.turn(near, cost)
             buckets = [*buckets, self._line.bucket]
+        many = len(scope["headers"]) > MOST_HEADERS
         if scope["type"] == "websocket":
-            await (refused(receive, send) if wait > LONGEST_WAIT else self.app(scope, receive, send))
+            await (refused(receive, send) if many or wait > LONGEST_WAIT else self.app(scope, receive, send))
         elif wait > LONGEST_WAIT:
             await Response("Your network asks for too many pages. Try again in a minute.", 429)(scope, receive, send)
+        elif many:
+            await Response(status_code=431)(scope, receive, send)
         elif len(scope["path"]) > LONGEST_PATH:
             await Response(status_code=414)(scope, receive, send)
         else:

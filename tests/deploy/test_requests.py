@@ -6,7 +6,7 @@ import pytest
 
 from decoding.limits import PUBLIC
 from deploy.pace import now
-from deploy.requests import ANY, BYTE, LONGEST_PATH, LONGEST_WAIT, Requests
+from deploy.requests import ANY, BYTE, LONGEST_PATH, LONGEST_WAIT, MOST_HEADERS, Requests
 
 MOMENT, WHILE = PUBLIC.serving
 
@@ -215,3 +215,13 @@ def test_what_is_sent_is_paid_for_too(played):
 
 async def ignored(message) -> None:
     pass
+
+
+def test_a_request_of_very_many_lines_is_refused(played):
+    """Each is looked at again and again on the way to a page."""
+    lines = [(b"a", b"")] * MOST_HEADERS
+
+    async def story():
+        return await got(Requests(app), headers=lines), await got(Requests(app), headers=[*lines, (b"a", b"")])
+
+    assert played(story) == (200, 431)
