@@ -246,6 +246,7 @@ class Tab:
     ) -> None:
         self.names, self.ticks, self._purses, self._known = names, Ticks(), purses, known
         self.session = ""  # Streamlit's id of it, once it is known
+        self.drawn = False  # whether a script has begun for it, or is to
         self._places = list(zip(places, (*names, self), strict=True))[::-1]  # its visitor's come first, those of all last
         self._again = Rested(self)
         self._coming = False  # a page that was asked for and has not begun
@@ -313,7 +314,7 @@ class Tab:
 
     def began(self) -> None:
         """A script began to run."""
-        self._due = False
+        self._due, self.drawn = False, True
         self.watched.began(script_of(self.session))
         self._looked, self._had, self._works = now(), processor(self.watched.script) or 0.0, True
 

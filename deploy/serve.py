@@ -309,8 +309,19 @@ async def asked(receive: Receive, tab: Tab) -> Message:
         if message["type"] != "websocket.receive":
             return message
         await tab.sent(len(data := message.get("bytes") or b""))
-        if await is_turn(read(data), tab, partial(wires.is_closed, receive)):
+        found = read(data)
+        if found is not None and is_asleep(found, tab):
+            found.rerun_script.fragment_id, found.rerun_script.is_auto_rerun, tab.drawn = "", False, True
+            message = message | {"bytes": found.SerializeToString()}
+        if await is_turn(found, tab, partial(wires.is_closed, receive)):
             return message
+
+
+def is_asleep(found: BackMsg, tab: Tab) -> bool:
+    """Whether a page asks for a fragment that went with its session, when the server began anew or the browser was away for long.
+    Streamlit's page has itself drawn again only where the connection broke while it was drawn; else what was pressed on it was
+    not heard, without a word. So the whole page runs in its place."""
+    return bool(found.WhichOneof("type") == "rerun_script" and not tab.drawn and not is_there(found, tab))
 
 
 async def is_turn(found: BackMsg | None, tab: Tab, is_closed: Callable[[], bool]) -> bool:

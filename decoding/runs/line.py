@@ -10,7 +10,8 @@ want nothing a tenth is taken off what they had.
 
 A network is all owners at one address. It has as many shares as it has busy owners, but no more than it may: a class behind one
 address gets more than one visitor, and whoever throws the key away, and is a new owner each time, gets no more than the address
-does. Their turns come one by one between those of others, and not all of them before.
+does. Of several such networks each has fewer shares (`TOGETHER`): with as many as they like, ten of them left everybody else one
+turn in forty. Their turns come one by one between those of others, and not all of them before.
 """
 
 import math
@@ -22,6 +23,8 @@ from time import monotonic
 from typing import Protocol, TypeVar
 
 LITTLE = 0.1  # of the device's time, which anybody may have now and then without waiting for others' rounds
+
+TOGETHER = 8  # shares of all networks that have several busy owners; each has one at least
 
 
 @dataclass(frozen=True)
@@ -127,6 +130,12 @@ class Network(Account):
 
     shares: dict[Hashable, Share] = field(default_factory=dict)  # of owners who are busy, or had more than others
     level: float = 0.0  # where the share stood that was served last: the others do not stand below
+    most: int = TOGETHER  # shares of the device that it may have now
+
+    @property
+    def several(self) -> bool:
+        """Whether more than one of its owners is busy."""
+        return sum(bool(share.busy) for share in self.shares.values()) > 1
 
     @property
     def busy(self) -> bool:
@@ -140,7 +149,7 @@ class Network(Account):
     def weight(self) -> int:
         """Shares of the device that it has."""
         busy = [share.owner for share in self.shares.values() if share.busy]
-        return max(1, min(len(busy), *(owner.shares or 1 for owner in busy))) if busy else 1
+        return max(1, min(len(busy), self.most, *(owner.shares or 1 for owner in busy))) if busy else 1
 
     @property
     def usual(self) -> float:
@@ -224,6 +233,7 @@ class Line:
     def end(self, run: Waiting, seconds: float) -> None:
         """Its turn took so long. Accounts that tell nothing are forgotten."""
         network, moment = self._networks[run.owner.network], next(self._moments)
+        self._weigh()
         network.charge(seconds / network.weight, moment)
         network.shares[run.owner.key].charge(seconds, moment)
         for one in self._networks.values():
@@ -242,6 +252,7 @@ class Line:
         share = self._share(run)
         if share is None or run not in (free := share.free):
             return 0
+        self._weigh()
         network, ahead = self._networks[run.owner.network], free.index(run)
         own = ahead + share.serves(now)
         before = turns_before(share, share.used + share.last * own, network.shares.values(), now)
@@ -250,6 +261,12 @@ class Line:
             taken += network.shares[now.owner.key].last
         others = turns_before(network, network.used + taken / network.weight, self._networks.values(), now)
         return (now is not None) + ahead + sum(turns for _, turns in [*before, *others])
+
+    def _weigh(self) -> None:
+        """Say how many shares networks have now."""
+        most = TOGETHER // max(1, sum(network.several for network in self._networks.values()))
+        for network in self._networks.values():
+            network.most = max(1, most)
 
     def _share(self, run: Waiting) -> Share | None:
         network = self._networks.get(run.owner.network)

@@ -64,6 +64,20 @@ def test_a_class_behind_one_address_has_more_than_a_visitor_and_its_pupils_the_s
     assert had.count(other) == pytest.approx(200, abs=5) and max(counts) - min(counts) <= 1
 
 
+@pytest.mark.parametrize(("schools", "each"), [(1, 4), (2, 4), (3, 2), (10, 1)])
+def test_the_more_crowded_networks_there_are_the_fewer_shares_has_each(schools, each):
+    """Ten of them, with four visitors each, had forty turns for one of a visitor's: a step waited for a minute."""
+    line, other = Line(), Run(at("other"))
+    pupils = [Run(at(f"pupil {school} {number}", f"school {school}")) for school in range(schools) for number in range(4)]
+    for run in [*pupils, other]:
+        line.enter(run)
+    for _ in range(50):
+        turn(line)
+    had = [turn(line) for _ in range(1000)]
+    assert had.count(other) == pytest.approx(1000 / (1 + schools * each), abs=5)
+    assert max(map(had.count, pupils)) - min(map(had.count, pupils)) <= 5
+
+
 def test_without_shares_a_network_is_nothing():
     line = Line()
     runs = [Run(at(f"key {number}", "there", None)) for number in range(9)] + [Run(Owner("nowhere"))]

@@ -4,6 +4,7 @@ import asyncio
 from types import SimpleNamespace
 
 import pytest
+from streamlit.proto.BackMsg_pb2 import BackMsg
 from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
 
 from decoding.limits import PUBLIC
@@ -47,11 +48,26 @@ def begun(session: str) -> dict:
 def test_a_fragment_that_the_page_does_not_have_takes_no_place(played, sessions, session, fragment, goes_by):
     async def story():
         tab, network = Pace().enter("key", "here"), Network(tick(fragment, auto=False))
-        tab.session = session
+        tab.session, tab.drawn = session, True
         passed = (await asked(network.receive, tab))["type"] == "websocket.receive"
         return passed, [tab in places for places, _ in tab._places]
 
     assert played(story) == (goes_by, [bool(goes_by)] * 3)
+
+
+@pytest.mark.parametrize("auto", [True, False])
+@pytest.mark.parametrize("session", ["gone", ""])
+def test_a_page_whose_session_is_gone_is_drawn_anew(played, sessions, session, auto):
+    """After a restart, or a night, nothing that was pressed on it was heard: the browser asks for a fragment, which is no more."""
+
+    async def story():
+        tab, network = Pace().enter("key", "here"), Network(tick("a", auto=auto), tick("a", auto=auto))
+        tab.session = session
+        first, second = [await asked(network.receive, tab) for _ in range(2)]
+        return BackMsg.FromString(first["bytes"]).rerun_script, second["type"]
+
+    woken, then = played(story)
+    assert (woken.fragment_id, woken.is_auto_rerun) == ("", False) and then != "websocket.receive"
 
 
 def test_messages_for_no_fragment_hold_up_nobody(played, sessions):
