@@ -47,7 +47,7 @@ def found_in(folder: str, key: str, stamp: tuple[int, int], _plan: Plan) -> Find
         ValueError: a kept run is damaged, or others come first for too long (Later).
     """
     with looking():
-        return findings_of(_plan.asked, runs_of(Store(Path(folder)), _plan))
+        return findings_of(_plan.asked, runs_of(Store(Path(folder), later=True), _plan))
 
 
 def findings_of(prompts: Sequence[Prompt], runs: Sequence[DrafterRun]) -> Findings:
@@ -78,4 +78,4 @@ class KeptRuns:
 @st.cache_resource(max_entries=MOST, ttl=MINUTES, show_spinner=False)
 def opened(folder: str, trace: int, state: Hashable = None) -> Trace:
     """One kept run, to look at, in a state that tells it from itself with fewer steps."""
-    return Store(Path(folder)).open(trace)
+    return Store(Path(folder), later=True).open(trace)

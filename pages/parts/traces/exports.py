@@ -55,7 +55,7 @@ def picture_box(store: Store, entry: Entry, which: str) -> None:
 
 def maker(folder: Path, trace: int, make: Callable[[Trace], bytes | str]) -> Callable[[], bytes | str]:
     """What a download button calls on its own thread; it knows the trace by its id alone."""
-    return lambda: make(Store(folder).open(trace))
+    return lambda: make(Store(folder, later=True).open(trace))
 
 
 def file_name(name: str) -> str:
