@@ -18,9 +18,9 @@ from decoding.runs.failures import told
 from deploy.working import processor
 from viz.tokens import as_markdown
 
-COMPUTES = 2.0  # seconds of a processor; the largest pictures of runs take some tenths
+COMPUTES = 1.5  # seconds of a processor; the largest pictures of runs take some tenths
 CLOSED = 1.0  # of a page that is closed; to keep the largest run takes half of that
-SLOW = 0.6  # of a whole script
+SLOW = 0.5  # of a whole script
 IMPORTS = "importlib._bootstrap"  # in the names of the files of what imports
 
 

@@ -10,13 +10,13 @@ A cheap message can bring about a whole page, by a callback that has it run agai
 asks for next, which waits as if it had asked for the page.
 
 And so few scripts run at the same time for one visitor, for one address, and for all, that those of the others get their part of
-the processor, however much each of them does. Who says nothing for a while gives their place among all to others; as long as they
-work that is some seconds, and longer those among their own visitor's and address's. Where there are more than may run, the next
-place is for who runs least now, and of those for who had least of late: among all it is an address, at an address a visitor, of a
-visitor a tab. What somebody had is forgotten soon, or whoever has loaded a page would wait until everybody else has taken as many
-steps as cost that much. Those at an address whose scripts were slow a moment ago share one of all places with the others of that
-kind, and what takes too long is ended (`deploy/overlong.py`): that costs its visitor and its address what is passed on in PRICE
-seconds.
+the processor, however much each of them does. Who says nothing for a while gives their place to others, but not as long as they
+work: with ten at work nothing else was, for each word of the server's own waits for all of them. Where there are more than may
+run, the next place is for who runs least now, and of those for who had least of late: among all it is an address, at an address a
+visitor, of a visitor a tab. What somebody had is forgotten soon, or whoever has loaded a page would wait until everybody else has
+taken as many steps as cost that much. Those at an address whose scripts were slow of late share one of all places with the others
+of that kind, and what takes too long is ended (`deploy/overlong.py`): that costs its visitor and its address what is passed on in
+PRICE seconds.
 """
 
 import asyncio
@@ -36,12 +36,12 @@ from deploy.ticks import Ticks
 from deploy.working import processor, script_of
 
 HOLD = 1.0  # seconds that a script has its place without a word, and for so long each time if it is at work
-LONGEST = 10.0  # seconds that it has it, whatever it says or does
-SILENT = 4.0  # of all: seconds that it has it while it works without a word
+LONGEST = 20.0  # seconds that it has it, whatever it says or does; who computes without a word is ended long before
+PATIENT = 10.0  # seconds that a script which has waited for something waits for a place
 WORKS = 0.02  # of a processor, beside all that want it too: more than who waits and looks now and then
 HALF = 2.0  # seconds after which what somebody had counts half
 FEW, MOST = 0.12, 0.5  # seconds of places: so little counts for nothing, and no more than that counts
-SLOW_FOR = 60.0  # seconds that an address counts as slow after a slow script
+SLOW_FOR = 600.0  # seconds that an address counts as slow after a slow script
 LOOK = 0.25  # seconds between two looks what scripts compute
 PRICE = 30.0  # seconds
 LINGER = 10.0  # seconds that a closed connection counts: Streamlit keeps what it had
@@ -80,13 +80,12 @@ class Places:
     Args:
         most: places.
         works: whether a tab's script is at work.
-        silent: seconds that it keeps its place for that.
     """
 
     half, few, cap = HALF, FEW, MOST  # of what somebody had
 
-    def __init__(self, most: int, works: Callable[[Any], bool] = lambda tab: False, silent: float = LONGEST) -> None:
-        self._most, self._works, self._silent = most, works, silent
+    def __init__(self, most: int, works: Callable[[Any], bool] = lambda tab: False) -> None:
+        self._most, self._works = most, works
         self._taken: dict[Hashable, Place] = {}
         self._waiting: dict[Hashable, tuple[Hashable, asyncio.Future]] = {}  # in the order in which they came
         self._had: dict[Hashable, tuple[float, float]] = {}  # seconds of places, as many as counted then
@@ -190,7 +189,7 @@ class Places:
     def _forget_silent(self) -> bool:
         """Take back what nothing was heard of; whether that was anything."""
         for tab, place in self._taken.items():
-            if place.until <= now() < (last := place.began + self._silent) and self._works(tab):
+            if place.until <= now() < (last := place.began + LONGEST) and self._works(tab):
                 place.until = min(now() + HOLD, last)
         silent = [tab for tab, place in self._taken.items() if place.until <= now()]
         for tab in silent:
@@ -414,7 +413,7 @@ class Pace:
             if name not in self._purses:
                 places = Places(rule.scripts, Tab.works)
                 self._purses[name] = Purse(Bucket(rule.pages), Bucket(rule.others), Bucket(rule.sent), places)
-        self._places = self._places or Places(whole.scripts, methodcaller("works"), SILENT)
+        self._places = self._places or Places(whole.scripts, methodcaller("works"))
         purses = [self._purses[name] for name in wanted]
         return Tab(list(wanted), purses, [self._places, *(purse.places for purse in purses)], self.known)
 
@@ -442,7 +441,7 @@ class Pace:
         """The script of a session waits; it says so on its own thread.
 
         Returns:
-            what waits on that thread until the script has a place among all again, or for LONGEST seconds.
+            what waits on that thread until the script has a place among all again, or for PATIENT seconds.
         """
         tab, loop = self._sessions.get(session), self._loop
         if tab is None or loop is None:
@@ -452,7 +451,7 @@ class Pace:
             if not loop.is_closed():
                 coming = asyncio.run_coroutine_threadsafe(tab.goes_on(), loop)
                 with suppress(TimeoutError, CancelledError):
-                    coming.result(LONGEST)
+                    coming.result(PATIENT)
                 coming.cancel()
 
         with suppress(RuntimeError):  # the server is ending

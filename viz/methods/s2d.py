@@ -85,6 +85,8 @@ def way(guess: Guess) -> str:
     return " → ".join([*(f"{number(c, 2)} ✗" for _, c in guess.met[:-1]), f"{number(guess.met[-1][1], 2)} ✓"])
 
 
+WRITTEN = 500  # confidences in a stack; of a run 80 tokens have some
+
 # -- the stack ---------------------------------------------------------------------------------------------------------
 
 
@@ -113,7 +115,7 @@ def stack_figure(
     ghosts = [guess for guess in drafted if guess.caught_up]
     if ghosts:
         figure.add_trace(ghost_bars(ghosts, min(exits, default=1), dark))
-    figure.update_layout(annotations=levels(drafted, dark))
+    figure.update_layout(annotations=levels(drafted, dark)[:WRITTEN])
     ticks = [f"layer {e}" + (f"<br>more than {number(thresholds[e], 2)}" if e in thresholds else "<br>always") for e in exits]
     labels = [as_plotly(name(step.nodes[guess.node].token, token_bytes)) for guess in drafted]
     figure.update_yaxes(range=[0, deepest + 0.75], tickvals=list(exits), ticktext=ticks, gridcolor=GRID, zerolinecolor=GRID)
