@@ -26,9 +26,9 @@ GONE = "The page that asked for this file is closed."
 
 
 class Turns(Places):
-    """The next file is for whoever had least while there was a line: one may take seconds, of which elsewhere little counts."""
+    """The next file is for whoever had least of the last minutes: one may take seconds, and elsewhere that is soon forgotten."""
 
-    cap = inf
+    half, few, cap = 60.0, 0.0, inf
 
 
 class Making:
