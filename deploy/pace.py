@@ -12,11 +12,11 @@ asks for next, which waits as if it had asked for the page.
 And so few scripts run at the same time for one visitor, for one address, and for all, that those of the others get their part of
 the processor, however much each of them does. Who says nothing for a while gives their place to others, but not as long as they
 work: with ten at work nothing else was, for each word of the server's own waits for all of them. Where there are more than may
-run, the next place is for who runs least now, and of those for who had least of late: among all it is an address, at an address a
-visitor, of a visitor a tab. What somebody had is forgotten soon, or whoever has loaded a page would wait until everybody else has
-taken as many steps as cost that much. Those at an address whose scripts were slow of late share one of all places with the others
-of that kind, and what takes too long is ended (`deploy/overlong.py`): that costs its visitor and its address what is passed on in
-PRICE seconds.
+run, the next place is for who runs least now, and of those for who has computed least of late: among all it is an address, at an
+address a visitor, of a visitor a tab. What somebody had is forgotten soon, or whoever has loaded a page would wait until everybody
+else has taken as many steps as cost that much. Those at an address whose scripts were slow of late share one of all places with
+the others of that kind, and what takes too long is ended (`deploy/overlong.py`): that costs its visitor and its address what is
+passed on in PRICE seconds.
 """
 
 import asyncio
@@ -40,7 +40,7 @@ LONGEST = 20.0  # seconds that it has it, whatever it says or does; who computes
 PATIENT = 10.0  # seconds that a script which has waited for something waits for a place
 WORKS = 0.02  # of a processor, beside all that want it too: more than who waits and looks now and then
 HALF = 2.0  # seconds after which what somebody had counts half
-FEW, MOST = 0.12, 0.5  # seconds of places: so little counts for nothing, and no more than that counts
+FEW, MOST = 0.12, 0.5  # seconds: so little counts for nothing, and no more than that counts
 SLOW_FOR = 600.0  # seconds that an address counts as slow after a slow script
 LOOK = 0.25  # seconds between two looks what scripts compute
 PRICE = 30.0  # seconds
@@ -80,15 +80,18 @@ class Places:
     Args:
         most: places.
         works: whether a tab's script is at work.
+        computed: seconds that it has computed so far; None: how long it has a place is what counts.
     """
 
     half, few, cap = HALF, FEW, MOST  # of what somebody had
 
-    def __init__(self, most: int, works: Callable[[Any], bool] = lambda tab: False) -> None:
-        self._most, self._works = most, works
+    def __init__(
+        self, most: int, works: Callable[[Any], bool] = lambda tab: False, computed: Callable[[Any], float] | None = None
+    ) -> None:
+        self._most, self._works, self._computed = most, works, computed or (lambda tab: now())
         self._taken: dict[Hashable, Place] = {}
         self._waiting: dict[Hashable, tuple[Hashable, asyncio.Future]] = {}  # in the order in which they came
-        self._had: dict[Hashable, tuple[float, float]] = {}  # seconds of places, as many as counted then
+        self._had: dict[Hashable, tuple[float, float]] = {}  # seconds, as many as counted then
         self._slow: dict[Hashable, float] = {}  # who counts as slow, and until when
         self._alarm: asyncio.TimerHandle | None = None
         self._moved = 0.0  # when one was handed out, or somebody came for one where nobody waited
@@ -127,7 +130,8 @@ class Places:
     def begin(self, tab: Hashable) -> None:
         """Its script runs from now on."""
         if tab in self._taken:
-            self._taken[tab].began, self._taken[tab].until = now(), now() + HOLD
+            place = self._taken[tab]
+            place.began, place.until, place.had = now(), now() + HOLD, self._computed(tab)
             self._serve()
 
     def spoke(self, tab: Hashable) -> None:
@@ -172,7 +176,7 @@ class Places:
             tab = min(able, key=lambda tab: self._before(self._waiting[tab][0], busy, at))  # of equals who came first
             whose, served = self._waiting.pop(tab)
             self._moved = now()
-            self._taken[tab] = Place(whose, self._moved)
+            self._taken[tab] = Place(whose, self._computed(tab))
             served.set_result(None)
         self._wake()
 
@@ -182,7 +186,7 @@ class Places:
         return busy[whose], had if had > self.few else 0.0
 
     def _counts(self, whose: Hashable, at: float) -> float:
-        """Seconds of places that it had, the longer ago the less of them."""
+        """Seconds that it had, the longer ago the less of them."""
         seconds, then = self._had.get(whose, (0.0, 0.0))
         return seconds * 0.5 ** ((at - then) / self.half)
 
@@ -197,10 +201,11 @@ class Places:
         return bool(silent)
 
     def _return(self, tab: Hashable) -> None:
-        """Take back a place, and note how long it was had."""
-        place = self._taken.pop(tab)
-        at = now()
-        self._had[place.whose] = min(self._counts(place.whose, at) + at - place.since, self.cap), at
+        """Take back a place, and note what was done in it."""
+        place, at = self._taken.pop(tab), now()
+        did = (computed := self._computed(tab)) - place.had
+        did = did if did >= 0 else computed  # of a script that began anew meanwhile
+        self._had[place.whose] = min(self._counts(place.whose, at) + did, self.cap), at
         self._had = {one: had for one, had in self._had.items() if self._counts(one, at) > FEW / 8}
 
     def _wake(self) -> None:
@@ -218,7 +223,7 @@ class Place:
     """What a tab holds."""
 
     whose: Hashable
-    since: float
+    had: float  # seconds that its script had computed before
     began: float = 0.0  # its script
     until: float = inf
 
@@ -290,6 +295,8 @@ class Tab:
             self.gone()
             had = [await places.take(self, whose) for places, whose in self._places]
         self._due = all(had)
+        if not self.watched.alive:
+            self.watched = Watched()  # of the next script
         for places, _ in self._places:
             places.begin(self)
 
@@ -316,6 +323,10 @@ class Tab:
         self._due, self.drawn = False, True
         self.watched.began(script_of(self.session))
         self._looked, self._had, self._works = now(), processor(self.watched.script) or 0.0, True
+
+    def computed(self) -> float:
+        """Seconds that its script has computed."""
+        return self.watched.computed
 
     def works(self) -> bool:
         """Whether its script had some of the processor since this was asked before, a while ago."""
@@ -357,13 +368,13 @@ class Tab:
 
     def look(self, most: float = COMPUTES) -> None:
         """End its script if that has computed for more seconds without a word, and note if it is slow."""
+        ended = self.watched.look(most)
         if self.watched.slow:
             places, whose = self._places[-1]
             places.slow(whose)
-        if self.watched.look(most):
-            for purse in self._purses:
-                purse.pages.fine(PRICE)
-                purse.others.fine(PRICE)
+        for purse in self._purses if ended else ():
+            purse.pages.fine(PRICE)
+            purse.others.fine(PRICE)
 
     def left(self) -> None:
         """It is closed."""
@@ -381,6 +392,9 @@ class Rested:
     def works(self) -> bool:
         """As of its tab."""
         return self._tab.works()
+
+    def computed(self) -> float:
+        return self._tab.computed()
 
 
 class Pace:
@@ -411,9 +425,9 @@ class Pace:
         self._all += 1
         for name, rule in wanted.items():
             if name not in self._purses:
-                places = Places(rule.scripts, Tab.works)
+                places = Places(rule.scripts, Tab.works, Tab.computed)
                 self._purses[name] = Purse(Bucket(rule.pages), Bucket(rule.others), Bucket(rule.sent), places)
-        self._places = self._places or Places(whole.scripts, methodcaller("works"))
+        self._places = self._places or Places(whole.scripts, methodcaller("works"), methodcaller("computed"))
         purses = [self._purses[name] for name in wanted]
         return Tab(list(wanted), purses, [self._places, *(purse.places for purse in purses)], self.known)
 
