@@ -759,8 +759,6 @@ def test_what_is_ended_costs_its_visitor_and_address(played):
         tab, near, far = pace.enter("key", "here"), pace.enter("other", "here"), pace.enter("third", "there")
         looks = lambda most: looked.append(most) or len(looked) == 1  # noqa: E731
         tab.watched = SimpleNamespace(slow=True, alive=True, script=None, computed=0.0, look=looks)
-            slow=True, alive=True, script=None, computed=0.0, look=lambda most: looked.append(most) or len(looked) == 1
-        )
         tab.session = "tab"
         pace.known(tab)
         await asyncio.sleep(1.5 * LOOK)
