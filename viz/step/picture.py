@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from decoding.checks import Quoted
 from decoding.trace import Raster, Step, Trace
 from viz.runs.tally import guesses_of
 from viz.style import GRID, LOOKS, MONO, tint
@@ -65,7 +64,7 @@ def guidance_html(trace: Trace) -> str:
 
 def raster_of(trace: Trace) -> Raster:
     if trace.header.raster is None:
-        raise Quoted(f"The run of {trace.header.family[:200]!r} wrote text, of which there is no picture.")
+        raise ValueError(f"The run of {trace.header.family[:200]!r} wrote text, of which there is no picture.")
     return trace.header.raster
 
 

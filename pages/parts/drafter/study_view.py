@@ -55,7 +55,7 @@ def bar(controller: StudyController, store: Store, wanted: tuple[Job, ...], prob
                       help="The step under way is the last. Run goes on from here.")  # fmt: skip
         else:
             label = "Try again" if not left and any(failed) else "Go on" if any(there) and left else "Run"
-            st.button(label, key="study_run", type="primary", icon=":material/play_arrow:", on_click=start,
+            st.button(as_markdown(label), key="study_run", type="primary", icon=":material/play_arrow:", on_click=start,
                       args=(controller, wanted, store), disabled=bool(problem) or not (left or any(failed)))  # fmt: skip
         st.markdown(as_markdown(problem or sentence(wanted[0].plan, there, left, sum(failed))), width="stretch")
     if controller.problem:
