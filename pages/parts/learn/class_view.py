@@ -82,8 +82,8 @@ def own_classes(reader: Reader, write: Callable[[Reader], None]) -> None:
     for code, room in classes.of(voter()).items():
         there = len(room.tabs)
         with st.container(horizontal=True, vertical_alignment="center", border=True, key=f"learn.own.{code}"):
-            pupils = "1 pupil has" if there == 1 else f"{there:,} pupils have"
-            st.markdown(as_markdown(f"Your class {code} is open; {pupils} come."), width="stretch")
+            pupils = {0: "nobody has come yet", 1: "1 pupil has come"}.get(there, f"{there:,} pupils have come")
+            st.markdown(as_markdown(f"Your class {code} is open; {pupils}."), width="stretch")
             st.button("Go back to it", key=f"learn.back.{code}", on_click=go_back, args=(reader, code, write))
 
 
