@@ -79,7 +79,8 @@ def sentence(plan: Plan, there: list[int], left: int, failed: int) -> str:
     drafters = "one drafter" if len(there) == 1 else "two drafters"
     if not left and failed:
         runs = "1 run came to nothing, for the reason" if failed == 1 else f"{failed:,} runs came to nothing, for the reasons"
-        return f"{prompts}, {drafters}, {limit}: {sum(there):,} runs are there, {runs} below. They can be tried again."
+        found, again = "1 run is" if sum(there) == 1 else f"{sum(there):,} runs are", "It" if failed == 1 else "They"
+        return f"{prompts}, {drafters}, {limit}: {found} there, {runs} below. {again} can be tried again."
     if not any(there):
         return f"{prompts}, {drafters}, {limit}. Every run is kept; a stopped study goes on where it was, also in another session."
     if not left:
