@@ -192,11 +192,8 @@ def test_a_stopped_study_goes_on_where_it_stopped(store, monkeypatch):
 def test_a_skipped_prompt_is_listed_with_its_reason(store):
     at = run(typed(text="Once upon a time\n\n" + "word " * 3000))
     assert "1 skipped prompt" in [e.label for e in at.expander]
-    assert (
-        "1 run is there, 1 run came to nothing" in words(at)
-        and "It can be tried again" in words(at)
-        and at.button(key="study_run").label == "Try again"
-    )
+    assert "1 run is there" in words(at) and "1 run came to nothing" in words(at) and "It can be tried again" in words(at)
+    assert at.button(key="study_run").label == "Try again"
     at = run(at)
     assert store.count() == 1 and "1 skipped prompt" in [e.label for e in at.expander]
     assert "context holds" in at.session_state["desk"].problems[at.session_state["desk"].jobs[0].key][1]
