@@ -86,6 +86,7 @@ class Tab:
         self._changed = asyncio.Event()
         self._socket: ClientConnection | None = None
         self._reader: asyncio.Task | None = None
+        self._asking: asyncio.Task | None = None  # kept: a loop holds its tasks weakly
         self._over: Exception | None = None
 
     async def open(self) -> None:
@@ -126,8 +127,17 @@ class Tab:
         stepper = self.stepper
         if stepper is None or not stepper.data["more"] or stepper.data["busy"]:
             raise ValueError(f"The page {self.page or 'Home'!r} has no stepper that another step can be asked of.")
+        await self._say(stepper, "step")
+
+    async def _rest(self) -> None:
+        """The next part of a long run."""
+        with suppress(Closed):
+            if self.stepper is not None:
+                await self._say(self.stepper, "resend")
+
+    async def _say(self, stepper: Stepper, what: str) -> None:
         told = {name: stepper.data[name] for name in ("run", "order")}
-        told |= {"step": stepper.data["at"][0], "phase": 3, "node": None, "have": stepper.have, "key": "step", "at": time()}
+        told |= {"step": stepper.data["at"][0], "phase": 3, "node": None, "have": stepper.have, "key": what, "at": time()}
         trigger = f"{STREAMLIT_INTERNAL_KEY_PREFIX}_{stepper.id}{EVENT_DELIM}events"
         await self.rerun(stepper.fragment, asked=(trigger, json.dumps([{"event": "ask", "value": told}])))
 
@@ -253,6 +263,8 @@ class Tab:
             data = json.loads(element.bidi_component.json)
             self.stepper = Stepper(element.bidi_component.id, delta.fragment_id, data, data["from"] + len(data["steps"]))
             self._drawn = data["at"][0] + 1
+            if self.stepper.have < data["count"]:
+                self._asking = asyncio.create_task(self._rest())
         elif kind == "plotly_chart":
             self.charts.add(element.plotly_chart.id.rpartition("-")[2])
         elif kind == "exception":

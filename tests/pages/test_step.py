@@ -12,7 +12,7 @@ from streamlit.testing.v1 import AppTest
 from decoding.methods import METHODS
 from decoding.models.family import EMBEDDED
 from decoding.trace import Header, SamplingData, Trace
-from pages.parts.shared import address
+from pages.parts.shared import address, stepper
 from pages.parts.shared import recorded_run as demo
 from pages.parts.shared.examples import EXAMPLES
 from pages.parts.shared.session import Session
@@ -149,6 +149,21 @@ def test_a_browser_that_lost_what_it_had_gets_it_again():
     assert sent(at)["steps"] == []
     asks(at, "resend", have=0)
     assert len(sent(at)["steps"]) == state(at).count and sent(at)["head"] and state(at).live is None
+
+
+def test_a_long_run_is_sent_in_parts(monkeypatch):
+    """Whatever a browser says that it has, no more is drawn for it at once."""
+    monkeypatch.setattr(stepper, "PART", 4)
+    at = opened()
+    count, found = state(at).count, len(sent(at)["steps"])
+    assert 0 < found < sent(at)["count"] == count
+    while found < count:
+        asks(at, "resend", have=found)
+        part = sent(at)
+        assert part["from"] == found and (len(part["steps"]) == 1 or sum(len(step["nodes"]) for step in part["steps"]) <= 4)
+        found += len(part["steps"])
+    asks(at, "resend", have=0)
+    assert 0 < len(sent(at)["steps"]) < count and not at.exception
 
 
 def what_the_browser_has(at: AppTest):

@@ -55,6 +55,19 @@ def test_a_growing_run_is_sent_step_by_step():
     assert run_key(TRACE) == run_key(grown_by_one) != run_key(TRACE, 1)
 
 
+@pytest.mark.parametrize(("most", "parts"), [(0, [1] * 4), (len(TRACE.steps[0].nodes), None), (10**6, [4])])
+def test_a_long_run_is_drawn_in_parts(most, parts):
+    """No part has more nodes than that, but for a single step that has; together they are all."""
+    whole, found = stepper_data(TRACE), []
+    while not found or len(found) < len(whole["steps"]):
+        part = stepper_data(TRACE, len(found), most=most)
+        assert part["count"] == 4 and part["from"] == len(found) and part["steps"]
+        assert len(part["steps"]) == 1 or sum(len(step["nodes"]) for step in part["steps"]) <= most
+        assert parts is None or len(part["steps"]) == parts.pop(0)
+        found += part["steps"]
+    assert found == whole["steps"] and not parts
+
+
 def test_a_long_run_leaves_out_bars_where_nothing_was_judged():
     step = recorded(grown((30, 70), (0,), (31,)))
     count = LIGHT // len(step.nodes) + 1
@@ -434,6 +447,36 @@ def test_steps_are_sent_once_and_what_is_missing_is_asked_for(mounted):
     stands(page, 4)
     call(4, 2, 4, run="two")  # another run, whose first steps never came
     assert page.evaluate("said")[-1] == ["ask", "resend", 0]
+
+
+@pytest.mark.browser
+def test_a_long_run_comes_in_parts_and_then_stands_where_it_should(mounted):
+    """What is not there yet is asked for, once for each part, and again where the question went down with the connection."""
+    page, call = mounted
+    page.clock.install()
+    call(1, stop=2, count=4, at=[3, 1, None], more=False)
+    assert page.evaluate("said") == [["ask", "resend", 2]]
+    stands(page, 2, 2)  # the last that is there
+    call(2, stop=2, count=4, at=[3, 1, None], more=False)  # the same again: it was asked for
+    page.clock.fast_forward(10_000)
+    assert page.evaluate("said") == [["ask", "resend", 2]] * 2
+    call(3, 2, 4, at=[3, 1, None], more=False)
+    stands(page, 4, 2)
+    page.keyboard.press("j")
+    call(4, 4, 4, at=[3, 1, None], more=False)
+    stands(page, 3)
+    page.clock.fast_forward(10_000)
+    assert page.evaluate("said") == [["ask", "resend", 2]] * 2
+
+
+@pytest.mark.browser
+def test_steps_behind_a_gap_are_not_taken_for_those_in_it(mounted):
+    page, call = mounted
+    call(1, stop=1)
+    call(2, 3, 4)
+    assert page.evaluate("said") == [["ask", "resend", 1]]
+    call(3, 1, 4, at=[3, 3, None], order=2)
+    stands(page, 4)
 
 
 @pytest.mark.browser

@@ -1,9 +1,11 @@
 """A trace as the plain data that the stepper draws: JSON, nothing computed from it but places on the screen.
 
-A step is a closed thing that never changes, so a page that shows a growing run sends each step once. Tokens are hostile until
-proven otherwise: they travel as data, with every character visible, and stepper.js writes them as text nodes only.
+A step is a closed thing that never changes, so a page that shows a growing run sends each step once, and a long run in parts.
+Tokens are hostile until proven otherwise: they travel as data, with every character visible, and stepper.js writes them as text
+nodes only.
 
     head      what is true of all of the run: its method, its models, the prompt
+    count     steps that there are
     steps     one `step_data` each: nodes, distributions, committed tokens, sentences
     names     token id (as text, which is what JSON has for keys) -> [short, in full], of all tokens that occur in those steps; in a
               picture -> [short, in full, colour], of those that are pixels
@@ -12,7 +14,7 @@ proven otherwise: they travel as data, with every character visible, and stepper
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import islice
+from itertools import accumulate, islice
 from zlib import crc32
 
 from decoding.trace import Header, Node, Row, Step, Trace
@@ -45,6 +47,7 @@ def marked(token: int, _: Mapping[int, bytes]) -> str:
 NOTHING: dict = {  # what is drawn where there is no run
     "head": {"facts": "", "method": "", "prompt": [], "special": [], "greedy": False, "limit": 0, "picture": False},
     "from": 0,
+    "count": 0,
     "steps": [],
     "names": {},
     "joined": [],
@@ -52,25 +55,32 @@ NOTHING: dict = {  # what is drawn where there is no run
 MANNERS = (Manner(marked, percent), Manner(marked, lambda share: number(share, 2)))  # in per cent, and in decimals
 
 
-def stepper_data(trace: Trace, start: int = 0, every_row: bool | None = None) -> dict:
+def stepper_data(trace: Trace, start: int = 0, every_row: bool | None = None, most: int | None = None) -> dict:
     """All that is drawn of a trace from step index `start` on.
 
     Args:
         every_row: the bars of positions too at which nothing was judged; None: unless the run is long.
+        most: nodes of the steps that are drawn, of which there is one at least; None: all there are.
     """
     if every_row is None:
         every_row = sum(len(step.nodes) for step in trace.steps) <= LIGHT
-    steps = trace.steps[start:]
+    steps = trace.steps[start:] if most is None else trace.steps[start : start + fitting(trace.steps[start:], most)]
     drawn = [step_data(step, start + i, trace.token_bytes, every_row, silent(trace, start + i)) for i, step in enumerate(steps)]
     used = {token for step, data in zip(steps, drawn, strict=True) for token in occurring(step, data)}
     used |= set(trace.header.prompt_tokens) if not start else set()
     return {
         "head": head_data(trace) if not start else None,
         "from": start,
+        "count": len(trace.steps),
         "steps": drawn,
         "names": names_of(used, trace.token_bytes, trace.header.raster.palette if trace.header.raster else ()),
         "joined": joints(trace),
     }
+
+
+def fitting(steps: Sequence[Step], most: int) -> int:
+    """How many of the first steps have no more nodes than that; one at least."""
+    return max(1, sum(nodes <= most for nodes in accumulate(len(step.nodes) for step in steps)))
 
 
 def silent(trace: Trace, index: int) -> str:

@@ -78,9 +78,9 @@ class Stepper {
     if (fresh) this.other(data);
     const store = this.store, had = store.steps.length;
     if (data.head) store.head = data.head;
-    if (data.from > had || !store.head) {
+    if (data.from > had || !store.head) {  // what lies between never came
       if (report) report.ask("resend", this.told(store.head ? had : 0));
-      if (!store.head) return;
+      return;
     }
     for (const [id, name] of Object.entries(data.names)) store.names.set(Number(id), name);
     store.steps.push(...data.steps.slice(Math.max(0, had - data.from)));
@@ -90,11 +90,22 @@ class Stepper {
     this.text.grow(store.steps);
     this.text.brackets(store.joined);
     if (fresh || store.steps.length > had) this.bar.grow(store.steps);
-    const before = this.at;
+    const before = this.at, partly = this.order === null;
     this.place(data, fresh, store.steps.length > this.drawn);
     this.drawn = store.steps.length;
-    this.draw(this.at !== before && !fresh);
-    if (data.more && data.steps.length >= TAIL) this.tell();
+    this.draw(this.at !== before && !fresh && !partly);
+    if (this.incomplete) this.askForRest();
+    else if (data.more && data.steps.length >= TAIL) this.tell();
+  }
+
+  get incomplete() { return this.steps.length < this.data.count; }
+
+  askForRest() {  // a long run comes in parts; a question that went down with the connection is put again
+    if (!this.report || !this.incomplete || this.wants === this.steps.length) return;
+    this.wants = this.steps.length;
+    this.report.ask("resend", this.told());
+    clearTimeout(this.asking);
+    this.asking = setTimeout(() => { this.wants = null; this.askForRest(); }, LOST_MS);
   }
 
   other(data) {  // another run: what this page has of it, and where the reader stood in it
@@ -105,7 +116,7 @@ class Stepper {
     this.drawn = this.steps.length;
     this.text.clear();
     this.tree.tallest = 0;
-    this.waiting = false;
+    this.waiting = false; this.wants = null;
     const view = memory().views.get(data.key);
     if (view && view.run === data.run && view.order === data.order) {
       Object.assign(this, { at: view.at, phase: view.phase, pinned: view.pinned, order: view.order });
@@ -125,7 +136,7 @@ class Stepper {
 
   place(data, fresh, grew) {  // where to stand: the page has a say when it changes its mind, the reader otherwise
     if (data.order !== this.order) {
-      this.order = data.order;
+      this.order = this.incomplete ? null : data.order;  // where it is to stand may be among what is still to come
       [this.at, this.phase, this.pinned] = data.at;
     } else if (grew && this.waiting) {
       this.at = Math.min(this.at + 1, this.steps.length - 1);
@@ -378,7 +389,7 @@ class Stepper {
   }
   gone() {
     if (this.element.isConnected) return;
-    clearTimeout(this.timer); clearTimeout(this.telling);
+    clearTimeout(this.timer); clearTimeout(this.telling); clearTimeout(this.asking);
     this.watch.disconnect();
     if (this.listens) this.listen(false);
   }

@@ -1,7 +1,8 @@
 """The stepper on a page: one component that shows a run call by call. What it draws is made by `viz/stepper`; it moves by itself.
 
 Back, Next, Play, phases and looking around are the browser's own and run no script. A page hands over the trace and gets the
-selection; a growing run is sent step by step, each once: the browser says how many it has with whatever it says.
+selection; a growing run is sent step by step, each once: the browser says how many it has with whatever it says. A long one goes in
+parts, of which the browser asks for the next, so that no script of a page draws all of it at once.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,6 +22,7 @@ __all__ = ["CHECK", "GUESS", "JUDGE", "WRITE", "Selection", "stepper"]
 
 Mode = Literal["full", "small"]
 SMALL = ("text", "tree")  # of them in the small stepper
+PART = 2_000  # nodes of the steps that are sent at once: some hundredths of a second
 
 component = st.components.v2.component("draftscope_stepper", html='<div class="stp-place"></div>', css=style(), js=script())
 
@@ -127,12 +129,12 @@ def stepper(
 
 
 def payload(sent: Sent, trace: Trace | None) -> dict:
-    """The steps that the browser does not have; made once."""
+    """Steps that the browser does not have; made once."""
     if trace is None:
         return NOTHING
     of = (sent.have, len(trace.steps))
     if sent.made is None or sent.made[0] != of:
-        sent.made = of, stepper_data(trace, sent.have)
+        sent.made = of, stepper_data(trace, sent.have, most=PART)
     return sent.made[1]
 
 
