@@ -17,7 +17,7 @@ from streamlit.runtime.media_file_manager import MediaFileManager
 from decoding.limits import Refused, check_files, limits
 from decoding.runs.log import log
 from decoding.runs.visitors import file_for
-from deploy.pace import Places, Tab
+from deploy.pace import Places, Tab, now
 from pages.parts.shared.runs import tabs
 
 AT_ONCE = 1
@@ -41,7 +41,7 @@ class Making:
     def __init__(self, tab_of: Callable[[str], Tab | None]) -> None:
         self._tab_of = tab_of
         self._asked: dict[object, Tab] = {}  # a file that waits or is made -> whose it is
-        self._places = Turns(AT_ONCE)
+        self._places = Turns(AT_ONCE, lambda file: now())
 
     @asynccontextmanager
     async def turn(self, session: str) -> AsyncIterator[None]:

@@ -79,16 +79,13 @@ class Places:
 
     Args:
         most: places.
-        works: whether a tab's script is at work.
-        computed: seconds that it has computed so far; None: how long it has a place is what counts.
+        computed: seconds of a processor that a tab's script has had so far, or whatever else is to count of a place.
     """
 
     half, few, cap = HALF, FEW, MOST  # of what somebody had
 
-    def __init__(
-        self, most: int, works: Callable[[Any], bool] = lambda tab: False, computed: Callable[[Any], float] | None = None
-    ) -> None:
-        self._most, self._works, self._computed = most, works, computed or (lambda tab: now())
+    def __init__(self, most: int, computed: Callable[[Any], float]) -> None:
+        self._most, self._computed = most, computed
         self._taken: dict[Hashable, Place] = {}
         self._waiting: dict[Hashable, tuple[Hashable, asyncio.Future]] = {}  # in the order in which they came
         self._had: dict[Hashable, tuple[float, float]] = {}  # seconds, as many as counted then
@@ -131,7 +128,9 @@ class Places:
         """Its script runs from now on."""
         if tab in self._taken:
             place = self._taken[tab]
-            place.began, place.until, place.had = now(), now() + HOLD, self._computed(tab)
+            place.began = place.looked = now()
+            place.had = place.seen = self._computed(tab)
+            place.until = now() + HOLD
             self._serve()
 
     def spoke(self, tab: Hashable) -> None:
@@ -193,12 +192,18 @@ class Places:
     def _forget_silent(self) -> bool:
         """Take back what nothing was heard of; whether that was anything."""
         for tab, place in self._taken.items():
-            if place.until <= now() < (last := place.began + LONGEST) and self._works(tab):
+            if place.until <= now() < (last := place.began + LONGEST) and self._works(tab, place):
                 place.until = min(now() + HOLD, last)
         silent = [tab for tab, place in self._taken.items() if place.until <= now()]
         for tab in silent:
             self._return(tab)
         return bool(silent)
+
+    def _works(self, tab: Hashable, place: "Place") -> bool:
+        """Whether its script had some of a processor since that was looked at before."""
+        had, passed = self._computed(tab) - place.seen, now() - place.looked
+        place.seen, place.looked = place.seen + had, now()
+        return had < 0 or had > WORKS * passed  # less than nothing: it began anew meanwhile
 
     def _return(self, tab: Hashable) -> None:
         """Take back a place, and note what was done in it."""
@@ -226,6 +231,8 @@ class Place:
     had: float  # seconds that its script had computed before
     began: float = 0.0  # its script
     until: float = inf
+    seen: float = 0.0  # seconds that its script had computed when that was looked at last
+    looked: float = 0.0
 
 
 class Purse(NamedTuple):
@@ -257,11 +264,6 @@ class Tab:
         self._unpaid = 0  # pages that began and that no message had asked for
         self._due = False  # a script that was asked for while another one ran, and has not begun
         self.watched = Watched()  # its script
-        self._looked, self._had, self._works = (
-            0.0,
-            0.0,
-            False,
-        )  # when it was looked at, its seconds of the processor, whether it works
 
     async def tick(self, fragment: str) -> bool:
         """Return when a tick of a fragment's timer may be passed on, and whether it is to be."""
@@ -322,19 +324,10 @@ class Tab:
         """A script began to run."""
         self._due, self.drawn = False, True
         self.watched.began(script_of(self.session))
-        self._looked, self._had, self._works = now(), processor(self.watched.script) or 0.0, True
 
     def computed(self) -> float:
         """Seconds that its script has computed."""
         return self.watched.computed
-
-    def works(self) -> bool:
-        """Whether its script had some of the processor since this was asked before, a while ago."""
-        if (passed := now() - self._looked) >= HOLD / 8:
-            had = processor(self.watched.script)
-            self._works = had is not None and had - self._had > WORKS * passed
-            self._looked, self._had = now(), had or 0.0
-        return self._works
 
     def ended(self, again: bool = False) -> None:
         """A script has ended; `again`: another one takes its place at once, as it does if it was asked for meanwhile."""
@@ -389,11 +382,8 @@ class Rested:
     def __init__(self, tab: Tab) -> None:
         self._tab = tab
 
-    def works(self) -> bool:
-        """As of its tab."""
-        return self._tab.works()
-
     def computed(self) -> float:
+        """As of its tab."""
         return self._tab.computed()
 
 
@@ -425,9 +415,9 @@ class Pace:
         self._all += 1
         for name, rule in wanted.items():
             if name not in self._purses:
-                places = Places(rule.scripts, Tab.works, Tab.computed)
+                places = Places(rule.scripts, Tab.computed)
                 self._purses[name] = Purse(Bucket(rule.pages), Bucket(rule.others), Bucket(rule.sent), places)
-        self._places = self._places or Places(whole.scripts, methodcaller("works"), methodcaller("computed"))
+        self._places = self._places or Places(whole.scripts, methodcaller("computed"))
         purses = [self._purses[name] for name in wanted]
         return Tab(list(wanted), purses, [self._places, *(purse.places for purse in purses)], self.known)
 

@@ -31,7 +31,7 @@ from decoding.limits import limits  # noqa: E402  the path comes first
 from decoding.runs import visitors  # noqa: E402
 from decoding.runs.log import log  # noqa: E402
 from decoding.runs.visitors import CHECK, COOKIE, FRAMED, ROUTE, WHETHER, is_key, new_key  # noqa: E402
-from deploy import arriving, lines, making, overlong, wires  # noqa: E402
+from deploy import arriving, lines, making, overlong, unread, wires  # noqa: E402
 from deploy.asking import address_of, key_in, whose  # noqa: E402
 from deploy.downloads import Downloads  # noqa: E402
 from deploy.fragments import has_fragment  # noqa: E402
@@ -40,6 +40,7 @@ from deploy.meant import Meant  # noqa: E402
 from deploy.pace import Pace, Tab  # noqa: E402
 from deploy.readiness import Readiness  # noqa: E402
 from deploy.requests import Requests  # noqa: E402
+from deploy.unread import HEARS, Unread  # noqa: E402
 from deploy.uploads import FILES, Uploads  # noqa: E402
 from pages.parts.shared import resting  # noqa: E402
 
@@ -53,12 +54,9 @@ OWN = re.compile(r"/_stcore/+([^/]*)")  # Streamlit's own addresses
 SERVED = {"stream", "health", "host-config", "upload_file", "bidi-components"}  # of them, what pages and health checks ask for
 ID = re.compile(r"[A-Za-z0-9_.-]{0,128}")  # of a fragment, a script, a message
 USER = "x-draftscope-visitor"  # the header in which the server tells Streamlit whose a connection is
-SHORT = 200  # bytes: messages that a script has ended, or that a timer begins, are shorter
 MAIN = ROOT / "app.py"
 SAID = {"new_session", "delta", "ref_hash", "script_finished", "page_info_changed", "page_config_changed", "auto_rerun",
-        "stop_auto_rerun", "navigation", "logo", "page_not_found"}  # fmt: skip
-BY_SCRIPTS = {ForwardMsg.DESCRIPTOR.fields_by_name[name].number for name in SAID}  # of what pages are told
-HERE = str(MAIN).encode()
+        "stop_auto_rerun", "navigation", "logo", "page_not_found"}  # by scripts, of what pages are told  # fmt: skip
 ASKED = {"rerun_script", "stop_script", "app_heartbeat", "file_urls_request", "backend_operation_request"}  # by pages
 PARTS = 2_000  # boxes and buttons of a page, and what it has seen before; the largest have some 200
 SIGNS = 20_000  # that begin a list, an object or a value of one, in all that a page says
@@ -271,7 +269,12 @@ class Messages:
 
     def __init__(self, app: ASGIApp, pace: Pace | None = None) -> None:
         self.app = app
-        self.pace = pace or Pace()
+        self.pace, self.unread = pace or Pace(), Unread()
+
+    def hears(self, tab: Tab, message: ForwardMsg) -> None:
+        """Streamlit says something to a page."""
+        told(tab, message)
+        self.unread.said(tab, message.ByteSize())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if limits().public and scope["type"] != "http":
@@ -288,10 +291,13 @@ class Messages:
             await send({"type": "websocket.close", "code": 1013})
             return
         linger()
+        self.unread.enter(tab, partial(wires.cut, receive))
         try:
             tab.session = "".join(scope.get("subprotocols", ())[2:3])  # of a tab that comes back
-            await self.app(owned(scope, key), partial(asked, receive, tab), partial(told, send, tab))
+            known = owned(scope, key) | {HEARS: partial(self.hears, tab)}
+            await self.app(known, partial(asked, receive, tab), partial(sent, send, self.unread, tab))
         finally:
+            self.unread.leave(tab)
             self.pace.leave(tab)
 
 
@@ -346,52 +352,27 @@ def is_there(found: BackMsg, tab: Tab) -> bool:
     return not (fragment := found.rerun_script.fragment_id) or has_fragment(tab.session, fragment)
 
 
-async def told(send: Send, tab: Tab, message: Message) -> None:
-    """Sends what Streamlit answers, and notes when it begins a page and when a script has ended."""
-    data = message.get("bytes") or b""
-    if field_of(data) in BY_SCRIPTS:
+def told(tab: Tab, message: ForwardMsg) -> None:
+    """Notes what Streamlit says to a page: that it begins a page, goes on, and that a script has ended."""
+    kind = message.WhichOneof("type")
+    if kind in SAID:
         tab.spoke()
-    if HERE in data and (said := ForwardMsg.FromString(data)).WhichOneof("type") == "new_session":
-        tab.belongs(said.new_session.initialize.session_id)
+    if kind == "new_session":
+        tab.belongs(message.new_session.initialize.session_id)
         tab.began()
-        if not said.metadata.run.fragment_ids:
+        if not message.metadata.run.fragment_ids:
             tab.page_began()
-        said.new_session.main_script_path = MAIN.name  # its place on the server, which browsers need for nothing
-        message = message | {"bytes": said.SerializeToString()}
-    elif 0 < len(data) < SHORT:
-        said = ForwardMsg.FromString(data)
-        tab.ticks.told(said)
-        if said.WhichOneof("type") == "script_finished":
-            tab.ended(again=said.script_finished == ForwardMsg.FINISHED_EARLY_FOR_RERUN)
+        message.new_session.main_script_path = MAIN.name  # its place on the server, which browsers need for nothing
+    elif kind == "script_finished":
+        tab.ended(again=message.script_finished == ForwardMsg.FINISHED_EARLY_FOR_RERUN)
+    tab.ticks.told(message)
+
+
+async def sent(send: Send, lying: Unread, tab: Tab, message: Message) -> None:
+    """Sends what Streamlit has said, as fast as it is read."""
     await send(message)
-
-
-def field_of(data: bytes) -> int:
-    """The number of the field that says what a message to a page is, without reading all of it; 0 if there is none.
-
-    >>> field_of(ForwardMsg(hash="a" * 200, script_finished=1).SerializeToString()), field_of(b"")
-    (6, 0)
-    """
-    at = 0
-    while at < len(data):
-        tag, at = varint(data, at)
-        if tag >> 3 > 2 or tag & 7 != 2:  # its hash and its metadata come first, as a length and so many bytes
-            return tag >> 3
-        length, at = varint(data, at)
-        at += length
-    return 0
-
-
-def varint(data: bytes, at: int) -> tuple[int, int]:
-    """A number of protobuf's that begins there, and where it has ended."""
-    found = shift = 0
-    while at < len(data):
-        byte, at = data[at], at + 1
-        found |= (byte & 127) << shift
-        shift += 7
-        if byte < 128:
-            break
-    return found, at
+    if message["type"] == "websocket.send":
+        lying.was_read(tab)
 
 
 def read(data: bytes) -> BackMsg | None:
@@ -458,6 +439,7 @@ config.set_option("logger.enableRich", False)  # it draws errors over a hundred 
 lines.tame()
 for kind in arriving.kinds():
     arriving.bound(kind)
+unread.bound()
 pace = Pace()
 making.bound(making.Making(pace.tab_of))
 resting.listener = pace.rests

@@ -30,6 +30,12 @@ def is_closed(receive: Any) -> bool:
     return transport is not None and transport.is_closing()
 
 
+def cut(receive: Any) -> None:
+    """End the connection that messages are received from, whatever is still to be read."""
+    if (transport := getattr(getattr(receive, "__self__", None), "transport", None)) is not None:
+        transport.abort()
+
+
 def bound(wire: Any) -> None:
     """Have a connection, the object of the server behind `receive`, end when it does more of that."""
     if hasattr(wire, "config") and hasattr(wire.config, "ws_max_size"):

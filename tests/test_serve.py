@@ -492,6 +492,7 @@ def test_the_place_of_the_program_is_not_told(serve):
 
     async def app(scope, receive, send):
         for found in (began, other):
+            scope[serve.HEARS](found)
             await send({"type": "websocket.send", "bytes": found.SerializeToString()})
 
     async def send(message):
@@ -513,6 +514,7 @@ def pages_of(serve, answers: list[ForwardMsg]) -> int:
         while True:
             await receive()
             for answer in answers:
+                scope[serve.HEARS](answer)
                 await send({"type": "websocket.send", "bytes": answer.SerializeToString()})
             runs += 1
             await asyncio.sleep(0.05)
@@ -551,20 +553,14 @@ def test_the_end_of_a_script_is_heard(serve):
     finished.hash = finished.metadata.active_script_hash = "0" * 32
     finished.metadata.run.fragment_ids.append("0" * 32)
     other.script_finished, other.delta.new_element.text.body = 0, "x"
-    heard, sent = [], []
-
-    async def send(message):
-        sent.append(message["bytes"])
-
+    heard = []
     broken_off, address = ForwardMsg(script_finished=ForwardMsg.FINISHED_EARLY_FOR_RERUN), ForwardMsg()
     address.file_urls_response.response_id = "an answer that no script has given"
     said, spoken = (other, finished, other, broken_off, address), []
-    tab = SimpleNamespace(
-        ended=lambda again: heard.append((len(sent), again)), spoke=lambda: spoken.append(len(sent)), ticks=Ticks()
-    )
-    for one in said:
-        asyncio.run(serve.told(send, tab, {"type": "websocket.send", "bytes": one.SerializeToString()}))
-    assert heard == [(1, False), (3, True)] and spoken == [0, 1, 2, 3] and sent == [one.SerializeToString() for one in said]
+    tab = SimpleNamespace(ended=lambda again: heard.append((at, again)), spoke=lambda: spoken.append(at), ticks=Ticks())
+    for at, one in enumerate(said):  # noqa: B007  the tab looks at it
+        serve.told(tab, one)
+    assert heard == [(1, False), (3, True)] and spoken == [0, 1, 2, 3]
 
 
 @pytest.mark.parametrize("base", ["", "/base"])

@@ -11,7 +11,7 @@ from decoding.limits import PUBLIC
 from deploy import fragments
 from deploy.pace import Pace, now
 from deploy.serve import asked, told
-from tests.deploy.test_ticks import Network, nobody, page, sent, tick
+from tests.deploy.test_ticks import Network, page, tick
 
 OWN = PUBLIC.visitor
 
@@ -35,11 +35,10 @@ def sessions(monkeypatch) -> Sessions:
     return found
 
 
-def begun(session: str) -> dict:
-    message = ForwardMsg()
-    message.ParseFromString(page()["bytes"])
+def begun(session: str) -> ForwardMsg:
+    message = page()
     message.new_session.initialize.session_id = session
-    return sent(message)
+    return message
 
 
 @pytest.mark.parametrize(
@@ -142,7 +141,7 @@ def test_what_a_closed_tab_had_asked_for_is_not_run(played, sessions):
 def test_a_script_that_runs_keeps_its_place_when_a_later_message_is_dropped(played, sessions):
     async def story():
         tab = Pace().enter("key", "here")
-        await told(nobody, tab, begun("mine"))
+        told(tab, begun("mine"))
         await tab.turn(page=True)
         tab.began()
         await asked(Network(tick("z", auto=False)).receive, tab)

@@ -339,6 +339,11 @@ def test_how_long_pages_have_stood_is_known(played):
     assert played(story) == pytest.approx([0, 0, 30, 0])
 
 
+def idle(tab: object) -> float:
+    """Seconds that its script has computed."""
+    return 0.0
+
+
 class Worker(Thread):
     """A script that is at work, or waits, until it is told to end."""
 
@@ -454,7 +459,7 @@ def test_who_has_waited_takes_a_place_again(played):
 def test_others_do_not_wait_long_for_scripts_that_say_nothing(played, script, monkeypatch, works):
     """Nor do they all run with more and more of them that are at work: ten were, and a step waited for each."""
     script(works)
-    monkeypatch.setattr(Tab, "works", lambda tab: works)
+    monkeypatch.setattr(Tab, "computed", lambda tab: now() if works else 0.0)
 
     async def story():
         pace = Pace()
@@ -470,7 +475,7 @@ def test_others_do_not_wait_long_for_scripts_that_say_nothing(played, script, mo
 @pytest.mark.parametrize("cancelled_first", [True, False])
 def test_who_is_gone_at_the_moment_they_are_served_keeps_no_place(played, cancelled_first):
     async def story():
-        places = Places(1)
+        places = Places(1, idle)
         await places.take("one", "one")
         waiting = asyncio.create_task(places.take("gone", "gone"))
         await asyncio.sleep(0)
@@ -487,7 +492,7 @@ def test_who_asks_again_while_others_wait_is_served_when_their_own_place_is_lost
     """They waited for ever, and the event loop asked without a pause whether their place was lost."""
 
     async def story():
-        places, looks = Places(2), []
+        places, looks = Places(2, idle), []
         one, other, third = "one", "other", "third"
         for tab in (one, other):
             await places.take(tab, tab)
@@ -697,7 +702,7 @@ def test_slow_scripts_share_a_place(played):
     """Those of ten addresses took all three again and again, and a step waited for two of them."""
 
     async def story():
-        places, waits = Places(3), []
+        places, waits = Places(3, idle), []
         for number in range(10):
             places.slow(f"slow {number}")
 
@@ -725,7 +730,7 @@ def test_slow_scripts_share_a_place(played):
 
 def test_who_was_slow_is_forgotten(played):
     async def story():
-        places = Places(3)
+        places = Places(3, idle)
         places.slow("a"), places.slow("b")
         await places.take(1, "a")
         waiting = asyncio.create_task(places.take(2, "b"))

@@ -11,26 +11,22 @@ from deploy.pace import Pace, now
 from deploy.serve import asked, told
 
 
-def timer(fragment: str, interval: float) -> dict:
+def timer(fragment: str, interval: float) -> ForwardMsg:
     message = ForwardMsg()
     message.auto_rerun.fragment_id, message.auto_rerun.interval = fragment, interval
-    return sent(message)
+    return message
 
 
-def ended(fragment: str) -> dict:
+def ended(fragment: str) -> ForwardMsg:
     message = ForwardMsg()
     message.stop_auto_rerun.fragment_ids.append(fragment)
-    return sent(message)
+    return message
 
 
-def page() -> dict:
+def page() -> ForwardMsg:
     message = ForwardMsg()
     message.new_session.main_script_path = "/srv/app.py"
-    return sent(message)
-
-
-def sent(message: ForwardMsg) -> dict:
-    return {"type": "websocket.send", "bytes": message.SerializeToString()}
+    return message
 
 
 def tick(fragment: str, auto: bool = True) -> dict:
@@ -64,10 +60,6 @@ def every_fragment(monkeypatch):
     monkeypatch.setattr("deploy.serve.has_fragment", lambda session, fragment: True)
 
 
-async def nobody(message: dict) -> None:
-    pass
-
-
 @pytest.mark.parametrize(
     ("said", "count"),
     [
@@ -79,14 +71,13 @@ async def nobody(message: dict) -> None:
         ([timer("a", 0.2), page(), timer("a", 0.2)], 1),
     ],
 )
-def test_ticks_that_piled_up_are_one(played, monkeypatch, said, count):
+def test_ticks_that_piled_up_are_one(played, said, count):
     """Or none, if their timer is no more. A press behind them is passed on, and at once."""
-    monkeypatch.setattr("deploy.serve.HERE", b"/srv/app.py")
 
     async def story():
         tab = Pace().enter("key", "here")
         for message in said:
-            await told(nobody, tab, message)
+            told(tab, message)
         press = tick("a", auto=False)
         found = await went_by(tab, *[tick("a")] * 20, press)
         return len(found) - 1, found[-1] == press, now()
@@ -99,7 +90,7 @@ def test_ticks_in_time_all_go_by(played):
 
     async def story():
         tab, count = Pace().enter("key", "here"), 0
-        await told(nobody, tab, timer("a", 0.2))
+        told(tab, timer("a", 0.2))
         for number in range(50):
             count += len(await went_by(tab, tick("a")))
             await asyncio.sleep(0.2 + 0.05 * (-1) ** number)
@@ -117,7 +108,7 @@ def test_a_press_waits_for_no_ticks(played):
         for other in others:
             await other.turn(page=True)
         tab = pace.enter("key", "here")
-        await told(nobody, tab, timer("a", 0.1))
+        told(tab, timer("a", 0.1))
         loop = asyncio.get_running_loop()
         for other in others:
             loop.call_later(0.5, other.ended)

@@ -113,7 +113,7 @@ def stepper(
         if here and on_move is not None:
             on_move(sent.at)
         if what == "resend":
-            sent.have = told["have"] if sane(told.get("have")) else 0
+            sent.have = told["have"] if told.get("run") == sent.run and sane(told.get("have")) else 0
         elif on_ask is not None:
             on_ask()
 
