@@ -97,6 +97,22 @@ def test_of_too_many_classes_the_emptiest_of_whoever_has_most_gives_way(made, cl
     assert made.spot(code) is not None and made.spot(other) is not None and made.spot(pupils[0]) is None
 
 
+def test_a_class_with_pupils_gives_way_to_none(made, clock, monkeypatch):
+    """A pupil with made-up keys opened nineteen: of the teacher, who had most with two, one was gone with its votes."""
+    monkeypatch.setenv("DRAFTSCOPE_MODE", "public")
+    voted, followed = (made.opened("school", "teacher")[0] for _ in range(2))
+    made.vote(voted, "a", Spot(), 0, 2)
+    made.spot(followed, "b")
+    clock.now = 50
+    for i in range(2, CLASSES_NEAR):
+        made.opened("school", f"made up {i}")
+    with pytest.raises(Refused, match="of one network"):
+        made.opened("school", "one more")
+    assert {voted, followed} <= set(made.rooms)
+    clock.now = 61  # whoever followed is gone, and nobody has voted there
+    assert made.opened("school", "another") and voted in made.rooms
+
+
 def test_a_class_that_is_left_and_empty_gives_way_first(made, clock, monkeypatch):
     monkeypatch.setenv("DRAFTSCOPE_MODE", "public")
     left, shown = made.opened("school", "a")[0], made.opened("school", "b")[0]
