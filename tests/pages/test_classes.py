@@ -4,7 +4,7 @@ import pytest
 
 from decoding.limits import CLASS_HOURS, CLASS_TABS, CLASSES, CLASSES_NEAR, Refused
 from decoding.runs.own_secret import own_secret
-from pages.parts.learn.classes import Classes, Spot, is_code
+from pages.parts.learn.classes import IDLE, Classes, Spot, is_code
 
 ASKED, SHOWN = Spot(1, 2), Spot(1, 2, True)
 
@@ -88,7 +88,7 @@ def test_of_too_many_classes_the_emptiest_of_whoever_has_most_gives_way(made, cl
     monkeypatch.setenv("DRAFTSCOPE_MODE", "public")
     code, key = made.opened("school", "teacher")
     made.vote(code, "pupil", Spot(), 0, 2)
-    clock.now = 1000
+    clock.now = 300
     pupils = [made.opened("school", "pupil")[0] for _ in range(1, CLASSES_NEAR)]
     for one in pupils[1:]:
         made.spot(one, "a tab that follows it")
@@ -111,6 +111,19 @@ def test_a_class_with_pupils_gives_way_to_none(made, clock, monkeypatch):
     assert {voted, followed} <= set(made.rooms)
     clock.now = 61  # whoever followed is gone, and nobody has voted there
     assert made.opened("school", "another") and voted in made.rooms
+
+
+def test_a_class_of_yesterday_gives_way_before_one_that_is_taught(made, clock, monkeypatch):
+    """Nineteen other teachers of the school began: the class that was taught was dropped, and the dead one stayed."""
+    monkeypatch.setenv("DRAFTSCOPE_MODE", "public")
+    dead, taught = (made.opened("school", "teacher")[0] for _ in range(2))
+    made.spot(dead, "a")
+    made.vote(dead, "a", Spot(), 0, 2)
+    clock.now = IDLE
+    made.spot(taught, "b")
+    for i in range(2, CLASSES_NEAR):
+        made.spot(made.opened("school", f"another {i}")[0], "pupil")
+    assert made.opened("school", "one more") and taught in made.rooms and dead not in made.rooms
 
 
 def test_a_class_that_is_left_and_empty_gives_way_first(made, clock, monkeypatch):

@@ -168,6 +168,31 @@ def test_a_class_votes_and_sees_the_votes_once_the_teacher_shows_the_answer(own_
     assert "lsn-reveal" in html(pupils[0]) and "(you)" in html(pupils[0]) and "learn.option.0" not in keys(pupils[0])
 
 
+def test_a_vote_that_comes_late_is_said_not_to_count(own_classes):
+    lesson, card = asked()[1]
+    code, key = own_classes.opened()
+    own_classes.move(code, key, Spot(lesson, card))
+    pupil = opened(class_=code)
+    own_classes.move(code, key, Spot(lesson, card + 1))
+    press(pupil, "learn.option.1")
+    assert [toast.value for toast in pupil.toast] == ["Your vote does not count: the class has gone on."]
+    assert not own_classes.tally(code, Spot(lesson, card), 2).votes
+
+
+def test_a_teacher_is_told_that_the_class_is_gone(own_classes):
+    """The screen showed the question with no votes and no tabs; and the same link opens it again."""
+    lesson, card = asked()[1]
+    teacher = press(opened(), "learn.teach")
+    link = query(teacher)
+    where = {"lesson": f"{lesson + 1}", "card": f"{card + 1}", "view": "class", "class_": link["class"], "lead": link["lead"]}
+    teacher = opened(**where)
+    assert not teacher.info
+    own_classes.rooms.clear()
+    checked(teacher.run())
+    assert "without the votes that it had" in teacher.info[0].value and link["class"] in own_classes.rooms
+    assert not checked(teacher.run()).info
+
+
 @pytest.mark.parametrize("tried", ["learn.option.0", "learn.skip"])
 def test_what_a_teacher_tried_alone_is_not_shown_to_the_class(own_classes, tried):
     lesson, card = next(place for place in asked() if place[0] == 0)  # in the lesson that a class begins with

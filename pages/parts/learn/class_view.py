@@ -42,6 +42,7 @@ def arrive(reader: Reader) -> None:
     """Whoever comes by a link with a code: teacher or pupil."""
     if not reader.key:
         return
+    there = classes.spot(reader.code) is not None
     try:
         leads = classes.leads(reader.code, reader.key, visitor.address(), voter())
     except Refused as error:  # the key is theirs, and may lead in a while
@@ -51,6 +52,8 @@ def arrive(reader: Reader) -> None:
         does_not_lead(reader, told(error))
         return
     if leads:
+        if not there:
+            st.info(as_markdown(f"Class {reader.code} was not open any more. It is open again, without the votes that it had."))
         lead(reader)
     else:
         does_not_lead(reader, "Another teacher has this class; you are in it as a pupil.")
@@ -107,6 +110,8 @@ def votes(reader: Reader, question: Question, open_: bool) -> None:
     code, spot, count = reader.code, Spot(*reader.at), len(question.options)
 
     def look() -> None:
+        if classes.spot(code) is None:
+            st.rerun()  # which opens it again
         found = classes.tally(code, spot, count)
         st.html(tally_html(question, found.counts, found.tabs, None if open_ else question.right))
         st.html(f'<div class="lsn"><p class="lsn-code">To vote, open {as_html(pupils_link())}<b>{as_html(code)}</b></p></div>')
@@ -167,3 +172,5 @@ def cast(reader: Reader, shown: Spot, option: int, options: int) -> None:
     """A callback: a vote."""
     if classes.vote(reader.code, reader.tab, shown, option, options):
         reader.answers[shown[:2]] = option
+    else:
+        st.toast("Your vote does not count: the class has gone on.")

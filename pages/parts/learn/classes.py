@@ -26,6 +26,7 @@ CODE = re.compile(r"[A-Z0-9]{4,8}")
 KEY = re.compile(r"[A-Za-z0-9_-]{8,32}")
 LENGTH = 6  # of a code that is made here
 AWAY = 60.0  # seconds without a look, after which a pupil is gone
+IDLE = 600.0  # seconds without a look of anybody, after which a class may give way whatever was voted in it
 FEW = 3  # classes that a visitor leads at a time: they give way to no other while there is anybody in them
 
 
@@ -192,11 +193,12 @@ class Classes:
 
     def gives_way(self, near: dict[str, Room]) -> str:
         """The code of the class that another one may take the place of, of those of an address; "" if there is none: one in which
-        nobody ever was and that its teacher has left, or else the emptiest of whoever has opened most; if those are few, one in
-        which nobody is and nobody has voted."""
-        empty = [code for code, room in near.items() if not room.tabs and not room.votes and self.clock() - room.seen >= AWAY]
-        if empty:
-            return min(empty, key=lambda code: near[code].seen)
+        nobody ever was and that its teacher has left, or that nobody has looked at for a while; or else the emptiest of whoever has
+        opened most, and if those are few, one in which nobody is and nobody has voted."""
+        away = {code: self.clock() - room.seen for code, room in near.items()}
+        left = [code for code, room in near.items() if away[code] >= (IDLE if room.tabs or room.votes else AWAY)]
+        if left:
+            return max(left, key=lambda code: (not self.used(near[code]), away[code]))
         (most, count), *_ = Counter(room.opener for room in near.values()).most_common(1) or [("", 0)]
         own = {code: room for code, room in near.items() if room.opener == most and (count > FEW or not self.used(room))}
         return min(own, key=lambda code: (self.used(own[code]), own[code].seen), default="") if count > 1 and most else ""
