@@ -33,11 +33,12 @@ from decoding.limits import Rate, left_for, limits
 from deploy.asking import counted
 from deploy.overlong import CLOSED, COMPUTES, Watched
 from deploy.ticks import Ticks
-from deploy.working import processor, script_of
+from deploy.working import is_over, processor, script_of
 
 HOLD = 1.0  # seconds that a script has its place without a word, and for so long each time if it is at work
 LONGEST = 20.0  # seconds that it has it, whatever it says or does; who computes without a word is ended long before
 PATIENT = 10.0  # seconds that a script which has waited for something waits for a place
+SOON = 0.05  # seconds after which it is looked whether a script has ended that says nothing, while somebody waits
 WORKS = 0.02  # of a processor, beside all that want it too: more than who waits and looks now and then
 HALF = 2.0  # seconds after which what somebody had counts half
 FEW, MOST = 0.12, 0.5  # seconds: so little counts for nothing, and no more than that counts
@@ -80,12 +81,13 @@ class Places:
     Args:
         most: places.
         computed: seconds of a processor that a tab's script has had so far, or whatever else is to count of a place.
+        over: whether it is known that no script of a tab runs, which nobody tells for a page whose browser is gone.
     """
 
     half, few, cap = HALF, FEW, MOST  # of what somebody had
 
-    def __init__(self, most: int, computed: Callable[[Any], float]) -> None:
-        self._most, self._computed = most, computed
+    def __init__(self, most: int, computed: Callable[[Any], float], over: Callable[[Any], bool] = lambda tab: False) -> None:
+        self._most, self._computed, self._over = most, computed, over
         self._taken: dict[Hashable, Place] = {}
         self._waiting: dict[Hashable, tuple[Hashable, asyncio.Future]] = {}  # in the order in which they came
         self._had: dict[Hashable, tuple[float, float]] = {}  # seconds, as many as counted then
@@ -194,10 +196,14 @@ class Places:
         for tab, place in self._taken.items():
             if place.until <= now() < (last := place.began + LONGEST) and self._works(tab, place):
                 place.until = min(now() + HOLD, last)
-        silent = [tab for tab, place in self._taken.items() if place.until <= now()]
+        silent = [tab for tab, place in self._taken.items() if place.until <= now() or self._is_over(tab, place)]
         for tab in silent:
             self._return(tab)
         return bool(silent)
+
+    def _is_over(self, tab: Hashable, place: "Place") -> bool:
+        """Whether its script has ended without a word."""
+        return place.until < inf and now() - place.began >= SOON and self._over(tab)
 
     def _works(self, tab: Hashable, place: "Place") -> bool:
         """Whether its script had some of a processor since that was looked at before."""
@@ -214,13 +220,13 @@ class Places:
         self._had = {one: had for one, had in self._had.items() if self._counts(one, at) > FEW / 8}
 
     def _wake(self) -> None:
-        """Have those who wait served when the next place is lost."""
+        """Have those who wait served when the next place is lost, and look soon whether one is free."""
         if self._alarm is not None:
             self._alarm.cancel()
             self._alarm = None
         until = min((place.until for place in self._taken.values()), default=inf)
         if self._waiting and until < inf:
-            self._alarm = asyncio.get_running_loop().call_at(until, self._serve)
+            self._alarm = asyncio.get_running_loop().call_at(min(until, now() + SOON), self._serve)
 
 
 @dataclass
@@ -329,6 +335,10 @@ class Tab:
         """Seconds that its script has computed."""
         return self.watched.computed
 
+    def over(self) -> bool:
+        """Whether it is known that no script of it runs."""
+        return bool(self.session) and not self.watched.alive and is_over(self.session)
+
     def ended(self, again: bool = False) -> None:
         """A script has ended; `again`: another one takes its place at once, as it does if it was asked for meanwhile."""
         if not again and not self._due:
@@ -386,6 +396,10 @@ class Rested:
         """As of its tab."""
         return self._tab.computed()
 
+    def over(self) -> bool:
+        """As of its tab."""
+        return self._tab.over()
+
 
 class Pace:
     """All tabs of a server."""
@@ -415,9 +429,9 @@ class Pace:
         self._all += 1
         for name, rule in wanted.items():
             if name not in self._purses:
-                places = Places(rule.scripts, Tab.computed)
+                places = Places(rule.scripts, Tab.computed, Tab.over)
                 self._purses[name] = Purse(Bucket(rule.pages), Bucket(rule.others), Bucket(rule.sent), places)
-        self._places = self._places or Places(whole.scripts, methodcaller("computed"))
+        self._places = self._places or Places(whole.scripts, methodcaller("computed"), methodcaller("over"))
         purses = [self._purses[name] for name in wanted]
         return Tab(list(wanted), purses, [self._places, *(purse.places for purse in purses)], self.known)
 

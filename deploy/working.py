@@ -3,6 +3,7 @@ it computes, and then they should not. Python does not tell, but the kernel does
 
 from pathlib import Path
 from threading import Thread
+from typing import Any
 
 from streamlit import runtime
 
@@ -11,10 +12,20 @@ TIMES = "/proc/self/task/{}/schedstat"  # nanoseconds of a processor come first
 
 def script_of(session: str) -> Thread | None:
     """The thread on which the script of a session runs now; None if none does, or Streamlit cannot be asked."""
-    manager = getattr(runtime.get_instance() if runtime.exists() else None, "_session_mgr", None)
+    manager = sessions()
     found = None if manager is None else manager.get_active_session_info(session)
     runner = None if found is None else getattr(found.session, "_scriptrunner", None)
     return getattr(runner, "_script_thread", None)
+
+
+def is_over(session: str) -> bool:
+    """Whether no script of a session runs, as far as Streamlit knows that session and can be asked."""
+    return sessions() is not None and ((script := script_of(session)) is None or not script.is_alive())
+
+
+def sessions() -> Any:
+    """Streamlit's, if it runs."""
+    return getattr(runtime.get_instance() if runtime.exists() else None, "_session_mgr", None)
 
 
 def processor(thread: Thread | None) -> float | None:

@@ -1,6 +1,7 @@
 """What is asked of a page that has no such fragment, or of one whose browser is gone, keeps no place in which others could run."""
 
 import asyncio
+from threading import current_thread
 from types import SimpleNamespace
 
 import pytest
@@ -9,7 +10,7 @@ from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
 
 from decoding.limits import PUBLIC
 from deploy import fragments
-from deploy.pace import Pace, now
+from deploy.pace import HOLD, SOON, Pace, now
 from deploy.serve import asked, told
 from tests.deploy.test_ticks import Network, page, tick
 
@@ -24,7 +25,10 @@ class Sessions:
 
     def get_active_session_info(self, session: str):
         own = self.known.get(session)
-        return None if own is None else SimpleNamespace(session=SimpleNamespace(has_fragment=own.__contains__))
+        runner = SimpleNamespace(_script_thread=current_thread())
+        return (
+            None if own is None else SimpleNamespace(session=SimpleNamespace(has_fragment=own.__contains__, _scriptrunner=runner))
+        )
 
 
 @pytest.fixture
@@ -136,6 +140,22 @@ def test_what_a_closed_tab_had_asked_for_is_not_run(played, sessions):
         return (await waits)["type"], now(), [tab in places for places, _ in tab._places]
 
     assert played(story) == ("websocket.disconnect", pytest.approx(0.1), [False] * 3)
+
+
+@pytest.mark.parametrize(("session", "waits"), [("mine", HOLD), ("gone", SOON)])
+def test_the_place_of_a_script_that_ended_without_a_word_is_free(played, sessions, session, waits):
+    """Of sixty pages whose browsers were gone each kept one for a second: nobody tells them that their scripts have ended."""
+
+    async def story():
+        pace = Pace()
+        tabs = [pace.enter("key", "here") for _ in range(OWN.scripts + 1)]
+        for tab in tabs:
+            tab.session = session
+        for tab in tabs:
+            await tab.turn(page=False)
+        return now()
+
+    assert played(story) == pytest.approx(waits, abs=0.01)
 
 
 def test_a_script_that_runs_keeps_its_place_when_a_later_message_is_dropped(played, sessions):
