@@ -33,7 +33,7 @@ from decoding.limits import Rate, left_for, limits
 from deploy.asking import counted
 from deploy.overlong import CLOSED, COMPUTES, Watched
 from deploy.ticks import Ticks
-from deploy.working import is_over, processor, script_of
+from deploy.working import computed, forget, is_gone, script_of
 
 HOLD = 1.0  # seconds that a script has its place without a word, and for so long each time if it is at work
 LONGEST = 20.0  # seconds that it has it, whatever it says or does; who computes without a word is ended long before
@@ -209,13 +209,12 @@ class Places:
         """Whether its script had some of a processor since that was looked at before."""
         had, passed = self._computed(tab) - place.seen, now() - place.looked
         place.seen, place.looked = place.seen + had, now()
-        return had < 0 or had > WORKS * passed  # less than nothing: it began anew meanwhile
+        return had > WORKS * passed
 
     def _return(self, tab: Hashable) -> None:
         """Take back a place, and note what was done in it."""
         place, at = self._taken.pop(tab), now()
-        did = (computed := self._computed(tab)) - place.had
-        did = did if did >= 0 else computed  # of a script that began anew meanwhile
+        did = self._computed(tab) - place.had
         self._had[place.whose] = min(self._counts(place.whose, at) + did, self.cap), at
         self._had = {one: had for one, had in self._had.items() if self._counts(one, at) > FEW / 8}
 
@@ -332,12 +331,12 @@ class Tab:
         self.watched.began(script_of(self.session))
 
     def computed(self) -> float:
-        """Seconds that its script has computed."""
-        return self.watched.computed
+        """Seconds that its scripts have computed."""
+        return computed(self.session)
 
     def over(self) -> bool:
-        """Whether it is known that no script of it runs."""
-        return bool(self.session) and not self.watched.alive and is_over(self.session)
+        """Whether its script has ended and nobody will tell."""
+        return bool(self.session) and not self.watched.alive and is_gone(self.session)
 
     def ended(self, again: bool = False) -> None:
         """A script has ended; `again`: another one takes its place at once, as it does if it was asked for meanwhile."""
@@ -381,9 +380,8 @@ class Tab:
 
     def left(self) -> None:
         """It is closed."""
-        runs = processor(self.watched.script) is not None
         for places, _ in self._places:
-            places.leave(self) if runs else places.give(self)
+            places.leave(self) if self.watched.alive else places.give(self)
 
 
 class Rested:
@@ -487,6 +485,8 @@ class Pace:
     def _gone(self, tab: Tab) -> None:
         self._open.subtract(tab.names)
         self._all -= 1
+        if tab.session not in self._sessions:
+            forget(tab.session)
 
     def _forget_idle(self) -> None:
         """What visitors had who are gone and have all of theirs again."""

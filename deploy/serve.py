@@ -31,7 +31,7 @@ from decoding.limits import limits  # noqa: E402  the path comes first
 from decoding.runs import visitors  # noqa: E402
 from decoding.runs.log import log  # noqa: E402
 from decoding.runs.visitors import CHECK, COOKIE, FRAMED, ROUTE, WHETHER, is_key, new_key  # noqa: E402
-from deploy import arriving, lines, making, overlong, unread, wires  # noqa: E402
+from deploy import arriving, lines, making, overlong, unread, wires, working  # noqa: E402
 from deploy.asking import address_of, key_in, whose  # noqa: E402
 from deploy.downloads import Downloads  # noqa: E402
 from deploy.fragments import has_fragment  # noqa: E402
@@ -441,6 +441,7 @@ for kind in arriving.kinds():
     arriving.bound(kind)
 unread.bound()
 pace = Pace()
+working.bound()
 making.bound(making.Making(pace.tab_of))
 resting.listener = pace.rests
 LAYERS = (Meant, SecurityHeaders, Requests, Origins, VisitorCookie, Hidden, Downloads, Uploads, partial(Messages, pace=pace))

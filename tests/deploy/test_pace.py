@@ -367,6 +367,7 @@ def script(monkeypatch):
         begun.append(thread := Worker(works))
         thread.start()
         monkeypatch.setattr("deploy.pace.script_of", lambda session: thread)
+        monkeypatch.setattr("deploy.working.script_of", lambda session: thread)
         return thread
 
     yield does
