@@ -46,4 +46,4 @@ def ways_on(place: str, name: str, embedded: Callable[[], None]) -> None:
 
 def row(place: str) -> DeltaGenerator:
     """Where buttons stand side by side."""
-    return st.container(horizontal=True, vertical_alignment="center", gap="small", key=f"{place}_ways")
+    return st.container(horizontal=True, vertical_alignment="center", gap="small", width="content", key=f"{place}_ways")
