@@ -335,7 +335,7 @@ async def is_turn(found: BackMsg | None, tab: Tab, is_closed: Callable[[], bool]
     runs = found is not None and found.WhichOneof("type") == "rerun_script"
     if not runs or not is_asked(found) or not is_there(found, tab):
         await tab.turn(page=False, runs=False)
-        return found is None or not runs and is_asked(found)
+        return found is None or not runs and is_asked(found) and is_its_own(found, tab)
     if (fragment := found.rerun_script.fragment_id) and found.rerun_script.is_auto_rerun:
         worth = await tab.tick(fragment)
     else:
@@ -396,6 +396,12 @@ def is_asked(message: BackMsg) -> bool:
         and all(map(ID.fullmatch, ids(message)))
         and message.rerun_script.page_name.isprintable()
     )
+
+
+def is_its_own(message: BackMsg, tab: Tab) -> bool:
+    """Whether a page asks for files and tables of its own session alone: of others Streamlit gives none, and writes a line each."""
+    asked = {message.file_urls_request.session_id, message.backend_operation_request.session_id}
+    return asked <= {"", tab.session}
 
 
 def is_small(message: BackMsg) -> bool:
