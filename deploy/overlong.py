@@ -38,10 +38,9 @@ class Watched:
         self.script: Thread | None = None
         self._began = self._had = 0.0  # seconds of a processor when it began, and at its last word, as far as is known
         self._spoke = False
-        self._computed = 0.0  # seconds of a processor since it began, as far as is known
 
     def began(self, script: Thread | None) -> None:
-        self.script, self._spoke, self._computed = script, True, 0.0
+        self.script, self._spoke = script, True
         self._began = processor(script) or 0.0
 
     def spoke(self) -> None:
@@ -54,14 +53,7 @@ class Watched:
     @property
     def slow(self) -> bool:
         """Whether it has computed for long, whatever it said."""
-        return self.computed > SLOW
-
-    @property
-    def computed(self) -> float:
-        """Seconds that it has computed until now, or until this was last asked before its end."""
-        if (had := processor(self.script)) is not None:
-            self._computed = had - self._began
-        return self._computed
+        return (processor(self.script) or 0.0) - self._began > SLOW
 
     def look(self, most: float = COMPUTES) -> bool:
         """Interrupt it if it has computed for more seconds than that since its last word, or the last look; whether it was."""
