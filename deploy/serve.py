@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Iterator
 from functools import cache, partial
 from pathlib import Path
+from time import thread_time
 
 import streamlit as st
 from google.protobuf.message import DecodeError
@@ -58,6 +59,7 @@ MAIN = ROOT / "app.py"
 SAID = {"new_session", "delta", "ref_hash", "script_finished", "page_info_changed", "page_config_changed", "auto_rerun",
         "stop_auto_rerun", "navigation", "logo", "page_not_found"}  # by scripts, of what pages are told  # fmt: skip
 ASKED = {"rerun_script", "stop_script", "app_heartbeat", "file_urls_request", "backend_operation_request"}  # by pages
+READ = 2**27  # bytes in a second of a processor: what is read slower, as boxes with nothing in them are, counts for as many more
 PARTS = 2_000  # boxes and buttons of a page, and what it has seen before; the largest have some 200
 SIGNS = 20_000  # that begin a list, an object or a value of one, in all that a page says
 EVENT = 16 * 2**10  # characters of what a component says; ours say some hundred
@@ -315,7 +317,9 @@ async def asked(receive: Receive, tab: Tab) -> Message:
         if message["type"] != "websocket.receive":
             return message
         await tab.sent(len(data := message.get("bytes") or b""))
+        began = thread_time()
         found = read(data)
+        await tab.sent(int(READ * (thread_time() - began)))
         if found is not None and is_asleep(found, tab):
             found.rerun_script.fragment_id, found.rerun_script.is_auto_rerun, tab.drawn = "", False, True
             message = message | {"bytes": found.SerializeToString()}
