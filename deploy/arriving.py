@@ -19,7 +19,7 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from decoding.limits import limits
 from decoding.runs.visitors import network
-from deploy.pace import Bucket
+from deploy.buckets import Bucket
 
 PIECE = 4 * 2**10  # bytes
 MOST = 2**20  # bytes of one connection that wait

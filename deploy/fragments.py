@@ -1,5 +1,5 @@
 """Which fragments a page has. Streamlit drops a message for one that is not there and says nothing of it: whoever sent many would
-keep the places in which scripts run (`deploy/pace.py`) while none does."""
+keep the places in which scripts run (`deploy/places.py`) while none does."""
 
 from streamlit import runtime
 

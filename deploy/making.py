@@ -17,7 +17,9 @@ from streamlit.runtime.media_file_manager import MediaFileManager
 from decoding.limits import Refused, check_files, limits
 from decoding.runs.log import log
 from decoding.runs.visitors import file_for
-from deploy.pace import Places, Tab, now
+from deploy.buckets import now
+from deploy.pace import Tab
+from deploy.places import Places
 from pages.parts.shared.runs import tabs
 
 AT_ONCE = 1

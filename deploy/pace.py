@@ -10,234 +10,31 @@ A cheap message can bring about a whole page, by a callback that has it run agai
 asks for next, which waits as if it had asked for the page.
 
 And so few scripts run at the same time for one visitor, for one address, and for all, that those of the others get their part of
-the processor, however much each of them does. Who says nothing for a while gives their place to others, but not as long as they
-work: with ten at work nothing else was, for each word of the server's own waits for all of them. Where there are more than may
-run, the next place is for who runs least now, and of those for who has computed least of late: among all it is an address, at an
-address a visitor, of a visitor a tab. What somebody had is forgotten soon, or whoever has loaded a page would wait until everybody
-else has taken as many steps as cost that much. Those at an address whose scripts were slow of late share one of all places with
-the others of that kind, and what takes too long is ended (`deploy/overlong.py`): that costs its visitor and its address what is
+the processor, however much each of them does (`deploy/places.py`): among all it is an address whose turn it is, at an address a
+visitor, of a visitor a tab. What takes too long is ended (`deploy/overlong.py`): that costs its visitor and its address what is
 passed on in PRICE seconds.
 """
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from concurrent.futures import CancelledError
 from contextlib import suppress
-from dataclasses import dataclass
-from math import inf
 from operator import methodcaller
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from decoding.limits import Rate, left_for, limits
+from decoding.limits import left_for, limits
 from deploy.asking import counted
+from deploy.buckets import Bucket, now
 from deploy.overlong import CLOSED, COMPUTES, Watched
+from deploy.places import Places
 from deploy.ticks import Ticks
 from deploy.working import computed, forget, is_gone, script_of
 
-HOLD = 1.0  # seconds that a script has its place without a word, and for so long each time if it is at work
-LONGEST = 20.0  # seconds that it has it, whatever it says or does; who computes without a word is ended long before
 PATIENT = 10.0  # seconds that a script which has waited for something waits for a place
-SOON = 0.05  # seconds after which it is looked whether a script has ended that says nothing, while somebody waits
-WORKS = 0.02  # of a processor, beside all that want it too: more than who waits and looks now and then
-HALF = 2.0  # seconds after which what somebody had counts half
-FEW, MOST = 0.12, 0.5  # seconds: so little counts for nothing, and no more than that counts
-SLOW_FOR = 600.0  # seconds that an address counts as slow after a slow script
 LOOK = 0.25  # seconds between two looks what scripts compute
 PRICE = 30.0  # seconds
 LINGER = 10.0  # seconds that a closed connection counts: Streamlit keeps what it had
-
-
-class Bucket:
-    """What may still be passed on: so much at once, and it fills again."""
-
-    def __init__(self, rate: Rate) -> None:
-        self._rate = rate
-        self._left, self._at = float(rate.at_once), now()
-
-    def wait(self, count: float = 1) -> float:
-        """Take so many; seconds until they may go. Who comes later waits longer: first come, first served."""
-        self._left = self._filled() - count
-        self._at = now()
-        return max(0.0, -self._left / self._rate.per_second)
-
-    def fine(self, seconds: float) -> None:
-        """Take what is passed on in so many; however often, nobody waits for longer than that."""
-        price = self._rate.per_second * seconds
-        self._left, self._at = max(self._filled() - price, -price), now()
-
-    @property
-    def full(self) -> bool:
-        return self._filled() >= self._rate.at_once
-
-    def _filled(self) -> float:
-        return min(self._rate.at_once, self._left + self._rate.per_second * (now() - self._at))
-
-
-class Places:
-    """Scripts that run at the same time. A tab has one place, whatever it asks for; one that says nothing for HOLD seconds has lost
-    it, unless it is at work: it waits for something, or has asked for what runs nothing.
-
-    Args:
-        most: places.
-        computed: seconds of a processor that a tab's script has had so far, or whatever else is to count of a place.
-        over: whether it is known that no script of a tab runs, which nobody tells for a page whose browser is gone.
-    """
-
-    half, few, cap = HALF, FEW, MOST  # of what somebody had
-
-    def __init__(self, most: int, computed: Callable[[Any], float], over: Callable[[Any], bool] = lambda tab: False) -> None:
-        self._most, self._computed, self._over = most, computed, over
-        self._taken: dict[Hashable, Place] = {}
-        self._waiting: dict[Hashable, tuple[Hashable, asyncio.Future]] = {}  # in the order in which they came
-        self._had: dict[Hashable, tuple[float, float]] = {}  # seconds, as many as counted then
-        self._slow: dict[Hashable, float] = {}  # who counts as slow, and until when
-        self._alarm: asyncio.TimerHandle | None = None
-        self._moved = 0.0  # when one was handed out, or somebody came for one where nobody waited
-
-    @property
-    def stand(self) -> float:
-        """Seconds for which nobody was handed one while somebody waited."""
-        return now() - self._moved if self._waiting else 0.0
-
-    async def take(self, tab: Hashable, whose: Hashable) -> bool:
-        """Return when there is one, and whether it was there already; it is kept until it is given back, or for HOLD seconds from
-        `begin` without a word.
-
-        A tab whose script runs may have it begin anew if nobody waits; else it waits for its end, and then like the others.
-        """
-        if (place := self._taken.get(tab)) is not None and (place.until == inf or not self._waiting):
-            place.until = inf
-            return True
-        served = asyncio.get_running_loop().create_future()
-        if not self._waiting:
-            self._moved = now()
-        self._waiting[tab] = whose, served
-        self._serve()
-        try:
-            await served
-        except asyncio.CancelledError:  # perhaps at the moment it was served
-            self.give(tab)
-            raise
-        finally:
-            self._waiting.pop(tab, None)
-        return False
-
-    def __contains__(self, tab: Hashable) -> bool:
-        return tab in self._taken
-
-    def begin(self, tab: Hashable) -> None:
-        """Its script runs from now on."""
-        if tab in self._taken:
-            place = self._taken[tab]
-            place.began = place.looked = now()
-            place.had = place.seen = self._computed(tab)
-            place.until = now() + HOLD
-            self._serve()
-
-    def spoke(self, tab: Hashable) -> None:
-        """Its script has sent something: it goes on."""
-        if (place := self._taken.get(tab)) is not None and place.until < inf:
-            place.until = min(now() + HOLD, place.began + LONGEST)
-
-    def give(self, tab: Hashable) -> None:
-        if tab in self._taken:
-            self._return(tab)
-            self._serve()
-
-    def leave(self, tab: Hashable) -> None:
-        """It is closed: its script ends when it would say something, and may be at work until then."""
-        if (place := self._taken.get(tab)) is None or place.until == inf:
-            self.give(tab)
-        else:
-            place.until = now() + HOLD / 4
-            self._serve()
-
-    def slow(self, whose: Hashable) -> None:
-        """A script of theirs is slow: for a while they share a place with others of whom that is known."""
-        self._slow = {one: until for one, until in self._slow.items() if until > now()} | {whose: now() + SLOW_FOR}
-
-    def _is_slow(self, whose: Hashable) -> bool:
-        return self._slow.get(whose, 0.0) > now()
-
-    def _serve(self) -> None:
-        """Hand out the places that are free."""
-        while self._waiting:
-            held_up = any(self._is_slow(place.whose) for place in self._taken.values())
-            able = [
-                tab
-                for tab, (whose, served) in self._waiting.items()
-                if tab not in self._taken and not served.done() and not (held_up and self._is_slow(whose))
-            ]
-            if not able or len(self._taken) >= self._most:
-                if self._forget_silent():
-                    continue
-                break
-            busy, at = Counter(place.whose for place in self._taken.values()), now()
-            tab = min(able, key=lambda tab: self._before(self._waiting[tab][0], busy, at))  # of equals who came first
-            whose, served = self._waiting.pop(tab)
-            self._moved = now()
-            self._taken[tab] = Place(whose, self._computed(tab))
-            served.set_result(None)
-        self._wake()
-
-    def _before(self, whose: Hashable, busy: Counter[Hashable], at: float) -> tuple[int, float]:
-        """The less, the sooner; of two at the same moment, or the one that is looked at later would always have had less."""
-        had = self._counts(whose, at)
-        return busy[whose], had if had > self.few else 0.0
-
-    def _counts(self, whose: Hashable, at: float) -> float:
-        """Seconds that it had, the longer ago the less of them."""
-        seconds, then = self._had.get(whose, (0.0, 0.0))
-        return seconds * 0.5 ** ((at - then) / self.half)
-
-    def _forget_silent(self) -> bool:
-        """Take back what nothing was heard of; whether that was anything."""
-        for tab, place in self._taken.items():
-            if place.until <= now() < (last := place.began + LONGEST) and self._works(tab, place):
-                place.until = min(now() + HOLD, last)
-        silent = [tab for tab, place in self._taken.items() if place.until <= now() or self._is_over(tab, place)]
-        for tab in silent:
-            self._return(tab)
-        return bool(silent)
-
-    def _is_over(self, tab: Hashable, place: "Place") -> bool:
-        """Whether its script has ended without a word."""
-        return place.until < inf and now() - place.began >= SOON and self._over(tab)
-
-    def _works(self, tab: Hashable, place: "Place") -> bool:
-        """Whether its script had some of a processor since that was looked at before."""
-        had, passed = self._computed(tab) - place.seen, now() - place.looked
-        place.seen, place.looked = place.seen + had, now()
-        return had > WORKS * passed
-
-    def _return(self, tab: Hashable) -> None:
-        """Take back a place, and note what was done in it."""
-        place, at = self._taken.pop(tab), now()
-        did = self._computed(tab) - place.had
-        self._had[place.whose] = min(self._counts(place.whose, at) + did, self.cap), at
-        self._had = {one: had for one, had in self._had.items() if self._counts(one, at) > FEW / 8}
-
-    def _wake(self) -> None:
-        """Have those who wait served when the next place is lost, and look soon whether one is free."""
-        if self._alarm is not None:
-            self._alarm.cancel()
-            self._alarm = None
-        until = min((place.until for place in self._taken.values()), default=inf)
-        if self._waiting and until < inf:
-            self._alarm = asyncio.get_running_loop().call_at(min(until, now() + SOON), self._serve)
-
-
-@dataclass
-class Place:
-    """What a tab holds."""
-
-    whose: Hashable
-    had: float  # seconds that its script had computed before
-    began: float = 0.0  # its script
-    until: float = inf
-    seen: float = 0.0  # seconds that its script had computed when that was looked at last
-    looked: float = 0.0
 
 
 class Purse(NamedTuple):
@@ -493,8 +290,3 @@ class Pace:
         self._open += Counter()  # leaves out those that are at nothing
         for name in [name for name, purse in self._purses.items() if not self._open[name] and purse.full]:
             del self._purses[name]
-
-
-def now() -> float:
-    """Seconds of the event loop."""
-    return asyncio.get_running_loop().time()

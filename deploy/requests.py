@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from decoding.limits import limits
 from decoding.runs.visitors import network
 from deploy.asking import address_of
-from deploy.pace import Bucket
+from deploy.buckets import Bucket
 
 LONGEST_PATH = 1_000  # characters; those of pages and files have some hundred
 MOST_HEADERS = 200  # lines of a request; browsers and proxies send some thirty, and whoever reads them looks through all

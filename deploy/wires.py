@@ -8,7 +8,7 @@ it hold as much as they like. Browsers send no pings and hardly any pieces; a co
 from typing import Any
 
 from decoding.limits import Rate
-from deploy.pace import Bucket
+from deploy.buckets import Bucket
 
 LONGEST_MESSAGE = 2**19  # bytes: all that the boxes of a page say; the largest has 80,000 characters
 PINGS = Rate(20, 1.0)  # of a connection

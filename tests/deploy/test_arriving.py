@@ -10,7 +10,7 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 from decoding.limits import PUBLIC
 from deploy import arriving
 from deploy.arriving import MOST, PIECE, bound, kinds, known
-from deploy.pace import now
+from deploy.buckets import now
 
 RATE = PUBLIC.arriving
 COST = 1e-5  # seconds for a byte

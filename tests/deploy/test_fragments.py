@@ -10,7 +10,9 @@ from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
 
 from decoding.limits import PUBLIC
 from deploy import fragments
-from deploy.pace import HOLD, SOON, Pace, now
+from deploy.buckets import now
+from deploy.pace import Pace
+from deploy.places import HOLD, SOON
 from deploy.serve import asked, told
 from tests.deploy.test_ticks import Network, page, tick
 

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from decoding.limits import PUBLIC
-from deploy.pace import now
+from deploy.buckets import now
 from deploy.requests import ANY, BYTE, LONGEST_PATH, LONGEST_WAIT, MOST_HEADERS, Requests
 
 MOMENT, WHILE = PUBLIC.serving

@@ -7,7 +7,8 @@ from streamlit.proto.BackMsg_pb2 import BackMsg
 from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
 
 from decoding.limits import PUBLIC
-from deploy.pace import Pace, now
+from deploy.buckets import now
+from deploy.pace import Pace
 from deploy.serve import asked, told
 
 

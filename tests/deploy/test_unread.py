@@ -11,7 +11,8 @@ from streamlit.web.server.starlette.starlette_websocket import StarletteSessionC
 
 from decoding.limits import PUBLIC
 from deploy import serve
-from deploy.pace import Pace, now
+from deploy.buckets import now
+from deploy.pace import Pace
 from deploy.unread import EACH, HEARS, WHOLE, Unread
 from tests.deploy.test_ticks import page
 

@@ -1,0 +1,101 @@
+"""`deploy/places.py`: who is served next, and what becomes of places of those who are gone. Time is the test's own."""
+
+import asyncio
+
+import pytest
+
+from deploy.buckets import now
+from deploy.places import HOLD, SLOW_FOR, SOON, Places
+
+
+def idle(tab: object) -> float:
+    """Seconds that its script has computed."""
+    return 0.0
+
+
+@pytest.mark.parametrize("cancelled_first", [True, False])
+def test_who_is_gone_at_the_moment_they_are_served_keeps_no_place(played, cancelled_first):
+    async def story():
+        places = Places(1, idle)
+        await places.take("one", "one")
+        waiting = asyncio.create_task(places.take("gone", "gone"))
+        await asyncio.sleep(0)
+        for cancel in (cancelled_first, not cancelled_first):
+            waiting.cancel() if cancel else places.give("one")
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        return await asyncio.wait_for(places.take("next", "next"), HOLD)
+
+    assert not played(story)
+
+
+def test_who_asks_again_while_others_wait_is_served_when_their_own_place_is_lost(played):
+    """They waited for ever, and the event loop asked without a pause whether their place was lost."""
+
+    async def story():
+        places, looks = Places(2, idle), []
+        one, other, third = "one", "other", "third"
+        for tab in (one, other):
+            await places.take(tab, tab)
+            places.begin(tab)
+        waiting = asyncio.create_task(places.take(third, third))
+        again = asyncio.create_task(places.take(one, one))  # its script has said nothing since
+        await asyncio.sleep(0)
+        places.give(other)
+        await waiting
+        places.give(third)
+        whole = places._serve
+        places._serve = lambda: looks.append(now()) or whole()
+        await asyncio.wait_for(again, 2 * HOLD)
+        return now(), len(looks)
+
+    at, looks = played(story)
+    assert at == pytest.approx(HOLD, abs=0.01) and looks < 2 * HOLD / SOON
+
+
+def test_slow_scripts_share_a_place(played):
+    """Those of ten addresses took all three again and again, and a step waited for two of them."""
+
+    async def story():
+        places, waits = Places(3, idle), []
+        for number in range(10):
+            places.slow(f"slow {number}")
+
+        async def draw(number: int) -> None:
+            while True:
+                await places.take(("tab", number), f"slow {number}")
+                await asyncio.sleep(1.5)
+                places.give(("tab", number))
+
+        drawn = [asyncio.create_task(draw(number)) for number in range(10)]
+        await asyncio.sleep(0.1)
+        for _ in range(50):
+            began = now()
+            await places.take("step", "somebody")
+            waits.append(now() - began)
+            assert sum(("tab", number) in places for number in range(10)) == 1
+            places.give("step")
+            await asyncio.sleep(0.3)
+        for one in drawn:
+            one.cancel()
+        return max(waits)
+
+    assert played(story) == 0
+
+
+def test_who_was_slow_is_forgotten(played):
+    async def story():
+        places = Places(3, idle)
+        places.slow("a"), places.slow("b")
+        await places.take(1, "a")
+        waiting = asyncio.create_task(places.take(2, "b"))
+        await asyncio.sleep(1)
+        assert not waiting.done()
+        places.give(1)
+        await asyncio.sleep(0)
+        assert waiting.done()
+        await asyncio.sleep(SLOW_FOR + 1)
+        await places.take(1, "a")
+        return True
+
+    assert played(story)
