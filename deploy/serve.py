@@ -8,7 +8,8 @@ inside of their own pages, parted by blanks; none without it.
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
 from functools import cache, partial
 from pathlib import Path
 from time import thread_time
@@ -44,6 +45,7 @@ from deploy.requests import Requests  # noqa: E402
 from deploy.unread import HEARS, Unread  # noqa: E402
 from deploy.uploads import FILES, Uploads  # noqa: E402
 from pages.parts.shared import resting  # noqa: E402
+from pages.parts.shared.loading import importing  # noqa: E402
 
 HOST = "__Host-"  # what the cookie's name begins with over https: browsers take it from no other host of the same domain
 PLAIN = re.compile(rb"[\w.-]+=[^\"\\]{0,1000}", re.ASCII)  # a cookie: what reads them later takes other blanks than these for none
@@ -443,6 +445,18 @@ class Hidden:
             await send({"type": "websocket.close", "code": 1008})
 
 
+@asynccontextmanager
+async def warmed(app: st.App) -> AsyncIterator[None]:
+    """As long as the server runs. A public one begins at once to load what its first visitors would wait for, and answers."""
+    if limits().public:
+        importing.start()
+    yield
+
+
+try:
+    limits()
+except ValueError as error:  # a mode that is none: no page could be shown
+    sys.exit(str(error))
 visitors.by_server = True
 config.set_option("server.trustedUserHeaders", {USER: "visitor"})
 config.set_option("logger.enableRich", False)  # it draws errors over a hundred lines, past the log
@@ -460,5 +474,6 @@ app = st.App(
     MAIN,
     middleware=[Middleware(layer) for layer in LAYERS],
     routes=[Route("/ready", ready.answer)],
+    lifespan=warmed,
     on_script_error=overlong.handled,
 )

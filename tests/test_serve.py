@@ -39,6 +39,27 @@ def serve(monkeypatch):
     return module
 
 
+@pytest.mark.parametrize("mode", ["public", "local"])
+def test_a_public_server_loads_before_anybody_comes(serve, monkeypatch, mode):
+    """The first visitor of a new server waited until their browser had painted, and then for the models."""
+    monkeypatch.setenv("DRAFTSCOPE_MODE", mode)
+    began = []
+    monkeypatch.setattr(serve.importing, "start", lambda: began.append(mode))
+
+    async def run() -> None:
+        async with serve.warmed(serve.app):
+            assert began == ["public"] * (mode == "public")
+
+    asyncio.run(run())
+
+
+def test_a_server_of_no_known_mode_does_not_start(serve, monkeypatch):
+    """It did, said that the app can be seen, and answered nobody."""
+    monkeypatch.setenv("DRAFTSCOPE_MODE", "open")
+    with pytest.raises(SystemExit, match="must be local or public; it is 'open'"):
+        serve.__spec__.loader.exec_module(serve)
+
+
 def asked(
     serve, path="/", method="GET", body=b"", scheme="http", answer=HTML, status=200, **headers: str
 ):  # fmt: skip
