@@ -43,14 +43,22 @@ class Pacing:
     sent: Rate  # bytes of all of these: whoever reads one looks at each part of it
 
 
+class Common(NamedTuple):
+    """What all visitors together may take of something."""
+
+    most: int
+    spare: int = 0  # of it, what is left for addresses that take no more than `least`
+    least: int = 0
+
+
 @dataclass(frozen=True)
 class Whole:
     """What all visitors together may take: an address may have no more of it than what is left (`left_for`)."""
 
-    tabs: int = 2**40  # that are open
-    uploads: int = 2**60  # bytes of files that are held
-    held: int = 2**40  # positions in memory
-    jobs: int = 2**40  # at work or in line
+    tabs: Common = Common(2**40)  # that are open
+    uploads: Common = Common(2**60)  # bytes of files that are held
+    held: Common = Common(2**40)  # positions in memory
+    jobs: Common = Common(2**40)  # at work or in line
     scripts: int = 2**40  # that run at the same time
     caches: int = 2**60  # bytes of keys and values of runs
     serving: Rate = Rate(
@@ -144,7 +152,7 @@ PUBLIC = Limits(
     nodes=80,  # Token Recycling's published tree has as many
     at_once=2,
     jobs_each=8,  # a comparison has six columns
-    jobs_near=40,
+    jobs_near=120,
     shares=4,
     held=40_000,
     held_near=160_000,
@@ -179,10 +187,10 @@ PUBLIC = Limits(
     ),
     # Some 7 MB for a tab and 4 kB for a position: beside the models it is what the memory of deploy/ takes.
     whole=Whole(
-        tabs=400,
-        uploads=400 * 2**20,
-        held=320_000,
-        jobs=80,
+        tabs=Common(420, spare=40, least=4),
+        uploads=Common(400 * 2**20, spare=40 * 2**20, least=6 * 2**20),
+        held=Common(320_000),
+        jobs=Common(280, spare=40, least=6),
         scripts=3,
         caches=2**30,
         serving=Rate(100, 1_000.0),
@@ -213,7 +221,7 @@ def limits() -> Limits:
     return Limits(**{**vars(PUBLIC), "models": (*OWN, *named)}) if named else PUBLIC
 
 
-CLASSES = 200  # on a server at a time, each in memory with the votes of its tabs
+CLASSES = Common(200, spare=20, least=2)  # on a server at a time, each in memory with the votes of its tabs
 CLASSES_NEAR = 20  # of them opened at one address of a public server: a link with a made-up code opens one, too
 CLASS_TABS = 300  # of a class that vote
 CLASS_HOURS = 4  # until a class is forgotten that nobody looked at
@@ -228,14 +236,15 @@ def over(value: int, most: int | None) -> bool:
     return most is not None and value > most
 
 
-def left_for(most: int, whole: int, taken: int) -> int:
+def left_for(most: int, whole: Common, taken: int) -> int:
     """What an address may have, which has at most `most`, of a whole that all have taken so much of: no more than what is left. So
-    each that takes all it can leaves half of what was there for whoever comes.
+    each that takes all it can leaves half of what was there for whoever comes, and ten that do leave what they may not have.
 
-    >>> left_for(160, 400, 0), left_for(160, 400, 300), left_for(160, 400, 400)
-    (160, 100, 0)
+    >>> tabs = Common(420, spare=20, least=4)
+    >>> [left_for(160, tabs, taken) for taken in (0, 300, 400, 418, 420)]
+    [160, 100, 4, 2, 0]
     """
-    return max(0, min(most, whole - taken))
+    return max(0, min(most, whole.most - whole.spare - taken), min(most, whole.least, whole.most - taken))
 
 
 # -- the doors ------------------------------------------------------------------------------------------------------------
@@ -351,19 +360,20 @@ def check_download(name: str) -> None:
 
 
 def check_jobs(own: int, near: int, all: int) -> None:
-    """Before another one begins: how many of the visitor's, of those at the same address, and of all are at work or in line."""
+    """Before another one begins or goes on: how many of the visitor's, of those at the same address, and of all are at work or in
+    line."""
     rules = limits()
     if rules.jobs_each is not None and own >= rules.jobs_each:
         raise Refused(
             f"You have {own:,} runs at work or in line, as many as this demo takes from one visitor. Stop one, or wait for its end."
         )
-    full = all >= rules.whole.jobs
-    if rules.jobs_near is not None and near >= (rules.jobs_near if full else left_for(rules.jobs_near, rules.whole.jobs, all)):
+    if rules.jobs_near is None or near < (left := left_for(rules.jobs_near, rules.whole.jobs, all)):
+        return
+    if left or near >= rules.jobs_near:
         raise Refused(
             f"This demo works for {near:,} runs of your network now, as many as it takes from one. Try again in a minute."
         )
-    if full:
-        raise Refused(f"This demo works for {all:,} runs now, as many as it can. Try again in a minute.")
+    raise Refused(f"This demo works for {all:,} runs now, as many as it can. Try again in a minute.")
 
 
 def check_held(own: int, near: int, all: int, least: int = 0) -> None:

@@ -140,13 +140,14 @@ def test_a_class_that_is_left_and_empty_gives_way_first(made, clock, monkeypatch
 
 def test_addresses_that_open_all_they_can_leave_some(made, monkeypatch):
     monkeypatch.setenv("DRAFTSCOPE_MODE", "public")
-    for number in range(CLASSES // CLASSES_NEAR):
+    for number in range(CLASSES.most // CLASSES_NEAR):
         for _ in range(CLASSES_NEAR):
             try:
                 made.opened(f"192.0.2.{number}")
             except Refused:
                 break
-    assert made.opened("elsewhere") and len(made.rooms) < CLASSES
+    assert len(made.rooms) <= CLASSES.most - CLASSES.spare + CLASSES.least
+    assert [bool(made.opened("elsewhere")) for _ in range(CLASSES.least)] and len(made.rooms) < CLASSES.most
 
 
 def test_tabs_and_votes_of_a_class_are_bounded(made):
@@ -177,9 +178,9 @@ def test_who_opens_many_tabs_and_goes_keeps_nobody_from_voting(made, clock):
 
 def test_classes_are_bounded_and_forgotten(made, clock):
     first, _ = made.opened()
-    for _ in range(CLASSES - 1):
+    for _ in range(CLASSES.most - 1):
         made.opened()
-    with pytest.raises(Refused, match=f"holds {CLASSES} classes"):
+    with pytest.raises(Refused, match=f"holds {CLASSES.most} classes"):
         made.opened()
     with pytest.raises(Refused):
         made.leads(made.code_of("a-key-of-a-link"), "a-key-of-a-link")

@@ -10,10 +10,12 @@ import sqlite3
 import threading
 import time
 import zipfile
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import replace
+from math import inf
 from pathlib import Path
 from threading import Event, Semaphore
 from types import SimpleNamespace
@@ -24,7 +26,7 @@ from msgspec.structs import replace as replaced
 from streamlit.testing.v1 import AppTest
 
 from decoding import limits as rules
-from decoding.limits import POSITION, PUBLIC, Whole, check_models, limits
+from decoding.limits import POSITION, PUBLIC, Common, Refused, Whole, check_models, limits
 from decoding.methods import METHODS
 from decoding.models import places
 from decoding.models.chat import checked_messages, checked_options, read_options
@@ -46,13 +48,14 @@ from decoding.trace import SCHEMA, Pruned, Raster, Row, Trace
 from pages.parts.compare.race import Column, Race
 from pages.parts.compare.sweep import Plan, Sweep
 from pages.parts.drafter import sidebar
-from pages.parts.drafter.controller import Job
+from pages.parts.drafter.controller import Job, StudyController
 from pages.parts.shared import in_turn, runs, tabs, visitor
 from pages.parts.shared import recorded_run as demo
 from pages.parts.shared.address import parse
 from pages.parts.shared.files import on_demand
 from pages.parts.shared.session import Session
 from pages.parts.shared.settings import Settings
+from pages.parts.shared.side_job import Question, SideJobs
 from pages.parts.shared.tabs import GRACE, Tabs
 from pages.parts.step.open_trace import settings_for
 from pages.parts.traces import importing
@@ -62,6 +65,7 @@ from tests.decoding.test_trace_memory import size
 from tests.pages.test_recorded_runs import checked
 from tests.samples import sample_trace
 from tests.stepper_events import asks
+from tests.test_imports import ROOT
 from tests.viz_samples import trace_of
 from viz.stepper.data import stepper_data
 
@@ -198,7 +202,7 @@ def test_an_opened_trace_of_another_model_loads_nothing(home):
 
 
 def test_one_visitor_has_so_many_jobs_and_all_have_so_many(monkeypatch):
-    monkeypatch.setattr(rules, "PUBLIC", replace(PUBLIC, jobs_each=1, jobs_near=2, whole=Whole(jobs=3)))
+    monkeypatch.setattr(rules, "PUBLIC", replace(PUBLIC, jobs_each=1, jobs_near=2, whole=Whole(jobs=Common(3))))
     all_tabs = Tabs(lambda tab: True)
     monkeypatch.setattr(runs, "tabs", all_tabs)
     who, where, held = "", "", []
@@ -220,6 +224,64 @@ def test_one_visitor_has_so_many_jobs_and_all_have_so_many(monkeypatch):
 
 
 # -- what is theirs ---------------------------------------------------------------------------------------------------
+
+
+def test_a_job_that_stands_still_is_one_more_when_it_goes_on(monkeypatch):
+    """One address had 84 at work where 40 may be, and 80 of all: it made them one after the other, and had them go on at once."""
+    all_tabs = Tabs(lambda tab: True)
+    monkeypatch.setattr(rules, "PUBLIC", replace(PUBLIC, jobs_each=1))
+    monkeypatch.setattr(runs, "tabs", all_tabs)
+    monkeypatch.setattr(runs, "cleanup", lambda: all_tabs.tab("alice", "alice", "here"))
+    settings, desk, question = Settings("plain"), StudyController(), Question("panel", 0, "auto", lambda: Once(int), "", "")
+    make = lambda: runs.handed("auto", lambda: Once(lambda: time.sleep(0.5)))  # noqa: E731
+    session, column, sides = Session(), Column(settings, make()), SideJobs()
+    sweep = Sweep(
+        plan=Plan(settings, "temperature", "Temperature", (0.0, 1.0)),
+        points=[(0.0, Column(settings, make())), (1.0, Column(settings))],
+    )
+    session.live, sides.under_way["panel"] = make(), (question, make())
+    desk.live, desk.jobs, desk.folder = make(), (), None
+    first = make()
+    first.state = "waiting"  # at work, without a worker
+
+    def go_on() -> list[str]:
+        session.ask(3)
+        column.enter(), column.ask(3)
+        sides.go_on(question)
+        desk.resume(desk.live, inf)
+        sweep.points[0][1].enter()
+        sweep.running = True
+        sweep.sync()
+        return [session.problem, column.problem, sides.problem, desk.problem, sweep.points[0][1].problem]
+
+    assert all("1 runs at work" in said for said in go_on())
+    assert not sweep.running and not sweep.points[1][1].problem and session.goal is None
+    assert {one.state for one in (session.live, column.live, desk.live, sides.lives[0], sweep.lives[0])} == {"paused"}
+    first.state = "ended"
+    column.enter(), column.ask(1)
+    assert not column.problem and column.live.busy
+    column.close()
+
+
+def test_pages_ask_for_steps_through_one_door():
+    found = {file.name for file in (ROOT / "pages").rglob("*.py") if re.search(r"live\.(reach|ask)\(", file.read_text("utf-8"))}
+    assert found == {"runs.py"}
+
+
+def test_whoever_comes_when_others_have_all_they_may_has_some_jobs(monkeypatch):
+    """240 tabs of ten addresses pressed Next as fast as they could, and nobody else could begin a run any more."""
+    all_tabs, had, held = Tabs(lambda tab: True), Counter(), []
+    monkeypatch.setattr(runs, "tabs", all_tabs)
+    monkeypatch.setattr(runs, "cleanup", lambda: all_tabs.tab(who, who, where))
+    for where in [f"192.0.2.{i}" for i in range(10)] * 2 + ["198.51.100.1"]:
+        for who in [f"{where} {i}" for i in range(12)]:  # noqa: B007  whose tab it is
+            with suppress(Refused):
+                for _ in range(PUBLIC.jobs_each):
+                    held.append(live := runs.handed("auto", lambda: Once(int)))
+                    live.state, had[where] = "waiting", had[where] + 1
+    jobs = PUBLIC.whole.jobs
+    assert had.pop("198.51.100.1") == jobs.least
+    assert sum(had.values()) <= jobs.most - jobs.spare + len(had) * jobs.least and min(had.values()) >= jobs.least
 
 
 def test_two_visitors_never_see_each_others_runs(home):
@@ -337,7 +399,7 @@ def test_what_is_imported_and_opened_counts_as_held(home, monkeypatch):
     assert "The runs on the pages of your network hold" in importing.read(file).problem
     monkeypatch.setattr(visitor, "address", lambda: "192.0.2.8")
     assert importing.read(file).trace == trace
-    monkeypatch.setattr(rules, "PUBLIC", replace(PUBLIC, held_least=0, whole=Whole(held=2 * tabs.positions(trace) - 1)))
+    monkeypatch.setattr(rules, "PUBLIC", replace(PUBLIC, held_least=0, whole=Whole(held=Common(2 * tabs.positions(trace) - 1))))
     assert "has room for" in importing.read(file).problem
 
 
@@ -354,7 +416,7 @@ def test_who_holds_little_goes_on_however_much_others_hold(monkeypatch):
         lives[name] = live = Standing(0, busy=True)
         live.run, live.address = run, name
         tab.lives.add(live)
-    half = PUBLIC.whole.held // 2
+    half = PUBLIC.whole.held.most // 2
     for there, mine, ended in ((half, half, []), (2 * half, half, ["a"]), (2 * half, half + 1, ["a", "b"]), (4 * half, 10, ["a"])):
         held |= {"a": there, "b": mine}
         for live in lives.values():
@@ -365,7 +427,7 @@ def test_who_holds_little_goes_on_however_much_others_hold(monkeypatch):
     assert all_.least("c") == PUBLIC.held_least
     for i in range(50):
         all_.tab(f"t{i}", f"t{i}", f"t{i}")
-    assert all_.least("c") == PUBLIC.whole.held // (2 * 53)
+    assert all_.least("c") == PUBLIC.whole.held.most // (2 * 53)
 
 
 def test_what_a_run_holds_is_counted_once_as_it_grows():

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
+from decoding.limits import Refused
 from decoding.methods import METHODS
 from decoding.runs.failures import told
 from decoding.runs.worker import Live
@@ -21,7 +22,7 @@ from decoding.trace import Step, Trace
 from pages.parts.shared import recorded_run as demo
 from pages.parts.shared.remembered import Remembered
 from pages.parts.shared.resting import resting
-from pages.parts.shared.runs import LAG, PATIENCE, RunController, handed, of_tab, refusal
+from pages.parts.shared.runs import LAG, PATIENCE, RunController, handed, of_tab, reach, refusal
 from pages.parts.shared.settings import Settings
 from viz.runs.compare import duration, until
 
@@ -78,7 +79,10 @@ class Column:
 
     def enter(self, group: Hashable = None) -> None:
         """Be ready to run, as one of a group: what was closed or failed is made anew, and takes the same steps."""
-        if self.ended or (self.live is not None and not self.live.lost):
+        if self.ended:
+            return
+        if self.live is not None and not self.live.lost:
+            self.problem = ""
             return
         self.problem = refusal(self.settings)
         try:
@@ -87,9 +91,12 @@ class Column:
             self.problem = told(error)
 
     def ask(self, goal: float) -> None:
-        """Have its steps up to number `goal` taken."""
+        """Have its steps up to number `goal` taken, or say why not."""
         if self.live is not None and not self.done and goal > self.count:
-            self.live.reach(goal)
+            try:
+                reach(self.live, goal)
+            except Refused as error:
+                self.problem = told(error)
 
     def close(self) -> None:
         if self.live is not None:

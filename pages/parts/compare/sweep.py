@@ -108,7 +108,9 @@ class Sweep(RunController):
         if self.running:
             self.running = self.now is not None and not self.now[1].stuck
         if self.running:
-            self.now[1].ask(inf)
+            _, column = self.now
+            column.ask(inf)
+            self.running = not column.problem  # the others would be refused, too
 
 
 def sweepable(method: Method) -> dict[str, tuple[str, float, float]]:

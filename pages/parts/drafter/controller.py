@@ -147,7 +147,7 @@ class StudyController(RunController, Remembered):
             same = [job.key for job in jobs] == [job.key for job in self.jobs] and store.folder == self.folder
             self.jobs, self.folder, self.asked_at = tuple(jobs), store.folder, monotonic()
             if same and self.live is not None and self.live.state == "paused":
-                self.live.reach(inf)
+                self.resume(self.live, inf)
             else:
                 self.close()
                 settings = jobs[0].settings

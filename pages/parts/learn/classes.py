@@ -181,8 +181,8 @@ class Classes:
             del self.rooms[code]
 
     def check_room(self, address: str) -> None:
-        if len(self.rooms) >= CLASSES:
-            raise Refused(f"This server holds {CLASSES:,} classes at a time, and there are as many now. Try again later.")
+        if len(self.rooms) >= CLASSES.most:
+            raise Refused(f"This server holds {CLASSES.most:,} classes at a time, and there are as many now. Try again later.")
         near = {code: room for code, room in self.rooms.items() if room.address == address}
         if limits().public and len(near) >= left_for(CLASSES_NEAR, CLASSES, len(self.rooms)):
             if not (last := self.gives_way(near)):

@@ -138,6 +138,17 @@ class RunController:
         live.reach(count)
         return live
 
+    def resume(self, live: Live, count: float) -> bool:
+        """Have a job that was made before take its steps up to number `count`; False, with the reason in `problem`, if there is too
+        much at work."""
+        try:
+            reach(live, count)
+        except Refused as error:
+            self.problem = told(error)
+            return False
+        self.asked_at = monotonic()
+        return True
+
     def stop(self) -> None:
         """The step that is being taken is the last one."""
         for live in self.lives:
@@ -188,7 +199,7 @@ def handed(device: str, make: Callable[[], Job], group: Hashable = None) -> Live
     if rules.public:
         tabs.make_room(tab.visitor)
         check_held(*tabs.positions(tab.visitor, tab.address), tabs.least(tab.address))
-    check_jobs(tabs.busy(tab.visitor), tabs.busy(address=tab.address), tabs.busy())
+    check_jobs(*tabs.busy(tab.visitor, tab.address))
     owner = Owner(tab.visitor or tab.tab, rules.at_once, tab.address if rules.shares else None, rules.shares)
     if isinstance(make, Maker) and asked_for():
         live = cluster().live(noted(make), make.models, owner, group)
@@ -196,6 +207,18 @@ def handed(device: str, make: Callable[[], Job], group: Hashable = None) -> Live
         live = worker(str(find_device(device))).live(noted(make), owner, group)
     tab.lives.add(live)
     return live
+
+
+def reach(live: Live, count: float) -> None:
+    """Have a job of this tab, made before, take its steps up to number `count`: one that stands still is one more at work then.
+
+    Raises:
+        Refused: the visitor or all visitors have as many at work as this server allows.
+    """
+    if not live.busy:
+        tab = cleanup()
+        check_jobs(*tabs.busy(tab.visitor, tab.address))
+    live.reach(count)
 
 
 def check_replayed(trace: Trace, instead: Sequence[Trace] = ()) -> None:

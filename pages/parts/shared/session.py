@@ -6,7 +6,6 @@ One object in `st.session_state`, so that a script which is cut short can never 
 
 from dataclasses import dataclass, field
 from math import inf
-from time import monotonic
 
 from decoding.runs.worker import Live
 from decoding.trace import Step, Trace
@@ -170,8 +169,8 @@ class Session(RunController, Remembered):
         if self.live is None or self.live.lost:
             self.start(self.settings, goal)
             return
-        self.goal, self.node, self.asked_at = goal, None, monotonic()
-        self.live.reach(goal + 1)
+        if self.resume(self.live, goal + 1):
+            self.goal, self.node = goal, None
 
     def run_to_end(self, wanted: Settings) -> None:
         with self.lock:

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from math import inf
 from operator import attrgetter
-from time import monotonic
 from typing import Any
 
 import streamlit as st
@@ -74,8 +73,8 @@ class SideJobs(RunController):
         """A stopped job goes on."""
         with self.lock:
             if (live := self.begun(question)) is not None:
-                self.asked_at = monotonic()
-                live.reach(question.steps)
+                self.problem = ""
+                self.resume(live, question.steps)
 
     def begun(self, question: Question) -> Live | None:
         """The job that will answer, at work or stopped."""

@@ -112,11 +112,9 @@ class Tabs:
                 self._thread.start()
             return found
 
-    def busy(self, visitor: str | None = None, address: str | None = None) -> int:
-        """Jobs that are at work or in line: of one visitor, of all at one address, or of all."""
-        return sum(
-            tab.busy for tab in list(self._tabs.values()) if visitor in (None, tab.visitor) and address in (None, tab.address)
-        )
+    def busy(self, visitor: str, address: str) -> tuple[int, int, int]:
+        """Jobs that are at work or in line: of a visitor, of all visitors at an address, and of all."""
+        return summed([(tab, tab.busy) for tab in list(self._tabs.values())], visitor, address)
 
     def look(self) -> None:
         """End the jobs of tabs that have been gone for long enough, and of visitors whose runs have grown beyond all measure."""
@@ -148,7 +146,7 @@ class Tabs:
         for visitor, address in busy:
             own, near, all_ = summed(held, visitor, address)
             try:  # what was begun ends only where there is no room at all, and no more than a fair part of it is anybody's
-                check_held(own, near, all_ - near, limits().whole.held // len(self._networks(address)))
+                check_held(own, near, all_ - near, limits().whole.held.most // len(self._networks(address)))
             except Refused as error:
                 for tab in self.of(visitor):
                     tab.release(told(error))
@@ -206,7 +204,7 @@ class Tabs:
 
     def least(self, address: str) -> int:
         """Positions that an address may hold however much others do: little, and of very many addresses half of a fair part."""
-        return min(limits().held_least, limits().whole.held // (2 * len(self._networks(address))))
+        return min(limits().held_least, limits().whole.held.most // (2 * len(self._networks(address))))
 
     def _networks(self, address: str) -> set[str]:
         return {address, *(tab.address for tab in list(self._tabs.values()))}
