@@ -30,7 +30,7 @@ from decoding.models import layers
 from decoding.models.attention import Attention, Sizes, attended, causal, heads_first
 from decoding.models.cache import Layer, TreeCache
 from decoding.models.first_layers import FirstLayers
-from decoding.models.heads import Settings, head_for
+from decoding.models.heads import Head, Settings, head_for, shared
 from decoding.models.pieces import Pieces
 from decoding.models.requirements import TARGET_HEAD
 from decoding.models.self_test import layers_refusal
@@ -122,7 +122,11 @@ def shapes(settings: Settings) -> dict[str, tuple[int, ...]]:
 
 def load_head(target: Target) -> Adapter:
     """The adapter of a target; ValueError if there is none that fits."""
-    head = head_for(KEY, target.model, shapes)
+    return shared(KEY, target.model, lambda: built(target, head_for(KEY, target.model, shapes)))
+
+
+def built(target: Target, head: Head) -> Adapter:
+    """An opened one; ValueError if it does not fit."""
     config, layer, width = target.model.config, head.settings["layer"], head.settings["width"]
     if width != config.hidden_size or layer > config.num_hidden_layers:
         raise ValueError(

@@ -28,7 +28,7 @@ from decoding.drafting.prompt_tokens import PromptTokensOutput, WithPromptTokens
 from decoding.method import Drafter, Method, param
 from decoding.models.cache import TreeCache
 from decoding.models.family import Family
-from decoding.models.heads import Settings, check_ranks, check_width, head_for
+from decoding.models.heads import Settings, check_ranks, check_width, head_for, shared
 from decoding.models.once import Once
 from decoding.models.requirements import TARGET_HEAD
 from decoding.models.target import Target
@@ -87,12 +87,16 @@ def shapes(settings: Settings) -> dict[str, tuple[int, ...]]:
 def load_head(target: Target) -> tuple[Prompts, Ranks]:
     """The prompt tokens of a target, and how often each rank of each was right on held-out text; ValueError if there are none that
     fit."""
-    head = head_for(KEY, target.model, shapes)
-    check_width("The prompt tokens are", head, target.model)
-    settings = head.settings
-    made = Prompts(settings["width"], settings["prompt_tokens"], settings["members"])
-    made.load_state_dict(head.tensors)
-    return made.to(target.device, target.dtype).eval(), tuple(map(tuple, settings["ranks"]))
+
+    def build() -> tuple[Prompts, Ranks]:
+        head = head_for(KEY, target.model, shapes)
+        check_width("The prompt tokens are", head, target.model)
+        settings = head.settings
+        made = Prompts(settings["width"], settings["prompt_tokens"], settings["members"])
+        made.load_state_dict(head.tensors)
+        return made.to(target.device, target.dtype).eval(), tuple(map(tuple, settings["ranks"]))
+
+    return shared(KEY, target.model, build)
 
 
 # -- how many rows -----------------------------------------------------------------------------------------------------

@@ -23,7 +23,7 @@ from decoding.draft import Draft
 from decoding.drafting.chain import Chain
 from decoding.method import Method, param
 from decoding.models.family import Family
-from decoding.models.heads import Settings, check_width, head_for
+from decoding.models.heads import Settings, check_width, head_for, shared
 from decoding.models.requirements import DRAFT_HEAD, DRAFT_MODEL
 from decoding.models.target import Target
 from decoding.sample import Sampling
@@ -69,11 +69,15 @@ def shapes(settings: Settings) -> dict[str, tuple[int, ...]]:
 
 def predictor(target: Target, greedy: bool) -> Predict:
     """The trained head of a draft model; ValueError if there is none that fits."""
-    head = head_for(KEY, target.model, shapes)
-    check_width("The heads of SpecDec++ are", head, target.model, "draft model")
-    both = pair(head.settings["width"], head.settings["blocks"])
-    both.load_state_dict(head.tensors)
-    return both["greedy" if greedy else "sampled"].to(target.device).eval().accepted
+
+    def build() -> nn.ModuleDict:
+        head = head_for(KEY, target.model, shapes)
+        check_width("The heads of SpecDec++ are", head, target.model, "draft model")
+        both = pair(head.settings["width"], head.settings["blocks"])
+        both.load_state_dict(head.tensors)
+        return both.to(target.device).eval()
+
+    return shared(KEY, target.model, build)["greedy" if greedy else "sampled"].accepted
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from decoding.checks import check_int
 from decoding.models.attention import Attention, Sizes
 from decoding.models.cache import TreeCache
 from decoding.models.checkpoints import first_line, transpose_weights
-from decoding.models.heads import Head, Settings, check_ranks, head_for
+from decoding.models.heads import Head, Settings, check_ranks, head_for, shared
 from decoding.models.layers import embedding, unembedding
 from decoding.models.target import PRE_NORM, Target
 
@@ -324,9 +324,10 @@ def load_head(target: Target, head: Head | None = None) -> tuple[Heads, tuple[tu
     """The head of a target, and how often each rank was right at each depth; ValueError if there is none that fits.
 
     Args:
-        head: an opened one; None: the one that is found.
+        head: an opened one; None: the one that is found, and `shared`.
     """
-    head = head or head_for(KEY, target.model, shapes)
+    if head is None:
+        return shared(KEY, target.model, lambda: load_head(target, head_for(KEY, target.model, shapes)))
     shape = Shape.of(head.settings)
     check_fits(shape, target)
     heads = Heads(shape)

@@ -11,11 +11,12 @@ import json
 import math
 import os
 import shlex
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -28,6 +29,7 @@ from transformers import PreTrainedModel
 from decoding import old_names
 from decoding.models.cache_folder import cache_folder
 from decoding.models.eight_bits import WORTH, packed, unpacked
+from decoding.models.once import Once
 from decoding.models.spread import weight_of
 from decoding.models.target import Target
 
@@ -89,6 +91,8 @@ class Stored:
     dtype: str  # in the words of safetensors: "F16", "I64", ...
 
 
+T = TypeVar("T")
+_shared: "defaultdict[str, Once[tuple[tuple, Any]]]" = defaultdict(lambda: Once("waiting until its head is loaded"))
 _known: "WeakKeyDictionary[nn.Module, Fingerprint]" = WeakKeyDictionary()
 _lent: "WeakKeyDictionary[nn.Module, Fingerprint]" = WeakKeyDictionary()  # of the model that another one was made from
 
@@ -222,8 +226,17 @@ def shapes_of(make: Callable[[Settings], nn.Module]) -> Shapes:
     return shapes
 
 
+def shared(method: str, model: nn.Module, make: Callable[[], T]) -> T:
+    """What `make` builds from the head of `method` that fits a model. It is built once for all runs, and anew when another head
+    lies there: so nobody may change it. It goes with the model."""
+    folder = find(method, model)
+    files = [] if folder is None else [folder / WEIGHTS, folder / FACTS]
+    stamp = folder, *((file.stat().st_mtime_ns, file.stat().st_size) for file in files if file.is_file())
+    return _shared[method].of(model, lambda: (stamp, make()), lambda found: found[0] == stamp)[1]
+
+
 def rebuilt(method: str, target: Target, make: Callable[[Settings], nn.Module], what: str) -> nn.Module:
-    """What was trained for a target, built by `make` and ready to draft.
+    """What was trained for a target, built by `make`, ready to draft, and `shared`.
 
     Args:
         what: the beginning of a sentence about it, such as "The heads of Clover are".
@@ -231,11 +244,15 @@ def rebuilt(method: str, target: Target, make: Callable[[Settings], nn.Module], 
     Raises:
         ValueError: there is none, `open_head` refuses it, or it reads states of another width.
     """
-    head = head_for(method, target.model, shapes_of(make))
-    check_width(what, head, target.model)
-    made = make(head.settings)
-    made.load_state_dict(head.tensors)
-    return made.to(target.device, target.dtype).eval()
+
+    def build() -> nn.Module:
+        head = head_for(method, target.model, shapes_of(make))
+        check_width(what, head, target.model)
+        made = make(head.settings)
+        made.load_state_dict(head.tensors)
+        return made.to(target.device, target.dtype).eval()
+
+    return shared(method, target.model, build)
 
 
 def check_width(what: str, head: Head, model: PreTrainedModel, whose: str = "target") -> None:

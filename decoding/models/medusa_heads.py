@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from decoding.checks import check_int
-from decoding.models.heads import Head, Settings, check_ranks, head_for
+from decoding.models.heads import Head, Settings, check_ranks, head_for, shared
 from decoding.models.layers import unembedding
 from decoding.models.target import Target
 
@@ -66,9 +66,10 @@ def load_head(target: Target, head: Head | None = None) -> tuple[Heads, tuple[tu
     """The heads of a target, and how often each rank of each was right on held-out text; ValueError if there are none that fit.
 
     Args:
-        head: opened ones; None: those that are found.
+        head: opened ones; None: those that are found, and `shared`.
     """
-    head = head or head_for(KEY, target.model, shapes)
+    if head is None:
+        return shared(KEY, target.model, lambda: load_head(target, head_for(KEY, target.model, shapes)))
     settings = head.settings
     width = target.model.config.hidden_size
     if settings["width"] != width or settings["vocab"] not in (0, target.vocab):
