@@ -83,8 +83,9 @@ class Stopped(Exception):
 class Live:
     """A job that a page watches. All methods return at once; the worker's thread does the work.
 
-    `make` builds the job, loading models if need be; it is called on a thread of its own, once the first turn is asked for. Runs
-    of the same `group` count as one of those that their owner may have at once.
+    `make` builds the job, loading models if need be; it is called on a thread of its own, in the first turn that it is due: with
+    sixteen made at the same time, each call of torch in a step waited for all of those threads. Runs of the same `group` count as
+    one of those that their owner may have at once.
     """
 
     def __init__(self, worker: Worker, make: Callable[[], Job], owner: Owner = NOBODY, group: Hashable = None) -> None:
@@ -111,8 +112,6 @@ class Live:
             if self.state == "paused":
                 self.state = "waiting"
                 self._worker.enter(self)
-            if self._run is None and not self.held:
-                self._load()
 
     def reach(self, count: float) -> None:
         """Take steps until there are `count`; nothing happens if there are so many."""

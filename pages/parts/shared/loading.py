@@ -26,6 +26,7 @@ PARTS = {  # what is loaded -> modules, the largest first
     "transformers": ("decoding.models.family",),
     "the methods": ("decoding.runs.run", "decoding.methods"),
 }
+LARGER = "smollm2"  # that a public server offers beside the embedded ones
 CLUSTER = "the cluster"  # comes last, if there is one
 SCRIPT = """
 export default function({ setTriggerValue }) {
@@ -77,9 +78,11 @@ class Importing:
                 with suppress(ValueError):  # the first run says why
                     cluster()
             if limits().public:
+                from decoding.models.catalogue import fetched
                 from decoding.models.family_cache import EMBEDDED, family
 
-                for target, _ in EMBEDDED:
+                own = [target for target, _ in EMBEDDED] + [LARGER] * fetched(LARGER)
+                for target in own:
                     with suppress(ValueError):  # the first run says why
                         family(target)  # models are opened one at a time: it would wait for whatever else is asked for first
             gc.freeze()  # half a million objects that stay: looking at them all in a collection holds everybody up for a second
