@@ -18,7 +18,7 @@ from decoding.draft import TargetOutput
 from decoding.drafting.chain import Chain
 from decoding.method import Method, never, param
 from decoding.models.family import Family
-from decoding.models.heads import Settings, check_width, head_for
+from decoding.models.heads import Settings, check_width, head_for, shared
 from decoding.models.requirements import DRAFT_MODEL, TARGET_HEAD
 from decoding.models.target import PRE_NORM, Target
 from decoding.sample import Sampling
@@ -41,9 +41,13 @@ def score(hidden: Tensor, head: Mapping[str, Tensor]) -> Tensor:
 
 def load_head(target: Target) -> Judge:
     """The judge of a target; ValueError if there is none that fits."""
-    found = head_for(KEY, target.model, shapes)
-    check_width("The judge is", found, target.model)
-    head = {name: values.to(target.device) for name, values in found.tensors.items()}
+
+    def build() -> dict[str, Tensor]:
+        found = head_for(KEY, target.model, shapes)
+        check_width("The judge is", found, target.model)
+        return {name: values.to(target.device) for name, values in found.tensors.items()}
+
+    head = shared(KEY, target.model, build)
 
     def judge(output: TargetOutput) -> Tensor:
         return score(output.hidden[PRE_NORM][1:], head)  # row i + 1 has seen node i; row 0 is the root

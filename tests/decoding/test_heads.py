@@ -1,6 +1,8 @@
 """Heads: which model one fits, in any number format and layout; where it is found; what is refused."""
 
+import gc
 import json
+import weakref
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,6 +20,8 @@ from decoding.models.checkpoints import DTYPES, transpose_weights
 from decoding.models.family import EMBEDDED, Family
 from decoding.models.heads import Head, command, fingerprint, head_for, open_head, save
 from decoding.models.requirements import TARGET_HEAD, head_of
+from decoding.runs.run import Run
+from decoding.sample import Sampling
 from pages.parts.shared.settings import Settings, family_named
 from tests import toys
 from tests.toys import ARCHITECTURES, causal_lm, noisy
@@ -148,6 +152,35 @@ def test_written_and_found_again(empty, model):
     assert heads.find(KEY, causal_lm("llama", seed=1)) is None
     head = head_for(KEY, model, judge.shapes)
     assert head.figures == {"AUC": 0.9} and all(torch.equal(head.tensors[name], values) for name, values in tensors().items())
+
+
+def test_a_head_is_built_once_for_all_runs_and_anew_when_another_lies_there(empty):
+    """Forty pages that began run after run kept both processors busy with it."""
+    model, built = causal_lm("llama"), []
+
+    def shared(model: nn.Module) -> Head:
+        return heads.shared(KEY, model, lambda: built.append(head_for(KEY, model, judge.shapes)) or built[-1])
+
+    with pytest.raises(ValueError, match="no head 'judge'"):
+        shared(model)
+    folder = heads.folder_for(KEY, "x", model)
+    save(folder, KEY, model, tensors(), {"width": WIDTH}, {"AUC": 0.8})
+    assert shared(model) is shared(model) and len(built) == 1
+    save(folder, KEY, model, tensors(), {"width": WIDTH}, {"AUC": 0.95})
+    assert shared(model).figures == {"AUC": 0.95} and len(built) == 2
+    gone = weakref.ref(model)
+    del model
+    gc.collect()
+    assert gone() is None
+
+
+@pytest.mark.parametrize("key", WITH_HEADS)
+def test_runs_share_the_heads_of_their_target(key, embedded, monkeypatch):
+    opened = []
+    monkeypatch.setattr(heads, "open_head", lambda *what, real=heads.open_head: opened.append(what) or real(*what))
+    for _ in range(2):
+        Run(embedded, key, prompt="Once", sampling=Sampling(), max_tokens=4)
+    assert len(opened) <= 1
 
 
 def test_found_by_the_same_weights_in_another_format(empty, model):

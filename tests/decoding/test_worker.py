@@ -626,6 +626,28 @@ def test_a_load_holds_up_nobody(one_worker, llama):
         assert live.state == "paused" and live.count == 1
 
 
+def test_jobs_are_made_in_their_turns_and_not_all_at_once(one_worker, gated):
+    """Sixteen threads that made runs had each step wait for all of them at each of its calls: 8 to 15 s a step."""
+    holds, gate = holding(one_worker, gated)
+    at_once, most = [], []
+
+    def make() -> Once:
+        at_once.append(1)
+        most.append(len(at_once))
+        time.sleep(MOMENT / 10)
+        at_once.pop()
+        return Once(lambda: True)
+
+    lives = [one_worker.live(make, Owner(str(number))) for number in range(20)]
+    for live in lives:
+        live.ask()
+    assert not most
+    gate.let(1)
+    for live in lives:
+        live.wait(PATIENCE)
+    assert [live.count for live in lives] == [1] * 20 and len(most) == 20 and max(most) <= 3  # some may take longer than a moment
+
+
 @pytest.mark.parametrize("end", ["pause", "close"])
 def test_a_load_is_given_up_at_once(one_worker, llama, end):
     load = Slow(real(llama))

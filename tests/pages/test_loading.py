@@ -14,7 +14,7 @@ from streamlit.testing.v1 import AppTest
 from decoding.methods import GROUPS, METHODS
 from decoding.models import family_cache
 from decoding.runs.store import Store
-from pages.parts.shared import loading
+from pages.parts.shared import loading, settings
 from pages.parts.shared import recorded_run as demo
 from tests.conftest import named
 from tests.stepper_events import sent, stands
@@ -193,4 +193,16 @@ def test_a_public_server_has_the_embedded_models_before_others_are_asked_for(mon
     monkeypatch.setattr(loading.gc, "freeze", lambda: None)
     began = loading.Importing()
     began.run()
-    assert began.done and opened == ([(target,) for target, _ in family_cache.EMBEDDED] if mode == "public" else [])
+    larger = [] if settings.is_to_fetch("smollm2") else [("smollm2",)]  # when pages go on
+    assert began.done and opened == ([(target,) for target, _ in family_cache.EMBEDDED] + larger if mode == "public" else [])
+
+
+def test_a_larger_model_is_opened_when_pages_go_on(monkeypatch):
+    """It takes Python's time for seconds, and nobody may want it."""
+    opened, began = [], loading.Importing()
+    monkeypatch.setenv("DRAFTSCOPE_MODE", "public")
+    monkeypatch.setattr(settings, "is_to_fetch", lambda name: name != "smollm2")
+    monkeypatch.setattr(family_cache, "family", lambda name: opened.append((name, began.done)))
+    monkeypatch.setattr(loading.gc, "freeze", lambda: None)
+    began.run()
+    assert opened == [("smollm2", True)]

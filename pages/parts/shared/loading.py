@@ -78,16 +78,14 @@ class Importing:
                 with suppress(ValueError):  # the first run says why
                     cluster()
             if limits().public:
-                from decoding.models.catalogue import fetched
-                from decoding.models.family_cache import EMBEDDED, family
+                from decoding.models.family_cache import EMBEDDED
 
-                own = [target for target, _ in EMBEDDED] + [LARGER] * fetched(LARGER)
-                for target in own:
-                    with suppress(ValueError):  # the first run says why
-                        family(target)  # models are opened one at a time: it would wait for whatever else is asked for first
+                warm(*(target for target, _ in EMBEDDED))  # one at a time: a run would wait for whatever else is asked for first
             gc.freeze()  # half a million objects that stay: looking at them all in a collection holds everybody up for a second
         finally:  # what cannot be imported fails again where a page asks for it, and is said there
             self.done = True
+        if limits().public:
+            warm(LARGER)
 
     def words(self) -> str:
         """One line that says what is being loaded."""
@@ -95,6 +93,17 @@ class Importing:
         if self.part == CLUSTER:
             return f"Joining {self.part}, {seconds:.0f} s …"
         return f"Loading {self.part} ({list(PARTS).index(self.part) + 1} of {len(PARTS)}), {seconds:.0f} s …"
+
+
+def warm(*targets: str) -> None:
+    """Open models before anybody asks for them, if they are here."""
+    from decoding.models.family_cache import family
+    from pages.parts.shared.settings import is_to_fetch
+
+    for target in targets:
+        with suppress(ValueError):  # the first run says why
+            if not is_to_fetch(target):
+                family(target)
 
 
 importing = Importing()
