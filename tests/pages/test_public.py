@@ -43,7 +43,7 @@ from decoding.runs.study import Study
 from decoding.runs.timed import Timed
 from decoding.runs.trace_files import from_json, to_json
 from decoding.runs.visitors import file_for, folder_of, forget, is_key, new_key, store_of
-from decoding.runs.worker import Once
+from decoding.runs.worker import Live, Once
 from decoding.trace import SCHEMA, Pruned, Raster, Row, Trace
 from pages.parts.compare.race import Column, Race
 from pages.parts.compare.sweep import Plan, Sweep
@@ -261,6 +261,21 @@ def test_a_job_that_stands_still_is_one_more_when_it_goes_on(monkeypatch):
     column.enter(), column.ask(1)
     assert not column.problem and column.live.busy
     column.close()
+
+
+def test_columns_of_a_comparison_go_on_all_or_none(monkeypatch):
+    all_tabs = Tabs(lambda tab: True)
+    monkeypatch.setattr(runs, "tabs", all_tabs)
+    monkeypatch.setattr(runs, "cleanup", lambda: all_tabs.tab("alice", "alice", "here"))
+    monkeypatch.setattr(Live, "reach", lambda live, count: setattr(live, "state", "waiting"))  # at work, without a worker
+    made = [[runs.handed("auto", lambda: Once(int), race) for _ in range(6)] for race in ("one", "other", "third")]
+    refused = 0
+    for live in sum(made, []):
+        try:
+            runs.reach(live, 1)
+        except Refused:
+            refused += 1
+    assert [sum(live.busy for live in race) for race in made] == [6, 6, 0] and refused == 6
 
 
 def test_pages_ask_for_steps_through_one_door():

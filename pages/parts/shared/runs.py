@@ -210,13 +210,14 @@ def handed(device: str, make: Callable[[], Job], group: Hashable = None) -> Live
 
 
 def reach(live: Live, count: float) -> None:
-    """Have a job of this tab, made before, take its steps up to number `count`: one that stands still is one more at work then.
+    """Have a job of this tab, made before, take its steps up to number `count`: one that stands still is one more at work then,
+    unless others of its group are at work, as columns of a comparison are. All of those go on, or none.
 
     Raises:
         Refused: the visitor or all visitors have as many at work as this server allows.
     """
-    if not live.busy:
-        tab = cleanup()
+    tab = cleanup()
+    if not live.busy and live.group not in tab.groups:
         check_jobs(*tabs.busy(tab.visitor, tab.address))
     live.reach(count)
 
