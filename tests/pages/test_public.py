@@ -486,8 +486,8 @@ class Standing:
 
 
 def test_runs_that_stand_still_let_go_of_their_memory_when_there_is_too_little(monkeypatch):
-    """Those of whoever holds most, and of these first what stands longest; who is at work is told so, if nothing else helps. Two
-    addresses that filled the whole had the runs of all others dropped."""
+    """Those of whoever holds more than a fair part, and of these first what stands longest; who is at work is told so, if nothing
+    else helps. Two addresses that filled the whole had the runs of all others dropped."""
     here, there, far = (tabs.RunCleanup(name, name, address) for name, address in (("a", "x"), ("b", "x"), ("c", "y")))
     limits_of = lambda **more: replace(PUBLIC, **{"caches": 30, "caches_near": 60, "whole": Whole()} | more)  # noqa: E731
     given = {"old": (here, 1, False), "older": (here, 0, False), "busy": (here, 2, True), "first": (there, 5, True),
@@ -498,12 +498,26 @@ def test_runs_that_stand_still_let_go_of_their_memory_when_there_is_too_little(m
         ({"caches": 10}, {"older": "", "old": "", "last": tabs.FULL}),
         ({"caches_near": 30}, {"older": "", "old": ""}),
         ({"whole": Whole(caches=50)}, {"older": ""}),
-        ({"whole": Whole(caches=10)}, {"older": "", "old": "", "last": tabs.FULL, "busy": tabs.FULL, "first": tabs.FULL}),
+        ({"whole": Whole(caches=30)}, {"older": "", "old": "", "last": tabs.FULL}),
+        ({"whole": Whole(caches=10)}, {"older": "", "old": "", "far": "", "last": tabs.FULL, "first": tabs.FULL}),
     ):
         monkeypatch.setattr(rules, "PUBLIC", limits_of(**more))
         lives = {name: Standing(since, busy) for name, (_, since, busy) in given.items()}
         tabs.thin([(given[name][0], live) for name, live in lives.items()])
         assert {name: live.said for name, live in lives.items() if live.said is not None} == closed
+
+
+def test_a_class_does_not_pay_for_ten_who_hold_more_each(monkeypatch):
+    """Ten idle tabs on smollm2, one at each of ten addresses: of 25 pupils, twelve lost their place in the run and their clicks."""
+    monkeypatch.setattr(rules, "PUBLIC", replace(PUBLIC, whole=Whole(caches=100)))
+    takers = [tabs.RunCleanup(f"t{i}", f"t{i}", f"192.0.2.{i}") for i in range(10)]
+    pupils = [tabs.RunCleanup(f"p{i}", f"p{i}", "school") for i in range(25)]
+    held = [(tab, Standing(0)) for tab in takers] + [(tab, Standing(1)) for tab in pupils]
+    for tab, live in held:
+        live.nbytes = 9 if tab in takers else 1
+    tabs.thin(held)
+    assert {live.said for tab, live in held if tab in pupils} == {None}
+    assert sum(live.said is None for tab, live in held if tab in takers) == 8
 
 
 def test_a_column_that_stands_while_others_are_at_work_is_at_work(monkeypatch):
@@ -517,16 +531,28 @@ def test_a_column_that_stands_while_others_are_at_work_is_at_work(monkeypatch):
     assert [live.said for live in (*columns, alone)] == [None, None, ""]
 
 
-def test_a_run_that_was_let_go_is_made_again_at_the_next_step(embedded):
+@pytest.mark.parametrize("problem", ["", tabs.FULL], ids=["stood still", "was at work"])
+def test_a_run_that_was_let_go_is_made_again_at_the_next_step_and_keeps_its_place(embedded, problem):
+    """Pupils stood at step 12, pressed Next, and found themselves at step 1."""
     session, settings = Session(), Settings(method="plain", max_tokens=12)
     session.start(settings, 2)
     eventually(lambda: session.sync() or (session.count == 3 and not session.busy), "no steps came")
     before = session.trace.steps
-    session.live.close()
+    session.live.close(problem)
+    session.sync()
     session.go(2)
     session.advance(settings)
+    session.drop_coming()
+    session.coming = SimpleNamespace(count=1, state="working", problem="", busy=True, trace=None, close=lambda: None)
+    session.sync()  # as long as it has fewer steps than are shown
+    assert (session.count, session.cursor) == (3, 2) and session.coming is not None
+    session.coming.state, session.coming.problem = "failed", tabs.FULL  # let go of again
+    session.sync()
+    assert (session.count, session.cursor) == (3, 2) and session.coming is None and session.problem == tabs.FULL
+    session.advance(settings)
     eventually(lambda: session.sync() or session.count == 4, session.problem or "no step came")
-    assert [step.tokens for step in session.trace.steps[:3]] == [step.tokens for step in before] and not session.problem
+    assert session.cursor == 3 and not session.problem
+    assert [step.tokens for step in session.trace.steps[:3]] == [step.tokens for step in before]
 
 
 def test_what_is_shipped_takes_the_memory_of_nobody():

@@ -30,6 +30,7 @@ class Session(RunController, Remembered):
     live: Live | None = None  # makes that trace; None for a recorded one
     coming: Live | None = None  # the run that takes its place once it has a step
     coming_settings: Settings | None = None
+    again: int = 0  # steps that it has to have before it is shown
     absent: Settings | None = None  # asked for last, and one of its models is not on this machine
     sides: SideJobs = field(default_factory=SideJobs)  # what panels ask beside the run
     runs: int = 0  # shown so far
@@ -129,8 +130,12 @@ class Session(RunController, Remembered):
 
     # -- going on -----------------------------------------------------------------------------------------------------
 
-    def start(self, settings: Settings, goal: float = 0, node: int | None = None) -> None:
-        """Make a new run and take its steps up to index `goal`; nothing changes if the settings cannot be."""
+    def start(self, settings: Settings, goal: float = 0, node: int | None = None, again: int = 0) -> None:
+        """Make a new run and take its steps up to index `goal`; nothing changes if the settings cannot be.
+
+        Args:
+            again: steps that it has to have before it takes the place of the one that is shown: it is that one, made anew.
+        """
         with self.lock:
             self.linked = None
             self.absent = settings if settings.to_fetch else None
@@ -143,7 +148,7 @@ class Session(RunController, Remembered):
             self.drop_coming()
             if self.live is not None:
                 self.live.pause()
-            self.coming, self.coming_settings = live, settings
+            self.coming, self.coming_settings, self.again = live, settings, again
             self.goal, self.goal_node = goal, node
 
     def drop_coming(self) -> None:
@@ -167,7 +172,7 @@ class Session(RunController, Remembered):
     def ask(self, goal: float) -> None:
         """Have steps up to index `goal` taken. A run that was closed or failed is made again: the same seed, the same steps."""
         if self.live is None or self.live.lost:
-            self.start(self.settings, goal)
+            self.start(self.settings, goal, again=self.count)
             return
         if self.resume(self.live, goal + 1):
             self.goal, self.node = goal, None
@@ -221,7 +226,7 @@ class Session(RunController, Remembered):
             self.adopt()
             if self.live is not None and self.live.count > self.count:
                 self.trace = self.live.trace
-            if self.live is not None and self.live.state == "failed" and self.live.problem:
+            if self.live is not None and self.live.state == "failed" and self.live.problem and self.coming is None:
                 self.problem, self.goal = self.live.problem, None
             self.sides.sync()
             if self.sides.problem:
@@ -229,21 +234,23 @@ class Session(RunController, Remembered):
             self.follow()
 
     def adopt(self) -> None:
-        """The coming run takes the place of the one before as soon as it has a step."""
+        """The coming run takes the place of the one before as soon as it has a step; the same one made anew, when it is there."""
         new = self.coming
         if new is None:
             return
         if new.state == "failed":
             self.problem, self.goal = new.problem, None
             self.drop_coming()
-        elif new.count:
+        elif new.count > self.again or (new.count and new.state == "ended"):
             if self.live is not None:
                 self.live.close()
             self.sides.close()  # what they were asked about is gone
             self.live, self.trace, self.settings = new, new.trace, self.coming_settings
             self.coming = self.coming_settings = None
-            self.cursor, self.phase, self.node, self.runs = 0, WRITE, None, self.runs + 1
-        elif not new.busy:  # stopped before its first step
+            self.runs += 1
+            if not self.again:
+                self.cursor, self.phase, self.node = 0, WRITE, None
+        elif not new.busy:  # stopped before that
             self.drop_coming()
             self.goal = None
 

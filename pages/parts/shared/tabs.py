@@ -236,8 +236,9 @@ def is_begun(owner: Any) -> bool:
 def thin(lives: list[tuple[RunCleanup, Live]]) -> None:
     """Have runs let go of their keys and values where they take more memory than they may: of a visitor, of an address, of all.
 
-    They are those of whoever holds most: of the addresses, and there of the visitors. First what stands still, the longest first,
-    which is made again when another step is wanted; then what was asked last.
+    They are those of addresses that hold more than a fair part, and there of the visitors that hold no less than the others do:
+    where the address that holds most paid for all, a class did for ten visitors who held a third each of what it does. First what
+    stands still, the longest first, which is made again when another step is wanted; then what was asked last.
     """
     rules, taken = limits(), {live: live.nbytes for _, live in lives}
     for most, whose in (
@@ -246,24 +247,22 @@ def thin(lives: list[tuple[RunCleanup, Live]]) -> None:
         (rules.whole.caches, lambda tab: None),
     ):
         for group in grouped(lives, whose).values():
-            while over(sum(taken[live] for _, live in group), most):
-                drop_one(group, taken)
+            while most is not None and sum(taken[live] for _, live in group) > most:
+                drop_one([(tab, live) for tab, live in group if taken[live]], taken, most)
 
 
-def drop_one(group: list[tuple[RunCleanup, Live]], taken: dict[Live, int]) -> None:
-    near = largest(group, taken, lambda tab: tab.address)
-    own = [live for _, live in largest(near, taken, lambda tab: tab.visitor) if taken[live]]
+def drop_one(group: list[tuple[RunCleanup, Live]], taken: dict[Live, int], most: int) -> None:
+    """Of runs that take more than `most` bytes together. An address has as many parts of those as of the device's time."""
+    addresses = [grouped(near, lambda tab: tab.visitor).values() for near in grouped(group, lambda tab: tab.address).values()]
+    parts, own = [min(len(visitors), limits().shares or 1) for visitors in addresses], []
+    for visitors, part in zip(addresses, parts, strict=True):
+        held = [sum(taken[live] for _, live in lives) for lives in visitors]
+        if sum(held) * sum(parts) > most * part:
+            own += [live for lives, each in zip(visitors, held, strict=True) if each * len(held) >= sum(held) for _, live in lives]
     busy = {live.group for live in own if live.busy}  # columns that stand between two steps of others belong to these
     live = min(own, key=lambda live: (live.group in busy, -live.since if live.group in busy else live.since))
     live.close(FULL if live.group in busy else "")
     taken[live] = 0
-
-
-def largest(
-    group: list[tuple[RunCleanup, Live]], taken: dict[Live, int], whose: Callable[[RunCleanup], Hashable]
-) -> list[tuple[RunCleanup, Live]]:
-    """Those of the one who holds most."""
-    return max(grouped(group, whose).values(), key=lambda lives: sum(taken[live] for _, live in lives))
 
 
 def grouped(
