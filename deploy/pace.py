@@ -226,9 +226,14 @@ class Pace:
             if name not in self._purses:
                 places = Places(rule.scripts, Tab.computed, Tab.over)
                 self._purses[name] = Purse(Bucket(rule.pages), Bucket(rule.others), Bucket(rule.sent), places)
-        self._places = self._places or Places(whole.scripts, methodcaller("computed"), methodcaller("over"))
+        self._places = self._places or Places(whole.scripts, methodcaller("computed"), methodcaller("over"), self._parts)
         purses = [self._purses[name] for name in wanted]
         return Tab(list(wanted), purses, [self._places, *(purse.places for purse in purses)], self.known)
+
+    def _parts(self, address: str) -> int:
+        """How many parts of all places an address has: as many as its visitors want, and no more than of the device's time."""
+        purse = self._purses.get(address)
+        return 1 if purse is None else max(1, min(purse.places.crowd, limits().shares or 1))
 
     def known(self, tab: Tab) -> None:
         """A page has a session."""

@@ -2,8 +2,9 @@
 
 Who says nothing for a while gives their place to others, but not as long as they work: with ten at work nothing else was, for each
 word of the server's own waits for all of them. Where there are more than may run, the next place is for who runs least now, and of
-those for who has computed least of late. What somebody had is forgotten soon, or whoever has loaded a page would wait until
-everybody else has taken as many steps as cost that much. Those whose scripts were slow of late share one place.
+those for who has computed least of late, both for each of their parts. What somebody had is forgotten soon, or whoever has loaded a
+page would wait until everybody else has taken as many steps as cost that much. Those whose scripts were slow of late share one
+place.
 """
 
 import asyncio
@@ -32,12 +33,19 @@ class Places:
         most: places.
         computed: seconds of a processor that a tab's script has had so far, or whatever else is to count of a place.
         over: whether it is known that no script of a tab runs, which nobody tells for a page whose browser is gone.
+        parts: how many parts somebody has where others have one, such as a class where others are alone.
     """
 
     half, few, cap = HALF, FEW, MOST  # of what somebody had
 
-    def __init__(self, most: int, computed: Callable[[Any], float], over: Callable[[Any], bool] = lambda tab: False) -> None:
-        self._most, self._computed, self._over = most, computed, over
+    def __init__(
+        self,
+        most: int,
+        computed: Callable[[Any], float],
+        over: Callable[[Any], bool] = lambda tab: False,
+        parts: Callable[[Any], int] = lambda whose: 1,
+    ) -> None:
+        self._most, self._computed, self._over, self._parts = most, computed, over, parts
         self._taken: dict[Hashable, Place] = {}
         self._waiting: dict[Hashable, tuple[Hashable, asyncio.Future]] = {}  # in the order in which they came
         self._had: dict[Hashable, tuple[float, float]] = {}  # seconds, as many as counted then
@@ -49,6 +57,11 @@ class Places:
     def stand(self) -> float:
         """Seconds for which nobody was handed one while somebody waited."""
         return now() - self._moved if self._waiting else 0.0
+
+    @property
+    def crowd(self) -> int:
+        """How many have one or wait for one."""
+        return len({*(place.whose for place in self._taken.values()), *(whose for whose, _ in self._waiting.values())})
 
     async def take(self, tab: Hashable, whose: Hashable) -> bool:
         """Return when there is one, and whether it was there already; it is kept until it is given back, or for HOLD seconds from
@@ -133,8 +146,8 @@ class Places:
 
     def _before(self, whose: Hashable, busy: Counter[Hashable], at: float) -> tuple[int, float]:
         """The less, the sooner; of two at the same moment, or the one that is looked at later would always have had less."""
-        had = self._counts(whose, at)
-        return busy[whose], had if had > self.few else 0.0
+        parts, had = self._parts(whose), self._counts(whose, at)
+        return busy[whose] // parts, had / parts if had > self.few else 0.0
 
     def _counts(self, whose: Hashable, at: float) -> float:
         """Seconds that it had, the longer ago the less of them."""

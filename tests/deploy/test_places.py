@@ -53,6 +53,30 @@ def test_who_asks_again_while_others_wait_is_served_when_their_own_place_is_lost
     assert at == pytest.approx(HOLD, abs=0.01) and looks < 2 * HOLD / SOON
 
 
+def test_a_class_has_several_parts_where_others_have_one(played):
+    """Ten addresses whose pages drew growing runs had ten of eleven parts, and a class of thirty the other one."""
+
+    async def story(parts: int) -> float:
+        places, had = Places(3, lambda tab: now(), parts=lambda whose: parts if whose == "class" else 1), {"class": 0, "others": 0}
+
+        async def draw(tab: str, whose: str, kind: str) -> None:
+            while True:
+                await places.take(tab, whose)
+                places.begin(tab)
+                await asyncio.sleep(0.2)
+                had[kind] += 1
+                places.give(tab)
+
+        drawn = [asyncio.create_task(draw(f"p{i}", "class", "class")) for i in range(2)]  # as many as run at the same time there
+        drawn += [asyncio.create_task(draw(f"t{i}", f"192.0.2.{i}", "others")) for i in range(10)]
+        await asyncio.sleep(60)
+        for one in drawn:
+            one.cancel()
+        return had["class"] / sum(had.values())
+
+    assert played(lambda: story(1)) < 0.15 and played(lambda: story(4)) > 0.25
+
+
 def test_slow_scripts_share_a_place(played):
     """Those of ten addresses took all three again and again, and a step waited for two of them."""
 

@@ -278,6 +278,29 @@ def test_columns_of_a_comparison_go_on_all_or_none(monkeypatch):
     assert [sum(live.busy for live in race) for race in made] == [6, 6, 0] and refused == 6
 
 
+def test_the_more_pages_wait_for_an_end_the_less_often_each_is_drawn(monkeypatch):
+    """Twenty growing runs, drawn as often as one alone is, had a class of thirty wait for 15 s a step."""
+    all_tabs, now, lives = Tabs(lambda tab: True), [0.0], []
+    monkeypatch.setattr(runs, "tabs", all_tabs)
+    monkeypatch.setattr(runs, "monotonic", lambda: now[0])
+    session, drawn = Session(), Counter()
+    monkeypatch.setattr(Session, "look", lambda self: (now[0],))
+    for number in range(20):
+        lives.append(Standing(0, busy=True))
+        all_tabs.tab(f"{number}", f"{number}").lives.add(lives[-1])
+        for goal in (inf, 3):  # 0.05 seconds of a processor each
+            session.goal = goal
+            session.was_drawn(("before",), 0.05, 0.05)
+            began = now[0]
+            while not session.due():
+                now[0] += 0.01
+            drawn[goal, number + 1] = now[0] - began
+    assert [drawn[3, count] for count in (1, 20)] == pytest.approx([0.11] * 2, abs=0.02)
+    assert [drawn[inf, count] for count in (1, 4, 20)] == pytest.approx([0.11, 0.41, 2.01], abs=0.02)
+    session.goal, session.asked_at = inf, now[0]
+    assert session.rarer(0.4) == pytest.approx(0.4 * 20 / runs.FEW)
+
+
 def test_pages_ask_for_steps_through_one_door():
     found = {file.name for file in (ROOT / "pages").rglob("*.py") if re.search(r"live\.(reach|ask)\(", file.read_text("utf-8"))}
     assert found == {"runs.py"}

@@ -190,6 +190,10 @@ class Race(RunController, Remembered):
         return self.timing.run if self.timing is not None and self.timing.busy else None
 
     @property
+    def long(self) -> bool:
+        return self.goal == inf
+
+    @property
     def moving(self) -> bool:
         return self.playing or self.goal is not None or self.busy
 

@@ -63,6 +63,10 @@ class Sweep(RunController):
     def lives(self) -> tuple[Live, ...]:
         return lives_of([column for _, column in self.points])
 
+    @property
+    def long(self) -> bool:
+        return self.running
+
     def tick(self) -> float | None:
         return self.rarer(self.poll) if self.running else None
 

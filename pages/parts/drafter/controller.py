@@ -133,6 +133,10 @@ class StudyController(RunController, Remembered):
         return () if self.live is None else (self.live,)
 
     @property
+    def long(self) -> bool:
+        return self.busy
+
+    @property
     def series(self) -> Series | None:
         return None if self.live is None else self.live.run
 

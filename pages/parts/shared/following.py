@@ -1,7 +1,7 @@
 """Following the worker: a page, or a part of it, that is drawn again when there is something new."""
 
 from collections.abc import Callable
-from time import monotonic
+from time import monotonic, thread_time
 
 import streamlit as st
 from streamlit.runtime.scriptrunner import RerunData, get_script_run_ctx
@@ -43,13 +43,14 @@ def followed(controller: RunController, key: str, draw: Callable[[Callable[[], N
             st.rerun()
         controller.wait()
         controller.sync()
-        look, pace, began = controller.looked(), controller.tick(), monotonic()  # first: what comes meanwhile is news
+        look, pace = controller.looked(), controller.tick()  # first: what comes meanwhile is news
+        began, had = monotonic(), thread_time()
         whole = True
         try:
             draw(st.fragment(timer, key=f"{key}.timer"))
         finally:
             whole = False
-        controller.was_drawn(look, monotonic() - began)
+        controller.was_drawn(look, monotonic() - began, thread_time() - had)
 
     def timer() -> None:
         every = pace if whole else controller.tick() or controller.poll

@@ -25,6 +25,7 @@ from pages.parts.shared.weight import positions
 POLL = 0.3  # seconds between two looks at the worker
 SLOWER = ((1, 0.5), (4, 1), (8, 2), (30, 4))  # seconds without anything new -> by how much the looks become rarer
 SLOWEST = 8
+FEW = 8  # pages that look as often as one does
 PATIENCE = 0.3  # seconds a click waits for its step before the page turns to polling: a drawing without news costs more than that
 LAG = 0.05  # seconds from a look until the browser waits for the next one
 T = TypeVar("T")
@@ -49,6 +50,7 @@ class RunController:
     drawn: tuple = ()  # the `look` of the last drawing
     drawn_at: float = 0.0
     draw_seconds: float = 0.0
+    draw_computed: float = 0.0  # of them, seconds of a processor
     news_at: float = 0.0  # when a look was last another one
     lock: RLock = field(default_factory=RLock)
     group: Hashable = field(default_factory=object)  # its runs are one of those that a visitor may have at once
@@ -103,10 +105,21 @@ class RunController:
         """Seconds until the page should look again; None: nothing moves by itself."""
         return self.rarer(self.poll) if self.busy else None
 
+    @property
+    def long(self) -> bool:
+        """Whether something is under way that takes more than a step or so."""
+        return False
+
+    @property
+    def crowd(self) -> int:
+        """Pages that something is under way for, where this one can wait for its turn among them; else 1."""
+        return max(1, tabs.working) if self.long else 1
+
     def rarer(self, seconds: float) -> float:
-        """Between two looks: the longer nothing new came, the longer. So the fuller a server is, the less it is asked."""
+        """Between two looks: the longer nothing new came, and the more pages look, the longer. So the fuller a server is, the less
+        it is asked."""
         waited = monotonic() - max(self.asked_at, self.news_at)
-        return seconds * next((slower for until, slower in SLOWER if waited < until), SLOWEST)
+        return seconds * max(self.crowd / FEW, next((slower for until, slower in SLOWER if waited < until), SLOWEST))
 
     def look(self) -> tuple:
         """What a drawing of the page depends on, beside the controls: where two are equal, nothing has to be drawn again."""
@@ -118,13 +131,15 @@ class RunController:
             self.news_at = monotonic()
         return look
 
-    def was_drawn(self, look: tuple, seconds: float) -> None:
-        """Note a drawing, what it depended on, and how long it took."""
-        self.drawn, self.drawn_at, self.draw_seconds = look, monotonic(), seconds
+    def was_drawn(self, look: tuple, seconds: float, computed: float) -> None:
+        """Note a drawing, what it depended on, how long it took, and how much of that a processor."""
+        self.drawn, self.drawn_at, self.draw_seconds, self.draw_computed = look, monotonic(), seconds, computed
 
     def due(self) -> bool:
-        """Whether the page should be drawn again: there is something new, and a slow machine has had time to breathe."""
-        return self.look() != self.drawn and monotonic() - self.drawn_at > 2 * self.draw_seconds
+        """Whether the page should be drawn again: there is something new, and a slow machine has had time to breathe. All that wait
+        for a run's end compute for half of the time together, however many they are."""
+        rest = max(2 * self.draw_seconds, 2 * self.crowd * self.draw_computed)
+        return self.look() != self.drawn and monotonic() - self.drawn_at > rest
 
     def begin(self, device: str, make: Callable[[], Job], count: float = inf) -> Live | None:
         """Hand a job to the worker and have its steps up to number `count` taken; None, with the reason in `problem`, if there is

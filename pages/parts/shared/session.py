@@ -130,6 +130,10 @@ class Session(RunController, Remembered):
 
     # -- going on -----------------------------------------------------------------------------------------------------
 
+    @property
+    def long(self) -> bool:
+        return self.goal == inf
+
     def start(self, settings: Settings, goal: float = 0, node: int | None = None, again: int = 0) -> None:
         """Make a new run and take its steps up to index `goal`; nothing changes if the settings cannot be.
 

@@ -112,6 +112,11 @@ class Tabs:
                 self._thread.start()
             return found
 
+    @property
+    def working(self) -> int:
+        """Tabs that something is under way for."""
+        return sum(tab.busy > 0 for tab in list(self._tabs.values()))
+
     def busy(self, visitor: str, address: str) -> tuple[int, int, int]:
         """Jobs that are at work or in line: of a visitor, of all visitors at an address, and of all."""
         return summed([(tab, tab.busy) for tab in list(self._tabs.values())], visitor, address)
