@@ -326,6 +326,27 @@ def test_a_kept_comparison_is_found_again():
     assert {entry.name for entry in Store().entries()} == {"Compare: Plain decoding", "Compare: Prompt lookup"}
 
 
+def test_a_comparison_that_is_kept_again_adds_what_has_come_since():
+    """A double click kept all of it twice, without a word: of the fifty runs of a visitor that was twelve."""
+    page = two_columns()
+    press(page, "compare_step")
+    press(page, "compare_keep")
+    assert "Kept 2 runs" in captions(page)
+    press(page, "compare_keep")
+    assert "These 2 runs are kept already" in captions(page)
+    press(page, "compare_step")
+    press(page, "compare_keep")
+    assert [entry.steps for entry in Store().entries()] == [2, 2] and "Kept 2 runs" in captions(page)
+    for entry in Store().entries():
+        Store().delete(entry.id)
+    press(page, "compare_keep")
+    assert len(Store().entries()) == 2
+
+
+def captions(page) -> str:
+    return " ".join(one.value for one in page.caption)
+
+
 # -- links ------------------------------------------------------------------------------------------------------------
 
 

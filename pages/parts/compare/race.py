@@ -28,6 +28,7 @@ from viz.runs.compare import duration, until
 
 if TYPE_CHECKING:
     from decoding.runs.timed import Timed
+    from pages.parts.shared.keep import Kept
 
 LEAST, MOST = 2, 6  # columns
 QUICKEST = 0.25  # seconds between two looks
@@ -44,6 +45,7 @@ class Column:
     live: Live | None = None
     trace: Trace | None = None
     problem: str = ""
+    kept: "Kept | None" = None  # how far it was kept, if it was
     rounds: tuple[float, ...] = ()  # milliseconds of every round, if it was measured several times in turn with the others
 
     @property
@@ -347,7 +349,7 @@ class Race(RunController, Remembered):
             found = self.timing.run
             columns = [column for column in self.columns if not column.problem]
             for column, trace, ms in zip(columns, found.traces, found.ms, strict=True):
-                column.live, column.trace, column.rounds = None, trace, tuple(ms)
+                column.live, column.trace, column.rounds, column.kept = None, trace, tuple(ms), None  # others, with other times
             self.calls, self.clock = max(column.count for column in self.columns), self.longest
         self.timing.close()
         self.timing = None

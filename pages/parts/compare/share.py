@@ -6,9 +6,9 @@ import streamlit as st
 
 from decoding.limits import limits
 from decoding.runs.failures import told
-from decoding.runs.store import MAX_NAME
+from decoding.runs.store import MAX_NAME, Store
 from pages.parts.compare import address as compare_address
-from pages.parts.compare.race import Race, names
+from pages.parts.compare.race import Column, Race, names
 from pages.parts.compare.sidebar import say_columns, set_value, wanted
 from pages.parts.shared import address, keep
 from pages.parts.shared.controls import begin, read, say
@@ -34,18 +34,28 @@ def share(session: Session, race: Race) -> None:
 
 
 def kept(race: Race) -> str:
-    """Store the runs; says what was done."""
-    runs = [(name, e.trace) for name, e in zip(names([e.settings for e in race.columns]), race.columns, strict=True) if e.count]
-    done = 0
+    """Store the runs, or what has come since they were; says what was done."""
+    runs = [(name, e) for name, e in zip(names([e.settings for e in race.columns]), race.columns, strict=True) if e.count]
+    done, new = 0, False
     try:
         store = keep.store()
-        for name, trace in runs:
-            store.keep(trace, f"Compare: {name}"[:MAX_NAME])
+        for name, column in runs:
+            new |= keep_column(store, column, f"Compare: {name}"[:MAX_NAME])
             done += 1
     except (ValueError, sqlite3.Error) as error:
         return f"Kept {done} of {len(runs)} runs, from the left, and no others: {told(error)}"
     where = "for this browser" if limits().public else f"in {store.folder}"
-    return f"Kept {len(runs)} runs {where}."
+    return f"Kept {len(runs)} runs {where}." if new else f"These {len(runs)} runs are kept already, {where}."
+
+
+def keep_column(store: Store, column: Column, name: str) -> bool:
+    """Store a run unless it is there as it is; whether it was stored."""
+    known = column.kept if column.kept is not None and column.kept.folder == store.folder and keep.is_there(column.kept) else None
+    if known is not None and known.steps == column.count:
+        return False
+    number = keep.added(store, known, column.trace, name, "")
+    column.kept = keep.Kept(0, store.folder, number, column.count, name, "")
+    return True
 
 
 def link_button(make, race: Race, key: str, settings: Settings) -> None:
