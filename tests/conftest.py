@@ -61,6 +61,12 @@ def toy_heads(small_datastores):
     heads.find = toys.heads_on_demand(heads.find)
 
 
+@pytest.fixture(autouse=True)
+def own_heads():
+    """Runs share the heads of their target, and some tests change theirs."""
+    heads._shared.clear()
+
+
 @pytest.fixture(scope="session", autouse=True)
 def toy_sorted_drafts():
     """Random models have the sorted draft model they need; that of the embedded families is the shipped one."""

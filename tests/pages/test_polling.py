@@ -39,7 +39,6 @@ def clock(monkeypatch) -> list[float]:
     """The seconds that pages see; those of the waiting, not of the worker."""
     now = [1000.0]
     monkeypatch.setattr(runs, "monotonic", lambda: now[0])
-    monkeypatch.setattr("pages.parts.shared.session.monotonic", lambda: now[0])
     monkeypatch.setattr("pages.parts.compare.race.monotonic", lambda: now[0])
     return now
 
