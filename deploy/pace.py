@@ -153,17 +153,18 @@ class Tab:
             places.give(self._again)
 
     def rests(self) -> None:
-        """Its script waits, and needs no place among all meanwhile."""
-        places, _ = self._places[-1]
-        places.give(self)
-        places.give(self._again)
+        """Its script waits, and needs no place but its visitor's meanwhile: two of a class who waited for their steps kept all others
+        of it from asking for theirs."""
+        for places, _ in self._places[1:]:
+            places.give(self)
+            places.give(self._again)
 
     async def goes_on(self) -> None:
-        """Return when its script, which has waited, has such a place again."""
-        places, whose = self._places[-1]
-        if self not in places:  # another message may have taken one meanwhile
-            await places.take(self._again, whose)
-            places.begin(self._again)
+        """Return when its script, which has waited, has such places again."""
+        for places, whose in self._places[1:]:
+            if self not in places:  # another message may have taken one meanwhile
+                await places.take(self._again, whose)
+                places.begin(self._again)
 
     def look(self, most: float = COMPUTES) -> None:
         """End its script if that has computed for more seconds without a word, and note if it is slow."""

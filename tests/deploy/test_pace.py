@@ -424,6 +424,28 @@ def test_a_script_that_waits_for_a_step_lets_others_run(played):
     assert played(story) == pytest.approx(0.1, abs=0.05)
 
 
+def test_a_class_goes_on_asking_while_some_of_it_wait_for_their_steps(played):
+    """Two of an address run at the same time: thirty pupils had their steps two by two, and waited in line one pair after the other."""
+
+    async def story():
+        pace, began = Pace(), now()
+        await asyncio.gather(*(asked_and_rested(pace, number) for number in range(30)))
+        return now() - began
+
+    async def asked_and_rested(pace: Pace, number: int) -> None:
+        tab = pace.enter(f"pupil {number}", "school")
+        tab.belongs(f"session {number}")
+        await tab.turn(page=False)
+        tab.began()
+        pace.rests(tab.session)
+        await asyncio.sleep(0.9)
+        await tab.goes_on()
+        await asyncio.sleep(0.01)
+        tab.ended()
+
+    assert played(story) < 1.5
+
+
 def test_who_has_waited_takes_a_place_again(played):
     """What was drawn behind a wait had none: seven scripts ran where three may, and a step took 56 s."""
 
