@@ -153,8 +153,8 @@ class Tab:
             places.give(self._again)
 
     def rests(self) -> None:
-        """Its script waits, and needs no place but its visitor's meanwhile: two of a class who waited for their steps kept all others
-        of it from asking for theirs."""
+        """Its script waits, and needs no place but its visitor's meanwhile: two of a class who waited for their steps kept all
+        others of it from asking for theirs."""
         for places, _ in self._places[1:]:
             places.give(self)
             places.give(self._again)
@@ -225,7 +225,7 @@ class Pace:
         self._all += 1
         for name, rule in wanted.items():
             if name not in self._purses:
-                places = Places(rule.scripts, Tab.computed, Tab.over)
+                places = Places(rule.scripts, methodcaller("computed"), methodcaller("over"))
                 self._purses[name] = Purse(Bucket(rule.pages), Bucket(rule.others), Bucket(rule.sent), places)
         self._places = self._places or Places(whole.scripts, methodcaller("computed"), methodcaller("over"), self._parts)
         purses = [self._purses[name] for name in wanted]

@@ -425,7 +425,7 @@ def test_a_script_that_waits_for_a_step_lets_others_run(played):
 
 
 def test_a_class_goes_on_asking_while_some_of_it_wait_for_their_steps(played):
-    """Two of an address run at the same time: thirty pupils had their steps two by two, and waited in line one pair after the other."""
+    """Two of an address run at the same time: thirty pupils had their steps two by two, one pair after the other in line."""
 
     async def story():
         pace, began = Pace(), now()
