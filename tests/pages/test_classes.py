@@ -55,6 +55,17 @@ def test_votes_on_what_is_not_asked_do_not_count(made, spot):
     assert not made.vote(code, "a", spot, 0, 3) and made.tally(code, spot, 3).votes == 0
 
 
+def test_an_answer_that_was_shown_stays_shown(made):
+    """A teacher pressed F5 behind it, and the question was open again for pupils who had seen which one is right."""
+    code, key = made.opened()
+    made.move(code, key, SHOWN)
+    assert made.shown(code, key) == {SHOWN[:2]} and made.shown(code, "x" * 12) == made.shown("XXXXX", key) == set()
+    made.move(code, key, Spot(0, 0))
+    assert made.spot(code) == Spot(0, 0)
+    made.move(code, key, ASKED)
+    assert made.spot(code) == SHOWN and not made.vote(code, "a", ASKED, 0, 3)
+
+
 @pytest.mark.parametrize("option", [-1, 3, 10**9])
 def test_an_option_that_is_none_does_not_count(made, option):
     code, key = made.opened()

@@ -164,6 +164,8 @@ def test_a_class_votes_and_sees_the_votes_once_the_teacher_shows_the_answer(own_
     assert "3 votes" in html(teacher) and "lsn-tally" not in html(teacher)
     press(teacher, "learn.skip")
     assert "<b>2</b>" in html(teacher) and "lsn-tally" in html(teacher)
+    where = {"lesson": f"{lesson + 1}", "card": f"{card + 1}", "view": "class", "class_": link["class"], "lead": link["lead"]}
+    assert "lsn-tally" in html(opened(**where))  # loaded anew: it stays shown, or who has seen it could vote again
     checked(pupils[0].run())
     assert "lsn-reveal" in html(pupils[0]) and "(you)" in html(pupils[0]) and "learn.option.0" not in keys(pupils[0])
 

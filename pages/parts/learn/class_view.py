@@ -54,6 +54,7 @@ def arrive(reader: Reader) -> None:
     if leads:
         if not there:
             st.info(as_markdown(f"Class {reader.code} was not open any more. It is open again, without the votes that it had."))
+        reader.skipped |= classes.shown(reader.code, reader.key)
         lead(reader)
     else:
         does_not_lead(reader, "Another teacher has this class; you are in it as a pupil.")
@@ -72,7 +73,7 @@ def go_back(reader: Reader, code: str, write: Callable[[Reader], None]) -> None:
         reader.notes = [f"The class {code} has ended."]
         return
     reader.code, reader.key, reader.projected = code, room.key, True
-    reader.answers, reader.skipped = {}, {room.spot[:2]} if room.spot.revealed else set()
+    reader.answers, reader.skipped = {}, classes.shown(code, room.key)
     reader.go(*room.spot[:2])
     write(reader)
 

@@ -46,6 +46,7 @@ class Room:
     address: str = ""  # where it was opened
     opener: str = ""  # by which visitor, of a public server
     spot: Spot = Spot()
+    shown: set[tuple[int, int]] = field(default_factory=set)  # (lesson, card) of questions whose answer was shown: it stays so
     seen: float = 0.0  # when anybody last looked
     votes: dict[tuple[int, int], dict[str, int]] = field(default_factory=dict)  # (lesson, card) -> tab -> option
     tabs: dict[str, float] = field(default_factory=dict)  # pupils -> when they last looked
@@ -116,11 +117,19 @@ class Classes:
                 del self.rooms[code]
 
     def move(self, code: str, key: str, spot: Spot) -> None:
-        """The teacher goes on; without the key nothing happens."""
+        """The teacher goes on; without the key nothing happens. An answer that was shown stays shown, whatever a page that was
+        loaded anew knows of it: who has seen it does not vote again."""
         with self.lock:
             room = self.rooms.get(code)
             if room is not None and compare_digest(room.key, key):
-                room.spot, room.seen = spot, self.clock()
+                room.shown |= {spot[:2]} if spot.revealed else set()
+                room.spot, room.seen = spot._replace(revealed=spot[:2] in room.shown), self.clock()
+
+    def shown(self, code: str, key: str) -> set[tuple[int, int]]:
+        """The questions whose answer was shown, for the teacher's page."""
+        with self.lock:
+            room = self.rooms.get(code)
+            return set(room.shown) if room is not None and compare_digest(room.key, key) else set()
 
     def spot(self, code: str, tab: str | None = None) -> Spot | None:
         """Where a class is; None if there is no such class. `tab` is a pupil's that looks."""
