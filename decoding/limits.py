@@ -57,7 +57,7 @@ class Whole:
 
     tabs: Common = Common(2**40)  # that are open
     uploads: Common = Common(2**60)  # bytes of files that are held
-    held: Common = Common(2**40)  # positions in memory
+    held: Common = Common(2**60)  # bytes of recorded steps in memory
     jobs: Common = Common(2**40)  # at work or in line
     scripts: int = 2**40  # that run at the same time
     caches: int = 2**60  # bytes of keys and values of runs
@@ -83,9 +83,8 @@ class Limits:
     jobs_each: int | None = None  # of one visitor that are at work or in line, every column counted
     jobs_near: int | None = None  # of all visitors at one address
     shares: int | None = None  # of the device's time that the visitors at one address have together, at most
-    held: int | None = None  # positions that a visitor's runs may hold in memory: of every step the root and the drafted tokens
+    held: int | None = None  # bytes of recorded steps that a visitor's pages may keep in memory
     held_near: int | None = None  # and those of all visitors at one address
-    held_least: int = 0  # of them, what an address has however much others do, unless there are too many
     caches: int | None = None  # bytes of keys and values that a visitor's runs may take, those that stand still included
     caches_near: int | None = None  # and those of all visitors at one address
     prompts: int | None = None  # of a study
@@ -154,9 +153,8 @@ PUBLIC = Limits(
     jobs_each=8,  # a comparison has six columns
     jobs_near=120,
     shares=4,
-    held=40_000,
-    held_near=160_000,
-    held_least=8_000,
+    held=160 * 2**20,  # the largest run that these limits allow takes half of it
+    held_near=640 * 2**20,
     caches=640 * 2**20,  # six columns behind the longest prompt take that with the largest of our own models
     caches_near=768 * 2**20,
     prompts=20,
@@ -185,11 +183,11 @@ PUBLIC = Limits(
     address=Pacing(  # a class or two; more pages than run in two places, where visitors take turns: here they wait in one line
         tabs=160, uploads=150 * 2**20, scripts=2, pages=Rate(1000, 80.0), others=Rate(1000, 80.0), sent=Rate(16 * 2**20, 2**21)
     ),
-    # Some 7 MB for a tab and 4 kB for a position: beside the models it is what the memory of deploy/ takes.
+    # With some 7 MB for a tab: beside the models it is what the memory of deploy/ takes.
     whole=Whole(
         tabs=Common(420, spare=40, least=4),
         uploads=Common(400 * 2**20, spare=40 * 2**20, least=6 * 2**20),
-        held=Common(320_000),
+        held=Common(1_280 * 2**20),
         jobs=Common(280, spare=40, least=6),
         scripts=3,
         caches=2**30,
@@ -225,7 +223,6 @@ CLASSES = Common(200, spare=20, least=2)  # on a server at a time, each in memor
 CLASSES_NEAR = 20  # of them opened at one address of a public server: a link with a made-up code opens one, too
 CLASS_TABS = 300  # of a class that vote
 CLASS_HOURS = 4  # until a class is forgotten that nobody looked at
-POSITION = 4_096  # bytes that a position of a recorded step takes in memory at most; a test measures it
 
 
 def megabytes(count: int | None) -> str:
@@ -376,23 +373,25 @@ def check_jobs(own: int, near: int, all: int) -> None:
     raise Refused(f"This demo works for {all:,} runs now, as many as it can. Try again in a minute.")
 
 
-def check_held(own: int, near: int, all: int, least: int = 0) -> None:
-    """Of the runs that a visitor has on their pages, all visitors at the same address, and all: of all their steps the roots and
-    the drafted tokens.
+def check_held(own: int, near: int = 0, all: int = 0, part: int = 0) -> None:
+    """Of what the pages of a visitor show, those of all visitors at the same address, and all: the bytes that its steps take.
 
     Args:
-        least: that an address may have however much others do.
+        part: that an address may have however much others do.
     """
     rules = limits()
     if over(own, rules.held):
         raise Refused(
-            f"The runs on your pages hold {own:,} positions, and this demo remembers {rules.held:,} for one visitor. Press Reset "
-            "on Step and Compare, or close the tabs that you need no more."
-        )
-    if rules.held_near is not None and near > (most := max(least, left_for(rules.held_near, rules.whole.held, all))):
-        raise Refused(
-            f"The runs on the pages of your network hold {near:,} positions, and this demo has room for {most:,} of one now. "
+            f"The runs on your pages hold {own / 2**20:,.0f} MB, and this demo remembers {megabytes(rules.held)} for one visitor. "
             "Press Reset on Step and Compare, or close the tabs that you need no more."
+        )
+    if rules.held_near is None:
+        return
+    most = max(min(part, rules.held_near), left_for(rules.held_near, rules.whole.held, all))
+    if near > most:
+        raise Refused(
+            f"The runs on the pages of your network hold {near / 2**20:,.0f} MB, and this demo has room for {most / 2**20:,.0f} of "
+            "one now. Press Reset on Step and Compare, or close the tabs that you need no more."
         )
 
 

@@ -6,12 +6,13 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from decoding.limits import POSITION, PUBLIC
+from decoding.limits import PUBLIC
 from decoding.methods import METHODS
 from decoding.record import TOP
 from decoding.runs.run import Run
 from decoding.sample import Sampling
 from decoding.trace import Node, Row, Step, Times
+from pages.parts.shared.weight import of_step, weight
 
 HOSTING = Path(__file__).parent.parent.parent / "docs" / "hosting.md"
 
@@ -31,20 +32,16 @@ def size(thing: object, seen: set[int]) -> int:
     return sys.getsizeof(thing) + sum(size(part, seen) for part in parts)
 
 
-def positions(steps: tuple[Step, ...]) -> int:
-    return sum(1 + len(step.nodes) for step in steps)
-
-
 @pytest.mark.parametrize("key", METHODS)
-def test_a_position_of_any_method_takes_no_more(embedded, key):
+def test_steps_of_any_method_take_no_more_than_they_are_weighed(embedded, key):
     if reason := METHODS[key].missing(embedded):
         pytest.skip(reason)
     run = Run(embedded, key, prompt="Once upon a time", sampling=Sampling(1.0), max_tokens=12, ignore_end=True)
     steps = tuple(run)
-    assert size(steps, set()) <= POSITION * positions(steps)
+    assert size(steps, set()) <= weight(run) <= 6 * size(steps, set())
 
 
-def test_the_largest_step_takes_no_more():
+def largest() -> Step:
     """A chain, so that every node has a row; rows whose likeliest tokens under p and q differ; no number twice."""
     fresh = iter(range(1000, 10**9))
     number = lambda: next(fresh) / 10**9  # noqa: E731
@@ -60,11 +57,19 @@ def test_the_largest_step_takes_no_more():
 
     nodes = tuple(node(i) for i in range(PUBLIC.nodes))
     rows = tuple(row() for _ in range(PUBLIC.nodes + 1))
-    step = Step(nodes, rows, (), (5,), ("correction",), 1, Times(1.5, 2.5, 3.5, 4.5), "")
-    assert 0.7 * POSITION < size(step, set()) / positions((step,)) <= POSITION
+    return Step(nodes, rows, (), (5,), ("correction",), 1, Times(1.5, 2.5, 3.5, 4.5), "")
+
+
+def test_the_largest_step_takes_no_more():
+    step = largest()
+    assert size(step, set()) <= of_step(step)
 
 
 def test_the_bound_is_stated():
     """Of all runs of a visitor; the largest that the other limits allow alone is within it."""
-    assert f"{PUBLIC.held * POSITION / 10**6:.0f} MB" in HOSTING.read_text("utf-8")
-    assert PUBLIC.tokens * (PUBLIC.nodes + 1) <= PUBLIC.held
+    rules = PUBLIC
+    said = [rules.held, rules.held_near, rules.whole.held.most]
+    assert "{} MB of recorded steps per visitor, {} of one address, {} of all".format(
+        *(n // 2**20 for n in said)
+    ) in HOSTING.read_text("utf-8")
+    assert PUBLIC.tokens * of_step(largest()) <= PUBLIC.held

@@ -107,6 +107,17 @@ def test_each_to_its_end_then_the_numbers():
     assert page.button(key="compare_play").disabled and page.button(key="compare_step").disabled
 
 
+def test_a_measurement_that_cannot_be_says_why(monkeypatch):
+    """It was refused without a word, and so was one that broke."""
+    page = two_columns(mode="end")
+    press(page, "compare_play")
+    monkeypatch.setattr(Race, "begin", lambda race, *_: setattr(race, "problem", "This demo works for *too* many runs now."))
+    press(page, "compare_measure")
+    assert [error.value for error in page.error] == [r"This demo works for \*too\* many runs now\."]
+    press(page, "compare_reset")
+    assert not page.error
+
+
 def test_without_plain_decoding_no_measured_speed_up():
     page = opened(v="1", example="once", tokens="8", c1="prompt_lookup", c2="token_recycling", mode="end")
     press(page, "compare_play")

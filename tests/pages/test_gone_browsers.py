@@ -10,11 +10,12 @@ import pytest
 from streamlit.runtime import Runtime
 
 from decoding import limits as rules
-from decoding.limits import PUBLIC, limits
+from decoding.limits import PUBLIC, limits, megabytes
 from decoding.runs.visitors import new_key
 from decoding.trace import Node, Step, Times
 from pages.parts.shared import runs
 from pages.parts.shared.tabs import GRACE, KEPT, LOOK, Tabs
+from pages.parts.shared.weight import of_node
 from tests.conftest import PATIENCE, eventually
 from tests.samples import sample_trace
 
@@ -197,6 +198,9 @@ def test_nobody_gets_another_visitors_tab(site, public):
     assert live.wanted and list(alices.lives) == [live]
 
 
+NODE = Node(0, -1, None, 0.5, None, "not judged", "table", {})
+
+
 class Large:
     """A run whose every step has so many nodes."""
 
@@ -206,8 +210,7 @@ class Large:
         self.steps, self.nodes = [], nodes
 
     def __next__(self):
-        node = Node(0, -1, None, 0.5, None, "not judged", "table", {})
-        nodes = (node,) * (self.nodes - 1)  # and the root
+        nodes = (NODE,) * self.nodes
         self.steps.append(Step(nodes, (), (), (0,), ("correction",), 0, Times(0, 0, 0, 0), ""))
         return self.steps[-1]
 
@@ -215,7 +218,8 @@ class Large:
 def test_runs_that_hold_too_much_end_and_say_so(site, public):
     site.there |= {"a", "b"}
     site.here = "a", "alice"
-    large, small = (runs.handed("auto", lambda n=n: Large(n)) for n in (PUBLIC.held // 4, 1))
+    many = (PUBLIC.held // 4 - 50_000) // of_node(NODE)  # four such steps are nearly as much as may be
+    large, small = (runs.handed("auto", lambda n=n: Large(n)) for n in (many, 100_000 // of_node(NODE)))
     site.here = "b", "bob"
     other = runs.handed("auto", lambda: Large(1))
     large.ask(4), small.ask(3), other.ask(3)
@@ -230,7 +234,7 @@ def test_runs_that_hold_too_much_end_and_say_so(site, public):
     site.after(2)
     block.set()
     small.wait(PATIENCE)
-    said = f"hold {4 * (PUBLIC.held // 4) + 3:,} positions, and this demo remembers {PUBLIC.held:,}"
+    said = f"hold 160 MB, and this demo remembers {megabytes(PUBLIC.held)} for one visitor"
     assert small.state == "failed" and said in small.problem and small.count == 4
     assert large.state == "paused" and other.state == "paused"
     site.here = "a", "alice"

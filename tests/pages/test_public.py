@@ -26,7 +26,7 @@ from msgspec.structs import replace as replaced
 from streamlit.testing.v1 import AppTest
 
 from decoding import limits as rules
-from decoding.limits import POSITION, PUBLIC, Common, Refused, Whole, check_models, limits
+from decoding.limits import PUBLIC, Common, Refused, Whole, check_models, limits
 from decoding.methods import METHODS
 from decoding.models import places
 from decoding.models.chat import checked_messages, checked_options, read_options
@@ -422,22 +422,22 @@ def test_what_is_imported_and_opened_counts_as_held(home, monkeypatch):
     monkeypatch.setattr(runs, "tabs", Tabs(lambda tab: True))
     trace, data = sample_trace(), to_json(sample_trace())
     at = page("5_Traces.py", ALICE)
-    shown, *_ = runs.tabs.positions(ALICE, "")  # of a first visit
+    shown, *_ = runs.tabs.held(ALICE, "")  # of a first visit
     at.file_uploader(key="import").set_value(("run.json.gz", data, "application/gzip")).run()
-    assert runs.tabs.positions(ALICE, "") == (shown + tabs.positions(trace),) * 3 > (shown,) * 3
+    assert runs.tabs.held(ALICE, "") == (shown + tabs.weight(trace),) * 3 > (shown,) * 3
     at.button(key="import.open").click().run()
-    assert at.session_state["draftscope"].trace == trace and runs.tabs.positions(ALICE, "")[0] == tabs.positions(trace)
-    monkeypatch.setattr(rules, "PUBLIC", replace(PUBLIC, held=2 * tabs.positions(trace) - 1, held_near=9 * tabs.positions(trace)))
+    assert at.session_state["draftscope"].trace == trace and runs.tabs.held(ALICE, "")[0] == tabs.weight(trace)
+    monkeypatch.setattr(rules, "PUBLIC", replace(PUBLIC, held=2 * tabs.weight(trace) - 1, held_near=9 * tabs.weight(trace)))
     file = SimpleNamespace(file_id="x", size=len(data), getvalue=lambda: data)
     monkeypatch.setattr(visitor, "key", lambda: ALICE)
     assert "The runs on your pages hold" in importing.read(file).problem
     monkeypatch.setattr(visitor, "key", lambda: BOB)
     assert importing.read(file).trace == trace
-    monkeypatch.setattr(rules, "PUBLIC", replace(PUBLIC, held_least=0, held_near=2 * tabs.positions(trace) - 1))
+    monkeypatch.setattr(rules, "PUBLIC", replace(PUBLIC, held_near=2 * tabs.weight(trace) - 1))
     assert "The runs on the pages of your network hold" in importing.read(file).problem
     monkeypatch.setattr(visitor, "address", lambda: "192.0.2.8")
     assert importing.read(file).trace == trace
-    monkeypatch.setattr(rules, "PUBLIC", replace(PUBLIC, held_least=0, whole=Whole(held=Common(2 * tabs.positions(trace) - 1))))
+    monkeypatch.setattr(rules, "PUBLIC", replace(PUBLIC, whole=Whole(held=Common(2 * tabs.weight(trace) - 1))))
     assert "has room for" in importing.read(file).problem
 
 
@@ -445,27 +445,72 @@ def test_who_holds_little_goes_on_however_much_others_hold(monkeypatch):
     """Others imported at the same moment until all was full, and the run of everybody at work was ended."""
     monkeypatch.setenv("DRAFTSCOPE_MODE", "public")
     all_ = Tabs(lambda tab: True)
-    run = SimpleNamespace(steps=(), replayed=())
     held = {"a": 0, "b": 0}
-    monkeypatch.setattr(tabs.RunCleanup, "positions", property(lambda tab: held[tab.address]))
+    monkeypatch.setattr(tabs.RunCleanup, "nbytes", property(lambda tab: held[tab.address]))
     lives = {}
-    for name in held:
+    for since, name in enumerate(held):
         tab = all_.tab(name, name, name)
-        lives[name] = live = Standing(0, busy=True)
-        live.run, live.address = run, name
+        lives[name] = live = Standing(-since, busy=True)
         tab.lives.add(live)
     half = PUBLIC.whole.held.most // 2
-    for there, mine, ended in ((half, half, []), (2 * half, half, ["a"]), (2 * half, half + 1, ["a", "b"]), (4 * half, 10, ["a"])):
+    for there, mine, ended in ((half, half, []), (2 * half, half, ["a"]), (half, 3 * half, ["b"]), (4 * half, 10, ["a"])):
         held |= {"a": there, "b": mine}
         for live in lives.values():
             live.said = None
         monkeypatch.setattr(rules, "PUBLIC", replace(PUBLIC, held=10 * half, held_near=10 * half))
         all_.measure()
         assert [name for name, live in lives.items() if live.said] == ended
-    assert all_.least("c") == PUBLIC.held_least
-    for i in range(50):
-        all_.tab(f"t{i}", f"t{i}", f"t{i}")
-    assert all_.least("c") == PUBLIC.whole.held.most // (2 * 53)
+
+
+def test_an_address_has_a_part_of_the_memory_and_a_class_has_several(monkeypatch):
+    monkeypatch.setenv("DRAFTSCOPE_MODE", "public")
+    all_, most = Tabs(lambda tab: True), PUBLIC.whole.held.most
+    assert all_.part("school") == most
+    for i in range(10):
+        all_.tab(f"t{i}", f"t{i}", f"192.0.2.{i}")
+    assert all_.part("school") == all_.part("192.0.2.1") * 10 // 11 == most // 11
+    for i in range(30):
+        all_.tab(f"p{i}", f"p{i}", "school")
+    assert all_.part("school") == most * PUBLIC.shares // (10 + PUBLIC.shares)
+
+
+def test_pages_that_stand_still_let_go_when_all_is_full_and_say_so(monkeypatch):
+    """Forty uploads filled the memory of all, and a class of thirty was told that there was room for one run."""
+    monkeypatch.setenv("DRAFTSCOPE_MODE", "public")
+    all_, pages, lives = Tabs(lambda tab: True), {}, []
+    for name, traces, where in (("old", 3, "x"), ("older", 3, "x"), ("pupil", 1, "y"), ("other", 1, "z")):
+        pages[name] = importing.Imported(name, trace=replaced(sample_trace(), steps=sample_trace().steps * traces))
+        tab = all_.tab(name, name, where)
+        tab.kept["imported"] = pages[name]
+        tab.lives.add(live := Standing({"old": 2, "older": 1}.get(name, 0)))
+        live.run = None
+        lives.append(live)
+    weights = {name: tabs.weight(pages[name].trace) for name in ("old", "older", "pupil", "other")}
+    monkeypatch.setattr(rules, "PUBLIC", replace(PUBLIC, whole=Whole(held=Common(sum(weights.values()) - 1))))
+    all_.measure()
+    assert [name for name in weights if pages[name].trace is None] == ["older"] and pages["older"].problem == tabs.LET_GO
+    all_.measure()
+    assert pages["old"].trace is not None
+
+
+@pytest.mark.parametrize("file", ["1_Step.py", "2_Compare.py"])
+def test_a_run_that_was_let_go_of_is_said_to_be_and_can_be_asked_for_again(home, file):
+    at = page(file, ALICE, v="1", method="plain", tokens="4", c1="plain", c2="prompt_lookup", mode="end")
+    key, end = {"1_Step.py": ("draftscope", "run"), "2_Compare.py": ("draftscope_race", "compare_play")}[file]
+    owner = at.session_state[key]
+    weighs = lambda: sum(map(tabs.weight, (live.run for live in owner.lives)))  # noqa: E731
+
+    def run() -> None:
+        at.button(key=end).click().run()
+        eventually(lambda: checked(at.run()) and not owner.busy and owner.lives, "it never came to its end")
+
+    run()
+    assert weighs()
+    owner.let_go(tabs.LET_GO)
+    assert not owner.lives and not owner.replayed
+    assert "was let go of" in text(checked(at.run()))
+    run()
+    assert weighs() and "was let go of" not in text(at)
 
 
 def test_what_a_run_holds_is_counted_once_as_it_grows():
@@ -475,14 +520,14 @@ def test_what_a_run_holds_is_counted_once_as_it_grows():
     tab, live = tabs.RunCleanup(), Closing()
     live.run = run
     tab.lives.add(live)
-    assert tab.positions == tabs.positions(run) == tab.positions > 0
+    assert tab.nbytes == tabs.weight(run) == tab.nbytes > 0
     run.steps[0] = None  # as it would be seen if it were counted again
     run.steps.append(steps[1])
-    assert tab.positions == tabs.positions(SimpleNamespace(steps=steps[:2]))
+    assert tab.nbytes == tabs.weight(SimpleNamespace(steps=steps[:2]))
     run.steps[:] = steps[1:2]
-    assert tab.positions == tabs.positions(run)
+    assert tab.nbytes == tabs.weight(run)
     tab.kept["x"] = SimpleNamespace(replayed=(sample_trace(),))
-    assert tab.positions == tabs.positions(run) + tabs.positions(sample_trace())
+    assert tab.nbytes == tabs.weight(run) + tabs.weight(sample_trace())
 
 
 def test_what_is_measured_counts_in_every_round_and_afterwards(embedded):
@@ -492,8 +537,8 @@ def test_what_is_measured_counts_in_every_round_and_afterwards(embedded):
     tab.lives.add(live)
     for _ in timed:
         held = [run for found in timed._traces for run in found] + [timed._run] * (timed._run is not None)
-        assert tab.positions == sum(map(tabs.positions, held))
-    assert tab.positions == 4 * tabs.positions(timed.traces[0]) > 0
+        assert tab.nbytes == sum(map(tabs.weight, held))
+    assert tab.nbytes == 4 * tabs.weight(timed.traces[0]) > 0
     race = Race(columns=tuple(Column(Settings(), trace=trace) for trace in timed.traces))
     assert all(mine is its for mine, its in zip(race.replayed, timed.traces, strict=True))
 
@@ -633,12 +678,12 @@ def wide() -> Row:
 
 
 @pytest.mark.parametrize("what", FULL)
-def test_a_trace_of_other_things_than_positions_counts_as_held_too(what):
+def test_all_that_a_trace_is_made_of_counts_as_held(what):
     """One that weighs megabytes has few steps, and few nodes in them. A page keeps what the stepper draws of it, too."""
     trace = FULL[what](sample_trace())
     seen: set[int] = set()
     weight = size(trace, seen) + size(stepper_data(trace), seen)
-    assert MANY * 32 < weight <= POSITION * tabs.positions(trace)
+    assert MANY * 32 < weight <= tabs.weight(trace)
 
 
 UPLOAD = SimpleNamespace(file_id="x", size=1, getvalue=lambda: b"x")
@@ -1118,13 +1163,13 @@ class Closing:
 def test_saved_runs_that_are_compared_count_as_held(home, monkeypatch):
     """In every tab anew, and no longer than they are chosen; one too many is named, and the others are compared."""
     monkeypatch.setattr(runs, "tabs", Tabs(lambda tab: True))
-    store, weight = store_of(home, ALICE, 30), tabs.positions(sample_trace())
+    store, weight = store_of(home, ALICE, 30), tabs.weight(sample_trace())
     ids = [store.keep(sample_trace(), name) for name in ("one", "two", "three")]
     at = page("2_Compare.py", ALICE, v="1", view="saved")
-    before, *_ = runs.tabs.positions(ALICE, "")
+    before, *_ = runs.tabs.held(ALICE, "")
     monkeypatch.setattr(rules, "PUBLIC", replace(PUBLIC, held=before + 2 * weight))
     for chosen, held in ((ids[:2], 2), (ids, 2), (ids[:1], 1)):
         checked(at.multiselect(key="saved_runs").set_value(chosen).run())
-        assert runs.tabs.positions(ALICE, "")[0] == before + held * weight
+        assert runs.tabs.held(ALICE, "")[0] == before + held * weight
         assert ("three: The runs on your pages hold" in text(at)) == (len(chosen) > held)
         assert bool(at.get("plotly_chart")) == (held == 2)

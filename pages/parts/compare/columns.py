@@ -134,6 +134,8 @@ def notices(session: Session, race: Race, asked: Sequence) -> None:
     recording(session, race)
     for note in race.notes:
         st.warning(as_markdown(note), icon=":material/link_off:")
+    if race.problem:
+        st.error(as_markdown(race.problem), icon=":material/error:")
     if not race.columns or race.matches(asked):
         return
 

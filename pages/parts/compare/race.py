@@ -235,7 +235,7 @@ class Race(RunController, Remembered):
             self.columns = tuple(found)
         for column in self.columns:
             column.enter(self.group)
-        self.notes, self.asked_at = (), monotonic()
+        self.notes, self.problem, self.asked_at = (), "", monotonic()
         return not all(column.problem for column in self.columns)
 
     def step(self, wanted: Sequence[Settings]) -> None:
@@ -272,7 +272,7 @@ class Race(RunController, Remembered):
         with self.lock:
             if self.moving or not self.prepare(wanted):
                 return
-            makers, self.problem = [column.settings.maker() for column in self.columns if not column.problem], ""
+            makers = [column.settings.maker() for column in self.columns if not column.problem]
             for column in self.columns:
                 column.close()
             self.timing = self.begin(wanted[0].device, lambda: timed(makers))
@@ -295,7 +295,14 @@ class Race(RunController, Remembered):
         with self.lock:
             self.stop()
             self.close()
-            self.columns, self.calls, self.clock, self.notes, self.absent, self.timing = (), 0, 0.0, (), None, None
+            self.columns, self.calls, self.clock, self.timing = (), 0, 0.0, None
+            self.notes, self.problem, self.absent = (), "", None
+
+    def let_go(self, problem: str) -> None:
+        with self.lock:
+            if self.lives or self.replayed:
+                self.reset()
+                self.charted, self.problem = None, problem
 
     def turn_to(self, mode: Mode) -> None:
         """Another mode, at the place that is shown."""

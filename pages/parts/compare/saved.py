@@ -84,6 +84,10 @@ class Opened:
         """What of them lies in memory."""
         return tuple(self.traces.values())
 
+    def let_go(self, problem: str) -> None:
+        """They are read again when the page is drawn again."""
+        self.traces = {}
+
     def get(self, store: Store, entry: Entry) -> Trace:
         """ValueError if it is damaged, or more than this visitor's pages may hold."""
         if (key := key_of(entry)) not in self.traces:

@@ -92,7 +92,7 @@ class Sweep(RunController):
         if plan.problem:
             return
         self.close()
-        self.plan, self.points = plan, [(at, Column(settings)) for at, settings in plan.runs]
+        self.problem, self.plan, self.points = "", plan, [(at, Column(settings)) for at, settings in plan.runs]
         self.go_on()
 
     def go_on(self) -> None:
@@ -105,6 +105,11 @@ class Sweep(RunController):
     def stop(self) -> None:
         self.running = False
         super().stop()
+
+    def let_go(self, problem: str) -> None:
+        if self.points:
+            super().let_go(problem)
+            self.points = []
 
     def sync(self) -> None:
         for _, column in self.points:

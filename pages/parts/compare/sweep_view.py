@@ -89,7 +89,7 @@ def range_controls(session: Session, race: Race) -> Plan:
 def draw(session: Session, state: Sweep, race: Race, plan: Plan, line: Callable[[], None]) -> None:
     said = html.escape(sentence(state, plan))
     st.html(f'<p class="ds-say" role="status" aria-live="polite">{said}</p>')
-    for note in race.notes:
+    for note in (*race.notes, *filter(None, (state.problem,))):
         st.warning(as_markdown(note), icon=":material/link_off:")
     buttons(state, plan)
     if plan.base.to_fetch:

@@ -20,7 +20,7 @@ from decoding.trace import Trace
 from pages.parts.shared import visitor
 from pages.parts.shared.remembered import Remembered, say_control
 from pages.parts.shared.tabs import RunCleanup, Tabs, clean, forget, is_there
-from pages.parts.shared.weight import positions
+from pages.parts.shared.weight import weight
 
 POLL = 0.3  # seconds between two looks at the worker
 SLOWER = ((1, 0.5), (4, 1), (8, 2), (30, 4))  # seconds without anything new -> by how much the looks become rarer
@@ -174,6 +174,12 @@ class RunController:
         for live in self.lives:
             live.close()
 
+    def let_go(self, problem: str) -> None:
+        """Forget what takes memory, and say why."""
+        with self.lock:
+            self.close()
+            self.problem = problem
+
     def wait(self) -> None:
         """A short wait for what is due, so that most clicks paint once."""
 
@@ -213,7 +219,7 @@ def handed(device: str, make: Callable[[], Job], group: Hashable = None) -> Live
     tab, rules = cleanup(), limits()
     if rules.public:
         tabs.make_room(tab.visitor)
-        check_held(*tabs.positions(tab.visitor, tab.address), tabs.least(tab.address))
+        check_held(*tabs.held(tab.visitor, tab.address), tabs.part(tab.address))
     check_jobs(*tabs.busy(tab.visitor, tab.address))
     owner = Owner(tab.visitor or tab.tab, rules.at_once, tab.address if rules.shares else None, rules.shares)
     if isinstance(make, Maker) and asked_for():
@@ -246,8 +252,8 @@ def check_replayed(trace: Trace, instead: Sequence[Trace] = ()) -> None:
     tab = cleanup()
     if not limits().public or any(one is trace for one in tab.replayed):
         return
-    more = positions(trace) - sum(map(positions, instead))
-    check_held(*(held + more for held in tabs.positions(tab.visitor, tab.address)), tabs.least(tab.address))
+    more = weight(trace) - sum(map(weight, instead))
+    check_held(*(held + more for held in tabs.held(tab.visitor, tab.address)), tabs.part(tab.address))
 
 
 def refusal(settings: Refusable) -> str:

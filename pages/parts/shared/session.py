@@ -201,6 +201,12 @@ class Session(RunController, Remembered):
             self.runs += 1
             self.open_recorded()
 
+    def let_go(self, problem: str) -> None:
+        with self.lock:
+            if self.lives or self.replayed:
+                self.reset()
+                self.problem = problem
+
     def open_recorded(self) -> None:
         """Look at the recorded run, in front of the verdict that teaches most."""
         self.trace = demo.recorded()

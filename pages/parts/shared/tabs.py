@@ -2,6 +2,7 @@
 
 import gc
 from collections.abc import Callable, Hashable
+from functools import partial
 from threading import Lock, Thread
 from time import monotonic, sleep
 from typing import Any
@@ -15,7 +16,8 @@ from decoding.runs.failures import told
 from decoding.runs.visitors import new_key
 from decoding.runs.worker import Live
 from decoding.trace import Trace
-from pages.parts.shared.weight import positions
+from pages.parts.shared.room import Holding, make_room, parts_of
+from pages.parts.shared.weight import weight
 
 LOOK = 2.0  # seconds between two looks which tabs are gone
 GRACE = 60.0  # seconds that the runs of a tab go on without a browser: a network that is away for a moment costs nothing
@@ -23,6 +25,10 @@ KEPT = 120.0  # seconds that what a tab shows is kept without one; Streamlit's d
 FULL = (
     "The runs at work take all the memory that this demo has for them, and yours, or those of your network, take the most. Try "
     "again in a minute, or with a shorter prompt."
+)
+LET_GO = (
+    "The memory of this demo is full, and what stood still here was let go of: your pages, or those of your network, hold more "
+    "than a fair part of it. Ask for the run again, or open the file again, to see it."
 )
 CLEAN = 30.0  # seconds between two collections of what closed tabs left, which hold everybody up for a moment
 
@@ -38,7 +44,7 @@ class RunCleanup:
         self.key = new_key()  # what the browser knows it by: whoever has it, and is its visitor, gets what it shows
         self.kept: dict[str, Any] = {}  # what it keeps, by its names
         self.given: RunCleanup | None = None  # the tab that was given all of that
-        self._counted: dict[int, tuple[Any, int, int]] = {}  # id of a run or a trace -> itself, its steps so far, their positions
+        self._weighed: dict[int, tuple[Any, int, int]] = {}  # id of a run or a trace -> itself, its steps so far, their bytes
 
     @property
     def busy(self) -> int:
@@ -50,23 +56,36 @@ class RunCleanup:
         return {live.group for live in list(self.lives) if live.busy}
 
     @property
-    def positions(self) -> int:
+    def nbytes(self) -> int:
         """Of all its runs, which lie in memory as long as a page shows them, of those that its jobs hold (`held`), and of the kept
         and imported ones that it shows."""
-        before, now = self._counted, {}
+        before, now = self._weighed, {}
         jobs = [live.run for live in list(self.lives) if live.run is not None]
         for run in [*(run for job in jobs for run in getattr(job, "held", (job,))), *self.replayed]:
             steps, (_, known, found) = len(run.steps), before.get(id(run), (run, 0, 0))
             if id(run) not in before or steps != known:
-                found = positions(run, (known, found) if known < steps else (0, 0), steps)
+                found = weight(run, (known, found) if known < steps else (0, 0), steps)
             now[id(run)] = run, steps, found
-        self._counted = now
+        self._weighed = now
         return sum(found for _, _, found in now.values())
 
     @property
     def replayed(self) -> list[Trace]:
         """The kept and imported traces that it shows."""
         return [trace for owner in list(self.kept.values()) for trace in getattr(owner, "replayed", ())]
+
+    @property
+    def since(self) -> float:
+        """When one of its jobs was last asked, or had done what it was asked for; 0 if there is none."""
+        return max((live.since for live in list(self.lives)), default=0.0)
+
+    def let_go(self, problem: str) -> None:
+        """End its jobs that are at work; if none is, forget what it shows. Whatever shows it then says why."""
+        if self.busy:
+            self.release(problem)
+        else:
+            for owner in list(self.kept.values()):
+                getattr(owner, "let_go", lambda why: None)(problem)
 
     def release(self, problem: str = "") -> None:
         for live in list(self.lives):
@@ -145,16 +164,20 @@ class Tabs:
             thin([(tab, live) for tab in list(self._tabs.values()) for live in list(tab.lives)])
 
     def measure(self) -> None:
-        """End the jobs of visitors whose runs hold more than they may, or who are at an address where all do together."""
-        busy = {(tab.visitor, tab.address) for tab in list(self._tabs.values()) if tab.busy}
-        held = [(tab, tab.positions) for tab in list(self._tabs.values())] if busy else []
-        for visitor, address in busy:
-            own, near, all_ = summed(held, visitor, address)
-            try:  # what was begun ends only where there is no room at all, and no more than a fair part of it is anybody's
-                check_held(own, near, all_ - near, limits().whole.held.most // len(self._networks(address)))
+        """End the jobs of visitors whose runs hold more than they may, and make room where those of all at an address, or of all
+        together, do."""
+        rules, tabs = limits(), list(self._tabs.values())
+        held = [(tab, tab.nbytes) for tab in tabs]
+        for visitor in {tab.visitor for tab in tabs if tab.busy}:
+            try:
+                check_held(sum(count for tab, count in held if tab.visitor == visitor))
             except Refused as error:
                 for tab in self.of(visitor):
                     tab.release(told(error))
+        holdings = [
+            Holding(tab.visitor, tab.address, count, tab.busy > 0, tab.since, partial(tab.let_go, LET_GO)) for tab, count in held
+        ]
+        make_room(holdings, None, rules.held_near, rules.whole.held.most)
 
     def take_over(self, key: str, to: RunCleanup) -> dict[str, Any]:
         """Give a tab what another one of the same visitor kept, whose browser is gone: it was reloaded. What was begun in the tab
@@ -203,16 +226,17 @@ class Tabs:
         """The tabs of a visitor."""
         return [tab for tab in list(self._tabs.values()) if tab.visitor == visitor]
 
-    def positions(self, visitor: str, address: str) -> tuple[int, int, int]:
-        """Positions that the runs of a visitor hold, those of all visitors at an address, and of all."""
-        return summed([(tab, tab.positions) for tab in list(self._tabs.values())], visitor, address)
+    def held(self, visitor: str, address: str) -> tuple[int, int, int]:
+        """Bytes that the runs of a visitor take, those of all visitors at an address, and of all."""
+        return summed([(tab, tab.nbytes) for tab in list(self._tabs.values())], visitor, address)
 
-    def least(self, address: str) -> int:
-        """Positions that an address may hold however much others do: little, and of very many addresses half of a fair part."""
-        return min(limits().held_least, limits().whole.held.most // (2 * len(self._networks(address))))
-
-    def _networks(self, address: str) -> set[str]:
-        return {address, *(tab.address for tab in list(self._tabs.values()))}
+    def part(self, address: str) -> int:
+        """Bytes that runs may take at an address however much others do: who holds more than their part makes room (`measure`)."""
+        visitors: dict[str, set[str]] = {address: set()}
+        for tab in list(self._tabs.values()):
+            visitors.setdefault(tab.address, set()).add(tab.visitor)
+        parts = {where: max(1, parts_of(there)) for where, there in visitors.items()}
+        return limits().whole.held.most * parts[address] // sum(parts.values())
 
     def make_room(self, visitor: str) -> None:
         """Before a visitor has another job done: what goes on in tabs of theirs that are gone ends, if the new one would have to
@@ -239,44 +263,16 @@ def is_begun(owner: Any) -> bool:
 
 
 def thin(lives: list[tuple[RunCleanup, Live]]) -> None:
-    """Have runs let go of their keys and values where they take more memory than they may: of a visitor, of an address, of all.
-
-    They are those of addresses that hold more than a fair part, and there of the visitors that hold no less than the others do:
-    where the address that holds most paid for all, a class did for ten visitors who held a third each of what it does. First what
-    stands still, the longest first, which is made again when another step is wanted; then what was asked last.
-    """
-    rules, taken = limits(), {live: live.nbytes for _, live in lives}
-    for most, whose in (
-        (rules.caches, lambda tab: tab.visitor),
-        (rules.caches_near, lambda tab: tab.address),
-        (rules.whole.caches, lambda tab: None),
-    ):
-        for group in grouped(lives, whose).values():
-            while most is not None and sum(taken[live] for _, live in group) > most:
-                drop_one([(tab, live) for tab, live in group if taken[live]], taken, most)
+    """Have runs let go of their keys and values where those take more memory than they may: of a visitor, of an address, of all.
+    What stood still is made again when another step is wanted; columns that stand between two steps of others are at work."""
+    rules, working = limits(), {live.group for _, live in lives if live.busy}
+    make_room(
+        [holding(tab, live, live.group in working) for tab, live in lives], rules.caches, rules.caches_near, rules.whole.caches
+    )
 
 
-def drop_one(group: list[tuple[RunCleanup, Live]], taken: dict[Live, int], most: int) -> None:
-    """Of runs that take more than `most` bytes together. An address has as many parts of those as of the device's time."""
-    addresses = [grouped(near, lambda tab: tab.visitor).values() for near in grouped(group, lambda tab: tab.address).values()]
-    parts, own = [min(len(visitors), limits().shares or 1) for visitors in addresses], []
-    for visitors, part in zip(addresses, parts, strict=True):
-        held = [sum(taken[live] for _, live in lives) for lives in visitors]
-        if sum(held) * sum(parts) > most * part:
-            own += [live for lives, each in zip(visitors, held, strict=True) if each * len(held) >= sum(held) for _, live in lives]
-    busy = {live.group for live in own if live.busy}  # columns that stand between two steps of others belong to these
-    live = min(own, key=lambda live: (live.group in busy, -live.since if live.group in busy else live.since))
-    live.close(FULL if live.group in busy else "")
-    taken[live] = 0
-
-
-def grouped(
-    lives: list[tuple[RunCleanup, Live]], whose: Callable[[RunCleanup], Hashable]
-) -> dict[Hashable, list[tuple[RunCleanup, Live]]]:
-    groups: dict[Hashable, list[tuple[RunCleanup, Live]]] = {}
-    for tab, live in lives:
-        groups.setdefault(whose(tab), []).append((tab, live))
-    return groups
+def holding(tab: RunCleanup, live: Live, busy: bool) -> Holding:
+    return Holding(tab.visitor, tab.address, live.nbytes, busy, live.since, partial(live.close, FULL if busy else ""))
 
 
 def summed(held: list[tuple[RunCleanup, int]], visitor: str, address: str) -> tuple[int, int, int]:

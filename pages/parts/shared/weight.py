@@ -1,35 +1,30 @@
-"""How much memory a run or a trace takes, in positions: of every step the root and each drafted token, `POSITION` bytes at most."""
+"""How many bytes of memory a run or a trace takes at most, with what the stepper draws of it, which a page keeps."""
 
 from collections.abc import Mapping
-from math import ceil
 
-from decoding.limits import POSITION
 from decoding.trace import Header, Node, Row, Step, Trace
 
-# Bytes of what traces are made of, with what the stepper draws of them, which a page keeps; rounded up, and a test weighs them.
+# Bytes of what traces are made of and of what is drawn of that; rounded up, and a test weighs them.
 STEP, NODE, ROW, NUMBER, LEFT_OUT, ENTRY, CHARACTER = 3_000, 600, 500, 50, 160, 200, 4
 ASKED, NAMES = 400, 300  # of a prompt's token, and the two names of any
 
 
-def positions(run: object, known: tuple[int, int] = (0, 0), until: int | None = None) -> int:
-    """Of all steps of a run, or of a trace, the root and the drafted tokens, and grids by their size; 0 for another job.
-
-    A trace may come from a file that is made of something else: it has at least so many as its bytes would be.
+def weight(run: object, known: tuple[int, int] = (0, 0), until: int | None = None) -> int:
+    """Of the steps of a run, or of all of a trace, in bytes; 0 for another job.
 
     Args:
-        known: so many of its first steps were counted, and how much they are.
-        until: so many steps are counted; None: all. A run goes on meanwhile.
+        known: so many of its first steps were weighed, and what they weigh.
+        until: so many steps are weighed; None: all. A run goes on meanwhile.
     """
+    if isinstance(run, Trace):
+        return of_trace(run)
     counted, found = known
-    new = [step for step in getattr(run, "steps", ())[counted:until] if isinstance(step, Step)]
-    found += sum(1 + len(step.nodes) + ceil(sum(map(len, step.grids.values())) / POSITION) for step in new)
-    return max(found, ceil(bytes_of(run) / POSITION)) if isinstance(run, Trace) else found
+    return found + sum(of_step(step) for step in getattr(run, "steps", ())[counted:until] if isinstance(step, Step))
 
 
-def bytes_of(trace: Trace) -> int:
-    """What all the parts of a trace take at most."""
+def of_trace(trace: Trace) -> int:
     pieces = sum(ENTRY + NAMES + len(piece) for piece in trace.token_bytes.values())
-    return of_header(trace.header) + pieces + sum(map(of_step, trace.steps))
+    return STEP + of_header(trace.header) + pieces + sum(map(of_step, trace.steps))
 
 
 def of_header(header: Header) -> int:

@@ -19,7 +19,7 @@ from viz.tokens import as_markdown, plain
 KEPT_AS = "imported.kept"  # in the session's state: an upload and a folder, and as what it was kept there
 
 
-@dataclass(frozen=True)
+@dataclass
 class Imported:
     """An uploaded file and what became of it."""
 
@@ -31,6 +31,9 @@ class Imported:
     def replayed(self) -> tuple[Trace, ...]:
         """What of it lies in memory."""
         return () if self.trace is None else (self.trace,)
+
+    def let_go(self, problem: str) -> None:
+        self.trace, self.problem = None, problem
 
 
 def importing(session: Session) -> None:
@@ -47,22 +50,18 @@ def importing(session: Session) -> None:
     if found is None or found.file != file.file_id:
         forget()
         found = read(file)
-    if found.trace is None:
+    if (trace := found.trace) is None:
         st.error(as_markdown(f"The file was not imported. {found.problem}"), icon=":material/error:")
         return
-    count = keep.steps(len(found.trace.steps))
-    st.caption(
-        as_markdown(
-            f"A run of {plain(found.trace.header.method, 40)}, {count}, of the family {plain(found.trace.header.family, 60)}."
-        )
-    )
+    count = keep.steps(len(trace.steps))
+    st.caption(as_markdown(f"A run of {plain(trace.header.method, 40)}, {count}, of the family {plain(trace.header.family, 60)}."))
     with st.container(horizontal=True):
         opened = st.button("Open it", key="import.open", icon=":material/play_circle:")
         kept = st.button("Keep it", key="import.keep", icon=":material/bookmark_add:")
     if kept:
-        keep_it(found, file.name)
+        keep_it(found.file, trace, file.name)
     if opened:
-        open_it(session, found.trace)
+        open_it(session, trace)
 
 
 def forget() -> None:
@@ -88,17 +87,17 @@ def remembered(found: Imported) -> Imported:
     return found
 
 
-def keep_it(found: Imported, name: str) -> None:
+def keep_it(file: str, trace: Trace, name: str) -> None:
     """Into the store, under the name of its file; once, however often the button is pressed."""
     name = name.removesuffix(".gz").removesuffix(".json")[:MAX_NAME] or "imported"
     before, number = st.session_state.get(KEPT_AS, ("", 0))
-    this = found.file, keep.folder()
+    this = file, keep.folder()
     try:
         store = keep.store()
         if before == this and store.entries_of([number]):
             said = "is kept already"
         else:
-            st.session_state[KEPT_AS] = this, store.keep(found.trace, name, "imported")
+            st.session_state[KEPT_AS] = this, store.keep(trace, name, "imported")
             said = "is kept"
     except ValueError as error:
         st.error(as_markdown(told(error)), icon=":material/error:")
