@@ -1154,7 +1154,7 @@ class Closing:
     """A job that can be closed."""
 
     busy = closed = False
-    nbytes = 0
+    nbytes, since, run = 0, 0.0, None
 
     def close(self, problem: str = "") -> None:
         self.closed = True
