@@ -1154,7 +1154,7 @@ class Closing:
     """A job that can be closed."""
 
     busy = closed = False
-    nbytes, since, run = 0, 0.0, None
+    nbytes, since, run, group = 0, 0.0, None, None
 
     def close(self, problem: str = "") -> None:
         self.closed = True
