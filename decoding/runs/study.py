@@ -255,5 +255,6 @@ def better(one: Entry, other: Entry) -> bool:
 
 
 def results(store: Store, plan: Plan) -> list[tuple[int, int, str, Trace]]:
-    """(run, trace id, domain, trace) of every finished run, in order."""
-    return [(number, entry.id, entry.note, store.open(entry.id)) for number, entry in entries_of(store, plan) if entry.ended]
+    """(run, trace id, domain, trace) of every finished run, in order. The domain is the plan's: a run's note may be written anew."""
+    found = [(number, entry.id) for number, entry in entries_of(store, plan) if entry.ended]
+    return [(number, trace, plan.asked[number].domain, store.open(trace)) for number, trace in found]

@@ -37,6 +37,9 @@ def test_a_study_runs_every_prompt_and_says_which_it_skipped(family, tmp_path):
     study = Study(family, PLAN, store)
     list(study)
     assert study.ended
+    for _, trace, *_ in results(store, PLAN):
+        entry, *_ = store.entries_of([trace])
+        store.rename(trace, entry.name, "a note of somebody's own")
     assert [(number, domain) for number, _, domain, _ in results(store, PLAN)] == [(0, "typed"), (1, "typed")]
     assert "context holds" in study.problems[2]
 
