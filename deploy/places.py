@@ -3,8 +3,9 @@
 Who says nothing for a while gives their place to others, but not as long as they work: with ten at work nothing else was, for each
 word of the server's own waits for all of them. Where there are more than may run, the next place is for who runs least now, and of
 those for who has computed least of late, both for each of their parts. What somebody had is forgotten soon, or whoever has loaded a
-page would wait until everybody else has taken as many steps as cost that much. Those whose scripts were slow of late share one
-place.
+page would wait until everybody else has taken as many steps as cost that much. Who asks for a dear script counts as if they had some
+of it already, so that ten who load dear pages do not stand before a class whose steps cost little; and of three places one is never
+for such a page. Those whose scripts were slow of late share one place.
 """
 
 import asyncio
@@ -12,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from math import inf
-from typing import Any
+from typing import Any, NamedTuple
 
 from deploy.buckets import now
 
@@ -21,7 +22,8 @@ LONGEST = 20.0  # seconds that it has it, whatever it says or does; who computes
 SOON = 0.05  # seconds after which it is looked whether a script has ended that says nothing, while somebody waits
 WORKS = 0.02  # of a processor, beside all that want it too: more than who waits and looks now and then
 HALF = 2.0  # seconds after which what somebody had counts half
-FEW, MOST = 0.12, 0.5  # seconds: so little counts for nothing, and no more than that counts
+FEW, MOST = 0.125, 0.5  # seconds: so little counts for nothing, and no more than that counts, which in four parts is nothing
+DEAR = 0.2  # seconds: a script that costs more is dear, and counts for so much before it runs
 SLOW_FOR = 600.0  # seconds that somebody counts as slow after a slow script
 
 
@@ -47,7 +49,7 @@ class Places:
     ) -> None:
         self._most, self._computed, self._over, self._parts = most, computed, over, parts
         self._taken: dict[Hashable, Place] = {}
-        self._waiting: dict[Hashable, tuple[Hashable, asyncio.Future]] = {}  # in the order in which they came
+        self._waiting: dict[Hashable, Waiting] = {}  # in the order in which they came
         self._had: dict[Hashable, tuple[float, float]] = {}  # seconds, as many as counted then
         self._slow: dict[Hashable, float] = {}  # who counts as slow, and until when
         self._alarm: asyncio.TimerHandle | None = None
@@ -61,13 +63,16 @@ class Places:
     @property
     def crowd(self) -> int:
         """How many have one or wait for one."""
-        return len({*(place.whose for place in self._taken.values()), *(whose for whose, _ in self._waiting.values())})
+        return len({*(place.whose for place in self._taken.values()), *(waiting.whose for waiting in self._waiting.values())})
 
-    async def take(self, tab: Hashable, whose: Hashable) -> bool:
+    async def take(self, tab: Hashable, whose: Hashable, cost: float = 0.0) -> bool:
         """Return when there is one, and whether it was there already; it is kept until it is given back, or for HOLD seconds from
         `begin` without a word.
 
         A tab whose script runs may have it begin anew if nobody waits; else it waits for its end, and then like the others.
+
+        Args:
+            cost: seconds that its script will compute, as far as anybody knows.
         """
         if (place := self._taken.get(tab)) is not None and (place.until == inf or not self._waiting):
             place.until = inf
@@ -75,7 +80,7 @@ class Places:
         served = asyncio.get_running_loop().create_future()
         if not self._waiting:
             self._moved = now()
-        self._waiting[tab] = whose, served
+        self._waiting[tab] = Waiting(whose, cost, served)
         self._serve()
         try:
             await served
@@ -126,28 +131,37 @@ class Places:
     def _serve(self) -> None:
         """Hand out the places that are free."""
         while self._waiting:
-            held_up = any(self._is_slow(place.whose) for place in self._taken.values())
-            able = [
-                tab
-                for tab, (whose, served) in self._waiting.items()
-                if tab not in self._taken and not served.done() and not (held_up and self._is_slow(whose))
-            ]
+            able = self._able()
             if not able or len(self._taken) >= self._most:
                 if self._forget_silent():
                     continue
                 break
             busy, at = Counter(place.whose for place in self._taken.values()), now()
-            tab = min(able, key=lambda tab: self._before(self._waiting[tab][0], busy, at))  # of equals who came first
-            whose, served = self._waiting.pop(tab)
+            tab = min(able, key=lambda tab: self._before(self._waiting[tab], busy, at))  # of equals who came first
+            waiting = self._waiting.pop(tab)
             self._moved = now()
-            self._taken[tab] = Place(whose, self._computed(tab))
-            served.set_result(None)
+            self._taken[tab] = Place(waiting.whose, self._computed(tab))
+            waiting.served.set_result(None)
         self._wake()
 
-    def _before(self, whose: Hashable, busy: Counter[Hashable], at: float) -> tuple[int, float]:
+    def _able(self) -> list[Hashable]:
+        """Who may have the next place, if one is free."""
+        held_up = any(self._is_slow(place.whose) for place in self._taken.values())
+        last = self._most > 2 and len(self._taken) >= self._most - 1
+        return [
+            tab
+            for tab, (whose, cost, served) in self._waiting.items()
+            if tab not in self._taken
+            and not served.done()
+            and not (held_up and self._is_slow(whose))
+            and not (last and cost > DEAR)
+        ]
+
+    def _before(self, waiting: "Waiting", busy: Counter[Hashable], at: float) -> tuple[int, float]:
         """The less, the sooner; of two at the same moment, or the one that is looked at later would always have had less."""
-        parts, had = self._parts(whose), self._counts(whose, at)
-        return busy[whose] // parts, had / parts if had > self.few else 0.0
+        parts = self._parts(waiting.whose)
+        had = self._counts(waiting.whose, at) / parts
+        return busy[waiting.whose] // parts, max(had if had > self.few else 0.0, DEAR if waiting.cost > DEAR else 0.0)
 
     def _counts(self, whose: Hashable, at: float) -> float:
         """Seconds that it had, the longer ago the less of them."""
@@ -189,6 +203,14 @@ class Places:
         until = min((place.until for place in self._taken.values()), default=inf)
         if self._waiting and until < inf:
             self._alarm = asyncio.get_running_loop().call_at(min(until, now() + SOON), self._serve)
+
+
+class Waiting(NamedTuple):
+    """Who waits for a place."""
+
+    whose: Hashable
+    cost: float
+    served: asyncio.Future
 
 
 @dataclass

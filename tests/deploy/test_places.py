@@ -1,6 +1,7 @@
 """`deploy/places.py`: who is served next, and what becomes of places of those who are gone. Time is the test's own."""
 
 import asyncio
+from collections import Counter
 
 import pytest
 
@@ -75,6 +76,41 @@ def test_a_class_has_several_parts_where_others_have_one(played):
         return had["class"] / sum(had.values())
 
     assert played(lambda: story(1)) < 0.15 and played(lambda: story(4)) > 0.25
+
+
+def test_ten_who_load_dear_pages_do_not_stand_before_a_class(played):
+    """Who had a page of half a second counted for nothing four seconds later, and a class that works never does: steps of it took
+    as long as the ten went on."""
+
+    async def story(addresses: int, page: float) -> tuple[float, float]:
+        free = asyncio.Lock()  # of the interpreter, which all share
+        places, waits, dear = Places(3, lambda tab: done[tab], parts=lambda whose: 4 if whose == "class" else 1), [], []
+        done = Counter()
+
+        async def draw(tab: str, whose: str, cost: float, rest: float, noted: list[float]) -> None:
+            while True:
+                began = now()
+                await places.take(tab, whose, cost)
+                places.begin(tab)
+                for _ in range(round(cost / 0.01)):
+                    async with free:
+                        await asyncio.sleep(0.01)
+                    done[tab] += 0.01
+                    places.spoke(tab)
+                places.give(tab)
+                noted.append(now() - began)
+                await asyncio.sleep(rest)
+
+        drawn = [asyncio.create_task(draw(f"p{i}", "class", 0.03, 1.5 + i / 30, waits)) for i in range(30)]
+        drawn += [asyncio.create_task(draw(f"t{i}", f"192.0.2.{i}", page, 0.4, dear)) for i in range(addresses)]
+        await asyncio.sleep(60)
+        for one in drawn:
+            one.cancel()
+        return max(waits), max(dear)
+
+    for addresses, page in ((5, 0.45), (10, 0.45), (10, 0.19)):
+        steps, pages = played(lambda addresses=addresses, page=page: story(addresses, page))
+        assert steps < 2.5 and pages < 20, "and they are served as well"
 
 
 def test_slow_scripts_share_a_place(played):
