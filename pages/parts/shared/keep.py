@@ -1,11 +1,13 @@
 """Keeping runs: which folder they go to, and the button that keeps the one that is shown."""
 
+import hashlib
 import os
 import sqlite3
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
 import streamlit as st
 
 from decoding.limits import limits
@@ -18,6 +20,8 @@ from pages.parts.shared.session import Session
 from viz.tokens import as_markdown, plain
 
 FOLDER = "store_folder"  # in the session's state: what the Traces page was told
+PROBLEM = "keep_problem"  # there: what is to be said of the last press
+BOXES = "keep_boxes"  # there: for which run the boxes are, and the number in their keys
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,7 @@ class Kept:
     steps: int
     name: str
     note: str
+    mark: str = ""  # of what was kept: a run that was made anew, step for step the same, is known by it
 
 
 def folder() -> Path:
@@ -58,24 +63,54 @@ def keep(session: Session) -> None:
     """A small form that keeps the shown run, as far as it went; pressed again it adds what has come since."""
     if not session.count:
         return
-    kept = session.kept if isinstance(session.kept, Kept) else None
-    kept = kept if kept is not None and kept.runs == session.runs and kept.folder == folder() and is_there(kept) else None
-    names, notes = f"keep_name.{session.runs}", f"keep_note.{session.runs}"
-    st.session_state.setdefault(names, suggestion(session.trace) if kept is None else kept.name)  # gone after another page
-    st.session_state.setdefault(notes, "" if kept is None else kept.note)
+    kept = known(session, session.trace, session.runs)
+    names, notes = boxes(session, kept)
+    seen = mark(session.trace)  # not the run itself: what a button holds could not be let go of
     with st.container(horizontal=True, vertical_alignment="center", key="keep_row"):
         with st.popover("Keep this run", icon=":material/bookmark_add:", key="keep_box"):
             st.text_input("Name", key=names, max_chars=MAX_NAME)
             st.text_area("Note", key=notes, max_chars=MAX_NOTE, height=80, placeholder="What is worth remembering?")
+            words = written(session.trace, names, notes)
             st.button(
-                "Keep",
-                key="keep",
-                type="primary",
-                icon=":material/bookmark_add:",
-                disabled=kept is not None and kept.steps == session.count,
-                on_click=lambda: take(session, kept, st.session_state[names], st.session_state.get(notes) or ""),
+                "Keep", key="keep", type="primary", icon=":material/bookmark_add:",
+                disabled=kept is not None and (kept.steps, kept.name, kept.note) == (session.count, *words),
+                on_click=press, args=(session, seen, names, notes),
             )  # fmt: skip
-        outcome(session, kept)
+        outcome(session, kept, words)
+
+
+def mark(trace: Trace, steps: int = 0) -> str:
+    """Tells one run from another: by all that is needed to repeat it, and the tokens of its first steps."""
+    said = trace.header, [step.tokens for step in trace.steps[:steps]]
+    return hashlib.blake2s(msgspec.msgpack.encode(said), digest_size=8).hexdigest()
+
+
+def known(session: Session, trace: Trace, runs: int) -> Kept | None:
+    """As what a run that the session shows is kept, here and now; None if it is not."""
+    kept = session.kept
+    if not isinstance(kept, Kept) or kept.folder != folder() or kept.steps > len(trace.steps):
+        return None
+    same = kept.runs == runs or kept.mark == mark(trace, kept.steps)
+    return kept if same and is_there(kept) else None
+
+
+def boxes(session: Session, kept: Kept | None) -> tuple[str, str]:
+    """The keys of name and note, which say something from now on. A run that is made anew goes on with what was written."""
+    run, number = mark(session.trace), session.runs
+    if (before := st.session_state.get(BOXES)) is not None and before[0] == run:
+        number = before[1]
+    st.session_state[BOXES] = run, number
+    names, notes = f"keep_name.{number}", f"keep_note.{number}"
+    if names not in st.session_state:  # another run, or the page was left: what was said of the last press has been read
+        st.session_state.pop(PROBLEM, None)
+    st.session_state.setdefault(names, suggestion(session.trace) if kept is None else kept.name)
+    st.session_state.setdefault(notes, "" if kept is None else kept.note)
+    return names, notes
+
+
+def written(trace: Trace, names: str, notes: str) -> tuple[str, str]:
+    """Name and note, as they are kept when the button is pressed."""
+    return (st.session_state.get(names) or "").strip() or suggestion(trace), st.session_state.get(notes) or ""
 
 
 def is_there(kept: Kept) -> bool:
@@ -86,34 +121,56 @@ def is_there(kept: Kept) -> bool:
         return True
 
 
-def outcome(session: Session, kept: Kept | None) -> None:
+def outcome(session: Session, kept: Kept | None, words: tuple[str, str]) -> None:
     """One line beside the button."""
-    problem = st.session_state.get("keep_problem", "")
-    if problem:
+    if problem := st.session_state.get(PROBLEM, ""):
         st.error(as_markdown(problem), icon=":material/error:")
     elif kept is None:
         st.caption(as_markdown(f"Name, note, every step: {terms()}"))
-    elif kept.steps == session.count:
-        st.caption(as_markdown(f"Kept as “{plain(kept.name, 32)}”, {steps(kept.steps)}; see the page Traces."))
-    else:
+    elif kept.steps < session.count:
         st.caption(as_markdown(f"Kept as “{plain(kept.name, 32)}” up to step {kept.steps}; keep again to add the rest."))
+    elif words != (kept.name, kept.note):
+        st.caption(as_markdown(f"Kept as “{plain(kept.name, 32)}”; keep again to save name and note."))
+    else:
+        st.caption(as_markdown(f"Kept as “{plain(kept.name, 32)}”, {steps(kept.steps)}; see the page Traces."))
 
 
-def take(session: Session, kept: Kept | None, name: str, note: str) -> None:
-    """Into the store; nothing changes on the page but a line."""
-    trace, name = session.trace, name.strip() or suggestion(session.trace)
+def press(session: Session, seen: str, names: str, notes: str) -> None:
+    """Keep the run that the button was drawn for. What the session shows may be another one since: it was let go of, say.
+
+    Args:
+        seen: `mark` of that run.
+    """
+    with session.lock:
+        trace, runs = session.trace, session.runs
+    if trace is None:
+        return
+    kept = known(session, trace, runs)
+    if mark(trace) != seen:
+        boxes(session, kept)
+        st.session_state[PROBLEM] = "Nothing was kept: the run that stood here has made way for this one meanwhile."
+        return
+    if (now := take(trace, runs, kept, *written(trace, names, notes))) is not None:
+        session.kept = now
+
+
+def take(trace: Trace, runs: int, kept: Kept | None, name: str, note: str) -> Kept | None:
+    """Into the store; nothing changes on the page but a line. None if nothing was kept."""
     try:
         number = added(own := store(), kept, trace, name, note)
     except (ValueError, sqlite3.Error) as error:
-        st.session_state["keep_problem"] = f"The run was not kept: {told(error)}"
-        return
-    st.session_state["keep_problem"] = ""
-    try:
-        if kept is not None and kept.trace == number and (name, note) != (kept.name, kept.note):
+        st.session_state[PROBLEM] = f"The run was not kept: {told(error)}"
+        return None
+    st.session_state[PROBLEM] = ""
+    stored = name, note
+    if kept is not None and kept.trace == number and stored != (kept.name, kept.note):
+        try:
             own.rename(number, name, note, (kept.name, kept.note))
-    except (ValueError, sqlite3.Error) as error:
-        st.session_state["keep_problem"] = f"The new steps are kept, and name and note stay as they are on Traces: {told(error)}"
-    session.kept = Kept(session.runs, folder(), number, len(trace.steps), name, note)
+        except (ValueError, sqlite3.Error) as error:
+            stored = kept.name, kept.note
+            new = "The new steps are kept, and name" if len(trace.steps) > kept.steps else "Name"
+            st.session_state[PROBLEM] = f"{new} and note stay as they are on Traces: {told(error)}"
+    return Kept(runs, folder(), number, len(trace.steps), *stored, mark(trace, len(trace.steps)))
 
 
 def added(store: Store, kept: Kept | None, trace: Trace, name: str, note: str) -> int:
