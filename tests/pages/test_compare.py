@@ -254,6 +254,44 @@ def test_in_a_race_runs_are_taken_one_after_the_other(bare):
     race.reset()
 
 
+def test_nothing_else_begins_while_the_columns_are_measured(bare):
+    """A step with other columns put one method's run under the title of another, or killed the page for good."""
+    race, wanted = race_of("plain", "prompt_lookup", tokens=6)
+    race.measure(wanted)
+    others = race_of("token_recycling", "prompt_lookup", "plain", tokens=6)[1]
+    for press in (race.step, race.play, race.measure):
+        press(others)
+    assert race.matches(wanted) and not any(column.live.busy for column in race.columns)
+    eventually(lambda: race.sync() or race.timing is None, "the measurement does not end")
+    assert [column.trace.header.method for column in race.columns] == ["plain", "prompt_lookup"]
+    assert race.recorded and all(column.rounds for column in race.columns)
+    race.step(others)
+    eventually(lambda: race.sync() or not race.moving, "no step came")
+    assert [column.trace.header.method for column in race.columns] == [settings.method for settings in others]
+    race.reset()
+
+
+def test_what_was_measured_belongs_to_the_columns_that_it_was_begun_for(bare):
+    """Whatever the columns are when it ends; also where a press comes before the page has looked."""
+    race, wanted = race_of("plain", "prompt_lookup", tokens=6)
+    race.measure(wanted)
+    eventually(lambda: not race.timing.busy, "the measurement does not end")
+    measured = race.columns
+    race.step(wanted[1:] + race_of("token_recycling", "plain", tokens=6)[1])
+    eventually(lambda: race.sync() or not race.moving, "no step came")
+    assert [column.trace.header.method for column in measured] == ["plain", "prompt_lookup"]
+    assert all(column.trace.header.method == column.settings.method for column in race.columns)
+    race.reset()
+
+
+def test_step_and_play_are_off_while_the_columns_are_measured():
+    page = two_columns()
+    checked(page.button(key="compare_measure").click().run())
+    assert page.button(key="compare_step").disabled and page.button(key="compare_play").disabled
+    checked(settle(page).run())
+    assert not page.button(key="compare_play").disabled
+
+
 def test_one_failing_column_does_not_stop_the_others(bare):
     race, wanted = race_of("plain", "prompt_lookup", tokens=8, mode="end")
     wanted[1] = Settings(method="prompt_lookup", target="/no/such/folder", max_tokens=8)
@@ -310,6 +348,35 @@ def test_a_stopped_sweep_goes_on_where_it_was(bare):
     sweep.stop()
     for _, column in sweep.points:
         column.close()
+
+
+@pytest.mark.parametrize("failed", [[0], [1], [0, 1]])
+def test_a_sweep_goes_on_with_the_runs_that_failed(bare, failed):
+    """Only all of them anew was offered."""
+    sweep = Sweep()
+    sweep.start(Plan(Settings(method="prompt_lookup", max_tokens=3), "length", "Length", (1, 2)))
+    eventually(lambda: sweep.sync() or not sweep.running, "the sweep does not end")
+    assert not sweep.missing
+    for number in failed:
+        settings = sweep.points[number][1].settings
+        sweep.points[number] = sweep.points[number][0], Column(settings, problem="The memory was full.")
+    assert sweep.missing and sweep.now is None
+    sweep.go_on()
+    eventually(lambda: sweep.sync() or not sweep.running, "the sweep does not go on")
+    assert not sweep.missing and len(sweep.runs) == 2
+
+
+def test_the_way_on_is_offered_where_a_run_of_a_sweep_failed():
+    page = opened(v="1", view="sweep", method="prompt_lookup", tokens="4", sweep="length")
+    for key, value in {"low": 1, "high": 2}.items():
+        checked(page.number_input(key=f"sweep.{key}.prompt_lookup.length").set_value(value).run())
+    press(page, "sweep_run")
+    sweep: Sweep = page.session_state["draftscope_sweep"]
+    assert "sweep_go_on" not in [button.key for button in page.button]
+    sweep.points[1] = sweep.points[1][0], Column(sweep.points[1][1].settings, problem="The memory was full.")
+    assert "Stopped after 1 of 2 runs" in markup(checked(page.run()))
+    press(page, "sweep_go_on")
+    assert len(sweep.runs) == 2 and "Stopped after" not in markup(page)
 
 
 # -- saved runs ------------------------------------------------------------------------------------------------------

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 LEAST, MOST = 2, 6  # columns
 QUICKEST = 0.25  # seconds between two looks
+AGAIN = "The runs that stood here had to make room, so the same ones are made again."
 FIRST = tuple(key for key in ("plain", "speculative_sampling", "prompt_lookup", "token_recycling") if key in METHODS)
 
 Mode = Literal["lock-step", "race", "end"]
@@ -129,6 +130,8 @@ class Race(RunController, Remembered):
     charted_at: float = 0.0
     visited: bool = False
     timing: Live | None = None  # a measurement of all columns, in rounds
+    timed: tuple[Column, ...] = ()  # the columns that it was begun for
+    gave_way: bool = False  # whether the steps of the columns were let go of, and are made again when more are wanted
     absent: Settings | None = None  # asked for last, and one of its models is not on this machine
 
     @property
@@ -192,6 +195,11 @@ class Race(RunController, Remembered):
         return self.timing.run if self.timing is not None and self.timing.busy else None
 
     @property
+    def under_measurement(self) -> bool:
+        """Whether the columns are being measured: nothing else begins before that is over, since they would be others then."""
+        return self.timing is not None and self.timing.busy
+
+    @property
     def long(self) -> bool:
         return self.goal == inf
 
@@ -215,11 +223,14 @@ class Race(RunController, Remembered):
     def prepare(self, wanted: Sequence[Settings]) -> bool:
         """Let the columns be those that are wanted; a run that is wanted still is kept. False if none can run, or if their model
         has to be fetched first: then the columns stay as they are."""
+        self.take_measured()
         self.absent = next((settings for settings in wanted if settings.to_fetch), None)
         if self.absent is not None and self.recorded and self.matches(wanted):
             self.absent = None  # all is there to be shown
         if self.absent is not None:
             return False
+        self.notes = (AGAIN,) if self.gave_way and self.matches(wanted) else ()
+        self.gave_way = False
         if not self.matches(wanted):
             old = list(self.columns)
             found = []
@@ -235,12 +246,14 @@ class Race(RunController, Remembered):
             self.columns = tuple(found)
         for column in self.columns:
             column.enter(self.group)
-        self.notes, self.problem, self.asked_at = (), "", monotonic()
+        self.problem, self.asked_at = "", monotonic()
         return not all(column.problem for column in self.columns)
 
     def step(self, wanted: Sequence[Settings]) -> None:
         """One target call more in every column, or to the next moment at which one of them finished a step."""
         with self.lock:
+            if self.under_measurement:
+                return
             self.playing = False
             if self.goal is not None or not self.prepare(wanted):
                 return
@@ -272,7 +285,8 @@ class Race(RunController, Remembered):
         with self.lock:
             if self.moving or not self.prepare(wanted):
                 return
-            makers = [column.settings.maker() for column in self.columns if not column.problem]
+            self.timed = tuple(column for column in self.columns if not column.problem)
+            makers = [column.settings.maker() for column in self.timed]
             for column in self.columns:
                 column.close()
             self.timing = self.begin(wanted[0].device, lambda: timed(makers))
@@ -295,13 +309,17 @@ class Race(RunController, Remembered):
         with self.lock:
             self.stop()
             self.close()
-            self.columns, self.calls, self.clock, self.timing = (), 0, 0.0, None
+            self.columns, self.calls, self.clock, self.timing, self.timed = (), 0, 0.0, None, ()
+            self.gave_way = False
             self.notes, self.problem, self.absent = (), "", None
 
     def let_go(self, problem: str) -> None:
+        """Forget all steps; the columns and their place stay, for whoever goes on has them made again up to there."""
         with self.lock:
             if self.lives or self.replayed:
+                asked, calls = [column.settings for column in self.columns], self.calls
                 self.reset()
+                self.columns, self.calls, self.gave_way = tuple(map(Column, asked)), calls, bool(asked)
                 self.charted, self.problem = None, problem
 
     def turn_to(self, mode: Mode) -> None:
@@ -354,12 +372,11 @@ class Race(RunController, Remembered):
             self.problem = self.timing.problem
         elif self.timing.state == "ended":
             found = self.timing.run
-            columns = [column for column in self.columns if not column.problem]
-            for column, trace, ms in zip(columns, found.traces, found.ms, strict=True):
+            for column, trace, ms in zip(self.timed, found.traces, found.ms, strict=True):
                 column.live, column.trace, column.rounds, column.kept = None, trace, tuple(ms), None  # others, with other times
-            self.calls, self.clock = max(column.count for column in self.columns), self.longest
+            self.calls, self.clock = max((column.count for column in self.columns), default=0), self.longest
         self.timing.close()
-        self.timing = None
+        self.timing, self.timed = None, ()
 
     def follow(self) -> None:
         """Move the position towards its goal as far as there are steps."""

@@ -49,7 +49,7 @@ def buttons(race: Race, wanted: Callable[[], Sequence[Settings]]) -> None:
             type="primary",
             shortcut="Right",
             on_click=step,
-            disabled=over or race.goal is not None,
+            disabled=over or race.goal is not None or race.under_measurement,
             help="In lock-step one target call more in every column; in a race to the "
             "next moment at which a column finishes a step (also K).",
         )

@@ -87,6 +87,11 @@ class Sweep(RunController):
         """The point whose turn it is."""
         return next((point for point in self.points if not point[1].done), None)
 
+    @property
+    def missing(self) -> bool:
+        """Whether there are runs to go on with: some were not begun, were stopped or have failed."""
+        return not all(column.ended for _, column in self.points)
+
     def start(self, plan: Plan) -> None:
         """Make its runs; nothing happens if they cannot be, which the page says."""
         if plan.problem:
@@ -114,12 +119,13 @@ class Sweep(RunController):
     def sync(self) -> None:
         for _, column in self.points:
             column.look()
-        if self.running:
-            self.running = self.now is not None and not self.now[1].stuck
-        if self.running:
-            _, column = self.now
-            column.ask(inf)
-            self.running = not column.problem  # the others would be refused, too
+        if not self.running:
+            return
+        now = self.now  # read once: what stands still may be let go of meanwhile
+        self.running = now is not None and not now[1].stuck
+        if now is not None and self.running:
+            now[1].ask(inf)
+            self.running = not now[1].problem  # the others would be refused, too
 
 
 def sweepable(method: Method) -> dict[str, tuple[str, float, float]]:

@@ -117,8 +117,8 @@ def sentence(state: Sweep, plan: Plan) -> str:
     many = len(state.points)
     if state.running:
         return f"Run {state.done + 1} of {many}: one after the other on one worker."
-    if state.done < many:
-        return f"Stopped after {state.done} of {many} runs."
+    if state.missing:
+        return f"Stopped after {len(state.runs)} of {many} runs."
     if many:
         return f"{METHODS[state.plan.base.method].title}: {len(state.runs)} runs, {state.plan.label.lower()} swept."
     runs = f"{len(plan.values)} runs" if plan.seeds == 1 else f"{len(plan.values)} × {plan.seeds} runs"
@@ -147,7 +147,7 @@ def buttons(state: Sweep, plan: Plan) -> None:
             on_click=state.stop,
             help="The step under way is the last.",
         )
-        if state.now is not None and not state.running:
+        if state.missing and not state.running:
             st.button(
                 "Go on",
                 key="sweep_go_on",
@@ -161,8 +161,8 @@ def buttons(state: Sweep, plan: Plan) -> None:
 
 def progress(state: Sweep) -> None:
     """Runs finished, and how far the one is whose turn it is."""
-    if state.running and state.now is not None:
-        at, column = state.now
+    if state.running and (point := state.now) is not None:
+        at, column = point
         tokens = sum(len(step.tokens) for step in column.trace.steps) if column.trace else 0
         now = f"{state.plan.label} = {shown_value(at)}, {tokens} of at most {column.settings.max_tokens} tokens"
         text = f"{state.done} of {len(state.points)} runs finished; {state.in_line() or f'now {now}'}"
