@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 from streamlit.testing.v1 import AppTest
 
+from decoding.limits import Refused
 from pages.parts.learn import class_view
+from pages.parts.learn import classes as classes_module
 from pages.parts.learn.classes import Classes, Spot
 from pages.parts.learn.learn import READER, lessons, runs
 from tests.conftest import PATIENCE
@@ -207,6 +209,95 @@ def test_what_a_teacher_tried_alone_is_not_shown_to_the_class(own_classes, tried
     assert own_classes.spot(query(teacher)["class"]) == Spot(lesson, card) and "lsn-reveal" not in html(teacher)
     pupil = press(opened(class_=query(teacher)["class"]), "learn.option.0")
     assert "Your vote is in" in html(pupil)
+
+
+@pytest.mark.parametrize("tried", ["learn.option.0", "learn.skip"])
+def test_what_a_teacher_tried_outside_of_the_class_is_not_shown_to_it(own_classes, tried):
+    """Back out of the class in the browser, an answer, and Forward again: it was shown to all, and for good."""
+    lesson, card = asked()[0]
+    teacher = press(opened(), "learn.teach")
+    alone = {"lesson": f"{lesson + 1}", "card": f"{card + 1}"}
+    within = query(teacher) | alone
+    for where in (within, alone):
+        goes(teacher, where)
+    assert "lsn-reveal" in html(press(teacher, tried))
+    assert "lsn-reveal" not in html(goes(teacher, within))
+    assert own_classes.spot(within["class"]) == Spot(lesson, card, False)
+    press(teacher, "learn.skip")
+    for where in (alone, within):  # what was shown there stays shown
+        goes(teacher, where)
+    assert own_classes.spot(within["class"]) == Spot(lesson, card, True) and "lsn-reveal" in html(teacher)
+
+
+def goes(at: AppTest, where: dict[str, str]) -> AppTest:
+    """The browser's own Back and Forward."""
+    at.query_params.clear()
+    for name, value in where.items():
+        at.query_params[name] = value
+    return checked(at.run())
+
+
+def test_a_teacher_whose_class_finds_no_room_is_told_so_and_the_page_comes_to_rest(own_classes, monkeypatch):
+    """At a question the page ran anew without an end."""
+    lesson, card = asked()[0]
+    key, tries = "a-teachers-key", []
+
+    def full(address: str) -> None:
+        tries.append(address)
+        raise Refused("There are too many classes.")
+
+    with monkeypatch.context() as room:
+        room.setattr(own_classes, "check_room", full)
+        code = own_classes.code_of(key)
+        teacher = opened(lesson=f"{lesson + 1}", card=f"{card + 1}", view="class", class_=code, lead=key)
+        assert len(tries) == 1 and "There are too many classes" in said(teacher)
+        press(teacher, "learn.skip")
+        assert len(tries) < 4 and "There are too many classes" in said(teacher)
+    assert "is open again" in said(checked(teacher.run())) and code in own_classes.rooms
+
+
+def test_a_class_stays_where_it_is_while_its_teacher_looks_at_the_list(own_classes):
+    """Its pupils were moved to the first card of all."""
+    lesson, card = asked()[1]
+    teacher = press(opened(), "learn.teach")
+    within = query(teacher) | {"lesson": f"{lesson + 1}", "card": f"{card + 1}"}
+    press(goes(teacher, within), "learn.skip")
+    code, key = within["class"], within["lead"]
+    checked(goes(teacher, {"view": "class", "class": code, "lead": key}))
+    assert "learn.teach" in keys(teacher) and own_classes.spot(code) == Spot(lesson, card, True)
+
+
+def test_a_class_goes_on_where_no_other_can_take_its_place(own_classes, monkeypatch):
+    teacher = press(opened(), "learn.teach")
+    code = query(teacher)["class"]
+    goes(teacher, {"view": "class", "class": code, "lead": query(teacher)["lead"]})
+
+    def full(address: str) -> None:
+        raise Refused("There are too many classes.")
+
+    with monkeypatch.context() as room:
+        room.setattr(own_classes, "check_room", full)
+        assert "There are too many classes" in said(press(teacher, "learn.teach")) and code in own_classes.rooms
+    press(teacher, "learn.teach")
+    assert code not in own_classes.rooms and query(teacher)["class"] in own_classes.rooms
+
+
+def test_the_code_of_a_class_may_be_typed_in_small_letters(own_classes):
+    code, key = own_classes.opened()
+    own_classes.move(code, key, Spot(*asked()[0]))
+    assert "learn.option.0" in keys(opened(class_=code.lower()))
+
+
+def test_a_vote_too_many_is_said_to_be_one(own_classes, monkeypatch):
+    for module in (class_view, classes_module):
+        monkeypatch.setattr(module, "CLASS_TABS", 1)
+    lesson, card = asked()[0]
+    code, key = own_classes.opened()
+    own_classes.move(code, key, Spot(lesson, card))
+    own_classes.spot(code, "first")
+    assert own_classes.vote(code, "first", Spot(lesson, card), 0, 2)
+    pupil = press(opened(class_=code), "learn.option.0")
+    assert ["as many as a class may have" in toast.value for toast in pupil.toast] == [True]
 
 
 def test_a_visitor_who_loads_the_page_anew_sees_that_they_have_voted(own_classes, monkeypatch):

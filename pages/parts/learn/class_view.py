@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import streamlit as st
 
-from decoding.limits import Refused, limits
+from decoding.limits import CLASS_TABS, Refused, limits
 from decoding.runs.failures import told
 from pages.parts.learn.classes import Spot, classes
 from pages.parts.learn.place import Reader
@@ -16,6 +16,7 @@ from viz.lessons.tally import tally_html
 from viz.tokens import as_html, as_markdown
 
 POLL = 2.0  # seconds between two looks at the class
+RETRY = 10.0  # seconds until a class that could not be opened again is tried once more
 
 
 def voter() -> str:
@@ -25,13 +26,14 @@ def voter() -> str:
 
 def begin(reader: Reader, write: Callable[[Reader], None]) -> None:
     """A callback: a class is opened, and its teacher's link is the address from now on."""
-    if reader.code and reader.key:
-        classes.close(reader.code, reader.key)
+    before = reader.code, reader.key
     try:
         reader.code, reader.key = classes.opened(visitor.address(), voter())
     except ValueError as error:
         reader.notes = [told(error)]
         return
+    if all(before):
+        classes.close(*before)
     reader.projected = True
     reader.answers, reader.skipped = {}, set()  # what the teacher tried alone is not what the class is shown
     reader.go(reader.lesson or 0, 0)
@@ -40,12 +42,14 @@ def begin(reader: Reader, write: Callable[[Reader], None]) -> None:
 
 def arrive(reader: Reader) -> None:
     """Whoever comes by a link with a code: teacher or pupil."""
+    reader.turned_away = False
     if not reader.key:
         return
     there = classes.spot(reader.code) is not None
     try:
         leads = classes.leads(reader.code, reader.key, visitor.address(), voter())
     except Refused as error:  # the key is theirs, and may lead in a while
+        reader.turned_away = True
         st.warning(as_markdown(told(error)), icon=":material/link_off:")
         return
     except ValueError as error:
@@ -92,8 +96,8 @@ def own_classes(reader: Reader, write: Callable[[Reader], None]) -> None:
 
 
 def lead(reader: Reader) -> None:
-    """The class goes where its teacher is."""
-    if reader.key:
+    """The class goes where its teacher is; at the list of lessons that is where it was."""
+    if reader.key and reader.lesson is not None:
         classes.move(reader.code, reader.key, spot_of(reader))
 
 
@@ -108,17 +112,20 @@ def pupils_link() -> str:
 
 def votes(reader: Reader, question: Question, open_: bool) -> None:
     """How many have voted; what for, once the teacher shows the answer."""
-    code, spot, count = reader.code, Spot(*reader.at), len(question.options)
+    code, spot, count, away = reader.code, Spot(*reader.at), len(question.options), reader.turned_away
+    first = True
 
     def look() -> None:
-        if classes.spot(code) is None:
+        nonlocal first
+        if classes.spot(code) is None and not (first and away):  # that was tried a moment ago
             st.rerun()  # which opens it again
+        first = False
         found = classes.tally(code, spot, count)
         st.html(tally_html(question, found.counts, found.tabs, None if open_ else question.right))
         st.html(f'<div class="lsn"><p class="lsn-code">To vote, open {as_html(pupils_link())}<b>{as_html(code)}</b></p></div>')
 
     with st.container(key="learn.votes"):
-        st.fragment(look, run_every=POLL if open_ else None)()
+        st.fragment(look, run_every=RETRY if away else POLL if open_ else None)()
 
 
 def pupil(reader: Reader, all_: tuple[Lesson, ...]) -> None:
@@ -173,5 +180,7 @@ def cast(reader: Reader, shown: Spot, option: int, options: int) -> None:
     """A callback: a vote."""
     if classes.vote(reader.code, reader.tab, shown, option, options):
         reader.answers[shown[:2]] = option
+    elif classes.spot(reader.code) == shown:
+        st.toast(f"Your vote does not count: {CLASS_TABS:,} have voted, as many as a class may have.")
     else:
         st.toast("Your vote does not count: the class has gone on.")

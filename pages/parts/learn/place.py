@@ -26,6 +26,7 @@ class Reader:
     seed: int = 1  # of the draws
     wanted: dict[str, str] = field(default_factory=dict)  # what the address said last
     notes: list[str] = field(default_factory=list)  # what was wrong with it
+    turned_away: bool = False  # whether the class could not be opened again, because there are too many
 
     @property
     def at(self) -> tuple[int, int]:
@@ -60,7 +61,10 @@ def opened(reader: Reader, query: Mapping[str, str], lessons: Sequence[Lesson]) 
         reader.notes.append("The link names a card and no lesson.")
     elif lesson is not None:
         reader.card = (counted(query, "card", len(lessons[lesson - 1].cards), reader.notes) or 1) - 1
+    before = reader.code, reader.key
     reader.code, reader.key = coded(query, reader.notes)
+    if before != (reader.code, reader.key):  # what was tried alone, or in another class, is not what a class is shown
+        reader.answers, reader.skipped = {}, set()
     if reader.code:
         reader.projected = True
 
@@ -79,6 +83,7 @@ def counted(query: Mapping[str, str], name: str, most: int, notes: list[str]) ->
 def coded(query: Mapping[str, str], notes: list[str]) -> tuple[str, str]:
     """Code and key of a class; "" for what is none."""
     code, key = query.get("class", ""), query.get("lead", "")
+    code = code.upper() if code.isascii() else code  # typed from a screen
     if code and not is_code(code):
         notes.append(f"“{plain(code, 20)}” is no code of a class: those have 4 to 8 capital letters and digits.")
         return "", ""
