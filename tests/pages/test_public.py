@@ -45,6 +45,7 @@ from decoding.runs.trace_files import from_json, to_json
 from decoding.runs.visitors import file_for, folder_of, forget, is_key, new_key, store_of
 from decoding.runs.worker import Live, Once
 from decoding.trace import SCHEMA, Pruned, Raster, Row, Trace
+from pages.parts.compare.race import AGAIN as again_of_columns
 from pages.parts.compare.race import Column, Race
 from pages.parts.compare.sweep import Plan, Sweep
 from pages.parts.drafter import sidebar
@@ -53,7 +54,7 @@ from pages.parts.shared import in_turn, runs, tabs, visitor
 from pages.parts.shared import recorded_run as demo
 from pages.parts.shared.address import parse
 from pages.parts.shared.files import on_demand
-from pages.parts.shared.session import Session
+from pages.parts.shared.session import AGAIN, Session
 from pages.parts.shared.settings import Settings
 from pages.parts.shared.side_job import Question, SideJobs
 from pages.parts.shared.tabs import GRACE, Tabs
@@ -482,7 +483,9 @@ def test_pages_that_stand_still_let_go_when_all_is_full_and_say_so(monkeypatch):
         pages[name] = importing.Imported(name, trace=replaced(sample_trace(), steps=sample_trace().steps * traces))
         tab = all_.tab(name, name, where)
         tab.kept["imported"] = pages[name]
-        tab.lives.add(live := Standing({"old": 2, "older": 1}.get(name, 0)))
+        tab.lives.add(
+            live := Standing(tabs.monotonic() + {"old": 2000, "older": 1000}.get(name, 0))
+        )  # asked after they were opened
         live.run = None
         lives.append(live)
     weights = {name: tabs.weight(pages[name].trace) for name in ("old", "older", "pupil", "other")}
@@ -511,6 +514,77 @@ def test_a_run_that_was_let_go_of_is_said_to_be_and_can_be_asked_for_again(home,
     assert "was let go of" in text(checked(at.run()))
     run()
     assert weighs() and "was let go of" not in text(at)
+
+
+def test_a_run_that_was_let_go_of_is_made_again_up_to_where_its_reader_stood(embedded):
+    """Whoever stood at step 4 pressed Next, found themselves at step 1, and was not told why."""
+    session, settings = Session(), Settings(method="plain", max_tokens=12)
+    session.start(settings, 3)
+    eventually(lambda: session.sync() or (session.count == 4 and not session.busy), "no steps came")
+    before = session.trace.steps
+    session.let_go(tabs.LET_GO)
+    session.advance(settings)
+    eventually(lambda: session.sync() or (session.count == 5 and session.goal is None), "it was not made again")
+    assert session.cursor == 4 and [one.tokens for one in session.trace.steps[:4]] == [one.tokens for one in before]
+    assert session.notes == (AGAIN,)
+    session.advance(settings)
+    assert not session.notes
+    session.let_go(tabs.LET_GO)
+    session.advance(replace(settings, max_tokens=6))
+    eventually(lambda: session.sync() or session.count == 1, "no step came")
+    assert not session.notes and session.cursor == 0, "another run is not the one that made room"
+    session.close()
+
+
+def test_columns_that_were_let_go_of_are_made_again_up_to_where_they_stood(monkeypatch, embedded):
+    monkeypatch.setattr(runs, "cleanup", tabs.RunCleanup)
+    monkeypatch.setenv("DRAFTSCOPE_MODE", "local")
+    race, wanted = Race(), [Settings(method=method, max_tokens=12) for method in ("plain", "prompt_lookup")]
+
+    def step(asked: list[Settings]) -> None:
+        race.step(asked)
+        eventually(lambda: race.sync() or not race.moving, "no step came")
+
+    for _ in range(3):
+        step(wanted)
+    assert race.calls == 3
+    race.let_go(tabs.LET_GO)
+    assert race.problem == tabs.LET_GO and not race.lives and not race.replayed and not any(e.count for e in race.columns)
+    step(wanted)
+    assert race.calls == 4 and race.notes == (again_of_columns,) and not race.problem
+    step(wanted)
+    assert race.calls == 5 and not race.notes
+    race.let_go(tabs.LET_GO)
+    step([replace(settings, max_tokens=6) for settings in wanted])
+    assert race.calls == 1 and not race.notes
+    race.reset()
+
+
+@pytest.mark.parametrize("file", sorted(one.name for one in (ROOT / "pages").glob("[0-9]*.py")))
+def test_a_page_that_holds_nothing_is_not_said_to_have_been_let_go_of(monkeypatch, file):
+    monkeypatch.setattr(runs, "tabs", all_ := Tabs(lambda tab: True))
+    at = page(file, ALICE)
+    for tab in all_.of(ALICE):
+        tab.let_go(tabs.LET_GO)
+    assert "was let go of" not in text(checked(at.run()))
+
+
+def test_a_trace_that_was_just_opened_is_younger_than_a_run_that_stands_for_an_hour(monkeypatch):
+    """It counted as never asked for, and was let go of first."""
+    monkeypatch.setenv("DRAFTSCOPE_MODE", "public")
+    all_, trace = Tabs(lambda tab: True), sample_trace()
+    old, new = (all_.tab(name, name, "x") for name in ("old", "new"))
+    old.lives.add(live := Standing(tabs.monotonic() - 3600))
+    live.run, old.kept["page"] = trace, SimpleNamespace(let_go=live.close)
+    new.kept["imported"] = opened = importing.Imported("new", trace=trace)
+    monkeypatch.setattr(rules, "PUBLIC", replace(PUBLIC, held_near=int(1.5 * tabs.weight(trace))))
+    all_.measure()
+    assert live.said == tabs.LET_GO and opened.trace is trace
+    first = new.since
+    all_.measure()
+    assert live.since < first == new.since, "it is as old as its opening, not as the last look"
+    opened.trace = None
+    assert new.nbytes == new.since == 0
 
 
 def test_what_a_run_holds_is_counted_once_as_it_grows():

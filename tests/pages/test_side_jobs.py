@@ -234,6 +234,17 @@ def test_asked_again_it_is_answered_anew(sides):
     assert answered(sides, question("panel", 1, lambda: "new")) == "new" and len(sides.answers) == 1
 
 
+def test_what_refused_a_question_is_gone_once_it_is_asked_again(sides):
+    """On the page of the run, too."""
+    session = Session(sides=sides)
+    sides.ask(question("panel", 1, device="abacus"))
+    session.sync()
+    assert "abacus" in sides.problem and sides.problem in session.look()[4] and not session.problem
+    assert answered(sides, question("panel", 1)) == 10
+    session.sync()
+    assert not sides.problem and not session.problem
+
+
 def test_a_device_that_is_not_there_is_a_sentence(sides):
     assert answered(sides, question("panel", 1, device="abacus")) is None
     assert sides.problem.startswith("There is no device 'abacus'") and not sides.lives

@@ -528,6 +528,49 @@ def test_a_failed_run_leaves_the_one_before():
     assert session.problem and session.trace is demo.recorded() and session.cursor == 2 and session.coming is None
 
 
+def test_what_was_said_of_a_run_goes_with_it(embedded):
+    """That a model was not loaded, or that a run had ended before the step of a link, stood over all later runs."""
+    session = Session(trace=demo.recorded(), settings=Settings(), notes=("Said of the recorded run.",))
+    session.start(Settings(method="plain", max_tokens=3), 8, notes=("Said of the first.",))
+    assert session.notes == ("Said of the recorded run.",)
+    eventually(lambda: session.sync() or (session.ended and session.goal is None), "the run did not end")
+    assert session.notes[0] == "Said of the first." and "ends at step 3" in session.notes[1] and len(session.notes) == 2
+    session.run_to_end(Settings(method="plain", max_tokens=2))
+    eventually(lambda: session.sync() or session.count == 2, "the next run did not end")
+    assert not session.notes
+    session.close()
+
+
+def test_why_a_run_cannot_be_is_not_hidden_by_how_the_one_before_broke(embedded):
+    session = Session()
+    session.start(Settings(method="plain", max_tokens=9), 1)
+    eventually(lambda: session.sync() or (session.count == 2 and not session.busy), "no steps came")
+    session.live.close("The memory was full.")
+    session.sync()
+    assert session.problem == "The memory was full."
+    session.run_to_end(Settings(method="plain", max_tokens=0))
+    said = session.problem
+    session.sync()
+    assert session.problem == said and said != "The memory was full."
+    session.close()
+
+
+def test_who_looks_back_can_still_stop_a_run_to_its_end(embedded):
+    """Stop was gone, and the run went on."""
+    session, settings = Session(), Settings(method="plain", max_tokens=1500, ignore_end=True)
+    session.run_to_end(settings)
+    eventually(lambda: session.sync() or session.count > 3, "no steps came")
+    session.stand(1, 3, None)
+    session.sync()
+    assert session.busy and session.far and session.long and session.cursor == 1
+    session.stop()
+    eventually(lambda: session.sync() or not session.busy, "it went on")
+    assert session.cursor == 1 and not session.far and not session.ended
+    session.advance(settings)
+    assert session.cursor == 2 and not session.busy
+    session.close()
+
+
 def test_the_cursor_never_leaves_the_trace():
     session = Session(trace=demo.recorded(), settings=Settings(), cursor=0)
     session.go(10**9)

@@ -72,8 +72,8 @@ def said(here: Desk) -> None:
     linked(session)
     for note in here.notes:
         st.warning(as_markdown(note), icon=":material/link_off:")
-    if session.problem:
-        st.error(as_markdown(session.problem), icon=":material/error:")
+    for problem in filter(None, (session.problem, session.sides.problem)):
+        st.error(as_markdown(problem), icon=":material/error:")
 
 
 # -- the run -----------------------------------------------------------------------------------------------------------

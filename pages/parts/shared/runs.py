@@ -19,7 +19,7 @@ from decoding.runs.worker import Job, Live, worker
 from decoding.trace import Trace
 from pages.parts.shared import visitor
 from pages.parts.shared.remembered import Remembered, say_control
-from pages.parts.shared.tabs import RunCleanup, Tabs, clean, forget, is_there
+from pages.parts.shared.tabs import RunCleanup, Tabs, clean, forget, held_by, is_there
 from pages.parts.shared.weight import weight
 
 POLL = 0.3  # seconds between two looks at the worker
@@ -175,10 +175,11 @@ class RunController:
             live.close()
 
     def let_go(self, problem: str) -> None:
-        """Forget what takes memory, and say why."""
+        """Forget what takes memory, and say why; where nothing does, nothing is said."""
         with self.lock:
-            self.close()
-            self.problem = problem
+            if any(map(held_by, self.lives)) or getattr(self, "replayed", ()):
+                self.close()
+                self.problem = problem
 
     def wait(self) -> None:
         """A short wait for what is due, so that most clicks paint once."""

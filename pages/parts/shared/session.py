@@ -18,6 +18,7 @@ from pages.parts.shared.side_job import SideJobs
 from viz.stepper.data import JUDGE, WRITE, opening
 
 OTHER_METHOD = "other method"  # the panel that asks for a step of it
+AGAIN = "The run that stood here had to make room, so it was made again, up to where it stood."
 UNSAID = 1.0  # seconds a step may take before the page says that it waits; a click waits as long, since drawing twice is dear
 
 
@@ -30,6 +31,7 @@ class Session(RunController, Remembered):
     live: Live | None = None  # makes that trace; None for a recorded one
     coming: Live | None = None  # the run that takes its place once it has a step
     coming_settings: Settings | None = None
+    coming_notes: tuple[str, ...] = ()  # what is to be said of it
     again: int = 0  # steps that it has to have before it is shown
     absent: Settings | None = None  # asked for last, and one of its models is not on this machine
     sides: SideJobs = field(default_factory=SideJobs)  # what panels ask beside the run
@@ -39,6 +41,8 @@ class Session(RunController, Remembered):
     node: int | None = None  # selected; None = the page's choice
     goal: float | None = None  # step the cursor is on its way to
     goal_node: int | None = None
+    gave_way: tuple[Settings, int] | None = None  # a run that was let go of, and where the reader stood: it can be made again
+    failed: Live | None = None  # the last one that was said to have failed: it is said once
     kept: object = None  # what was kept of a run last (`keep.py`)
     linked: tuple[Settings, int, int | None] | None = None  # run, index of the step and node of a link that waits for a click
 
@@ -89,8 +93,15 @@ class Session(RunController, Remembered):
 
     @property
     def far(self) -> bool:
-        """Whether more than the next step is waited for, so that it can be stopped."""
-        return self.goal is not None and self.goal > self.cursor + 1 and self.waited_for is not None
+        """Whether more than the next step is waited for, so that it can be stopped; also behind the back of who looks elsewhere."""
+        if self.goal is None:
+            return self.ahead > 1
+        return self.goal > self.cursor + 1 and self.waited_for is not None
+
+    @property
+    def ahead(self) -> float:
+        """Steps that the shown run is still to take."""
+        return self.live.wanted if self.live is not None and self.live.busy else 0
 
     @property
     def tokens(self) -> int:
@@ -106,7 +117,7 @@ class Session(RunController, Remembered):
 
     def look(self) -> tuple:
         asked = tuple(live.busy for live in self.sides.lives)
-        told = self.problem, self.absent, self.notes, self.linked
+        told = self.problem, self.sides.problem, self.absent, self.notes, self.linked
         return self.runs, self.cursor, self.count, self.node, told, self.far, self.coming is None, asked
 
     # -- looking around -----------------------------------------------------------------------------------------------
@@ -132,12 +143,15 @@ class Session(RunController, Remembered):
 
     @property
     def long(self) -> bool:
-        return self.goal == inf
+        return inf in (self.goal, self.ahead)
 
-    def start(self, settings: Settings, goal: float = 0, node: int | None = None, again: int = 0) -> None:
+    def start(
+        self, settings: Settings, goal: float = 0, node: int | None = None, again: int = 0, notes: tuple[str, ...] = ()
+    ) -> None:
         """Make a new run and take its steps up to index `goal`; nothing changes if the settings cannot be.
 
         Args:
+            notes: what is to be said of it as long as it is shown.
             again: steps that it has to have before it takes the place of the one that is shown: it is that one, made anew.
         """
         with self.lock:
@@ -152,22 +166,36 @@ class Session(RunController, Remembered):
             self.drop_coming()
             if self.live is not None:
                 self.live.pause()
-            self.coming, self.coming_settings, self.again = live, settings, again
-            self.goal, self.goal_node = goal, node
+            self.coming, self.coming_settings, self.coming_notes, self.again = live, settings, notes, again
+            self.goal, self.goal_node, self.gave_way = goal, node, None
+
+    def start_anew(self, wanted: Settings, goal: float = 0) -> None:
+        """Make the run of the controls; one that was let go of comes as far as its reader was, and a step further."""
+        lost, cursor = self.gave_way or (None, -1)
+        if lost is not None and lost.same_run(wanted):
+            self.start(wanted, max(goal, cursor + 1), notes=(AGAIN,))
+        else:
+            self.start(wanted, goal)
 
     def drop_coming(self) -> None:
         if self.coming is not None:
             self.coming.close()
         self.coming = self.coming_settings = None
 
+    def unsay(self) -> None:
+        """Another press: what was said of the one before has been read."""
+        self.problem = self.sides.problem = ""
+        self.absent = None
+        self.notes = tuple(note for note in self.notes if note != AGAIN)
+
     def advance(self, wanted: Settings) -> None:
         """Step: one step on; a new run if there is none or the controls say something else."""
         with self.lock:
-            self.problem, self.absent = "", None
+            self.unsay()
             if self.coming is not None:
                 return
             if self.trace is None or not self.settings.same_run(wanted):
-                self.start(wanted)
+                self.start_anew(wanted)
             elif not self.at_end:
                 self.go(self.cursor + 1)
             elif not self.ended:
@@ -183,9 +211,9 @@ class Session(RunController, Remembered):
 
     def run_to_end(self, wanted: Settings) -> None:
         with self.lock:
-            self.problem, self.absent = "", None
+            self.unsay()
             if self.trace is None or not self.settings.same_run(wanted):
-                self.start(wanted, inf)
+                self.start_anew(wanted, inf)
             elif self.ended:
                 self.go(self.count - 1)
             else:
@@ -194,18 +222,21 @@ class Session(RunController, Remembered):
     def reset(self) -> None:
         """Back to what a first visit finds."""
         with self.lock:
-            self.problem, self.absent, self.notes = "", None, ()
+            self.unsay()
+            self.notes = ()
             self.close()
             self.live = self.coming = self.coming_settings = None
-            self.goal = self.goal_node = self.linked = None
+            self.goal = self.goal_node = self.linked = self.gave_way = self.failed = None
             self.runs += 1
             self.open_recorded()
 
     def let_go(self, problem: str) -> None:
         with self.lock:
             if self.lives or self.replayed:
+                own = None if self.recorded and demo.is_shipped(self.trace) else self.settings
+                cursor = self.cursor
                 self.reset()
-                self.problem = problem
+                self.gave_way, self.problem = (own, cursor) if own is not None else None, problem
 
     def open_recorded(self) -> None:
         """Look at the recorded run, in front of the verdict that teaches most."""
@@ -227,7 +258,7 @@ class Session(RunController, Remembered):
     def wait(self) -> None:
         self.sides.wait()
         live = self.coming or self.live
-        if live is not None and live.busy and self.goal != inf:
+        if live is not None and live.busy and not self.long:
             with resting():
                 live.wait(PATIENCE if live is self.coming else UNSAID)
 
@@ -236,12 +267,18 @@ class Session(RunController, Remembered):
             self.adopt()
             if self.live is not None and self.live.count > self.count:
                 self.trace = self.live.trace
-            if self.live is not None and self.live.state == "failed" and self.live.problem and self.coming is None:
-                self.problem, self.goal = self.live.problem, None
+            self.say_failed()
             self.sides.sync()
-            if self.sides.problem:
-                self.problem, self.sides.problem = self.sides.problem, ""
             self.follow()
+
+    def say_failed(self) -> None:
+        """That the shown run broke, once: what is said later, as why the next one cannot be, stands in its place."""
+        live = self.live
+        if live is None or live is self.failed or self.coming is not None or live.state != "failed":
+            return
+        self.failed, self.goal = live, None
+        if live.problem:
+            self.problem = live.problem
 
     def adopt(self) -> None:
         """The coming run takes the place of the one before as soon as it has a step; the same one made anew, when it is there."""
@@ -256,9 +293,10 @@ class Session(RunController, Remembered):
                 self.live.close()
             self.sides.close()  # what they were asked about is gone
             self.live, self.trace, self.settings = new, new.trace, self.coming_settings
-            self.coming = self.coming_settings = None
+            self.coming = self.coming_settings = self.failed = None
             self.runs += 1
             if not self.again:
+                self.notes = self.coming_notes  # those of the run before were said of that one
                 self.cursor, self.phase, self.node = 0, WRITE, None
         elif not new.busy:  # stopped before that
             self.drop_coming()

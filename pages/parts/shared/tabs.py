@@ -44,6 +44,7 @@ class RunCleanup:
         self.key = new_key()  # what the browser knows it by: whoever has it, and is its visitor, gets what it shows
         self.kept: dict[str, Any] = {}  # what it keeps, by its names
         self.given: RunCleanup | None = None  # the tab that was given all of that
+        self._opened = 0.0  # when one of the kept or imported traces that it shows was first found
         self._weighed: dict[int, tuple[Any, int, int]] = {}  # id of a run or a trace -> itself, its steps so far, their bytes
 
     @property
@@ -60,8 +61,10 @@ class RunCleanup:
         """Of all its runs, which lie in memory as long as a page shows them, of those that its jobs hold (`held`), and of the kept
         and imported ones that it shows."""
         before, now = self._weighed, {}
-        jobs = [live.run for live in list(self.lives) if live.run is not None]
-        for run in [*(run for job in jobs for run in getattr(job, "held", (job,))), *self.replayed]:
+        replayed = self.replayed
+        if any(id(trace) not in before for trace in replayed):
+            self._opened = monotonic()
+        for run in [*(run for live in list(self.lives) for run in held_by(live)), *replayed]:
             steps, (_, known, found) = len(run.steps), before.get(id(run), (run, 0, 0))
             if id(run) not in before or steps != known:
                 found = weight(run, (known, found) if known < steps else (0, 0), steps)
@@ -76,8 +79,8 @@ class RunCleanup:
 
     @property
     def since(self) -> float:
-        """When one of its jobs was last asked, or had done what it was asked for; 0 if there is none."""
-        return max((live.since for live in list(self.lives)), default=0.0)
+        """When one of its jobs was last asked, or had done what it was asked for, or a trace was opened; 0 if there is none."""
+        return max([self._opened if self.replayed else 0.0, *(live.since for live in list(self.lives))])
 
     def let_go(self, problem: str) -> None:
         """End its jobs that are at work; if none is, forget what it shows. Whatever shows it then says why."""
@@ -260,6 +263,11 @@ class Tabs:
 def is_begun(owner: Any) -> bool:
     """Whether what a page keeps has work of its own, or shows a trace that is not ours: more than a page that was just opened."""
     return bool(getattr(owner, "lives", ()) or getattr(owner, "replayed", ()))
+
+
+def held_by(live: Live) -> tuple:
+    """The runs that a job holds in memory."""
+    return () if (job := live.run) is None else tuple(getattr(job, "held", (job,)))
 
 
 def thin(lives: list[tuple[RunCleanup, Live]]) -> None:

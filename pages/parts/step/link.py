@@ -61,7 +61,7 @@ def open_link_of(session: Session, query: Mapping[str, str], fingerprint: str) -
         return
     most = limits().link_steps
     if most is None or place.step <= most:
-        session.start(place.settings, place.step - 1, place.node)
+        session.start(place.settings, place.step - 1, place.node, notes=place.complaints)
     else:
         session.linked = place.settings, place.step - 1, place.node
 
@@ -76,5 +76,5 @@ def linked(session: Session) -> None:
         st.markdown(as_markdown(words), width="stretch")
         st.button(
             "Make the run", key="linked_go", type="primary", icon=":material/skip_next:", on_click=session.start,
-            args=(settings, step, node),
+            args=(settings, step, node), kwargs={"notes": session.notes},
         )  # fmt: skip

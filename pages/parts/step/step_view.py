@@ -139,8 +139,8 @@ def notices(session: Session) -> None:
     """What went wrong, and what is stale; the run that is shown stays."""
     absent(session)
     linked(session)
-    if session.problem:
-        st.error(as_markdown(session.problem), icon=":material/error:")
+    for problem in filter(None, (session.problem, session.sides.problem)):
+        st.error(as_markdown(problem), icon=":material/error:")
     for note in session.notes:
         st.warning(as_markdown(note), icon=":material/link_off:")
     for note in loading_notes(session):
@@ -149,7 +149,7 @@ def notices(session: Session) -> None:
         return
     with st.container(horizontal=True, vertical_alignment="center", border=True, key="stale"):
         st.markdown("**The settings have changed** since this run was made. Start makes a new one.", width="stretch")
-        st.button("Start again with these settings", key="again", on_click=lambda: session.start(read(session)))
+        st.button("Start again with these settings", key="again", on_click=lambda: session.start_anew(read(session)))
         st.button("Put the settings back", key="put_back", on_click=put_back, args=(session,))
 
 

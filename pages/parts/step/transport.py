@@ -1,7 +1,6 @@
 """Below the stepper: run to the end, stop, begin again, go to a call; and the line that says what is waited for."""
 
 import html
-from math import inf
 
 import streamlit as st
 
@@ -66,7 +65,7 @@ def progress(session: Session) -> None:
         waiting(said)
     elif live is session.coming:
         waiting(session.loading())
-    elif session.goal == inf and session.trace is not None:
+    elif session.long and session.trace is not None:
         limit, done = session.trace.header.max_tokens, session.tokens
         st.progress(min(1.0, done / limit), text=f"{done:,} of at most {limit:,} tokens, {session.count:,} target calls")
     elif seconds > UNSAID:
