@@ -8,6 +8,7 @@ import os
 import shutil
 import sqlite3
 import time
+from codecs import getincrementaldecoder
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from copy import copy
@@ -37,6 +38,7 @@ WORDS = {  # of SQLite, and ours
     "malformed": "the file is damaged",
 }
 MAX_NAME, MAX_NOTE = 200, 4000  # characters
+UTF8, REPLACED = getincrementaldecoder("utf-8"), "\N{REPLACEMENT CHARACTER}".encode()
 
 TABLES = """
 CREATE TABLE IF NOT EXISTS traces (
@@ -190,6 +192,7 @@ class Store:
         try:
             db.execute("PRAGMA foreign_keys = ON")
             db.execute("PRAGMA synchronous = NORMAL")
+            db.create_function("holds", -1, holds, deterministic=True)
             with db:
                 yield db
         finally:
@@ -203,6 +206,7 @@ class Store:
             if not self.path.exists():
                 with closing(sqlite3.connect(":memory:")) as db:
                     db.executescript(TABLES)
+                    db.create_function("holds", -1, holds, deterministic=True)
                     yield db
                 return
             with self._connected() as db:
@@ -424,29 +428,56 @@ def insert(
 
 def append(db: sqlite3.Connection, trace: int, steps: Sequence[Step], token_bytes: dict[int, bytes]) -> None:
     """More steps of a trace; Gone if there is none."""
-    found = db.execute("SELECT steps FROM traces WHERE id = ?", (trace,)).fetchone()
+    found = db.execute("SELECT steps, substr(CAST(text AS BLOB), -3) FROM traces WHERE id = ?", (trace,)).fetchone()
     if found is None:
         raise Gone(trace)
+    begun = unfinished(db, trace) if found[1] == REPLACED and steps else b""
     for number, step in enumerate(steps, found[0]):
         own = {token: token_bytes[token] for token in set(step.occurring()) if token in token_bytes}
         data = (trace, number, msgspec.msgpack.encode(own), msgspec.msgpack.encode(step))
         db.execute("INSERT INTO steps VALUES (?, ?, ?, ?)", data)
     if steps:  # once: the whole line is written with each change of it
         tokens = sum(len(step.tokens) for step in steps)
-        text = "".join(text_of(step, token_bytes) for step in steps)
+        text = (begun + bytes_of(steps, token_bytes)).decode("utf-8", "replace")
+        if begun:
+            so_far = said(db.execute("SELECT text FROM traces WHERE id = ?", (trace,)).fetchone()[0])
+            db.execute("UPDATE traces SET text = ? WHERE id = ?", (so_far[:-1], trace))  # what stands there for the character
         db.execute(
             "UPDATE traces SET steps = steps + ?, tokens = tokens + ?, text = text || ?, ended = ? WHERE id = ?",
             (len(steps), tokens, text, bool(steps[-1].ending), trace),
         )
 
 
-def text_of(step: Step, token_bytes: dict[int, bytes]) -> str:
-    return b"".join(token_bytes.get(t, b"") for t in step.tokens).decode("utf-8", "replace")
+def bytes_of(steps: Sequence[Step], token_bytes: dict[int, bytes]) -> bytes:
+    return b"".join(token_bytes.get(t, b"") for step in steps for t in step.tokens)
+
+
+def unfinished(db: sqlite3.Connection, trace: int) -> bytes:
+    """The bytes that the last steps of a trace end with, which may become a character yet. It is of four bytes at most, so that few
+    steps are read."""
+    ending, rows = b"", db.execute("SELECT pieces, data FROM steps WHERE trace = ? ORDER BY number DESC", (trace,))
+    with suppress(msgspec.MsgspecError, ValueError):  # of a damaged step none
+        for pieces, data in rows:
+            ending = bytes_of([step_of(data)], TOKEN_BYTES.decode(pieces)) + ending
+            if len(ending) >= 3:
+                break
+    return begun_character(ending)
+
+
+def begun_character(said: bytes) -> bytes:
+    """What a text ends with that may become a character yet.
+
+    >>> begun_character("Ü".encode()), begun_character("aÜ".encode()[:-1]), begun_character(b"a\\xff")
+    (b'', b'\\xc3', b'')
+    """
+    decoder = UTF8("replace")
+    decoder.decode(said)
+    return decoder.getstate()[0]
 
 
 def weight(trace: Trace) -> int:
     """Bytes that a trace will fill, at least."""
-    steps = sum(len(msgspec.msgpack.encode(step)) + len(text_of(step, trace.token_bytes)) for step in trace.steps)
+    steps = sum(len(msgspec.msgpack.encode(step)) + len(bytes_of([step], trace.token_bytes)) for step in trace.steps)
     return len(msgspec.msgpack.encode(trace.header)) + steps
 
 
@@ -508,6 +539,17 @@ def said(value: object) -> str:
     return value if isinstance(value, str) else ""
 
 
+def holds(words: str, *texts: object) -> bool:
+    """Whether every word, in lower case and on a line of its own, is in one of the texts, in any case: SQLite's own `lower` knows
+    the letters of English alone.
+
+    >>> holds("übung\\nstrasse", "Eine ÜBUNG", 7, "in der Straße"), holds("übung", "Ubung")
+    (True, False)
+    """
+    folded = [said(text).casefold() for text in texts]
+    return all(any(word in text for text in folded) for word in words.split("\n"))
+
+
 def counted(value: object) -> int:
     return value if isinstance(value, int) and 0 <= value <= MOST_COUNTED else 0
 
@@ -524,9 +566,9 @@ def conditions(query: Query) -> tuple[str, list]:
             f"A search has at most {LONGEST_SEARCH:,} characters and {MOST_WORDS:,} words; this one has {len(query.words):,} and "
             f"{len(words):,}."
         )
-    for word in words:
-        parts.append("(" + " OR ".join(f"instr(lower({column}), lower(?))" for column in SEARCHED) + ")")
-        values += [word] * len(SEARCHED)
+    if words:
+        parts.append(f"holds(?, {', '.join(SEARCHED)})")
+        values.append("\n".join(word.casefold() for word in words))
     exact = (("method = ?", query.method or None), ("family = ?", query.family or None), ("study = ?", query.study))
     for clause, value in (*exact, ("ended = ?", query.ended), ("created >= ?", query.since), ("created <= ?", query.until)):
         if value is not None:

@@ -42,6 +42,27 @@ def test_entries_are_found_by_every_field(store):
     assert store.count(Query(family=trace.header.family)) == 2
 
 
+@pytest.mark.parametrize("words", ["übung", "ÜBUNG", "привет МИР", "strasse", "éà"])
+def test_upper_and_lower_case_are_one_of_all_letters(store, words):
+    kept = store.keep(sample_trace(), "Übung", "Привет, мир: Straße, ÉÀ")
+    store.keep(sample_trace(), "Ubung", "another")
+    assert store.found(Query(words=words)) == [kept]
+    assert Store(store.folder / "empty", later=True).found(Query(words=words)) == []
+
+
+@pytest.mark.parametrize("steps_at_once", [1, 2, 99])
+@pytest.mark.parametrize("said", ["Zoë 😀 naïve €", "€", "a\0b😀", b"\xff\xe2\x82x\xf0\x9f"], ids=repr)
+def test_the_text_of_a_run_is_that_of_its_bytes(store, said, steps_at_once):
+    """A character whose bytes came in two steps stood there as two that stand for none, and was not found by a search."""
+    said = said.encode() if isinstance(said, str) else said
+    step, pieces = sample_trace().steps[0], {byte: bytes([byte]) for byte in range(256)}
+    steps = [msgspec.structs.replace(step, tokens=(byte,), ending="") for byte in said]
+    kept = store.begin(sample_trace().header, pieces, "bytes")
+    for i in range(0, len(steps), steps_at_once):
+        store.append(kept, steps[i : i + steps_at_once], pieces)
+    assert [e.text for e in store.entries()] == [said.decode("utf-8", "replace")]
+
+
 @pytest.mark.parametrize("words", ["a" * (LONGEST_SEARCH + 1), "a " * (MOST_WORDS + 1)])
 def test_what_is_too_much_to_look_for_is_refused(store, words):
     with pytest.raises(ValueError, match="A search has at most"):
