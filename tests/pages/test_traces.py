@@ -166,6 +166,49 @@ def replace_sampling(trace, **values):
     return other(trace, sampling=msgspec.structs.replace(trace.header.sampling, **values))
 
 
+def test_of_two_runs_of_one_name_and_minute_the_selected_one_is_deleted(store):
+    """The box took the other one for it with the next press: it knows an option by what it says."""
+    ids = [store.keep(sample_trace(), "plain: Once") for _ in range(3)]
+    at = page()
+    assert len(set(at.selectbox(key="traces.chosen").options)) == 3
+    at.selectbox(key="traces.chosen").set_value(ids[1]).run()
+    press(press(at, "traces.delete"), "traces.really")
+    assert [e.id for e in store.entries()] == [ids[2], ids[0]]
+
+
+def test_a_mark_in_the_table_does_not_stay_when_the_lines_are_others(store):
+    """The browser marks a line by its number: another run stood under the mark of one that was deleted."""
+    for number in range(23):
+        store.keep(trace_of(chain()), f"run {number:02}")
+    at = page()
+    before = at.dataframe[0].proto.id
+    at.run()
+    assert at.dataframe[0].proto.id == before
+    seen = {before}
+    store.delete(store.entries()[4].id)
+    for change in (
+        lambda: None,
+        lambda: at.session_state.__setitem__("traces.page", 2),
+        lambda: at.session_state.__setitem__("traces.words", "7"),
+    ):
+        change()
+        at.run()
+        assert not at.exception and at.dataframe[0].proto.id not in seen
+        seen.add(at.dataframe[0].proto.id)
+
+
+def test_the_form_says_what_was_written_on_another_page(store):
+    """It went on with name and note of before, and refused what was written then."""
+    number = store.keep(sample_trace(), "old", "short")
+    at = page()
+    at.switch_page("pages/1_Step.py").run()
+    store.rename(number, "new", "longer")
+    at.switch_page("pages/5_Traces.py").run()
+    assert box(at, "name").value == "new" and box(at, "note").value == "longer"
+    renamed(at, "new", "longer still")
+    assert [e.note for e in store.entries()] == ["longer still"] and not at.warning
+
+
 def test_name_and_note_can_be_changed(store):
     number = store.keep(sample_trace(), "old")
     at = renamed(page(), "new", "why")

@@ -73,9 +73,8 @@ def rejection_lines(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def name(row: Mapping) -> str:
-    return (
-        f"{plain(row['token'], 20)} after “{plain(row['context'][-24:], 24)}” · prompt {row['prompt'] + 1}, step {row['step'] + 1}"
-    )
+    where = f"prompt {row['prompt'] + 1}, step {row['step'] + 1}, node {row['node'] + 1}"
+    return f"{plain(row['token'], 20)} after “{plain(row['context'][-24:], 24)}” · {where}"
 
 
 def words(row: Mapping) -> str:
@@ -118,4 +117,5 @@ def disagreeing(session: Session, runs: Runs, judged: Mapping[str, pd.DataFrame]
 
 
 def place(row: Mapping) -> str:
-    return f"after “{plain(row['context'][-30:], 30)}” · {row['accepted by']} was right · prompt {row['prompt'] + 1}"
+    where = f"prompt {row['prompt'] + 1}, position {row['position'] + 1}"
+    return f"after “{plain(row['context'][-30:], 30)}” · {row['accepted by']} was right · {where}"

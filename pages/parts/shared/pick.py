@@ -16,17 +16,21 @@ def pick(frame: pd.DataFrame, names: Sequence[Any], key: str, label: str, format
     Args:
         frame: at least one line.
         names: what each line is called in the state, so that a choice outlives another order of the lines.
+        format_func: what the box says of a name. Never the same of two, and always the same of one: Streamlit knows it by that.
         look: of the table, as `st.dataframe` takes it.
     """
     chosen, marks = f"{key}.chosen", f"{key}.marks"
-    table = f"{key}.table.{st.session_state.get(marks, 0)}"
+    lines = st.session_state.setdefault(marks, [0, ()])
+    if lines[1] != tuple(names):  # the browser marks a line by its number: other lines are another table
+        lines[:] = lines[0] + 1, tuple(names)
+    table = f"{key}.table.{lines[0]}"
 
     def choose() -> None:
         if rows := getattr(heard(table, "selection"), "rows", ()):
             st.session_state[chosen] = names[rows[0]]
 
     def unmark() -> None:  # another table, or the old line would stay marked
-        st.session_state[marks] = st.session_state.get(marks, 0) + 1
+        lines[0] += 1
 
     st.dataframe(frame, key=table, hide_index=True, on_select=choose, selection_mode="single-row", **look)
     if st.session_state.get(chosen) not in names:

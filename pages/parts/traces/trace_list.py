@@ -189,7 +189,7 @@ def listing(store: Store, found: list[int], total: int) -> Entry | None:
     by_id = {entry.id: entry for entry in entries}
     chosen = pick(
         pd.DataFrame([line(entry) for entry in entries]), list(by_id), "traces", "Selected trace",
-        lambda i: f"{plain(by_id[i].name, 70)} · {when(by_id[i])}" if i in by_id else "",
+        lambda i: f"{plain(by_id[i].name, 70)} · {when(by_id[i])} · no. {i}" if i in by_id else "",
         column_config=COLUMNS, row_height=32, alt=f"{len(entries)} kept traces",
     )  # fmt: skip
     if pages > 1:
@@ -273,7 +273,10 @@ def naming(store: Store, entry: Entry) -> None:
     """Name and note, kept when the button is pressed. What another tab has written since they were drawn is not written over."""
     one = which(store, entry)
     lost = f"traces.lost.{one}"
-    seen = st.session_state.setdefault(f"traces.began.{one}", (entry.name, entry.note))
+    began = f"traces.began.{one}"
+    seen = st.session_state.get(began)
+    if seen is None or f"traces.note.{one}.{mark(*seen)}" not in st.session_state:  # gone with the page: begun anew
+        seen = st.session_state[began] = entry.name, entry.note
     boxes = f"{one}.{mark(*seen)}"  # others for what is stored now: a box that is there goes on with what it says
     with st.form(f"traces.form.{boxes}", border=True):
         st.text_input(
