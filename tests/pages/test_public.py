@@ -529,6 +529,13 @@ def test_a_run_that_was_let_go_of_is_made_again_up_to_where_its_reader_stood(emb
     assert session.notes == (AGAIN,)
     session.advance(settings)
     assert not session.notes
+    session.run_to_end(settings)
+    eventually(lambda: session.sync() or (session.ended and session.at_end), "it did not come to its end")
+    steps = session.count
+    session.let_go(tabs.LET_GO)
+    session.advance(settings)
+    eventually(lambda: session.sync() or (session.count == steps and session.goal is None), "it was not made again")
+    assert session.notes == (AGAIN,) and session.at_end and session.ended, "nothing was asked for beyond its end"
     session.let_go(tabs.LET_GO)
     session.advance(replace(settings, max_tokens=6))
     eventually(lambda: session.sync() or session.count == 1, "no step came")

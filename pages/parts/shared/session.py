@@ -41,7 +41,7 @@ class Session(RunController, Remembered):
     node: int | None = None  # selected; None = the page's choice
     goal: float | None = None  # step the cursor is on its way to
     goal_node: int | None = None
-    gave_way: tuple[Settings, int] | None = None  # a run that was let go of, and where the reader stood: it can be made again
+    gave_way: tuple[Settings, int] | None = None  # a run that was let go of, and the step that is next in it: it can be made again
     failed: Live | None = None  # the last one that was said to have failed: it is said once
     kept: object = None  # what was kept of a run last (`keep.py`)
     linked: tuple[Settings, int, int | None] | None = None  # run, index of the step and node of a link that waits for a click
@@ -171,9 +171,9 @@ class Session(RunController, Remembered):
 
     def start_anew(self, wanted: Settings, goal: float = 0) -> None:
         """Make the run of the controls; one that was let go of comes as far as its reader was, and a step further."""
-        lost, cursor = self.gave_way or (None, -1)
+        lost, after = self.gave_way or (None, 0)
         if lost is not None and lost.same_run(wanted):
-            self.start(wanted, max(goal, cursor + 1), notes=(AGAIN,))
+            self.start(wanted, max(goal, after), notes=(AGAIN,))
         else:
             self.start(wanted, goal)
 
@@ -234,9 +234,9 @@ class Session(RunController, Remembered):
         with self.lock:
             if self.lives or self.replayed:
                 own = None if self.recorded and demo.is_shipped(self.trace) else self.settings
-                cursor = self.cursor
+                after = self.cursor if self.ended and self.at_end else self.cursor + 1
                 self.reset()
-                self.gave_way, self.problem = (own, cursor) if own is not None else None, problem
+                self.gave_way, self.problem = (own, after) if own is not None else None, problem
 
     def open_recorded(self) -> None:
         """Look at the recorded run, in front of the verdict that teaches most."""
