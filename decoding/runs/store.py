@@ -248,15 +248,27 @@ class Store:
     def keep(self, trace: Trace, name: str, note: str = "", study: str = "") -> int:
         """A whole trace, in one transaction; returns its id. A ValueError where this server keeps no more."""
         check_trace(sizes_of(trace))
+        instead: list[int] = []
         if limits().public:
-            check_kept(self.count(), filled := self.filled)
+            count, most = self.count(), limits().kept
+            if most is not None and count >= most:
+                instead = self._halves(name, study)
+            check_kept(count - len(instead), filled := self.filled)
             check_kept(0, filled + weight(trace))  # more than it will be is not even begun
         self.begun()
         with self._open() as db:
+            for half in instead:
+                db.execute("DELETE FROM traces WHERE id = ?", (half,))
             new = insert(db, trace.header, trace.token_bytes, name, note, study)
             append(db, new, trace.steps, trace.token_bytes)
             check_filled(db)
             return new
+
+    def _halves(self, name: str, study: str) -> list[int]:
+        """What a study has left of a run that it begins anew: where no more runs may be kept, it makes room for that."""
+        sql = "SELECT id FROM traces WHERE study != '' AND study = ? AND name = ? AND NOT ended"
+        with self._open() as db:
+            return [number for (number,) in db.execute(sql, (study, name))]
 
     def settle(self, trace: int) -> int:
         """Of all runs of a study under the name of `trace`, keep the first that went to its end; returns its id.

@@ -283,3 +283,19 @@ def test_a_long_run_is_written_in_time_of_its_length(tmp_path, monkeypatch):
     monkeypatch.setattr("decoding.limits.PUBLIC", replace(PUBLIC, said=None, text=None))
     with pytest.raises(ValueError, match="yours would fill"):
         store.keep(trace, "long")
+
+
+def test_in_a_full_store_a_study_can_begin_its_half_run_anew(store, monkeypatch):
+    """It is one of those that fill it, and goes once there is a whole one; nothing else makes room."""
+    monkeypatch.setenv("DRAFTSCOPE_MODE", "public")
+    monkeypatch.setattr("decoding.limits.PUBLIC", replace(PUBLIC, kept=3))
+    trace = sample_trace()
+    half = msgspec.structs.replace(trace, steps=(msgspec.structs.replace(trace.steps[0], ending=""),))
+    others = [store.keep(half, "prompt 2", study="s"), store.keep(half, "prompt 1")]
+    store.keep(half, "prompt 1", study="s")
+    anew = store.keep(half, "prompt 1", study="s")
+    assert sorted(entry.id for entry in store.entries()) == [*others, anew]
+    for name, study in (("prompt 1", ""), ("prompt 3", "s"), ("prompt 2", "t")):
+        with pytest.raises(ValueError, match="You have kept 3 runs"):
+            store.keep(trace, name, study=study)
+    assert store.count() == 3
