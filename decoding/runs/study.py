@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 
 from decoding.limits import check_prompts
 from decoding.models.panics import is_panic
-from decoding.runs.failures import sentence
+from decoding.runs.failures import sentence, told
 from decoding.runs.prompts import Prompt
-from decoding.runs.store import Entry, Query, Store
+from decoding.runs.store import Entry, Gone, Locked, Query, Store
 from decoding.runs.turns import InTurns
 from decoding.runs.writing import Writing
 from decoding.sample import Sampling
@@ -254,7 +254,22 @@ def better(one: Entry, other: Entry) -> bool:
     return (one.ended, -one.id if one.ended else one.steps) > (other.ended, -other.id if other.ended else other.steps)
 
 
-def results(store: Store, plan: Plan) -> list[tuple[int, int, str, Trace]]:
-    """(run, trace id, domain, trace) of every finished run, in order. The domain is the plan's: a run's note may be written anew."""
-    found = [(number, entry.id) for number, entry in entries_of(store, plan) if entry.ended]
-    return [(number, trace, plan.asked[number].domain, store.open(trace)) for number, trace in found]
+def results(store: Store, plan: Plan, damaged: dict[int, str] | None = None) -> list[tuple[int, int, str, Trace]]:
+    """(run, trace id, domain, trace) of every finished run, in order. The domain is the plan's: a run's note may be written anew.
+
+    Args:
+        damaged: is told by number which runs could not be read, and why, and the others are read; without it, that is a ValueError.
+            One that was deleted meanwhile is left out then too.
+    """
+    found = []
+    for number, entry in entries_of(store, plan):
+        if not entry.ended:
+            continue
+        try:
+            found.append((number, entry.id, plan.asked[number].domain, store.open(entry.id)))
+        except ValueError as error:
+            if damaged is None or isinstance(error, Locked):  # others write: it can be read later
+                raise
+            if not isinstance(error, Gone):
+                damaged[number] = told(error)
+    return found

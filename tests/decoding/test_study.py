@@ -60,6 +60,26 @@ def test_a_stopped_study_goes_on_where_it_stopped(family, tmp_path):
     assert [trace.text_bytes() for *_, trace in found] == whole
 
 
+def test_a_run_that_cannot_be_read_hides_no_other(family, tmp_path, monkeypatch):
+    store = Store(tmp_path)
+    (_, first, *_), (_, second, *_) = results_of(family, store)
+    with closing(sqlite3.connect(store.path)) as db, db:
+        db.execute("UPDATE steps SET data = x'00' WHERE trace = ? AND number = 0", (first,))
+    damaged: dict[int, str] = {}
+    assert [number for number, *_ in results(store, PLAN, damaged)] == [1]
+    assert list(damaged) == [0] and "damaged" in damaged[0]
+    with pytest.raises(ValueError, match="damaged"):
+        results(store, PLAN)
+    read = Store.open
+
+    def deleted(own, trace):
+        own.delete(second)
+        return read(own, trace)
+
+    monkeypatch.setattr(Store, "open", deleted)
+    assert results(store, PLAN, damaged) == [] and list(damaged) == [0]
+
+
 class Broken(Exception):
     """What nobody foresaw."""
 

@@ -4,6 +4,7 @@ from math import inf
 from threading import Event
 
 import pytest
+import streamlit as st
 from streamlit.testing.v1 import AppTest
 
 from decoding.limits import Refused
@@ -187,6 +188,66 @@ def test_a_stopped_study_goes_on_where_it_stopped(store, monkeypatch):
     first = store.entries()[-1].id
     run(at)
     assert store.count() == 3 and store.entries()[-1].id == first
+
+
+def test_while_a_study_runs_controls_that_cannot_be_leave_its_stop_button(store, monkeypatch):
+    """A red sentence stood alone on the page, and the study went on behind it."""
+    go_on, take = Event(), Series.turn
+
+    def held(series: Series):
+        assert go_on.wait(PATIENCE)
+        return take(series)
+
+    monkeypatch.setattr(Series, "turn", held)
+    at = press(typed(), "study_run")
+    desk = at.session_state["desk"]
+    at.text_area(key="study.stop_tokens").set_value("\n".join(f"a{i}" for i in range(40))).run()
+    assert not at.exception and at.error and desk.busy
+    assert at.button(key="study_stop") and "0 of 3 prompts" in progress_of(at)
+    at.session_state["store_folder"] = "/dev/null/x"
+    at.run()
+    assert not at.exception and "cannot be kept" in at.error[0].value
+    press(at, "study_stop")
+    go_on.set()
+    live = desk.live
+    live.wait(PATIENCE)
+    assert live.state == "paused"
+
+
+def progress_of(at: AppTest) -> str:
+    return " ".join(one.proto.text for one in at.get("progress"))
+
+
+def test_controls_that_cannot_be_leave_what_was_found(store):
+    at = run(typed())
+    at.text_area(key="study.stop_tokens").set_value("\n".join(f"a{i}" for i in range(40))).run()
+    assert not at.exception and at.error and at.metric[0].value == "3" and at.button(key="study_run").disabled
+
+
+def test_a_damaged_run_is_named_and_the_others_are_shown(store):
+    run(typed())
+    damaged = store.entries()[-1]
+    with store._open() as db:
+        db.execute("UPDATE steps SET data = x'00' WHERE trace = ? AND number = 0", (damaged.id,))
+    st.cache_resource.clear()
+    at = typed()
+    assert at.metric[0].value == "2" and f"what was kept of {damaged.name} cannot be read" in words(at)
+    store.delete(damaged.id)
+    at = run(typed())
+    assert at.metric[0].value == "3" and "cannot be read" not in words(at)
+
+
+def test_a_run_that_is_deleted_while_it_is_read_breaks_no_page(store, monkeypatch):
+    run(typed())
+    gone, read = store.entries()[0].id, Store.open
+
+    def deleted(own, trace):
+        own.delete(gone)
+        return read(own, trace)
+
+    st.cache_resource.clear()
+    monkeypatch.setattr(Store, "open", deleted)
+    assert typed().metric[0].value == "2"
 
 
 def test_a_skipped_prompt_is_listed_with_its_reason(store):

@@ -1,7 +1,7 @@
 """What the kept runs of a study say, as tables; read once and shared by all views of the Drafter page."""
 
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -34,6 +34,7 @@ class Findings:
     alarms: tuple[str, ...]
     verdict: tuple[str, ...]  # what is wrong with it, at most three lines
     stage: str  # model, device and number format of the runs
+    damaged: tuple[tuple[str, str], ...] = ()  # name of a run that cannot be read, and why
 
 
 @st.cache_resource(max_entries=MOST, ttl=MINUTES, show_spinner="Reading the runs …")
@@ -44,10 +45,12 @@ def found_in(folder: str, key: str, stamp: tuple[int, int], _plan: Plan) -> Find
         key: of the plan, which says all that is in it.
 
     Raises:
-        ValueError: a kept run is damaged, or others come first for too long (Later).
+        ValueError: the runs cannot be read now, or others come first for too long (Later).
     """
     with looking():
-        return findings_of(_plan.asked, runs_of(Store(Path(folder), later=True), _plan))
+        damaged: dict[int, str] = {}
+        found = findings_of(_plan.asked, runs_of(Store(Path(folder), later=True), _plan, damaged))
+    return replace(found, damaged=tuple((_plan.names[number], why) for number, why in damaged.items()))
 
 
 def findings_of(prompts: Sequence[Prompt], runs: Sequence[DrafterRun]) -> Findings:

@@ -25,10 +25,19 @@ def study_view(controller: StudyController, session: Session, prompts: tuple[Pro
     """Everything below the title."""
     try:
         store = keep.store()
+    except ValueError as error:
+        st.error(as_markdown(told(error)), icon=":material/error:")
+        if controller.busy:  # it goes on where it was begun
+            stop_button(controller)
+            timed(controller, controller.poll, lambda: progress(controller))
+        return
+    try:
         wanted = jobs(controller, prompts)
     except ValueError as error:
         st.error(as_markdown(told(error)), icon=":material/error:")
-        return
+        if not controller.jobs:
+            return
+        wanted, problem = controller.jobs, "No run can be started before this is put right."  # what goes on, or is there, stays
     controller.sync()
     controller.belongs(store)
     busy = controller.busy  # asked once: a run that ends while this page is drawn must still get its timer
@@ -51,8 +60,7 @@ def bar(controller: StudyController, store: Store, wanted: tuple[Job, ...], prob
     left = sum(max(0, total - done - lost) for done, lost in zip(there, failed, strict=True))
     with st.container(horizontal=True, vertical_alignment="center", key="study_bar"):
         if busy:
-            st.button("Stop", key="study_stop", type="primary", icon=":material/stop:", shortcut="Esc", on_click=controller.stop,
-                      help="The step under way is the last. Run goes on from here.")  # fmt: skip
+            stop_button(controller)
         else:
             label = "Try again" if not left and any(failed) else "Go on" if any(there) and left else "Run"
             st.button(as_markdown(label), key="study_run", type="primary", icon=":material/play_arrow:", on_click=start,
@@ -60,6 +68,11 @@ def bar(controller: StudyController, store: Store, wanted: tuple[Job, ...], prob
         st.markdown(as_markdown(problem or sentence(wanted[0].plan, there, left, sum(failed))), width="stretch")
     if controller.problem:
         st.error(as_markdown(plain(controller.problem, 400)), icon=":material/error:")
+
+
+def stop_button(controller: StudyController) -> None:
+    st.button("Stop", key="study_stop", type="primary", icon=":material/stop:", shortcut="Esc", on_click=controller.stop,
+              help="The step under way is the last. Run goes on from here.")  # fmt: skip
 
 
 def start(controller: StudyController, wanted: tuple[Job, ...], store: Store) -> None:
@@ -124,8 +137,12 @@ def results(controller: StudyController, session: Session, store: Store, shown: 
                 found[job.label] = found_in(*place, controller.looked[place], job.plan)
             except Later as error:
                 st.info(as_markdown(told(error)), icon=":material/hourglass:")
+            except ValueError as error:
+                st.error(as_markdown(plain(told(error), 400)), icon=":material/error:")
     skipped(controller, shown)
-    if any(len(one.tallies) for one in found.values()):
+    for label, one in found.items():
+        damaged(label, one)
+    if found := {label: one for label, one in found.items() if len(one.tallies)}:
         findings_view(session, KeptRuns(store.folder), found)
     elif not controller.busy:
         before_the_first(session)
@@ -141,6 +158,17 @@ def skipped(controller: StudyController, shown: tuple[Job, ...]) -> None:
     ):
         rows = [{"drafter": label, "prompt": number + 1, "why": plain(why, 300)} for (label, number), why in reasons.items()]
         st.dataframe(rows, hide_index=True, key="study_skipped_table")
+
+
+def damaged(label: str, found: Findings) -> None:
+    """Runs that cannot be read, by the names that they have on the page Traces."""
+    if not found.damaged:
+        return
+    names = ", ".join(name for name, _ in found.damaged)
+    said = f"{label}: what was kept of {names} cannot be read and is left out. {found.damaged[0][1]}"
+    st.warning(
+        as_markdown(f"{plain(said, 400)} Delete it on the page Traces to have it run again."), icon=":material/broken_image:"
+    )
 
 
 def before_the_first(session: Session) -> None:
