@@ -9,9 +9,11 @@ from streamlit.testing.v1 import AppTest
 from decoding.runs.store import Query, Store
 from decoding.runs.trace_files import to_json
 from pages.parts.shared import recorded_run as demo
+from pages.parts.shared.in_turn import Later
 from pages.parts.shared.keep import Kept, added, suggestion
 from pages.parts.shared.settings import settings_of
 from pages.parts.step.open_trace import settings_for
+from pages.parts.traces import importing
 from pages.parts.traces.exports import file_name
 from pages.parts.traces.trace_list import which
 from tests.conftest import PATIENCE, named
@@ -351,6 +353,22 @@ def test_a_damaged_file_is_a_sentence_and_changes_nothing(store, kind):
     assert at.error[0].value.startswith("The file was not imported")
     assert store.count() == 0 and at.session_state["draftscope"].trace is demo.recorded()
     assert not [b for b in at.button if str(b.key).startswith("import.")]
+
+
+@pytest.mark.parametrize("refuses", ["reading", "check_replayed"])
+def test_a_refusal_that_passes_can_be_tried_again(store, monkeypatch, refuses):
+    """It was remembered with the file, which had to be taken away and chosen again."""
+
+    def full(*given):
+        raise Later("Others are read first. Try again in a minute.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(importing, refuses, full)
+        at = upload(page(), "run.json.gz", to_json(sample_trace()))
+        assert "Try again in a minute" in at.error[0].value
+        assert "Try again in a minute" in press(at, "import.again").error[0].value
+    press(at, "import.again")
+    assert not at.error and named(at, "import.keep")
 
 
 # -- keep -------------------------------------------------------------------------------------------------------------------

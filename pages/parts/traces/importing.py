@@ -10,7 +10,7 @@ from decoding.runs.store import MAX_NAME
 from decoding.runs.trace_files import MAX_UPLOAD, from_json
 from decoding.trace import Trace
 from pages.parts.shared import keep
-from pages.parts.shared.in_turn import reading
+from pages.parts.shared.in_turn import Later, reading
 from pages.parts.shared.runs import check_replayed, cleanup
 from pages.parts.shared.session import Session
 from pages.parts.step.open_trace import show
@@ -26,6 +26,7 @@ class Imported:
     file: str  # id of the upload
     trace: Trace | None
     problem: str = ""
+    passes: bool = False  # the problem may: the same file can be read another time
 
     @property
     def replayed(self) -> tuple[Trace, ...]:
@@ -33,7 +34,7 @@ class Imported:
         return () if self.trace is None else (self.trace,)
 
     def let_go(self, problem: str) -> None:
-        self.trace, self.problem = None, problem
+        self.trace, self.problem, self.passes = None, problem, True
 
 
 def importing(session: Session) -> None:
@@ -52,6 +53,8 @@ def importing(session: Session) -> None:
         found = read(file)
     if (trace := found.trace) is None:
         st.error(as_markdown(f"The file was not imported. {found.problem}"), icon=":material/error:")
+        if found.passes:
+            st.button("Try again", key="import.again", icon=":material/refresh:", on_click=forget)
         return
     count = keep.steps(len(trace.steps))
     st.caption(as_markdown(f"A run of {plain(trace.header.method, 40)}, {count}, of the family {plain(trace.header.family, 60)}."))
@@ -76,10 +79,14 @@ def read(file) -> Imported:
         if file.size > MAX_UPLOAD:
             raise ValueError(f"It has {file.size:,} bytes; at most {MAX_UPLOAD:,} are read.")
         with reading():
-            check_replayed(trace := from_json(file.getvalue()))
+            trace = from_json(file.getvalue())
+            try:
+                check_replayed(trace)
+            except ValueError as error:  # other pages may hold less in a while
+                return remembered(Imported(file.file_id, None, plain(told(error), 300), passes=True))
             return remembered(Imported(file.file_id, trace))  # counted before the next one is looked at
     except ValueError as error:
-        return remembered(Imported(file.file_id, None, plain(told(error), 300)))
+        return remembered(Imported(file.file_id, None, plain(told(error), 300), passes=isinstance(error, Later)))
 
 
 def remembered(found: Imported) -> Imported:
