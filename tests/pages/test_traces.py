@@ -1,6 +1,8 @@
 """The Traces page and the Keep button, without a browser: list, filters, open, rename, delete, import, damaged files."""
 
+import io
 import time
+import zipfile
 
 import msgspec
 import pytest
@@ -14,6 +16,7 @@ from pages.parts.shared.keep import Kept, added, suggestion
 from pages.parts.shared.settings import settings_of
 from pages.parts.step.open_trace import settings_for
 from pages.parts.traces import importing
+from pages.parts.traces.everything import archive
 from pages.parts.traces.exports import file_name
 from pages.parts.traces.trace_list import which
 from tests.conftest import PATIENCE, named
@@ -336,6 +339,16 @@ def test_an_exported_trace_is_imported_and_kept(store):
 def test_an_imported_trace_opens_without_being_kept(store):
     at = press(upload(page(), "run.json.gz", to_json(demo.recorded())), "import.open")
     assert at.session_state["draftscope"].trace == demo.recorded() and store.count() == 0
+
+
+def test_the_file_of_all_runs_has_their_notes(store):
+    """Whoever deleted all of them then had lost what was written of them."""
+    noted, bare = store.keep(sample_trace(), "Übung: one", "look at step 3"), store.keep(sample_trace(), "two")
+    with zipfile.ZipFile(io.BytesIO(archive(store))) as files:
+        names = files.namelist()
+        (note,) = [files.read(name).decode() for name in names if name.endswith(".note.txt")]
+    assert note == "Übung: one\n\nlook at step 3\n"
+    assert len(names) == 3 and sum(name.startswith(f"{noted}_") for name in names) == 2 and f"{bare}_two.json.gz" in names
 
 
 DAMAGED = {

@@ -35,7 +35,7 @@ def everything(store: Store, count: int) -> None:
         st.download_button(
             "Download all", on_demand(lambda: archive(store)), "draftscope_runs.zip", "application/zip", key="traces.all.zip",
             on_click="ignore", icon=":material/download:", disabled=not count,
-            help="Every run as a JSON file that can be imported again.",
+            help="Every run as a JSON file that can be imported again, and its name and note as text if it has a note.",
         )  # fmt: skip
         pressed = st.button(
             "Delete all", key="traces.all.delete", icon=":material/delete:", disabled=not count, help="Asks before it does."
@@ -45,7 +45,7 @@ def everything(store: Store, count: int) -> None:
 
 
 def archive(store: Store) -> bytes:
-    """A zip file of all runs, as they are now; of a damaged one a text that says so.
+    """A zip file of all runs, as they are now; of a damaged one a text that says so. Notes are texts beside their runs.
 
     Raises:
         ValueError: all or some were deleted meanwhile. Half of them would look like all.
@@ -62,6 +62,8 @@ def archive(store: Store) -> bytes:
                 raise
             except ValueError as error:
                 files.writestr(f"{name}.damaged.txt", told(error))
+            if entry.note:
+                files.writestr(f"{name}.note.txt", f"{entry.name}\n\n{entry.note}\n")
     return out.getvalue()
 
 

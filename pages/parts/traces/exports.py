@@ -28,7 +28,8 @@ def exports(store: Store, entry: Entry) -> None:
     files: dict[str, tuple[str, str, Callable[[Trace], bytes | str], str]] = {
         "Replay (HTML)": ("html", "text/html", lambda trace: replay_html(trace, entry.name),
                           "One file that replays the run in any browser, offline: step, back, play, click."),
-        "JSON": ("json.gz", "application/gzip", to_json, "Everything, packed; can be imported here again."),
+        "JSON": ("json.gz", "application/gzip", to_json,
+                 "Every step, packed; can be imported here again. Name and note are not in it."),
         "Nodes": ("nodes.parquet", PARQUET, lambda trace: to_parquet(nodes_frame(trace)), "Parquet: one line per drafted token."),
         "Steps": ("steps.parquet", PARQUET, lambda trace: to_parquet(steps_frame(trace)), "Parquet: one line per target call."),
     }  # fmt: skip
