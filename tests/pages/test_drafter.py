@@ -16,7 +16,8 @@ from decoding.runs.study import Plan, Study, results
 from decoding.runs.worker import Worker
 from decoding.trace import Message
 from pages.parts.drafter.controller import Series, finished
-from pages.parts.drafter.sidebar import job, settings_of
+from pages.parts.drafter.sidebar import job, seeds, settings_of
+from pages.parts.drafter.study_view import sentence
 from pages.parts.shared import recorded_run
 from pages.parts.shared.settings import Settings
 from tests.conftest import PATIENCE, eventually
@@ -385,3 +386,12 @@ def test_what_another_method_was_given_is_not_passed_on(store, tmp_path):
     at = typed(method="speculative_sampling", **{"study.A.draft": str(EMBEDDED / "draft")})
     at.selectbox(key="study.A.method").set_value("prompt_lookup").run()
     assert settings_of(at.session_state["desk"], "A").draft is None and not at.exception
+
+
+def test_of_chats_with_further_turns_the_page_says_what_a_run_is():
+    """It counted turns as prompts, and named seeds that no run had."""
+    prompts = (Prompt("a", "chat", ("a", "b")), Prompt("c", "chat", ("c", "d")))
+    chat, plain = Plan("f", "plain", prompts, chat=True), Plan("f", "plain", prompts)
+    assert sentence(chat, [0], 4, 0).startswith("2 prompts of 4 turns,") and sentence(plain, [0], 2, 0).startswith("2 prompts,")
+    assert "Every turn is a run" in seeds(prompts, chat=True)
+    assert seeds(prompts, chat=False) == seeds(prompts[:0], chat=True) == "Prompt n runs with the seed plus n − 1."

@@ -67,7 +67,7 @@ def drafter_sidebar(controller: StudyController) -> tuple[tuple[Prompt, ...], st
             method_box(controller, "B")
         with st.expander("Sampling and length", key="study.sampling_box"):
             sampling_controls(controller, "study.")
-            st.caption("Prompt n runs with the seed plus n − 1.")
+            st.caption(seeds(prompts, chat_on(controller, target_of(controller), CHAT)))
         with st.expander("Model", key="study.model_box"):
             models(controller)
     controller.values |= {k: v for k, v in st.session_state.items() if str(k).startswith(("study.", "param.A.", "param.B."))}
@@ -110,6 +110,13 @@ def prompt_source(controller: StudyController) -> tuple[tuple[Prompt, ...], str]
     except Refused as error:
         return (), told(error)
     return found, "" if found else "There is no prompt yet: type some, upload a file, or take the examples."
+
+
+def seeds(prompts: tuple[Prompt, ...], chat: bool) -> str:
+    """Which seed a run has: in a chat every turn is a run, and they are counted through all prompts."""
+    if chat and any(len(prompt.questions) > 1 for prompt in prompts):
+        return "Every turn is a run of its own, and run n of all has the seed plus n − 1."
+    return "Prompt n runs with the seed plus n − 1."
 
 
 def examples(controller: StudyController) -> tuple[Prompt, ...]:

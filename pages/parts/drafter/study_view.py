@@ -88,7 +88,7 @@ def start(controller: StudyController, wanted: tuple[Job, ...], store: Store) ->
 def sentence(plan: Plan, there: list[int], left: int, failed: int) -> str:
     """What is there, what is still to be done, and how many runs came to nothing."""
     total, limit = len(plan.places), f"at most {plan.max_tokens:,} {'token' if plan.max_tokens == 1 else 'tokens'} each"
-    prompts = "1 prompt" if total == 1 else f"{total:,} prompts"
+    prompts = asked(plan)
     drafters = "one drafter" if len(there) == 1 else "two drafters"
     if not left and failed:
         runs = "1 run came to nothing, for the reason" if failed == 1 else f"{failed:,} runs came to nothing, for the reasons"
@@ -102,6 +102,17 @@ def sentence(plan: Plan, there: list[int], left: int, failed: int) -> str:
     return f"{prompts}, {drafters}, {limit}: {done} finished before. The same plan goes on where it stopped."
 
 
+def asked(plan: Plan) -> str:
+    """How many prompts there are, and how many turns if a chat has more of these: every turn is a run.
+
+    >>> asked(Plan("", "", (Prompt("a", "", ("a", "b")), Prompt("c", "")), chat=True)), asked(Plan("", "", (Prompt("a", ""),)))
+    ('2 prompts of 3 turns', '1 prompt')
+    """
+    count, turns = len(plan.prompts), len(plan.places)
+    prompts = "1 prompt" if count == 1 else f"{count:,} prompts"
+    return prompts if turns == count else f"{prompts} of {turns:,} turns"
+
+
 def progress(controller: StudyController) -> None:
     """One bar per drafter, and what the run has come to."""
     series = controller.series
@@ -113,7 +124,9 @@ def progress(controller: StudyController) -> None:
     for job, done in zip(series.jobs, series.done, strict=True):
         total = len(job.plan.places)
         skipped = len(series.problems[job.key])
-        words = f"{job.label}: {done:,} of {total:,} prompts" + (f", {skipped} skipped" if skipped else "")
+        words = f"{job.label}: {done:,} of {total:,} {'prompts' if total == len(job.plan.prompts) else 'turns'}" + (
+            f", {skipped} skipped" if skipped else ""
+        )
         st.progress(min(1.0, done / total), text=as_markdown(words))
     seconds, said = controller.waited, ""
     if series.count:
@@ -153,10 +166,14 @@ def skipped(controller: StudyController, shown: tuple[Job, ...]) -> None:
     reasons = {(job.label, number): why for job in shown for number, why in controller.problems.get(job.key, {}).items()}
     if not reasons:
         return
+    names = {job.label: job.plan.names for job in shown}
     with st.expander(
         f"{len(reasons)} skipped {'prompt' if len(reasons) == 1 else 'prompts'}", icon=":material/warning:", key="study_skipped"
     ):
-        rows = [{"drafter": label, "prompt": number + 1, "why": plain(why, 300)} for (label, number), why in reasons.items()]
+        rows = [
+            {"drafter": label, "prompt": names[label][number].removeprefix("prompt "), "why": plain(why, 300)}
+            for (label, number), why in reasons.items()
+        ]
         st.dataframe(rows, hide_index=True, key="study_skipped_table")
 
 
