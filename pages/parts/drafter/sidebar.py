@@ -67,7 +67,7 @@ def drafter_sidebar(controller: StudyController) -> tuple[tuple[Prompt, ...], st
             method_box(controller, "B")
         with st.expander("Sampling and length", key="study.sampling_box"):
             sampling_controls(controller, "study.")
-            st.caption(seeds(prompts, chat_on(controller, target_of(controller), CHAT)))
+            st.caption(as_markdown(seeds(prompts, chat_on(controller, target_of(controller), CHAT))))
         with st.expander("Model", key="study.model_box"):
             models(controller)
     controller.values |= {k: v for k, v in st.session_state.items() if str(k).startswith(("study.", "param.A.", "param.B."))}
