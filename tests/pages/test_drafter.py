@@ -251,6 +251,22 @@ def test_a_run_that_is_deleted_while_it_is_read_breaks_no_page(store, monkeypatc
     assert typed().metric[0].value == "2"
 
 
+@pytest.mark.parametrize("refused", [False, True], ids=["the good one", "a refused one behind it"])
+def test_the_prompts_of_a_file_go_with_it_and_stay_when_the_page_is_left(store, refused):
+    """A file that was taken away was studied all the same."""
+    at = page(**{"study.source": "a file"})
+    at.file_uploader(key="study_file").set_value(("a.txt", b"One\n\nTwo", "text/plain")).run()
+    at.switch_page("pages/4_Methods.py").run()
+    at.switch_page("pages/3_Drafter.py").run()
+    assert not at.exception and "2 prompts of a.txt" in words(at).replace("\\", "")
+    at.file_uploader(key="study_file").set_value(
+        ("b.json", b"{", "text/json") if refused else ("b.txt", b"Three", "text/plain")
+    ).run()
+    at.file_uploader(key="study_file").set_value(None).run()
+    assert not at.exception and not at.error
+    assert at.session_state["desk"].file == () and "There is no prompt yet" in words(at)
+
+
 def test_a_skipped_prompt_is_listed_with_its_reason(store):
     at = run(typed(text="Once upon a time\n\n" + "word " * 3000))
     assert "1 skipped prompt" in [e.label for e in at.expander]

@@ -145,9 +145,15 @@ def typed(controller: StudyController) -> tuple[Prompt, ...]:
 
 
 def uploaded(controller: StudyController) -> tuple[Prompt, ...]:
-    """Prompts of a file; they stay when the visitor leaves the page."""
+    """Prompts of a file; they stay when the visitor leaves the page, and go with the file."""
+
+    def removed() -> None:
+        if st.session_state.get("study_file", "left") is None:  # of a page that is being left there is no state
+            controller.file, controller.refused = (), ("", "")
+
     file = st.file_uploader(
-        "Text, CSV or JSON", type=FILES, key="study_file", max_upload_size=min(MAX_FILE, limits().upload or MAX_FILE) // 2**20,
+        "Text, CSV or JSON", type=FILES, key="study_file", on_change=removed,
+        max_upload_size=min(MAX_FILE, limits().upload or MAX_FILE) // 2**20,
         help="Text: an empty line parts prompts; without one every line is a prompt. JSON, JSONL and CSV: as in Spec-Bench (turns, "
         "category), ShareGPT (conversations), messages, Alpaca (instruction, input), GSM8K (question), HumanEval (prompt), or text "
         "and domain. Also packed with gzip.",
