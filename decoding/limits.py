@@ -180,8 +180,8 @@ PUBLIC = Limits(
     visitor=Pacing(
         tabs=12, uploads=30 * 2**20, scripts=2, pages=Rate(40, 1.0), others=Rate(100, 15.0), sent=Rate(4 * 2**20, 2**18)
     ),
-    address=Pacing(  # a class or two; more pages than run in two places, where visitors take turns: here they wait in one line
-        tabs=160, uploads=150 * 2**20, scripts=2, pages=Rate(1000, 80.0), others=Rate(1000, 80.0), sent=Rate(16 * 2**20, 2**21)
+    address=Pacing(  # a class or two; more pages than run in its places, where visitors take turns: here they wait in one line
+        tabs=160, uploads=150 * 2**20, scripts=3, pages=Rate(1000, 80.0), others=Rate(1000, 80.0), sent=Rate(16 * 2**20, 2**21)
     ),
     # With some 7 MB for a tab: beside the models it is what the memory of deploy/ takes.
     whole=Whole(

@@ -30,7 +30,7 @@ GONE = "The page that asked for this file is closed."
 class Turns(Places):
     """The next file is for whoever had least of the last minutes: one may take seconds, and elsewhere that is soon forgotten."""
 
-    half, few, cap = 60.0, 0.0, inf
+    half, cap = 60.0, inf
 
 
 class Making:

@@ -66,9 +66,7 @@ class Tab:
         self._unpaid = 0  # pages that began and that no message had asked for
         self._due = False  # a script that was asked for while another one ran, and has not begun
         self.watched = Watched()  # its script
-        self._costs = {True: 0.0, False: 0.0}  # seconds that its last whole page has computed, and what it asked for beside
-        self._whole = True  # which of these its script is
-        self._had = 0.0  # seconds that its scripts had computed when the last one began
+        self._whole = True  # whether that is a page's
 
     async def tick(self, fragment: str) -> bool:
         """Return when a tick of a fragment's timer may be passed on, and whether it is to be."""
@@ -91,17 +89,17 @@ class Tab:
         if (seconds := max(waits)) > 0:
             await asyncio.sleep(seconds)
         if runs:
-            await self._placed(self._costs[page])
             self._whole = page
+            await self._placed()
         self._coming |= page
 
-    async def _placed(self, cost: float) -> None:
+    async def _placed(self) -> None:
         """Return when it has a place of its visitor's, of its address's and of all: in this order, and none of those while it waits
         for one before it, or two tabs would wait for each other."""
-        had = [await places.take(self, whose, cost) for places, whose in self._places]
+        had = [await places.take(self, whose, self._whole) for places, whose in self._places]
         while not all(self in places for places, _ in self._places):  # a script that ended meanwhile gave some back
             self.gone()
-            had = [await places.take(self, whose, cost) for places, whose in self._places]
+            had = [await places.take(self, whose, self._whole) for places, whose in self._places]
         self._due = all(had)
         if not self.watched.alive:
             self.watched = Watched()  # of the next script
@@ -129,7 +127,6 @@ class Tab:
     def began(self) -> None:
         """A script began to run."""
         self._due, self.drawn = False, True
-        self._had = self.computed()
         self.watched.began(script_of(self.session))
 
     def computed(self) -> float:
@@ -142,7 +139,6 @@ class Tab:
 
     def ended(self, again: bool = False) -> None:
         """A script has ended; `again`: another one takes its place at once, as it does if it was asked for meanwhile."""
-        self._costs[self._whole] = self.computed() - self._had
         if not again and not self._due:
             self.gone()
 
@@ -169,7 +165,7 @@ class Tab:
         """Return when its script, which has waited, has such places again."""
         for places, whose in self._places[1:]:
             if self not in places:  # another message may have taken one meanwhile
-                await places.take(self._again, whose)
+                await places.take(self._again, whose, self._whole)
                 places.begin(self._again)
 
     def look(self, most: float = COMPUTES) -> None:

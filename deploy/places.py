@@ -3,9 +3,9 @@
 Who says nothing for a while gives their place to others, but not as long as they work: with ten at work nothing else was, for each
 word of the server's own waits for all of them. Where there are more than may run, the next place is for who runs least now, and of
 those for who has computed least of late, both for each of their parts. What somebody had is forgotten soon, or whoever has loaded a
-page would wait until everybody else has taken as many steps as cost that much. Who asks for a dear script counts as if they had some
-of it already, so that ten who load dear pages do not stand before a class whose steps cost little; and of three places one is never
-for such a page. Those whose scripts were slow of late share one place.
+page would wait until everybody else has taken as many steps as cost that much. Whole pages run one after the other: they are
+dearest, and three at a time left the steps of runs, which need the interpreter hundreds of times each, a fourth of it. Those whose
+scripts were slow of late share one place.
 """
 
 import asyncio
@@ -22,8 +22,8 @@ LONGEST = 20.0  # seconds that it has it, whatever it says or does; who computes
 SOON = 0.05  # seconds after which it is looked whether a script has ended that says nothing, while somebody waits
 WORKS = 0.02  # of a processor, beside all that want it too: more than who waits and looks now and then
 HALF = 2.0  # seconds after which what somebody had counts half
-FEW, MOST = 0.125, 0.5  # seconds: so little counts for nothing, and no more than that counts, which in four parts is nothing
-DEAR = 0.2  # seconds: a script that costs more is dear, and counts for so much before it runs
+MOST = 0.5  # seconds of what somebody had that count
+WHOLE = 1  # pages at a time
 SLOW_FOR = 600.0  # seconds that somebody counts as slow after a slow script
 
 
@@ -38,7 +38,7 @@ class Places:
         parts: how many parts somebody has where others have one, such as a class where others are alone.
     """
 
-    half, few, cap = HALF, FEW, MOST  # of what somebody had
+    half, cap = HALF, MOST  # of what somebody had
 
     def __init__(
         self,
@@ -65,14 +65,14 @@ class Places:
         """How many have one or wait for one."""
         return len({*(place.whose for place in self._taken.values()), *(waiting.whose for waiting in self._waiting.values())})
 
-    async def take(self, tab: Hashable, whose: Hashable, cost: float = 0.0) -> bool:
+    async def take(self, tab: Hashable, whose: Hashable, page: bool = False) -> bool:
         """Return when there is one, and whether it was there already; it is kept until it is given back, or for HOLD seconds from
         `begin` without a word.
 
         A tab whose script runs may have it begin anew if nobody waits; else it waits for its end, and then like the others.
 
         Args:
-            cost: seconds that its script will compute, as far as anybody knows.
+            page: a whole page is to run.
         """
         if (place := self._taken.get(tab)) is not None and (place.until == inf or not self._waiting):
             place.until = inf
@@ -80,7 +80,7 @@ class Places:
         served = asyncio.get_running_loop().create_future()
         if not self._waiting:
             self._moved = now()
-        self._waiting[tab] = Waiting(whose, cost, served)
+        self._waiting[tab] = Waiting(whose, page, served)
         self._serve()
         try:
             await served
@@ -140,28 +140,27 @@ class Places:
             tab = min(able, key=lambda tab: self._before(self._waiting[tab], busy, at))  # of equals who came first
             waiting = self._waiting.pop(tab)
             self._moved = now()
-            self._taken[tab] = Place(waiting.whose, self._computed(tab))
+            self._taken[tab] = Place(waiting.whose, waiting.page, self._computed(tab))
             waiting.served.set_result(None)
         self._wake()
 
     def _able(self) -> list[Hashable]:
         """Who may have the next place, if one is free."""
         held_up = any(self._is_slow(place.whose) for place in self._taken.values())
-        last = self._most > 2 and len(self._taken) >= self._most - 1
+        pages = sum(place.page for place in self._taken.values())
         return [
             tab
-            for tab, (whose, cost, served) in self._waiting.items()
+            for tab, waiting in self._waiting.items()
             if tab not in self._taken
-            and not served.done()
-            and not (held_up and self._is_slow(whose))
-            and not (last and cost > DEAR)
+            and not waiting.served.done()
+            and not (held_up and self._is_slow(waiting.whose))
+            and not (waiting.page and pages >= WHOLE)
         ]
 
     def _before(self, waiting: "Waiting", busy: Counter[Hashable], at: float) -> tuple[int, float]:
         """The less, the sooner; of two at the same moment, or the one that is looked at later would always have had less."""
         parts = self._parts(waiting.whose)
-        had = self._counts(waiting.whose, at) / parts
-        return busy[waiting.whose] // parts, max(had if had > self.few else 0.0, DEAR if waiting.cost > DEAR else 0.0)
+        return busy[waiting.whose] // parts, self._counts(waiting.whose, at) / parts
 
     def _counts(self, whose: Hashable, at: float) -> float:
         """Seconds that it had, the longer ago the less of them."""
@@ -193,7 +192,7 @@ class Places:
         place, at = self._taken.pop(tab), now()
         did = self._computed(tab) - place.had
         self._had[place.whose] = min(self._counts(place.whose, at) + did, self.cap), at
-        self._had = {one: had for one, had in self._had.items() if self._counts(one, at) > FEW / 8}
+        self._had = {one: had for one, had in self._had.items() if self._counts(one, at) > MOST / 32}
 
     def _wake(self) -> None:
         """Have those who wait served when the next place is lost, and look soon whether one is free."""
@@ -209,7 +208,7 @@ class Waiting(NamedTuple):
     """Who waits for a place."""
 
     whose: Hashable
-    cost: float
+    page: bool
     served: asyncio.Future
 
 
@@ -218,6 +217,7 @@ class Place:
     """What a tab holds."""
 
     whose: Hashable
+    page: bool
     had: float  # seconds that its script had computed before
     began: float = 0.0  # its script
     until: float = inf
