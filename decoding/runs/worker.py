@@ -29,7 +29,7 @@ from decoding.trace import Trace
 State = Literal["waiting", "working", "paused", "ended", "failed", "closed"]
 MOMENT = 0.05  # seconds that the line waits for a job that is being made; most are made at once
 LOADS = 16  # jobs that are made at the same time
-SWITCH = 0.0002  # seconds
+SWITCH = 0.0002  # seconds until another thread, of a page say, has to let the worker go on, which waits so at each call of torch
 LOOK = 0.5  # seconds between two looks of one that waits for such a place
 
 
