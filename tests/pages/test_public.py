@@ -586,7 +586,7 @@ def test_a_trace_that_was_just_opened_is_younger_than_a_run_that_stands_for_an_h
     new.kept["imported"] = opened = importing.Imported("new", trace=trace)
     monkeypatch.setattr(rules, "PUBLIC", replace(PUBLIC, held_near=int(1.5 * tabs.weight(trace))))
     all_.measure()
-    assert live.said == tabs.LET_GO and opened.trace is trace
+    assert live.said == tabs.STOPPED and opened.trace is trace
     first = new.since
     all_.measure()
     assert live.since < first == new.since, "it is as old as its opening, not as the last look"

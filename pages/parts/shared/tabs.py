@@ -30,6 +30,10 @@ LET_GO = (
     "The memory of this demo is full, and what stood still here was let go of: your pages, or those of your network, hold more "
     "than a fair part of it. Ask for the run again, or open the file again, to see it."
 )
+STOPPED = (
+    "The memory of this demo is full, and your pages, or those of your network, hold more than a fair part of it, so that this ends "
+    "here. Press Reset on Step and Compare, or close the tabs that you need no more."
+)
 CLEAN = 30.0  # seconds between two collections of what closed tabs left, which hold everybody up for a moment
 
 
@@ -85,7 +89,7 @@ class RunCleanup:
     def let_go(self, problem: str) -> None:
         """End its jobs that are at work; if none is, forget what it shows. Whatever shows it then says why."""
         if self.busy:
-            self.release(problem)
+            self.release(STOPPED)
         else:
             for owner in list(self.kept.values()):
                 getattr(owner, "let_go", lambda why: None)(problem)
