@@ -31,8 +31,8 @@ LET_GO = (
     "than a fair part of it. Ask for the run again, or open the file again, to see it."
 )
 STOPPED = (
-    "The memory of this demo is full, and your pages, or those of your network, hold more than a fair part of it, so that this ends "
-    "here. Press Reset on Step and Compare, or close the tabs that you need no more."
+    "The memory of this demo is full, and your pages, or those of your network, hold more than a fair part of it, so that this "
+    "ends here. Press Reset on Step and Compare, or close the tabs that you need no more."
 )
 CLEAN = 30.0  # seconds between two collections of what closed tabs left, which hold everybody up for a moment
 
