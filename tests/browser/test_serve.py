@@ -129,6 +129,7 @@ def test_traces(page, site, complaints):
     keep_as(page, site, "under the policy")
     page.goto(f"{site}/Traces")
     page.locator(".ds-verdict", has_text="under the policy").wait_for()
+    settled(page)  # a button that is drawn anew while it is pressed brings nothing
     with page.expect_download() as arriving:
         page.get_by_role("button", name=re.compile(r"\bJSON$")).click()
     assert arriving.value.path().stat().st_size

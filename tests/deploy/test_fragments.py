@@ -133,7 +133,7 @@ def test_what_a_closed_tab_had_asked_for_is_not_run(played, sessions):
         pace = Pace()
         first = [pace.enter("key", "here") for _ in range(OWN.scripts)]
         for tab in first:
-            await tab.turn(page=True)
+            await tab.turn(page=False)
         wire, tab = Wire(*[tick("", auto=False)] * 20), pace.enter("key", "here")
         waits = asyncio.create_task(asked(wire.receive, tab))
         await asyncio.sleep(0.1)

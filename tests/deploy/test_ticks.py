@@ -107,7 +107,7 @@ def test_a_press_waits_for_no_ticks(played):
         pace = Pace()
         others = [pace.enter("key", "here") for _ in range(PUBLIC.visitor.scripts)]
         for other in others:
-            await other.turn(page=True)
+            await other.turn(page=False)
         tab = pace.enter("key", "here")
         told(tab, timer("a", 0.1))
         loop = asyncio.get_running_loop()

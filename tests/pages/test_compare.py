@@ -3,6 +3,7 @@
 import time
 from math import inf
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from streamlit.testing.v1 import AppTest
@@ -11,6 +12,7 @@ from decoding.methods import METHODS
 from decoding.models.family import EMBEDDED
 from decoding.runs.store import Store
 from pages.parts.compare import address as compare_address
+from pages.parts.compare import saved
 from pages.parts.compare.race import FIRST, Column, Race, names
 from pages.parts.compare.sweep import Plan, Sweep, spread, sweepable
 from pages.parts.shared.runs import RunCleanup
@@ -387,6 +389,13 @@ def test_no_saved_run_is_said_and_so_is_what_to_do():
     assert "No run has been kept yet" in page.info[0].value
 
 
+def test_saved_runs_that_are_called_alike_are_told_apart():
+    """Streamlit knows an option by its words: of three alike one could be chosen, and another one than was clicked."""
+    same = dict.fromkeys(("name", "method"), "plain") | {"tokens": 3, "created": 0.0}
+    found = saved.labels({i: SimpleNamespace(**same | {"tokens": 3 + (i == 9)}) for i in (7, 8, 9)})
+    assert len(set(found.values())) == 3 and [text.endswith(f"no. {i}") for i, text in found.items()] == [True, True, False]
+
+
 def test_saved_runs_are_compared_without_a_model():
     store = Store()
     ids = [store.keep(sample_trace(), name) for name in ("one", "two")]
@@ -437,8 +446,23 @@ def test_a_link_brings_the_columns_back():
 
 def test_a_sweep_link_brings_the_method_and_its_parameter_back():
     settings = Settings(method="prompt_lookup", params={"ngram": 2})
-    place = compare_address.parse(compare_address.sweep_parameters(settings, "length"))
+    place = compare_address.parse(compare_address.sweep_parameters(settings, "length", (2, 5, 9, 12), 3))
     assert place.view == "sweep" and place.parameter == "length" and place.settings.same_run(settings)
+    assert place.swept == {"from": 2, "to": 12, "points": 4, "seeds": 3} and not place.complaints
+
+
+def test_a_sweep_link_brings_its_range_back_within_what_there_is():
+    """Whoever opened it found another one, though the button says that it finds the same settings."""
+    settings = Settings(method="prompt_lookup")
+    page = opened(**compare_address.sweep_parameters(settings, "length", (2, 5, 9, 12), 3))
+    numbers = {box.key: box.value for box in page.number_input}
+    ends = [numbers[f"sweep.{end}.prompt_lookup.length"] for end in ("low", "high")]
+    assert (*ends, numbers["sweep.points"], numbers["sweep.seeds"]) == (2, 12, 4, 3)
+    page = opened(v="1", view="sweep", method="prompt_lookup", sweep="length", **{"from": "nan", "to": "1e9", "points": "99"})
+    assert "has to be a number" in "".join(warning.value for warning in page.warning)
+    numbers = {box.key: box for box in page.number_input}
+    assert numbers["sweep.high.prompt_lookup.length"].value == numbers["sweep.high.prompt_lookup.length"].max
+    assert numbers["sweep.points"].value == numbers["sweep.points"].max
 
 
 @pytest.mark.parametrize(

@@ -104,6 +104,38 @@ def test_name_and_note_can_be_saved_after_the_run_was_kept(store):
     assert [e.note for e in store.entries()] == ["what I saw"] and at.button(key="keep").disabled
 
 
+def test_a_name_that_was_written_anew_on_traces_is_known(store):
+    """Step went on with the old one, and refused one's own note at every press."""
+    at, whole = page(STEP), demo.recorded()
+    session = at.session_state["draftscope"]
+    shows(session, first(of_prompt(whole, "A cat sat"), 3))
+    press(at.run(), "keep")
+    entry, *_ = store.entries()
+    at.switch_page("pages/5_Traces.py").run()
+    store.rename(entry.id, "second name", "")
+    at.switch_page(STEP).run()
+    assert "Kept as “second name”" in words(at)
+    box = next(area for area in at.text_area if area.key.startswith("keep_note"))
+    box.set_value("what I saw").run()
+    press(at, "keep")
+    assert [(e.name, e.note) for e in store.entries()] == [("second name", "what I saw")]
+
+
+def test_what_another_tab_has_written_is_replaced_by_the_second_press_alone(store):
+    at, whole = page(STEP), demo.recorded()
+    session = at.session_state["draftscope"]
+    shows(session, first(of_prompt(whole, "A cat sat"), 3))
+    press(at.run(), "keep")
+    entry, *_ = store.entries()
+    store.rename(entry.id, "of another tab", "")
+    box = next(area for area in at.text_area if area.key.startswith("keep_note"))
+    box.set_value("mine").run()
+    press(at, "keep")
+    assert "stay as they are" in words(at) and store.entries()[0].name == "of another tab"
+    press(at, "keep")
+    assert store.entries()[0].note == "mine" and "stay as they are" not in words(at)
+
+
 def test_a_refusal_is_not_said_for_longer_than_it_is_true(store, tmp_path, monkeypatch):
     at = page(STEP)
     (tmp_path / "file").write_text("")

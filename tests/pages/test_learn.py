@@ -267,6 +267,19 @@ def test_a_class_stays_where_it_is_while_its_teacher_looks_at_the_list(own_class
     assert "learn.teach" in keys(teacher) and own_classes.spot(code) == Spot(lesson, card, True)
 
 
+def test_a_class_with_pupils_is_taught_on_and_not_ended_by_another(own_classes):
+    """From the list of lessons "Teach a class" ended it, and its pupils waited for a class that never came."""
+    teacher = press(opened(), "learn.teach")
+    code = query(teacher)["class"]
+    there = {name: query(teacher)[name] for name in ("view", "class", "lead")}
+    opened(class_=code)
+    press(goes(teacher, there), "learn.teach")
+    assert query(teacher)["class"] == code and list(own_classes.rooms) == [code]
+    own_classes.rooms[code].tabs.clear()
+    press(goes(teacher, there), "learn.teach")
+    assert query(teacher)["class"] != code and code not in own_classes.rooms
+
+
 def test_a_class_goes_on_where_no_other_can_take_its_place(own_classes, monkeypatch):
     teacher = press(opened(), "learn.teach")
     code = query(teacher)["class"]

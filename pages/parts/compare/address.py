@@ -2,7 +2,8 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from math import isfinite
 
 from pages.parts.compare.race import LEAST, MOST
 from pages.parts.shared import address
@@ -10,6 +11,7 @@ from pages.parts.shared.settings import Settings
 
 VIEWS = ("columns", "sweep", "saved")
 MODES = ("lock-step", "race", "end")
+SWEPT = ("from", "to", "points", "seeds")
 COLUMN = re.compile(r"c([1-9])(?:\.(.+))?")
 
 
@@ -22,6 +24,7 @@ class ComparePlace:
     mode: str = "lock-step"
     columns: tuple[Settings, ...] = ()
     parameter: str = ""  # swept
+    swept: Mapping[str, float] = field(default_factory=dict)  # "from", "to", "points", "seeds", as far as they are said
     complaints: tuple[str, ...] = ()
 
 
@@ -34,9 +37,10 @@ def column_parameters(columns: Sequence[Settings], mode: str) -> dict[str, str]:
     return found
 
 
-def sweep_parameters(settings: Settings, parameter: str) -> dict[str, str]:
+def sweep_parameters(settings: Settings, parameter: str, values: Sequence[float], seeds: int) -> dict[str, str]:
     own = {key: value for key, value in address.parameters(settings, 0, None).items() if key != "step"}
-    return own | {"view": "sweep", "sweep": parameter}
+    swept = zip(SWEPT, (min(values), max(values), max(2, len(values)), seeds), strict=True)
+    return own | {"view": "sweep", "sweep": parameter} | {name: f"{value}" for name, value in swept}
 
 
 def shared(settings: Settings) -> dict[str, str]:
@@ -50,7 +54,7 @@ def parse(query: Mapping[str, str]) -> ComparePlace | None:
     query = {key: value for key, value in query.items() if key not in address.STREAMLITS}
     if not query:
         return None
-    own = {key: value for key, value in query.items() if key in ("view", "mode", "sweep") or COLUMN.fullmatch(key)}
+    own = {key: value for key, value in query.items() if key in ("view", "mode", "sweep", *SWEPT) or COLUMN.fullmatch(key)}
     rest = {key: value for key, value in query.items() if key not in own}
     place = address.parse(rest or {"v": address.VERSION})
     complaints = list(place.complaints)
@@ -59,7 +63,8 @@ def parse(query: Mapping[str, str]) -> ComparePlace | None:
         one_of(own, "view", VIEWS, complaints),
         one_of(own, "mode", MODES, complaints),
         columns_of(own, place.settings, complaints),
-        own.get("sweep", ""),  # held against the parameters of the method by the page
+        own.get("sweep", ""),  # held against the parameters of the method by the page, and so is the next
+        swept_of(own, complaints),
         tuple(complaints),
     )
 
@@ -70,6 +75,20 @@ def one_of(query: Mapping[str, str], name: str, allowed: Sequence[str], complain
         return value
     complaints.append(f"There is no {name} {address.shown(value)}; there are {', '.join(allowed)}.")
     return allowed[0]
+
+
+def swept_of(query: Mapping[str, str], complaints: list[str]) -> dict[str, float]:
+    """The numbers of a sweep."""
+    found = {}
+    for name in SWEPT:
+        try:
+            found |= {name: float(query[name])} if name in query else {}
+        except ValueError:
+            found[name] = float("nan")
+        if not isfinite(found.get(name, 0)):
+            complaints.append(f"A sweep's “{name}” has to be a number; it is {address.shown(query[name])}.")
+            del found[name]
+    return found
 
 
 def columns_of(query: Mapping[str, str], base: Settings, complaints: list[str]) -> tuple[Settings, ...]:

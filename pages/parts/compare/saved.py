@@ -1,6 +1,7 @@
 """Saved runs compared: any traces of the store, in the same charts as live runs, with no model."""
 
 import sqlite3
+from collections import Counter
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -38,12 +39,13 @@ def saved(session: Session, race: Race) -> None:
                 icon=":material/inbox:",
             )
         return
+    titles = labels(entries)
     picked = st.multiselect(
         "Saved runs",
         list(entries),
         key="saved_runs",
         max_selections=MOST,
-        format_func=lambda i: label(entries[i]),
+        format_func=titles.__getitem__,
         placeholder=f"Choose {LEAST} to {MOST} runs",
         default=[i for i in race.values.get("saved", ()) if i in entries] or None,
     )
@@ -65,6 +67,13 @@ def found(store: Store, race: Race) -> dict[int, Entry]:
         entries = {entry.id: entry for entry in store.entries(Query(words=words))}
     chosen = set(st.session_state.get("saved_runs", ())) - entries.keys()
     return entries | ({entry.id: entry for entry in store.entries() if entry.id in chosen} if chosen else {})
+
+
+def labels(entries: dict[int, Entry]) -> dict[int, str]:
+    """What each run is called, never the same of two: Streamlit knows an option by that."""
+    said = {i: label(entry) for i, entry in entries.items()}
+    many = Counter(said.values())
+    return {i: text if many[text] == 1 else f"{text} · no. {i}" for i, text in said.items()}
 
 
 def label(entry: Entry) -> str:

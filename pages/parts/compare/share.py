@@ -95,4 +95,4 @@ def open_compare_link(session: Session, race: Race) -> None:
         set_value(race, "sweep.method", place.settings.method)
         for name, value in place.settings.full_params.items():
             set_value(race, f"param.sweep.{place.settings.method}.{name}", value)
-        race.values["sweep.asked"] = place.parameter
+        race.values |= {"sweep.asked": place.parameter, "sweep.swept": dict(place.swept)}

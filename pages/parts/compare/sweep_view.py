@@ -8,11 +8,11 @@ import pandas as pd
 import streamlit as st
 
 from decoding.methods import METHODS
-from pages.parts.compare.address import sweep_parameters
+from pages.parts.compare.address import SWEPT, sweep_parameters
 from pages.parts.compare.comparison import chart
 from pages.parts.compare.race import Race, shown_value
 from pages.parts.compare.share import link_button
-from pages.parts.compare.sidebar import shared_controls
+from pages.parts.compare.sidebar import set_value, shared_controls
 from pages.parts.compare.sweep import Plan, Sweep, spread, sweepable
 from pages.parts.shared.absent import offer
 from pages.parts.shared.controls import kept, lacking_methods, method_menu, param_control, param_key, read, remember, say, value
@@ -39,7 +39,7 @@ def sweep(session: Session, race: Race) -> None:
     race.values |= {key: st.session_state[key] for key in st.session_state if str(key).startswith(("sweep.", "param.sweep."))}
     followed(state, "sweep_view", lambda line: draw(session, state, race, plan, line), lambda: progress(state))
     with st.container(key="sweep_share"):
-        link_button(lambda: sweep_parameters(plan.base, plan.parameter), race, "sweep_link", plan.base)
+        link_button(lambda: sweep_parameters(plan.base, plan.parameter, plan.values, plan.seeds), race, "sweep_link", plan.base)
 
 
 def method_rail(session: Session, race: Race) -> None:
@@ -56,6 +56,7 @@ def range_controls(session: Session, race: Race) -> Plan:
     known = sweepable(METHODS[method])
     if (asked := race.values.pop("sweep.asked", "")) in known:
         st.session_state[f"sweep.parameter.{method}"] = asked
+    swept = race.values.pop("sweep.swept", {})
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small", key="sweep_range"):
         parameter = st.selectbox(
             "Swept parameter",
@@ -68,6 +69,10 @@ def range_controls(session: Session, race: Race) -> Plan:
         label, low, high = known[parameter]
         whole = isinstance(low, int) and isinstance(high, int)
         keys = [f"sweep.{end}.{method}.{parameter}" for end in ("low", "high")]
+        most = {keys[0]: (low, high), keys[1]: (low, high), "sweep.points": (2, MOST_POINTS), "sweep.seeds": (1, MOST_SEEDS)}
+        for name, (key, (least, largest)) in zip(SWEPT, most.items(), strict=True):
+            if name in swept:  # a link's, within what there is
+                set_value(race, key, type(least)(min(max(swept[name], least), largest)))
         step = 1 if whole else 0.05
         start = st.number_input("From", low, high, step=step, **kept(race, keys[0], low), width=120)
         end = st.number_input("To", low, high, step=step, **kept(race, keys[1], min(high, low + 7) if whole else high), width=120)

@@ -149,7 +149,7 @@ def filters(judged: pd.DataFrame) -> dict:
 def several(label: str, options: list[str], key: str) -> tuple[str, ...] | None:
     """Any number of the options; none chosen means all."""
     st.session_state[key] = [option for option in st.session_state.get(key, []) if option in options]
-    found = st.multiselect(as_markdown(label), options, key=key, placeholder="all", format_func=lambda o: plain(o, 40))
+    found = st.multiselect(as_markdown(label), options, key=key, placeholder="all", format_func=lambda o: plain(o, 200))
     return tuple(found) or None
 
 

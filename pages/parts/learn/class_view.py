@@ -25,17 +25,18 @@ def voter() -> str:
 
 
 def begin(reader: Reader, write: Callable[[Reader], None]) -> None:
-    """A callback: a class is opened, and its teacher's link is the address from now on."""
-    before = reader.code, reader.key
-    try:
-        reader.code, reader.key = classes.opened(visitor.address(), voter())
-    except ValueError as error:
-        reader.notes = [told(error)]
-        return
-    if all(before):
+    """A callback: a class is opened, and its teacher's link is the address from now on. One that is led already goes on: it has
+    pupils, who could not know the code of another."""
+    if not classes.has_pupils(reader.code, reader.key):
+        before = reader.code, reader.key
+        try:
+            reader.code, reader.key = classes.opened(visitor.address(), voter())
+        except ValueError as error:
+            reader.notes = [told(error)]
+            return
         classes.close(*before)
     reader.projected = True
-    reader.answers, reader.skipped = {}, set()  # what the teacher tried alone is not what the class is shown
+    reader.answers, reader.skipped = {}, classes.shown(reader.code, reader.key)  # not what the teacher tried alone
     reader.go(reader.lesson or 0, 0)
     write(reader)
 

@@ -110,6 +110,12 @@ class Classes:
             self.forget()
             return {code: room for code, room in self.rooms.items() if opener and room.opener == opener}
 
+    def has_pupils(self, code: str, key: str) -> bool:
+        """Whether a class that this key leads is open and somebody has come."""
+        with self.lock:
+            room = self.rooms.get(code)
+            return room is not None and compare_digest(room.key, key) and bool(room.tabs)
+
     def close(self, code: str, key: str) -> None:
         with self.lock:
             room = self.rooms.get(code)

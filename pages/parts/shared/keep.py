@@ -4,7 +4,7 @@ import hashlib
 import os
 import sqlite3
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import msgspec
@@ -65,6 +65,7 @@ def keep(session: Session) -> None:
         return
     kept = known(session, session.trace, session.runs)
     names, notes = boxes(session, kept)
+    kept = known(session, session.trace, session.runs)
     seen = mark(session.trace)  # not the run itself: what a button holds could not be let go of
     with st.container(horizontal=True, vertical_alignment="center", key="keep_row"):
         with st.popover("Keep this run", icon=":material/bookmark_add:", key="keep_box"):
@@ -103,9 +104,21 @@ def boxes(session: Session, kept: Kept | None) -> tuple[str, str]:
     names, notes = f"keep_name.{number}", f"keep_note.{number}"
     if names not in st.session_state:  # another run, or the page was left: what was said of the last press has been read
         st.session_state.pop(PROBLEM, None)
+        session.kept = kept = as_stored(kept) or session.kept
     st.session_state.setdefault(names, suggestion(session.trace) if kept is None else kept.name)
     st.session_state.setdefault(notes, "" if kept is None else kept.note)
     return names, notes
+
+
+def as_stored(kept: Kept | None) -> Kept | None:
+    """With the name and the note that it has in the store now: they may have been written anew on Traces."""
+    if kept is None:
+        return None
+    try:
+        found = store().entries_of([kept.trace])
+    except (ValueError, sqlite3.Error):
+        return kept
+    return replace(kept, name=found[0].name, note=found[0].note) if found else kept
 
 
 def written(trace: Trace, names: str, notes: str) -> tuple[str, str]:
@@ -167,7 +180,8 @@ def take(trace: Trace, runs: int, kept: Kept | None, name: str, note: str) -> Ke
         try:
             own.rename(number, name, note, (kept.name, kept.note))
         except (ValueError, sqlite3.Error) as error:
-            stored = kept.name, kept.note
+            now = as_stored(kept) or kept  # the next press replaces what has been seen then
+            stored = now.name, now.note
             new = "The new steps are kept, and name" if len(trace.steps) > kept.steps else "Name"
             st.session_state[PROBLEM] = f"{new} and note stay as they are on Traces: {told(error)}"
     return Kept(runs, folder(), number, len(trace.steps), *stored, mark(trace, len(trace.steps)))
