@@ -1,8 +1,10 @@
 """The Traces page and the Keep button, without a browser: list, filters, open, rename, delete, import, damaged files."""
 
+import datetime
 import io
 import time
 import zipfile
+from types import SimpleNamespace
 
 import msgspec
 import pytest
@@ -11,6 +13,7 @@ from streamlit.testing.v1 import AppTest
 from decoding.runs.store import Query, Store
 from decoding.runs.trace_files import to_json
 from pages.parts.shared import recorded_run as demo
+from pages.parts.shared.clock import local
 from pages.parts.shared.in_turn import Later
 from pages.parts.shared.keep import Kept, added, suggestion
 from pages.parts.shared.settings import settings_of
@@ -18,7 +21,7 @@ from pages.parts.step.open_trace import settings_for
 from pages.parts.traces import importing
 from pages.parts.traces.everything import archive
 from pages.parts.traces.exports import file_name
-from pages.parts.traces.trace_list import which
+from pages.parts.traces.trace_list import midnight, which
 from tests.conftest import PATIENCE, named
 from tests.samples import sample_trace
 from tests.viz_samples import HOSTILE, chain, trace_of
@@ -52,6 +55,17 @@ def words(at: AppTest) -> str:
 
 def other(trace, **header):
     return msgspec.structs.replace(trace, header=msgspec.structs.replace(trace.header, **header))
+
+
+@pytest.mark.parametrize("said", [None, "", "America/Los_Angeles", "America", "../../etc/passwd", "x\0y", "Nowhere/At_All"])
+def test_times_are_those_of_the_readers_clock(monkeypatch, said):
+    """A browser in Los Angeles read that a run had been kept on the next day."""
+    monkeypatch.setattr("pages.parts.shared.clock.st", SimpleNamespace(context=SimpleNamespace(timezone=said)))
+    moment = datetime.datetime(2026, 12, 1, 0, 37, tzinfo=datetime.UTC).timestamp()
+    here = datetime.datetime.fromtimestamp(moment)
+    assert local(moment) == (datetime.datetime(2026, 11, 30, 16, 37) if said == "America/Los_Angeles" else here)
+    day = local(moment).date()
+    assert midnight(day) <= moment < midnight(day, 1)
 
 
 def test_an_empty_store_says_what_to_do(store):

@@ -4,7 +4,6 @@ import sqlite3
 from collections import Counter
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from datetime import datetime
 
 import streamlit as st
 
@@ -15,6 +14,7 @@ from decoding.trace import Trace
 from pages.parts.compare.comparison import comparison
 from pages.parts.compare.race import LEAST, MOST, Race
 from pages.parts.shared import keep
+from pages.parts.shared.clock import local
 from pages.parts.shared.in_turn import searching
 from pages.parts.shared.runs import check_replayed, of_tab
 from pages.parts.shared.session import Session
@@ -78,7 +78,7 @@ def labels(entries: dict[int, Entry]) -> dict[int, str]:
 
 def label(entry: Entry) -> str:
     title = METHODS[entry.method].title if entry.method in METHODS else entry.method
-    when = datetime.fromtimestamp(entry.created).strftime("%d %b %H:%M")
+    when = local(entry.created).strftime("%d %b %H:%M")
     return f"{entry.name} · {title} · {entry.tokens} tokens · {when}"
 
 

@@ -17,6 +17,7 @@ from decoding.runs.failures import told
 from decoding.runs.store import LONGEST_SEARCH, MAX_NAME, MAX_NOTE, Changed, Entry, Gone, Query, Store
 from decoding.runs.visitors import waits_for_file
 from pages.parts.shared import keep, visitor
+from pages.parts.shared.clock import local, zone
 from pages.parts.shared.in_turn import searching
 from pages.parts.shared.pick import pick
 from pages.parts.shared.session import Session
@@ -147,7 +148,7 @@ def filters(store: Store) -> Query:
 
 
 def midnight(day: datetime.date | None, later: int = 0) -> float | None:
-    """Seconds since 1970 at which a day begins here, `later` days on; infinite for one at either end of the calendar.
+    """Seconds since 1970 at which a day begins for the reader, `later` days on; infinite for one at either end of the calendar.
 
     >>> midnight(datetime.date.max, 1), midnight(None)
     (inf, None)
@@ -155,7 +156,7 @@ def midnight(day: datetime.date | None, later: int = 0) -> float | None:
     if day is None:
         return None
     try:
-        return datetime.datetime.combine(day + datetime.timedelta(later), datetime.time.min).timestamp()
+        return datetime.datetime.combine(day + datetime.timedelta(later), datetime.time.min, zone()).timestamp()
     except (OverflowError, ValueError):
         return math.inf if day.year > 1970 else -math.inf
 
@@ -211,7 +212,7 @@ def line(entry: Entry) -> dict:
     return {
         "name": plain(entry.name, 80),
         "method": title(entry.method),
-        "kept": datetime.datetime.fromtimestamp(entry.created),
+        "kept": local(entry.created),
         "tau": entry.tau,
         "tokens": entry.tokens,
         "steps": entry.steps,
@@ -226,7 +227,7 @@ def title(method: str) -> str:
 
 
 def when(entry: Entry) -> str:
-    return datetime.datetime.fromtimestamp(entry.created).strftime("%Y-%m-%d %H:%M")
+    return local(entry.created).strftime("%Y-%m-%d %H:%M")
 
 
 # -- one trace ------------------------------------------------------------------------------------------------------------
