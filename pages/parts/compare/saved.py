@@ -1,7 +1,6 @@
 """Saved runs compared: any traces of the store, in the same charts as live runs, with no model."""
 
 import sqlite3
-from collections import Counter
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 
@@ -16,6 +15,7 @@ from pages.parts.compare.race import LEAST, MOST, Race
 from pages.parts.shared import keep
 from pages.parts.shared.clock import local
 from pages.parts.shared.in_turn import searching
+from pages.parts.shared.pick import told_apart
 from pages.parts.shared.runs import check_replayed, of_tab
 from pages.parts.shared.session import Session
 from viz.step.text import CSS, legend_html, origins
@@ -70,10 +70,8 @@ def found(store: Store, race: Race) -> dict[int, Entry]:
 
 
 def labels(entries: dict[int, Entry]) -> dict[int, str]:
-    """What each run is called, never the same of two: Streamlit knows an option by that."""
-    said = {i: label(entry) for i, entry in entries.items()}
-    many = Counter(said.values())
-    return {i: text if many[text] == 1 else f"{text} · no. {i}" for i, text in said.items()}
+    """What each run is called, by its number; never the same of two."""
+    return dict(zip(entries, told_apart([label(entry) for entry in entries.values()], list(entries)), strict=True))
 
 
 def label(entry: Entry) -> str:

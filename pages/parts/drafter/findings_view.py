@@ -15,6 +15,7 @@ from decoding.runs.failures import told
 from pages.parts.drafter.findings import Findings
 from pages.parts.drafter.rejections import disagreeing, rejections
 from pages.parts.shared.chart_data import data_box
+from pages.parts.shared.pick import told_apart
 from pages.parts.shared.session import Session
 from pages.parts.shared.setup import PLOT_CONFIG, dark
 from pages.parts.step.open_trace import Runs
@@ -149,7 +150,8 @@ def filters(judged: pd.DataFrame) -> dict:
 def several(label: str, options: list[str], key: str) -> tuple[str, ...] | None:
     """Any number of the options; none chosen means all."""
     st.session_state[key] = [option for option in st.session_state.get(key, []) if option in options]
-    found = st.multiselect(as_markdown(label), options, key=key, placeholder="all", format_func=lambda o: plain(o, 200))
+    said = dict(zip(options, told_apart([plain(o, 40) for o in options], range(1, len(options) + 1)), strict=True))
+    found = st.multiselect(as_markdown(label), options, key=key, placeholder="all", format_func=said.__getitem__)
     return tuple(found) or None
 
 

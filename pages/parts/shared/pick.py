@@ -1,5 +1,6 @@
 """A table of which one line is chosen: by a click on the line, or in a box below it that the keyboard reaches as well."""
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -8,6 +9,16 @@ import streamlit as st
 
 from pages.parts.shared.heard import heard
 from viz.tokens import as_markdown
+
+
+def told_apart(said: Sequence[str], numbers: Sequence[object]) -> list[str]:
+    """Words of options, never the same of two: Streamlit knows an option by them.
+
+    >>> told_apart(["a", "b", "a"], [7, 8, 9])
+    ['a · no. 7', 'b', 'a · no. 9']
+    """
+    many = Counter(said)
+    return [text if many[text] == 1 else f"{text} · no. {number}" for text, number in zip(said, numbers, strict=True)]
 
 
 def pick(frame: pd.DataFrame, names: Sequence[Any], key: str, label: str, format_func: Callable[[Any], str], **look: Any) -> Any:
