@@ -3,6 +3,7 @@ nothing."""
 
 import json
 from functools import partial
+from math import isfinite
 from random import Random
 from urllib.parse import parse_qsl, quote, urlencode
 
@@ -107,7 +108,7 @@ def test_links_of_a_comparison(mode, monkeypatch):
         good = (
             compare.column_parameters(columns, dice.choice(compare.MODES))
             if dice.random() < 0.7
-            else compare.sweep_parameters(columns[0], "length")
+            else compare.sweep_parameters(columns[0], "length", (1, dice.randint(2, 64)), dice.randint(1, 5))
         )
         with case(name, asked := query(dice, good)):
             if (place := compare.parse(asked)) is not None:
@@ -115,6 +116,7 @@ def test_links_of_a_comparison(mode, monkeypatch):
                 for found in (place.settings, *place.columns):
                     check_settings(found)
                 assert len(place.columns) <= 6 and place.view in compare.VIEWS and place.mode in compare.MODES
+                assert all(isfinite(number) for number in place.swept.values())
 
 
 def test_a_chat_of_halves_of_characters_is_left_out():
