@@ -273,7 +273,9 @@ def test_a_class_with_pupils_is_taught_on_and_not_ended_by_another(own_classes):
     code = query(teacher)["class"]
     there = {name: query(teacher)[name] for name in ("view", "class", "lead")}
     opened(class_=code)
-    press(goes(teacher, there), "learn.teach")
+    goes(teacher, there)
+    assert teacher.button(key="learn.teach").label == f"Go on with class {code}"
+    press(teacher, "learn.teach")
     assert query(teacher)["class"] == code and list(own_classes.rooms) == [code]
     own_classes.rooms[code].tabs.clear()
     press(goes(teacher, there), "learn.teach")

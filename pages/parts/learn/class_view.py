@@ -27,7 +27,7 @@ def voter() -> str:
 def begin(reader: Reader, write: Callable[[Reader], None]) -> None:
     """A callback: a class is opened, and its teacher's link is the address from now on. One that is led already goes on: it has
     pupils, who could not know the code of another."""
-    if not classes.has_pupils(reader.code, reader.key):
+    if not goes_on(reader):
         before = reader.code, reader.key
         try:
             reader.code, reader.key = classes.opened(visitor.address(), voter())
@@ -39,6 +39,11 @@ def begin(reader: Reader, write: Callable[[Reader], None]) -> None:
     reader.answers, reader.skipped = {}, classes.shown(reader.code, reader.key)  # not what the teacher tried alone
     reader.go(reader.lesson or 0, 0)
     write(reader)
+
+
+def goes_on(reader: Reader) -> bool:
+    """Whether this tab leads a class that somebody has come to."""
+    return classes.has_pupils(reader.code, reader.key)
 
 
 def arrive(reader: Reader) -> None:

@@ -98,7 +98,8 @@ def overview(reader: Reader, all_: tuple[Lesson, ...]) -> None:
     class_view.own_classes(reader, write)
     for i, lesson in enumerate(all_):
         row(reader, i, lesson)
-    st.button("Teach a class", key="learn.teach", icon=":material/groups:", on_click=class_view.begin, args=(reader, write),
+    teach = f"Go on with class {reader.code}" if class_view.goes_on(reader) else "Teach a class"
+    st.button(as_markdown(teach), key="learn.teach", icon=":material/groups:", on_click=class_view.begin, args=(reader, write),
               help="A view for a projector, and a code by which pupils vote on the questions. No account.")  # fmt: skip
     said = score(reader, all_)
     if said:

@@ -63,9 +63,7 @@ def keep(session: Session) -> None:
     """A small form that keeps the shown run, as far as it went; pressed again it adds what has come since."""
     if not session.count:
         return
-    kept = known(session, session.trace, session.runs)
-    names, notes = boxes(session, kept)
-    kept = known(session, session.trace, session.runs)
+    names, notes, kept = boxes(session, known(session, session.trace, session.runs))
     seen = mark(session.trace)  # not the run itself: what a button holds could not be let go of
     with st.container(horizontal=True, vertical_alignment="center", key="keep_row"):
         with st.popover("Keep this run", icon=":material/bookmark_add:", key="keep_box"):
@@ -95,8 +93,9 @@ def known(session: Session, trace: Trace, runs: int) -> Kept | None:
     return kept if same and is_there(kept) else None
 
 
-def boxes(session: Session, kept: Kept | None) -> tuple[str, str]:
-    """The keys of name and note, which say something from now on. A run that is made anew goes on with what was written."""
+def boxes(session: Session, kept: Kept | None) -> tuple[str, str, Kept | None]:
+    """The keys of name and note, which say something from now on, and as what the run is kept. A run that is made anew goes on with
+    what was written; boxes that begin anew say what is stored."""
     run, number = mark(session.trace), session.runs
     if (before := st.session_state.get(BOXES)) is not None and before[0] == run:
         number = before[1]
@@ -104,10 +103,11 @@ def boxes(session: Session, kept: Kept | None) -> tuple[str, str]:
     names, notes = f"keep_name.{number}", f"keep_note.{number}"
     if names not in st.session_state:  # another run, or the page was left: what was said of the last press has been read
         st.session_state.pop(PROBLEM, None)
-        session.kept = kept = as_stored(kept) or session.kept
+        if (kept := as_stored(kept)) is not None:
+            session.kept = kept
     st.session_state.setdefault(names, suggestion(session.trace) if kept is None else kept.name)
     st.session_state.setdefault(notes, "" if kept is None else kept.note)
-    return names, notes
+    return names, notes, kept
 
 
 def as_stored(kept: Kept | None) -> Kept | None:
