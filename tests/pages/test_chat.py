@@ -203,7 +203,7 @@ def test_a_study_is_asked_turn_by_turn(folder, tmp_path, monkeypatch):
     at.session_state["desk"].file = ("1", "q.jsonl", tuple(read_prompts(data, "q.jsonl")))
     at.run()
     assert not at.exception and switch(at).value is True
-    assert any("1 further turns, each asked behind" in box.value for box in at.caption)
+    assert any("1 further turn, each asked behind" in box.value for box in at.caption)
     at.button(key="study_run").click().run()
     at.session_state["desk"].live.wait(PATIENCE)
     at.run()
@@ -212,3 +212,8 @@ def test_a_study_is_asked_turn_by_turn(folder, tmp_path, monkeypatch):
     found = results(Store(tmp_path), plan)
     assert plan.chat and [number for number, *_ in found] == [0, 1, 2] and at.metric[0].value == "3"
     assert found[1][3].header.messages[1] == Message("assistant", found[0][3].answer)
+    assert at.metric[0].label == "turns"  # not prompts, and not counted as if they were
+    at.session_state["find.tabs.5"] = "p against q"
+    at.run()
+    heads = [option.split(":")[0] for option in at.selectbox(key="find.heat_prompt.A").options]
+    assert heads == ["1", "1, turn 2", "2"]

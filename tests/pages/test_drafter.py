@@ -3,6 +3,7 @@
 from math import inf
 from threading import Event
 
+import pandas as pd
 import pytest
 import streamlit as st
 from streamlit.testing.v1 import AppTest
@@ -16,6 +17,8 @@ from decoding.runs.study import Plan, Study, results
 from decoding.runs.worker import Worker
 from decoding.trace import Message
 from pages.parts.drafter.controller import Series, finished
+from pages.parts.drafter.findings import called
+from pages.parts.drafter.rejections import name, place
 from pages.parts.drafter.sidebar import job, seeds, settings_of
 from pages.parts.drafter.study_view import sentence
 from pages.parts.shared import recorded_run
@@ -301,6 +304,14 @@ def test_a_rejection_opens_exactly_its_step(store):
     assert session.trace == store.open(trace)
     assert (session.cursor, session.selected) == (step, node)
     assert session.step.nodes[node].verdict == "rejected"
+
+
+def test_a_run_is_called_by_its_prompt_and_turn():
+    """The turns of a chat were counted as if each were a prompt, in every table of what a study found."""
+    row = {"prompt": 1, "step": 0, "node": 2, "position": 3, "token": "a", "context": "b", "accepted by": "A"}
+    names = ("1", "1, turn 2", "2")
+    assert "prompt 1, turn 2, step 1, node 3" in name(row, names) and "prompt 1, turn 2, position 4" in place(row, names)
+    assert list(called(pd.Series([0, 1, 2]), names)) == list(names) and list(called(pd.Series([0, 1]), ("1", "2"))) == [1, 2]
 
 
 @pytest.mark.parametrize("tab", ["Acceptance", "Its list", "Calibration", "p against q", "Rejections", "Two drafters"])

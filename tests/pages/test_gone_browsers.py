@@ -13,6 +13,7 @@ from decoding import limits as rules
 from decoding.limits import PUBLIC, limits, megabytes
 from decoding.runs.visitors import new_key
 from decoding.trace import Node, Step, Times
+from pages.parts.learn.place import Reader
 from pages.parts.shared import runs
 from pages.parts.shared.tabs import GRACE, KEPT, LOOK, Tabs
 from pages.parts.shared.weight import of_node
@@ -185,6 +186,17 @@ def test_what_was_begun_meanwhile_stays(site, public):
     assert new.kept == {"step": step, "saved": shown, "race": race} and set(new.lives) == {begun, compared}
     site.after(0), site.after(GRACE)
     assert begun.wanted and compared.wanted and not closed.wanted
+
+
+def test_answers_of_a_lesson_outlive_a_reload_and_give_way_to_newer_ones(site, public):
+    """Runs were found again, and what a reader had answered was not."""
+    old, new = site.tabs.tab("old", "alice"), site.tabs.tab("new", "alice")
+    before, fresh, answered = Reader(answers={(0, 3): 1}), Reader(), Reader(skipped={(0, 3)})
+    old.kept["learn"], new.kept["learn"] = before, fresh
+    assert site.tabs.take_over(old.key, new) == {"learn": before} == new.kept
+    later = site.tabs.tab("later", "alice")
+    later.kept["learn"] = answered
+    assert site.tabs.take_over(new.key, later) == {} and later.kept == {"learn": answered}
 
 
 def test_nobody_gets_another_visitors_tab(site, public):

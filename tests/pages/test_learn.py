@@ -13,6 +13,7 @@ from pages.parts.learn import class_view
 from pages.parts.learn import classes as classes_module
 from pages.parts.learn.classes import Classes, Spot
 from pages.parts.learn.learn import READER, lessons, runs
+from pages.parts.shared.runs import tabs
 from tests.conftest import PATIENCE
 from viz.lessons.lesson import unmarked
 
@@ -336,6 +337,31 @@ def test_a_teacher_whose_address_is_gone_comes_back_to_the_class(own_classes, mo
     assert query(back)["lead"] == query(teacher)["lead"] and own_classes.spot(code) == Spot(2, 1, True)
     monkeypatch.setattr("pages.parts.learn.class_view.voter", lambda: "a pupil")
     assert f"learn.back.{code}" not in keys(opened())
+
+
+def test_a_pupil_who_went_to_another_page_finds_the_way_back(own_classes, monkeypatch):
+    """By the page's name they came to the list of lessons, and nothing led back but the code."""
+    monkeypatch.setattr("pages.parts.learn.class_view.voter", lambda: "a pupil")
+    lesson, card = asked()[0]
+    code, key = own_classes.opened()
+    own_classes.move(code, key, Spot(lesson, card))
+    press(opened(class_=code), "learn.option.1")
+    back = opened()
+    assert any(found.value.startswith(f"You are in class {code}") for found in back.markdown)
+    press(back, f"learn.return.{code}")
+    assert query(back) == {"view": "class", "class": code} and "Your vote is in" in html(back)
+    own_classes.close(code, key)
+    assert f"learn.return.{code}" not in keys(opened())
+    monkeypatch.setattr("pages.parts.learn.class_view.voter", lambda: "another")
+    assert not [name for name in keys(opened()) if name and name.startswith("learn.return")]
+
+
+def test_what_a_reader_has_answered_is_the_tabs():
+    """So that a reload finds it (`Tabs.take_over`)."""
+    lesson, card = asked()[0]
+    at = press(opened(lesson=f"{lesson + 1}", card=f"{card + 1}"), "learn.skip")
+    reader = at.session_state[READER]
+    assert any(tab.kept.get(READER) is reader for tab in tabs.of(""))
 
 
 def test_a_link_that_leads_no_class_goes_on_saying_why(own_classes):

@@ -133,7 +133,7 @@ def notices(session: Session, race: Race, asked: Sequence) -> None:
     """What is recorded, what was wrong with a link, and what is stale."""
     recording(session, race)
     for note in race.notes:
-        st.warning(as_markdown(note), icon=":material/link_off:")
+        st.warning(as_markdown(note), icon=":material/info:")
     if race.problem:
         st.error(as_markdown(race.problem), icon=":material/error:")
     if not race.columns or race.matches(asked):

@@ -159,12 +159,13 @@ class StudyController(RunController, Remembered):
                 self.live = self.begin(settings.device, maker)
 
     def belongs(self, store: Store) -> None:
-        """End what goes on into another store: the visitor has taken another key, or chosen another folder."""
-        if self.live is not None and self.folder != store.folder:
+        """End what goes on into another store, and forget why runs are missing in it: the visitor has taken another key, or chosen
+        another folder."""
+        if self.folder not in (None, store.folder):
             if self.busy:
                 self.problem = "Runs are kept elsewhere now, so the study was stopped; its own are where it began."
             self.close()
-            self.jobs, self.live = (), None
+            self.jobs, self.live, self.folder, self.problems = (), None, None, {}
 
     def sync(self) -> None:
         if self.series is not None:

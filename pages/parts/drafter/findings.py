@@ -29,6 +29,7 @@ class Findings:
     """One drafter over all finished prompts. Only to be looked at: all sessions share it."""
 
     prompts: tuple[Prompt, ...]  # what every run of the plan is asked, finished or not
+    names: tuple[str, ...]  # of these runs: "3", or "3, turn 2"
     judged: pd.DataFrame  # one line per judged token
     tallies: pd.DataFrame  # one line per prompt
     alarms: tuple[str, ...]
@@ -49,15 +50,29 @@ def found_in(folder: str, key: str, stamp: tuple[int, int], _plan: Plan) -> Find
     """
     with looking():
         damaged: dict[int, str] = {}
-        found = findings_of(_plan.asked, runs_of(Store(Path(folder), later=True), _plan, damaged))
+        found = findings_of(_plan.asked, runs_of(Store(Path(folder), later=True), _plan, damaged), _plan.names)
     return replace(found, damaged=tuple((_plan.names[number], why) for number, why in damaged.items()))
 
 
-def findings_of(prompts: Sequence[Prompt], runs: Sequence[DrafterRun]) -> Findings:
+def findings_of(prompts: Sequence[Prompt], runs: Sequence[DrafterRun], names: Sequence[str] = ()) -> Findings:
+    """
+    Args:
+        names: of the runs of a plan; without them every prompt is one, and they are counted.
+    """
     judged = judgements(runs)
+    short = tuple(name.removeprefix("prompt ") for name in names) or tuple(f"{i + 1}" for i in range(len(prompts)))
     return Findings(
-        tuple(prompts), judged, per_prompt(runs), tuple(alarms(runs)), verdict(judged), stage(run[3].header for run in runs)
+        tuple(prompts), short, judged, per_prompt(runs), tuple(alarms(runs)), verdict(judged), stage(run[3].header for run in runs)
     )
+
+
+def called(runs: pd.Series, names: Sequence[str]) -> pd.Series:
+    """What runs are called that are counted from 0: numbers, which sort as such, where every prompt is one run.
+
+    >>> list(called(pd.Series([0, 1]), ("1", "2"))), list(called(pd.Series([1]), ("1", "1, turn 2")))
+    ([1, 2], ['1, turn 2'])
+    """
+    return runs + 1 if all(map(str.isdigit, names)) else runs.map(dict(enumerate(names)))
 
 
 @cache

@@ -12,7 +12,7 @@ import plotly.graph_objects as go
 import streamlit as st
 
 from decoding.runs.failures import told
-from pages.parts.drafter.findings import Findings
+from pages.parts.drafter.findings import Findings, called
 from pages.parts.drafter.rejections import disagreeing, rejections
 from pages.parts.shared.chart_data import data_box
 from pages.parts.shared.pick import told_apart
@@ -75,16 +75,17 @@ def findings_view(session: Session, runs: Runs, found: dict[str, Findings]) -> N
     judged = passed(tuple((label, Held(one.judged)) for label, one in found.items()), tuple(chosen.items()))
     total, left = sum(len(one.judged) for one in found.values()), sum(map(len, judged.values()))
     st.caption(f"{left:,} of {total:,} judged tokens pass the filters; every chart below shows these.")
+    runs_of = found[names[0]].names  # the same of both
     frames: Frames = judged if len(judged) > 1 else judged[names[0]]
     views: dict[str, Callable[[], None]] = {
         "Acceptance": lambda: acceptance(frames),
         "Its list": lambda: listed(frames),
         "Calibration": lambda: calibration(frames, judged),
         "p against q": lambda: heat(runs, found, chosen),
-        "Rejections": lambda: rejections(session, runs, judged),
+        "Rejections": lambda: rejections(session, runs, judged, runs_of),
     }
     if len(judged) == 2:
-        views["Two drafters"] = lambda: disagreeing(session, runs, judged)
+        views["Two drafters"] = lambda: disagreeing(session, runs, judged, runs_of)
     for tab, view in zip(st.tabs(list(views), key=f"find.tabs.{len(views)}", on_change="rerun"), views.values(), strict=True):
         if tab.open:
             with tab:
@@ -106,7 +107,7 @@ def numbers(label: str, found: Findings) -> None:
     judged, accepted = len(found.judged), int(found.judged["accepted"].sum())
     error = calibration_error(found.judged)
     cells = {
-        "prompts": (f"{len(found.tallies):,}", "Finished ones."),
+        "prompts" if all(map(str.isdigit, found.names)) else "turns": (f"{len(found.tallies):,}", "Finished ones."),
         "tau": (share(sums["tokens"], sums["target calls"]), f"{METRICS['tau'].formula}. {METRICS['tau'].meaning}"),
         "alpha": (share(accepted, judged), f"{METRICS['alpha'].formula}. {METRICS['alpha'].meaning}"),
         "judged": (f"{judged:,}", "Drafted tokens the target looked at."),
@@ -121,7 +122,8 @@ def numbers(label: str, found: Findings) -> None:
         st.markdown(f"**{as_markdown(label)}**", width=210)
         for name, (value, help_) in cells.items():
             st.metric(name, value, help=as_markdown(help_), width="content")
-        data_box(lambda: found.tallies.assign(prompt=found.tallies["prompt"] + 1), f"find.prompts.{label[0]}", "Per prompt")
+        table = found.tallies
+        data_box(lambda: table.assign(prompt=called(table["prompt"], found.names)), f"find.prompts.{label[0]}", "Per prompt")
 
 
 def share(part: float, whole: float) -> str:
@@ -298,8 +300,8 @@ def heat(runs: Runs, found: Mapping[str, Findings], chosen: Mapping) -> None:
     lines = {int(row["prompt"]): row for row in tallies.to_dict("records")}
 
     def name(number: int) -> str:
-        text = found[label].prompts[number].text
-        return f"{number + 1}: {plain(text.strip(), 60)} · tau {lines[number]['tau']:.2f}" if number in lines else ""
+        text, run = found[label].prompts[number].text, found[label].names[number]
+        return f"{run}: {plain(text.strip(), 60)} · tau {lines[number]['tau']:.2f}" if number in lines else ""
 
     number = what.selectbox("Prompt", list(lines), key=f"find.heat_prompt.{label[0]}", format_func=name)
     by = how.selectbox("Measure", list(MEASURES), key="find.heat_by", format_func=MEASURES.get)

@@ -1,11 +1,12 @@
 """The most expensive rejections, and where two drafters disagree: tables whose lines lead to the step on the Step page."""
 
 import html
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import pandas as pd
 import streamlit as st
 
+from pages.parts.drafter.findings import called
 from pages.parts.shared.chart_data import data_box
 from pages.parts.shared.pick import pick
 from pages.parts.shared.session import Session
@@ -21,12 +22,17 @@ LOOK = {
     "cost": st.column_config.NumberColumn(width=50, help="Tokens the step could have brought in addition; an upper bound."),
     "context": st.column_config.TextColumn(width=300),
     **dict.fromkeys(("p", "q", "u", "wanted p"), SHORT),
-    **dict.fromkeys(("prompt", "step"), st.column_config.NumberColumn(width=60)),
+    "prompt": st.column_config.Column(width=60),
+    "step": st.column_config.NumberColumn(width=60),
 }
 
 
-def rejections(session: Session, runs: Runs, judged: Mapping[str, pd.DataFrame]) -> None:
-    """A table; the chosen line can be opened."""
+def rejections(session: Session, runs: Runs, judged: Mapping[str, pd.DataFrame], names: Sequence[str]) -> None:
+    """A table; the chosen line can be opened.
+
+    Args:
+        names: of the runs.
+    """
     label = next(iter(judged))
     if len(judged) > 1:
         label = st.segmented_control("Drafter", list(judged), default=label, key="find.rejecting", required=True)
@@ -43,7 +49,8 @@ def rejections(session: Session, runs: Runs, judged: Mapping[str, pd.DataFrame])
     st.caption(as_markdown(HOW_TO_READ_REJECTIONS[str(group)]))
     rows = {f"{row['trace']}.{row['step']}.{row['node']}": row for row in table.to_dict("records")}
     chosen = pick(
-        rejection_lines(table), list(rows), "find.rejections", "Selected rejection", lambda k: name(rows[k]) if k in rows else "",
+        rejection_lines(table, names), list(rows), "find.rejections", "Selected rejection",
+        lambda k: name(rows[k], names) if k in rows else "",
         column_config=LOOK, height=height(table), alt=f"The {len(table)} most expensive rejections",
     )  # fmt: skip
     row = rows[chosen]
@@ -65,15 +72,15 @@ def height(table: pd.DataFrame) -> int:
     return 37 + 35 * min(len(table), 7)
 
 
-def rejection_lines(table: pd.DataFrame) -> pd.DataFrame:
+def rejection_lines(table: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
     """The columns a reader wants; prompts and steps count from 1."""
     columns = ["cost", "context", "token", "wanted", "wanted p", "p", "confidence", "u", "class", "domain", "prompt", "step"]
     frame = table[columns].rename(columns={"confidence": "q"})
-    return frame.assign(prompt=frame["prompt"] + 1, step=frame["step"] + 1)
+    return frame.assign(prompt=called(frame["prompt"], names), step=frame["step"] + 1)
 
 
-def name(row: Mapping) -> str:
-    where = f"prompt {row['prompt'] + 1}, step {row['step'] + 1}, node {row['node'] + 1}"
+def name(row: Mapping, names: Sequence[str]) -> str:
+    where = f"prompt {names[row['prompt']]}, step {row['step'] + 1}, node {row['node'] + 1}"
     return f"{plain(row['token'], 20)} after “{plain(row['context'][-24:], 24)}” · {where}"
 
 
@@ -91,7 +98,7 @@ def as_text(sentence: str) -> str:
     return html.escape(plain(sentence, 400))
 
 
-def disagreeing(session: Session, runs: Runs, judged: Mapping[str, pd.DataFrame]) -> None:
+def disagreeing(session: Session, runs: Runs, judged: Mapping[str, pd.DataFrame], names: Sequence[str]) -> None:
     """Places where one drafter was right and the other was not."""
     (a, one), (b, two) = judged.items()
     st.markdown(as_markdown(agreement_sentence(one, two, (a, b))))
@@ -102,11 +109,11 @@ def disagreeing(session: Session, runs: Runs, judged: Mapping[str, pd.DataFrame]
     st.caption(as_markdown(HOW_TO_READ_DISAGREEMENTS))
     shown = table.head(MANY).reset_index(drop=True)
     columns = ["accepted by", "context", f"tried, {a}", f"tried, {b}", "wanted", "wanted p", "domain", "prompt", "position"]
-    lines = shown[columns].assign(prompt=shown["prompt"] + 1, position=shown["position"] + 1)
+    lines = shown[columns].assign(prompt=called(shown["prompt"], names), position=shown["position"] + 1)
     rows = {f"{row['prompt']}.{row['position']}": row for row in shown.to_dict("records")}
     chosen = pick(
-        lines, list(rows), "find.apart", "Selected place", lambda k: place(rows[k]) if k in rows else "", column_config=LOOK,
-        height=height(shown), alt=f"{len(shown)} places where the drafters disagree",
+        lines, list(rows), "find.apart", "Selected place", lambda k: place(rows[k], names) if k in rows else "",
+        column_config=LOOK, height=height(shown), alt=f"{len(shown)} places where the drafters disagree",
     )  # fmt: skip
     with st.container(horizontal=True):
         for label in (a, b):
@@ -116,6 +123,6 @@ def disagreeing(session: Session, runs: Runs, judged: Mapping[str, pd.DataFrame]
         data_box(lambda: table, "find.apart_data")
 
 
-def place(row: Mapping) -> str:
-    where = f"prompt {row['prompt'] + 1}, position {row['position'] + 1}"
+def place(row: Mapping, names: Sequence[str]) -> str:
+    where = f"prompt {names[row['prompt']]}, position {row['position'] + 1}"
     return f"after “{plain(row['context'][-30:], 30)}” · {row['accepted by']} was right · {where}"

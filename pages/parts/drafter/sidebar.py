@@ -36,7 +36,7 @@ from pages.parts.shared.settings import Settings
 from viz.tokens import as_markdown, plain
 
 EXAMPLE, TYPED, FILE = "examples", "typed", "a file"
-FIRST_TURNS = "Of each prompt the first turn alone: {:,} further turns need a model with a chat template."
+FIRST_TURNS = "Of each prompt the first turn alone: a model without a chat template cannot be asked the {}."
 SIDES = {"A": "speculative_sampling", "B": "prompt_lookup"}  # and the method each begins with
 PARTS = {
     "draft": (
@@ -104,7 +104,8 @@ def prompt_source(controller: StudyController) -> tuple[tuple[Prompt, ...], str]
     found = spread(found, most)
     turns = sum(len(prompt.questions) - 1 for prompt in found)
     if turns:
-        st.caption(f"{turns:,} further turns, each asked behind the answers before it." if chat else FIRST_TURNS.format(turns))
+        more = "1 further turn" if turns == 1 else f"{turns:,} further turns"
+        st.caption(f"{more}, each asked behind the answers before it." if chat else FIRST_TURNS.format(more))
     try:
         check_prompts(len(found) + turns * chat)  # before anything is made of them, which takes long with thousands
     except Refused as error:

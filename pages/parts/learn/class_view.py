@@ -101,6 +101,22 @@ def own_classes(reader: Reader, write: Callable[[Reader], None]) -> None:
             st.button("Go back to it", key=f"learn.back.{code}", on_click=go_back, args=(reader, code, write))
 
 
+def visited_classes(reader: Reader, write: Callable[[Reader], None]) -> None:
+    """The ways back to classes that this reader is a pupil of: who went to another page and came by its name has no address."""
+    for code in classes.visited(reader.tab):
+        with st.container(horizontal=True, vertical_alignment="center", border=True, key=f"learn.visited.{code}"):
+            st.markdown(as_markdown(f"You are in class {code}."), width="stretch")
+            st.button("Go back to it", key=f"learn.return.{code}", on_click=go_back_in, args=(reader, code, write))
+
+
+def go_back_in(reader: Reader, code: str, write: Callable[[Reader], None]) -> None:
+    """A callback: to a class as its pupil; the page says so where it has ended."""
+    reader.code, reader.key, reader.projected = code, "", True
+    reader.answers, reader.skipped = {}, set()
+    reader.go(None)
+    write(reader)
+
+
 def lead(reader: Reader) -> None:
     """The class goes where its teacher is; at the list of lessons that is where it was."""
     if reader.key and reader.lesson is not None:

@@ -110,6 +110,12 @@ class Classes:
             self.forget()
             return {code: room for code, room in self.rooms.items() if opener and room.opener == opener}
 
+    def visited(self, tab: str) -> list[str]:
+        """The codes of the classes that a pupil is one of; theirs alone to know."""
+        with self.lock:
+            self.forget()
+            return [code for code, room in self.rooms.items() if tab in room.tabs]
+
     def has_pupils(self, code: str, key: str) -> bool:
         """Whether a class that this key leads is open and somebody has come."""
         with self.lock:

@@ -14,6 +14,7 @@ from decoding.runs.recorded_run import tokens
 from pages.parts.learn import class_view, pictures
 from pages.parts.learn.place import NAMES, Reader, opened
 from pages.parts.shared.files import on_demand
+from pages.parts.shared.runs import of_tab
 from pages.parts.shared.stepper import stepper
 from viz.lessons.assets import class_style, style
 from viz.lessons.course import NEEDED, course, minutes
@@ -43,7 +44,7 @@ def learn() -> None:
         st.html(f"<style>{style()}</style><h1 class='ds-title'>Learn</h1>")
         st.error(as_markdown(f"The recorded runs of the lessons cannot be read: {told(error)}"), icon=":material/error:")
         return
-    reader: Reader = st.session_state.setdefault(READER, Reader(tab=class_view.voter()))
+    reader = of_tab(READER, lambda: Reader(tab=class_view.voter()))
     query = {name: value for name, value in st.query_params.to_dict().items() if name in NAMES}
     if query != reader.wanted:
         opened(reader, query, all_)
@@ -96,6 +97,7 @@ def overview(reader: Reader, all_: tuple[Lesson, ...]) -> None:
         "minutes; the first two lessons say what is guessed, what is checked and why nothing is lost.</p></div>"
     )
     class_view.own_classes(reader, write)
+    class_view.visited_classes(reader, write)
     for i, lesson in enumerate(all_):
         row(reader, i, lesson)
     teach = f"Go on with class {reader.code}" if class_view.goes_on(reader) else "Teach a class"

@@ -29,6 +29,11 @@ class Reader:
     turned_away: bool = False  # whether the class could not be opened again, because there are too many
 
     @property
+    def answered(self) -> bool:
+        """Whether anything was, which a page that was just opened has not."""
+        return bool(self.answers or self.skipped)
+
+    @property
     def at(self) -> tuple[int, int]:
         return (self.lesson or 0, self.card)
 

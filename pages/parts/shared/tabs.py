@@ -265,8 +265,9 @@ class Tabs:
 
 
 def is_begun(owner: Any) -> bool:
-    """Whether what a page keeps has work of its own, or shows a trace that is not ours: more than a page that was just opened."""
-    return bool(getattr(owner, "lives", ()) or getattr(owner, "replayed", ()))
+    """Whether what a page keeps has work of its own, shows a trace that is not ours, or holds answers: more than a page that was
+    just opened."""
+    return any(getattr(owner, name, ()) for name in ("lives", "replayed", "answered"))
 
 
 def held_by(live: Live) -> tuple:

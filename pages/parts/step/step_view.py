@@ -142,7 +142,7 @@ def notices(session: Session) -> None:
     for problem in filter(None, (session.problem, session.sides.problem)):
         st.error(as_markdown(problem), icon=":material/error:")
     for note in session.notes:
-        st.warning(as_markdown(note), icon=":material/link_off:")
+        st.warning(as_markdown(note), icon=":material/info:")
     for note in loading_notes(session):
         st.caption(as_markdown(note))
     if session.trace is None or session.coming is not None or not stale(session):
