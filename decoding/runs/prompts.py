@@ -116,8 +116,8 @@ def spread(prompts: Sequence[Prompt], most: int) -> tuple[Prompt, ...]:
     domains: dict[str, list[int]] = {}
     for number, prompt in enumerate(prompts):
         domains.setdefault(prompt.domain, []).append(number)
-    in_turn = [n for n in chain.from_iterable(zip_longest(*domains.values())) if n is not None]
-    return tuple(prompts[number] for number in sorted(in_turn[:most]))
+    turns = [(rank, domain, n) for domain, own in enumerate(domains.values()) for rank, n in enumerate(own)]
+    return tuple(prompts[number] for number in sorted(n for *_, n in sorted(turns)[:most]))
 
 
 # -- layouts ------------------------------------------------------------------------------------------------------------

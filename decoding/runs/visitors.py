@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from threading import Lock
+from threading import Lock, Thread
 
 from decoding.limits import Refused, check_keepers, limits
 from decoding.runs.store import FILE, Store
@@ -116,8 +116,8 @@ def store_of(root: Path, key: str, days: int | None, address: str = "") -> Store
     """
     folder = folder_of(root, key)
     root.mkdir(parents=True, exist_ok=True)
-    if days is not None:
-        forget(root, days)
+    if days is not None and due(root):
+        Thread(target=forget, args=(root, days), daemon=True).start()  # of a hundred thousand visitors it takes a while
     if not (folder / FILE).exists():
         check_room(root)
     # whoever only looks leaves nothing there
@@ -151,9 +151,7 @@ def note_keeper(address: str) -> None:
 
 
 def forget(root: Path, days: int) -> list[Path]:
-    """Remove the folders of visitors that were not written for so many days, at most once an hour; returns them."""
-    if not due(root):
-        return []
+    """Remove the folders of visitors that were not written for so many days; returns them."""
     found = [folder for folder in (root / FOLDER).glob("*") if now() - last_written(folder) > days * DAY]
     return [folder for folder in found if removed(folder, days)]
 

@@ -14,6 +14,7 @@ from decoding.runs.method_runs import DOMAINS, MOST, Shown
 from pages.parts.shared import recorded_run as demo
 from pages.parts.shared.address import parameters
 from pages.parts.shared.examples import EXAMPLES
+from pages.parts.shared.session import go_to_step
 from pages.parts.shared.settings import Settings, family_named
 from viz.step.small_tree import small_tree_svg
 from viz.tokens import as_markdown
@@ -83,7 +84,7 @@ def card(method: Method, shown: Shown | None) -> None:
                       help=as_markdown(reason) or None, on_click=choose, args=(method.key,))  # fmt: skip
     if st.session_state.get("go_to_step") == method.key:
         del st.session_state["go_to_step"]
-        st.switch_page("pages/1_Step.py", query_params=link(method.key))
+        go_to_step(link(method.key))
 
 
 def lossless_badge(method: Method) -> None:
@@ -122,7 +123,7 @@ def details(method: Method) -> None:
     else:
         st.caption("No parameters.")
     if st.button("Open in Step", key="details_open", type="primary", icon=":material/skip_next:", disabled=bool(reason)):
-        st.switch_page("pages/1_Step.py", query_params=link(method.key))
+        go_to_step(link(method.key))
 
 
 def overview() -> None:

@@ -8,6 +8,7 @@ from decoding.models.catalogue import MODELS
 from decoding.trace import Trace
 from pages.parts.shared import recorded_run as demo
 from pages.parts.shared.address import parameters
+from pages.parts.shared.session import go_to_step
 from pages.parts.shared.settings import settings_of
 from pages.parts.shared.setup import PAGES, dark, numbered
 from viz.lanes.lanes import lanes, result, script, style
@@ -100,7 +101,7 @@ def picture_race(ordinary: Trace, speculative: Trace) -> None:
         "replayed; no model is running. One tick is one call."
     )
     if st.button("Draw one, call by call", icon=":material/grid_on:", key="open_picture"):
-        st.switch_page("pages/1_Step.py", query_params=parameters(settings_of(head), DRAWN_STEP, None))
+        go_to_step(parameters(settings_of(head), DRAWN_STEP, None))
 
 
 def doors() -> None:

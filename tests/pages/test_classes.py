@@ -257,6 +257,9 @@ def test_the_secret_of_a_server_is_its_own_and_stays(tmp_path, monkeypatch):
     assert (tmp_path / "one" / "classes.secret").stat().st_mode & 0o777 == 0o600
     monkeypatch.setenv("DRAFTSCOPE_HOME", str(tmp_path / "two"))
     assert own_secret.__wrapped__() != found[0]
+    (tmp_path / "two" / "classes.secret").write_bytes(b"a part")  # of a disk that was full: it was another one after each start
+    found = [secret() for secret in [own_secret.__wrapped__] * 2]
+    assert found[0] == found[1] and [file.name for file in (tmp_path / "two").iterdir()] == ["classes.secret"]
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("DRAFTSCOPE_HOME", str(tmp_path / "file" / "in"))
     assert len(own_secret.__wrapped__()) == 32

@@ -3,7 +3,7 @@
 import tomllib
 from math import inf
 from pathlib import Path
-from threading import Event
+from threading import Event, Thread
 from types import SimpleNamespace
 
 import pytest
@@ -197,6 +197,22 @@ def test_answers_of_a_lesson_outlive_a_reload_and_give_way_to_newer_ones(site, p
     later = site.tabs.tab("later", "alice")
     later.kept["learn"] = answered
     assert site.tabs.take_over(new.key, later) == {} and later.kept == {"learn": answered}
+
+
+def test_jobs_can_be_looked_at_while_others_are_added(site):
+    """A press of one visitor counts the jobs of all, and broke where another's run was begun in that moment."""
+    tab, jobs = site.tabs.tab("a", "alice"), [Job() for _ in range(3000)]
+    adding = Thread(target=lambda: [tab.lives.add(job) for job in jobs])
+    adding.start()
+    while adding.is_alive():
+        assert tab.busy == 0
+    assert set(tab.lives) == set(jobs)
+
+
+class Job:
+    """One that has nothing to do."""
+
+    busy, group = False, None
 
 
 def test_nobody_gets_another_visitors_tab(site, public):

@@ -1,13 +1,16 @@
 """The Lenses page without a browser: it looks at the run of Step, answers, follows the reader, says why not, and is linked to."""
 
 from math import inf
+from threading import Event
 
 import pytest
 from streamlit.testing.v1 import AppTest
 
 from decoding.lenses import LENSES
 from decoding.limits import PUBLIC
+from decoding.runs.lens_run import LensRun
 from decoding.trace import decode_trace
+from pages.parts.lenses import lens_view
 from pages.parts.lenses.desk import FREE, Desk
 from pages.parts.lenses.seen import as_json
 from pages.parts.shared import address, runs
@@ -197,6 +200,62 @@ def test_what_a_link_cannot_say_is_said_and_left_out():
     told = drawn(at).replace("\\", "")
     assert not at.exception and all(name in told for name in ("l.cut", "l.nonsense", "l.temperature"))
     assert desk(at).params == LENSES["byte_level"].params()
+
+
+def test_a_link_to_the_prompt_opens_the_run_that_it_names():
+    at = settled(chosen("byte_level", **address.parameters(Settings(prompt="Tom had a red", max_tokens=8), 0, None)))
+    assert desk(at).session.settings.prompt == "Tom had a red" and desk(at).cursor.step == -1
+
+
+def test_a_run_that_is_made_is_waited_for_also_where_the_lens_is_refused(monkeypatch):
+    """The page had no timer there, so what a link had begun never came into sight."""
+    drawn_lines = []
+    monkeypatch.setattr(lens_view, "progress", lambda here: drawn_lines.append(here))
+    monkeypatch.setattr(Desk, "refusal", lambda self: "" if self.session.settings.prompt == "Tom had a red" else "It cannot be.")
+    at = chosen("byte_level", **address.parameters(Settings(prompt="Tom had a red", max_tokens=8), 1, None))
+    settled(at)
+    assert drawn_lines and desk(at).session.settings.prompt == "Tom had a red"
+
+
+def test_a_look_at_a_run_that_goes_on_keeps_its_stop_and_is_shown():
+    """Every step made another question of it: what had been asked had no Stop any more, and its answer was thrown away."""
+    settings = Settings(prompt="Once upon a time", method="speculative_sampling", max_tokens=24)
+    at = settled(chosen("byte_level", **address.parameters(settings, 2, 0), **SMALL["byte_level"]))
+    here = desk(at)
+    before = here.about
+    here.look_at()
+    ((asked, live),) = here.under_way.values()
+    with here.session.lock:
+        here.session.live.ask(1)
+    here.session.live.wait(PATIENCE)
+    here.session.sync()
+    assert here.session.count == before[2] + 1 and here.about == before and here.begun(here.question) is live
+    live.wait(PATIENCE)
+    settled(at)
+    assert here.about[2] == before[2] + 1
+    look, answers = here.found()
+    assert look is not None and look.step == 1 and not answers
+    assert "or the run changed" in drawn(at) or here.seen["byte_level"][0][2] == here.about[2]  # or it has followed by itself
+
+
+def test_a_look_of_another_lens_can_be_stopped(monkeypatch):
+    monkeypatch.setattr(Desk, "follows", lambda self: False)
+    at = press_card(opened(), "critical_tokens")
+    go_on, take = Event(), LensRun.turn
+
+    def held(self):
+        assert go_on.wait(PATIENCE)
+        return take(self)
+
+    monkeypatch.setattr(LensRun, "turn", held)
+    at.button("lens_look").click().run()
+    ((_, live),) = desk(at).under_way.values()
+    at.button("card_byte_level").click().run()
+    assert at.button("stop_other_lens_other").label == f"Stop: {LENSES['critical_tokens'].title}"
+    at.button("stop_other_lens_other").click().run()
+    go_on.set()
+    live.wait(PATIENCE)
+    assert not live.busy
 
 
 def test_step_leads_to_the_place_that_it_shows():

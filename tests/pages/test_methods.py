@@ -14,7 +14,8 @@ from pages.parts.shared import address
 from tests.conftest import PATIENCE
 from tests.viz_samples import chain
 
-PAGE = Path(__file__).parent.parent.parent / "pages" / "4_Methods.py"
+ROOT = Path(__file__).parent.parent.parent
+PAGE = ROOT / "pages" / "4_Methods.py"
 
 pytestmark = pytest.mark.timeout(4 * PATIENCE)
 
@@ -72,6 +73,16 @@ def test_the_page_goes_without_the_recorded_runs(monkeypatch, tmp_path):
         assert not any("<svg" in m.value for m in at.markdown)
     finally:
         demo.method_runs.cache_clear()
+
+
+def test_open_in_step_opens_also_what_was_opened_last(opens_with_embedded):
+    """The second press led to Step as it stood, with another method than the address named."""
+    at = AppTest.from_file(str(ROOT / "app.py"), default_timeout=PATIENCE).switch_page("pages/4_Methods.py").run()
+    for _ in range(2):
+        at.switch_page("pages/4_Methods.py").run()
+        at.button("open_prompt_lookup").click().run()
+        assert at.selectbox("method").value == "prompt_lookup"
+        at.selectbox("method").set_value("plain").run()
 
 
 def test_open_in_step_is_a_link_the_step_page_accepts():

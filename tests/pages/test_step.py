@@ -448,6 +448,14 @@ def test_a_link_opens_the_same_run_at_the_same_step():
     assert prompt_box(first).value == "Tom had a red" and first.selectbox("method").value == "multi_candidate"
 
 
+def test_a_link_to_the_prompt_opens_the_run_at_its_prompt():
+    """It opened none: the page showed the recorded run, and said that the settings had changed."""
+    settings = Settings(prompt="Tom had a red", method="prompt_lookup", max_tokens=8)
+    at = settled(opened(**address.parameters(settings, 0, None)))
+    assert state(at).settings.same_run(settings) and state(at).cursor == -1 and state(at).count == 1
+    assert "put_back" not in {button.key for button in at.button}
+
+
 def test_the_link_button_writes_what_parse_reads():
     at = opened()
     at.button("link").click().run()

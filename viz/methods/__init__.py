@@ -30,8 +30,5 @@ def silence(trace: Trace, cursor: int, say: Say = quoted) -> str:
     """Why nothing was guessed at a step, as the end of a sentence; plain text, "" where that is not known."""
     if trace.is_plain or trace.steps[cursor].nodes:
         return ""
-    written = sum(len(step.tokens) for step in trace.steps[:cursor])
-    if written + 1 >= trace.header.max_tokens:
-        return "there is room for one token only"
     why = getattr(pictures_of(trace.header.method), "silence", None)
     return why(trace, cursor, say) if why else ""

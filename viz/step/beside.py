@@ -15,7 +15,7 @@ def beside_words(mine: Step, theirs: Step, title: str, token_bytes: Mapping[int,
         token_bytes: of both.
     """
     if not theirs.nodes:
-        return f"{title} drafts nothing here: it draws on steps of its own before this one, and has none."
+        return f"{title} drafts nothing here. It was asked for this one step: what it may gather in steps before is not there."
     said = (
         f"{title} drafts {len(theirs.nodes)} {'token' if len(theirs.nodes) == 1 else 'tokens'}, {max(depths(theirs))} deep, and "
         f"{len(theirs.path)} would be accepted; here {len(mine.nodes)} were drafted and {len(mine.path)} accepted."

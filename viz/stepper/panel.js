@@ -51,7 +51,9 @@ class Panel {
   }
 
   reason(step, node, state) {
-    const { stepper } = this, words = make("p"), said = stepper.said === node, dice = node[Q] !== null && node[BORDER] !== null;
+    const { stepper } = this, words = make("p"), said = stepper.said === node;
+    const judged = stepper.store.head.method === "judge";  // which keeps more than the dice do
+    const dice = !judged && node[Q] !== null && node[BORDER] !== null;
     const why = !dice || state === "not judged" ? ""
       : node[BORDER] >= 1 ? "The large model likes it at least as much as the guess did, so every die keeps it."
       : node[BORDER] <= 0 ? "The large model would not write it here, so no die keeps it."

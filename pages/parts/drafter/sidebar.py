@@ -105,7 +105,8 @@ def prompt_source(controller: StudyController) -> tuple[tuple[Prompt, ...], str]
     turns = sum(len(prompt.questions) - 1 for prompt in found)
     if turns:
         more = "1 further turn" if turns == 1 else f"{turns:,} further turns"
-        st.caption(f"{more}, each asked behind the answers before it." if chat else FIRST_TURNS.format(more))
+        said = f"{more}, each asked behind the answers before it." if chat else FIRST_TURNS.format(more)
+        st.caption(as_markdown(said))
     try:
         check_prompts(len(found) + turns * chat)  # before anything is made of them, which takes long with thousands
     except Refused as error:

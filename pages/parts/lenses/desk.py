@@ -62,9 +62,12 @@ class Desk(SideJobs, Remembered):
 
     @property
     def about(self) -> tuple:
-        """All that the answer depends on."""
+        """All that the answer depends on. Where the run goes on while it is looked at, that stays the question until it is
+        answered."""
         here = self.session
-        return self.lens, here.runs, here.count, self.cursor, tuple(asdict(self.params).items())
+        now = self.lens, here.runs, here.count, self.cursor, tuple(asdict(self.params).items())
+        asked, _ = self.under_way.get(PANEL, (None, None))
+        return asked.about if asked is not None and but_for_steps(asked.about) == but_for_steps(now) else now
 
     @property
     def question(self) -> Question:
@@ -115,6 +118,10 @@ class Desk(SideJobs, Remembered):
             return now, True
         if (shipped := self.recorded()) is not None:
             return shipped, False
+        for panel, about, look in self.answers:  # of the same place, when the run had fewer steps
+            if panel == PANEL and but_for_steps(about) == but_for_steps(question.about):
+                self.seen[self.lens] = about, look
+                break
         about, before = self.seen.get(self.lens, (None, None))
         return before if about is not None and about[1] == question.about[1] else None, False
 
@@ -134,11 +141,17 @@ class Desk(SideJobs, Remembered):
         self.session.sync()
         if self.session.runs != self.of:  # what was asked about the run before is of no use
             self.close()
-            self.of = self.session.runs
+            self.of, self.problem = self.session.runs, ""
         super().sync()
 
     def look(self) -> tuple:
         return (self.session.look(), *super().look())
+
+
+def but_for_steps(about: tuple) -> tuple:
+    """What is asked, whatever the run has come to."""
+    lens, run, _, *rest = about
+    return lens, run, *rest
 
 
 def prefix(lens: str) -> str:

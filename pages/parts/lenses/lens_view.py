@@ -15,7 +15,7 @@ from pages.parts.shared.controls import param_control, param_key
 from pages.parts.shared.following import asking, followed
 from pages.parts.shared.session import Session
 from pages.parts.shared.setup import dark
-from pages.parts.shared.side_job import offer
+from pages.parts.shared.side_job import offer, stop_other
 from pages.parts.shared.stepper import Selection, stepper
 from pages.parts.step.link import linked
 from pages.parts.step.recording import absent
@@ -113,7 +113,7 @@ def cards(here: Desk) -> None:
 
 
 def choose(here: Desk, lens: str) -> None:
-    here.lens, here.problem = lens, ""
+    here.lens, here.problem, here.notes = lens, "", ()
 
 
 # -- what it sees ------------------------------------------------------------------------------------------------------
@@ -129,6 +129,8 @@ def looking(here: Desk, line: Callable[[], None]) -> None:
     parameters(here)
     if refused := here.refusal():
         st.warning(as_markdown(refused), icon=":material/block:")
+        with st.container(key="poll_timer"):  # the run that is being made is waited for all the same
+            line()
         if (shipped := here.recorded()) is not None:
             st.caption(RECORDED)
             seen(here, shipped, dark())
@@ -146,7 +148,7 @@ def looking(here: Desk, line: Callable[[], None]) -> None:
             st.caption(as_markdown(f"{lens.idea} {lens.reading}"))
         elif not answers:
             recorded = look is here.recorded()
-            st.caption(RECORDED if recorded else "Below is what was seen before the place or the parameters changed.")
+            st.caption(RECORDED if recorded else "Below is what was seen before the place, the parameters or the run changed.")
     if look is None:
         return
     seen(here, look, dark())
@@ -194,6 +196,8 @@ def buttons(here: Desk, line: Callable[[], None], look: Look | None, answers: bo
                 )  # fmt: skip
             else:
                 offer(here, question, "Look", "lens_go_on")
+            if live is None:
+                stop_other(here, question, "lens_other")
         rows = f"The target reads up to {cost.rows:,} rows. {cost.words}" if cost.rows else cost.words
         st.caption(as_markdown(rows.strip()), width="content")
     with st.container(key="poll_timer"):

@@ -1,8 +1,12 @@
 """Judge Decoding on the Step page: the score beside the standard rule, what only the judge let through, and the run without it."""
 
+from bisect import bisect_left
+from collections.abc import Sequence
+from itertools import accumulate
+
 import streamlit as st
 
-from decoding.trace import Trace, number_in
+from decoding.trace import Step, Trace, number_in
 from pages.parts.shared.session import Session
 from pages.parts.shared.setup import PLOT_CONFIG, dark
 from pages.parts.shared.side_job import Question, offer
@@ -86,7 +90,7 @@ def counters(session: Session, threshold: float) -> None:
 
 
 def without(session: Session) -> None:
-    """The same prompt, seed and draft length under the standard rule, on a button; as many tokens as the shown run has."""
+    """The same prompt, seed and draft length under the standard rule, on a button, to its end."""
     if session.recorded or session.settings is None:
         return
     question = standard(session)
@@ -98,17 +102,25 @@ def without(session: Session) -> None:
 def standard(session: Session) -> Question:
     """What the worker is asked: the whole run without the judge."""
     length = session.settings.full_params["length"]
-    settings = session.settings.instead("speculative_sampling", {"length": length}, session.tokens)
+    settings = session.settings.instead("speculative_sampling", {"length": length})
     waiting = "Decoding the same prompt with the standard rule … {count} target calls"
     return Question("judge", session.runs, settings.device, settings.maker(), "The run with the standard rule", waiting)
 
 
 def beside(trace: Trace, cursor: int, other: Trace) -> None:
     """The other run's text, and both taus."""
-    mine, theirs = tally(trace.steps[: cursor + 1]), tally(other.steps)
+    mine = tally(trace.steps[: cursor + 1])
+    theirs = tally(steps_to(other.steps, mine.tokens))
     st.markdown("**The same run with the standard rule**")
     st.html(TEXT_CSS + strip_html(strip(other), legend=False))
     st.caption(
-        f"Tokens per target call: {number(mine.tau or 0)} with the judge, {number(theirs.tau or 0)} without it. Same prompt, seed "
+        f"Tokens per target call: {number(mine.tau or 0)} with the judge, {number(theirs.tau or 0)} without it, up to token "
+        f"{mine.tokens:,}. Same prompt, seed "
         "and draft length; the texts part at the first token that only the judge let through."
     )
+
+
+def steps_to(steps: Sequence[Step], tokens: int) -> Sequence[Step]:
+    """The steps of a run until it has written as many tokens; all of one that wrote fewer."""
+    written = list(accumulate(len(step.tokens) for step in steps))
+    return steps[: bisect_left(written, tokens) + 1]

@@ -69,7 +69,10 @@ def match(session: Session, longest: int, shortest: int, too_weak: str = "") -> 
         if known is None:
             n, count = here.n, here.count if here.n else 0
     st.html(context_html(tokens, n, trace.token_bytes))
-    st.caption(as_markdown(match_words(n, count, shortest, bool(session.step.nodes), too_weak)))
+    if sources is None and known is None:
+        st.caption("Nothing was drafted here.")
+    else:
+        st.caption(as_markdown(match_words(n, count, shortest, bool(session.step.nodes), too_weak)))
     if sources is None:
         st.caption("Where it stands can be looked up for a run that was made here, while its models are in memory.")
     elif n:

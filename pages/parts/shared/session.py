@@ -4,8 +4,11 @@ One object in `st.session_state`, so that a script which is cut short can never 
 `coming` until its first step is there; until then, and for good if it fails, the run before it stays on the page.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import inf
+
+import streamlit as st
 
 from decoding.runs.worker import Live
 from decoding.trace import Step, Trace
@@ -17,6 +20,7 @@ from pages.parts.shared.settings import Settings, settings_of
 from pages.parts.shared.side_job import SideJobs
 from viz.stepper.data import JUDGE, WRITE, opening
 
+SESSION = "draftscope"  # in the session's state
 OTHER_METHOD = "other method"  # the panel that asks for a step of it
 AGAIN = "The run that stood here had to make room, so it was made again, up to where it stood."
 UNSAID = 1.0  # seconds a step may take before the page says that it waits; a click waits as long, since drawing twice is dear
@@ -160,7 +164,7 @@ class Session(RunController, Remembered):
             self.problem = "" if self.absent else refusal(settings)
             if self.absent or self.problem:
                 return
-            live = self.begin(settings.device, settings.maker(), goal + 1)
+            live = self.begin(settings.device, settings.maker(), max(goal, 0) + 1)  # a run is shown once it has a step
             if live is None:
                 return
             self.drop_coming()
@@ -317,7 +321,14 @@ class Session(RunController, Remembered):
 
 def session() -> Session:
     """This tab's session; a first visit finds the recorded run, paused where something can be learned."""
-    return of_tab("draftscope", first_visit)
+    return of_tab(SESSION, first_visit)
+
+
+def go_to_step(query: Mapping[str, str]) -> None:
+    """From another page to Step, by a link, which is opened also where it was the last one that this tab has opened."""
+    if (here := st.session_state.get(SESSION)) is not None:
+        here.opened = ""
+    st.switch_page("pages/1_Step.py", query_params=dict(query))
 
 
 def first_visit() -> Session:

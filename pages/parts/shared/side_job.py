@@ -123,6 +123,14 @@ class SideJobs(RunController):
         return ""
 
 
+def stop_other(sides: SideJobs, question: Question, key: str) -> None:
+    """The button that stops what the same panel has asked about something else, if the worker is at that still."""
+    asked, live = sides.under_way.get(question.panel, (question, None))
+    if live is not None and live.busy and asked != question:
+        st.button(f"Stop: {as_markdown(asked.title)}", key=f"stop_other_{key}", icon=":material/stop:", on_click=sides.stop,
+                  help="What was asked before, of another place or with other parameters, is still being answered.")  # fmt: skip
+
+
 def offer(sides: SideJobs, question: Question, label: str, key: str) -> None:
     """The button that asks; while the worker is at it, the one that stops it; none once the answer is there."""
     live = sides.begun(question)
@@ -132,5 +140,6 @@ def offer(sides: SideJobs, question: Question, label: str, key: str) -> None:
         st.button("Go on", key=key, icon=":material/play_arrow:", on_click=sides.go_on, args=(question,))
         st.caption(f"Stopped after {live.count:,} {'step' if live.count == 1 else 'steps'}.")
     elif sides.answer(question.panel, question.about) is None:
+        stop_other(sides, question, key)
         help = as_markdown(WHY) if still_loading() else None
         st.button(as_markdown(label), key=key, on_click=sides.ask, args=(question,), disabled=still_loading(), help=help)

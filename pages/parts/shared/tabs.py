@@ -1,7 +1,7 @@
 """Tabs: whose jobs go on without a browser, for how long, and what becomes of the memory that a closed tab held."""
 
 import gc
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from functools import partial
 from threading import Lock, Thread
 from time import monotonic, sleep
@@ -37,13 +37,31 @@ STOPPED = (
 CLEAN = 30.0  # seconds between two collections of what closed tabs left, which hold everybody up for a moment
 
 
+class Lives:
+    """The jobs of a tab that anybody knows still. Several threads look at them while others add to them."""
+
+    def __init__(self, lives: Iterable[Live] = ()) -> None:
+        self._lives, self._lock = WeakSet(lives), Lock()
+
+    def add(self, *lives: Live) -> None:
+        with self._lock:
+            self._lives.update(lives)
+
+    def __iter__(self) -> Iterator[Live]:
+        with self._lock:
+            return iter(list(self._lives))
+
+    def __bool__(self) -> bool:
+        return len(self._lives) > 0
+
+
 class RunCleanup:
     """What dies with the tab: first its claims on the worker, later what it shows."""
 
     def __init__(self, tab: str = "", visitor: str = "", address: str = "") -> None:
         self.tab = tab  # id of Streamlit's session; "" outside of a page
         self.visitor, self.address = visitor, address  # of a public server
-        self.lives: WeakSet[Live] = WeakSet()  # a job that nobody looks at and no worker has in line needs no end
+        self.lives = Lives()  # a job that nobody looks at and no worker has in line needs no end
         self.gone_at: float | None = None  # when it was first found without a browser
         self.key = new_key()  # what the browser knows it by: whoever has it, and is its visitor, gets what it shows
         self.kept: dict[str, Any] = {}  # what it keeps, by its names
@@ -53,12 +71,12 @@ class RunCleanup:
 
     @property
     def busy(self) -> int:
-        return sum(live.busy for live in list(self.lives))
+        return sum(live.busy for live in self.lives)
 
     @property
     def groups(self) -> set[Hashable]:
         """What counts as one run, of those that are busy."""
-        return {live.group for live in list(self.lives) if live.busy}
+        return {live.group for live in self.lives if live.busy}
 
     @property
     def nbytes(self) -> int:
@@ -68,7 +86,7 @@ class RunCleanup:
         replayed = self.replayed
         if any(id(trace) not in before for trace in replayed):
             self._opened = monotonic()
-        for run in [*(run for live in list(self.lives) for run in held_by(live)), *replayed]:
+        for run in [*(run for live in self.lives for run in held_by(live)), *replayed]:
             steps, (_, known, found) = len(run.steps), before.get(id(run), (run, 0, 0))
             if id(run) not in before or steps != known:
                 found = weight(run, (known, found) if known < steps else (0, 0), steps)
@@ -84,7 +102,7 @@ class RunCleanup:
     @property
     def since(self) -> float:
         """When one of its jobs was last asked, or had done what it was asked for, or a trace was opened; 0 if there is none."""
-        return max([self._opened if self.replayed else 0.0, *(live.since for live in list(self.lives))])
+        return max([self._opened if self.replayed else 0.0, *(live.since for live in self.lives)])
 
     def let_go(self, problem: str) -> None:
         """End its jobs that are at work; if none is, forget what it shows. Whatever shows it then says why."""
@@ -95,7 +113,7 @@ class RunCleanup:
                 getattr(owner, "let_go", lambda why: None)(problem)
 
     def release(self, problem: str = "") -> None:
-        for live in list(self.lives):
+        for live in self.lives:
             if live.busy or not problem:
                 live.close(problem)
 
@@ -168,7 +186,7 @@ class Tabs:
                 self._litter = True
         if limits().public:
             self.measure()
-            thin([(tab, live) for tab in list(self._tabs.values()) for live in list(tab.lives)])
+            thin([(tab, live) for tab in list(self._tabs.values()) for live in tab.lives])
 
     def measure(self) -> None:
         """End the jobs of visitors whose runs hold more than they may, and make room where those of all at an address, or of all
@@ -202,8 +220,8 @@ class Tabs:
                     begun = {name for name, owner in to.kept.items() if is_begun(owner)}
                     found = {name: owner for name, owner in old.kept.items() if name not in begun}
                     stays = {live for name in old.kept.keys() & begun for live in getattr(old.kept[name], "lives", ())}
-                    to.lives.update(set(old.lives) - stays)
-                    old.kept, old.given, old.lives, to.given = {}, to, WeakSet(stays), None
+                    to.lives.add(*(set(old.lives) - stays))
+                    old.kept, old.given, old.lives, to.given = {}, to, Lives(stays), None
                     to.kept |= found
                     return found
         return {}

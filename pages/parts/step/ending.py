@@ -25,7 +25,8 @@ def ending(session: Session) -> None:
     with st.container(horizontal=True, vertical_alignment="center", border=True, key="ending"):
         words = f"The run is over: {total.tokens:,} tokens for {total.target_calls:,} target calls, {total.tau:.2f} per call."
         st.markdown(as_markdown(words), width="stretch")
-        if session.trace.steps[-1].ending == "token limit" and (most := longer(settings)) > settings.max_tokens:
+        drawn = session.trace.header.raster is not None  # a picture has as many pixels as it has
+        if not drawn and session.trace.steps[-1].ending == "token limit" and (most := longer(settings)) > settings.max_tokens:
             st.button(
                 f"A longer one: {most:,} tokens", key="next_longer", icon=":material/expand_content:",
                 on_click=begin, args=(session, replace(settings, max_tokens=most)),

@@ -57,7 +57,7 @@ def open_link_of(session: Session, query: Mapping[str, str], fingerprint: str) -
         return
     session.notes = place.complaints
     say(session, place.settings)
-    if not place.step:
+    if place.step is None:
         return
     most = limits().link_steps
     if most is None or place.step <= most:

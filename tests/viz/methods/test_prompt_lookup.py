@@ -49,8 +49,10 @@ def test_nothing_copied_says_why():
     assert silence(again, 0) == "", "the text does not say why: nothing is claimed"
 
 
-def test_at_the_limit_that_is_the_reason():
-    assert silence(trace_of(step_of(), method="prompt_lookup", max_tokens=1), 0) == "there is room for one token only"
+def test_the_limit_is_not_the_reason():
+    """A drafter does not know of it: it guesses as many tokens in front of it as anywhere."""
+    silent = trace_of(step_of(), prompt_tokens=(0, 1), method="prompt_lookup", max_tokens=1)
+    assert "stands nowhere else" in silence(silent, 0)
 
 
 def test_plain_decoding_and_a_step_with_guesses_are_not_called_silent():
