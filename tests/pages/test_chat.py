@@ -203,7 +203,7 @@ def test_a_study_is_asked_turn_by_turn(folder, tmp_path, monkeypatch):
     at.session_state["desk"].file = ("1", "q.jsonl", tuple(read_prompts(data, "q.jsonl")))
     at.run()
     assert not at.exception and switch(at).value is True
-    assert any("1 further turn, each asked behind" in box.value for box in at.caption)
+    assert any("1 further turn, each asked behind" in box.value.replace("\\", "") for box in at.caption)
     at.button(key="study_run").click().run()
     at.session_state["desk"].live.wait(PATIENCE)
     at.run()
