@@ -1212,6 +1212,15 @@ def test_a_link_runs_nothing_without_a_click():
     assert "linked_go" not in keys(at)
 
 
+def test_a_link_to_a_prompt_runs_nothing_either():
+    at = page("1_Step.py", v="1", prompt="Tom had a red", method="plain", tokens="8", step="0")
+    session = at.session_state["draftscope"]
+    assert session.coming is None and not session.busy and "leads to the prompt of a run of Plain" in text(at)
+    at.button(key="linked_go").click().run()
+    eventually(lambda: not session.busy and (checked(at.run()), session.count == 1)[1], "the click makes no run")
+    assert session.cursor == -1
+
+
 def test_a_long_link_waits_for_a_click_on_every_server(monkeypatch):
     monkeypatch.setenv("DRAFTSCOPE_MODE", "local")
     at = page("1_Step.py", v="1", prompt="Tom had a red", method="plain", tokens="4096", step="4096")

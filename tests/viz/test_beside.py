@@ -23,7 +23,8 @@ def test_the_words_count_shared_paths():
     said = beside_words(line(5, 6), line(5, 4), "Medusa", {4: b"four", 5: b"five", 6: b"six"})
     assert "1 of its 2 paths" in said and "four" in said and "2 tokens, 2 deep" in said
     assert "not" not in beside_words(line(5, 6), line(5), "Medusa", {5: b"five"}).partition("1 of its 1 paths")[2]
-    assert "drafts nothing here" in beside_words(line(5), line(), "PPD", {})
+    assert "in steps before is not there" in beside_words(line(5), line(), "PPD", {})
+    assert beside_words(line(5), line(), "PPD", {}, "it had no luck") == "PPD drafts nothing here: it had no luck."
 
 
 def test_other_methods_have_no_bars():

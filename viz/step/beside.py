@@ -7,14 +7,17 @@ from viz.runs.tally import depths
 from viz.tokens import quoted
 
 
-def beside_words(mine: Step, theirs: Step, title: str, token_bytes: Mapping[int, bytes]) -> str:
+def beside_words(mine: Step, theirs: Step, title: str, token_bytes: Mapping[int, bytes], why: str = "") -> str:
     """How the drafts of one place differ; plain text.
 
     Args:
         theirs: the step of the other method, of the name `title`.
         token_bytes: of both.
+        why: nothing was drafted, as the end of a sentence, if that is known.
     """
     if not theirs.nodes:
+        if why:
+            return f"{title} drafts nothing here: {why}."
         return f"{title} drafts nothing here. It was asked for this one step: what it may gather in steps before is not there."
     said = (
         f"{title} drafts {len(theirs.nodes)} {'token' if len(theirs.nodes) == 1 else 'tokens'}, {max(depths(theirs))} deep, and "

@@ -60,7 +60,7 @@ def open_link_of(session: Session, query: Mapping[str, str], fingerprint: str) -
     if place.step is None:
         return
     most = limits().link_steps
-    if most is None or place.step <= most:
+    if most is None or max(place.step, 1) <= most:  # at its prompt, too, a run is shown once it has a step
         session.start(place.settings, place.step - 1, place.node, notes=place.complaints)
     else:
         session.linked = place.settings, place.step - 1, place.node
@@ -72,7 +72,8 @@ def linked(session: Session) -> None:
         return
     settings, step, node = session.linked
     with st.container(horizontal=True, vertical_alignment="center", border=True, key="linked"):
-        words = f"This link leads to step {step + 1:,} of a run of {METHODS[settings.method].title}, which is not made yet."
+        where = f"step {step + 1:,}" if step >= 0 else "the prompt"
+        words = f"This link leads to {where} of a run of {METHODS[settings.method].title}, which is not made yet."
         st.markdown(as_markdown(words), width="stretch")
         st.button(
             "Make the run", key="linked_go", type="primary", icon=":material/skip_next:", on_click=session.start,

@@ -9,7 +9,7 @@ from pages.parts.shared.session import OTHER_METHOD, Session
 from pages.parts.shared.settings import family_named
 from pages.parts.shared.setup import PLOT_CONFIG, dark
 from pages.parts.shared.side_job import Question
-from viz.methods import guesses_html
+from viz.methods import guesses_html, silence
 from viz.step.beside import beside_words
 from viz.step.tree import tree_alt, tree_figure
 from viz.tokens import as_markdown
@@ -49,9 +49,8 @@ def beside(session: Session, answer: Trace) -> None:
     step, title = answer.steps[0], METHODS[answer.header.method].title
     token_bytes = session.trace.token_bytes | answer.token_bytes
     st.markdown(f"**{as_markdown(title)}**")
-    st.caption(
-        as_markdown(f"{narrate(step, session.cursor + 1, token_bytes)} {beside_words(session.step, step, title, token_bytes)}")
-    )
+    words = beside_words(session.step, step, title, token_bytes, silence(answer, 0))
+    st.caption(as_markdown(f"{narrate(step, session.cursor + 1, token_bytes)} {words}"))
     if step.nodes:
         figure = tree_figure(step, token_bytes, None, dark(), root=session.root)
         st.plotly_chart(figure, key="another_tree", config=PLOT_CONFIG, alt=tree_alt(step, token_bytes))
