@@ -4,11 +4,12 @@ Few scripts run at the same time (`deploy/pace.py`), and the picture of a trace 
 long as any of a run: ten tabs with such a one kept everybody from their pages for half a minute. So whoever computes for more than
 COMPUTES seconds of a processor without saying anything is interrupted: Python raises `Overlong` on that thread, and the page says
 so in the place of the picture. A page that is closed needs nothing any more, and is ended sooner. What one call into a library
-takes is not interrupted, and neither is an import, of which a half would stay behind.
+takes is not interrupted, and neither is an import, of which a half would stay behind, nor who is just taking a lock.
 """
 
 import ctypes
 import sys
+import threading
 from threading import Thread
 
 import streamlit as st
@@ -62,7 +63,7 @@ class Watched:
             return False
         if self._spoke or is_importing(script.ident):
             self._spoke, self._had = False, had
-        if had - self._had <= most:
+        if had - self._had <= most or takes_lock(script.ident):
             return False
         self._had = had  # where somebody takes it for another error, and goes on
         ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(script.ident), ctypes.py_object(Overlong))
@@ -77,6 +78,13 @@ def is_importing(thread: int) -> bool:
             return True
         frame = frame.f_back
     return False
+
+
+def takes_lock(thread: int) -> bool:
+    """Whether a thread is taking or giving back a lock of `threading` that is written in Python, as a condition is: interrupted
+    behind the lock itself it would never give that back, and all would wait for it."""
+    frame = sys._current_frames().get(thread)
+    return frame is not None and frame.f_code.co_filename == threading.__file__
 
 
 def handled(error: Exception) -> bool:

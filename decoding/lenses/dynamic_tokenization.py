@@ -131,7 +131,7 @@ def looks(
     for _ in reader.read(groups(base.fused, 0), RENUMBERED, None):
         yield msgspec.structs.replace(base, rows_read=reader.rows)
     truth = reader.said
-    base = msgspec.structs.replace(base, top=top(truth))
+    base = named(family, msgspec.structs.replace(base, top=top(truth)))
     for merges in marks(last, params.points):
         spans = groups(base.fused, merges)
         for how in POSITIONS:
@@ -139,15 +139,20 @@ def looks(
                 for _ in reader.read(spans, how, network) if merges else ():
                     yield msgspec.structs.replace(base, rows_read=reader.rows)
                 found = Read(merges, way, how, divergence(truth, reader.said), same(truth, reader.said), top(reader.said))
-                base = msgspec.structs.replace(base, reads=(*base.reads, found))
+                base = named(family, msgspec.structs.replace(base, reads=(*base.reads, found)))
     for word, times in words(base, params.words):
         spans = alone(base, word)
         for way, network in ways.items():
             for _ in reader.read(spans, params.positions, network):
                 yield msgspec.structs.replace(base, rows_read=reader.rows)
             base = msgspec.structs.replace(base, words=(*base.words, Alone(word, times, way, divergence(truth, reader.said))))
-    named = {row.token for rows in (base.top, *(read.top for read in base.reads)) for row in rows}
-    yield msgspec.structs.replace(base, rows_read=reader.rows, token_bytes=family.token_bytes({*tokens, *named}))
+    yield msgspec.structs.replace(base, rows_read=reader.rows)
+
+
+def named(family: Family, look: DynamicTokenizationLook) -> DynamicTokenizationLook:
+    """With the bytes of all tokens that it names so far."""
+    tokens = {row.token for rows in (look.top, *(read.top for read in look.reads)) for row in rows}
+    return msgspec.structs.replace(look, token_bytes=family.token_bytes({*look.tokens, *tokens}))
 
 
 def marks(last: int, points: int) -> list[int]:

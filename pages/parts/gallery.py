@@ -58,8 +58,8 @@ def measured() -> str:
     """What the numbers of the cards are."""
     return (
         "Every tree is one recorded call of the embedded family at temperature 1. The numbers are tokens per call of the large "
-        f"model (tau), measured on {len(DOMAINS)} prompts of up to {MOST} tokens ({', '.join(DOMAINS)}) with the method's default "
-        "parameters."
+        f"model (tau), measured on {len(DOMAINS)} prompts ({', '.join(DOMAINS)}), up to {MOST} tokens behind each, with the "
+        "method's default parameters."
     )
 
 

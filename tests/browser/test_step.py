@@ -122,6 +122,25 @@ def test_play_and_pause(tab):
     stays(page, lambda: call(page))
 
 
+def test_play_over_other_settings_shows_the_run_again_and_makes_none(tab):
+    """At its end another one was made in its place, which nobody had asked for."""
+    page = tab("/Step?v=1&prompt=Once+upon+a+time&method=plain&tokens=4&seed=3&step=3")
+    shows(page, 3)
+    page.get_by_role("button", name=re.compile("Settings")).first.click()
+    seed = page.get_by_label("Seed").first
+    seed.fill("4")
+    seed.press("Enter")
+    expect(page.locator(".st-key-stale")).to_be_visible()
+    page.keyboard.press("Escape")
+    settled(page)
+    page.locator('.stp [data-do="play"]').click()
+    expect(page.locator('.stp [data-do="play"]')).to_contain_text("Pause")
+    expect(page.locator('.stp [data-do="play"]')).to_contain_text("Play")
+    settled(page)
+    expect(page.locator(".st-key-stale")).to_be_visible()
+    shows(page, 3)
+
+
 def test_run_to_end_and_stop(tab):
     page = tab("/Step?v=1&prompt=Once+upon+a+time&method=multi_candidate&p.shape=8-4-2&temperature=2&tokens=1000&seed=3&step=1")
     shows(page, 1)

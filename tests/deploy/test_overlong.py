@@ -2,13 +2,13 @@
 
 import sys
 from pathlib import Path
-from threading import Event, Thread
+from threading import Condition, Event, Thread
 from types import SimpleNamespace
 
 import pytest
 
 from deploy import overlong
-from deploy.overlong import COMPUTES, Overlong, Watched, handled, is_importing
+from deploy.overlong import COMPUTES, Overlong, Watched, handled, is_importing, takes_lock
 from tests.conftest import PATIENCE, eventually
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/schedstat").exists(), reason="the system does not tell what threads compute")
@@ -112,6 +112,28 @@ def test_an_import_is_not_interrupted(seconds, tmp_path, monkeypatch):
 
 
 IMPORTING: list = []
+
+
+def test_who_is_taking_a_lock_is_interrupted_behind_it(seconds):
+    """In front of the page's own code it had the lock, and nobody gave it back: all runs would have stood still."""
+    lock, held = Condition(), Event()
+
+    def works() -> None:
+        while True:
+            held.set()
+            with lock:
+                sum(range(100))
+
+    with lock:
+        script = Script(works)
+        assert held.wait(PATIENCE)
+        eventually(lambda: takes_lock(script.thread.ident), "it does not come to the lock")
+        script.watched.look()
+        seconds.now += 2 * COMPUTES
+        assert not script.watched.look()
+    eventually(lambda: script.watched.look() or script.error, "it was not interrupted")
+    script.thread.join(PATIENCE)
+    assert isinstance(script.error, Overlong) and lock.acquire(timeout=PATIENCE)
 
 
 def test_nobody_is_interrupted_who_is_not_there():

@@ -102,6 +102,21 @@ def test_menus_take_the_place_of_the_prompt_box():
     assert state(at).trace.header.prompt == "digit7" and state(at).trace.header.max_tokens == 64
 
 
+def test_a_prompt_that_was_typed_is_there_again_behind_a_picture():
+    """The word of a picture stood in its place: back at a text the prompt was "digit7"."""
+    at = opened()
+    box = next(area for area in at.text_area if area.label == "Prompt")
+    box.set_value("Tom had a red ball").run()
+    at.selectbox("target").set_value("digits").run()
+    menu = next(box for box in at.selectbox if box.label == "Picture of")
+    menu.set_value("digit7").run()
+    assert next(box for box in at.selectbox if box.label == "Picture of").value == "digit7"
+    at.selectbox("target").set_value("embedded").run()
+    assert next(area for area in at.text_area if area.label == "Prompt").value == "Tom had a red ball"
+    at.selectbox("target").set_value("digits").run()
+    assert next(box for box in at.selectbox if box.label == "Picture of").value == "digit7"
+
+
 @pytest.mark.parametrize("prompt", ["Once upon a time", "<script>alert(1)</script>"])
 def test_a_link_that_asks_for_no_picture_is_a_sentence_and_the_menus_offer_one_that_is(prompt):
     raster = raster_named("digits")

@@ -4,6 +4,7 @@ import html
 import re
 import shutil
 from pathlib import Path
+from threading import Event
 
 import pytest
 from safetensors.torch import load_file, save_file
@@ -577,6 +578,30 @@ def test_who_looks_back_can_still_stop_a_run_to_its_end(embedded):
     session.advance(settings)
     assert session.cursor == 2 and not session.busy
     session.close()
+
+
+def test_a_run_whose_models_take_long_can_be_stopped_before_its_first_step(embedded, monkeypatch):
+    """Behind Start and Next there was no Stop while models were loaded or a datastore was built."""
+    go_on, session = Event(), Session(trace=demo.recorded(), settings=Settings())
+    real = Settings.maker
+
+    def held(settings, *given):
+        made = real(settings, *given)
+
+        def make(*where):
+            assert go_on.wait(PATIENCE)
+            return made(*where)
+
+        return make
+
+    monkeypatch.setattr(Settings, "maker", held)
+    monkeypatch.setattr("pages.parts.shared.session.UNSAID", 0.05)
+    session.start(Settings(method="plain", max_tokens=4))
+    eventually(lambda: session.sync() or session.far, "it could not be stopped")
+    session.stop()
+    go_on.set()
+    eventually(lambda: session.sync() or session.coming is None, "it went on")
+    assert session.trace is demo.recorded() and not session.far and session.goal is None
 
 
 def test_the_cursor_never_leaves_the_trace():

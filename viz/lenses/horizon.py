@@ -276,7 +276,7 @@ def cap_figure(look: HorizonLook, dark: bool) -> tuple[str, go.Figure, str]:
     top = max(call.deepest for call in calls) + 1
     capped = [None if call.cap is None else min(call.cap, top) for call in calls]
     made.add_scatter(x=x, y=capped, mode="lines+markers", name="the cap", line=limit_line() | {"shape": "hvh"}, hoverinfo="skip")
-    made.update_xaxes(title="call", fixedrange=True, showgrid=False, nticks=20, type="category")
+    made.update_xaxes(title="call that drafted", fixedrange=True, showgrid=False, nticks=20, type="category")
     made.update_yaxes(title="tokens deep", range=[0, top + 0.3], gridcolor=GRID, zeroline=False, fixedrange=True)
     biting = sum(call.cap is not None and call.cap < call.deepest for call in calls)
     return "Drafts under a cap", made, f"{cap_words(look)} It lies below the draft in {biting:,} of {len(calls):,} calls."

@@ -185,9 +185,12 @@ class Stepper {
     return this.pinned ?? (step ? step.open : ROOT);
   }
 
+  get more() {  // whether Play asks for another step; where the settings have changed that would be another run, in this one's place
+    return this.data.more && !(this.data.again && this.steps.length);
+  }
   toggle() {
     if (this.timer) { this.stop(); this.moved(); return; }
-    if (this.at >= this.steps.length - 1 && !this.data.more) this.go(0, this.bar.pace.value === "phases" ? GUESS : WRITE);
+    if (this.at >= this.steps.length - 1 && !this.more) this.go(0, this.bar.pace.value === "phases" ? GUESS : WRITE);
     this.beat();
     this.bar.show();
   }
@@ -197,8 +200,8 @@ class Stepper {
       const last = this.steps.length - 1;
       if (pace === "phases" && this.at >= 0 && this.phase < WRITE) this.go(this.at, this.phase + 1, true);
       else if (this.at < last) this.go(this.at + 1, pace === "phases" ? GUESS : WRITE, pace !== "fast");
-      else if (!this.data.more) { this.stop(); this.moved(); return; }
-      if (this.at >= this.steps.length - 1 && this.data.more) this.ask();
+      else if (!this.more) { this.stop(); this.moved(); return; }
+      if (this.at >= this.steps.length - 1 && this.more) this.ask();
       this.beat();
     }, ms);
   }

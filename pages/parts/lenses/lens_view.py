@@ -131,6 +131,8 @@ def looking(here: Desk, line: Callable[[], None]) -> None:
         st.warning(as_markdown(refused), icon=":material/block:")
         with st.container(key="poll_timer"):  # the run that is being made is waited for all the same
             line()
+        if here.problem:
+            st.error(as_markdown(here.problem), icon=":material/error:")
         if (shipped := here.recorded()) is not None:
             st.caption(RECORDED)
             seen(here, shipped, dark())

@@ -25,7 +25,7 @@ from pages.parts.shared.chat_controls import asked, chat_controls, chat_on, chat
 from pages.parts.shared.examples import EXAMPLES
 from pages.parts.shared.fetching import come, fetching_controls, memory_line, say_come
 from pages.parts.shared.loading import still_loading
-from pages.parts.shared.picture_controls import asked_for, picture_controls
+from pages.parts.shared.picture_controls import PICTURE, asked_for, picture_controls
 from pages.parts.shared.recommended import recommended
 from pages.parts.shared.remembered import say_control
 from pages.parts.shared.session import Session
@@ -67,7 +67,7 @@ def param_key(method: str, name: str) -> str:
 def say(session: Session, settings: Settings) -> None:
     """Let the controls say `settings`; before they are drawn, or in a callback."""
     if not settings.messages:
-        session.values["prompt"] = settings.prompt
+        session.values["prompt" if raster_named(settings.target) is None else PICTURE] = settings.prompt
     say_chat(session, settings.messages, settings.template, settings.target)
     values: dict[str, Any] = {
         "method": settings.method,
@@ -126,9 +126,10 @@ def prompt_of(session: Session) -> str:
     """What the prompt box says, or the last message of a chat."""
     if chat_on(session, target_of(session)):
         return asked(session)[-1].content
-    said = written(session, "prompt", Settings().prompt)
     raster = raster_named(target_of(session))
-    return said if raster is None else asked_for(said, raster)
+    if raster is None:
+        return written(session, "prompt", Settings().prompt)
+    return asked_for(session.values.get(PICTURE, ""), raster)
 
 
 def target_of(session: Session) -> str:

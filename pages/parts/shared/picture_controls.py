@@ -6,6 +6,8 @@ from decoding.trace import Raster
 from pages.parts.shared.remembered import Remembered
 from viz.tokens import as_markdown
 
+PICTURE = "picture"  # among the values of the controls: what is asked for, beside the prompt that was typed for a text
+
 
 def asked_for(prompt: str, raster: Raster) -> str:
     """The prompt, if a picture can be asked for so; else the first one that can, not with the same word twice."""
@@ -32,7 +34,7 @@ def word_menu(owner: Remembered, words: list[str], number: int, word: str, menu:
 
     def take() -> None:
         if (chosen := st.session_state.get(key, word)) != word and chosen in menu:
-            owner.values["prompt"] = " ".join([*words[:number], chosen, *words[number + 1 :]])
+            owner.values[PICTURE] = " ".join([*words[:number], chosen, *words[number + 1 :]])
             owner.box_says(f"word.{number}", chosen)
 
     label = "Word" if number else "Picture of"

@@ -97,7 +97,10 @@ class Session(RunController, Remembered):
 
     @property
     def far(self) -> bool:
-        """Whether more than the next step is waited for, so that it can be stopped; also behind the back of who looks elsewhere."""
+        """Whether more than the next step is waited for, or what has to be there first, so that it can be stopped; also behind the
+        back of who looks elsewhere."""
+        if self.coming is not None and self.coming.busy and self.waited > UNSAID:
+            return True
         if self.goal is None:
             return self.ahead > 1
         return self.goal > self.cursor + 1 and self.waited_for is not None

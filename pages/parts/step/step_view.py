@@ -129,7 +129,8 @@ def answered(session: Session, trace: Trace) -> None:
         if goes_on(session, messages, trace.answer):
             st.markdown("**Your turn.** Write the next message under Prompt, then press Start.", width="stretch")
             return
-        st.markdown("**The answer is there.** Ask something else, or change a message under Prompt.", width="stretch")
+        said = "The answer was cut off by a limit" if "limit" in trace.steps[-1].ending else "The answer is there"
+        st.markdown(f"**{as_markdown(said)}.** Ask something else, or change a message under Prompt.", width="stretch")
         if st.button("Answer and go on", key="go_on", icon=":material/reply:", disabled=full(messages)):
             go_on(session, messages, trace.answer)
             st.rerun()  # the boxes stand outside of what a click here draws

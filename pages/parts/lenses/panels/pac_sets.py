@@ -12,5 +12,6 @@ KEY = "pac_sets_confidence"
 
 
 def view(here: Any, look: PacSetsLook) -> None:
-    chosen = st.slider("Confidence, %", 50, 98, round(100 * look.confidence), key=KEY, help="How often the truth is to be inside.")
+    promised = round(100 * look.confidence)  # another slider for another promise: it begins where the picture stands
+    chosen = st.slider("Confidence, %", 50, 98, promised, key=f"{KEY}.{promised}", help="How often the truth is to be inside.")
     st.html(set_html(look, chosen / 100) + f"<p>{html.escape(sentence_at(look, chosen / 100))}</p>")
