@@ -126,8 +126,8 @@ def modelled(total: Tally, steps: tuple[Step, ...]) -> None:
         "target as much as reading one token: true on a GPU that waits for memory, not on a CPU."
     ))  # fmt: skip
     ratio = cost_ratio(total)
-    about = "c = time of a drafter call / time of a target call"
-    choose = st.toggle("Choose the cost ratio c", key="choose_c", persist_state="session", help=about)
+    choose = st.toggle("Choose the cost ratio c", key="choose_c", persist_state="session",
+                       help="c = time of a drafter call / time of a target call")  # fmt: skip
     c = st.slider("c", 0.0, 1.0, 0.1, 0.01, key="c", persist_state="session", label_visibility="collapsed") if choose else ratio
     if c is None or total.tau is None:
         st.caption("No cost ratio yet: no step was run.")
