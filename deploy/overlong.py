@@ -8,6 +8,7 @@ takes is not interrupted, and neither is an import, of which a half would stay b
 """
 
 import ctypes
+import logging
 import sys
 import threading
 from threading import Thread
@@ -22,6 +23,7 @@ from viz.tokens import as_markdown
 COMPUTES = 1.5  # seconds of a processor; the largest pictures of runs take some tenths
 CLOSED = 1.0  # of a page that is closed; to keep the largest run takes half of that
 SLOW = 0.5  # of a whole script
+LOCKS = (threading.__file__, logging.__file__)  # where locks are taken
 IMPORTS = "importlib._bootstrap"  # in the names of the files of what imports
 
 
@@ -81,10 +83,10 @@ def is_importing(thread: int) -> bool:
 
 
 def takes_lock(thread: int) -> bool:
-    """Whether a thread is taking or giving back a lock of `threading` that is written in Python, as a condition is: interrupted
+    """Whether a thread is taking or giving back a lock that is written in Python, as a condition's is, or a log's: interrupted
     behind the lock itself it would never give that back, and all would wait for it."""
     frame = sys._current_frames().get(thread)
-    return frame is not None and frame.f_code.co_filename == threading.__file__
+    return frame is not None and frame.f_code.co_filename in LOCKS
 
 
 def handled(error: Exception) -> bool:

@@ -105,7 +105,8 @@ def turn(own: Lock, name: str) -> Iterator[None]:
 
 def loaded(target: str, draft: str | None) -> Family | None:
     """The family with these models that is in memory, on whatever device; waits for no other that is being loaded."""
-    there = [*_families.items(), *_alive.items()]
+    with _lock:
+        there = [*_families.items(), *_alive.items()]
     return next((family for key, family in there if key[:2] == (target, draft)), None)
 
 

@@ -1,5 +1,7 @@
 """The memory of classes: who leads, who votes, and what is bounded."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
 from decoding.limits import CLASS_HOURS, CLASS_TABS, CLASSES, CLASSES_NEAR, Refused
@@ -260,6 +262,11 @@ def test_the_secret_of_a_server_is_its_own_and_stays(tmp_path, monkeypatch):
     (tmp_path / "two" / "classes.secret").write_bytes(b"a part")  # of a disk that was full: it was another one after each start
     found = [secret() for secret in [own_secret.__wrapped__] * 2]
     assert found[0] == found[1] and [file.name for file in (tmp_path / "two").iterdir()] == ["classes.secret"]
+    for number in range(20):  # two scripts that ask for it first at the same time
+        monkeypatch.setenv("DRAFTSCOPE_HOME", str(tmp_path / f"both {number}"))
+        with ThreadPoolExecutor(2) as both:
+            one, other = both.map(lambda _: own_secret.__wrapped__(), range(2))
+        assert one == other == (tmp_path / f"both {number}" / "classes.secret").read_bytes()
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("DRAFTSCOPE_HOME", str(tmp_path / "file" / "in"))
     assert len(own_secret.__wrapped__()) == 32

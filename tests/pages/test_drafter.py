@@ -16,6 +16,7 @@ from decoding.runs.store import Store
 from decoding.runs.study import Plan, Study, results
 from decoding.runs.worker import Worker
 from decoding.trace import Message
+from pages.parts.drafter import study_view
 from pages.parts.drafter.controller import Series, finished
 from pages.parts.drafter.findings import called
 from pages.parts.drafter.rejections import name, place
@@ -239,6 +240,14 @@ def test_a_damaged_run_is_named_and_the_others_are_shown(store):
     store.delete(damaged.id)
     at = run(typed())
     assert at.metric[0].value == "3" and "cannot be read" not in words(at)
+
+
+def test_where_a_study_cannot_be_read_no_other_stands_in_its_place(store, monkeypatch):
+    """Below the reason stood the recorded study, and that one's own would take its place."""
+    run(typed())
+    monkeypatch.setattr(study_view, "found_in", lambda *given: (_ for _ in ()).throw(ValueError("It cannot be read now.")))
+    at = typed()
+    assert "cannot be read now" in at.error[0].value.replace("\\", "") and "A recorded study" not in words(at)
 
 
 def test_a_run_that_is_deleted_while_it_is_read_breaks_no_page(store, monkeypatch):

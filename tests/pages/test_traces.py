@@ -365,6 +365,15 @@ def test_the_file_of_all_runs_has_their_notes(store):
     assert len(names) == 3 and sum(name.startswith(f"{noted}_") for name in names) == 2 and f"{bare}_two.json.gz" in names
 
 
+def test_the_file_of_all_runs_says_what_the_names_of_its_files_cannot(store):
+    """A name without a Latin letter stood nowhere, nor which study a run was of."""
+    store.keep(sample_trace(), "说明")
+    store.keep(sample_trace(), "prompt_1", study="abc")
+    with zipfile.ZipFile(io.BytesIO(archive(store))) as files:
+        notes = [files.read(name).decode() for name in files.namelist() if name.endswith(".note.txt")]
+    assert sorted(notes) == ["prompt_1\nof the study abc\n\n\n", "说明\n\n\n"]
+
+
 DAMAGED = {
     "text": b"hello",
     "cut short": to_json(sample_trace())[:-40],

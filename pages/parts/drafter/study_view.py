@@ -141,6 +141,7 @@ def progress(controller: StudyController) -> None:
 def results(controller: StudyController, session: Session, store: Store, shown: tuple[Job, ...]) -> None:
     """What the finished runs say; while others are still made, those that were there at the last look."""
     found: dict[str, Findings] = {}
+    unread = False
     for job in shown:
         place = (str(store.folder), job.key)
         if not controller.busy or place not in controller.looked:
@@ -149,15 +150,17 @@ def results(controller: StudyController, session: Session, store: Store, shown: 
             try:
                 found[job.label] = found_in(*place, controller.looked[place], job.plan)
             except Later as error:
+                unread = True
                 st.info(as_markdown(told(error)), icon=":material/hourglass:")
             except ValueError as error:
+                unread = True
                 st.error(as_markdown(plain(told(error), 400)), icon=":material/error:")
     skipped(controller, shown)
     for label, one in found.items():
         damaged(label, one)
     if found := {label: one for label, one in found.items() if len(one.tallies)}:
         findings_view(session, KeptRuns(store.folder), found)
-    elif not controller.busy:
+    elif not controller.busy and not unread:
         before_the_first(session)
 
 

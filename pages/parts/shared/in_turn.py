@@ -60,9 +60,11 @@ class Turns:
                 ended = monotonic()
                 self._end(address)
         finally:
-            if limits().public:
-                sleep(BREATH * (ended - began))
-            near.release()
+            try:
+                if limits().public:
+                    sleep(BREATH * (ended - began))
+            finally:  # also where the page is ended while it breathes
+                near.release()
 
     def _begin(self, address: str) -> None:
         """Returns when nothing is done and nobody else comes first."""

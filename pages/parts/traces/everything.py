@@ -45,7 +45,8 @@ def everything(store: Store, count: int) -> None:
 
 
 def archive(store: Store) -> bytes:
-    """A zip file of all runs, as they are now; of a damaged one a text that says so. Notes are texts beside their runs.
+    """A zip file of all runs, as they are now; of a damaged one a text that says so. What a file's own name cannot say of its run,
+    the name, the study and the note, is a text beside it.
 
     Raises:
         ValueError: all or some were deleted meanwhile. Half of them would look like all.
@@ -62,8 +63,9 @@ def archive(store: Store) -> bytes:
                 raise
             except ValueError as error:
                 files.writestr(f"{name}.damaged.txt", told(error))
-            if entry.note:
-                files.writestr(f"{name}.note.txt", f"{entry.name}\n\n{entry.note}\n")
+            if entry.note or entry.study or file_name(entry.name) != entry.name:
+                study = f"of the study {entry.study}\n" if entry.study else ""
+                files.writestr(f"{name}.note.txt", f"{entry.name}\n{study}\n{entry.note}\n")
     return out.getvalue()
 
 
