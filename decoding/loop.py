@@ -108,7 +108,9 @@ def decode(
         nodes, rows, facts, grids = record.recorded(draft, output, committed, observed, greedy=sampling.greedy, full=recorded)
         times = Times(*(1000 * t for t in (proposed - started, read - proposed, judged - read, perf_counter() - judged)))
         pruned = tuple(Pruned(*candidate) for candidate in draft.pruned) if recorded else ()
-        yield Step(nodes, rows, committed.path, tuple(new), origins, draft.calls, times, ending, pruned, facts, grids)
+        step = Step(nodes, rows, committed.path, tuple(new), origins, draft.calls, times, ending, pruned, facts, grids)
+        del draft, output, observed  # rows over all of the vocabulary: a run may stand here for long
+        yield step
 
 
 def synced_time(target: Target, recorded: bool) -> float:

@@ -4,8 +4,8 @@ Who says nothing for a while gives their place to others, but not as long as the
 word of the server's own waits for all of them. Where there are more than may run, the next place is for who runs least now, and of
 those for who has computed least of late, both for each of their parts. What somebody had is forgotten soon, or whoever has loaded a
 page would wait until everybody else has taken as many steps as cost that much. Whole pages run one after the other: they are
-dearest, and three at a time left the steps of runs, which need the interpreter hundreds of times each, a fourth of it. Those whose
-scripts were slow of late share one place.
+dearest, and three at a time left the steps of runs, which need the interpreter hundreds of times each, a fourth of it; one that
+computes nothing for a moment loses its place. Those whose scripts were slow of late share one place.
 """
 
 import asyncio
@@ -24,6 +24,7 @@ WORKS = 0.02  # of a processor, beside all that want it too: more than who waits
 HALF = 2.0  # seconds after which what somebody had counts half
 MOST = 0.5  # seconds of what somebody had that count
 WHOLE = 1  # pages at a time
+STILL = 0.2  # seconds without having computed anything, after which one of them waits for something
 SLOW_FOR = 600.0  # seconds that somebody counts as slow after a slow script
 
 
@@ -99,7 +100,8 @@ class Places:
         if tab in self._taken:
             place = self._taken[tab]
             place.began = place.looked = now()
-            place.had = place.seen = self._computed(tab)
+            place.had = place.seen = place.has = self._computed(tab)
+            place.moved = place.began
             place.until = now() + HOLD
             self._serve()
 
@@ -157,6 +159,12 @@ class Places:
             and not (waiting.page and pages >= WHOLE)
         ]
 
+    def _is_still(self, tab: Hashable, place: "Place") -> bool:
+        """Whether its script has computed nothing for a while: it waits for something."""
+        if place.until < inf and (has := self._computed(tab)) > place.has + WORKS * STILL:
+            place.has, place.moved = has, now()
+        return place.until < inf and now() - place.moved >= STILL
+
     def _before(self, waiting: "Waiting", busy: Counter[Hashable], at: float) -> tuple[int, float]:
         """The less, the sooner; of two at the same moment, or the one that is looked at later would always have had less."""
         parts = self._parts(waiting.whose)
@@ -172,7 +180,11 @@ class Places:
         for tab, place in self._taken.items():
             if place.until <= now() < (last := place.began + LONGEST) and self._works(tab, place):
                 place.until = min(now() + HOLD, last)
-        silent = [tab for tab, place in self._taken.items() if place.until <= now() or self._is_over(tab, place)]
+        silent = [
+            tab
+            for tab, place in self._taken.items()
+            if place.until <= now() or self._is_over(tab, place) or (place.page and self._is_still(tab, place))
+        ]
         for tab in silent:
             self._return(tab)
         return bool(silent)
@@ -223,3 +235,5 @@ class Place:
     until: float = inf
     seen: float = 0.0  # seconds that its script had computed when that was looked at last
     looked: float = 0.0
+    has: float = 0.0  # seconds that it had computed when it was last seen to have computed something
+    moved: float = 0.0  # when that was

@@ -10,8 +10,12 @@ want nothing a tenth is taken off what they had.
 
 A network is all owners at one address. It has as many shares as it has busy owners, but no more than it may: a class behind one
 address gets more than one visitor, and whoever throws the key away, and is a new owner each time, gets no more than the address
-does. Of several such networks each has fewer shares (`TOGETHER`): with as many as they like, ten of them left everybody else one
-turn in forty. Their turns come one by one between those of others, and not all of them before.
+does. Of several such networks each has fewer shares (`TOGETHER`), the more of its owners are busy the more of them: with as many
+as they like, ten of them left everybody else one turn in forty, and a class of thirty is more than two at each of ten addresses.
+Their turns come one by one between those of others, and not all of them before.
+
+Of those who come anew nobody knows how long their turns are. Ten that come with large trees on a large model had their first turns
+before a class that came behind them; so who is likely to take long (`expected`) comes behind who is not, for a while (`BEHIND`).
 """
 
 import math
@@ -22,9 +26,10 @@ from itertools import count
 from time import monotonic
 from typing import Protocol, TypeVar
 
+BEHIND = 5.0  # seconds for which somebody may be behind others who came later, and whose first turn is likely to be shorter
 LITTLE = 0.1  # of the device's time, which anybody may have now and then without waiting for others' rounds
 
-TOGETHER = 8  # shares of all networks that have several busy owners; each has one at least
+TOGETHER = 8  # shares of all networks that have several busy owners, parts of one rounded up for each
 
 
 @dataclass(frozen=True)
@@ -52,6 +57,11 @@ class Waiting(Protocol):
     group: Hashable
 
     @property
+    def expected(self) -> float:
+        """Seconds that a turn of such a run takes, as far as is known."""
+        ...
+
+    @property
     def wanted(self) -> float:
         """Steps still to take."""
         ...
@@ -65,6 +75,12 @@ class Account:
     since: int = 0  # number of the moment since which they wait
     last: float = 0.0  # seconds of their last turn; 0: none yet
     left: float = 0.0  # when they last wanted nothing more
+    joined: float = 0.0  # when they came to the line
+
+    @property
+    def first(self) -> float:
+        """Seconds that their first turn is likely to take."""
+        return 0.0
 
     @property
     def usual(self) -> float:
@@ -75,9 +91,13 @@ class Account:
         """They want something again."""
         self.used -= LITTLE * (at - self.left)
 
-    def join(self, level: float, moment: int) -> None:
+    def join(self, level: float, moment: int, at: float) -> None:
         """They come to the line, whose smallest account stands so."""
-        self.used, self.since = max(self.used, level), moment
+        self.used, self.since, self.joined = max(self.used, level), moment, at
+
+    def comes(self, at: float) -> tuple[float, int]:
+        """The smaller, the sooner."""
+        return self.used + (self.first if not self.last and at - self.joined < BEHIND else 0.0), self.since
 
     def charge(self, seconds: float, moment: int) -> None:
         self.used, self.last, self.since = self.used + seconds, seconds, moment
@@ -111,6 +131,10 @@ class Share(Account):
         return [run for run in self.waiting if run.group in groups]
 
     @property
+    def first(self) -> float:
+        return self.free[0].expected
+
+    @property
     def groups(self) -> set[Hashable]:
         """Whose runs may take turns: those that were asked first."""
         return set(list(dict.fromkeys(run.group for run in self.busy))[: self.owner.at_once])
@@ -133,9 +157,13 @@ class Network(Account):
     most: int = TOGETHER  # shares of the device that it may have now
 
     @property
+    def owners(self) -> int:
+        """How many of them are busy."""
+        return sum(bool(share.busy) for share in self.shares.values())
+
+    @property
     def several(self) -> bool:
-        """Whether more than one of its owners is busy."""
-        return sum(bool(share.busy) for share in self.shares.values()) > 1
+        return self.owners > 1
 
     @property
     def busy(self) -> bool:
@@ -144,6 +172,10 @@ class Network(Account):
     @property
     def free(self) -> bool:
         return any(share.free for share in self.shares.values())
+
+    @property
+    def first(self) -> float:
+        return min(share.first for share in self.shares.values() if share.free)
 
     @property
     def weight(self) -> int:
@@ -186,9 +218,9 @@ class Line:
             if not network.busy:
                 network.come(self._clock())
         if not network.free:
-            network.join(self._level, moment)
+            network.join(self._level, moment, self._clock())
         if not share.free:
-            share.join(network.level, moment)
+            share.join(network.level, moment, self._clock())
         share.busy.setdefault(run)
         share.waiting.insert(0 if first else len(share.waiting), run)
 
@@ -219,8 +251,9 @@ class Line:
         networks = [network for network in self._networks.values() if network.free]
         if not networks:
             return None
-        shares = [share for share in min(networks, key=first_come).shares.values() if share.free]
-        return min(shares, key=first_come).free[0]
+        at = self._clock()
+        shares = [share for share in min(networks, key=lambda one: one.comes(at)).shares.values() if share.free]
+        return min(shares, key=lambda one: one.comes(at)).free[0]
 
     def begin(self, run: Waiting) -> None:
         """It has a turn now, and is out of the line."""
@@ -264,17 +297,14 @@ class Line:
 
     def _weigh(self) -> None:
         """Say how many shares networks have now."""
-        most = TOGETHER // max(1, sum(network.several for network in self._networks.values()))
-        for network in self._networks.values():
-            network.most = max(1, most)
+        several = [network for network in self._networks.values() if network.several]
+        crowd = sum(math.sqrt(network.owners) for network in several)
+        for network in several:  # by the root: who has many keys is not to have most of it
+            network.most = math.ceil(TOGETHER * math.sqrt(network.owners) / crowd)
 
     def _share(self, run: Waiting) -> Share | None:
         network = self._networks.get(run.owner.network)
         return None if network is None else network.shares.get(run.owner.key)
-
-
-def first_come(account: Account) -> tuple[float, int]:
-    return account.used, account.since
 
 
 def turns_before(mine: A, until: float, all_: Iterable[A], now: Waiting | None) -> list[tuple[A, int]]:

@@ -28,6 +28,7 @@ from decoding.trace import Trace
 
 State = Literal["waiting", "working", "paused", "ended", "failed", "closed"]
 MOMENT = 0.05  # seconds that the line waits for a job that is being made; most are made at once
+LATELY = 0.2  # how much a turn counts in the mean of those of its models
 LOADS = 16  # jobs that are made at the same time
 SWITCH = 0.0002  # seconds until another thread, of a page say, has to let the worker go on, which waits so at each call of torch
 LOOK = 0.5  # seconds between two looks of one that waits for such a place
@@ -88,8 +89,11 @@ class Live:
     one of those that their owner may have at once.
     """
 
-    def __init__(self, worker: Worker, make: Callable[[], Job], owner: Owner = NOBODY, group: Hashable = None) -> None:
+    def __init__(
+        self, worker: Worker, make: Callable[[], Job], owner: Owner = NOBODY, group: Hashable = None, models: Hashable = None
+    ) -> None:
         self._worker = worker
+        self.models = models
         self._make = make
         self.owner = owner
         self.group = self if group is None else group
@@ -164,6 +168,11 @@ class Live:
     def wanted(self) -> float:
         """Steps still to take."""
         return self._wanted
+
+    @property
+    def expected(self) -> float:
+        """Seconds that a turn of a run of its models takes, as far as is known."""
+        return self._worker.usual(self.models)
 
     @property
     def nbytes(self) -> int:
@@ -387,12 +396,21 @@ class Worker:
         self._clock = clock
         self._line = Line()
         self._now: Live | None = None  # whose step is being taken
+        self._usual: dict[Hashable, float] = {}  # models -> seconds of a turn
         self._places = BoundedSemaphore(LOADS)
         self._thread = self._begun()
 
-    def live(self, make: Callable[[], Job], owner: Owner = NOBODY, group: Hashable = None) -> Live:
-        """A new run, not yet made."""
-        return Live(self, make, owner, group)
+    def live(self, make: Callable[[], Job], owner: Owner = NOBODY, group: Hashable = None, models: Hashable = None) -> Live:
+        """A new run, not yet made.
+
+        Args:
+            models: which it is one of, if that is known.
+        """
+        return Live(self, make, owner, group, models)
+
+    def usual(self, models: Hashable) -> float:
+        """Seconds that a turn of a run of these models takes in the mean of late; of unknown ones as many as of the slowest."""
+        return self._usual.get(models, max(self._usual.values(), default=0.0))
 
     def enter(self, live: Live, first: bool = False) -> None:
         """Into the line; the caller holds `changed`."""
@@ -461,7 +479,10 @@ class Worker:
             live.turn()
         with self.changed:
             self._now = None
-            self._line.end(live, max(waited, self._clock() - began))
+            self._line.end(live, took := max(waited, self._clock() - began))
+            if ready and live.models is not None:
+                before = self._usual.get(live.models, took)
+                self._usual[live.models] = before + LATELY * (took - before)
 
 
 @cache

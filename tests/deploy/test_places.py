@@ -6,7 +6,7 @@ from collections import Counter
 import pytest
 
 from deploy.buckets import now
-from deploy.places import HOLD, SLOW_FOR, SOON, Places
+from deploy.places import HOLD, LONGEST, SLOW_FOR, SOON, STILL, Places
 
 
 def idle(tab: object) -> float:
@@ -159,3 +159,18 @@ def test_who_was_slow_is_forgotten(played):
         return True
 
     assert played(story)
+
+
+@pytest.mark.parametrize("works", [True, False])
+def test_a_page_that_waits_for_something_keeps_no_other_from_beginning(played, works):
+    """Twenty tabs that waited for each other's files kept a class of thirty from its pages for most of a minute."""
+
+    async def story():
+        began = now()
+        places = Places(3, lambda tab: now() - began if works else 0.0)
+        await places.take("waits", "one", page=True)
+        places.begin("waits")
+        await places.take("another", "other", page=True)
+        return now() - began
+
+    assert played(story) == pytest.approx(LONGEST if works else STILL, abs=SOON + 1e-9)

@@ -10,6 +10,7 @@ from time import monotonic, sleep
 from weakref import WeakValueDictionary
 
 from decoding.limits import Refused, limits
+from pages.parts.shared.resting import resting
 from pages.parts.shared.runs import cleanup
 
 BREATH = 3  # times as long as one took, nothing of its kind is done for those at the same address: all else stood still meanwhile
@@ -48,23 +49,24 @@ class Turns:
         address = cleanup().address
         with self._changed:
             near = self._near.setdefault(address, Lock())
-        if not near.acquire(timeout=PATIENCE):
-            raise Later(self._refusal)
-        began = ended = 0.0
+        held = begun = False
+        took = 0.0
         try:
-            self._begin(address)
-            began = monotonic()
+            with resting():  # who waits is in nobody's way: it needs no place among the scripts
+                if not (held := near.acquire(timeout=PATIENCE)):
+                    raise Later(self._refusal)
+                self._begin(address)
+                begun = True
+            since = monotonic()
             try:
                 yield
             finally:
-                ended = monotonic()
-                self._end(address)
+                took = monotonic() - since
         finally:
-            try:
-                if limits().public:
-                    sleep(BREATH * (ended - began))
-            finally:  # also where the page is ended while it breathes
-                near.release()
+            if begun:
+                self._end(address)
+            if held:
+                breathe(near, took)
 
     def _begin(self, address: str) -> None:
         """Returns when nothing is done and nobody else comes first."""
@@ -84,6 +86,16 @@ class Turns:
             self._busy, self._had[address] = False, (now := monotonic())
             self._had = {one: at for one, at in self._had.items() if now - at < LATE}
             self._changed.notify_all()
+
+
+def breathe(near: Lock, took: float) -> None:
+    """Keep others of an address waiting for a while, and then no more, also where the page is ended meanwhile."""
+    try:
+        if took and limits().public:
+            with resting():
+                sleep(BREATH * took)
+    finally:
+        near.release()
 
 
 reading = Turns("Other files are being read, and this one would have to wait for long. Try again in a minute.").turn

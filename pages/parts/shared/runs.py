@@ -226,7 +226,8 @@ def handed(device: str, make: Callable[[], Job], group: Hashable = None) -> Live
     if isinstance(make, Maker) and asked_for():
         live = cluster().live(noted(make), make.models, owner, group)
     else:
-        live = worker(str(find_device(device))).live(noted(make), owner, group)
+        models = make.models if isinstance(make, Maker) else None
+        live = worker(str(find_device(device))).live(noted(make), owner, group, models)
     tab.lives.add(live)
     return live
 
