@@ -13,7 +13,7 @@ import zipfile
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from math import inf
 from pathlib import Path
@@ -961,6 +961,44 @@ def test_nothing_is_deleted_while_a_file_of_it_is_made(home, monkeypatch):
     checked(at.button(key="traces.all.delete").click().run())
     checked(at.button(key="traces.all.really").click().run())
     assert store.count() == 0
+
+
+def test_nobody_has_the_turn_while_they_wait_for_a_place(monkeypatch):
+    """Where places were short they had it for ten seconds each and did nothing: a file was shown after twenty."""
+    where, comes_back, done = threading.local(), Event(), []
+
+    @contextmanager
+    def resting():
+        yield
+        if where.address == "slow":
+            assert comes_back.wait(PATIENCE)
+
+    monkeypatch.setattr(in_turn, "resting", resting)
+    monkeypatch.setattr(in_turn, "CALL", 0.05)
+    monkeypatch.setattr(in_turn, "cleanup", lambda: SimpleNamespace(address=where.address))
+    turns, busy, go_on = in_turn.Turns("No."), Event(), Event()
+
+    def take(address: str) -> None:
+        where.address = address
+        with turns.turn():
+            done.append(address)
+            if address == "first":
+                busy.set()
+                assert go_on.wait(PATIENCE)
+
+    with ThreadPoolExecutor(3) as threads:
+        first = threads.submit(take, "first")
+        assert busy.wait(PATIENCE)
+        slow = threads.submit(take, "slow")
+        eventually(lambda: len(turns._waiting) == 1, "nobody waits")
+        other = threads.submit(take, "other")
+        eventually(lambda: len(turns._waiting) == 2, "the other does not wait")
+        go_on.set()
+        first.result(PATIENCE), other.result(PATIENCE)
+        assert done == ["first", "other"]
+        comes_back.set()
+        slow.result(PATIENCE)
+    assert done == ["first", "other", "slow"] and not turns._waiting and not turns._near
 
 
 def test_a_file_of_all_runs_holds_all_or_there_is_none(home):
