@@ -137,6 +137,11 @@ class Tab:
         """Whether its script has ended and nobody will tell."""
         return bool(self.session) and not self.watched.alive and is_gone(self.session)
 
+    def fresh(self) -> bool:
+        """Whether its visitor had little of late, whatever others at their address had."""
+        places, visitor = self._places[-2]
+        return places.had_little(visitor)
+
     def ended(self, again: bool = False) -> None:
         """A script has ended; `again`: another one takes its place at once, as it does if it was asked for meanwhile."""
         if not again and not self._due:
@@ -198,6 +203,10 @@ class Rested:
         """As of its tab."""
         return self._tab.over()
 
+    def fresh(self) -> bool:
+        """As of its tab."""
+        return self._tab.fresh()
+
 
 class Pace:
     """All tabs of a server."""
@@ -225,11 +234,12 @@ class Pace:
         self._forget_idle()
         self._open.update(wanted.keys())
         self._all += 1
+        looks = methodcaller("computed"), methodcaller("over")
         for name, rule in wanted.items():
             if name not in self._purses:
-                places = Places(rule.scripts, methodcaller("computed"), methodcaller("over"))
+                places = Places(rule.scripts, *looks)
                 self._purses[name] = Purse(Bucket(rule.pages), Bucket(rule.others), Bucket(rule.sent), places)
-        self._places = self._places or Places(whole.scripts, methodcaller("computed"), methodcaller("over"), self._parts)
+        self._places = self._places or Places(whole.scripts, *looks, self._parts, methodcaller("fresh"))
         purses = [self._purses[name] for name in wanted]
         return Tab(list(wanted), purses, [self._places, *(purse.places for purse in purses)], self.known)
 

@@ -1,11 +1,12 @@
 """Places in which scripts run, and whose turn it is.
 
 Who says nothing for a while gives their place to others, but not as long as they work: with ten at work nothing else was, for each
-word of the server's own waits for all of them. Where there are more than may run, the next place is for who runs least now, and of
-those for who has computed least of late, both for each of their parts. What somebody had is forgotten soon, or whoever has loaded a
-page would wait until everybody else has taken as many steps as cost that much. Whole pages run one after the other: they are
-dearest, and three at a time left the steps of runs, which need the interpreter hundreds of times each, a fourth of it; one that
-computes nothing for a moment loses its place. Those whose scripts were slow of late share one place.
+word of the server's own waits for all of them. Where there are more than may run, the next place is for who runs least now, of
+those for whoever had little of late, and of those for who has computed least, both for each of their parts: a class that opens its
+pages comes before those who load theirs again and again, at however many addresses. What somebody had is forgotten soon, or whoever
+has loaded a page would wait until everybody else has taken as many steps as cost that much. Whole pages run one after the other:
+they are dearest, and three at a time left the steps of runs, which need the interpreter hundreds of times each, a fourth of it; one
+that computes nothing for a moment loses its place. Those whose scripts were slow of late share one place.
 """
 
 import asyncio
@@ -23,6 +24,7 @@ SOON = 0.05  # seconds after which it is looked whether a script has ended that 
 WORKS = 0.02  # of a processor, beside all that want it too: more than who waits and looks now and then
 HALF = 2.0  # seconds after which what somebody had counts half
 MOST = 0.5  # seconds of what somebody had that count
+LITTLE = 0.1  # of these: less than a page that shows much, more than a step or two
 WHOLE = 1  # pages at a time
 STILL = 0.2  # seconds without having computed anything, after which one of them waits for something
 SLOW_FOR = 600.0  # seconds that somebody counts as slow after a slow script
@@ -37,6 +39,7 @@ class Places:
         computed: seconds of a processor that a tab's script has had so far, or whatever else is to count of a place.
         over: whether it is known that no script of a tab runs, which nobody tells for a page whose browser is gone.
         parts: how many parts somebody has where others have one, such as a class where others are alone.
+        fresh: whether whoever has a tab had little of late, whatever others had for whom the places are counted together.
     """
 
     half, cap = HALF, MOST  # of what somebody had
@@ -47,8 +50,9 @@ class Places:
         computed: Callable[[Any], float],
         over: Callable[[Any], bool] = lambda tab: False,
         parts: Callable[[Any], int] = lambda whose: 1,
+        fresh: Callable[[Any], bool] = lambda tab: True,
     ) -> None:
-        self._most, self._computed, self._over, self._parts = most, computed, over, parts
+        self._most, self._computed, self._over, self._parts, self._fresh = most, computed, over, parts, fresh
         self._taken: dict[Hashable, Place] = {}
         self._waiting: dict[Hashable, Waiting] = {}  # in the order in which they came
         self._had: dict[Hashable, tuple[float, float]] = {}  # seconds, as many as counted then
@@ -139,7 +143,7 @@ class Places:
                     continue
                 break
             busy, at = Counter(place.whose for place in self._taken.values()), now()
-            tab = min(able, key=lambda tab: self._before(self._waiting[tab], busy, at))  # of equals who came first
+            tab = min(able, key=lambda tab: self._before(tab, self._waiting[tab], busy, at))  # of equals who came first
             waiting = self._waiting.pop(tab)
             self._moved = now()
             self._taken[tab] = Place(waiting.whose, waiting.page, self._computed(tab))
@@ -165,10 +169,14 @@ class Places:
             place.has, place.moved = has, now()
         return place.until < inf and now() - place.moved >= STILL
 
-    def _before(self, waiting: "Waiting", busy: Counter[Hashable], at: float) -> tuple[int, float]:
+    def _before(self, tab: Hashable, waiting: "Waiting", busy: Counter[Hashable], at: float) -> tuple[int, bool, float]:
         """The less, the sooner; of two at the same moment, or the one that is looked at later would always have had less."""
         parts = self._parts(waiting.whose)
-        return busy[waiting.whose] // parts, self._counts(waiting.whose, at) / parts
+        return busy[waiting.whose] // parts, not self._fresh(tab), self._counts(waiting.whose, at) / parts
+
+    def had_little(self, whose: Hashable) -> bool:
+        """Whether they have had less than LITTLE of late."""
+        return self._counts(whose, now()) < LITTLE
 
     def _counts(self, whose: Hashable, at: float) -> float:
         """Seconds that it had, the longer ago the less of them."""

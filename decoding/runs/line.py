@@ -298,9 +298,9 @@ class Line:
     def _weigh(self) -> None:
         """Say how many shares networks have now."""
         several = [network for network in self._networks.values() if network.several]
-        crowd = sum(math.sqrt(network.owners) for network in several)
-        for network in several:  # by the root: who has many keys is not to have most of it
-            network.most = math.ceil(TOGETHER * math.sqrt(network.owners) / crowd)
+        crowd = sum(network.owners for network in several)
+        for network in several:
+            network.most = math.ceil(TOGETHER * network.owners / crowd)
 
     def _share(self, run: Waiting) -> Share | None:
         network = self._networks.get(run.owner.network)

@@ -174,3 +174,25 @@ def test_a_page_that_waits_for_something_keeps_no_other_from_beginning(played, w
         return now() - began
 
     assert played(story) == pytest.approx(LONGEST if works else STILL, abs=SOON + 1e-9)
+
+
+def test_who_had_little_of_late_comes_before_who_loads_again_and_again(played):
+    """Ten visitors with five tabs each had a page each before every second one of a class of thirty."""
+
+    async def story():
+        served, done = [], Counter()
+        places = Places(3, lambda tab: done[tab], fresh=lambda tab: tab.startswith("pupil"))
+
+        async def load(tab: str, whose: str) -> None:
+            await places.take(tab, whose, page=True)
+            served.append(tab)
+            places.begin(tab)
+            await asyncio.sleep(0.1)
+            done[tab] += 1
+            places.give(tab)
+
+        await asyncio.gather(*(load(f"again {i}", f"{i}") for i in range(10)), *(load(f"pupil {i}", "class") for i in range(5)))
+        return served
+
+    served = played(story)
+    assert served[0] == "again 0" and served[1:6] == [f"pupil {i}" for i in range(5)]
