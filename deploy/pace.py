@@ -27,7 +27,7 @@ from decoding.limits import left_for, limits
 from deploy.asking import counted
 from deploy.buckets import Bucket, now
 from deploy.overlong import CLOSED, COMPUTES, Watched
-from deploy.places import Places
+from deploy.places import WHOLE, Places
 from deploy.ticks import Ticks
 from deploy.working import computed, forget, is_gone, script_of
 
@@ -137,10 +137,11 @@ class Tab:
         """Whether its script has ended and nobody will tell."""
         return bool(self.session) and not self.watched.alive and is_gone(self.session)
 
-    def fresh(self) -> bool:
-        """Whether its visitor had little of late, whatever others at their address had."""
+    def later(self, page: bool) -> int:
+        """How much later than others it comes: whoever loads a page again, or whose visitor had much of late, whatever others at
+        their address had."""
         places, visitor = self._places[-2]
-        return places.had_little(visitor)
+        return 2 * (page and self.drawn) + (not places.had_little(visitor))
 
     def ended(self, again: bool = False) -> None:
         """A script has ended; `again`: another one takes its place at once, as it does if it was asked for meanwhile."""
@@ -203,9 +204,9 @@ class Rested:
         """As of its tab."""
         return self._tab.over()
 
-    def fresh(self) -> bool:
+    def later(self, page: bool) -> int:
         """As of its tab."""
-        return self._tab.fresh()
+        return self._tab.later(page)
 
 
 class Pace:
@@ -237,9 +238,11 @@ class Pace:
         looks = methodcaller("computed"), methodcaller("over")
         for name, rule in wanted.items():
             if name not in self._purses:
-                places = Places(rule.scripts, *looks)
+                # of an address several wait among all, or the next page after each of its own would always be another address's
+                pages = rule.scripts if name == next(iter(wanted)) else WHOLE
+                places = Places(rule.scripts, *looks, pages=pages)
                 self._purses[name] = Purse(Bucket(rule.pages), Bucket(rule.others), Bucket(rule.sent), places)
-        self._places = self._places or Places(whole.scripts, *looks, self._parts, methodcaller("fresh"))
+        self._places = self._places or Places(whole.scripts, *looks, self._parts, lambda tab, page: tab.later(page))
         purses = [self._purses[name] for name in wanted]
         return Tab(list(wanted), purses, [self._places, *(purse.places for purse in purses)], self.known)
 

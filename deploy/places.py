@@ -2,11 +2,12 @@
 
 Who says nothing for a while gives their place to others, but not as long as they work: with ten at work nothing else was, for each
 word of the server's own waits for all of them. Where there are more than may run, the next place is for who runs least now, of
-those for whoever had little of late, and of those for who has computed least, both for each of their parts: a class that opens its
-pages comes before those who load theirs again and again, at however many addresses. What somebody had is forgotten soon, or whoever
-has loaded a page would wait until everybody else has taken as many steps as cost that much. Whole pages run one after the other:
-they are dearest, and three at a time left the steps of runs, which need the interpreter hundreds of times each, a fourth of it; one
-that computes nothing for a moment loses its place. Those whose scripts were slow of late share one place.
+those for who opens a page and not loads one again, for whoever had little of late, and for who has computed least for each of their
+parts: a class that opens its pages comes before those who load theirs again and again, at however many addresses, and while it does
+those have one place alone. What somebody had is forgotten soon, or whoever has loaded a page would wait until everybody else has
+taken as many steps as cost that much. Whole pages run one after the other: they are dearest, and three at a time left the steps of
+runs, which need the interpreter hundreds of times each, a fourth of it; one that computes nothing for a moment loses its place.
+Those whose scripts were slow of late share one place.
 """
 
 import asyncio
@@ -39,7 +40,8 @@ class Places:
         computed: seconds of a processor that a tab's script has had so far, or whatever else is to count of a place.
         over: whether it is known that no script of a tab runs, which nobody tells for a page whose browser is gone.
         parts: how many parts somebody has where others have one, such as a class where others are alone.
-        fresh: whether whoever has a tab had little of late, whatever others had for whom the places are counted together.
+        pages: of the places, for whole pages.
+        later: how much later than others a tab comes, by what only it or its visitor had, for a page or for less than that.
     """
 
     half, cap = HALF, MOST  # of what somebody had
@@ -50,9 +52,10 @@ class Places:
         computed: Callable[[Any], float],
         over: Callable[[Any], bool] = lambda tab: False,
         parts: Callable[[Any], int] = lambda whose: 1,
-        fresh: Callable[[Any], bool] = lambda tab: True,
+        later: Callable[[Any, bool], int] = lambda tab, page: 0,
+        pages: int = WHOLE,
     ) -> None:
-        self._most, self._computed, self._over, self._parts, self._fresh = most, computed, over, parts, fresh
+        self._most, self._computed, self._over, self._parts, self._later, self._pages = most, computed, over, parts, later, pages
         self._taken: dict[Hashable, Place] = {}
         self._waiting: dict[Hashable, Waiting] = {}  # in the order in which they came
         self._had: dict[Hashable, tuple[float, float]] = {}  # seconds, as many as counted then
@@ -154,13 +157,17 @@ class Places:
         """Who may have the next place, if one is free."""
         held_up = any(self._is_slow(place.whose) for place in self._taken.values())
         pages = sum(place.page for place in self._taken.values())
+        often = {tab for tab, waiting in self._waiting.items() if self._later(tab, waiting.page)}
+        others = len(often) < len(self._waiting) or any(not self._later(tab, place.page) for tab, place in self._taken.items())
+        full = others and any(self._later(tab, place.page) for tab, place in self._taken.items())
         return [
             tab
             for tab, waiting in self._waiting.items()
             if tab not in self._taken
             and not waiting.served.done()
             and not (held_up and self._is_slow(waiting.whose))
-            and not (waiting.page and pages >= WHOLE)
+            and not (waiting.page and pages >= self._pages)
+            and not (full and tab in often)
         ]
 
     def _is_still(self, tab: Hashable, place: "Place") -> bool:
@@ -169,10 +176,10 @@ class Places:
             place.has, place.moved = has, now()
         return place.until < inf and now() - place.moved >= STILL
 
-    def _before(self, tab: Hashable, waiting: "Waiting", busy: Counter[Hashable], at: float) -> tuple[int, bool, float]:
+    def _before(self, tab: Hashable, waiting: "Waiting", busy: Counter[Hashable], at: float) -> tuple[int, int, float]:
         """The less, the sooner; of two at the same moment, or the one that is looked at later would always have had less."""
         parts = self._parts(waiting.whose)
-        return busy[waiting.whose] // parts, not self._fresh(tab), self._counts(waiting.whose, at) / parts
+        return busy[waiting.whose] // parts, self._later(tab, waiting.page), self._counts(waiting.whose, at) / parts
 
     def had_little(self, whose: Hashable) -> bool:
         """Whether they have had less than LITTLE of late."""

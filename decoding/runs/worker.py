@@ -27,6 +27,7 @@ from decoding.runs.line import NOBODY, Line, Owner
 from decoding.trace import Trace
 
 State = Literal["waiting", "working", "paused", "ended", "failed", "closed"]
+EARLY = 2  # jobs that are made before their turn comes, while others are served: made in it they would have to come back
 MOMENT = 0.05  # seconds that the line waits for a job that is being made; most are made at once
 LATELY = 0.2  # how much a turn counts in the mean of those of its models
 LOADS = 16  # jobs that are made at the same time
@@ -84,9 +85,9 @@ class Stopped(Exception):
 class Live:
     """A job that a page watches. All methods return at once; the worker's thread does the work.
 
-    `make` builds the job, loading models if need be; it is called on a thread of its own, in the first turn that it is due: with
-    sixteen made at the same time, each call of torch in a step waited for all of those threads. Runs of the same `group` count as
-    one of those that their owner may have at once.
+    `make` builds the job, loading models if need be; it is called on a thread of its own, in the first turn that it is due, or
+    before that where few are made: with sixteen made at the same time, each call of torch in a step waited for all of those
+    threads. Runs of the same `group` count as one of those that their owner may have at once.
     """
 
     def __init__(
@@ -207,14 +208,21 @@ class Live:
         run = self._run
         return 0 if run is None else len(run.steps)
 
-    def _load(self) -> None:
+    @property
+    def unmade(self) -> bool:
+        """Whether nobody has begun to make the job."""
+        return self._run is None and self._attempt is None
+
+    def prepare(self) -> None:
         """Begin to make the job, or to make it ready again, unless that has begun; the caller holds `changed`."""
         if self._attempt is None:
             self._attempt = object()
+            self._worker.making += 1
             try:
                 Thread(target=self._prepare, args=(self._attempt,), name="draftscope-loader", daemon=True).start()
             except RuntimeError as error:  # the machine has no thread left
                 self._attempt = None
+                self._worker.making -= 1
                 self._fail(sentence(error))
 
     def _prepare(self, attempt: object) -> None:
@@ -229,6 +237,7 @@ class Live:
         except BaseException as error:  # also a panic in Rust, which is no Exception
             problem = sentence(error)
         with self._worker.changed:  # the error is gone by now, and with it all that was half made
+            self._worker.making -= 1
             if self._attempt is not attempt:
                 return
             self._attempt, self._run = None, self._run if made is None else made
@@ -254,13 +263,13 @@ class Live:
     def begin_turn(self) -> bool:
         """Whether a step is to be taken now; the caller holds `changed` and took the run out of the line."""
         if self._run is None:
-            self._load()
+            self.prepare()
         self._worker.changed.wait_for(lambda: self._attempt is None or self.state != "waiting", MOMENT)
         if self.state != "waiting" or self._worker.stands(self):  # stopped meanwhile, and perhaps asked again
             return False
         self.state = "working"
         if self._attempt is None and getattr(self._run, "unready", False):
-            self._load()
+            self.prepare()
         if self._attempt is not None or self.over:  # it is being made: it comes back by itself
             return False
         if getattr(self._run, "aside", False):
@@ -397,6 +406,7 @@ class Worker:
         self._line = Line()
         self._now: Live | None = None  # whose step is being taken
         self._usual: dict[Hashable, float] = {}  # models -> seconds of a turn
+        self.making = 0  # jobs that are being made
         self._places = BoundedSemaphore(LOADS)
         self._thread = self._begun()
 
@@ -415,6 +425,8 @@ class Worker:
     def enter(self, live: Live, first: bool = False) -> None:
         """Into the line; the caller holds `changed`."""
         self._line.enter(live, first)
+        if live.unmade and self.making < EARLY:
+            live.prepare()
         if not self._thread.is_alive():  # whatever ended it: those in line are served by another
             self._thread = self._begun()
         self.changed.notify_all()
