@@ -151,7 +151,7 @@ PUBLIC = Limits(
     nodes=80,  # Token Recycling's published tree has as many
     at_once=2,
     jobs_each=8,  # a comparison has six columns
-    jobs_near=120,
+    jobs_near=200,  # a class of thirty that compares six columns each
     shares=4,
     held=160 * 2**20,  # the largest run that these limits allow takes half of it
     held_near=640 * 2**20,
@@ -188,7 +188,7 @@ PUBLIC = Limits(
         tabs=Common(420, spare=40, least=4),
         uploads=Common(400 * 2**20, spare=40 * 2**20, least=6 * 2**20),
         held=Common(1_280 * 2**20),
-        jobs=Common(280, spare=40, least=6),
+        jobs=Common(360, spare=40, least=6),
         scripts=3,
         caches=2**30,
         serving=Rate(100, 1_000.0),

@@ -137,11 +137,11 @@ class Tab:
         """Whether its script has ended and nobody will tell."""
         return bool(self.session) and not self.watched.alive and is_gone(self.session)
 
-    def later(self, page: bool) -> int:
-        """How much later than others it comes: whoever loads a page again, or whose visitor had much of late, whatever others at
-        their address had."""
+    def later(self) -> int:
+        """How much later than others it comes with a page: whoever loads theirs again, or whose visitor had much of late, whatever
+        others at their address had."""
         places, visitor = self._places[-2]
-        return 2 * (page and self.drawn) + (not places.had_little(visitor))
+        return 2 * self.drawn + (not places.had_little(visitor))
 
     def ended(self, again: bool = False) -> None:
         """A script has ended; `again`: another one takes its place at once, as it does if it was asked for meanwhile."""
@@ -204,9 +204,9 @@ class Rested:
         """As of its tab."""
         return self._tab.over()
 
-    def later(self, page: bool) -> int:
+    def later(self) -> int:
         """As of its tab."""
-        return self._tab.later(page)
+        return self._tab.later()
 
 
 class Pace:
@@ -242,7 +242,7 @@ class Pace:
                 pages = rule.scripts if name == next(iter(wanted)) else WHOLE
                 places = Places(rule.scripts, *looks, pages=pages)
                 self._purses[name] = Purse(Bucket(rule.pages), Bucket(rule.others), Bucket(rule.sent), places)
-        self._places = self._places or Places(whole.scripts, *looks, self._parts, lambda tab, page: tab.later(page))
+        self._places = self._places or Places(whole.scripts, *looks, self._parts, methodcaller("later"))
         purses = [self._purses[name] for name in wanted]
         return Tab(list(wanted), purses, [self._places, *(purse.places for purse in purses)], self.known)
 

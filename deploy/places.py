@@ -1,13 +1,13 @@
 """Places in which scripts run, and whose turn it is.
 
 Who says nothing for a while gives their place to others, but not as long as they work: with ten at work nothing else was, for each
-word of the server's own waits for all of them. Where there are more than may run, the next place is for who runs least now, of
-those for who opens a page and not loads one again, for whoever had little of late, and for who has computed least for each of their
-parts: a class that opens its pages comes before those who load theirs again and again, at however many addresses, and while it does
-those have one place alone. What somebody had is forgotten soon, or whoever has loaded a page would wait until everybody else has
-taken as many steps as cost that much. Whole pages run one after the other: they are dearest, and three at a time left the steps of
-runs, which need the interpreter hundreds of times each, a fourth of it; one that computes nothing for a moment loses its place.
-Those whose scripts were slow of late share one place.
+word of the server's own waits for all of them. Where there are more than may run, the next place is for who runs least now, and of
+those for who has computed least of late, both for each of their parts. What somebody had is forgotten soon, or whoever has loaded a
+page would wait until everybody else has taken as many steps as cost that much. Whole pages run one after the other: they are
+dearest, and three at a time left the steps of runs, which need the interpreter hundreds of times each, a fourth of it; one that
+computes nothing for a moment loses its place. Of pages those come first that are opened and not loaded again, and of those whose
+visitors had little of late: a class opens its pages before who loads theirs again and again, at however many addresses. Those whose
+scripts were slow of late share one place.
 """
 
 import asyncio
@@ -41,7 +41,7 @@ class Places:
         over: whether it is known that no script of a tab runs, which nobody tells for a page whose browser is gone.
         parts: how many parts somebody has where others have one, such as a class where others are alone.
         pages: of the places, for whole pages.
-        later: how much later than others a tab comes, by what only it or its visitor had, for a page or for less than that.
+        later: how much later than others a tab comes with a page, by what only it or its visitor had.
     """
 
     half, cap = HALF, MOST  # of what somebody had
@@ -52,7 +52,7 @@ class Places:
         computed: Callable[[Any], float],
         over: Callable[[Any], bool] = lambda tab: False,
         parts: Callable[[Any], int] = lambda whose: 1,
-        later: Callable[[Any, bool], int] = lambda tab, page: 0,
+        later: Callable[[Any], int] = lambda tab: 0,
         pages: int = WHOLE,
     ) -> None:
         self._most, self._computed, self._over, self._parts, self._later, self._pages = most, computed, over, parts, later, pages
@@ -157,9 +157,6 @@ class Places:
         """Who may have the next place, if one is free."""
         held_up = any(self._is_slow(place.whose) for place in self._taken.values())
         pages = sum(place.page for place in self._taken.values())
-        often = {tab for tab, waiting in self._waiting.items() if self._later(tab, waiting.page)}
-        others = len(often) < len(self._waiting) or any(not self._later(tab, place.page) for tab, place in self._taken.items())
-        full = others and any(self._later(tab, place.page) for tab, place in self._taken.items())
         return [
             tab
             for tab, waiting in self._waiting.items()
@@ -167,7 +164,6 @@ class Places:
             and not waiting.served.done()
             and not (held_up and self._is_slow(waiting.whose))
             and not (waiting.page and pages >= self._pages)
-            and not (full and tab in often)
         ]
 
     def _is_still(self, tab: Hashable, place: "Place") -> bool:
@@ -179,7 +175,7 @@ class Places:
     def _before(self, tab: Hashable, waiting: "Waiting", busy: Counter[Hashable], at: float) -> tuple[int, int, float]:
         """The less, the sooner; of two at the same moment, or the one that is looked at later would always have had less."""
         parts = self._parts(waiting.whose)
-        return busy[waiting.whose] // parts, self._later(tab, waiting.page), self._counts(waiting.whose, at) / parts
+        return busy[waiting.whose] // parts, waiting.page and self._later(tab), self._counts(waiting.whose, at) / parts
 
     def had_little(self, whose: Hashable) -> bool:
         """Whether they have had less than LITTLE of late."""

@@ -245,6 +245,11 @@ def cost(trace: Trace, cursor: Cursor, params: Params) -> Cost:
     return Cost(HEAD + QUESTION // 2 + rounds + tested, "It writes a text of its own, one token after the other.")
 
 
+def lacks(family: Family) -> str:
+    """Why a family has no thoughts to write; "" if it has."""
+    return f"{family.name} draws pictures and writes no thoughts." if family.raster is not None else ""
+
+
 LENS = Lens(
     key="diagram_of_thought",
     title="Diagram of Thought",
@@ -269,4 +274,5 @@ LENS = Lens(
     params=Params,
     look=look,
     cost=cost,
+    lacks=lacks,
 )

@@ -181,7 +181,7 @@ def test_who_had_little_of_late_comes_before_who_loads_again_and_again(played):
 
     async def story():
         served, done = [], Counter()
-        places = Places(3, lambda tab: done[tab], later=lambda tab, page: page and tab.startswith("again"))
+        places = Places(3, lambda tab: done[tab], later=lambda tab: tab.startswith("again"))
 
         async def load(tab: str, whose: str) -> None:
             await places.take(tab, whose, page=True)

@@ -241,3 +241,9 @@ def test_what_cannot_be_drafted_is_refused(embedded, looks):
     ):
         with pytest.raises(ValueError, match=words):
             RoleDrafts(embedded, look, method, {})
+
+
+def test_a_family_that_draws_is_refused(embedded):
+    """It looked, and ended with “Nothing was thought yet.”"""
+    assert lens.LENS.lacks(embedded) == ""
+    assert "draws pictures" in lens.LENS.lacks(type("Picture", (), {"raster": object(), "name": "digits"})())

@@ -27,6 +27,7 @@ from decoding.methods.speculative_jacobi import SpeculativeJacobi
 from decoding.models.cache import TreeCache
 from decoding.models.family import Family, load
 from decoding.models.target import Target
+from decoding.runs import recorded_pictures
 from decoding.runs.run import Run
 from decoding.sample import Sampling
 from decoding.trace import Raster, Step, Trace
@@ -724,6 +725,16 @@ def test_the_grid_holds_what_happened(traces, name):
         sampled = {cell.place for cell in grid.cells if cell.call == cursor}
         assert sampled == set(grid.places)  # the last row has no holes
         assert grid.cut == max([ends[cursor], *(place + 1 for place in guesses[cursor])]) - grid.places.stop
+
+
+def test_what_a_call_of_the_recorded_picture_settled_is_drawn():
+    """From its sixth call on the places that were drawn lay before all that the call was about."""
+    _, trace = recorded_pictures.read()
+    done = 0
+    for cursor, step in enumerate(trace.steps):
+        drawn = {cell.place for cell in viz.grid_of(trace, cursor).cells if cell.call == cursor}
+        assert {*range(done, done + min(len(step.tokens), viz.PLACES))} <= drawn
+        done += len(step.tokens)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -356,6 +356,23 @@ def test_a_pupil_who_went_to_another_page_finds_the_way_back(own_classes, monkey
     assert not [name for name in keys(opened()) if name and name.startswith("learn.return")]
 
 
+@pytest.mark.parametrize("way", ["a class's link", "its own class"])
+def test_what_was_answered_alone_is_there_again_behind_a_class(own_classes, way):
+    """It was gone without a word."""
+    lesson, card = asked()[0]
+    alone = {"lesson": f"{lesson + 1}", "card": f"{card + 1}"}
+    at = press(opened(**alone), "learn.option.0")
+    if way == "its own class":
+        press(press(at, "learn.all"), "learn.teach")
+    else:
+        code, key = own_classes.opened()
+        own_classes.move(code, key, Spot(lesson, card))
+        assert "lsn-reveal" not in html(goes(at, {"class": code}))
+    assert "lsn-reveal" in html(goes(at, alone))
+    goes(at, {})
+    assert "answers that you gave" in html(at)
+
+
 def test_what_a_reader_has_answered_is_the_tabs():
     """So that a reload finds it (`Tabs.take_over`)."""
     lesson, card = asked()[0]

@@ -238,6 +238,21 @@ def test_a_look_at_a_run_that_goes_on_keeps_its_stop_and_is_shown():
     assert "or the run changed" in drawn(at) or here.seen["byte_level"][0][2] == here.about[2]  # or it has followed by itself
 
 
+def test_a_look_stays_where_it_was_asked_while_a_run_goes_to_its_end(embedded, monkeypatch):
+    """The run moved the place with every step: the look had no Stop and was never shown."""
+    monkeypatch.setattr(Desk, "look_at", lambda self: None)
+    session = Session()
+    here = Desk(session=session, lens="byte_level")
+    session.run_to_end(Settings(prompt="Once upon a time", method="plain", max_tokens=400, ignore_end=True))
+    eventually(lambda: session.sync() or session.count > 3, "no steps came")
+    at = session.cursor
+    here.look_here()
+    session.sync()
+    eventually(lambda: session.sync() or session.count > at + 3, "it does not go on")
+    assert session.cursor == at and session.far
+    here.close(), session.close()
+
+
 def test_a_look_of_another_lens_can_be_stopped(monkeypatch):
     monkeypatch.setattr(Desk, "follows", lambda self: False)
     at = press_card(opened(), "critical_tokens")

@@ -56,11 +56,15 @@ class Grid:
 
 
 def grid_of(trace: Trace, cursor: int) -> Grid:
-    """The last calls up to step index `cursor`, as many as fit, from the first place on that the first of them found open."""
+    """The last calls up to step index `cursor`, as many as fit, from the first place on that the first of them found open. What the
+    call at the cursor settled is drawn before its window is, and that before earlier calls are."""
     done = [0, *accumulate(len(step.tokens) for step in trace.steps[: cursor + 1])]  # tokens before every call
     end = max(done[cursor + 1], done[cursor] + max(depths(trace.steps[cursor]), default=0))
     first = cursor
-    while first > 0 and cursor - first + 1 < CALLS and (end - done[first - 1] <= PLACES or cursor - first + 1 < FEWEST):
+    while first > 0 and cursor - first + 1 < CALLS:
+        few = cursor - first + 1 < FEWEST and done[cursor + 1] - done[first - 1] <= PLACES
+        if not few and end - done[first - 1] > PLACES:
+            break
         first -= 1
     calls = range(first, cursor + 1)
     places = range(done[first], min(end, done[first] + PLACES))

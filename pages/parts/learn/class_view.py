@@ -30,13 +30,13 @@ def begin(reader: Reader, write: Callable[[Reader], None]) -> None:
     if not goes_on(reader):
         before = reader.code, reader.key
         try:
-            reader.code, reader.key = classes.opened(visitor.address(), voter())
+            reader.turn_to(*classes.opened(visitor.address(), voter()))
         except ValueError as error:
             reader.notes = [told(error)]
             return
         classes.close(*before)
     reader.projected = True
-    reader.answers, reader.skipped = {}, classes.shown(reader.code, reader.key)  # not what the teacher tried alone
+    reader.answers, reader.skipped = {}, classes.shown(reader.code, reader.key)
     reader.go(reader.lesson or 0, 0)
     write(reader)
 
@@ -82,8 +82,8 @@ def go_back(reader: Reader, code: str, write: Callable[[Reader], None]) -> None:
     if (room := classes.of(voter()).get(code)) is None:
         reader.notes = [f"The class {code} has ended."]
         return
-    reader.code, reader.key, reader.projected = code, room.key, True
-    reader.answers, reader.skipped = {}, classes.shown(code, room.key)
+    reader.turn_to(code, room.key, classes.shown(code, room.key))
+    reader.projected = True
     reader.go(*room.spot[:2])
     write(reader)
 
@@ -111,8 +111,8 @@ def visited_classes(reader: Reader, write: Callable[[Reader], None]) -> None:
 
 def go_back_in(reader: Reader, code: str, write: Callable[[Reader], None]) -> None:
     """A callback: to a class as its pupil; the page says so where it has ended."""
-    reader.code, reader.key, reader.projected = code, "", True
-    reader.answers, reader.skipped = {}, set()
+    reader.turn_to(code, "")
+    reader.projected = True
     reader.go(None)
     write(reader)
 

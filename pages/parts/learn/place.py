@@ -1,6 +1,6 @@
 """Where a reader of the course is, and the link to it: `?lesson=3&card=2`, for a class also `view=class`, `class` and `lead`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from pages.parts.learn.classes import KEY, is_code
@@ -26,12 +26,13 @@ class Reader:
     seed: int = 1  # of the draws
     wanted: dict[str, str] = field(default_factory=dict)  # what the address said last
     notes: list[str] = field(default_factory=list)  # what was wrong with it
+    alone: tuple[dict, set] = field(default_factory=lambda: ({}, set()))  # answers and what was shown outside of a class
     turned_away: bool = False  # whether the class could not be opened again, because there are too many
 
     @property
     def answered(self) -> bool:
         """Whether anything was, which a page that was just opened has not."""
-        return bool(self.answers or self.skipped)
+        return bool(self.answers or self.skipped or any(self.alone))
 
     @property
     def at(self) -> tuple[int, int]:
@@ -40,6 +41,16 @@ class Reader:
     @property
     def revealed(self) -> bool:
         return self.at in self.answers or self.at in self.skipped
+
+    def turn_to(self, code: str, key: str, shown: Iterable[tuple[int, int]] = ()) -> None:
+        """To a class, or to none. What was tried alone, or in another class, is not what this one is shown; who leaves it has again
+        what they answered alone."""
+        if (code, key) != (self.code, self.key):
+            if not self.code:
+                self.alone = self.answers, self.skipped
+            self.answers, self.skipped = ({}, set()) if code else self.alone
+        self.code, self.key = code, key
+        self.skipped |= set(shown)
 
     def go(self, lesson: int | None, card: int = 0) -> None:
         self.lesson, self.card = lesson, card
@@ -66,10 +77,7 @@ def opened(reader: Reader, query: Mapping[str, str], lessons: Sequence[Lesson]) 
         reader.notes.append("The link names a card and no lesson.")
     elif lesson is not None:
         reader.card = (counted(query, "card", len(lessons[lesson - 1].cards), reader.notes) or 1) - 1
-    before = reader.code, reader.key
-    reader.code, reader.key = coded(query, reader.notes)
-    if before != (reader.code, reader.key):  # what was tried alone, or in another class, is not what a class is shown
-        reader.answers, reader.skipped = {}, set()
+    reader.turn_to(*coded(query, reader.notes))
     if reader.code:
         reader.projected = True
 

@@ -99,6 +99,12 @@ class Desk(SideJobs, Remembered):
         if not self.problem:
             self.ask(self.question)
 
+    def look_here(self) -> None:
+        """Somebody has asked: the place stays where it is, also where a run to its end was moving it."""
+        with self.session.lock:
+            self.session.goal = self.session.goal_node = None
+        self.look_at()
+
     def follows(self) -> bool:
         """Whether the chosen lens looks by itself when the reader has moved: it was asked before, takes little, and its models are
         there."""

@@ -154,7 +154,8 @@ def looking(here: Desk, line: Callable[[], None]) -> None:
     if look is None:
         return
     seen(here, look, dark())
-    lens_link(here)
+    if answers or look is here.recorded():  # a link says what the controls do
+        lens_link(here)
     about(here, look)
 
 
@@ -194,7 +195,7 @@ def buttons(here: Desk, line: Callable[[], None], look: Look | None, answers: bo
             if live is None and not answers:
                 st.button(
                     "Look" if look is None else "Look again", key="lens_look", type="primary", icon=":material/visibility:",
-                    on_click=asking(here, VIEW, here.look_at),
+                    on_click=asking(here, VIEW, here.look_here),
                 )  # fmt: skip
             else:
                 offer(here, question, "Look", "lens_go_on")

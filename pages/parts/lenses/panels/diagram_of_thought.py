@@ -18,7 +18,7 @@ PANEL = "diagram_of_thought"
 
 def view(here: Any, look: DiagramOfThoughtLook) -> None:
     settings = here.session.settings
-    if not look.done or not look.tokens or settings is None or settings.method not in METHODS:
+    if not look.done or not look.tokens or settings is None or settings.method not in METHODS or here.refusal():
         return
     question = question_of(settings, look)
     st.markdown("**Acceptance by role**")
