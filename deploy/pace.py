@@ -20,10 +20,12 @@ from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import CancelledError
 from contextlib import suppress
+from math import ceil
 from operator import methodcaller
 from typing import NamedTuple
 
 from decoding.limits import left_for, limits
+from decoding.runs.line import TOGETHER
 from deploy.asking import counted
 from deploy.buckets import Bucket, now
 from deploy.overlong import CLOSED, COMPUTES, Watched
@@ -221,6 +223,8 @@ class Pace:
         self._closed: set[Tab] = set()  # whose scripts go on
         self._loop: asyncio.AbstractEventLoop | None = None
         self._alarm: asyncio.TimerHandle | None = None
+        self._crowds: dict[str, int] = {}  # address -> how many of its visitors wanted places at the last look
+        self._crowded = 0  # those of addresses where several did
 
     @property
     def stand(self) -> float:
@@ -247,9 +251,14 @@ class Pace:
         return Tab(list(wanted), purses, [self._places, *(purse.places for purse in purses)], self.known)
 
     def _parts(self, address: str) -> int:
-        """How many parts of all places an address has: as many as its visitors want, and no more than of the device's time."""
+        """How many parts of all places an address has: as many as its visitors want, and no more than of the device's time. Of
+        several such addresses each has fewer, by how many want some there: a class is more than four at each of ten others."""
         purse = self._purses.get(address)
-        return 1 if purse is None else max(1, min(purse.places.crowd, limits().shares or 1))
+        if purse is None:
+            return 1
+        crowd = self._crowds.get(address) or purse.places.crowd
+        together = ceil(TOGETHER * crowd / max(1, crowd, self._crowded))
+        return max(1, min(crowd, limits().shares or 1, together))
 
     def known(self, tab: Tab) -> None:
         """A page has a session."""
@@ -259,6 +268,8 @@ class Pace:
 
     def _look(self) -> None:
         """What the scripts of all tabs compute, and so on as long as there are any."""
+        self._crowds = {name: purse.places.crowd for name, purse in self._purses.items() if name.startswith("address")}
+        self._crowded = sum(crowd for crowd in self._crowds.values() if crowd > 1)
         self._closed = {tab for tab in self._closed if tab.watched.alive}
         more = self._sessions or self._closed
         self._alarm = asyncio.get_running_loop().call_later(LOOK, self._look) if more else None

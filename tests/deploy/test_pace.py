@@ -602,6 +602,26 @@ def test_a_class_opens_its_pages_at_once(played):
     assert played(story) == 0
 
 
+def test_a_class_has_more_parts_than_a_few_at_each_of_ten_addresses(played, monkeypatch):
+    """Four visitors at each of those had four parts each, as many as thirty pupils, who waited for ten times as much."""
+    monkeypatch.setenv("DRAFTSCOPE_MODE", "public")
+
+    async def story():
+        pace = Pace()
+        tabs = [pace.enter(f"visitor {i}", f"198.51.{i % 10}.1") for i in range(40)]
+        tabs += [pace.enter(f"pupil {i}", "203.0.113.1") for i in range(30)]
+        asked = [asyncio.create_task(tab.turn(page=True)) for tab in tabs]
+        await asyncio.sleep(0)
+        pace._look()
+        pace._alarm = pace._alarm and pace._alarm.cancel()
+        parts = [pace._parts(tab.names[0]) for tab in (tabs[0], tabs[-1])]
+        for one in asked:
+            one.cancel()
+        return parts
+
+    assert played(story) == [1, 4]
+
+
 def test_a_class_goes_on_together(played):
     """A hundred and twenty pupils, who follow and vote: of eighty, 26 were not heard for as long as a question stood."""
 
