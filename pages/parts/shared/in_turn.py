@@ -65,7 +65,7 @@ class Turns:
         until = monotonic() + PATIENCE
         with self._changed:
             mine = Waiting(self._had.get(address, -inf), next(self._coming), address)
-            if self._takes(mine):
+            if monotonic() - self._called >= CALL and self._takes(mine):  # nobody is on their way
                 return
         while True:
             with resting(), self._changed:
