@@ -122,15 +122,15 @@ def test_a_look_that_finds_nothing_sends_nearly_nothing(step, made):
 
 
 def test_looks_become_rarer_the_longer_nothing_comes(step, made, clock):
-    """Twenty seconds are 40 looks at most and not 67; each change of the pace is a run of the timer alone. After one second the
-    view is drawn once more, with its Stop."""
+    """Twenty seconds are 20 looks and not 67; each change of the pace is a run of the timer alone. After one second the view is
+    drawn once more, with its Stop, which is no news."""
     run, looks = pressed(step, made), 0
     began = clock[0]
     while clock[0] < began + 20:
         clock[0] += next(iter(step.timers.values()))
         step.tick()
         looks += 1
-    assert looks <= 40 and list(step.timers.values()) == [4 * runs.POLL]
+    assert looks <= 34 and list(step.timers.values()) == [4 * runs.POLL]
     assert set(step.runs[1:]) == {"timer", "step_view.timer", "step_view"} and step.runs[1:].count("step_view") == 1
     taken(step, run, 1)
     step.tick()

@@ -51,7 +51,8 @@ class RunController:
     drawn_at: float = 0.0
     draw_seconds: float = 0.0
     draw_computed: float = 0.0  # of them, seconds of a processor
-    news_at: float = 0.0  # when a look was last another one
+    news_at: float = 0.0  # when a look last brought news
+    told: tuple | None = None  # the news of that look
     lock: RLock = field(default_factory=RLock)
     group: Hashable = field(default_factory=object)  # its runs are one of those that a visitor may have at once
     poll: ClassVar[float] = POLL
@@ -126,10 +127,14 @@ class RunController:
         return (self.problem, *((live.state, live.count) for live in self.lives))
 
     def looked(self) -> tuple:
-        """`look`, noting when it is news."""
-        if (look := self.look()) != self.drawn:
-            self.news_at = monotonic()
+        """`look`, noting when there is news."""
+        if (look := self.look()) != self.drawn and (news := self.news()) != self.told:
+            self.told, self.news_at = news, monotonic()
         return look
+
+    def news(self) -> tuple:
+        """What of `look` is new only where the worker has something new."""
+        return self.look()
 
     def was_drawn(self, look: tuple, seconds: float, computed: float) -> None:
         """Note a drawing, what it depended on, how long it took, and how much of that a processor."""

@@ -123,9 +123,12 @@ class Session(RunController, Remembered):
         return self.rarer(self.poll) if self.busy or self.coming is not None else None
 
     def look(self) -> tuple:
+        return *self.news(), self.far
+
+    def news(self) -> tuple:
         asked = tuple(live.busy for live in self.sides.lives)
         told = self.problem, self.sides.problem, self.absent, self.notes, self.linked
-        return self.runs, self.cursor, self.count, self.node, told, self.far, self.coming is None, asked
+        return self.runs, self.cursor, self.count, self.node, told, self.coming is None, asked
 
     # -- looking around -----------------------------------------------------------------------------------------------
 
